@@ -1,0 +1,1 @@
+"""graphnet: layers that state their own forward and backward, compiled into one plan."""

@@ -1,0 +1,233 @@
+"""Build a Graph: a description and input shapes become typed nodes with inferred shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from graphnet.calls import Accumulate, Key
+from graphnet.describe import ModelDescription
+from graphnet.errors import GraphError, GraphnetError, LayerError, nearest
+from graphnet.expand import Expanded, FlatNode, Reference, expand
+from graphnet.graph import SEED, STEP, SLOTS, Arg, Call, Const, Graph, Kind, Value
+from graphnet.layer import Layer, Loss
+from graphnet.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe
+from graphnet.random import node_constant
+from graphnet.registry import Registry
+from graphnet.spec import Spec
+
+
+def build(
+    description: ModelDescription, registry: Registry, *, inputs: Sequence[Spec], dtype: torch.dtype
+) -> Graph:
+    """The forward graph of a model for inputs of these shapes.
+
+    `inputs` are in the order in which the description names them; `dtype` is that of the parameters.
+    Raises DescriptionError for what is wrong with the description, GraphError, with every node that
+    does not fit, when shapes clash.
+    """
+    expanded = expand(description, registry)
+    builder = _Builder(dtype)
+    builder.inputs(description, inputs)
+    for node in expanded.nodes:
+        builder.node(node)
+    return builder.graph(expanded)
+
+
+def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, str]) -> Graph:
+    """Add a loss to each named output: new inputs for the targets, and the sum where there are several.
+
+    The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
+    """
+    outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
+    builder = _Builder(dtype=graph.values[graph.outputs[0]].spec.dtype, graph=graph)
+    targets: list[str] = []
+    totals: list[str] = []
+    for name, loss in losses.items():
+        if name not in outputs:
+            raise GraphError(f"the model has no output {name!r} to put a loss on. {nearest(name, outputs)}")
+        prediction = builder.values[outputs[name]]
+        target = "@target" if len(losses) == 1 else f"@target.{name}"
+        builder.values[target] = Value(target, prediction.spec, Kind.INPUT)
+        targets.append(target)
+        node = "@loss" if len(losses) == 1 else f"@loss.{name}"
+        results = builder.call(
+            node, loss, titles[name], [prediction.name, target], kind=Kind.LOSS, owner=node
+        )
+        totals.append(results[0])
+    if len(totals) > 1:
+        totals = builder.call("@loss", Accumulate(), "sum", totals, kind=Kind.LOSS, owner="@loss")
+    return replace(
+        graph,
+        calls=builder.calls,
+        values=builder.values,
+        outputs=(totals[0],),
+        output_names=("loss",),
+        targets=tuple(targets),
+    )
+
+
+class _Builder:
+    """Adds calls one by one, observing each on meta tensors."""
+
+    def __init__(self, dtype: torch.dtype, graph: Graph | None = None) -> None:
+        self.dtype = dtype
+        self.calls: dict[str, Call] = dict(graph.calls) if graph else {}
+        self.values: dict[str, Value] = dict(graph.values) if graph else {}
+        self.input_names: tuple[str, ...] = graph.inputs if graph else ()
+        self.results: dict[str, dict[str, str]] = {}  # node -> output name -> value
+        self.problems: list[str] = []
+
+    def inputs(self, description: ModelDescription, specs: Sequence[Spec]) -> None:
+        described = description.inputs
+        if len(specs) != len(described):
+            raise GraphError(
+                f"{description.name}: expected {len(described)} input shapes "
+                f"({', '.join(described)}), got {len(specs)}"
+            )
+        for (name, known), spec in zip(described.items(), specs, strict=True):
+            for axis, expected in enumerate((known.channels, known.height, known.width), start=1):
+                found = spec.shape[axis] if axis < len(spec.shape) else None
+                if expected is not None and found != expected:
+                    word = ("channels", "height", "width")[axis - 1]
+                    raise GraphError(
+                        f"{description.name}: input {name!r} expects {word} {expected} on axis {axis}, "
+                        f"got the shape {spec.shape}"
+                    )
+            self.values[f"${name}"] = Value(f"${name}", spec, Kind.INPUT)
+            self.results[name] = {"": f"${name}"}
+        self.input_names = tuple(f"${name}" for name in described)
+
+    def node(self, node: FlatNode) -> None:
+        inputs = [self.lookup(reference) for reference in node.inputs]
+        known = [name for name in inputs if name is not None]
+        if len(known) < len(inputs):
+            return  # one of its inputs failed, and has been reported
+        kind = Kind.LOSS if isinstance(node.layer, Loss) else Kind.LAYER
+        try:
+            self.call(
+                node.id, node.layer, node.layer_name, known, kind=kind, owner=node.share, where=node.where
+            )
+        except GraphnetError as error:
+            self.problems.append(str(error))
+
+    def lookup(self, reference: Reference) -> str | None:
+        outputs = self.results.get(reference.node)
+        if outputs is None:
+            return None
+        if reference.output is None:
+            return next(iter(outputs.values()))
+        return outputs[reference.output]
+
+    def call(
+        self,
+        name: str,
+        layer: Layer,
+        title: str,
+        inputs: Sequence[str],
+        *,
+        kind: Kind,
+        owner: str,
+        where: str = "",
+    ) -> list[str]:
+        """Add one call of forward; returns the names of its outputs. Parameters belong to `owner`."""
+        at = f"{f'{where}: ' if where else ''}node {name!r} ({title}): "
+        feeding = ", ".join(f"{i} ({self.values[i].spec})" for i in inputs)
+        try:
+            ports = bind_inputs(layer, [self.values[i].spec for i in inputs], self.dtype)
+            device = self.values[inputs[0]].spec.device if inputs else torch.device("cpu")
+            bound: dict[str, Arg] = {}
+            if layer.signature.variadic:
+                bound[layer.signature.variadic] = tuple(inputs)
+            else:
+                bound.update(zip(ports.inputs, inputs, strict=True))
+            bound.update(self.slots(ports, owner, device, layer))
+            observed = observe(layer, "forward", ports.specs)
+        except GraphnetError as error:
+            raise type(error)(f"{at}{error} Inputs: {feeding}.") from error
+        except Exception as error:  # the plugin's own code failed on meta tensors
+            raise LayerError(
+                f"{at}forward failed on inputs {feeding}: {type(error).__name__}: {error}"
+            ) from error
+        reserved = {"key": self.key, "specs": lambda _: Const(self.specs(bound))}
+        args = tuple(
+            bound[argument] if argument in bound else reserved[argument](name)
+            for argument in layer.signature.forward
+        )
+        result_names = layer.outputs + layer.saves + tuple(f"{s}_next" for s in layer.updates)
+        results = tuple(f"{name}.{result}" for result in result_names)
+        for result, seen in zip(results, observed, strict=True):
+            self.values[result] = Value(
+                result, seen.spec.on(device), kind, view_of=resolve_view(bound, seen.view_of)
+            )
+        self.calls[name] = Call(name, kind, layer, "forward", args, results, title, name, where)
+        self.results[name] = dict(zip(layer.outputs, results, strict=False))
+        return list(results[: len(layer.outputs)])
+
+    def slots(self, ports: Ports, owner: str, device: torch.device, layer: Layer) -> dict[str, Arg]:
+        """The parameter and state values of a node, made new unless `owner` made them already."""
+        bound: dict[str, Arg] = {}
+        for name, spec in (*ports.parameters.items(), *ports.states.items()):
+            if spec is None:
+                bound[name] = Const(None)
+                continue
+            slot = f"{owner}.{name}"
+            shape = ports.specs[name]
+            assert isinstance(shape, Spec)
+            kind = Kind.PARAMETER if name in ports.parameters else Kind.STATE
+            if slot not in self.values:
+                self.values[slot] = Value(slot, shape.on(device), kind, initializer=spec.initializer)
+            elif self.values[slot].spec != shape.on(device) or self.values[slot].kind not in SLOTS:
+                raise GraphError(
+                    f"shares {slot!r}, which is {self.values[slot].spec}, but needs {shape}; "
+                    f"only layers of equal shapes can share parameters."
+                )
+            bound[name] = slot
+        return bound
+
+    def specs(self, bound: Mapping[str, Arg]) -> dict[str, Bound]:
+        def spec(arg: Arg) -> Bound:
+            if isinstance(arg, tuple):
+                return tuple(self.values[name].spec for name in arg)
+            return self.values[arg].spec if isinstance(arg, str) else None
+
+        return {name: spec(arg) for name, arg in bound.items()}
+
+    def key(self, node: str) -> str:
+        """The value that holds this node's random key."""
+        device = next(iter(self.values.values())).spec.device
+        for scalar in (SEED, STEP):
+            if scalar not in self.values:
+                self.values[scalar] = Value(scalar, Spec((), torch.int64, device), Kind.SCALAR)
+        name = f"{node}:key"
+        if name not in self.calls:
+            layer = Key(constant=node_constant(node))
+            self.values[name] = Value(name, KEY_SPEC.on(device), Kind.KEY)
+            self.calls[name] = Call(
+                name, Kind.KEY, layer, "forward", (SEED, STEP), (name,), "key", node
+            )
+        return name
+
+    def graph(self, expanded: Expanded) -> Graph:
+        if self.problems:
+            raise GraphError("\n".join(self.problems))
+        outputs = {name: self.lookup(reference) for name, reference in expanded.outputs.items()}
+        return Graph(
+            calls=self.calls,
+            values=self.values,
+            inputs=self.input_names,
+            outputs=tuple(str(value) for value in outputs.values()),
+            output_names=tuple(outputs),
+        )
+
+
+def resolve_view(bound: Mapping[str, Arg], source: tuple[str, int] | None) -> str | None:
+    """The value behind an observed (argument name, position)."""
+    if source is None or source[0] not in bound:
+        return None
+    arg = bound[source[0]]
+    if isinstance(arg, tuple):
+        return arg[source[1]]
+    return arg if isinstance(arg, str) else None

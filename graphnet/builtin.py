@@ -1,0 +1,46 @@
+"""The built-in plugin: layers, kernels, optimizers and schedules, by the same hooks as everyone's."""
+
+from __future__ import annotations
+
+from graphnet.hookspecs import Register, hookimpl
+from graphnet.kernels import aten
+from graphnet.layers.activation import ReLU, Sigmoid
+from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.loss import MSE
+from graphnet.layers.merge import Add, Concat
+from graphnet.layers.upsample import NearestUpsampling
+from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
+
+
+@hookimpl
+def graphnet_layers(register: Register) -> None:
+    register("conv2d", Conv2d)
+    register("transpose_conv2d", TransposeConv2d)
+    register("upsampling", Upsampling)
+    register("nearest_upsampling", NearestUpsampling)
+    register("relu", ReLU)
+    register("sigmoid", Sigmoid)
+    register("add", Add)
+    register("concat", Concat)
+    register("mse", MSE)
+
+
+@hookimpl
+def graphnet_kernels(register: Register) -> None:
+    for name, kernel in aten.KERNELS.items():
+        register(name, kernel)
+
+
+@hookimpl
+def graphnet_optimizers(register: Register) -> None:
+    register("sgd", SGD)
+    register("adam", Adam)
+    register("adamw", AdamW)
+
+
+@hookimpl
+def graphnet_schedules(register: Register) -> None:
+    register("constant", ConstantSchedule)
+    register("warm_up", WarmUp)
+    register("cosine", Cosine)
+    register("one_cycle", OneCycle)

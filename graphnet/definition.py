@@ -1,0 +1,106 @@
+"""Definition: a frozen, validated bundle of configuration, the base of everything a plugin defines.
+
+Annotated fields are the configuration (what YAML sets); they are keyword-only and checked strictly
+whenever an instance is made. Definitions hold no tensors, compare by value and can be hashed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, dataclass_transform
+
+import pydantic
+import pydantic.dataclasses
+
+from graphnet.errors import DescriptionError, Problem, nearest
+
+_CONFIG = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+
+
+def _as_pair(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(value)
+    return value if isinstance(value, tuple) else (value, value)
+
+
+# What torch takes for the two spatial axes: one number for both, or (height, width).
+_PAIR = pydantic.BeforeValidator(
+    _as_pair, json_schema_input_type=int | tuple[int, int]
+)
+PositivePair = Annotated[tuple[pydantic.PositiveInt, pydantic.PositiveInt], _PAIR]
+NonNegativePair = Annotated[tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt], _PAIR]
+
+
+class _Checked(type):
+    """Turns pydantic's errors into DescriptionError, all of them at once."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except pydantic.ValidationError as error:
+            known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+            raise DescriptionError(problems(error.errors(), known)) from None
+
+
+def problems(errors: Iterable[Any], known: Iterable[str]) -> list[Problem]:
+    """pydantic's error records as Problems, in our words."""
+    return [_problem(error, known) for error in errors]
+
+
+def _problem(error: Mapping[str, Any], known: Iterable[str]) -> Problem:
+    location = tuple(str(part) for part in error["loc"])
+    # For a union pydantic appends the member it tried, such as "int" or "tuple[...]": not a place.
+    path = ".".join(part for part in location if part.isidentifier() or part.isdigit())
+    match error["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            return Problem(f"unknown field. {nearest(location[-1], known)}", path)
+        case "missing" | "missing_keyword_only_argument" | "missing_argument":
+            return Problem("must be given", path)
+        case "unexpected_positional_argument":
+            return Problem("fields are given by name, not by position", path)
+        case "value_error":
+            return Problem(str(error["ctx"]["error"]), path)
+        case _:
+            expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+            return Problem(f"expected {expected}, found {error['input']!r}", path)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+class Definition(metaclass=_Checked):
+    """A frozen bundle of validated configuration; subclasses add annotated fields.
+
+    Raises DescriptionError, naming every field that is wrong, when an instance is made.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=_CONFIG)(cls)
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the configuration."""
+        return pydantic.TypeAdapter(cls).json_schema()
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        return tuple(field.name for field in fields(cls))  # type: ignore[arg-type]
+
+    @classmethod
+    def required(cls) -> tuple[str, ...]:
+        """The fields without a default."""
+        return tuple(
+            field.name
+            for field in fields(cls)  # type: ignore[arg-type]
+            if field.default is MISSING and field.default_factory is MISSING
+        )
+
+    def configuration(self) -> dict[str, Any]:
+        """The fields and their values, as a description would state them."""
+        return {name: getattr(self, name) for name in self.field_names()}
+
+
+def summary(definition: type) -> str:
+    """The first line of a class's docstring."""
+    return (inspect.getdoc(definition) or "").split("\n", 1)[0]

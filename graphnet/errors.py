@@ -1,0 +1,91 @@
+"""Every error that graphnet raises on purpose: one class for each thing a caller may want to handle.
+
+A message says where, what was expected, what was found, and what to do. The command line prints it as
+it stands and exits with status 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class GraphnetError(Exception):
+    """Base of all errors that graphnet raises on purpose."""
+
+
+class ContractError(GraphnetError, TypeError):
+    """A plugin class breaks its contract; raised when the class is defined."""
+
+
+class UnknownNameError(GraphnetError, LookupError):
+    """A name that no plugin registered."""
+
+
+class PluginError(GraphnetError):
+    """A plugin could not be loaded, or registered something that cannot be used."""
+
+
+class GraphError(GraphnetError):
+    """The graph cannot be built: shapes clash, a cycle, a dangling input."""
+
+
+class LayerError(GraphnetError):
+    """Code of a layer failed, or returned what its contract forbids; the cause is kept."""
+
+
+class PlanError(GraphnetError):
+    """The verifier rejects a plan."""
+
+
+class DeviceError(GraphnetError):
+    """The device asked for is not there."""
+
+
+class InputError(GraphnetError, ValueError):
+    """A tensor handed to a compiled model or module does not fit."""
+
+
+class CheckpointError(GraphnetError):
+    """A model or checkpoint file cannot be read, written or used."""
+
+
+class DataError(GraphnetError):
+    """A data set cannot be read or does not fit the model."""
+
+
+class TrainingError(GraphnetError):
+    """Training cannot go on, for example because the loss is not finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a description: where (file:line:column), the field's path, and what."""
+
+    message: str
+    path: str = ""
+    where: str = ""
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.path) if part)
+        return f"{place}: {self.message}" if place else self.message
+
+
+class DescriptionError(GraphnetError, ValueError):
+    """A description or configuration is wrong; `problems` holds everything that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that offers the known names closest to `name`, or lists them all when none is close."""
+    names = sorted(known)
+    if not names:
+        return "None is known."
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    if close:
+        return f"Did you mean {' or '.join(repr(match) for match in close)}?"
+    return f"Known: {', '.join(names)}."

@@ -1,0 +1,94 @@
+"""The reference executor: a dictionary of values, one step after the other. Slow, obviously right.
+
+It checks every result against the plan: number, shape, dtype, and that arguments are left alone is
+the conformance kit's business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from graphnet.errors import LayerError
+from graphnet.executors.failure import failure
+from graphnet.graph import Arg, Call, Const, Kind, Slot
+from graphnet.layer import Layer
+from graphnet.plan import Plan
+
+
+def prepare(plan: Plan) -> _Interpreter:
+    """A function that interprets the plan."""
+    return _Interpreter(plan)
+
+
+class _Interpreter:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        environment = dict(zip(self.plan.arguments, arguments, strict=True))
+        for step in self.plan.steps:
+            call = step.call
+            positional, named = self.bind(call, environment)
+            try:
+                returned = getattr(call.layer, call.method)(*positional, **named)
+            except Exception as error:
+                raise failure(call, error, positional) from error
+            if call.kind is not Kind.UPDATE:
+                self.store(call, returned, environment)
+            for name in step.frees:
+                del environment[name]
+        return tuple(environment[name] for name in self.plan.outputs)
+
+    def bind(self, call: Call, environment: dict[str, Tensor]) -> tuple[list[Any], dict[str, Any]]:
+        """Positional and keyword arguments; `*xs` is spread out, what follows it goes by keyword."""
+
+        def read(arg: Arg) -> Any:
+            match arg:
+                case str():
+                    return environment[arg]
+                case tuple():
+                    return tuple(environment[name] for name in arg)
+                case Const(value=value):
+                    return value
+
+        if not isinstance(call.layer, Layer) or call.method == "backward":
+            return [read(arg) for arg in call.args], {}
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        spread = False
+        names = getattr(call.layer.signature, call.method)
+        for name, arg in zip(names, call.args, strict=True):
+            if name == call.layer.signature.variadic:
+                positional.extend(read(arg))
+                spread = True
+            elif spread:
+                named[name] = read(arg)
+            else:
+                positional.append(read(arg))
+        return positional, named
+
+    def store(self, call: Call, returned: Any, environment: dict[str, Tensor]) -> None:
+        results = returned if isinstance(returned, (tuple, list)) else (returned,)
+        if len(results) != len(call.results):
+            raise LayerError(
+                f"node {call.node!r} ({call.title}): {call.method} must return {len(call.results)} "
+                f"results, returned {len(results)}"
+            )
+        for slot, result in zip(call.results, results, strict=True):
+            self.put(call, slot, result, environment)
+
+    def put(self, call: Call, slot: Slot, result: Any, environment: dict[str, Tensor]) -> None:
+        if isinstance(slot, tuple):
+            for one, part in zip(slot, result, strict=True):
+                self.put(call, one, part, environment)
+        elif slot is not None:
+            spec = self.plan.values[slot].spec
+            found = (tuple(result.shape), result.dtype, result.device)
+            if found != (spec.shape, spec.dtype, spec.device):
+                raise LayerError(
+                    f"node {call.node!r} ({call.title}): {call.method} must return {slot!r} as {spec} "
+                    f"on {spec.device}, returned {found[0]} {found[1]} on {found[2]}"
+                )
+            environment[slot] = result

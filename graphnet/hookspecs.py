@@ -1,0 +1,53 @@
+"""The hooks a plugin may implement. Each is called once, when plugins are loaded; never in a step.
+
+A plugin is a module or object with functions of these names, marked with `graphnet.hookimpl`, found
+through the entry-point group "graphnet.plugins". Names are "namespace/name"; built-ins are bare.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import pluggy
+
+
+PROJECT = "graphnet"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Register(Protocol):
+    """Handed to every hook; call it once for each thing the plugin adds."""
+
+    def __call__(self, name: str, value: Any, *, version: int = 1) -> None:
+        """Register `value` under `name`; raise `version` when its meaning changes."""
+
+
+@hookspec
+def graphnet_layers(register: Register) -> None:
+    """Add layers and losses: `register("acme/swish", Swish, version=1)`."""
+
+
+@hookspec
+def graphnet_kernels(register: Register) -> None:
+    """Add kernels, other ways to compute an expression of layers: `register("acme/fused", Fused)`."""
+
+
+@hookspec
+def graphnet_optimizers(register: Register) -> None:
+    """Add optimizers, subclasses of graphnet.Optimizer: `register("acme/lion", Lion)`."""
+
+
+@hookspec
+def graphnet_schedules(register: Register) -> None:
+    """Add learning-rate schedules, subclasses of graphnet.Schedule: `register("acme/step", Step)`."""
+
+
+@hookspec
+def graphnet_datasets(register: Register) -> None:
+    """Add data sets, subclasses of graphnet.DataSet: `register("acme/slides", Slides)`."""
+
+
+@hookspec
+def graphnet_metrics(register: Register) -> None:
+    """Add metrics, functions (prediction, target) -> float: `register("acme/psnr_y", psnr_y)`."""

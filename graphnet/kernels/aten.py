@@ -1,0 +1,170 @@
+"""ATen kernels: torch's own convolutions (oneDNN, cuDNN) and fused elementwise gradients.
+
+They call the operators behind torch.nn.functional, with gradients stated explicitly through the
+operators that autograd would call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.layer import Kernel, Layer, Site
+from graphnet.layers.conv import Conv2d, TransposeConv2d
+
+_aten = torch.ops.aten
+_CHANNELS_LAST = {"x": torch.channels_last, "weight": torch.channels_last}
+
+
+class _AtenConvolution(Kernel):
+    """aten.convolution and aten.convolution_backward, for both convolutions."""
+
+    memory_formats: ClassVar[dict[str, torch.memory_format]] = _CHANNELS_LAST
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    output_padding: tuple[int, int]
+    groups: int
+    transposed: ClassVar[bool]
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y: Tensor = _aten.convolution.default(x, weight, bias, *self._arguments())
+        return y
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
+        grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (
+            _aten.convolution_backward.default(
+                grad_y, x, weight, [grad_y.shape[1]], *self._arguments(), mask
+            )
+        )
+        return grads
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.output_padding,
+            self.groups,
+        )
+
+
+class AtenConv2d(_AtenConvolution):
+    """conv2d by aten.convolution; leaves uneven "same" padding to the reference."""
+
+    replaces = "conv2d(x, weight, bias)"
+    transposed: ClassVar[bool] = False
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,) = site.layers
+        assert isinstance(layer, Conv2d)
+        left, right, top, bottom = layer.pads()
+        if left != right or top != bottom:
+            return None
+        return cls(
+            stride=layer.stride,
+            padding=(top, left),
+            dilation=layer.dilation,
+            output_padding=(0, 0),
+            groups=layer.groups,
+        )
+
+
+class AtenTransposeConv2d(_AtenConvolution):
+    """transpose_conv2d by aten.convolution."""
+
+    replaces = "transpose_conv2d(x, weight, bias)"
+    transposed: ClassVar[bool] = True
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,) = site.layers
+        assert isinstance(layer, TransposeConv2d)
+        return cls(
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            output_padding=layer.output_padding,
+            groups=layer.groups,
+        )
+
+
+class AtenUpsampling(AtenTransposeConv2d):
+    """upsampling by aten.convolution."""
+
+    replaces = "upsampling(x, weight, bias)"
+
+
+class AtenReLU(Kernel):
+    """relu with its gradient as one operator."""
+
+    replaces = "relu(x)"
+    pointwise: ClassVar[bool] = True
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        return cls()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu()
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.threshold_backward.default(grad_y, y, 0)
+        return grad
+
+
+class AtenSigmoid(Kernel):
+    """sigmoid with its gradient as one operator."""
+
+    replaces = "sigmoid(x)"
+    pointwise: ClassVar[bool] = True
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        return cls()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.sigmoid_backward.default(grad_y, y)
+        return grad
+
+
+class AtenMSE(Kernel):
+    """mse without a kept difference."""
+
+    replaces = "mse(prediction, target)"
+    outputs: ClassVar[tuple[str, ...]] = ("loss",)
+    nondifferentiable: ClassVar[tuple[str, ...]] = ("target",)
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        return cls()
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        loss: Tensor = _aten.mse_loss.default(prediction, target)
+        return loss
+
+    def backward(
+        self, grad_loss: Tensor, prediction: Tensor, target: Tensor
+    ) -> tuple[Tensor, None]:
+        grad: Tensor = _aten.mse_loss_backward.default(grad_loss, prediction, target, 1)
+        return grad, None
+
+
+KERNELS: dict[str, type[Layer]] = {
+    "aten/conv2d": AtenConv2d,
+    "aten/transpose_conv2d": AtenTransposeConv2d,
+    "aten/upsampling": AtenUpsampling,
+    "aten/relu": AtenReLU,
+    "aten/sigmoid": AtenSigmoid,
+    "aten/mse": AtenMSE,
+}

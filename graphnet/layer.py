@@ -1,0 +1,277 @@
+"""Layer, Loss and Kernel: what a plugin author writes.
+
+A Layer states its own forward and backward. Both ask for their arguments by name, and the names are
+the declaration: graphnet knows from them what to hand over, and what to keep for the reverse pass.
+
+    class Swish(Layer):
+        \"""x * sigmoid(beta * x).\"""
+
+        saves = ("gate",)
+        pointwise = True
+        beta: float = 1.0
+
+        def forward(self, x):
+            gate = torch.sigmoid(self.beta * x)
+            return x * gate, gate
+
+        def backward(self, grad_y, x, gate):
+            return grad_y * (gate + self.beta * x * gate * (1 - gate))
+
+`forward` may name inputs (first, in order; `*xs` takes any number), parameters, states, `key`, `specs`.
+It returns `outputs`, then `saves`, then the new values of the states in `updates`.
+
+`backward` may name `grad_<output>`, any input, parameter, output or save, and `key`, `specs`, `wanted`.
+What it does not name is not kept for it. It returns one gradient for each input and parameter of
+forward, in forward's order (a tuple for `*xs`; bare where there is one); None only for names that are
+not `wanted`, `nondifferentiable`, or absent. A `grad_<output>` whose output nobody used arrives as
+zeros, or as None if the argument defaults to None.
+
+Everything is pure: no argument is written, nothing is read back to the host, no shape depends on data.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+
+from graphnet.definition import Definition
+from graphnet.errors import ContractError, nearest
+from graphnet.spec import ParameterSpec, Spec, StateSpec
+
+RESERVED = frozenset({"key", "specs", "wanted"})
+Specs = Mapping[str, Any]
+"""Name -> Spec; a tuple of Specs for `*xs`, None for an absent optional parameter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What forward and backward ask for, read off their arguments once, when the class is defined.
+
+    `forward` and `backward` hold the argument names in order; `variadic` is the name behind the star.
+    `optional` are the gradients that may arrive as None.
+    """
+
+    forward: tuple[str, ...]
+    backward: tuple[str, ...]
+    inference: tuple[str, ...]
+    variadic: str | None
+    optional: frozenset[str]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Forward's arguments that carry tensors: inputs, parameters and states."""
+        return tuple(name for name in self.forward if name not in RESERVED)
+
+
+class Layer(Definition):
+    """One differentiable function with its own backward; subclass it and see the module's text.
+
+    Class attributes (declarations, all optional):
+      outputs: names of the results that other nodes may read.
+      saves: names of further results that only backward reads.
+      updates: states whose new values forward returns last.
+      nondifferentiable: inputs that get no gradient (integer indices, a loss's target).
+      pointwise: each output element depends on the same element of each input only, for any strides.
+      memory_formats: the strides a port runs fastest with, as name -> torch.memory_format. A
+        preference for values that are stored between steps, never a promise.
+      layouts: name -> stack of blocks, where the layer works on other layouts than N C H W.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("y",)
+    saves: ClassVar[tuple[str, ...]] = ()
+    updates: ClassVar[tuple[str, ...]] = ()
+    nondifferentiable: ClassVar[tuple[str, ...]] = ()
+    pointwise: ClassVar[bool] = False
+    memory_formats: ClassVar[Mapping[str, torch.memory_format]] = {}
+    signature: ClassVar[Signature]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.forward is not Layer.forward:  # else a base that leaves forward to its subclasses
+            cls.signature = _read_signature(cls)
+
+    # The next three are open: a subclass names the arguments that it asks for.
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute outputs, saves and new states from inputs, parameters and states."""
+        raise ContractError(f"{type(self).__name__} defines no forward")
+
+    def backward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute one gradient for each input and parameter of forward."""
+        raise ContractError(f"{type(self).__name__} defines no backward")
+
+    def inference(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs only, outside training; without it forward runs."""
+        raise ContractError(f"{type(self).__name__} defines no inference")
+
+    def parameters(self, specs: Specs) -> Mapping[str, ParameterSpec | None]:
+        """The trainable tensors, by the names forward gives them; None for an absent optional one."""
+        return {}
+
+    def states(self, specs: Specs) -> Mapping[str, StateSpec]:
+        """The tensors that outlive a step without being trained."""
+        return {}
+
+
+class Loss(Layer):
+    """A layer whose one output, `loss`, is a 0-dim mean or sum; `grad_loss` is a 0-dim tensor."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("loss",)
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in a graph where a kernel's pattern fits, as `Kernel.match` sees it.
+
+    `layers` are the definitions in the pattern, outermost first; `specs` the shapes of the names in it
+    (None for an absent optional parameter).
+    """
+
+    layers: tuple[Layer, ...]
+    specs: Mapping[str, Spec | None]
+    device: torch.device
+
+
+class Kernel(Layer):
+    """Another way to compute an expression of layers, with its own backward.
+
+    `replaces` is the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))".
+    `match` looks at a site where it fits and returns an instance, or None to leave the site alone.
+    """
+
+    replaces: ClassVar[str]
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        raise ContractError(f"{cls.__name__} defines no match(site)")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "replaces" in vars(cls):  # else a base that leaves the pattern to its subclasses
+            parse_pattern(cls)
+
+
+Pattern = str | tuple[Any, ...]
+"""A name, or a tuple of a layer's name and its arguments' patterns."""
+
+
+def parse_pattern(kernel: type[Kernel]) -> Pattern:
+    """`relu(conv2d(x, weight, bias))` as ("relu", ("conv2d", "x", "weight", "bias")).
+
+    A namespaced layer is written with a dot in place of the slash: "acme.swish(x)".
+    """
+
+    def walk(node: ast.expr) -> Pattern:
+        match node:
+            case ast.Name(id=name):
+                return name
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+                return (name, *map(walk, arguments))
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id=space), attr=name), args=arguments, keywords=[]
+            ):
+                return (f"{space}/{name}", *map(walk, arguments))
+        raise ContractError(
+            f"{kernel.__name__}.replaces must be an expression of layer names and arguments, such as "
+            f"'relu(conv2d(x, weight, bias))'; found {getattr(kernel, 'replaces', None)!r}"
+        )
+
+    try:
+        pattern = walk(ast.parse(kernel.replaces, mode="eval").body)
+    except (SyntaxError, AttributeError):
+        pattern = ""
+    if isinstance(pattern, str):
+        raise ContractError(
+            f"{kernel.__name__}.replaces must be an expression such as 'conv2d(x, weight, bias)'; "
+            f"found {getattr(kernel, 'replaces', None)!r}"
+        )
+    return pattern
+
+
+def _read_signature(cls: type[Layer]) -> Signature:
+    forward = _arguments(cls, "forward", cls.forward)
+    for name, parameter in forward.items():
+        if parameter.default is not parameter.empty:
+            raise ContractError(
+                f"{cls.__name__}.forward: {name!r} has a default; an absent optional parameter "
+                f"arrives as None, so state it without one"
+            )
+    if len(set(cls.outputs + cls.saves)) != len(cls.outputs + cls.saves) or not cls.outputs:
+        raise ContractError(
+            f"{cls.__name__}: outputs {cls.outputs} and saves {cls.saves} need different names, "
+            f"and at least one output"
+        )
+    for declared in ("updates", "nondifferentiable"):
+        for name in getattr(cls, declared):
+            if name not in forward:
+                raise ContractError(
+                    f"{cls.__name__}.{declared} names {name!r}, which forward does not take. "
+                    f"{nearest(name, forward)}"
+                )
+    if "wanted" in forward:
+        raise ContractError(f"{cls.__name__}.forward names 'wanted', which only backward is given")
+
+    inference = _arguments(cls, "inference", cls.inference)
+    for name in inference:
+        if name not in forward or name == "key":
+            raise ContractError(
+                f"{cls.__name__}.inference names {name!r}, which forward does not take "
+                f"(inference has no key)"
+            )
+
+    backward = _arguments(cls, "backward", cls.backward)
+    gradients = {f"grad_{output}" for output in cls.outputs}
+    known = {*forward, *cls.outputs, *cls.saves, *gradients, *RESERVED} - set(cls.updates)
+    for name, parameter in backward.items():
+        if name not in known:
+            raise ContractError(
+                f"{cls.__name__}.backward names {name!r}, which is no gradient, input, parameter, "
+                f"output or save of this layer. {nearest(name, known)}"
+            )
+        if parameter.default is not parameter.empty and (
+            name not in gradients or parameter.default is not None
+        ):
+            raise ContractError(
+                f"{cls.__name__}.backward: only a gradient may have a default, and only None; "
+                f"found {name}={parameter.default!r}"
+            )
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            raise ContractError(
+                f"{cls.__name__}.backward: '*{name}' must be written {name!r}; it arrives as a tuple"
+            )
+    variadic = [n for n, p in forward.items() if p.kind is p.VAR_POSITIONAL]
+    return Signature(
+        forward=tuple(forward),
+        backward=tuple(backward),
+        inference=tuple(inference),
+        variadic=variadic[0] if variadic else None,
+        optional=frozenset(n for n, p in backward.items() if p.default is None),
+    )
+
+
+def _arguments(
+    cls: type[Layer], method: str, function: Callable[..., Any]
+) -> dict[str, inspect.Parameter]:
+    if function is getattr(Layer, method):
+        return {}  # not defined by this layer
+    if not callable(function):
+        raise ContractError(f"{cls.__name__}.{method} must be a method; found {function!r}")
+    parameters = list(inspect.signature(function).parameters.values())
+    if not parameters or parameters[0].name != "self":
+        raise ContractError(f"{cls.__name__}.{method} must take self as its first argument")
+    for parameter in parameters:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            raise ContractError(
+                f"{cls.__name__}.{method} takes '**{parameter.name}'; arguments are asked for by "
+                f"name, so write the names out"
+            )
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ContractError(
+                f"{cls.__name__}.{method}: {parameter.name!r} is positional-only; write it without '/'"
+            )
+    return {parameter.name: parameter for parameter in parameters[1:]}

@@ -1,0 +1,1 @@
+"""The built-in layers, in their plainest form: unfold, matmul, fold and elementwise operations."""

@@ -1,0 +1,226 @@
+"""Convolution and transposed convolution as one matrix product, forward and backward.
+
+Axes: N batch, C input channels, O output channels, G groups, K = kernel height * width, L the number
+of places of the kernel. `unfold` lays the patch under each place out as a column of C*K numbers,
+`fold` adds columns back into an image: it is the transpose of unfold.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import PositiveInt
+from torch import Tensor
+
+from graphnet.definition import NonNegativePair, PositivePair
+from graphnet.errors import DescriptionError, GraphError, Problem
+from graphnet.layer import Layer, Specs
+from graphnet.spec import ParameterSpec, Spec, Uniform
+
+
+class _Convolution(Layer):
+    """What the two convolutions share: their arguments and the checks on them."""
+
+    in_channels: PositiveInt | None = None
+    out_channels: PositiveInt
+    kernel_size: PositivePair
+    stride: PositivePair = (1, 1)
+
+    def channels(self, x: Spec, groups: int) -> int:
+        """The input channels, checked against the configuration."""
+        if len(x.shape) != 4:
+            raise GraphError(f"expected an input N x C x H x W, got {x}")
+        channels = x.shape[1]
+        if self.in_channels not in (None, channels):
+            raise GraphError(
+                f"expected {self.in_channels} input channels, got {channels}. "
+                f"Set in_channels: {channels}, or leave it out."
+            )
+        if channels % groups or self.out_channels % groups:
+            raise GraphError(
+                f"groups ({groups}) must divide the input channels ({channels}) and the output "
+                f"channels ({self.out_channels})"
+            )
+        return channels
+
+
+class Conv2d(_Convolution):
+    """Two-dimensional cross-correlation, as torch.nn.Conv2d, computed as one matrix product.
+
+    Eq. 1:  y = W unfold(x) + b,  with W as (O, C/G * K) and unfold(x) as (C/G * K, L) in each group.
+    The gradients are convolutions again, evaluated on the same columns:
+    eq. 2:  dW = g unfold(x)^T summed over the batch: x convolved with g (dilated by the stride);
+    eq. 3:  dx = fold(W^T g): g (dilated by the stride) convolved with the rotated kernel;
+    eq. 4:  db = the sum of g over batch and places.
+
+    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,); y: (N, O, H', W') with
+    H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Any floating dtype.
+    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K).
+    padding "same" keeps H and W (stride 1 only), "valid" is 0.
+    Raises GraphError when the channels do not fit or the kernel is larger than the padded input.
+
+    >>> Conv2d(out_channels=64, kernel_size=3, padding=1).kernel_size
+    (3, 3)
+    """
+
+    padding: NonNegativePair | Literal["same", "valid"] = (0, 0)
+    dilation: PositivePair = (1, 1)
+    groups: PositiveInt = 1
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.padding == "same" and self.stride != (1, 1):
+            raise DescriptionError([Problem("'same' needs stride 1", "padding")])
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
+        channels = self.channels(specs["x"], self.groups)
+        shape = (self.out_channels, channels // self.groups, *self.kernel_size)
+        start = Uniform(1.0 / math.sqrt(math.prod(shape[1:])))
+        bias = ParameterSpec((self.out_channels,), start) if self.bias else None
+        return {"weight": ParameterSpec(shape, start), "bias": bias}
+
+    def pads(self) -> tuple[int, int, int, int]:
+        """Left, right, top, bottom."""
+        if self.padding == "same":  # torch puts the odd one to the right and below
+            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            (top, left), (high, wide) = (t // 2 for t in total), total
+            return left, wide - left, top, high - top
+        top, left = (0, 0) if isinstance(self.padding, str) else self.padding
+        return left, left, top, top
+
+    def places(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int]:
+        """The output's height and width."""
+        left, right, top, bottom = self.pads()
+        sizes = (x[2] + top + bottom, x[3] + left + right)
+        spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        if sizes[0] < spans[0] or sizes[1] < spans[1]:
+            raise GraphError(
+                f"the kernel spans {spans[0]}x{spans[1]}, more than the padded input of "
+                f"{sizes[0]}x{sizes[1]}"
+            )
+        height, width = ((z - k) // s + 1 for z, k, s in zip(sizes, spans, self.stride, strict=True))
+        return height, width
+
+    def unfold(self, x: Tensor) -> Tensor:
+        """The patches as columns: (N, G, C/G * K, L)."""
+        padded = F.pad(x, self.pads())
+        columns = F.unfold(padded, self.kernel_size, self.dilation, 0, self.stride)
+        return columns.reshape(x.shape[0], self.groups, -1, columns.shape[2])
+
+    def fold(self, columns: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The transpose of unfold: add columns (N, G, C/G * K, L) into an image of shape `size`."""
+        left, right, top, bottom = self.pads()
+        padded = (size[2] + top + bottom, size[3] + left + right)
+        image = F.fold(columns.flatten(1, 2), padded, self.kernel_size, self.dilation, 0, self.stride)
+        return F.pad(image, (-left, -right, -top, -bottom))
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        size = (x.shape[0], self.out_channels, *self.places(x.shape))
+        kernel = weight.reshape(self.groups, self.out_channels // self.groups, -1)
+        y = (kernel @ self.unfold(x)).reshape(size)
+        return y if bias is None else y + bias.view(-1, 1, 1)
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        kernel = weight.reshape(self.groups, self.out_channels // self.groups, -1)
+        g = grad_y.reshape(x.shape[0], self.groups, self.out_channels // self.groups, -1)
+        grad_x = grad_weight = grad_bias = None
+        if "x" in wanted:
+            grad_x = self.fold(kernel.transpose(1, 2) @ g, tuple(x.shape))
+        if "weight" in wanted:
+            grad_weight = (g @ self.unfold(x).transpose(2, 3)).sum(0).reshape(weight.shape)
+        if "bias" in wanted:
+            grad_bias = grad_y.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias
+
+
+class TransposeConv2d(_Convolution):
+    """The transpose of a convolution, as torch.nn.ConvTranspose2d: it turns the data gradient around.
+
+    Eq. 5:  y = fold(W^T x) + b,  with W as (C/G, O/G * K): each input pixel adds its kernel to y.
+    Eqs. 14-18 work this out on a 2x2 image. Backward is the convolution's forward:
+    dx = W unfold(g);  dW = x unfold(g)^T summed over the batch;  db = the sum of g.
+
+    x: (N, C, H, W); weight: (C, O/G, kh, kw); bias: (O,); y: (N, O, H', W') with
+    H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1. Any floating dtype.
+    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(O/G * K).
+    Raises DescriptionError unless output_padding is smaller than stride or dilation on each axis,
+    GraphError when the channels do not fit or the output would be empty.
+    """
+
+    padding: NonNegativePair = (0, 0)
+    output_padding: NonNegativePair = (0, 0)
+    groups: PositiveInt = 1
+    bias: bool = True
+    dilation: PositivePair = (1, 1)
+
+    def __post_init__(self) -> None:
+        for out, stride, dilation in zip(
+            self.output_padding, self.stride, self.dilation, strict=True
+        ):
+            if out >= max(stride, dilation):
+                message = f"expected less than stride or dilation, found {self.output_padding}"
+                raise DescriptionError([Problem(message, "output_padding")])
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
+        channels = self.channels(specs["x"], self.groups)
+        shape = (channels, self.out_channels // self.groups, *self.kernel_size)
+        start = Uniform(1.0 / math.sqrt(math.prod(shape[1:])))
+        bias = ParameterSpec((self.out_channels,), start) if self.bias else None
+        return {"weight": ParameterSpec(shape, start), "bias": bias}
+
+    def full(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int]:
+        """Height and width before padding is cut off."""
+        height, width = (
+            (n - 1) * s + d * (k - 1) + 1
+            for n, s, d, k in zip(x[2:], self.stride, self.dilation, self.kernel_size, strict=True)
+        )
+        return height, width
+
+    def crop(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int, int, int]:
+        """What to add to the full image on the left, right, top and bottom; negative cuts off."""
+        height, width = self.full(x)
+        (top, left), (extra_h, extra_w) = self.padding, self.output_padding
+        if height - 2 * top + extra_h < 1 or width - 2 * left + extra_w < 1:
+            raise GraphError(f"padding {self.padding} leaves nothing of an output of {height}x{width}")
+        return -left, extra_w - left, -top, extra_h - top
+
+    def unfold(self, g: Tensor, x: torch.Size | tuple[int, ...]) -> Tensor:
+        """A gradient of the output as columns: (N, G, O/G * K, L), L the pixels of x."""
+        full = F.pad(g, tuple(-n for n in self.crop(x)))
+        columns = F.unfold(full, self.kernel_size, self.dilation, 0, self.stride)
+        return columns.reshape(x[0], self.groups, -1, columns.shape[2])
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        """The weight as (G, C/G, O/G * K)."""
+        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        pixels = x.reshape(x.shape[0], self.groups, x.shape[1] // self.groups, -1)
+        columns = (self.kernel(weight).transpose(1, 2) @ pixels).flatten(1, 2)
+        full = F.fold(columns, self.full(x.shape), self.kernel_size, self.dilation, 0, self.stride)
+        y = F.pad(full, self.crop(x.shape))
+        return y if bias is None else y + bias.view(-1, 1, 1)
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        grad_x = grad_weight = grad_bias = None
+        if "x" in wanted or "weight" in wanted:
+            columns = self.unfold(grad_y, x.shape)
+            pixels = x.reshape(x.shape[0], self.groups, x.shape[1] // self.groups, -1)
+            if "x" in wanted:
+                grad_x = (self.kernel(weight) @ columns).reshape(x.shape)
+            if "weight" in wanted:
+                grad_weight = (pixels @ columns.transpose(2, 3)).sum(0).reshape(weight.shape)
+        if "bias" in wanted:
+            grad_bias = grad_y.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias
+
+
+class Upsampling(TransposeConv2d):
+    """The paper's upsampling layer: a transposed convolution by another name."""

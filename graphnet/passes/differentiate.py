@@ -1,0 +1,212 @@
+"""Differentiate: add the reverse pass to a graph with a loss, as calls like any other.
+
+Reverse-mode differentiation over the topological order (Griewank & Walther 2008, ch. 3): each layer
+call whose output has a gradient gets one backward call, and a value read more than once gets an
+explicit sum of its gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from graphnet.build import resolve_view
+from graphnet.calls import Accumulate
+from graphnet.errors import GraphnetError, LayerError
+from graphnet.graph import Arg, Call, Const, Graph, Kind, Slot, Value
+from graphnet.layer import Layer
+from graphnet.observe import Result, gradient_names, observe_backward
+from graphnet.spec import Constant, Spec
+
+_DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
+
+
+@dataclass(frozen=True, slots=True)
+class Differentiated:
+    """The graph with its reverse pass, and parameter -> the value that holds its gradient."""
+
+    graph: Graph
+    gradients: Mapping[str, str]
+
+
+def differentiate(graph: Graph) -> Differentiated:
+    """Add the reverse pass of the graph's one output, a 0-dim loss, down to its parameters."""
+    (loss,) = graph.outputs
+    return _Differentiator(graph).run(loss)
+
+
+class _Differentiator:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.calls = dict(graph.calls)
+        self.values = dict(graph.values)
+        self.order = graph.order()
+        self.contributions: dict[str, list[str]] = {}
+        self.live = self.reached_by_parameters()
+
+    def run(self, loss: str) -> Differentiated:
+        self.contributions[loss] = [self.constant("@one", 1.0, self.values[loss].spec)]
+        for call in reversed(self.order):
+            if call.kind in _DIFFERENTIABLE:
+                self.backward(call)
+        gradients = {
+            name: total
+            for name in self.graph.parameters
+            if (total := self.total(name)) is not None
+        }
+        return Differentiated(replace(self.graph, calls=self.calls, values=self.values), gradients)
+
+    def reached_by_parameters(self) -> set[str]:
+        """The values that a parameter has an influence on: only they need a gradient."""
+        live = set(self.graph.parameters)
+        for call in self.order:
+            if call.kind in _DIFFERENTIABLE and any(name in live for name in call.reads()):
+                layer = call.layer
+                assert isinstance(layer, Layer)
+                live.update(name for name in call.results[: len(layer.outputs)] if isinstance(name, str))
+        return live
+
+    def constant(self, name: str, fill: float, spec: Spec) -> str:
+        """A constant of this spec; zeros of one spec are shared."""
+        self.values.setdefault(name, Value(name, spec, Kind.CONSTANT, initializer=Constant(fill)))
+        return name
+
+    def total(self, value: str) -> str | None:
+        """The value's whole gradient: the only contribution, or a call that sums them."""
+        parts = self.contributions.get(value)
+        if not parts:
+            return None
+        if len(parts) > 1:
+            name = f"{value}:grad"
+            spec = self.values[parts[0]].spec
+            self.values[name] = Value(name, spec, Kind.ACCUMULATE)
+            self.calls[f"{value}:accumulate"] = Call(
+                name=f"{value}:accumulate",
+                kind=Kind.ACCUMULATE,
+                layer=Accumulate(),
+                method="forward",
+                args=(tuple(parts),),
+                results=(name,),
+                title="accumulate",
+                node=value.rpartition(".")[0] or value,
+            )
+            self.contributions[value] = [name]
+        return self.contributions[value][0]
+
+    def backward(self, call: Call) -> None:
+        layer = call.layer
+        assert isinstance(layer, Layer)
+        ports = call.ports()
+        grads = {f"grad_{name}": self.total(str(ports[name])) for name in layer.outputs}
+        if not any(grads.values()):
+            return
+        specs = {name: self.graph.spec_of(arg) for name, arg in ports.items() if name != "specs"}
+        names = gradient_names(layer, {name: specs[name] for name in layer.signature.tensors})
+        wanted = frozenset(
+            name for name in names if name not in layer.nondifferentiable and self.wants(ports[name])
+        )
+        if not wanted:
+            return
+        if layer.signature.backward == ():
+            raise LayerError(
+                f"{at(call)}defines no backward, but the parameters before it need a gradient. "
+                f"Give {type(layer).__name__} a backward, or take it out of a trained model."
+            )
+        args: dict[str, Arg] = {**ports, "specs": Const(specs), "wanted": Const(wanted)}
+        for name, gradient in grads.items():
+            args[name] = gradient or self.missing(layer, name, call)
+        asked = tuple(args[name] for name in layer.signature.backward)
+        observed = self.observe(call, layer, specs, grads, wanted)
+        results: list[Slot] = []
+        for name, seen in zip(names, observed, strict=True):
+            results.append(self.collect(call, name, ports[name], seen, name in wanted, args))
+        self.calls[f"{call.name}:backward"] = replace(
+            call,
+            name=f"{call.name}:backward",
+            kind=Kind.BACKWARD,
+            method="backward",
+            args=asked,
+            results=tuple(results) if names != (layer.signature.variadic,) else as_flat(results),
+        )
+
+    def wants(self, arg: Arg) -> bool:
+        if isinstance(arg, tuple):
+            return any(name in self.live for name in arg)
+        return isinstance(arg, str) and arg in self.live
+
+    def missing(self, layer: Layer, name: str, call: Call) -> Arg:
+        """The gradient of an output that nobody used: None where the layer takes that, else zeros."""
+        if name in layer.signature.optional:
+            return Const(None)
+        output = f"{call.name}.{name.removeprefix('grad_')}"
+        return self.constant(f"{output}:zeros", 0.0, self.values[output].spec)
+
+    def observe(
+        self,
+        call: Call,
+        layer: Layer,
+        specs: Mapping[str, Any],
+        grads: Mapping[str, str | None],
+        wanted: frozenset[str],
+    ) -> tuple[Result | None | tuple[Result | None, ...], ...]:
+        shapes = {
+            name: (
+                None
+                if gradient is None and name in layer.signature.optional
+                else self.values[str(call.ports()[name.removeprefix("grad_")])].spec
+            )
+            for name, gradient in grads.items()
+        }
+        try:
+            return observe_backward(layer, specs, gradients=shapes, wanted=wanted)
+        except GraphnetError as error:
+            raise type(error)(f"{at(call)}{error}") from error
+        except Exception as error:  # the plugin's own code failed on meta tensors
+            raise LayerError(f"{at(call)}backward failed: {type(error).__name__}: {error}") from error
+
+    def collect(
+        self,
+        call: Call,
+        name: str,
+        arg: Arg,
+        seen: Result | None | tuple[Result | None, ...],
+        wanted: bool,
+        args: Mapping[str, Arg],
+    ) -> Slot:
+        """Name the gradient values that somebody needs, and note them as contributions."""
+        if isinstance(arg, tuple):
+            assert isinstance(seen, tuple)
+            return tuple(
+                self.contribute(f"{call.name}.grad_{name}_{i}", value, one, args) if wanted else None
+                for i, (value, one) in enumerate(zip(arg, seen, strict=True))
+            )
+        if not wanted or not isinstance(arg, str):
+            return None
+        assert not isinstance(seen, tuple)
+        return self.contribute(f"{call.name}.grad_{name}", arg, seen, args)
+
+    def contribute(
+        self, name: str, value: str, seen: Result | None, args: Mapping[str, Arg]
+    ) -> str | None:
+        if value not in self.live or seen is None:
+            return None
+        spec = seen.spec.on(self.values[value].spec.device)
+        view_of = resolve_view(args, seen.view_of)
+        self.values[name] = Value(name, spec, Kind.BACKWARD, view_of=view_of)
+        self.contributions.setdefault(value, []).append(name)
+        return name
+
+
+def as_flat(results: list[Slot]) -> tuple[Slot, ...]:
+    """The gradients of `*xs` alone come as one bare tuple."""
+    (only,) = results
+    assert isinstance(only, tuple)
+    return only
+
+
+def at(call: Call) -> str:
+    """Where a call comes from, for messages."""
+    return f"{f'{call.where}: ' if call.where else ''}node {call.node!r} ({call.title}): "
+
+

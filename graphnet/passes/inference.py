@@ -1,0 +1,64 @@
+"""Inference: the forward graph without training: no saves, no updates, `inference` where defined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from graphnet.build import resolve_view
+from graphnet.errors import GraphnetError, LayerError
+from graphnet.graph import Call, Const, Graph, Value
+from graphnet.layer import Layer
+from graphnet.observe import observe
+from graphnet.passes.differentiate import at
+
+
+def inference(graph: Graph) -> Graph:
+    """Replace forward by inference where a layer has one, and drop results that only training reads."""
+    calls: dict[str, Call] = {}
+    values = dict(graph.values)
+    for name, call in graph.calls.items():
+        assert isinstance(call.layer, Layer)
+        calls[name] = _inference_call(call, graph, values)
+    needed = {value for call in calls.values() for value in call.reads()} | set(graph.outputs)
+    calls = {  # keys that only a training forward asked for
+        name: call for name, call in calls.items() if any(value in needed for value in call.makes())
+    }
+    made = {value for call in calls.values() for value in call.makes()}
+    kept = {
+        name: value
+        for name, value in values.items()
+        if name in made or name in needed or name in graph.inputs
+    }
+    return replace(graph, calls=calls, values=kept)
+
+
+def _inference_call(call: Call, graph: Graph, values: dict[str, Value]) -> Call:
+    layer = call.layer
+    assert isinstance(layer, Layer)
+    outputs = call.results[: len(layer.outputs)]
+    if not layer.signature.inference:
+        return replace(call, results=outputs + (None,) * (len(call.results) - len(outputs)))
+    ports = call.ports()
+    specs: dict[str, Any] = {
+        name: graph.spec_of(ports[name]) for name in layer.signature.tensors
+    }
+    try:
+        observed = observe(layer, "inference", specs)
+    except GraphnetError as error:
+        raise type(error)(f"{at(call)}{error}") from error
+    except Exception as error:  # the plugin's own code failed on meta tensors
+        raise LayerError(f"{at(call)}inference failed: {type(error).__name__}: {error}") from error
+    for output, seen in zip(outputs, observed, strict=True):
+        name = str(output)
+        spec = seen.spec.on(values[name].spec.device)
+        if spec != values[name].spec:
+            raise LayerError(
+                f"{at(call)}inference returns {seen.spec}, but forward returns {values[name].spec}"
+            )
+        values[name] = replace(values[name], view_of=resolve_view(ports, seen.view_of))
+    args = tuple(
+        Const(specs) if name == "specs" else ports[name] for name in layer.signature.inference
+    )
+    return replace(call, method="inference", args=args, results=outputs)

@@ -1,0 +1,150 @@
+"""Plan: frozen, ordered steps; what each frees after its last use; and the source made from them.
+
+A plan is inert data. `schedule` makes one from a graph; `verify.verify` checks it without sharing code
+with it; executors run it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from graphnet.graph import SLOTS, Call, Graph, Kind, Value, flatten
+from graphnet.layer import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call and the values that nothing reads afterwards."""
+
+    call: Call
+    frees: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of one run, and the tensors that go in: `arguments`, in this order.
+
+    Arguments are the inputs and targets, then the scalars, constants, parameters and states.
+    """
+
+    steps: tuple[Step, ...]
+    values: Mapping[str, Value]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def of(self, *kinds: Kind) -> tuple[str, ...]:
+        """The names of the values of these kinds, in the order they were first used."""
+        return tuple(name for name, value in self.values.items() if value.kind in kinds)
+
+    @functools.cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """What the plan's function takes, in order."""
+        rest = (Kind.SCALAR,), (Kind.CONSTANT,), tuple(SLOTS)
+        return self.inputs + tuple(name for kinds in rest for name in self.of(*kinds))
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The values that outlive a run: parameters and states."""
+        return self.of(*SLOTS)
+
+    @functools.cached_property
+    def last_use(self) -> Mapping[str, int]:
+        """Value -> the position of the last step that reads it."""
+        return {name: i for i, step in enumerate(self.steps) for name in step.call.reads()}
+
+    def storage(self, name: str) -> str:
+        """The value whose storage `name` lives in: itself, unless it is a view."""
+        while (base := self.values[name].view_of) is not None:
+            name = base
+        return name
+
+    def memory(self) -> Iterator[int]:
+        """The bytes alive during each step: inputs, slots and every value made and not yet freed."""
+        fixed = sum(self.values[name].spec.size_bytes for name in self.arguments)
+        users: Counter[str] = Counter()
+        alive = fixed
+        for step in self.steps:
+            for name in step.call.makes():
+                root = self.storage(name)
+                users[root] += 1
+                if users[root] == 1 and root == name:
+                    alive += self.values[name].spec.size_bytes
+            yield alive
+            for name in step.frees:
+                root = self.storage(name)
+                users[root] -= 1
+                if users[root] == 0 and root not in self.arguments_set:
+                    alive -= self.values[root].spec.size_bytes
+
+    @functools.cached_property
+    def arguments_set(self) -> frozenset[str]:
+        return frozenset(self.arguments)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The largest of `memory`: what the plan needs at its worst moment, without work buffers."""
+        return max(self.memory(), default=0)
+
+    def source(self) -> str:
+        """The plan as the text of one Python function."""
+        from graphnet.source import generate
+
+        return generate(self).text
+
+    def __str__(self) -> str:
+        from graphnet.explain import explain
+
+        return explain(self)
+
+
+def schedule(graph: Graph) -> Plan:
+    """Order the calls of a graph and free each value after its last use.
+
+    Equal graphs give equal plans: ties are broken by the order in which the calls were made.
+    """
+    order = graph.order()
+    outlive = set(graph.outputs)
+    last: dict[str, int] = {}
+    for position, call in enumerate(order):
+        made = () if call.kind is Kind.UPDATE else call.makes()
+        for name in (*made, *call.reads()):
+            last[name] = position
+    frees: dict[int, list[str]] = {}
+    producers = graph.producers
+    for name, position in last.items():
+        if name in producers and name not in outlive:
+            frees.setdefault(position, []).append(name)
+    used = {name for call in order for name in (*call.reads(), *call.makes())}
+    return Plan(
+        steps=tuple(Step(call, tuple(frees.get(i, ()))) for i, call in enumerate(order)),
+        values={
+            name: value
+            for name, value in graph.values.items()
+            if name in used or name in graph.inputs or name in graph.targets
+        },
+        inputs=graph.inputs + graph.targets,
+        outputs=graph.outputs,
+    )
+
+
+def kept_for_reverse(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Forward call -> its arguments and results that a backward step still reads."""
+    read_late = {
+        name
+        for step in plan.steps
+        if step.call.kind is Kind.BACKWARD
+        for name in flatten(step.call.args)
+    }
+    kept: dict[str, tuple[str, ...]] = {}
+    for step in plan.steps:
+        if step.call.kind in (Kind.LAYER, Kind.LOSS) and isinstance(step.call.layer, Layer):
+            names = (*step.call.reads(), *step.call.makes())
+            kept[step.call.name] = tuple(
+                name
+                for name in names
+                if name in read_late and plan.values[name].kind not in (Kind.PARAMETER, Kind.INPUT)
+            )
+    return kept

@@ -1,0 +1,154 @@
+"""Read YAML 1.2 as plain data plus the place of each field, within limits, and executing nothing.
+
+ruamel.yaml parses and resolves scalars; this module turns its nodes into dictionaries, lists and
+scalars, and refuses tags, duplicate keys, keys that are not text, and documents grown by aliases.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+
+from graphnet.errors import DescriptionError, Problem
+
+MAX_CHARACTERS = 16_000_000
+MAX_NODES = 2_000_000
+MAX_DEPTH = 64
+
+Place = tuple[str | int, ...]
+_SCALARS = {"str", "int", "float", "bool", "null", "timestamp"}
+
+
+@dataclass(frozen=True)
+class Locations:
+    """Where each field of a document stands; knows nothing of data that came from Python."""
+
+    name: str = ""
+    places: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
+
+    def where(self, path: Place) -> str:
+        """file:line:column of the field, or of the nearest field around it."""
+        while path and path not in self.places:
+            path = path[:-1]
+        if path in self.places:
+            line, column = self.places[path]
+            return f"{self.name}:{line}:{column}"
+        return self.name
+
+
+def read_file(path: Path) -> tuple[Any, Locations]:
+    """Read a YAML file. Raises DescriptionError for a missing file or bad YAML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DescriptionError(
+            [Problem(f"cannot be read: {reason}. Give the path of a YAML file.", where=str(path))]
+        ) from None
+    return read_text(text, name=str(path))
+
+
+def read_text(text: str, *, name: str = "<text>") -> tuple[Any, Locations]:
+    """Read YAML text. Raises DescriptionError with every problem of the document."""
+    if len(text) > MAX_CHARACTERS:
+        raise DescriptionError(
+            [Problem(f"expected at most {MAX_CHARACTERS} characters, found {len(text)}", where=name)]
+        )
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        root = yaml.compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise DescriptionError([Problem(f"not YAML: {error.problem}", where=where)]) from None
+    except (YAMLError, RecursionError, ValueError) as error:
+        raise DescriptionError([Problem(f"not YAML: {error}", where=name)]) from None
+    reader = _Reader(yaml, name)
+    data = None if root is None else reader.read(root, ())
+    if reader.problems:
+        raise DescriptionError(reader.problems)
+    return data, Locations(name, reader.places)
+
+
+class _Reader:
+    def __init__(self, yaml: YAML, name: str) -> None:
+        self.name = name
+        self.constructor = yaml.constructor
+        self.places: dict[Place, tuple[int, int]] = {}
+        self.problems: list[Problem] = []
+        self.count = 0
+
+    def read(self, node: Any, path: Place) -> Any:
+        mark = node.start_mark
+        self.places[path] = (mark.line + 1, mark.column + 1)
+        self.count += 1
+        if self.count > MAX_NODES or len(path) > MAX_DEPTH:
+            limit = f"{MAX_NODES} values" if self.count > MAX_NODES else f"{MAX_DEPTH} levels"
+            where = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
+            raise DescriptionError([Problem(f"expected at most {limit}, aliases counted", where=where)])
+        tag = str(node.tag).rpartition(":")[2]
+        match node:
+            case ScalarNode() if tag in _SCALARS:
+                return self.scalar(node, tag, path)
+            case SequenceNode() if tag == "seq":
+                return [self.read(item, (*path, i)) for i, item in enumerate(node.value)]
+            case MappingNode() if tag == "map":
+                return self.mapping(node, path)
+        self.problem(path, f"tags such as {node.tag!r} are not allowed; write plain values")
+        return None
+
+    def scalar(self, node: Any, tag: str, path: Place) -> Any:
+        if tag in ("str", "timestamp"):
+            return str(node.value)
+        try:
+            return getattr(self.constructor, f"construct_yaml_{tag}")(node)
+        except ValueError:
+            self.problem(path, f"expected {tag}, found {node.value!r}")
+            return None
+
+    def mapping(self, node: Any, path: Place) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self.problem(path, "keys must be plain text")
+                continue
+            name = str(key.value)
+            if name in found:
+                mark = key.start_mark
+                where = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
+                self.problems.append(Problem(f"the key {name!r} is given twice", dotted(path), where))
+                continue
+            found[name] = self.read(value, (*path, name))
+        return found
+
+    def problem(self, path: Place, message: str) -> None:
+        line, column = self.places[path]
+        self.problems.append(Problem(message, dotted(path), f"{self.name}:{line}:{column}"))
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A path as people write it: layers[3].conv2d.kernel_size."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+
+
+def dump(data: Any) -> str:
+    """Plain data as YAML text that reads back equal."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = None
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.width = 100
+    stream = io.StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()
