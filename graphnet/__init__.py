@@ -1,1 +1,75 @@
-"""graphnet: layers that state their own forward and backward, compiled into one plan."""
+"""graphnet: layers that state their own forward and backward, compiled into one plan.
+
+    import graphnet as gn
+
+    model = gn.load("seed.yaml")
+    program = model.compile((32, 3, 32, 32), loss="mse", optimizer=gn.SGD(lr=10.0))
+    loss = program.step(noisy, other)
+
+Names are imported when they are first used, so that `import graphnet` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from graphnet.builder import Builder as Builder
+    from graphnet.data import DataSet as DataSet
+    from graphnet.data import Pairs as Pairs
+    from graphnet.errors import GraphnetError as GraphnetError
+    from graphnet.hookspecs import hookimpl as hookimpl
+    from graphnet.layer import Kernel as Kernel
+    from graphnet.layer import Layer as Layer
+    from graphnet.layer import Loss as Loss
+    from graphnet.model import Model as Model
+    from graphnet.optim import SGD as SGD
+    from graphnet.optim import Adam as Adam
+    from graphnet.optim import AdamW as AdamW
+    from graphnet.optim import Optimizer as Optimizer
+    from graphnet.optim import Schedule as Schedule
+    from graphnet.program import Program as Program
+    from graphnet.spec import ParameterSpec as ParameterSpec
+    from graphnet.spec import StateSpec as StateSpec
+
+_HOMES = {
+    "Adam": "optim",
+    "AdamW": "optim",
+    "Builder": "builder",
+    "DataSet": "data",
+    "GraphnetError": "errors",
+    "Kernel": "layer",
+    "Layer": "layer",
+    "Loss": "layer",
+    "Model": "model",
+    "Optimizer": "optim",
+    "Pairs": "data",
+    "ParameterSpec": "spec",
+    "Program": "program",
+    "SGD": "optim",
+    "Schedule": "optim",
+    "StateSpec": "spec",
+    "hookimpl": "hookspecs",
+}
+
+__all__ = [*sorted(_HOMES), "load"]
+
+
+def load(path: Path | str) -> Model:
+    """Read a model: a .yaml description, or a .safetensors file with weights."""
+    from graphnet.model import Model
+
+    return Model.load(path)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"graphnet.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'graphnet' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -116,6 +116,7 @@ class _Expander:
     def unroll(self, nodes: Sequence[NodeDescription], scope: _Scope) -> Reference | None:
         """Add the nodes of one scope; returns the reference to the last one."""
         ids = self.ids(nodes, scope)
+        siblings = dict(zip(ids, nodes, strict=True))
         previous: Reference | None = next(iter(scope.inputs.values()), None)
         for node, name in zip(nodes, ids, strict=True):
             given = node.inputs
@@ -128,7 +129,7 @@ class _Expander:
                 ]
                 inputs = tuple(ref for ref in refs if ref)
             config = self.substitute(node.config, scope, (*node.place, node.layer))
-            share = self.share(node, name, scope, dict(zip(ids, nodes, strict=True)))
+            share = self.share(node, name, scope, siblings)
             if node.layer in self.description.blocks:
                 self.block(node, name, config, inputs, share, scope)
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class Spec:
         return self.numel * self.dtype.itemsize
 
     def on(self, device: torch.device) -> Spec:
-        return replace(self, device=device)
+        return Spec(self.shape, self.dtype, device)
 
     def empty(self) -> Tensor:
         """An uninitialised tensor of this spec (on the device "meta", one without storage)."""

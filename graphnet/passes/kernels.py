@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -48,6 +49,24 @@ def substitute(graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry) 
     for entry in kernels:
         graph = _Substitution(graph, entry, registry).run()
     return graph
+
+
+def kernel_for(
+    layer: Layer, specs: Mapping[str, Any], device: torch.device, registry: Registry
+) -> Kernel | None:
+    """The first kernel that replaces this layer alone, for arguments of these specs."""
+    name = registry.name_of(layer)
+    for entry in registry.kernels.values():
+        pattern = parse_pattern(entry.value)
+        if pattern[0] != name or _size(pattern) > 1 or len(pattern) - 1 != len(layer.signature.tensors):
+            continue
+        renamed = dict(zip(pattern[1:], layer.signature.tensors, strict=True))
+        if any(renamed[k] != k for k in renamed):
+            continue  # it calls the arguments by other names
+        kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
+        if kernel is not None:
+            return kernel
+    return None
 
 
 @dataclass(frozen=True, slots=True)

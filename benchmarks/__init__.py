@@ -1,0 +1,1 @@
+"""Benchmarks: interleaved rounds in one process, medians, opponents at their best settings."""

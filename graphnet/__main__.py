@@ -1,0 +1,5 @@
+"""`python -m graphnet` is the command `graphnet`."""
+
+from graphnet.cli import main
+
+main()

@@ -1,0 +1,124 @@
+"""The command line: the only place that prints. Commands are imported when they are called.
+
+Exit status: 0 done, 1 a check failed, 2 bad input or a failure said in words, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+from typing import Any
+
+import click
+
+from graphnet.errors import GraphnetError
+
+GROUP = "graphnet.commands"
+_BUILTIN = {
+    "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
+    "explain": ("graphnet.cli.explain:explain", "Show the plan of a model, step by step."),
+    "layers": ("graphnet.cli.layers:layers", "List the layers that models can use."),
+    "plugins": ("graphnet.cli.layers:plugins", "List the plugins, and what is wrong with broken ones."),
+    "schema": ("graphnet.cli.schema:schema", "Print the JSON Schema of model files, for editors."),
+}
+
+
+class _Commands(click.Group):
+    """Names and summaries from tables and metadata; the code behind a name on first use."""
+
+    def installed(self) -> dict[str, importlib.metadata.EntryPoint]:
+        points = importlib.metadata.entry_points(group=GROUP)
+        return {point.name: point for point in points if point.name not in _BUILTIN}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_BUILTIN, *sorted(self.installed())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _BUILTIN:
+            module, _, attribute = _BUILTIN[cmd_name][0].partition(":")
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+            return command
+        point = self.installed().get(cmd_name)
+        if point is None:
+            return None
+        try:
+            loaded = point.load()
+        except (Exception, SystemExit) as error:  # the plugin's code, not ours
+            owner = point.dist.name if point.dist else point.value
+            raise click.ClickException(
+                f"command {cmd_name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(loaded, click.Command):
+            raise click.ClickException(f"command {cmd_name!r} ({point.value}) is not a click command")
+        return loaded
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, summary) for name, (_, summary) in _BUILTIN.items()]
+        for name, point in sorted(self.installed().items()):
+            dist = point.dist
+            rows.append((name, f"{dist.metadata['Summary']} ({dist.name})" if dist else point.value))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows, col_max=20)
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="graphnet-framework", prog_name="graphnet")
+def graphnet() -> None:
+    """Layers that state their own forward and backward, compiled into one plan."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit; every error is one message on stderr, never a traceback."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    try:
+        graphnet.main(args=arguments, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return 130
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except GraphnetError as error:
+        return _say(str(error))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _say(f"{place}{error.strerror or error}")
+    except MemoryError:
+        return _say("out of memory. Take a smaller batch or a smaller image.")
+    except Exception as error:
+        return _unexpected(error)
+    return 0
+
+
+def _say(message: str) -> int:
+    click.echo(f"error: {message}", err=True)
+    return 2
+
+
+def _unexpected(error: Exception) -> int:
+    if type(error).__name__ == "OutOfMemoryError":
+        return _say("the device is out of memory. Take a smaller batch or a smaller image.")
+    if os.environ.get("GRAPHNET_TRACEBACK"):
+        raise error
+    return _say(
+        f"unexpected {type(error).__name__}: {error}. This is a fault in graphnet or a plugin; "
+        f"GRAPHNET_TRACEBACK=1 shows where."
+    )
+
+
+def json_text(data: Any) -> str:
+    """Plain data as JSON that people can read too."""
+    import json
+
+    return json.dumps(data, indent=2, sort_keys=False)

@@ -1,0 +1,18 @@
+"""graphnet schema: the JSON Schema of model files."""
+
+from __future__ import annotations
+
+import click
+
+from graphnet.cli import json_text
+from graphnet.registry import default_registry
+from graphnet.schema import model_schema
+
+
+@click.command(short_help="Print the JSON Schema of model files, for editors.")
+def schema() -> None:
+    """Print the JSON Schema of model files, with every installed layer in it.
+
+    An editor that knows it completes and checks model files.
+    """
+    click.echo(json_text(model_schema(default_registry())))

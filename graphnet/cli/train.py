@@ -1,0 +1,153 @@
+"""graphnet train: run a training file, with a progress bar and a log."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from graphnet.checkpoint import versions_of
+from graphnet.config import Job, read_job
+from graphnet.registry import default_registry
+from graphnet.runfolder import RunFolder
+from graphnet.train import Epoch, Steps, Stopped, Trainer
+
+
+@click.command(short_help="Train a model as a YAML file says.")
+@click.argument("config", type=click.Path(path_type=Path))
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a field, e.g. data.train=photos.")
+@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of the run (runs/MODEL).")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N; overrides the file.")
+@click.option("--kernels", help="auto, reference, or a namespace of kernels; overrides the file.")
+@click.option("--executor", help="eager or reference; overrides the file.")
+@click.option("--epochs", type=int, help="Overrides the file.")
+def train(
+    config: Path,
+    settings: tuple[str, ...],
+    folder: Path | None,
+    resume: bool,
+    device: str | None,
+    kernels: str | None,
+    executor: str | None,
+    epochs: int | None,
+) -> None:
+    """Train the model that CONFIG names, on the data that it names.
+
+    The run's folder gets log.jsonl (a record for each group of steps and each epoch),
+    checkpoint.safetensors (for --resume) and model.safetensors (the result). Ctrl-C stops cleanly,
+    with a checkpoint.
+    """
+    given = {"device": device, "kernels": kernels, "executor": executor, "epochs": epochs}
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    job = read_job(config, settings=[*settings, *overrides], registry=default_registry())
+    run = RunFolder(folder or Path("runs") / job.model.description.name, resume=resume)
+    console = Console(stderr=True)
+    with console.status("reading the data and making the plan"):
+        trainer = Trainer(job, resume=run.resume() if resume else None)
+    run.log("start", _start_record(job, trainer))
+    console.print(
+        f"{job.model.description.name}: {len(trainer.pairs)} pairs, {trainer.steps_per_epoch} steps an "
+        f"epoch, on {trainer.device}; log in {run.log_path}"
+    )
+    with _stop_requested() as requested:
+        stopped = _loop(trainer, run, console, requested)
+    if stopped:
+        console.print(f"stopped after step {stopped.step}; go on with --resume")
+        return
+    run.finish(trainer.checkpoint())
+    console.print(f"the model is in {run.model_path}")
+
+
+def _start_record(job: Job, trainer: Trainer) -> dict[str, object]:
+    return {
+        "step": trainer.program.steps_done,
+        "config": job.config.model_dump(mode="json"),
+        "versions": versions_of(job.registry, job.model.description),
+        "device": str(trainer.device),
+        "kernels": trainer.kernels,
+        "pairs": len(trainer.pairs),
+        "steps_per_epoch": trainer.steps_per_epoch,
+    }
+
+
+def _loop(
+    trainer: Trainer, run: RunFolder, console: Console, requested: list[bool]
+) -> Stopped | None:
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rate]} step/s  loss {task.fields[loss]}  {task.fields[metric]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+        epochs = trainer.job.config.epochs
+        first = trainer.program.steps_done // trainer.steps_per_epoch + 1
+        task = progress.add_task(
+            "train",
+            total=trainer.total_steps,
+            completed=trainer.program.steps_done,
+            epoch=f"{min(first, epochs)}/{epochs}",
+            rate="-",
+            loss="-",
+            metric="",
+        )
+        for record in trainer.run(lambda: bool(requested)):
+            match record:
+                case Steps():
+                    run.log("steps", asdict(record))
+                    progress.update(
+                        task,
+                        completed=record.step,
+                        epoch=f"{record.epoch}/{epochs}",
+                        rate=f"{record.steps_per_s:.1f}",
+                        loss=f"{record.loss:.5f}",
+                    )
+                case Epoch():
+                    run.log("epoch", asdict(record))
+                    run.save(trainer.checkpoint())
+                    metrics = "  ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
+                    progress.update(task, metric=metrics)
+                    progress.console.print(
+                        f"epoch {record.epoch}/{epochs}  loss {record.loss:.5f}  {metrics}  "
+                        f"{record.elapsed_s:.1f} s of training"
+                    )
+                case Stopped():
+                    run.save(trainer.checkpoint())
+                    return record
+    return None
+
+
+@contextmanager
+def _stop_requested() -> Iterator[list[bool]]:
+    """A list that is no longer empty once the first Ctrl-C came; a second one interrupts at once."""
+    requested: list[bool] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if requested:
+            raise KeyboardInterrupt
+        requested.append(True)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield requested
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

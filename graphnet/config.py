@@ -1,0 +1,174 @@
+"""TrainConfig: what a training file says, checked whole before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from graphnet.data import DataSet
+from graphnet.definition import problems as as_problems
+from graphnet.describe import parse
+from graphnet.errors import DescriptionError, GraphnetError, Problem
+from graphnet.model import Model
+from graphnet.optim import Optimizer, Schedule
+from graphnet.registry import Registry
+from graphnet.yamlfile import Locations, read_file, read_text
+
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+Form = str | dict[str, Any]
+"""A name, or {name: {field: value}}."""
+
+
+class DataConfig(BaseModel):
+    """Where pairs come from: each a path, or {data set's name: {field: value}}."""
+
+    model_config = _STRICT
+    train: Form
+    validation: Form | None = None
+
+
+class TrainConfig(BaseModel):
+    """The fields of a training file; `model` is a path (relative to the file) or a description."""
+
+    model_config = _STRICT
+    model: Form
+    data: DataConfig
+    loss: Form = "mse"
+    optimizer: Form
+    schedule: Form = "constant"
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: str = "auto"
+    precision: Literal["float32", "float64"] = "float32"
+    kernels: str = "auto"
+    executor: str = "eager"
+    metrics: list[str] = []
+    log_every: PositiveInt = 100
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {"float32": torch.float32, "float64": torch.float64}[self.precision]
+
+
+class Job:
+    """A training file with everything it names made: the model, the rules, the data sets."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        model: Model,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        metrics: Mapping[str, Callable[..., float]],
+        train: DataSet,
+        validation: DataSet | None,
+        registry: Registry,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.metrics = metrics
+        self.train = train
+        self.validation = validation
+        self.registry = registry
+
+
+def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) -> Job:
+    """Read a training file, apply `key.path=value` settings, and make what it names.
+
+    Raises DescriptionError with everything that is wrong with the file, the model and the settings.
+    """
+    data, locations = read_file(path)
+    if not isinstance(data, dict):
+        raise DescriptionError([Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))])
+    for setting in settings:
+        _apply(data, setting)
+    return make_job(data, registry=registry, folder=path.parent, locations=locations)
+
+
+def make_job(
+    data: Mapping[str, Any],
+    *,
+    registry: Registry,
+    folder: Path = Path(),
+    locations: Locations | None = None,
+) -> Job:
+    """The job that plain data describes; paths of models are relative to `folder`."""
+    locations = locations or Locations()
+    try:
+        config = TrainConfig.model_validate(data)
+    except ValidationError as error:
+        raise DescriptionError(
+            [
+                Problem(p.message, p.path, locations.where(tuple(p.path.split("."))))
+                for p in as_problems(error.errors(), _known(error))
+            ]
+        ) from None
+    found: list[Problem] = []
+
+    def attempt(field: str, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except DescriptionError as error:
+            for problem in error.problems:
+                path = ".".join(part for part in (field, problem.path) if part)
+                where = problem.where or locations.where(tuple(field.split(".")))
+                found.append(Problem(problem.message, problem.path if problem.where else path, where))
+        except GraphnetError as error:
+            found.append(Problem(str(error), field, locations.where(tuple(field.split(".")))))
+
+    metrics: dict[str, Any] = {}
+    for name in config.metrics:
+        entry = attempt("metrics", lambda name=name: registry.find("metrics", name))
+        if entry is not None:
+            metrics[name] = entry.value
+    made = {
+        "model": attempt("model", lambda: _model(config.model, folder, registry)),
+        "optimizer": attempt("optimizer", lambda: registry.make("optimizers", config.optimizer)),
+        "schedule": attempt("schedule", lambda: registry.make("schedules", config.schedule)),
+        "train": attempt("data.train", lambda: registry.dataset(config.data.train)),
+        "validation": attempt(
+            "data.validation",
+            lambda: registry.dataset(config.data.validation) if config.data.validation else None,
+        ),
+    }
+    attempt("loss", lambda: registry.make("layers", config.loss))
+    if found:
+        raise DescriptionError(found)
+    return Job(config, metrics=metrics, registry=registry, **made)
+
+
+def _model(form: Form, folder: Path, registry: Registry) -> Model:
+    if isinstance(form, str):
+        return Model.load(folder / form, registry=registry)
+    return Model(parse(form), registry=registry)
+
+
+def _known(error: ValidationError) -> list[str]:
+    inside = any(record["loc"][:1] == ("data",) for record in error.errors())
+    return [*TrainConfig.model_fields, *(DataConfig.model_fields if inside else ())]
+
+
+def _apply(data: dict[str, Any], setting: str) -> None:
+    """Set one field by its path: "optimizer.sgd.lr=5"."""
+    path, equals, text = setting.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise DescriptionError([Problem(f"expected --set PATH=VALUE, found {setting!r}")])
+    try:
+        value, _ = read_text(text, name=f"--set {path}")
+    except DescriptionError:
+        value = text  # a path with characters that mean something in YAML
+    place = data
+    for key in keys[:-1]:
+        if not isinstance(place.get(key), dict):
+            place[key] = {}
+        place = place[key]
+    place[keys[-1]] = value

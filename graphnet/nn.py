@@ -1,0 +1,508 @@
+"""The module facade: the paper's own interface, eager, over the same layers and kernels.
+
+    from graphnet import nn
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+    criterion, optimizer = nn.MSE(), nn.SGD(model.param(), lr=0.1)
+    loss = criterion(model(x), target)
+    model.backward(criterion.backward())
+    optimizer.update_parameters()
+
+`forward` keeps what `backward` needs; `backward` returns the inputs' gradients and adds the parameters'
+gradients to what is there, until they are zeroed. Autograd takes no part: it may be off globally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor
+
+from graphnet import random
+from graphnet.errors import GraphnetError, InputError, LayerError
+from graphnet.layer import Layer
+from graphnet.layers.activation import ReLU as ReLULayer
+from graphnet.layers.activation import Sigmoid as SigmoidLayer
+from graphnet.layers.conv import Conv2d as Conv2dLayer
+from graphnet.layers.conv import TransposeConv2d as TransposeConv2dLayer
+from graphnet.layers.conv import Upsampling as UpsamplingLayer
+from graphnet.layers.loss import MSE as MSELayer
+from graphnet.layers.upsample import NearestUpsampling as NearestUpsamplingLayer
+from graphnet.observe import Bound, as_tuple, bind_inputs, call_by_name, gradient_names
+from graphnet.optim import SGD as SGDRule
+from graphnet.optim import Optimizer
+from graphnet.passes.kernels import kernel_for
+from graphnet.registry import default_registry
+from graphnet.spec import Spec
+
+Size = int | tuple[int, int]
+Pair = tuple[Tensor, Tensor]
+"""A parameter and its accumulated gradient, of the same shape and dtype."""
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What one forward leaves for its backward."""
+
+    layer: Layer
+    specs: Mapping[str, Bound]
+    named: Mapping[str, Any]
+    inputs: tuple[str, ...]
+
+
+class Module:
+    """One layer with its own parameters, gradients and states; any registered layer will do.
+
+    Parameters are made when the shapes of the inputs are known: at once if `specs` gives them, else
+    in the first forward. They are drawn from `generator`, torch's default one if None, and stand as
+    attributes: `module.weight`. Raises InputError for inputs that do not fit.
+
+    >>> module = make("relu")
+    >>> module(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    >>> module.backward(torch.ones(2))
+    tensor([0., 1.])
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        specs: Sequence[Spec] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.layer = layer
+        self.parameters: dict[str, Pair] = {}
+        self.states: dict[str, Tensor] = {}
+        self._device = torch.device(device or "cpu")
+        self._dtype = dtype or torch.get_default_dtype()
+        self._generator = generator
+        self._made = False
+        self._calls = 0
+        self._context: Any = None
+        if specs is not None:
+            self._make(specs)
+
+    # -- the paper's interface ----------------------------------------------------------------------
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        return self.forward(*inputs)
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor) -> Any:
+        """The outputs (one tensor, or a tuple); keeps what backward needs."""
+        outputs, self._context = self.run(inputs)
+        return outputs
+
+    @torch.no_grad()
+    def backward(self, *grad_outputs: Tensor | None) -> Any:
+        """The gradients of the inputs (one, or a tuple), from those of the outputs of the last forward.
+
+        Adds the parameters' gradients to `param()`. A loss may leave its grad_output out: it is 1.
+        """
+        if self._context is None:
+            raise InputError(f"{type(self).__name__}: call forward before backward")
+        gradients = self.run_backward(self._context, grad_outputs)
+        return gradients[0] if len(gradients) == 1 else gradients
+
+    def param(self) -> list[Pair]:
+        """(parameter, gradient) pairs; both are changed in place, so the pairs stay good."""
+        return list(self.parameters.values())
+
+    @torch.no_grad()
+    def zero_grad(self) -> None:
+        """Set every parameter's gradient to zero."""
+        for _, gradient in self.param():
+            gradient.zero_()
+
+    @torch.no_grad()
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move parameters, gradients and states; as in torch, the tensors stay the same objects."""
+        self._device = torch.device(device) if device is not None else self._device
+        self._dtype = dtype or self._dtype
+        for pair in self.parameters.values():
+            for tensor in pair:
+                tensor.data = tensor.to(self._device, self._dtype)
+        for state in self.states.values():
+            state.data = state.to(self._device, self._dtype if state.is_floating_point() else None)
+        self._context = None
+        return self
+
+    def predict(self, *inputs: Tensor) -> Any:
+        """The outputs outside training: nothing is kept, states stay as they are."""
+        with torch.no_grad():
+            return self.infer(inputs)
+
+    def __getattr__(self, name: str) -> Tensor:
+        parameters = self.__dict__.get("parameters", {})
+        if name in parameters:
+            return cast(Tensor, parameters[name][0])
+        states = self.__dict__.get("states", {})
+        if name in states:
+            return cast(Tensor, states[name])
+        raise AttributeError(f"{type(self).__name__} has no attribute or parameter {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("parameters", {}):
+            mine = self.parameters[name][0]
+            if not isinstance(value, Tensor) or value.shape != mine.shape:
+                found = tuple(value.shape) if isinstance(value, Tensor) else value
+                raise InputError(f"{name}: expected a tensor of shape {tuple(mine.shape)}, got {found}")
+            with torch.no_grad():
+                mine.copy_(value)
+        else:
+            super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.layer})"
+
+    # -- forward and backward with an explicit context ----------------------------------------------
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
+        """The outputs, and the context that `run_backward` needs."""
+        layer, specs, named = self._bind(inputs)
+        named["key"] = self._key() if "key" in layer.signature.forward else None
+        results = self._call(layer, "forward", named)
+        names = layer.outputs + layer.saves
+        named.update(zip(names, results, strict=False))
+        for name, value in zip(layer.updates, results[len(names) :], strict=True):
+            self.states[name].copy_(value)
+        inputs_of = tuple(n for n in layer.signature.tensors if n in specs and n not in self.parameters)
+        asked = {name: named[name] for name in layer.signature.backward if name in named}
+        outputs = tuple(results[: len(layer.outputs)])
+        context = _Context(layer, specs, asked, inputs_of)
+        return outputs[0] if len(outputs) == 1 else outputs, context
+
+    def run_backward(
+        self, context: Any, grad_outputs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of the inputs; adds those of the parameters."""
+        layer: Layer = context.layer
+        if not layer.signature.backward:
+            raise LayerError(f"{type(self.layer).__name__} defines no backward")
+        if not grad_outputs and layer.outputs == ("loss",):
+            grad_outputs = (torch.ones((), dtype=self._dtype, device=self._device),)
+        if len(grad_outputs) != len(layer.outputs):
+            raise InputError(
+                f"{type(self).__name__}.backward: expected {len(layer.outputs)} gradients "
+                f"({', '.join(layer.outputs)}), got {len(grad_outputs)}"
+            )
+        names = gradient_names(layer, context.specs)
+        wanted = frozenset(
+            n for n in names if n not in layer.nondifferentiable and context.specs[n] is not None
+        )
+        named = {**context.named, "specs": context.specs, "wanted": wanted}
+        named.update(zip((f"grad_{o}" for o in layer.outputs), grad_outputs, strict=True))
+        try:
+            returned = layer.backward(**{n: named[n] for n in layer.signature.backward})
+        except GraphnetError:
+            raise
+        except Exception as error:  # the plugin's own code
+            raise LayerError(f"{self!r}: backward failed: {type(error).__name__}: {error}") from error
+        results = (returned,) if names == (layer.signature.variadic,) else as_tuple(returned)
+        gradients: list[Tensor | None] = []
+        for name, gradient in zip(names, results, strict=True):
+            if name in self.parameters:
+                if gradient is not None:
+                    self.parameters[name][1].add_(gradient)
+            elif name not in layer.nondifferentiable:
+                gradients.extend(as_tuple(gradient))
+        return tuple(gradients)
+
+    def infer(self, inputs: Sequence[Tensor]) -> Any:
+        """The outputs outside training."""
+        layer, _, named = self._bind(inputs)
+        if layer.signature.inference:
+            results = self._call(layer, "inference", named)
+        else:
+            named["key"] = self._key() if "key" in layer.signature.forward else None
+            results = self._call(layer, "forward", named)[: len(layer.outputs)]
+        return results[0] if len(results) == 1 else results
+
+    def _bind(self, inputs: Sequence[Tensor]) -> tuple[Layer, Mapping[str, Bound], dict[str, Any]]:
+        """The layer, or the kernel in its place, with its arguments by name."""
+        specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
+        try:
+            if not self._made:
+                self._make(specs)
+            ports = bind_inputs(self.layer, specs, self._dtype)
+        except GraphnetError as error:
+            raise type(error)(f"{self!r}: {error}") from error
+        layer, bound = _chosen(self.layer, specs, self._dtype)
+        named: dict[str, Any] = {"specs": bound}
+        if self.layer.signature.variadic:
+            named[self.layer.signature.variadic] = tuple(inputs)
+        else:
+            named.update(zip(ports.inputs, inputs, strict=True))
+        for name in ports.parameters:
+            named[name] = self.parameters[name][0] if name in self.parameters else None
+        named.update(self.states)
+        return layer, bound, named
+
+    def _call(self, layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
+        names = getattr(layer.signature, method)
+        try:
+            return as_tuple(call_by_name(layer, method, {name: named[name] for name in names}))
+        except GraphnetError as error:
+            raise type(error)(f"{self!r}: {error}") from error
+        except Exception as error:  # the plugin's own code
+            raise LayerError(f"{self!r}: {method} failed: {type(error).__name__}: {error}") from error
+
+    @torch.no_grad()
+    def _make(self, specs: Sequence[Spec]) -> None:
+        """Make the parameters and states, now that the inputs' shapes are known."""
+        ports = bind_inputs(self.layer, specs, self._dtype)
+        generator = self._generator or torch.default_generator
+        options: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
+        for name, spec in ports.parameters.items():
+            if spec is not None:
+                fresh = torch.empty(spec.shape, dtype=self._dtype)
+                parameter = spec.initializer(fresh, generator).to(self._device)
+                self.parameters[name] = (parameter, torch.zeros(spec.shape, **options))
+        for name, state in ports.states.items():
+            fresh = torch.empty(state.shape, dtype=state.dtype or self._dtype)
+            self.states[name] = state.initializer(fresh, generator).to(self._device)
+        self._made = True
+
+    def _key(self) -> Tensor:
+        """A new random key for each forward."""
+        self._calls += 1
+        seed = (self._generator or torch.default_generator).initial_seed() % 2**63
+        return random.key(
+            torch.tensor(seed, device=self._device), torch.tensor(self._calls, device=self._device), 0
+        )
+
+
+@lru_cache(maxsize=4096)
+def _chosen(
+    layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype
+) -> tuple[Layer, Mapping[str, Bound]]:
+    """The kernel that replaces a layer alone, or the layer; and the specs of its arguments."""
+    device = inputs[0].device if inputs else torch.device("cpu")
+    ports = bind_inputs(layer, inputs, dtype)
+    specs = {name: _on(spec, device) for name, spec in ports.specs.items()}
+    return kernel_for(layer, specs, device, default_registry()) or layer, specs
+
+
+def _on(bound: Bound, device: torch.device) -> Bound:
+    if isinstance(bound, tuple):
+        return tuple(spec.on(device) for spec in bound)
+    return None if bound is None else bound.on(device)
+
+
+def make(name: str, **config: Any) -> Module:
+    """A module of any registered layer, by its name: make("acme/swish", beta=2.0)."""
+    return Module(default_registry().make("layers", {name: config}))
+
+
+class Sequential(Module):
+    """Modules one after the other; the same module may stand in it more than once."""
+
+    def __init__(self, *modules: Module) -> None:
+        self.modules = modules
+        self._context = None
+
+    def param(self) -> list[Pair]:
+        """The pairs of all modules, in order, each parameter once."""
+        pairs = {id(pair[0]): pair for module in self.modules for pair in module.param()}
+        return list(pairs.values())
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
+        contexts = []
+        value: Any = tuple(inputs)
+        for module in self.modules:
+            value, context = module.run(as_tuple(value))
+            contexts.append(context)
+        return value, contexts
+
+    def run_backward(
+        self, context: Any, grad_outputs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        gradients = tuple(grad_outputs)
+        for module, its in zip(reversed(self.modules), reversed(context), strict=True):
+            gradients = module.run_backward(its, gradients)
+        return gradients
+
+    def infer(self, inputs: Sequence[Tensor]) -> Any:
+        value: Any = tuple(inputs)
+        for module in self.modules:
+            value = module.infer(as_tuple(value))
+        return value
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        for module in self.modules:
+            module.to(device, dtype)
+        self._context = None
+        return self
+
+    @torch.no_grad()
+    def update_parameters(self, lr: float) -> None:
+        """One plain step of gradient descent, p -= lr * gradient, and the gradients zeroed."""
+        for parameter, gradient in self.param():
+            parameter.sub_(gradient, alpha=lr)
+            gradient.zero_()
+
+    def __getitem__(self, index: int) -> Module:
+        return self.modules[index]
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.modules))})"
+
+
+class _Convolution(Module):
+    def _start(self, layer: Layer, in_channels: int, **options: Any) -> None:
+        dtype = options.get("dtype") or torch.get_default_dtype()
+        super().__init__(layer, specs=[Spec((1, in_channels, 1, 1), dtype)], **options)
+
+
+class Conv2d(_Convolution):
+    """Two-dimensional convolution with torch.nn.Conv2d's arguments."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | Literal["same", "valid"] = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        **options: Any,
+    ) -> None:
+        layer = Conv2dLayer(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=_pair(kernel_size),
+            stride=_pair(stride),
+            padding=padding if isinstance(padding, str) else _pair(padding),
+            dilation=_pair(dilation),
+            groups=groups,
+            bias=bias,
+        )
+        self._start(layer, in_channels, **options)
+
+
+class TransposeConv2d(_Convolution):
+    """Transposed convolution with torch.nn.ConvTranspose2d's arguments."""
+
+    _layer: type[TransposeConv2dLayer] = TransposeConv2dLayer
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        **options: Any,
+    ) -> None:
+        layer = self._layer(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=_pair(kernel_size),
+            stride=_pair(stride),
+            padding=_pair(padding),
+            output_padding=_pair(output_padding),
+            groups=groups,
+            bias=bias,
+            dilation=_pair(dilation),
+        )
+        self._start(layer, in_channels, **options)
+
+
+class Upsampling(TransposeConv2d):
+    """The paper's upsampling: a transposed convolution by another name."""
+
+    _layer = UpsamplingLayer
+
+
+class NearestUpsampling(Module):
+    """Each pixel becomes a block of `scale_factor`, an integer or one for each axis."""
+
+    def __init__(self, scale_factor: Size, **options: Any) -> None:
+        super().__init__(NearestUpsamplingLayer(scale_factor=_pair(scale_factor)), **options)
+
+
+class ReLU(Module):
+    """max(x, 0), elementwise."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(ReLULayer(), **options)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x)), elementwise."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(SigmoidLayer(), **options)
+
+
+class MSE(Module):
+    """The mean squared error of (prediction, target); `backward()` gives the prediction's gradient."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(MSELayer(), **options)
+
+
+class SGD:
+    """Stochastic gradient descent over `module.param()`, with torch.optim.SGD's arguments."""
+
+    def __init__(
+        self,
+        params: Iterable[Pair],
+        lr: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        self.lr = lr
+        self.pairs = list(params)
+        self._rule: Optimizer = SGDRule(
+            lr=float(lr),
+            momentum=float(momentum),
+            dampening=float(dampening),
+            weight_decay=float(weight_decay),
+            nesterov=nesterov,
+        )
+        self._steps = 0
+        self._buffers = [torch.zeros_like(p) if momentum else None for p, _ in self.pairs]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter from its accumulated gradient, which stays."""
+        for (parameter, gradient), buffer in zip(self.pairs, self._buffers, strict=True):
+            options: dict[str, Any] = {"device": parameter.device}
+            lr = torch.tensor(self.lr, dtype=parameter.dtype, **options)
+            step = torch.tensor(self._steps, **options)
+            self._rule.update(parameter, gradient, lr, step, buffer)
+        self._steps += 1
+
+    @torch.no_grad()
+    def zero_grad(self) -> None:
+        """Set every gradient to zero."""
+        for _, gradient in self.pairs:
+            gradient.zero_()
+
+    def update_parameters(self) -> None:
+        """`step`, then `zero_grad`: what ends each batch in the paper."""
+        self.step()
+        self.zero_grad()
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

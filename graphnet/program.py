@@ -1,0 +1,265 @@
+"""Program: a model compiled for one shape of input: one plan for a whole training step.
+
+    program = model.compile((32, 3, 32, 32), loss="mse", optimizer=SGD(lr=10.0))
+    loss = program.step(noisy, other)
+    clean = program.predict(image)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphnet.build import attach_loss, build
+from graphnet.describe import ModelDescription
+from graphnet.errors import CheckpointError, InputError, nearest
+from graphnet.executors import Run, prepare
+from graphnet.graph import LR, SEED, STEP, Graph, Kind, Value
+from graphnet.layer import Loss
+from graphnet.optim import Optimizer
+from graphnet.passes.differentiate import differentiate
+from graphnet.passes.inference import inference
+from graphnet.passes.kernels import choose, substitute
+from graphnet.passes.update import update
+from graphnet.plan import Plan, schedule
+from graphnet.registry import Registry
+from graphnet.spec import Spec
+from graphnet.verify import verify
+
+if TYPE_CHECKING:
+    from graphnet.model import Model
+
+
+def forward_graph(
+    description: ModelDescription,
+    registry: Registry,
+    shapes: Sequence[Sequence[int]],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernels: str,
+) -> Graph:
+    """The graph of a model for these input shapes, with kernels chosen."""
+    specs = [Spec(tuple(shape), dtype, device) for shape in shapes]
+    graph = build(description, registry, inputs=specs, dtype=dtype)
+    return substitute(graph, kernels=choose(registry, kernels), registry=registry)
+
+
+def inference_plan(graph: Graph) -> Plan:
+    """The verified plan that computes the outputs only."""
+    graph = inference(graph)
+    plan = schedule(graph)
+    verify(graph, plan)
+    return plan
+
+
+def training_plan(
+    graph: Graph,
+    *,
+    losses: Mapping[str, Loss],
+    optimizer: Optimizer | None,
+    registry: Registry,
+    kernels: str,
+) -> Plan:
+    """The verified plan of a whole step: forward, loss, reverse pass and update."""
+    titles = {name: registry.name_of(loss) for name, loss in losses.items()}
+    graph = attach_loss(graph, losses, titles)
+    graph = substitute(graph, kernels=choose(registry, kernels), registry=registry)
+    differentiated = differentiate(graph)
+    graph = update(differentiated.graph, optimizer=optimizer, gradients=differentiated.gradients)
+    plan = schedule(graph)
+    verify(graph, plan)
+    return plan
+
+
+def losses_for(loss: object, outputs: Iterable[str], registry: Registry) -> dict[str, Loss]:
+    """A loss by output name, from a name, {name: {...}}, a Loss, or {output: any of these}."""
+    names = list(outputs)
+    several = isinstance(loss, Mapping) and any(key in names for key in loss)
+    forms = dict(loss) if several and isinstance(loss, Mapping) else {names[0]: loss}
+    found: dict[str, Loss] = {}
+    for output, form in forms.items():
+        made = registry.make("layers", form)
+        if not isinstance(made, Loss):
+            raise InputError(
+                f"{registry.name_of(made)!r} is not a loss. Known: {', '.join(registry.losses())}."
+            )
+        found[output] = made
+    return found
+
+
+def set_up(
+    values: Iterable[Value], *, seed: int, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Tensors for sources: those given, or drawn on the CPU in order, so that every device agrees.
+
+    Raises CheckpointError when what is given does not fit.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, Tensor] = {}
+    for value in values:
+        assert value.initializer is not None
+        fresh = torch.empty(value.spec.shape, dtype=value.spec.dtype)
+        if given is None:
+            tensor = value.initializer(fresh, generator)
+        elif value.name not in given:
+            raise CheckpointError(f"no tensor for {value.name!r}. {nearest(value.name, given)}")
+        else:
+            tensor = given[value.name]
+            if tuple(tensor.shape) != value.spec.shape:
+                raise CheckpointError(
+                    f"{value.name!r} must be {value.spec}, the saved tensor is {tuple(tensor.shape)}"
+                )
+            tensor = fresh.copy_(tensor)
+        memory_format = value.memory_format or torch.contiguous_format
+        if tensor.ndim != 4:
+            memory_format = torch.contiguous_format
+        tensors[value.name] = tensor.to(value.spec.device).contiguous(memory_format=memory_format)
+    return tensors
+
+
+def check_input(tensor: Tensor, value: Value) -> None:
+    """Raise InputError unless the tensor is what the plan was made for."""
+    spec = value.spec
+    if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
+        hint = " Divide by 255 and convert it." if tensor.dtype == torch.uint8 else ""
+        raise InputError(
+            f"{value.name.lstrip('$@')}: expected {spec} on {spec.device}, got "
+            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{hint}"
+        )
+
+
+class Predictor:
+    """Runs a model's inference plan, one for each input shape it meets, over shared weights."""
+
+    def __init__(
+        self,
+        plan_for: Callable[[Sequence[Sequence[int]]], Plan],
+        slots: Mapping[str, Tensor],
+        executor: str,
+    ) -> None:
+        self._plan_for = plan_for
+        self._slots = slots
+        self._executor = executor
+        self._prepared: dict[tuple[tuple[int, ...], ...], tuple[Plan, Run, list[Tensor]]] = {}
+
+    def prepared(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Plan, Run, list[Tensor]]:
+        if shapes not in self._prepared:
+            if len(self._prepared) >= 32:  # many sizes of image: keep the latest
+                self._prepared.pop(next(iter(self._prepared)))
+            plan = self._plan_for(shapes)
+            missing = [name for name in plan.slots if name not in self._slots]
+            if missing:
+                raise CheckpointError(f"no tensor for {missing[0]!r}. {nearest(missing[0], self._slots)}")
+            rest = [plan.values[name] for name in plan.of(Kind.CONSTANT)]
+            constants = set_up(rest, seed=0)
+            tensors = [constants.get(n, self._slots.get(n)) for n in plan.arguments[len(shapes) :]]
+            run = prepare(plan, self._executor)
+            self._prepared[shapes] = plan, run, [t for t in tensors if t is not None]
+        return self._prepared[shapes]
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        plan, run, rest = self.prepared(tuple(tuple(x.shape) for x in inputs))
+        for tensor, name in zip(inputs, plan.inputs, strict=True):
+            check_input(tensor, plan.values[name])
+        outputs = run(*inputs, *rest)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+class Program:
+    """A model compiled for training: `step` runs the whole plan, `predict` the forward part.
+
+    `plan` is the training plan; `weights` the tensors it updates in place, by name.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        plan: Plan,
+        *,
+        predictor: Callable[[Mapping[str, Tensor]], Predictor],
+        executor: str,
+        lr: float,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.plan = plan
+        self.seed = seed
+        self.steps_done = 0
+        given = dict(model.weights) if model.weights is not None else None
+        names = [n for n in plan.slots if not self._is_optimizer_state(n)]
+        self.weights = set_up([plan.values[n] for n in names], seed=seed, given=given)
+        states = [plan.values[n] for n in plan.slots if self._is_optimizer_state(n)]
+        self.optimizer_state = set_up(states, seed=seed)
+        constants = set_up([plan.values[n] for n in plan.of(Kind.CONSTANT)], seed=seed)
+        scalars = {
+            name: torch.zeros((), dtype=plan.values[name].spec.dtype, device=plan.values[name].spec.device)
+            for name in plan.of(Kind.SCALAR)
+        }
+        self._scalars = scalars
+        tensors = {**scalars, **constants, **self.weights, **self.optimizer_state}
+        self._rest = [tensors[name] for name in plan.arguments[len(plan.inputs) :]]
+        self._input_values = [plan.values[name] for name in plan.inputs]
+        self._run = prepare(plan, executor)
+        self._predictor = predictor(self.weights)
+        if SEED in scalars:
+            scalars[SEED].fill_(seed)
+        self._lr = 0.0
+        self.lr = lr
+
+    @staticmethod
+    def _is_optimizer_state(name: str) -> bool:
+        return ":" in name  # made by the update pass; a layer's own state is "node.name"
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        if lr != self._lr and LR in self._scalars:
+            self._scalars[LR].fill_(lr)
+        self._lr = lr
+
+    @torch.no_grad()
+    def step(self, *tensors: Tensor) -> Tensor:
+        """Run one training step on inputs and targets; returns the loss, 0-dim, on the device.
+
+        Raises InputError for a tensor of another shape, dtype or device than compiled for, LayerError
+        when a layer's own code fails.
+        """
+        if len(tensors) != len(self._input_values):
+            names = ", ".join(value.name.lstrip("$@") for value in self._input_values)
+            raise InputError(f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}")
+        for tensor, value in zip(tensors, self._input_values, strict=True):
+            check_input(tensor, value)
+        (loss,) = self._run(*tensors, *self._rest)
+        self.steps_done += 1
+        if STEP in self._scalars:
+            self._scalars[STEP].add_(1)
+        return loss
+
+    def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The model's outputs for inputs of any shape that fits; weights as they are now."""
+        return self._predictor(*inputs)
+
+    def save(self, path: str) -> None:
+        """Write description, weights and plugin versions as a safetensors file."""
+        self.model.with_weights(self.weights).save(path)
+
+    def restore(self, state: Mapping[str, Tensor], *, steps_done: int) -> None:
+        """Go on from an earlier run: the optimizer's tensors and the step count."""
+        if unknown := set(state) ^ set(self.optimizer_state):
+            raise CheckpointError(f"the optimizer's state differs in {sorted(unknown)}")
+        for name, tensor in state.items():
+            self.optimizer_state[name].copy_(tensor)
+        self.steps_done = steps_done
+        if STEP in self._scalars:
+            self._scalars[STEP].fill_(steps_done)
+
+

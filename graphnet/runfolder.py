@@ -1,0 +1,68 @@
+"""RunFolder: what a training run leaves behind: log.jsonl, checkpoint.safetensors, model.safetensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from graphnet import checkpoint
+from graphnet.checkpoint import Checkpoint
+from graphnet.errors import CheckpointError
+
+
+class RunFolder:
+    """A folder for one run. Raises CheckpointError when it cannot be made, or holds another run."""
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path = path
+        self.log_path = path / "log.jsonl"
+        self.checkpoint_path = path / "checkpoint.safetensors"
+        self.model_path = path / "model.safetensors"
+        if resume and not self.checkpoint_path.exists():
+            raise CheckpointError(f"{path}: no checkpoint to resume from. Leave out --resume to start.")
+        if not resume and (self.checkpoint_path.exists() or self.log_path.exists()):
+            raise CheckpointError(
+                f"{path}: holds a run already. Go on with --resume, or choose another --run."
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.log_path.touch()
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be written: {error.strerror}. Choose another --run.") from None
+
+    def resume(self) -> Checkpoint:
+        """The last checkpoint; the log is cut back to what happened before it."""
+        saved = checkpoint.read(self.checkpoint_path)
+        step = saved.training.get("step")
+        if not isinstance(step, int):
+            raise CheckpointError(f"{self.checkpoint_path}: not a checkpoint of a training run")
+        kept = [
+            line
+            for line in self.log_path.read_text().splitlines(keepends=True)
+            if line.endswith("\n") and json.loads(line).get("step", 0) <= step
+        ]
+        checkpoint.replace_file(self.log_path, lambda temporary: _write(temporary, "".join(kept)))
+        return saved
+
+    def log(self, kind: str, record: Mapping[str, Any]) -> None:
+        """Append one record to the log."""
+        try:
+            with self.log_path.open("a") as file:
+                file.write(json.dumps({"kind": kind, **record}) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"{self.log_path}: cannot be written: {error.strerror}") from None
+
+    def save(self, saved: Checkpoint) -> None:
+        """Write the checkpoint, whole or not at all."""
+        checkpoint.write(self.checkpoint_path, saved)
+
+    def finish(self, saved: Checkpoint) -> None:
+        """Write the model without what only training needs."""
+        model = Checkpoint(saved.description, saved.weights, saved.versions)
+        checkpoint.write(self.model_path, model)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
