@@ -11,7 +11,7 @@ from graphnet.calls import Accumulate, Key
 from graphnet.describe import ModelDescription
 from graphnet.errors import GraphError, GraphnetError, LayerError, nearest
 from graphnet.expand import Expanded, FlatNode, Reference, expand
-from graphnet.graph import SEED, STEP, SLOTS, Arg, Call, Const, Graph, Kind, Value
+from graphnet.graph import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer, Loss
 from graphnet.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe
 from graphnet.random import node_constant
@@ -47,7 +47,9 @@ def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, s
     totals: list[str] = []
     for name, loss in losses.items():
         if name not in outputs:
-            raise GraphError(f"the model has no output {name!r} to put a loss on. {nearest(name, outputs)}")
+            raise GraphError(
+                f"the model has no output {name!r} to put a loss on. {nearest(name, outputs)}"
+            )
         prediction = builder.values[outputs[name]]
         target = "@target" if len(losses) == 1 else f"@target.{name}"
         builder.values[target] = Value(target, prediction.spec, Kind.INPUT)
@@ -108,7 +110,13 @@ class _Builder:
         kind = Kind.LOSS if isinstance(node.layer, Loss) else Kind.LAYER
         try:
             self.call(
-                node.id, node.layer, node.layer_name, known, kind=kind, owner=node.share, where=node.where
+                node.id,
+                node.layer,
+                node.layer_name,
+                known,
+                kind=kind,
+                owner=node.share,
+                where=node.where,
             )
         except GraphnetError as error:
             self.problems.append(str(error))
@@ -151,11 +159,10 @@ class _Builder:
             raise LayerError(
                 f"{at}forward failed on inputs {feeding}: {type(error).__name__}: {error}"
             ) from error
-        reserved = {"key": self.key, "specs": lambda _: Const(self.specs(bound))}
-        args = tuple(
-            bound[argument] if argument in bound else reserved[argument](name)
-            for argument in layer.signature.forward
-        )
+        specs = Const(self.specs(bound))
+        if "key" in layer.signature.forward:
+            bound["key"] = self.key(name)
+        args = tuple(bound.get(argument, specs) for argument in layer.signature.forward)
         result_names = layer.outputs + layer.saves + tuple(f"{s}_next" for s in layer.updates)
         results = tuple(f"{name}.{result}" for result in result_names)
         for result, seen in zip(results, observed, strict=True):
@@ -178,7 +185,9 @@ class _Builder:
             assert isinstance(shape, Spec)
             kind = Kind.PARAMETER if name in ports.parameters else Kind.STATE
             if slot not in self.values:
-                self.values[slot] = Value(slot, shape.on(device), kind, initializer=spec.initializer)
+                self.values[slot] = Value(
+                    slot, shape.on(device), kind, initializer=spec.initializer
+                )
             elif self.values[slot].spec != shape.on(device) or self.values[slot].kind not in SLOTS:
                 raise GraphError(
                     f"shares {slot!r}, which is {self.values[slot].spec}, but needs {shape}; "

@@ -39,7 +39,9 @@ class Builder:
     ('sigmoid_1',)
     """
 
-    def __init__(self, *, name: str = "model", channels: int | None = None, **inputs: int | None) -> None:
+    def __init__(
+        self, *, name: str = "model", channels: int | None = None, **inputs: int | None
+    ) -> None:
         named = inputs or {"input": channels}
         self._name = name
         self._inputs = {key: InputDescription(channels=value) for key, value in named.items()}
@@ -57,7 +59,12 @@ class Builder:
         return tuple(Output(f"${name}") for name in self._inputs)
 
     def __call__(
-        self, layer: str, *inputs: Output, id: str | None = None, share: Output | None = None, **config: Any
+        self,
+        layer: str,
+        *inputs: Output,
+        id: str | None = None,
+        share: Output | None = None,
+        **config: Any,
     ) -> Output:
         """Add a node; returns the handle on its output. What is wrong is said by `model()`."""
         if id is None:

@@ -129,7 +129,9 @@ def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
     for name, saved in checkpoint.versions.get("layers", {}).items():
         entry = registry.layers.get(name)
         if entry is None:
-            found.append(f"layer {name!r} came from {saved['plugin']}: pip install {saved['plugin']}")
+            found.append(
+                f"layer {name!r} came from {saved['plugin']}: pip install {saved['plugin']}"
+            )
         elif entry.version != saved["version"]:
             found.append(
                 f"layer {name!r} was version {saved['version']}, is now {entry.version} "

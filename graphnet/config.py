@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,7 +88,9 @@ def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) ->
     """
     data, locations = read_file(path)
     if not isinstance(data, dict):
-        raise DescriptionError([Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))])
+        raise DescriptionError(
+            [Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))]
+        )
     for setting in settings:
         _apply(data, setting)
     return make_job(data, registry=registry, folder=path.parent, locations=locations)
@@ -120,13 +123,15 @@ def make_job(
             for problem in error.problems:
                 path = ".".join(part for part in (field, problem.path) if part)
                 where = problem.where or locations.where(tuple(field.split(".")))
-                found.append(Problem(problem.message, problem.path if problem.where else path, where))
+                found.append(
+                    Problem(problem.message, problem.path if problem.where else path, where)
+                )
         except GraphnetError as error:
             found.append(Problem(str(error), field, locations.where(tuple(field.split(".")))))
 
     metrics: dict[str, Any] = {}
     for name in config.metrics:
-        entry = attempt("metrics", lambda name=name: registry.find("metrics", name))
+        entry = attempt("metrics", functools.partial(registry.find, "metrics", name))
         if entry is not None:
             metrics[name] = entry.value
     made = {

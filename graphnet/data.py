@@ -23,7 +23,9 @@ class Pairs:
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets):
-            raise DataError(f"{len(self.inputs)} inputs but {len(self.targets)} targets; give one for each")
+            raise DataError(
+                f"{len(self.inputs)} inputs but {len(self.targets)} targets; give one for each"
+            )
         if len(self.inputs) == 0:
             raise DataError("the data set is empty; give it at least one pair")
 

@@ -26,9 +26,7 @@ def _as_pair(value: object) -> object:
 
 
 # What torch takes for the two spatial axes: one number for both, or (height, width).
-_PAIR = pydantic.BeforeValidator(
-    _as_pair, json_schema_input_type=int | tuple[int, int]
-)
+_PAIR = pydantic.BeforeValidator(_as_pair, json_schema_input_type=int | tuple[int, int])
 PositivePair = Annotated[tuple[pydantic.PositiveInt, pydantic.PositiveInt], _PAIR]
 NonNegativePair = Annotated[tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt], _PAIR]
 

@@ -206,7 +206,9 @@ class _Parser:
             return {"input": self.input(data.get("input"), ("input",))}
         inputs = data["inputs"]
         if not isinstance(inputs, Mapping) or not inputs:
-            self.problem(("inputs",), f"expected a mapping from names to inputs, found {inputs!r:.60}")
+            self.problem(
+                ("inputs",), f"expected a mapping from names to inputs, found {inputs!r:.60}"
+            )
             return {"input": InputDescription()}
         return {
             self.identifier(name, ("inputs", name)): self.input(item, ("inputs", name))
@@ -227,7 +229,9 @@ class _Parser:
 
     def blocks(self, data: Any) -> dict[str, BlockDescription]:
         if not isinstance(data, Mapping):
-            self.problem(("blocks",), f"expected a mapping from names to blocks, found {data!r:.60}")
+            self.problem(
+                ("blocks",), f"expected a mapping from names to blocks, found {data!r:.60}"
+            )
             return {}
         found = {}
         for name, block in data.items():
@@ -241,7 +245,9 @@ class _Parser:
                 arguments = {}
             inputs = self.names(block.get("inputs"), (*place, "inputs")) or ("input",)
             for clash in set(inputs) & set(arguments):
-                self.problem((*place, "arguments", clash), "is the name of an input as well; rename it")
+                self.problem(
+                    (*place, "arguments", clash), "is the name of an input as well; rename it"
+                )
             found[name] = BlockDescription(
                 layers=self.nodes(block, place),
                 arguments=dict(arguments),

@@ -20,7 +20,9 @@ def resolve(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DeviceError(f"unknown device {str(name)!r}. Known: auto, cpu, cuda, cuda:N.") from None
+        raise DeviceError(
+            f"unknown device {str(name)!r}. Known: auto, cpu, cuda, cuda:N."
+        ) from None
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         index = device.index or 0

@@ -120,6 +120,7 @@ class _Expander:
         previous: Reference | None = next(iter(scope.inputs.values()), None)
         for node, name in zip(nodes, ids, strict=True):
             given = node.inputs
+            inputs: tuple[Reference, ...]
             if given is None:
                 inputs = (previous,) if previous else ()
             else:
@@ -136,7 +137,9 @@ class _Expander:
                 self.layer(node, name, config, inputs, share)
             previous = Reference(name)
             if len(self.nodes) > MAX_NODES:
-                raise DescriptionError([Problem(f"expected at most {MAX_NODES} nodes once unrolled")])
+                raise DescriptionError(
+                    [Problem(f"expected at most {MAX_NODES} nodes once unrolled")]
+                )
         return previous
 
     def ids(self, nodes: Sequence[NodeDescription], scope: _Scope) -> list[str]:
@@ -145,17 +148,19 @@ class _Expander:
         for name, count in Counter(given).items():
             if count > 1:
                 place = [node.place for node in nodes if node.id == name][1]
-                self.problem((*place, "id"), f"the id {name!r} is given to {count} nodes; rename one")
+                self.problem(
+                    (*place, "id"), f"the id {name!r} is given to {count} nodes; rename one"
+                )
         taken = set(given)
         numbers: Counter[str] = Counter()
         ids = []
         for node in nodes:
-            name = node.id
+            name = node.id or ""
             while not name:
                 base = node.layer.rpartition("/")[2]
                 numbers[base] += 1
                 candidate = f"{base}_{numbers[base]}"
-                name = None if candidate in taken else candidate
+                name = "" if candidate in taken else candidate
             ids.append(scope.prefix + name)
         return ids
 
@@ -201,7 +206,8 @@ class _Expander:
             return
         if len(inputs) != len(block.inputs) and (node.inputs is not None or len(block.inputs) != 1):
             self.problem(
-                place, f"expected {len(block.inputs)} inputs ({', '.join(block.inputs)}), got {len(inputs)}"
+                place,
+                f"expected {len(block.inputs)} inputs ({', '.join(block.inputs)}), got {len(inputs)}",
             )
         inner = _Scope(
             prefix=f"{name}.",
@@ -236,7 +242,9 @@ class _Expander:
         if isinstance(value, str) and value.startswith("$"):
             if value[1:] in scope.arguments:
                 return scope.arguments[value[1:]]
-            known = nearest(value[1:], scope.arguments) if scope.arguments else "There is none here."
+            known = (
+                nearest(value[1:], scope.arguments) if scope.arguments else "There is none here."
+            )
             self.problem(place, f"unknown argument {value!r}. {known}")
             return None
         if isinstance(value, Mapping):

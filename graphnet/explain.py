@@ -21,8 +21,11 @@ def explain(plan: Plan) -> str:
             (
                 str(number),
                 call.node,
-                f"{call.title} {call.kind}" if call.kind not in (Kind.LAYER, Kind.LOSS) else call.title,
-                ", ".join(str(spec) for spec in made) or f"writes {', '.join(call.writes.values())}",
+                f"{call.title} {call.kind}"
+                if call.kind not in (Kind.LAYER, Kind.LOSS)
+                else call.title,
+                ", ".join(str(spec) for spec in made)
+                or f"writes {', '.join(call.writes.values())}",
                 bytes_text(alive),
                 " ".join(call.reads()),
                 " ".join(step.frees) or "-",

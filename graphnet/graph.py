@@ -109,6 +109,7 @@ class Call:
         names = self.layer.outputs + self.layer.saves + self.layer.updates
         for name, result in zip(names, self.results, strict=True):
             if name not in named:  # the new value of a state keeps out of the state's way
+                assert not isinstance(result, tuple)  # only backward returns gradients of *xs
                 named[name] = Const(None) if result is None else result
         return named
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import pluggy
 
-
 PROJECT = "graphnet"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

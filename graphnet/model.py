@@ -215,4 +215,3 @@ class Model:
             return False
         shape = graph.values[graph.outputs[0]].spec.shape
         return len(shape) == 4 and shape[2:] == (size, size)
-

@@ -122,7 +122,9 @@ class Module:
             gradient.zero_()
 
     @torch.no_grad()
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
         """Move parameters, gradients and states; as in torch, the tensors stay the same objects."""
         self._device = torch.device(device) if device is not None else self._device
         self._dtype = dtype or self._dtype
@@ -153,7 +155,9 @@ class Module:
             mine = self.parameters[name][0]
             if not isinstance(value, Tensor) or value.shape != mine.shape:
                 found = tuple(value.shape) if isinstance(value, Tensor) else value
-                raise InputError(f"{name}: expected a tensor of shape {tuple(mine.shape)}, got {found}")
+                raise InputError(
+                    f"{name}: expected a tensor of shape {tuple(mine.shape)}, got {found}"
+                )
             with torch.no_grad():
                 mine.copy_(value)
         else:
@@ -173,7 +177,9 @@ class Module:
         named.update(zip(names, results, strict=False))
         for name, value in zip(layer.updates, results[len(names) :], strict=True):
             self.states[name].copy_(value)
-        inputs_of = tuple(n for n in layer.signature.tensors if n in specs and n not in self.parameters)
+        inputs_of = tuple(
+            n for n in layer.signature.tensors if n in specs and n not in self.parameters
+        )
         asked = {name: named[name] for name in layer.signature.backward if name in named}
         outputs = tuple(results[: len(layer.outputs)])
         context = _Context(layer, specs, asked, inputs_of)
@@ -204,7 +210,9 @@ class Module:
         except GraphnetError:
             raise
         except Exception as error:  # the plugin's own code
-            raise LayerError(f"{self!r}: backward failed: {type(error).__name__}: {error}") from error
+            raise LayerError(
+                f"{self!r}: backward failed: {type(error).__name__}: {error}"
+            ) from error
         results = (returned,) if names == (layer.signature.variadic,) else as_tuple(returned)
         gradients: list[Tensor | None] = []
         for name, gradient in zip(names, results, strict=True):
@@ -252,7 +260,9 @@ class Module:
         except GraphnetError as error:
             raise type(error)(f"{self!r}: {error}") from error
         except Exception as error:  # the plugin's own code
-            raise LayerError(f"{self!r}: {method} failed: {type(error).__name__}: {error}") from error
+            raise LayerError(
+                f"{self!r}: {method} failed: {type(error).__name__}: {error}"
+            ) from error
 
     @torch.no_grad()
     def _make(self, specs: Sequence[Spec]) -> None:
@@ -275,7 +285,9 @@ class Module:
         self._calls += 1
         seed = (self._generator or torch.default_generator).initial_seed() % 2**63
         return random.key(
-            torch.tensor(seed, device=self._device), torch.tensor(self._calls, device=self._device), 0
+            torch.tensor(seed, device=self._device),
+            torch.tensor(self._calls, device=self._device),
+            0,
         )
 
 
@@ -335,7 +347,9 @@ class Sequential(Module):
             value = module.infer(as_tuple(value))
         return value
 
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
         for module in self.modules:
             module.to(device, dtype)
         self._context = None

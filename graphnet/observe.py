@@ -111,7 +111,7 @@ def observe_backward(
     *,
     gradients: Mapping[str, Spec | None],
     wanted: frozenset[str],
-) -> tuple[Result | None | tuple[Result | None, ...], ...]:
+) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
     """What backward returns: a Result or None for each input and parameter, a tuple for `*xs`."""
     return _observe_backward(layer, _freeze(specs), _freeze(gradients), wanted)
 
@@ -135,14 +135,18 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
     asked = layer.signature.forward if method == "forward" else layer.signature.inference
     values = {**tensors, "key": KEY_SPEC.on(META).empty(), "specs": MappingProxyType(bound)}
     returned = call_by_name(layer, method, {name: values[name] for name in asked})
-    expected = layer.outputs if method == "inference" else layer.outputs + layer.saves + layer.updates
+    expected = (
+        layer.outputs if method == "inference" else layer.outputs + layer.saves + layer.updates
+    )
     results = as_tuple(returned)
     if len(results) != len(expected) or not all(isinstance(r, Tensor) for r in results):
         raise LayerError(
             f"{method} must return {len(expected)} tensors ({', '.join(expected)}), "
             f"returned {_describe(returned)}"
         )
-    for name, tensor in zip(layer.updates, results[len(results) - len(layer.updates) :], strict=True):
+    for name, tensor in zip(
+        layer.updates, results[len(results) - len(layer.updates) :], strict=True
+    ):
         if method == "forward" and _spec(tensor) != bound[name]:
             raise LayerError(
                 f"forward must return the new {name!r} as {bound[name]}, returned {_spec(tensor)}"
@@ -153,7 +157,7 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
 @functools.lru_cache(maxsize=65536)
 def _observe_backward(
     layer: Layer, specs: Frozen, gradients: Frozen, wanted: frozenset[str]
-) -> tuple[Result | None | tuple[Result | None, ...], ...]:
+) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
     bound = dict(specs)
     tensors = {name: _tensors(spec) for name, spec in (*specs, *gradients)}
     values = {
@@ -179,7 +183,7 @@ def _observe_backward(
 
 def _gradients(
     layer: Layer, name: str, result: Any, spec: Bound, wanted: bool, tensors: Mapping[str, Any]
-) -> Result | None | tuple[Result | None, ...]:
+) -> Result | tuple[Result | None, ...] | None:
     if isinstance(spec, tuple):
         if not isinstance(result, (tuple, list)) or len(result) != len(spec):
             raise LayerError(
@@ -201,7 +205,9 @@ def _gradient(
             raise LayerError(f"backward returned None for {name!r}, whose gradient is wanted")
         return None
     if not isinstance(gradient, Tensor):
-        raise LayerError(f"backward must return a tensor for {name!r}, returned {_describe(gradient)}")
+        raise LayerError(
+            f"backward must return a tensor for {name!r}, returned {_describe(gradient)}"
+        )
     if spec is None or tuple(gradient.shape) != spec.shape:
         expected = "None (the parameter is absent)" if spec is None else f"the shape {spec.shape}"
         raise LayerError(
@@ -212,7 +218,9 @@ def _gradient(
 
 def gradient_names(layer: Layer, specs: Mapping[str, Any]) -> tuple[str, ...]:
     """The names backward returns gradients for: inputs and parameters, in forward's order."""
-    return tuple(n for n in layer.signature.tensors if n in specs and n not in state_names(layer, specs))
+    return tuple(
+        n for n in layer.signature.tensors if n in specs and n not in state_names(layer, specs)
+    )
 
 
 def state_names(layer: Layer, specs: Mapping[str, Any]) -> frozenset[str]:
@@ -229,7 +237,9 @@ def call_by_name(layer: Layer, method: str, values: Mapping[str, Any]) -> Any:
     before = names[: names.index(variadic)]
     after = names[names.index(variadic) + 1 :]
     return function(
-        *(values[name] for name in before), *values[variadic], **{name: values[name] for name in after}
+        *(values[name] for name in before),
+        *values[variadic],
+        **{name: values[name] for name in after},
     )
 
 

@@ -24,7 +24,6 @@ Rate = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-
 class Optimizer(Definition):
     """How one parameter is updated; subclasses define `update` and, if they keep tensors, `states`.
 

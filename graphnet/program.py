@@ -1,8 +1,8 @@
 """Program: a model compiled for one shape of input: one plan for a whole training step.
 
-    program = model.compile((32, 3, 32, 32), loss="mse", optimizer=SGD(lr=10.0))
-    loss = program.step(noisy, other)
-    clean = program.predict(image)
+program = model.compile((32, 3, 32, 32), loss="mse", optimizer=SGD(lr=10.0))
+loss = program.step(noisy, other)
+clean = program.predict(image)
 """
 
 from __future__ import annotations
@@ -153,7 +153,9 @@ class Predictor:
             plan = self._plan_for(shapes)
             missing = [name for name in plan.slots if name not in self._slots]
             if missing:
-                raise CheckpointError(f"no tensor for {missing[0]!r}. {nearest(missing[0], self._slots)}")
+                raise CheckpointError(
+                    f"no tensor for {missing[0]!r}. {nearest(missing[0], self._slots)}"
+                )
             rest = [plan.values[name] for name in plan.of(Kind.CONSTANT)]
             constants = set_up(rest, seed=0)
             tensors = [constants.get(n, self._slots.get(n)) for n in plan.arguments[len(shapes) :]]
@@ -197,7 +199,9 @@ class Program:
         self.optimizer_state = set_up(states, seed=seed)
         constants = set_up([plan.values[n] for n in plan.of(Kind.CONSTANT)], seed=seed)
         scalars = {
-            name: torch.zeros((), dtype=plan.values[name].spec.dtype, device=plan.values[name].spec.device)
+            name: torch.zeros(
+                (), dtype=plan.values[name].spec.dtype, device=plan.values[name].spec.device
+            )
             for name in plan.of(Kind.SCALAR)
         }
         self._scalars = scalars
@@ -235,7 +239,9 @@ class Program:
         """
         if len(tensors) != len(self._input_values):
             names = ", ".join(value.name.lstrip("$@") for value in self._input_values)
-            raise InputError(f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}")
+            raise InputError(
+                f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}"
+            )
         for tensor, value in zip(tensors, self._input_values, strict=True):
             check_input(tensor, value)
         (loss,) = self._run(*tensors, *self._rest)
@@ -261,5 +267,3 @@ class Program:
         self.steps_done = steps_done
         if STEP in self._scalars:
             self._scalars[STEP].fill_(steps_done)
-
-

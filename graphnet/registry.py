@@ -99,7 +99,9 @@ class Registry:
             return dataset
         path = Path(form)
         if not path.exists():
-            raise DataError(f"{path}: no such file or folder. Give the path of a data set that exists.")
+            raise DataError(
+                f"{path}: no such file or folder. Give the path of a data set that exists."
+            )
         for entry in self.datasets.values():
             if entry.value.claims(path):
                 found: DataSet = entry.value(path=str(path))
@@ -125,7 +127,7 @@ class Registry:
 
 
 def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
-    """"name" or {"name": {field: value}} as (name, fields); DescriptionError for anything else."""
+    """ "name" or {"name": {field: value}} as (name, fields); DescriptionError for anything else."""
     match form:
         case str():
             return form, {}
@@ -211,7 +213,9 @@ def _collect(module: object, plugin: Plugin, found: dict[str, dict[str, Entry]])
     for kind in _KINDS:
 
         def register(name: str, value: Any, *, version: int = 1, kind: str = kind) -> None:
-            mine[kind][name] = _entry(kind, name, value, version, plugin, {**found[kind], **mine[kind]})
+            mine[kind][name] = _entry(
+                kind, name, value, version, plugin, {**found[kind], **mine[kind]}
+            )
 
         getattr(manager.hook, f"graphnet_{kind}")(register=register)
     for kind, entries in mine.items():
@@ -229,7 +233,9 @@ def _entry(
     if not fits(value):
         raise PluginError(f"plugin {plugin.name!r}: {name!r} must be {words}, found {value!r}")
     if inspect.isclass(value) and issubclass(value, Layer) and not hasattr(value, "signature"):
-        raise ContractError(f"plugin {plugin.name!r}: {name!r} ({value.__name__}) defines no forward")
+        raise ContractError(
+            f"plugin {plugin.name!r}: {name!r} ({value.__name__}) defines no forward"
+        )
     if inspect.isclass(value) and issubclass(value, Kernel):
         parse_pattern(value)
     if name in known:

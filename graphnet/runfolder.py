@@ -21,7 +21,9 @@ class RunFolder:
         self.checkpoint_path = path / "checkpoint.safetensors"
         self.model_path = path / "model.safetensors"
         if resume and not self.checkpoint_path.exists():
-            raise CheckpointError(f"{path}: no checkpoint to resume from. Leave out --resume to start.")
+            raise CheckpointError(
+                f"{path}: no checkpoint to resume from. Leave out --resume to start."
+            )
         if not resume and (self.checkpoint_path.exists() or self.log_path.exists()):
             raise CheckpointError(
                 f"{path}: holds a run already. Go on with --resume, or choose another --run."
@@ -30,7 +32,9 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             self.log_path.touch()
         except OSError as error:
-            raise CheckpointError(f"{path}: cannot be written: {error.strerror}. Choose another --run.") from None
+            raise CheckpointError(
+                f"{path}: cannot be written: {error.strerror}. Choose another --run."
+            ) from None
 
     def resume(self) -> Checkpoint:
         """The last checkpoint; the log is cut back to what happened before it."""

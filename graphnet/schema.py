@@ -47,7 +47,12 @@ def model_schema(registry: Registry) -> dict[str, Any]:
             {"type": "string", "examples": list(registry.layers)},
             {
                 "type": "object",
-                "properties": {"id": _ID, "inputs": _REFERENCES, "share": {"type": "string"}, **named},
+                "properties": {
+                    "id": _ID,
+                    "inputs": _REFERENCES,
+                    "share": {"type": "string"},
+                    **named,
+                },
                 "additionalProperties": {"type": ["object", "null"]},
                 "minProperties": 1,
                 "maxProperties": 4,

@@ -106,7 +106,9 @@ class _Writer:
 
     def verb(self, call: Call) -> str:
         if call.kind is Kind.UPDATE:
-            return f"{call.name.removesuffix(':update').rpartition('.')[2]}_update".replace(":", "_")
+            return f"{call.name.removesuffix(':update').rpartition('.')[2]}_update".replace(
+                ":", "_"
+            )
         return str(call.kind) if call.kind in (Kind.KEY, Kind.ACCUMULATE) else call.method
 
     def comment(self, call: Call) -> str:

@@ -106,11 +106,15 @@ class Trainer:
         if resume is not None:
             self._restore(resume)
         inputs, targets = (self.program.plan.values[name] for name in self.program.plan.inputs)
-        last = [value.memory_format is torch.channels_last for value in (inputs, targets)]
         # The target follows the prediction's strides, and those follow the input's.
-        options = {"device": self.device, "dtype": config.dtype, "channels_last": any(last)}
-        self.inputs = Batches(self.pairs.inputs, **options)
-        self.targets = Batches(self.pairs.targets, **options)
+        channels_last = torch.channels_last in (inputs.memory_format, targets.memory_format)
+
+        def pack(tensor: Tensor) -> Batches:
+            return Batches(
+                tensor, device=self.device, dtype=config.dtype, channels_last=channels_last
+            )
+
+        self.inputs, self.targets = pack(self.pairs.inputs), pack(self.pairs.targets)
 
     def _compile(self, pairs: Pairs, resume: Checkpoint | None) -> Program:
         config = self.job.config
@@ -229,7 +233,9 @@ class Trainer:
         """The metrics on the validation set, with the weights as they are."""
         if self.validation is None or not self.job.metrics:
             return {}
-        outputs = predict_all(self.program.predict, self.validation.inputs, self.device, self.job.config.dtype)
+        outputs = predict_all(
+            self.program.predict, self.validation.inputs, self.device, self.job.config.dtype
+        )
         target = as_unit(self.validation.targets, self.job.config.dtype)
         return {name: metric(outputs, target) for name, metric in self.job.metrics.items()}
 

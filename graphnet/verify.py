@@ -45,8 +45,8 @@ class _Replay:
                 self.holds[name] = {self.terms[name]}
                 self.alive[name] = {name}
         self.define_terms()
-        for self.position, step in enumerate(self.plan.steps):
-            self.call = step.call
+        for position, step in enumerate(self.plan.steps):
+            self.position, self.call = position, step.call
             self.matches_graph(step.call)
             if step.call.name in made:
                 self.reject("runs twice")
@@ -145,6 +145,8 @@ class _Replay:
         for name in call.makes():
             self.assign(name)
             storage = self.storage(name)
+            if self.plan.values[name].view_of != self.graph.values[name].view_of:
+                self.reject(f"{name!r} claims another storage than in the graph")
             if storage != name and storage not in readable:
                 self.reject(f"{name!r} claims to view {storage!r}, which this call does not read")
             if storage == name and self.alive.get(storage):
@@ -181,7 +183,10 @@ class _Replay:
             self.reject("the outputs are not those of the graph")
         for name in self.plan.outputs:
             storage = self.storage(name)
-            if name not in self.alive.get(storage, ()) or self.terms[name] not in self.holds[storage]:
+            if (
+                name not in self.alive.get(storage, ())
+                or self.terms[name] not in self.holds[storage]
+            ):
                 self.reject(f"the output {name!r} is gone at the end")
         for call in self.graph.calls.values():
             for name, slot in call.writes.items():

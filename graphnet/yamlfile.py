@@ -59,7 +59,11 @@ def read_text(text: str, *, name: str = "<text>") -> tuple[Any, Locations]:
     """Read YAML text. Raises DescriptionError with every problem of the document."""
     if len(text) > MAX_CHARACTERS:
         raise DescriptionError(
-            [Problem(f"expected at most {MAX_CHARACTERS} characters, found {len(text)}", where=name)]
+            [
+                Problem(
+                    f"expected at most {MAX_CHARACTERS} characters, found {len(text)}", where=name
+                )
+            ]
         )
     yaml = YAML(typ="safe", pure=True)
     try:
@@ -92,7 +96,9 @@ class _Reader:
         if self.count > MAX_NODES or len(path) > MAX_DEPTH:
             limit = f"{MAX_NODES} values" if self.count > MAX_NODES else f"{MAX_DEPTH} levels"
             where = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
-            raise DescriptionError([Problem(f"expected at most {limit}, aliases counted", where=where)])
+            raise DescriptionError(
+                [Problem(f"expected at most {limit}, aliases counted", where=where)]
+            )
         tag = str(node.tag).rpartition(":")[2]
         match node:
             case ScalarNode() if tag in _SCALARS:
@@ -123,7 +129,9 @@ class _Reader:
             if name in found:
                 mark = key.start_mark
                 where = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
-                self.problems.append(Problem(f"the key {name!r} is given twice", dotted(path), where))
+                self.problems.append(
+                    Problem(f"the key {name!r} is given twice", dotted(path), where)
+                )
                 continue
             found[name] = self.read(value, (*path, name))
         return found
@@ -141,13 +149,11 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
-
-
 def dump(data: Any) -> str:
     """Plain data as YAML text that reads back equal."""
     yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.default_flow_style = None  # short lists on one line
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 100
     stream = io.StringIO()
     yaml.dump(data, stream)

@@ -20,7 +20,10 @@ _BUILTIN = {
     "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
     "explain": ("graphnet.cli.explain:explain", "Show the plan of a model, step by step."),
     "layers": ("graphnet.cli.layers:layers", "List the layers that models can use."),
-    "plugins": ("graphnet.cli.layers:plugins", "List the plugins, and what is wrong with broken ones."),
+    "plugins": (
+        "graphnet.cli.layers:plugins",
+        "List the plugins, and what is wrong with broken ones.",
+    ),
     "schema": ("graphnet.cli.schema:schema", "Print the JSON Schema of model files, for editors."),
 }
 
@@ -51,16 +54,22 @@ class _Commands(click.Group):
                 f"command {cmd_name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(loaded, click.Command):
-            raise click.ClickException(f"command {cmd_name!r} ({point.value}) is not a click command")
+            raise click.ClickException(
+                f"command {cmd_name!r} ({point.value}) is not a click command"
+            )
         return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = [(name, summary) for name, (_, summary) in _BUILTIN.items()]
+        owners: dict[str, list[str]] = {}
         for name, point in sorted(self.installed().items()):
             dist = point.dist
-            rows.append((name, f"{dist.metadata['Summary']} ({dist.name})" if dist else point.value))
+            title = f"{dist.metadata['Summary']} ({dist.name})" if dist else point.value
+            owners.setdefault(title, []).append(name)
         with formatter.section("Commands"):
-            formatter.write_dl(rows, col_max=20)
+            formatter.write_dl([(name, summary) for name, (_, summary) in _BUILTIN.items()])
+        for title, names in owners.items():
+            with formatter.section(title):
+                formatter.write_text(", ".join(names))
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

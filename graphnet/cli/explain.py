@@ -24,11 +24,27 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 @click.command(short_help="Show the plan of a model, step by step.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--input", "inputs", multiple=True, required=True, metavar="NxCxHxW", help="Shape of an input, one each.")
-@click.option("--training", is_flag=True, help="The whole training step: forward, loss, reverse, update.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    required=True,
+    metavar="NxCxHxW",
+    help="Shape of an input, one each.",
+)
+@click.option(
+    "--training", is_flag=True, help="The whole training step: forward, loss, reverse, update."
+)
 @click.option("--loss", default="mse", show_default=True, help="The loss of the training step.")
-@click.option("--optimizer", default="sgd", show_default=True, help="The optimizer of the training step.")
-@click.option("--kernels", default="auto", show_default=True, help="auto, reference, or a namespace of kernels.")
+@click.option(
+    "--optimizer", default="sgd", show_default=True, help="The optimizer of the training step."
+)
+@click.option(
+    "--kernels",
+    default="auto",
+    show_default=True,
+    help="auto, reference, or a namespace of kernels.",
+)
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--source", is_flag=True, help="Print the generated Python function instead.")
 def explain(

@@ -30,12 +30,10 @@ def layers(as_json: bool) -> None:
         ]
         click.echo(json_text(rows))
         return
-    table = Table("layer", "fields", "what it computes", "plugin")
     for entry in entries:
-        table.add_row(
-            entry.name, ", ".join(entry.value.field_names()), summary(entry.value), entry.plugin.distribution
-        )
-    Console().print(table)
+        fields = ", ".join(entry.value.field_names()) or "no fields"
+        click.echo(f"{entry.name}  ({entry.plugin.distribution} {entry.plugin.version})")
+        click.echo(f"    {summary(entry.value)}\n    {fields}")
 
 
 @click.command(short_help="List the plugins, and what is wrong with broken ones.")

@@ -30,8 +30,16 @@ from graphnet.train import Epoch, Steps, Stopped, Trainer
 
 @click.command(short_help="Train a model as a YAML file says.")
 @click.argument("config", type=click.Path(path_type=Path))
-@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Set a field, e.g. data.train=photos.")
-@click.option("--run", "folder", type=click.Path(path_type=Path), help="Folder of the run (runs/MODEL).")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Set a field, e.g. data.train=photos.",
+)
+@click.option(
+    "--run", "folder", type=click.Path(path_type=Path), help="Folder of the run (runs/MODEL)."
+)
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; overrides the file.")
 @click.option("--kernels", help="auto, reference, or a namespace of kernels; overrides the file.")

@@ -101,7 +101,9 @@ class Conv2d(_Convolution):
                 f"the kernel spans {spans[0]}x{spans[1]}, more than the padded input of "
                 f"{sizes[0]}x{sizes[1]}"
             )
-        height, width = ((z - k) // s + 1 for z, k, s in zip(sizes, spans, self.stride, strict=True))
+        height, width = (
+            (z - k) // s + 1 for z, k, s in zip(sizes, spans, self.stride, strict=True)
+        )
         return height, width
 
     def unfold(self, x: Tensor) -> Tensor:
@@ -114,7 +116,9 @@ class Conv2d(_Convolution):
         """The transpose of unfold: add columns (N, G, C/G * K, L) into an image of shape `size`."""
         left, right, top, bottom = self.pads()
         padded = (size[2] + top + bottom, size[3] + left + right)
-        image = F.fold(columns.flatten(1, 2), padded, self.kernel_size, self.dilation, 0, self.stride)
+        image = F.fold(
+            columns.flatten(1, 2), padded, self.kernel_size, self.dilation, 0, self.stride
+        )
         return F.pad(image, (-left, -right, -top, -bottom))
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -186,7 +190,9 @@ class TransposeConv2d(_Convolution):
         height, width = self.full(x)
         (top, left), (extra_h, extra_w) = self.padding, self.output_padding
         if height - 2 * top + extra_h < 1 or width - 2 * left + extra_w < 1:
-            raise GraphError(f"padding {self.padding} leaves nothing of an output of {height}x{width}")
+            raise GraphError(
+                f"padding {self.padding} leaves nothing of an output of {height}x{width}"
+            )
         return -left, extra_w - left, -top, extra_h - top
 
     def unfold(self, g: Tensor, x: torch.Size | tuple[int, ...]) -> Tensor:

@@ -38,7 +38,8 @@ class Concat(Layer):
 
     def forward(self, *xs: Tensor) -> Tensor:
         others = {
-            tuple(size for axis, size in enumerate(x.shape) if axis != self.dim % x.ndim) for x in xs
+            tuple(size for axis, size in enumerate(x.shape) if axis != self.dim % x.ndim)
+            for x in xs
         }
         if len(others) > 1:
             raise GraphError(
@@ -47,7 +48,7 @@ class Concat(Layer):
         return torch.cat(xs, self.dim)
 
     def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
-        return grad_y.split([spec.shape[self.dim] for spec in specs["xs"]], self.dim)
+        return torch.split(grad_y, [spec.shape[self.dim] for spec in specs["xs"]], self.dim)
 
 
 def _shapes(*xs: Tensor) -> list[str]:

@@ -51,9 +51,7 @@ class _Differentiator:
             if call.kind in _DIFFERENTIABLE:
                 self.backward(call)
         gradients = {
-            name: total
-            for name in self.graph.parameters
-            if (total := self.total(name)) is not None
+            name: total for name in self.graph.parameters if (total := self.total(name)) is not None
         }
         return Differentiated(replace(self.graph, calls=self.calls, values=self.values), gradients)
 
@@ -64,7 +62,9 @@ class _Differentiator:
             if call.kind in _DIFFERENTIABLE and any(name in live for name in call.reads()):
                 layer = call.layer
                 assert isinstance(layer, Layer)
-                live.update(name for name in call.results[: len(layer.outputs)] if isinstance(name, str))
+                live.update(
+                    name for name in call.results[: len(layer.outputs)] if isinstance(name, str)
+                )
         return live
 
     def constant(self, name: str, fill: float, spec: Spec) -> str:
@@ -104,7 +104,9 @@ class _Differentiator:
         specs = {name: self.graph.spec_of(arg) for name, arg in ports.items() if name != "specs"}
         names = gradient_names(layer, {name: specs[name] for name in layer.signature.tensors})
         wanted = frozenset(
-            name for name in names if name not in layer.nondifferentiable and self.wants(ports[name])
+            name
+            for name in names
+            if name not in layer.nondifferentiable and self.wants(ports[name])
         )
         if not wanted:
             return
@@ -149,7 +151,7 @@ class _Differentiator:
         specs: Mapping[str, Any],
         grads: Mapping[str, str | None],
         wanted: frozenset[str],
-    ) -> tuple[Result | None | tuple[Result | None, ...], ...]:
+    ) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
         shapes = {
             name: (
                 None
@@ -163,14 +165,16 @@ class _Differentiator:
         except GraphnetError as error:
             raise type(error)(f"{at(call)}{error}") from error
         except Exception as error:  # the plugin's own code failed on meta tensors
-            raise LayerError(f"{at(call)}backward failed: {type(error).__name__}: {error}") from error
+            raise LayerError(
+                f"{at(call)}backward failed: {type(error).__name__}: {error}"
+            ) from error
 
     def collect(
         self,
         call: Call,
         name: str,
         arg: Arg,
-        seen: Result | None | tuple[Result | None, ...],
+        seen: Result | tuple[Result | None, ...] | None,
         wanted: bool,
         args: Mapping[str, Arg],
     ) -> Slot:
@@ -178,7 +182,9 @@ class _Differentiator:
         if isinstance(arg, tuple):
             assert isinstance(seen, tuple)
             return tuple(
-                self.contribute(f"{call.name}.grad_{name}_{i}", value, one, args) if wanted else None
+                self.contribute(f"{call.name}.grad_{name}_{i}", value, one, args)
+                if wanted
+                else None
                 for i, (value, one) in enumerate(zip(arg, seen, strict=True))
             )
         if not wanted or not isinstance(arg, str):
@@ -208,5 +214,3 @@ def as_flat(results: list[Slot]) -> tuple[Slot, ...]:
 def at(call: Call) -> str:
     """Where a call comes from, for messages."""
     return f"{f'{call.where}: ' if call.where else ''}node {call.node!r} ({call.title}): "
-
-

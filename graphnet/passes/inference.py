@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -41,9 +40,7 @@ def _inference_call(call: Call, graph: Graph, values: dict[str, Value]) -> Call:
     if not layer.signature.inference:
         return replace(call, results=outputs + (None,) * (len(call.results) - len(outputs)))
     ports = call.ports()
-    specs: dict[str, Any] = {
-        name: graph.spec_of(ports[name]) for name in layer.signature.tensors
-    }
+    specs: dict[str, Any] = {name: graph.spec_of(ports[name]) for name in layer.signature.tensors}
     try:
         observed = observe(layer, "inference", specs)
     except GraphnetError as error:

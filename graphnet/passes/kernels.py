@@ -36,7 +36,9 @@ def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
     ]
     if not found and names != "auto":
         known = {entry.name.partition("/")[0] for entry in registry.kernels.values()}
-        raise UnknownNameError(f"unknown kernels {names!r}. {nearest(names, known | {'auto', 'reference'})}")
+        raise UnknownNameError(
+            f"unknown kernels {names!r}. {nearest(names, known | {'auto', 'reference'})}"
+        )
     return tuple(sorted(found, key=lambda entry: -_size(parse_pattern(entry.value))))
 
 
@@ -58,7 +60,11 @@ def kernel_for(
     name = registry.name_of(layer)
     for entry in registry.kernels.values():
         pattern = parse_pattern(entry.value)
-        if pattern[0] != name or _size(pattern) > 1 or len(pattern) - 1 != len(layer.signature.tensors):
+        if (
+            pattern[0] != name
+            or _size(pattern) > 1
+            or len(pattern) - 1 != len(layer.signature.tensors)
+        ):
             continue
         renamed = dict(zip(pattern[1:], layer.signature.tensors, strict=True))
         if any(renamed[k] != k for k in renamed):
@@ -112,7 +118,12 @@ class _Substitution:
         return _Match(bound, layers, tuple(c.name for c in found[1:]))
 
     def fits(
-        self, pattern: Pattern, value: object, call: Call | None, bound: dict[str, Arg], found: list[Call]
+        self,
+        pattern: Pattern,
+        value: object,
+        call: Call | None,
+        bound: dict[str, Arg],
+        found: list[Call],
     ) -> bool:
         if isinstance(pattern, str):
             arg = value if isinstance(value, (str, tuple, Const)) else Const(None)
@@ -176,7 +187,9 @@ class _Substitution:
         for name, seen in zip(names, observed, strict=True):
             assert isinstance(name, str)
             spec = seen.spec.on(self.graph.values[str(call.results[0])].spec.device)
-            values[name] = Value(name, spec, call.kind, view_of=resolve_view(match.bound, seen.view_of))
+            values[name] = Value(
+                name, spec, call.kind, view_of=resolve_view(match.bound, seen.view_of)
+            )
         bound: dict[str, Arg] = {**match.bound, "specs": Const(specs)}
         calls[call.name] = replace(
             call,

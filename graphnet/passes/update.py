@@ -108,9 +108,9 @@ def _after_readers(graph: Graph) -> Graph:
             assert graph.values[slot].kind in SLOTS
             pending = [slot]
             while pending:
-                value = pending.pop()
-                waiting.update(dict.fromkeys(graph.readers.get(value, ())))
-                pending.extend(views.get(value, ()))
+                read = pending.pop()
+                waiting.update(dict.fromkeys(graph.readers.get(read, ())))
+                pending.extend(views.get(read, ()))
         waiting.pop(name, None)
         calls[name] = replace(call, after=tuple(waiting))
     return replace(graph, calls=calls)
