@@ -90,7 +90,9 @@ def main() -> None:
         "graphnet, eager, aten kernels": graphnet_step(x, target, kernels="aten"),
         "graphnet, eager, reference kernels": graphnet_step(x, target, kernels="reference"),
         "torch.nn + autograd": torch_step(x, target, **plain),
-        "torch.nn + autograd, channels_last": torch_step(x, target, **{**plain, "channels_last": True}),
+        "torch.nn + autograd, channels_last": torch_step(
+            x, target, **{**plain, "channels_last": True}
+        ),
     }
     if not options.no_compile:
         contenders["torch.compile, channels_last, bf16 autocast"] = torch_step(

@@ -154,7 +154,7 @@ class _Builder:
             bound.update(self.slots(ports, owner, device, layer))
             observed = observe(layer, "forward", ports.specs)
         except GraphnetError as error:
-            raise type(error)(f"{at}{error} Inputs: {feeding}.") from error
+            raise type(error)(f"{at}{str(error).rstrip('.')}. Inputs: {feeding}.") from error
         except Exception as error:  # the plugin's own code failed on meta tensors
             raise LayerError(
                 f"{at}forward failed on inputs {feeding}: {type(error).__name__}: {error}"

@@ -20,9 +20,9 @@ _CONFIG = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allow
 
 
 def _as_pair(value: object) -> object:
-    if isinstance(value, list):
-        return tuple(value)
-    return value if isinstance(value, tuple) else (value, value)
+    if isinstance(value, bool) or not isinstance(value, int | list | tuple):
+        raise ValueError(f"expected an integer or a pair of them, found {value!r}")
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 # What torch takes for the two spatial axes: one number for both, or (height, width).
@@ -44,7 +44,12 @@ class _Checked(type):
 
 def problems(errors: Iterable[Any], known: Iterable[str]) -> list[Problem]:
     """pydantic's error records as Problems, in our words."""
-    return [_problem(error, known) for error in errors]
+    return [problem for error in errors for problem in _problems(error, known)]
+
+
+def _problems(error: Mapping[str, Any], known: Iterable[str]) -> Iterable[Problem]:
+    cause = error.get("ctx", {}).get("error")
+    return cause.problems if isinstance(cause, DescriptionError) else [_problem(error, known)]
 
 
 def _problem(error: Mapping[str, Any], known: Iterable[str]) -> Problem:

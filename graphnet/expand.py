@@ -262,7 +262,8 @@ class _Expander:
     ) -> str | None:
         """The full id whose parameters this node uses; None for its own."""
         if node.share is None:
-            return None if scope.share is None else scope.share + name.removeprefix(scope.prefix)
+            short = name.removeprefix(scope.prefix)
+            return None if scope.share is None else f"{scope.share}.{short}"
         target = scope.prefix + node.share
         place = (*node.place, "share")
         if target not in siblings or target == name:
@@ -276,7 +277,7 @@ class _Expander:
                 f"only nodes of the same kind can share parameters",
             )
             return None
-        return target + "." if node.layer in self.description.blocks else target
+        return target
 
     # -- references ---------------------------------------------------------------------------------
 
