@@ -1,0 +1,33 @@
+# make install   .venv with everything; .venv/bin/graphnet is the command
+# make demo      train the paper's network on photos, evaluate it, and leave pictures in runs/demo
+# make test      lint, types and tests
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PROJECTS := pyproject.toml plugins/graphnet-denoise/pyproject.toml
+
+.PHONY: install demo test lint clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: $(PROJECTS) constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[dev]' -e 'plugins/graphnet-denoise[plots]'
+	touch $@
+
+demo: install
+	$(BIN)/python examples/demo.py
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy graphnet plugins
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,118 @@
+"""`graphnet denoise`: image files in, cleaner image files out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+import graphnet
+from graphnet.errors import DataError
+from graphnet_denoise.commands.options import device_option, kernels_option
+from graphnet_denoise.images import WRITE_SUFFIXES, list_images, read_picture, write_picture
+from graphnet_denoise.restoring import Restorer
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument(
+    "inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="An image file if there is one INPUT, else a folder, made if absent.",
+)
+@device_option
+@kernels_option
+def denoise(model: Path, inputs: tuple[Path, ...], output: Path, device: str, kernels: str) -> None:
+    """Denoise images of any size with a trained MODEL (.safetensors).
+
+    INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
+    by the ending of OUT; in a folder they keep their names, other kinds becoming PNG.
+    """
+    sources = find_sources(inputs)
+    targets = plan_outputs(inputs, sources, output)
+    restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels)
+    for folder in {target.parent for target in targets}:
+        _make_folder(folder)
+
+    console = Console(stderr=True)
+    quiet = not console.is_terminal or len(sources) == 1
+    jobs = list(zip(sources, targets, strict=True))
+    for source, target in track(jobs, "Denoising", console=console, disable=quiet):
+        picture = read_picture(source)
+        if picture.depth == 16 and (
+            picture.pixels.itemsize == 1 or target.suffix.lower() != ".png"
+        ):
+            click.echo(f"{source}: has 16 bits a channel, {target} gets 8", err=True)
+        write_picture(target, restorer.restore_picture(picture))
+
+
+def find_sources(inputs: Sequence[Path]) -> list[Path]:
+    """All images among the inputs, folders expanded, in the order given.
+
+    Raises DataError, before any work is done, for whatever is not there.
+    """
+    missing = [str(path) for path in inputs if not path.exists()]
+    if missing:
+        raise DataError(f"there is no such file or folder: {', '.join(missing)}. Check the names.")
+    return [
+        source for path in inputs for source in (list_images(path) if path.is_dir() else [path])
+    ]
+
+
+def plan_outputs(inputs: Sequence[Path], sources: Sequence[Path], output: Path) -> list[Path]:
+    """Where the result of each source goes.
+
+    Raises DataError when `output` does not fit the number of inputs, when two results would get one
+    name, and when a result would overwrite an input.
+    """
+    one_image = len(inputs) == 1 and not inputs[0].is_dir()
+    as_file = output.suffix.lower() in WRITE_SUFFIXES and not output.is_dir()
+    if as_file and not one_image:
+        raise DataError(
+            f"{output}: several images cannot become one file. Give a folder, such as "
+            f"-o {output.with_suffix('')}."
+        )
+    if not as_file and (output.is_file() or (one_image and output.suffix and not output.is_dir())):
+        raise DataError(
+            f"{output}: expected a folder, or a file that ends in {', '.join(WRITE_SUFFIXES)}, "
+            f"found {output.suffix or 'a file without an ending'!r}."
+        )
+    targets = [output] if as_file else [output / _result_name(source) for source in sources]
+    origins = {source.resolve(): source for source in sources}
+    first: dict[Path, Path] = {}
+    for source, target in zip(sources, targets, strict=True):
+        place = target.resolve()
+        if place in origins:
+            raise DataError(
+                f"{target}: is an input, and would be overwritten by the result of {source}. Give "
+                f"another place with -o."
+            )
+        if place in first:
+            raise DataError(
+                f"{target}: would be the result of both {first[place]} and {source}. Denoise them "
+                f"into two folders."
+            )
+        first[place] = source
+    return targets
+
+
+def _result_name(source: Path) -> str:
+    return source.name if source.suffix.lower() in WRITE_SUFFIXES else f"{source.name}.png"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: the folder cannot be made ({error.strerror}). Give another place with -o."
+        ) from error

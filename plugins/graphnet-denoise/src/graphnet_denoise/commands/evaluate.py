@@ -1,0 +1,106 @@
+"""`graphnet evaluate`: how close a model's images come to the clean ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import graphnet
+from graphnet.data import DataSet
+from graphnet.errors import DataError
+from graphnet.registry import default_registry
+from graphnet_denoise.atomic import replacing
+from graphnet_denoise.commands.options import device_option, kernels_option
+from graphnet_denoise.photos import Photos
+from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.scoring import Comparison, compare
+
+EVALUATION_PAIRS = 1000
+"""How many pairs are sampled when DATA is a plain folder of photos."""
+
+_EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data")
+@click.option(
+    "--json", "report", metavar="FILE", type=click.Path(path_type=Path), help="Also write JSON."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images at a time; else by their size."
+)
+@device_option
+@kernels_option
+def evaluate(
+    model: Path, data: str, report: Path | None, batch_size: int | None, device: str, kernels: str
+) -> None:
+    """Compare a trained MODEL (.safetensors) with the clean images of DATA.
+
+    DATA is a file or folder of pairs, or a folder of photos (1000 noisy-clean pairs are sampled
+    from it), or a data set as JSON: '{"photos": {"path": "photos", "target": "clean", "seed": 1}}'.
+
+    PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of
+    the error over all pixels. The model's images are clamped to 0..1.
+    """
+    started = time.perf_counter()
+    restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels)
+    pairs = open_data(data).load()
+    result = compare(restorer, pairs, batch_size=batch_size)
+    elapsed_s = time.perf_counter() - started
+    if report is not None:
+        record = {"model": str(model), "data": data, **result.record(), "elapsed_s": elapsed_s}
+        with replacing(report) as file:
+            file.write((json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+    Console().print(as_table(result, title=f"{result.pairs} images of {data}"))
+
+
+def open_data(data: str) -> DataSet:
+    """The data set that `data` names: a path, or JSON {name: {field: value}}.
+
+    A bare folder of photos is sampled into noisy-clean pairs, since noisy targets tell little.
+    """
+    if not data.lstrip().startswith("{"):
+        dataset = default_registry().dataset(data)
+        if isinstance(dataset, Photos):
+            return dataclasses.replace(dataset, target="clean", pairs=EVALUATION_PAIRS)
+        return dataset
+    try:
+        form = json.loads(data)
+    except ValueError as error:
+        raise DataError(
+            f"DATA: expected a path, or JSON such as {_EXAMPLE}, found {data!r} ({error})."
+        ) from error
+    return default_registry().dataset(form)
+
+
+def as_table(result: Comparison, *, title: str) -> Table:
+    """The scores as rows, noisy beside denoised; the caption says what was left out of which
+    mean."""
+    noisy, denoised = result.noisy, result.denoised
+    # Text, since a path in brackets would be read as markup.
+    table = Table(title=Text(title), title_justify="left", caption_justify="left")
+    table.add_column("")
+    for heading in ("noisy", "denoised", "gain"):
+        table.add_column(heading, justify="right")
+    table.add_row("PSNR (mean of images), dB", *_cells(noisy.psnr_db, denoised.psnr_db, 2))
+    table.add_row("PSNR (pooled), dB", *_cells(noisy.psnr_pooled_db, denoised.psnr_pooled_db, 2))
+    if noisy.ssim is not None and denoised.ssim is not None:
+        table.add_row("SSIM (Gaussian 11 x 11)", *_cells(noisy.ssim, denoised.ssim, 4))
+    if result.exact:
+        table.caption = (
+            f"{result.exact} noisy images equal their target and are left out of the first row."
+        )
+    return table
+
+
+def _cells(noisy: float, denoised: float, digits: int) -> list[str]:
+    gain = 0.0 if denoised == noisy else denoised - noisy  # infinity less infinity is no number
+    return [f"{noisy:.{digits}f}", f"{denoised:.{digits}f}", f"{gain:+.{digits}f}"]

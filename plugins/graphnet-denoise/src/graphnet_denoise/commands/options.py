@@ -1,0 +1,21 @@
+"""Options that the commands of this plugin share."""
+
+from __future__ import annotations
+
+import click
+
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes CUDA when there is a GPU.",
+)
+
+kernels_option = click.option(
+    "--kernels",
+    metavar="NAME",
+    default="auto",
+    show_default=True,
+    help="Which kernels compute the layers, such as reference or aten.",
+)

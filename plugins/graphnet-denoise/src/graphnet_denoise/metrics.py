@@ -1,0 +1,144 @@
+"""How close images are: PSNR, as the mean over images and pooled, and SSIM.
+
+All take a prediction and a target of the same shape (N, C, H, W), floating point, with 0..1 as the
+range from black to white, and compute in float64. Nothing is clamped here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import DataError
+
+Metric = Callable[[Tensor, Tensor], float]
+"""(prediction, target) -> one number for all images."""
+
+WINDOW = 11
+"""Side of SSIM's Gaussian window, and so the smallest side that an image may have."""
+
+_SIGMA = 1.5
+_K1, _K2 = 0.01, 0.03
+_CHUNK = 1 << 16  # elements in float64 at a time: few enough for SSIM to stay in the caches
+
+
+def psnr(prediction: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB, of each image on its own, then the mean over the images.
+
+    10 log10(1 / MSE) with MSE over the channels and pixels of one image: the PSNR that denoising
+    papers quote. Infinite as soon as one image equals its target.
+
+    >>> target = torch.zeros(2, 1, 4, 4)
+    >>> error = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1)  # 20 dB and 40 dB
+    >>> round(psnr(target + error, target), 3)
+    30.0
+    """
+    return mean_psnr(squared_error(prediction, target))
+
+
+def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of the error pooled over all images and pixels.
+
+    10 log10(1 / MSE) with one MSE over everything; never above `psnr`, as the worst images weigh
+    most.
+
+    >>> target = torch.zeros(2, 1, 4, 4)
+    >>> error = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1)  # MSE (0.01 + 0.0001) / 2
+    >>> round(psnr_pooled(target + error, target), 3)
+    22.967
+    """
+    return pooled_psnr(squared_error(prediction, target))
+
+
+def ssim(prediction: Tensor, target: Tensor) -> float:
+    """Structural similarity (Wang et al. 2004, eq. 13): mean over positions, channels, images.
+
+    The paper's own settings: a Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03,
+    biased variances, range 1, and only positions where the window lies inside the image. This is
+    the number of scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1)`. Raises DataError for images below 11 pixels a side.
+
+    >>> image = torch.linspace(0, 1, 144).reshape(1, 1, 12, 12)
+    >>> ssim(image, image)
+    1.0
+    """
+    return float(structural_similarity(prediction, target).mean())
+
+
+def mean_psnr(errors: Tensor) -> float:
+    """`psnr` from the images' mean squared errors, shape (N,)."""
+    return float(10 * torch.log10(1 / errors).mean())
+
+
+def pooled_psnr(errors: Tensor) -> float:
+    """`psnr_pooled` from the mean squared errors, shape (N,), of images of one size."""
+    return float(10 * torch.log10(1 / errors.mean()))
+
+
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error of each image: float64 (N,)."""
+    return _per_image(lambda x, y: (x - y).square().mean(dim=(1, 2, 3)), prediction, target)
+
+
+def structural_similarity(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean SSIM of each image: float64 (N,); `ssim` says which SSIM."""
+    if prediction.ndim == 4 and min(prediction.shape[2:]) < WINDOW:
+        height, width = prediction.shape[2:]
+        raise DataError(
+            f"SSIM: expected images of at least {WINDOW} x {WINDOW} pixels, the size of its "
+            f"window, found {height} x {width}. Give larger images, or leave SSIM out."
+        )
+    return _per_image(_similarity, prediction, target)
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    c1, c2 = _K1**2, _K2**2
+    mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.stack((x, y, x * x, y * y, x * y)))
+    variance_x, variance_y = mean_xx - mean_x.square(), mean_yy - mean_y.square()
+    covariance = mean_xy - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    denominator = (mean_x.square() + mean_y.square() + c1) * (variance_x + variance_y + c2)
+    similarity: Tensor = numerator / denominator
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian mean over each window inside the image: (..., H, W) -> (..., H - 10, W - 10)."""
+    bell = [math.exp(-0.5 * ((i - WINDOW // 2) / _SIGMA) ** 2) for i in range(WINDOW)]
+    for axis in (-2, -1):
+        inside = x.shape[axis] - WINDOW + 1
+        # Sums of shifted views: a convolution in float64 takes several times as long.
+        total = x.narrow(axis, 0, inside) * (bell[0] / sum(bell))
+        for shift in range(1, WINDOW):
+            total.add_(x.narrow(axis, shift, inside), alpha=bell[shift] / sum(bell))
+        x = total
+    return x
+
+
+def _per_image(
+    measure: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor
+) -> Tensor:
+    """`measure`, which gives one number an image, over as many images at a time as _CHUNK holds."""
+    if prediction.shape != target.shape:
+        raise DataError(
+            f"a metric compares equal shapes: found a prediction {tuple(prediction.shape)} and a "
+            f"target {tuple(target.shape)}. Crop or resize one of them."
+        )
+    if prediction.ndim != 4 or prediction.numel() == 0:
+        raise DataError(
+            f"a metric expects images (N, C, H, W), found shape {tuple(prediction.shape)}. "
+            f"Add the missing axes, such as image[None]."
+        )
+    for name, tensor in (("prediction", prediction), ("target", target)):
+        if not tensor.is_floating_point():
+            raise DataError(
+                f"a metric expects floating point in 0..1, found a {name} of {tensor.dtype}. "
+                f"Divide uint8 images by 255."
+            )
+    images = max(1, _CHUNK // math.prod(prediction.shape[1:]))
+    with torch.no_grad():
+        parts = [slice(i, i + images) for i in range(0, len(target), images)]
+        return torch.cat([measure(prediction[i].double(), target[i].double()) for i in parts])

@@ -1,0 +1,27 @@
+"""The hooks: what this distribution adds to graphnet. Nothing heavy is imported until a hook
+runs.
+"""
+
+from __future__ import annotations
+
+from graphnet.hookspecs import Register, hookimpl
+
+
+@hookimpl
+def graphnet_datasets(register: Register) -> None:
+    """Add `photos` (pairs sampled from a folder of photos) and `pairs` (ready pairs in files)."""
+    from graphnet_denoise.pairs import PairFiles
+    from graphnet_denoise.photos import Photos
+
+    register("photos", Photos)
+    register("pairs", PairFiles)
+
+
+@hookimpl
+def graphnet_metrics(register: Register) -> None:
+    """Add `psnr` (mean of the images' PSNR), `psnr_pooled` (PSNR of the mean error) and `ssim`."""
+    from graphnet_denoise import metrics
+
+    register("psnr", metrics.psnr)
+    register("psnr_pooled", metrics.psnr_pooled)
+    register("ssim", metrics.ssim)

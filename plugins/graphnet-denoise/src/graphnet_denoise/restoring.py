@@ -1,0 +1,95 @@
+"""Images of any size and channel count through a model that has its own wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import CheckpointError, DataError
+from graphnet_denoise.images import Picture
+from graphnet_denoise.padding import pad_to_multiple
+
+
+class Denoiser(Protocol):
+    """What is needed of a model; graphnet.Model has it."""
+
+    weights: Mapping[str, Tensor] | None
+
+    @property
+    def input_channels(self) -> int | None:
+        """C of the images that it takes; None for any."""
+
+    def divisor(self) -> int:
+        """What H and W have to be multiples of."""
+
+    def predict(self, *inputs: Tensor, device: str, kernels: str) -> Any:
+        """A clean image for each noisy one, float (N, C, H, W) in 0..1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """A trained model, where it computes, and what the sides of its images must be multiples of."""
+
+    model: Denoiser
+    divisor: int
+    device: str
+    kernels: str
+
+    @classmethod
+    def of(cls, model: Denoiser, *, device: str = "auto", kernels: str = "auto") -> Self:
+        """Raises CheckpointError for a model without weights, which would invent its images."""
+        if model.weights is None:
+            raise CheckpointError(
+                "the model has no weights, only a description. Train it, and give the .safetensors "
+                "file that training writes."
+            )
+        return cls(model, model.divisor(), device, kernels)
+
+    def restore(self, images: Tensor) -> Tensor:
+        """The model's clean images, float (N, C, H, W), clamped to 0..1 as any image file would.
+
+        Sides are padded by reflection and cropped back. Grey images are repeated for a model of
+        several channels, and the mean of its channels is taken; a model of one channel sees the
+        channels of a colour image one by one. Raises DataError where that does not help, and when
+        the model gives another shape or numbers that are not finite.
+        """
+        n, c, h, w = images.shape
+        wanted = self.model.input_channels or c
+        if wanted == c:
+            x = images
+        elif c == 1:
+            x = images.expand(n, wanted, h, w)
+        elif wanted == 1:
+            x = images.reshape(n * c, 1, h, w)
+        else:
+            raise DataError(
+                f"the model takes images of {wanted} channels, found {c}. Give images of {wanted} "
+                f"channels or of 1, or train a model for {c}."
+            )
+        y = self._predict(pad_to_multiple(x, self.divisor))[..., :h, :w]
+        if wanted != c:
+            y = y.mean(dim=1, keepdim=True) if c == 1 else y.reshape(n, c, h, w)
+        return y.to(images.device, images.dtype).clamp(0, 1)
+
+    def restore_picture(self, picture: Picture) -> Picture:
+        """The picture with its pixels denoised and everything else, alpha included, as it was."""
+        return picture.with_tensor(self.restore(picture.tensor()[None])[0])
+
+    def _predict(self, x: Tensor) -> Tensor:
+        y = self.model.predict(x, device=self.device, kernels=self.kernels)
+        if not isinstance(y, Tensor) or y.shape != x.shape:
+            found = tuple(y.shape) if isinstance(y, Tensor) else f"{len(y)} outputs"
+            raise DataError(
+                f"the model is no denoiser of images: from {tuple(x.shape)} it makes {found}. Give "
+                f"a model with one output, of the shape of its input."
+            )
+        if not bool(torch.isfinite(y).all()):
+            raise DataError(
+                "the model gives numbers that are not finite (NaN or infinity). Train it again, "
+                "with a smaller learning rate."
+            )
+        return y

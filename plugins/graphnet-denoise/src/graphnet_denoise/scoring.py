@@ -1,0 +1,108 @@
+"""A model against a data set: the noisy images' scores beside those of the model's images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet.data import Pairs
+from graphnet_denoise import metrics
+from graphnet_denoise.restoring import Restorer
+
+_BATCH_PIXELS = 1 << 18  # of the images in a batch when no size is given
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Closeness to the targets; SSIM is None for images that are smaller than its window."""
+
+    psnr_db: float
+    psnr_pooled_db: float
+    ssim: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Scores of `pairs` noisy images and of what a model makes of them.
+
+    `exact` counts the noisy images that equal their target, such as crops of an even sky: their
+    PSNR is infinite, so `psnr_db` is the mean over the others, on both sides.
+    """
+
+    noisy: Scores
+    denoised: Scores
+    pairs: int
+    exact: int
+
+    def record(self) -> dict[str, Any]:
+        """The numbers for JSON; None where a PSNR is infinite or an SSIM undefined."""
+        record: dict[str, Any] = {"pairs": self.pairs, "exact_pairs": self.exact}
+        for name, scores in (("noisy", self.noisy), ("denoised", self.denoised)):
+            record[f"psnr_{name}_db"] = _finite(scores.psnr_db)
+            record[f"psnr_pooled_{name}_db"] = _finite(scores.psnr_pooled_db)
+            record[f"ssim_{name}"] = scores.ssim
+        return record
+
+
+def compare(restorer: Restorer, pairs: Pairs, *, batch_size: int | None = None) -> Comparison:
+    """Score the inputs of `pairs` and the restored images against the targets.
+
+    Without `batch_size` a batch has about a quarter of a million pixels. Raises DataError when the
+    model does not fit the images.
+    """
+    size = batch_size or max(1, _BATCH_PIXELS // math.prod(pairs.inputs.shape[2:]))
+    noisy, denoised = _Measurements(), _Measurements()
+    for start in range(0, len(pairs), size):
+        part = slice(start, start + size)
+        inputs, targets = as_unit(pairs.inputs[part]), as_unit(pairs.targets[part])
+        noisy.add(inputs, targets)
+        denoised.add(restorer.restore(inputs), targets)
+    exact = noisy.errors() == 0
+    return Comparison(
+        noisy=noisy.scores(leave_out=exact),
+        denoised=denoised.scores(leave_out=exact),
+        pairs=len(pairs),
+        exact=int(exact.sum()),
+    )
+
+
+def as_unit(images: Tensor) -> Tensor:
+    """Images of a data set, uint8 or floating point, as float32 in 0..1.
+
+    >>> as_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist()
+    [0.0, 0.20000000298023224, 1.0]
+    """
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+
+
+class _Measurements:
+    """Every image's error and similarity, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self._errors: list[Tensor] = []
+        self._similarities: list[Tensor] = []
+
+    def add(self, images: Tensor, targets: Tensor) -> None:
+        self._errors.append(metrics.squared_error(images, targets))
+        if min(images.shape[2:]) >= metrics.WINDOW:
+            self._similarities.append(metrics.structural_similarity(images, targets))
+
+    def errors(self) -> Tensor:
+        return torch.cat(self._errors)
+
+    def scores(self, *, leave_out: Tensor) -> Scores:
+        errors = self.errors()
+        counted = errors if bool(leave_out.all()) else errors[~leave_out]
+        return Scores(
+            psnr_db=metrics.mean_psnr(counted),
+            psnr_pooled_db=metrics.pooled_psnr(errors),
+            ssim=float(torch.cat(self._similarities).mean()) if self._similarities else None,
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

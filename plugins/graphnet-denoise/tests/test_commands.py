@@ -1,0 +1,268 @@
+"""The commands, with real models and files, and each input that they refuse."""
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from graphnet_denoise import plugin
+from graphnet_denoise.commands import evaluate as evaluate_module
+from graphnet_denoise.commands.convert import convert_pairs
+from graphnet_denoise.commands.denoise import denoise
+from graphnet_denoise.commands.evaluate import evaluate
+from graphnet_denoise.images import read_picture
+from numpy.typing import NDArray
+from PIL import Image
+
+import graphnet
+from graphnet.errors import CheckpointError, DataError, GraphnetError
+from graphnet.registry import load_registry
+
+
+def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path: Path, *shape: int, seed: int = 0) -> Path:
+    Image.fromarray(noise(*shape, seed=seed)).save(path)
+    return path
+
+
+def run(command: click.Command, *arguments: object) -> Result:
+    """Call a command as the host does: errors of graphnet come through as they are."""
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    if isinstance(result.exception, GraphnetError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = load_registry(plugins=[plugin], entry_points=False)
+    monkeypatch.setattr(evaluate_module, "default_registry", lambda: registry)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A network of divisor 2 that halves its images: patches to 12 channels, and back."""
+    description = {
+        "name": "half",
+        "input": {"channels": 3},
+        "layers": [
+            {"id": "down", "conv2d": {"out_channels": 12, "kernel_size": 2, "stride": 2}},
+            {"id": "up", "upsampling": {"out_channels": 3, "kernel_size": 2, "stride": 2}},
+        ],
+    }
+    patches = torch.eye(12).reshape(12, 3, 2, 2)
+    weights = {
+        "down.weight": patches,
+        "down.bias": torch.zeros(12),
+        "up.weight": patches / 2,
+        "up.bias": torch.zeros(3),
+    }
+    path = tmp_path / "model.safetensors"
+    graphnet.Model(description).with_weights(weights).save(path)
+    return path
+
+
+def test_denoise_one_image_of_odd_size(tmp_path: Path, model: Path) -> None:
+    source = save(tmp_path / "a.png", 13, 7, 3)
+    run(denoise, model, source, "-o", tmp_path / "out.png")
+    result = read_picture(tmp_path / "out.png").pixels
+    expected = noise(13, 7, 3).transpose(2, 0, 1) / 2
+    np.testing.assert_allclose(result, expected, atol=0.51)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9), (300, 2, 3), (5, 5, 4), (64, 64, 2)])
+def test_denoise_any_shape(tmp_path: Path, model: Path, shape: tuple[int, ...]) -> None:
+    source = save(tmp_path / "a.png", *shape)
+    run(denoise, model, source, "-o", tmp_path / "out.png", "--kernels", "reference")
+    before, after = read_picture(source), read_picture(tmp_path / "out.png")
+    np.testing.assert_allclose(after.pixels, before.pixels / 2, atol=0.51)
+    if before.alpha is None:
+        assert after.alpha is None
+    else:
+        np.testing.assert_array_equal(after.alpha, before.alpha)
+
+
+def test_denoise_a_jpeg_into_a_jpeg(tmp_path: Path, model: Path) -> None:
+    Image.new("RGB", (33, 17), (200, 100, 50)).save(tmp_path / "a.jpg")
+    run(denoise, model, tmp_path / "a.jpg", "-o", tmp_path / "out.jpg", "--device", "cpu")
+    pixels = read_picture(tmp_path / "out.jpg").pixels
+    assert pixels.shape == (3, 17, 33)
+    np.testing.assert_allclose(pixels.mean(axis=(1, 2)), [100, 50, 25], atol=2)
+
+
+def test_denoise_many_into_a_new_folder(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.jpg", "c.bmp"):
+        save(tmp_path / "in" / name, 8, 8, 3)
+    alone = save(tmp_path / "d.png", 8, 8, 3)
+    run(denoise, model, tmp_path / "in", alone, "-o", tmp_path / "deep/out")
+    names = sorted(path.name for path in (tmp_path / "deep/out").iterdir())
+    assert names == ["a.png", "b.jpg", "c.bmp.png", "d.png"]
+
+
+def test_denoise_one_image_into_a_folder(tmp_path: Path, model: Path) -> None:
+    source = save(tmp_path / "a.png", 8, 8, 3)
+    run(denoise, model, source, "-o", tmp_path / "out")
+    (tmp_path / "there.png").mkdir()
+    run(denoise, model, source, "-o", tmp_path / "there.png")
+    assert (tmp_path / "out/a.png").is_file()
+    assert (tmp_path / "there.png/a.png").is_file()
+
+
+def test_denoise_says_when_sixteen_bits_become_eight(tmp_path: Path, model: Path) -> None:
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a.png")
+    result = run(denoise, model, tmp_path / "a.png", "-o", tmp_path / "out.png")
+    assert result.output == ""
+    assert read_picture(tmp_path / "out.png").pixels.tolist() == [[[20_000] * 4] * 4]
+    result = run(denoise, model, tmp_path / "a.png", "-o", tmp_path / "out.jpg")
+    assert "16 bits a channel" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "message"),
+    [
+        (["a.png"], "a.png", "a.png: is an input, and would be overwritten"),
+        (["a.png"], ".", "a.png: is an input, and would be overwritten"),
+        (["a.png", "b.png"], "b.png/../", "a.png: is an input"),
+        (["a.png", "b.png"], "out.png", "several images cannot become one file"),
+        (["folder"], "out.png", "several images cannot become one file"),
+        (["a.png", "folder"], "out", "a.png: would be the result of both"),
+        (["a.png"], "out.gif", r"expected a folder, or a file that ends in \.png.* found '\.gif'"),
+        (["a.png"], "file", "expected a folder, or a file"),
+        (["a.png", "b.png"], "file", "expected a folder, or a file"),
+        (["a.png", "b.png"], "file/out", "the folder cannot be made"),
+        (["a.png"], "file/out.png", "the folder cannot be made"),
+        (["a.png", "absent.png", "gone"], "out", r"no such file or folder: \S+absent.png, \S+gone"),
+        (["empty"], "out", "empty: expected a folder with images"),
+        (["file"], "out", "file: cannot be read as an image"),
+    ],
+)
+def test_denoise_refuses(
+    tmp_path: Path, model: Path, inputs: Sequence[str], output: str, message: str
+) -> None:
+    for name in ("folder", "empty"):
+        (tmp_path / name).mkdir()
+    for name in ("a.png", "b.png", "folder/a.png"):
+        save(tmp_path / name, 8, 8, 3)
+    (tmp_path / "file").write_text("in the way")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=message):
+        run(denoise, model, *(tmp_path / name for name in inputs), "-o", f"{tmp_path}/{output}")
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_denoise_sees_through_links_to_an_input(tmp_path: Path, model: Path) -> None:
+    source = save(tmp_path / "a.png", 8, 8, 3)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="is an input"):
+        run(denoise, model, source, "-o", tmp_path / "link/a.png")
+
+
+def test_denoise_needs_trained_weights(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.png", 8, 8, 3)
+    path = tmp_path / "model.yaml"
+    path.write_text("input: {channels: 3}\nlayers:\n  - relu\n")
+    with pytest.raises(CheckpointError, match="has no weights"):
+        run(denoise, path, source, "-o", tmp_path / "out.png")
+    with pytest.raises(CheckpointError):
+        run(denoise, tmp_path / "absent.safetensors", source, "-o", tmp_path / "out.png")
+
+
+def test_evaluate_prints_a_table_and_writes_json(tmp_path: Path, model: Path) -> None:
+    # The model halves: noisy is 0.4 off (102 levels), denoised 0.1 (25.5 levels).
+    np.savez(
+        tmp_path / "data.npz",
+        noisy=np.full((3, 3, 13, 13), 153, np.uint8) + np.uint8(51),
+        clean=np.full((3, 3, 13, 13), 102, np.uint8),
+    )
+    result = run(evaluate, model, tmp_path / "data.npz", "--json", tmp_path / "report.json")
+    assert "PSNR (mean of images), dB" in result.output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["psnr_noisy_db"] == pytest.approx(-20 * math.log10(0.4), abs=1e-4)
+    assert report["psnr_denoised_db"] is None  # 204 / 2 is the target
+    assert report["pairs"] == 3
+    assert report["model"] == str(model)
+    assert report["elapsed_s"] > 0
+
+
+def test_evaluate_a_folder_of_photos_against_clean_crops(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "photos [1]").mkdir()
+    save(tmp_path / "photos [1]/a.png", 128, 140, 3)
+    result = run(evaluate, model, tmp_path / "photos [1]", "--json", tmp_path / "a.json")
+    assert "1000 images of" in result.output
+    assert "[1]" in result.output
+    form = {"photos": {"path": str(tmp_path / "photos [1]"), "pairs": 1000, "target": "clean"}}
+    run(evaluate, model, json.dumps(form), "--json", tmp_path / "b.json", "--batch-size", 64)
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert first["psnr_noisy_db"] == pytest.approx(second["psnr_noisy_db"], abs=1e-9)
+    assert first["ssim_denoised"] == pytest.approx(second["ssim_denoised"], abs=1e-6)
+
+
+def test_evaluate_refuses_what_it_cannot_read(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(DataError, match="absent"):
+        run(evaluate, model, tmp_path / "absent.npz")
+    with pytest.raises(DataError, match=r"DATA: expected a path, or JSON such as \{"):
+        run(evaluate, model, "{photos: here}")
+    with pytest.raises(GraphnetError, match="fotos"):
+        run(evaluate, model, '{"fotos": {"path": "here"}}')
+    np.savez(tmp_path / "a.npz", noisy=noise(1, 4, 8, 8), clean=noise(1, 4, 8, 8))
+    with pytest.raises(DataError, match="takes images of 3 channels, found 4"):
+        run(evaluate, model, tmp_path / "a.npz")
+
+
+def test_evaluate_leaves_an_old_report_when_the_disk_is_full(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "a.npz", noisy=noise(1, 3, 8, 8), clean=noise(1, 3, 8, 8, seed=1))
+    (tmp_path / "report.json").write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match="No space left"):
+        run(evaluate, model, tmp_path / "a.npz", "--json", tmp_path / "report.json")
+    assert (tmp_path / "report.json").read_text() == "old"
+
+
+def test_convert_pairs(tmp_path: Path, model: Path) -> None:
+    first = torch.from_numpy(noise(4, 3, 12, 12))
+    second = torch.from_numpy(noise(4, 12, 12, 3, seed=1)).permute(0, 3, 1, 2)
+    torch.save((first, second), tmp_path / "val.pkl")
+    result = run(convert_pairs, tmp_path / "val.pkl", tmp_path / "val.npz")
+    assert result.output.strip().endswith("val.npz: 4 pairs (3, 12, 12), torch.uint8")
+    with np.load(tmp_path / "val.npz") as archive:
+        np.testing.assert_array_equal(archive["input"], first.numpy())
+        np.testing.assert_array_equal(archive["target"], second.numpy())
+    run(evaluate, model, tmp_path / "val.npz")
+
+
+@pytest.mark.parametrize(
+    ("value", "output", "message"),
+    [
+        ((torch.zeros(2, 3), torch.zeros(2, 3)), "a.npz", r"arrays \(N, C, H, W\)"),
+        ((torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4)), "a.npz", "of one shape"),
+        ((torch.zeros(1, 1, 1, 1), 3), "a.npz", "two tensors, found a tuple of 2"),
+        ((torch.zeros(1, 1, 1, 1),) * 2, "a.pkl", r"ends in \.npz, found '\.pkl'"),
+        ((torch.zeros(1, 1, 1, 1),) * 2, "absent/a.npz", "cannot be written"),
+    ],
+)
+def test_convert_pairs_refuses(tmp_path: Path, value: Any, output: str, message: str) -> None:
+    torch.save(value, tmp_path / "a.pkl")
+    before = (tmp_path / "a.pkl").read_bytes()
+    with pytest.raises(DataError, match=message):
+        run(convert_pairs, tmp_path / "a.pkl", tmp_path / output)
+    assert (tmp_path / "a.pkl").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]

@@ -1,0 +1,321 @@
+"""Reading and writing of image files: every mode, every damage, and nothing half-written."""
+
+import contextlib
+import io
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from graphnet_denoise.images import (
+    Picture,
+    image_size,
+    list_images,
+    read_picture,
+    read_rgb,
+    write_picture,
+)
+from numpy.typing import NDArray
+from PIL import Image
+
+from graphnet.errors import DataError
+
+
+def random_pixels(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def raw_png(path: Path, *, bits: int, colour_type: int, rows: bytes, size: tuple[int, int]) -> None:
+    """A PNG from its own bytes (filter byte and samples of each row), (width, height)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", *size, bits, colour_type, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*parts) for parts in chunks))
+
+
+def test_colour_png_is_read_exactly(tmp_path: Path) -> None:
+    pixels = random_pixels(5, 7, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, pixels.transpose(2, 0, 1))
+    assert picture.alpha is None
+    assert picture.depth == 8
+    assert image_size(tmp_path / "a.png") == (5, 7)
+
+
+def test_tensor_is_float32_in_unit_range() -> None:
+    values = Picture(np.array([[[0, 51, 255]]], np.uint8)).tensor()
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values, torch.tensor([[[0, 0.2, 1]]]))
+
+
+def test_with_tensor_clamps_and_rounds() -> None:
+    values = torch.tensor([[[-1.0, 0.5, 0.1999, 9.0]]])
+    changed = Picture(np.zeros((1, 1, 4), np.uint8)).with_tensor(values)
+    assert changed.pixels.tolist() == [[[0, 128, 51, 255]]]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_every_level_survives_tensor_and_back(dtype: type) -> None:
+    picture = Picture(np.arange(np.iinfo(dtype).max + 1).astype(dtype).reshape(1, 16, -1))
+    np.testing.assert_array_equal(picture.with_tensor(picture.tensor()).pixels, picture.pixels)
+
+
+def test_grey_stays_one_channel_and_becomes_rgb_on_request(tmp_path: Path) -> None:
+    pixels = random_pixels(4, 6)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, pixels[None])
+    rgb = read_rgb(tmp_path / "a.png")
+    assert rgb.dtype == np.uint8
+    np.testing.assert_array_equal(rgb, np.stack([pixels] * 3, axis=-1))
+
+
+def test_alpha_is_kept_apart(tmp_path: Path) -> None:
+    pixels = random_pixels(4, 6, 4)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, pixels[..., :3].transpose(2, 0, 1))
+    np.testing.assert_array_equal(picture.alpha, pixels[..., 3])
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), pixels[..., :3])
+
+
+def test_grey_with_alpha_stays_grey(tmp_path: Path) -> None:
+    pixels = random_pixels(4, 6, 2)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, pixels[None, :, :, 0])
+    np.testing.assert_array_equal(picture.alpha, pixels[..., 1])
+
+
+def test_a_transparent_palette_entry_becomes_alpha(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(tmp_path / "a.png", transparency=1)
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.pixels[:, 0, 0].tolist() == [10, 20, 30]
+    assert picture.alpha is not None
+    assert picture.alpha.tolist() == [[255, 0]]
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "CMYK", "YCbCr"])
+def test_other_modes_are_converted(tmp_path: Path, mode: str) -> None:
+    suffix = ".tif" if mode in ("CMYK", "YCbCr") else ".png"
+    image = Image.fromarray(random_pixels(8, 8, 3)).convert(mode)
+    image.save(tmp_path / f"a{suffix}")
+    expected = np.asarray(image.convert("RGB"))
+    np.testing.assert_allclose(read_rgb(tmp_path / f"a{suffix}"), expected, atol=3)
+
+
+def test_sixteen_bit_grey_keeps_its_bits(tmp_path: Path) -> None:
+    pixels = np.array([[0, 255, 256], [1000, 65534, 65535]], np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", pixels, byteorder=">")
+    for name in ("a.png", "b.tif"):
+        picture = read_picture(tmp_path / name)
+        assert picture.depth == 16
+        np.testing.assert_array_equal(picture.pixels, pixels[None])
+        assert read_rgb(tmp_path / name)[..., 1].tolist() == [[0, 0, 1], [3, 255, 255]]
+
+
+def test_sixteen_bit_colour_is_cut_to_eight_and_says_so(tmp_path: Path) -> None:
+    samples = bytes([1, 200, 2, 0, 3, 255])  # the upper and lower byte of R, G and B
+    raw_png(tmp_path / "a.png", bits=16, colour_type=2, rows=b"\0" + samples, size=(1, 1))
+    tifffile.imwrite(tmp_path / "b.tif", np.array([[[456, 512, 1023]]], ">u2"), photometric="rgb")
+    for name in ("a.png", "b.tif"):
+        picture = read_picture(tmp_path / name)
+        assert picture.depth == 16
+        assert picture.pixels.dtype == np.uint8
+        assert picture.pixels[:, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    pixels = random_pixels(16, 24, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side: turn it a quarter clockwise
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), np.rot90(pixels, k=-1))
+
+
+def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.float32))
+    with pytest.raises(DataError, match=r"a\.tif: expected integers of 8 or 16 bits"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_several_pages_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", random_pixels(5, 4, 4), photometric="minisblack")
+    with pytest.raises(DataError, match=r"a\.tif: expected one image, found 5"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.95])
+def test_truncated_image_is_refused(tmp_path: Path, suffix: str, kept: float) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(random_pixels(64, 64, 3)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(DataError, match=r"a\.\w+: cannot be read as an image"):
+        read_picture(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_damaged_bytes_give_an_image_or_a_data_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(random_pixels(16, 16, 3)).save(path)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(data)
+        for place in rng.integers(0, len(data), 3):
+            damaged[place] = rng.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):  # any other exception fails the test
+            assert read_picture(path).pixels.ndim == 3
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_text("not an image")
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image \(no PNG"):
+        read_picture(path)
+    with pytest.raises(DataError, match=r"b\.png: there is no such file"):
+        read_picture(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"cannot be read as an image \(Is a directory\)"):
+        read_picture(tmp_path)
+
+
+def test_formats_beyond_the_list_are_never_tried(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(random_pixels(4, 4)).save(path, "GIF")
+    with pytest.raises(DataError, match="no PNG, JPEG, TIFF, WEBP, BMP data found"):
+        read_picture(path)
+
+
+def test_an_image_too_large_for_the_memory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    raw_png(path, bits=8, colour_type=0, rows=b"\0", size=(60_000, 60_000))
+    with pytest.raises(DataError, match=r"a\.png: expected at most [\d,]+ pixels"):
+        read_picture(path)
+    raw_png(path, bits=8, colour_type=0, rows=b"\0", size=(10_000, 10_000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # even where the warning would not be an error
+        with pytest.raises(DataError, match="Cut the image into parts"):
+            read_picture(path)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (3, 5, 7), (3, 1, 1)])
+def test_png_is_written_exactly(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    picture = Picture(random_pixels(*shape), icc_profile=b"profile")
+    write_picture(tmp_path / "a.PNG", picture)
+    again = read_picture(tmp_path / "a.PNG")
+    np.testing.assert_array_equal(again.pixels, picture.pixels)
+    assert again.icc_profile == b"profile"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_written_to_png(tmp_path: Path, channels: int) -> None:
+    picture = Picture(random_pixels(channels, 4, 5), random_pixels(4, 5, seed=1))
+    write_picture(tmp_path / "a.png", picture)
+    again = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(again.pixels, picture.pixels)
+    np.testing.assert_array_equal(again.alpha, picture.alpha)
+
+
+def test_sixteen_bit_grey_is_written_as_such(tmp_path: Path) -> None:
+    pixels = np.array([[[0, 257, 65535]]], np.uint16)
+    write_picture(tmp_path / "a.png", Picture(pixels, depth=16))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, pixels)
+    write_picture(tmp_path / "a.jpg", Picture(pixels, depth=16))
+    assert read_picture(tmp_path / "a.jpg").pixels.dtype == np.uint8
+
+
+def test_jpeg_is_close(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    pixels = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[:, None], 64), np.full((64, 64), 99)])
+    write_picture(tmp_path / "a.jpg", Picture(pixels.astype(np.uint8)))
+    difference = read_picture(tmp_path / "a.jpg").pixels.astype(int) - pixels
+    assert abs(difference).max() <= 6
+
+
+def test_a_jpeg_with_alpha_and_other_endings_are_refused(tmp_path: Path) -> None:
+    picture = Picture(random_pixels(3, 4, 4), random_pixels(4, 4))
+    with pytest.raises(DataError, match=r"a\.jpg: a JPEG cannot hold the image's alpha"):
+        write_picture(tmp_path / "a.jpg", picture)
+    for name in ("a.gif", "a"):
+        with pytest.raises(DataError, match=r"expected a name that ends in \.png, \.jpg, \.jpeg"):
+            write_picture(tmp_path / name, picture)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    write_picture(path, Picture(random_pixels(3, 4, 4)))
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"a\.png: cannot be written \(No space left on device\)"):
+        write_picture(path, Picture(random_pixels(3, 4, 4, seed=1)))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_encoder_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Image.Image, file: io.BytesIO, *args: object, **kwargs: object) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_picture(tmp_path / "a.png", Picture(random_pixels(3, 4, 4)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_place_is_a_data_error(tmp_path: Path) -> None:
+    picture = Picture(random_pixels(3, 4, 4))
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / "absent/a.png", tmp_path / "file/a.png", tmp_path / "folder.png"):
+        with pytest.raises(DataError, match=r"\.png: cannot be written"):
+            write_picture(path, picture)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder.png"]
+
+
+def test_a_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", Picture(random_pixels(3, 4, 4)))
+    (tmp_path / "b").write_text("")
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_images_are_listed_by_name_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b.JPG", "a.png", "._a.png", "c.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "d.png").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG"]
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="found none directly in it"):
+        list_images(tmp_path)
+    (tmp_path / "inner").mkdir()
+    with pytest.raises(DataError, match=r"It holds folders \('inner'\)"):
+        list_images(tmp_path)
+    with pytest.raises(DataError, match=r"absent: cannot be listed \(No such file or directory\)"):
+        list_images(tmp_path / "absent")

@@ -1,0 +1,128 @@
+"""Images through models of other sizes, channels and manners."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from graphnet_denoise.images import Picture
+from graphnet_denoise.restoring import Restorer
+from torch import Tensor
+
+from graphnet.errors import CheckpointError, DataError
+
+
+class FakeModel:
+    """Applies a function, and refuses what a network of that divisor would."""
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Any] = lambda x: 0.5 * x,
+        *,
+        channels: int | None = 3,
+        divisor: int = 4,
+    ) -> None:
+        self.weights: Mapping[str, Tensor] | None = {}
+        self._function, self._channels, self._divisor = function, channels, divisor
+        self.asked: list[tuple[str, str]] = []
+
+    @property
+    def input_channels(self) -> int | None:
+        return self._channels
+
+    def divisor(self) -> int:
+        return self._divisor
+
+    def predict(self, *inputs: Tensor, device: str, kernels: str) -> Any:
+        (x,) = inputs
+        assert x.shape[1] == (self._channels or x.shape[1])
+        assert x.shape[2] % self._divisor == x.shape[3] % self._divisor == 0
+        self.asked.append((device, kernels))
+        return self._function(x)
+
+
+def random_images(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", [(8, 4), (5, 7), (1, 1), (3, 17), (32, 1)])
+def test_any_size_is_padded_and_cropped_back(size: tuple[int, int]) -> None:
+    images = random_images(2, 3, *size)
+    restored = Restorer.of(FakeModel()).restore(images)
+    assert torch.equal(restored, images * 0.5)
+
+
+def test_device_and_kernels_reach_the_model() -> None:
+    model = FakeModel()
+    Restorer.of(model, device="cpu", kernels="reference").restore(random_images(1, 3, 4, 4))
+    assert model.asked == [("cpu", "reference")]
+
+
+def test_grey_images_pass_a_colour_model_as_the_mean_of_its_channels() -> None:
+    model = FakeModel(lambda x: x * torch.tensor([0.1, 0.2, 0.6]).reshape(1, 3, 1, 1))
+    images = random_images(2, 1, 5, 5)
+    torch.testing.assert_close(Restorer.of(model).restore(images), images * 0.3)
+
+
+def test_colour_images_pass_a_grey_model_channel_by_channel() -> None:
+    images = random_images(2, 3, 5, 6)
+    restored = Restorer.of(FakeModel(lambda x: x.square(), channels=1)).restore(images)
+    torch.testing.assert_close(restored, images.square())
+
+
+def test_a_model_of_unknown_channels_takes_what_there_is() -> None:
+    images = random_images(1, 2, 4, 4)
+    assert torch.equal(Restorer.of(FakeModel(channels=None)).restore(images), images * 0.5)
+
+
+def test_results_are_clamped() -> None:
+    restored = Restorer.of(FakeModel(lambda x: 4 * x - 1)).restore(random_images(1, 3, 8, 8))
+    assert restored.min() == 0
+    assert restored.max() == 1
+
+
+def test_a_picture_keeps_its_alpha_depth_and_profile() -> None:
+    pixels = np.full((3, 5, 6), 100, np.uint8)
+    alpha = np.arange(30, dtype=np.uint8).reshape(5, 6)
+    restored = Restorer.of(FakeModel()).restore_picture(Picture(pixels, alpha, 8, b"icc"))
+    np.testing.assert_array_equal(restored.pixels, np.full((3, 5, 6), 50))
+    np.testing.assert_array_equal(restored.alpha, alpha)
+    assert restored.icc_profile == b"icc"
+
+
+def test_sixteen_bit_grey_stays_sixteen_bit() -> None:
+    picture = Picture(np.full((1, 4, 4), 60_000, np.uint16), depth=16)
+    restored = Restorer.of(FakeModel(channels=1)).restore_picture(picture)
+    assert restored.pixels.dtype == np.uint16
+    assert restored.pixels[0, 0, 0] == 30_000
+
+
+def test_other_channel_counts_are_refused() -> None:
+    with pytest.raises(DataError, match=r"takes images of 3 channels, found 4\. Give images of 3"):
+        Restorer.of(FakeModel()).restore(random_images(1, 4, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (lambda x: x[:, :1], r"\(1, 1, 8, 8\)"),
+        (lambda x: x[..., ::2], r"\(1, 3, 8, 4\)"),
+        (lambda x: (x, x), "2 outputs"),
+    ],
+)
+def test_models_of_another_kind_are_refused(function: Callable[[Tensor], Any], found: str) -> None:
+    with pytest.raises(DataError, match=rf"no denoiser of images: .* makes {found}"):
+        Restorer.of(FakeModel(function)).restore(random_images(1, 3, 8, 8))
+
+
+def test_results_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(DataError, match="not finite"):
+        Restorer.of(FakeModel(lambda x: x / 0)).restore(random_images(1, 3, 8, 8))
+
+
+def test_a_model_without_weights_is_refused() -> None:
+    model = FakeModel()
+    model.weights = None
+    with pytest.raises(CheckpointError, match="has no weights"):
+        Restorer.of(model)
