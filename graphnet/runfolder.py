@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class RunFolder:
         """Append one record to the log."""
         try:
             with self.log_path.open("a") as file:
-                file.write(json.dumps({"kind": kind, **record}) + "\n")
+                file.write(json.dumps(_finite({"kind": kind, **record}), allow_nan=False) + "\n")
         except OSError as error:
             raise CheckpointError(f"{self.log_path}: cannot be written: {error.strerror}") from None
 
@@ -66,6 +67,15 @@ class RunFolder:
         """Write the model without what only training needs."""
         model = Checkpoint(saved.description, saved.weights, saved.versions)
         checkpoint.write(self.model_path, model)
+
+
+def _finite(value: Any) -> Any:
+    """The same data with None for numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, text: str) -> None:

@@ -39,7 +39,7 @@ class _AtenConvolution(Kernel):
         mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
         grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (
             _aten.convolution_backward.default(
-                grad_y, x, weight, [grad_y.shape[1]], *self._arguments(), mask
+                grad_y, _dense(x), _dense(weight), [grad_y.shape[1]], *self._arguments(), mask
             )
         )
         return grads
@@ -55,8 +55,25 @@ class _AtenConvolution(Kernel):
         )
 
 
+def _dense(x: Tensor) -> Tensor:
+    """x as NCHW or NHWC memory, copied where its strides are neither.
+
+    An axis of size 1 may have any stride. With one that fits neither order, torch 2.13 mixes the two up
+    on the CPU: it permutes the weight's gradient with groups, or refuses to compute it without.
+    """
+    _, c, h, w = x.shape
+    if x.is_contiguous() or x.stride() == (h * w * c, 1, w * c, c):
+        return x
+    return x.contiguous()
+
+
 class AtenConv2d(_AtenConvolution):
-    """conv2d by aten.convolution; leaves uneven "same" padding to the reference."""
+    """conv2d by aten.convolution.
+
+    Leaves to the reference: uneven "same" padding; on the CPU, dilated kernels with a place that lies
+    in the padding altogether (with a bias and channels_last, oneDNN 3.x reads outside the image there
+    and crashes).
+    """
 
     replaces = "conv2d(x, weight, bias)"
     transposed: ClassVar[bool] = False
@@ -67,6 +84,13 @@ class AtenConv2d(_AtenConvolution):
         assert isinstance(layer, Conv2d)
         left, right, top, bottom = layer.pads()
         if left != right or top != bottom:
+            return None
+        spans = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        outside = any(
+            pad > span and dilation > 1
+            for pad, span, dilation in zip((top, left), spans, layer.dilation, strict=True)
+        )
+        if outside and site.device.type == "cpu":
             return None
         return cls(
             stride=layer.stride,

@@ -21,6 +21,11 @@ from graphnet.layer import Layer, Specs
 from graphnet.spec import ParameterSpec, Spec, Uniform
 
 
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """(N, C, ...) as (N, G, C/G, L). Every size is stated: -1 is refused for an empty batch."""
+    return x.reshape(x.shape[0], groups, x.shape[1] // groups, math.prod(x.shape[2:]))
+
+
 class _Convolution(Layer):
     """What the two convolutions share: their arguments and the checks on them."""
 
@@ -110,7 +115,7 @@ class Conv2d(_Convolution):
         """The patches as columns: (N, G, C/G * K, L)."""
         padded = F.pad(x, self.pads())
         columns = F.unfold(padded, self.kernel_size, self.dilation, 0, self.stride)
-        return columns.reshape(x.shape[0], self.groups, -1, columns.shape[2])
+        return _grouped(columns, self.groups)
 
     def fold(self, columns: Tensor, size: tuple[int, ...]) -> Tensor:
         """The transpose of unfold: add columns (N, G, C/G * K, L) into an image of shape `size`."""
@@ -131,7 +136,7 @@ class Conv2d(_Convolution):
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         kernel = weight.reshape(self.groups, self.out_channels // self.groups, -1)
-        g = grad_y.reshape(x.shape[0], self.groups, self.out_channels // self.groups, -1)
+        g = _grouped(grad_y, self.groups)
         grad_x = grad_weight = grad_bias = None
         if "x" in wanted:
             grad_x = self.fold(kernel.transpose(1, 2) @ g, tuple(x.shape))
@@ -199,14 +204,14 @@ class TransposeConv2d(_Convolution):
         """A gradient of the output as columns: (N, G, O/G * K, L), L the pixels of x."""
         full = F.pad(g, tuple(-n for n in self.crop(x)))
         columns = F.unfold(full, self.kernel_size, self.dilation, 0, self.stride)
-        return columns.reshape(x[0], self.groups, -1, columns.shape[2])
+        return _grouped(columns, self.groups)
 
     def kernel(self, weight: Tensor) -> Tensor:
         """The weight as (G, C/G, O/G * K)."""
         return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        pixels = x.reshape(x.shape[0], self.groups, x.shape[1] // self.groups, -1)
+        pixels = _grouped(x, self.groups)
         columns = (self.kernel(weight).transpose(1, 2) @ pixels).flatten(1, 2)
         full = F.fold(columns, self.full(x.shape), self.kernel_size, self.dilation, 0, self.stride)
         y = F.pad(full, self.crop(x.shape))
@@ -218,7 +223,7 @@ class TransposeConv2d(_Convolution):
         grad_x = grad_weight = grad_bias = None
         if "x" in wanted or "weight" in wanted:
             columns = self.unfold(grad_y, x.shape)
-            pixels = x.reshape(x.shape[0], self.groups, x.shape[1] // self.groups, -1)
+            pixels = _grouped(x, self.groups)
             if "x" in wanted:
                 grad_x = (self.kernel(weight) @ columns).reshape(x.shape)
             if "weight" in wanted:

@@ -1,0 +1,186 @@
+"""The command line, as a user meets it: real processes, exit status, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphnet.cli.explain import parse_shape
+from graphnet.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+SEED = ROOT / "examples" / "denoisers" / "seed.yaml"
+
+CONFIG = """
+model: {model}
+data: {{train: {pairs}, validation: {pairs}}}
+optimizer: {{sgd: {{lr: 1.0}}}}
+epochs: 2
+batch_size: 8
+device: cpu
+metrics: [psnr]
+"""
+
+
+def graphnet(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "graphnet", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def fails(*arguments: object, cwd: Path | None = None) -> str:
+    """The message of a command that must fail in words: status 2, no traceback, nothing on stdout."""
+    done = graphnet(*arguments, cwd=cwd)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    draw = np.random.default_rng(0)
+    clean = draw.integers(0, 256, (64, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "pairs.npz", noisy=clean, clean=clean)
+    path = tmp_path / "train.yaml"
+    path.write_text(CONFIG.format(model=SEED, pairs=tmp_path / "pairs.npz"))
+    return path
+
+
+def test_train_writes_log_checkpoint_and_model_and_explain_reads_it(config: Path) -> None:
+    folder = config.parent / "run"
+    done = graphnet("train", config, "--run", folder)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2/2" in done.stderr
+    records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["start", "steps", "epoch", "steps", "epoch"]
+    assert records[0]["kernels"]["conv2d_1"] == "conv2d [aten]"
+    assert records[0]["versions"]["layers"]["conv2d"] == {"version": 1, "plugin": "graphnet-framework"}
+    assert records[-1]["step"] == 16
+    assert 0 < records[-1]["metrics"]["psnr"] < 30
+    explained = graphnet("explain", folder / "model.safetensors", "--input", "2x3x8x8", "--training")
+    assert "conv2d_1.weight" in explained.stdout
+    assert "26 steps, 132,995 parameters in 8 tensors" in explained.stdout
+    assert "holds a run already" in fails("train", config, "--run", folder)
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(config: Path) -> None:
+    folder = config.parent / "run"
+    command = [sys.executable, "-m", "graphnet", "train", str(config), "--run", str(folder)]
+    long = ["--set", "epochs=100000"]
+    process = subprocess.Popen([*command, *long], stderr=subprocess.PIPE, text=True)
+    while not (folder / "checkpoint.safetensors").exists():
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "go on with --resume" in errors
+    assert "another configuration: epochs differ" in fails(
+        "train", config, "--run", folder, "--resume"
+    )
+    stopped = int(errors.split("stopped after step ")[1].split(";")[0])
+    assert stopped >= 8
+    assert [p.name for p in folder.iterdir() if p.name.endswith(".part")] == []
+
+
+def test_a_killed_run_resumes_to_the_same_weights(config: Path) -> None:
+    settings = ["--set", "epochs=40"]
+    whole, killed = config.parent / "whole", config.parent / "killed"
+    assert graphnet("train", config, "--run", whole, *settings).returncode == 0
+    command = [sys.executable, "-m", "graphnet", "train", str(config), "--run", str(killed), *settings]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not (killed / "checkpoint.safetensors").exists():
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert graphnet("train", config, "--run", killed, *settings, "--resume").returncode == 0
+    assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
+    steps = [json.loads(line).get("step") for line in (killed / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) -> None:
+    def train(text: str, *arguments: object) -> str:
+        path = tmp_path / "bad.yaml"
+        path.write_text(text)
+        return fails("train", path, "--run", tmp_path / "never", *arguments)
+
+    good = config.read_text()
+    assert f"error: {tmp_path}/none.yaml: cannot be read: No such file" in fails(
+        "train", tmp_path / "none.yaml"
+    )
+    assert "bad.yaml:4:12: optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?" in train(
+        good.replace("sgd", "sdg")
+    )
+    assert "bad.yaml:5:9: epochs: expected integer, found 'two'" in train(
+        good.replace("epochs: 2", "epochs: two")
+    )
+    assert "data.train: nowhere: no such file or folder" in train(good, "--set", "data.train=nowhere")
+    assert "expected --set PATH=VALUE" in train(good, "--set", "epochs")
+    assert "no CUDA devices are there" in train(good, "--device", "cuda:7")
+    assert "unknown executor 'fast'" in train(good, "--executor", "fast")
+    assert "unknown kernels 'atten'. Did you mean 'aten'?" in train(good, "--kernels", "atten")
+    assert "the loss is nan" in train(good, "--set", "optimizer.sgd.lr=1e30")
+    assert "never/log.jsonl" not in [str(p) for p in tmp_path.rglob("model.safetensors")]
+    assert "No such command" in fails("tarin")
+    assert "Missing argument" in fails("train")
+
+
+def test_bad_models_are_said_for_explain(tmp_path: Path) -> None:
+    model = tmp_path / "m.yaml"
+    model.write_text("layers:\n  - conv2d: {out_channels: 4, kernel_size: 3}\n  - rellu\n")
+    assert f"error: {model}:3:5: layers[1].rellu: unknown layer 'rellu'. Did you mean 'relu'?" in fails(
+        "explain", model, "--input", "1x3x8x8"
+    )
+    assert "--input: expected a shape such as 32x3x32x32, found '3by3'" in fails(
+        "explain", SEED, "--input", "3by3"
+    )
+    assert "expects channels 3 on axis 1, got the shape (1, 4, 8, 8)" in fails(
+        "explain", SEED, "--input", "1x4x8x8"
+    )
+    broken = tmp_path / "m.safetensors"
+    broken.write_bytes(b"\x00" * 10)
+    assert "not a whole safetensors file" in fails("explain", broken, "--input", "1x3x8x8")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_run_folder_is_said(config: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    assert "cannot be written: Permission denied" in fails("train", config, "--run", tmp_path / "r")
+
+
+def test_schema_is_json_and_layers_list_themselves() -> None:
+    schema = json.loads(graphnet("schema").stdout)
+    node = schema["$defs"]["node"]["anyOf"][1]["properties"]
+    assert node["conv2d"]["properties"]["out_channels"]["anyOf"][0]["exclusiveMinimum"] == 0
+    rows = json.loads(graphnet("layers", "--json").stdout)
+    names = {row["name"]: row for row in rows}
+    assert names["conv2d"]["fields"][:3] == ["in_channels", "out_channels", "kernel_size"]
+    assert names["conv2d"]["plugin"] == "graphnet-framework"
+    assert "conv2d" in graphnet("layers").stdout
+    statuses = {row["name"]: row["status"] for row in json.loads(graphnet("plugins", "--json").stdout)}
+    assert statuses["builtin"] == "loaded"
+
+
+def test_output_that_nobody_reads_is_no_error() -> None:
+    command = f"{sys.executable} -m graphnet schema | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_shapes_are_parsed() -> None:
+    assert parse_shape("32x3X8x8") == (32, 3, 8, 8)
+    for text in ("", "3", "x", "0x3", "-1x3", "1x3x"):
+        if text == "3":
+            assert parse_shape(text) == (3,)
+            continue
+        with pytest.raises(InputError):
+            parse_shape(text)

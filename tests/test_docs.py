@@ -1,0 +1,196 @@
+"""README and docs are true: their code runs, their models build, their examples pass."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import importlib.util
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import jsonschema
+import pytest
+import torch
+
+import graphnet
+from graphnet import nn
+from graphnet.builder import Builder
+from graphnet.config import TrainConfig
+from graphnet.describe import parse_text
+from graphnet.model import Model
+from graphnet.registry import default_registry, load_registry
+from graphnet.schema import model_schema
+from graphnet.yamlfile import read_text
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/README.md")])
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), flags=re.M | re.S)
+
+
+def yaml_blocks() -> list[tuple[str, str]]:
+    return [
+        (f"{path.name}-{i}", text)
+        for path in PAGES
+        for i, text in enumerate(blocks(path, "yaml"))
+    ]
+
+
+def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, importing = blocks(ROOT / "README.md", "python")
+    plugin = ModuleType("acme_plugin")
+    monkeypatch.setitem(sys.modules, "acme_plugin", plugin)
+    exec(layer, plugin.__dict__)
+    model = Model({"layers": [{"acme/swish": {"beta": 2.0}}]}, registry=load_registry(plugins=[plugin]))
+    x = torch.linspace(-2, 2, 12).reshape(1, 3, 2, 2)
+    torch.testing.assert_close(model.predict(x), x * torch.sigmoid(2 * x))
+
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    exec(importing, namespace)
+    image = namespace["image"]
+    assert isinstance(image, torch.Tensor)
+    assert image.shape == (1, 3, 48, 64)
+    assert graphnet.load(tmp_path / "denoiser.safetensors").weights is not None
+    assert len([line for line in importing.splitlines() if line.strip()]) <= 15
+
+
+@pytest.mark.parametrize(("name", "text"), yaml_blocks(), ids=[name for name, _ in yaml_blocks()])
+def test_yaml_in_the_docs_is_valid(name: str, text: str) -> None:
+    data, _ = read_text(text)
+    if "layers" in data:
+        description = parse_text(text)
+        channels = next(iter(description.inputs.values())).channels or 3
+        graph = Model(description).graph((1, channels, 8, 8))
+        assert graph.outputs
+        jsonschema.validate(data, model_schema(default_registry()))
+    else:
+        TrainConfig.model_validate(data)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "denoisers").glob("*.yaml")), ids=lambda p: p.name)
+def test_example_files_are_valid(path: Path) -> None:
+    data, _ = read_text(path.read_text())
+    if "layers" in data:
+        assert Model.load(path).divisor() >= 1
+        jsonschema.validate(data, model_schema(default_registry()))
+    else:
+        assert Model.load(path.parent / str(TrainConfig.model_validate(data).model)).divisor() >= 1
+
+
+def test_schema_refuses_what_the_reader_refuses() -> None:
+    schema = model_schema(default_registry())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    for bad in (
+        {"layers": [{"conv2d": {"kernel_size": 3}}]},
+        {"layers": [{"conv2d": {"out_channels": "many", "kernel_size": 3}}]},
+        {"layers": [{"conv2d": {"out_channels": 1, "kernel_size": 3, "strid": 2}}]},
+        {"layers": []},
+        {"layerz": ["relu"]},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, schema)
+
+
+def test_links_in_the_docs_lead_somewhere() -> None:
+    for path in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(graphnet.__path__, "graphnet.")
+    if not name.endswith("__main__")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples_run(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__, f"{name} does not say what lives there"
+    failed, _ = doctest.testmod(module, extraglobs={"torch": torch})
+    assert failed == 0
+
+
+def test_importing_example_runs_and_learns() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "importing.py")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", done.stdout)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_builder_example_in_its_module_is_a_model() -> None:
+    net = Builder(channels=3)
+    x = net("conv2d", net.input, out_channels=64, kernel_size=3, padding=1)
+    net.outputs(net("concat", x, net("relu", x)))
+    assert net.model().predict(torch.rand(1, 3, 4, 4)).shape == (1, 128, 4, 4)
+
+
+# -- the course's interface --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def course() -> ModuleType:
+    path = ROOT / "examples" / "ee559" / "Miniproject_2" / "model.py"
+    spec = importlib.util.spec_from_file_location("course_model", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_course_model_trains_and_predicts_without_autograd(course: ModuleType) -> None:
+    torch.set_grad_enabled(False)
+    try:
+        torch.manual_seed(0)
+        model = course.Model()
+        x = torch.randint(0, 256, (70, 3, 32, 32), dtype=torch.uint8)
+        before = model.predict(x[:4])
+        model.train(x, x, num_epochs=1)
+        after = model.predict(x[:4])
+        assert before.shape == after.shape == (4, 3, 32, 32)
+        assert not torch.equal(before, after)
+        for size in ((512, 512), (33, 47), (1, 1)):
+            y = model.predict(torch.randint(0, 256, (1, 3, *size)).float())
+            assert y.shape == (1, 3, *size)
+            assert 0 <= float(y.min()) <= float(y.max()) <= 255
+        model.load_pretrained_model()
+        assert model.predict(x[:4]).shape == (4, 3, 32, 32)
+    finally:
+        torch.set_grad_enabled(True)
+    assert course.Sequential is nn.Sequential
+    path = Path(str(course.__file__))
+    assert len(path.read_text().splitlines()) <= 50
+
+
+def test_pretrained_course_model_denoises(course: ModuleType) -> None:
+    pairs = ROOT.parent / "shared" / "data" / "ee559_val.npz"
+    if not pairs.exists():
+        pytest.skip("needs shared/data/ee559_val.npz, which is not part of the project")
+    import numpy as np
+
+    with np.load(pairs) as data:
+        noisy, clean = (torch.from_numpy(data[key]).float() for key in ("noisy", "clean"))
+    model = course.Model()
+    model.load_pretrained_model()
+    error = ((model.predict(noisy) - clean) / 255).square().mean((1, 2, 3))
+    assert float((-10 * error.log10()).mean()) >= 24.2
+
+
+def test_changelog_and_licence_are_there() -> None:
+    assert "0.1.0" in (ROOT / "CHANGELOG.md").read_text()
+    assert "Apache License" in (ROOT / "LICENSE").read_text()
+    assert json.dumps(graphnet.__doc__)

@@ -1,0 +1,120 @@
+"""Imports: one direction between modules, and nothing heavy behind `graphnet --help`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import graphnet
+
+ROOT = Path(graphnet.__file__).parent
+# Each module may import those above it and in its own row.
+ORDER = [
+    {"errors", "spec", "random"},
+    {"definition"},
+    {"layer", "hookspecs", "data"},
+    {"registry", "observe"},
+    {"yamlfile"},
+    {"describe"},
+    {"expand"},
+    {"graph", "calls"},
+    {"build"},
+    {"optim"},
+    {"passes"},
+    {"plan"},
+    {"source", "explain", "verify"},
+    {"executors"},
+    {"device", "checkpoint"},
+    {"program"},
+    {"model"},
+    {"builder", "schema", "nn"},
+    {"config", "runfolder"},
+    {"train"},
+    {"cli", "__main__"},
+]
+# The built-in plugin imports the plugin interface only, and nothing imports it: it is loaded by name.
+SDK = {"definition", "errors", "spec", "random", "layer", "hookspecs", "optim"}
+PLUGIN = {"layers", "kernels", "builtin"}
+# Two methods of Plan are conveniences whose code lives further down; `load` is lazy on purpose.
+LAZY = {("plan", "source"), ("plan", "explain")}
+FACADE = {("nn", "layers")}
+
+
+def imports() -> list[tuple[str, str]]:
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphnet"):
+                inside = (node.module or "").split(".")[1:]
+                names = [inside[0]] if inside else [alias.name for alias in node.names]
+                found.extend((parts[0], name) for name in names)
+    return found
+
+
+def test_imports_point_one_way() -> None:
+    rank = {module: row for row, modules in enumerate(ORDER) for module in modules}
+    found = imports()
+    assert len(found) > 150
+    wrong = []
+    for module, imported in found:
+        if module in PLUGIN:
+            fine = imported in SDK | PLUGIN
+        elif (module, imported) in LAZY | FACADE or module == imported:
+            fine = True
+        else:
+            fine = imported in rank and rank[imported] <= rank[module]
+        if not fine and (module, imported) != ("program", "model"):  # for types only
+            wrong.append(f"{module} imports {imported}")
+    assert wrong == []
+
+
+def test_every_module_has_its_place() -> None:
+    known = {module for modules in ORDER for module in modules} | PLUGIN | {"__init__"}
+    present = {p.stem for p in ROOT.glob("*.py")} | {p.parent.name for p in ROOT.glob("*/__init__.py")}
+    assert present == known
+
+
+def test_core_names_no_layer() -> None:
+    """No string or name in the core equals a built-in layer's; only the built-in plugin and nn may."""
+    layers = {"conv2d", "transpose_conv2d", "upsampling", "nearest_upsampling", "relu", "sigmoid"}
+    wrong = []
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.relative_to(ROOT).parts[0].removesuffix(".py") in PLUGIN | {"nn"}:
+            continue
+        tree = ast.parse(path.read_text())
+        wrong += [
+            f"{path.name}:{node.lineno} {node.value!r}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value in layers
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
+def test_help_imports_nothing_heavy_and_no_plugin(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from graphnet.cli import run\n"
+        f"status = run({arguments!r})\n"
+        "heavy = {'torch', 'networkx', 'pydantic', 'rich', 'numpy', 'graphnet_denoise', 'ruamel'}\n"
+        "print(status, sorted(heavy & set(sys.modules)))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert output.splitlines()[-1] == "0 []"
+
+
+def test_names_of_the_package_are_all_there() -> None:
+    assert sorted(graphnet.__all__) == sorted({*graphnet.__all__})
+    for name in graphnet.__all__:
+        assert getattr(graphnet, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Modle'"):
+        _ = graphnet.Modle

@@ -1,0 +1,298 @@
+"""Training: what a run does to the weights, that it resumes to the bit, and what it leaves behind."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from graphnet import checkpoint
+from graphnet.checkpoint import Checkpoint
+from graphnet.config import Job, make_job
+from graphnet.data import DataSet, Pairs
+from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
+from graphnet.hookspecs import Register, hookimpl
+from graphnet.model import Model
+from graphnet.registry import Registry, load_registry
+from graphnet.runfolder import RunFolder
+from graphnet.train import Epoch, Steps, Stopped, Trainer
+from tests.models import SEED, Acme
+
+
+class Noise(DataSet):
+    """Random pairs, and a way to ask for a broken one."""
+
+    count: int = 40
+    nan: bool = False
+
+    def load(self) -> Pairs:
+        generator = torch.Generator().manual_seed(7)
+        pairs = torch.randint(0, 256, (2, self.count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        if self.nan:
+            return Pairs(torch.full((self.count, 3, 8, 8), torch.nan), pairs[1])
+        return Pairs(pairs[0], pairs[1])
+
+
+class Data(Acme):
+    @hookimpl
+    def graphnet_datasets(self, register: Register) -> None:
+        register("test/noise", Noise)
+
+    @hookimpl
+    def graphnet_metrics(self, register: Register) -> None:
+        register("test/error", lambda prediction, target: float((prediction - target).abs().mean()))
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return load_registry(plugins=[Data()], entry_points=False)
+
+
+def job(registry: Registry, **changes: Any) -> Job:
+    data: dict[str, Any] = {
+        "model": SEED,
+        "data": {"train": {"test/noise": {}}, "validation": {"test/noise": {"count": 5}}},
+        "optimizer": {"sgd": {"lr": 0.5, "momentum": 0.9}},
+        "epochs": 2,
+        "batch_size": 8,
+        "device": "cpu",
+        "metrics": ["test/error"],
+        "log_every": 3,
+        **changes,
+    }
+    return make_job(data, registry=registry)
+
+
+def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> None:
+    trainer = Trainer(job(registry, precision="float64"))
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 2, 2), nn.ReLU(),
+        nn.ConvTranspose2d(16, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 3, 2, 2), nn.Sigmoid(),
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        for mine, theirs in zip(network.parameters(), trainer.program.weights.values(), strict=True):
+            mine.copy_(theirs)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
+    losses = []
+    for epoch in range(2):
+        order = trainer.order(epoch)
+        assert sorted(order.tolist()) == list(range(40))
+        for index in order.split(8):
+            loss = nn.functional.mse_loss(
+                network(trainer.pairs.inputs[index].double() / 255),
+                trainer.pairs.targets[index].double() / 255,
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+
+    records = list(trainer.run())
+    for mine, theirs in zip(network.parameters(), trainer.program.weights.values(), strict=True):
+        torch.testing.assert_close(mine.detach(), theirs, rtol=1e-10, atol=1e-12)
+    steps = [record for record in records if isinstance(record, Steps)]
+    epochs = [record for record in records if isinstance(record, Epoch)]
+    assert [record.step for record in steps] == [3, 5, 8, 10]
+    assert steps[0].loss == pytest.approx(sum(losses[:3]) / 3)
+    assert epochs[1].loss == pytest.approx(sum(losses[5:]) / 5)
+    validation = trainer.validation
+    assert validation is not None
+    with torch.no_grad():
+        error = (network(validation.inputs.double() / 255) - validation.targets.double() / 255).abs()
+    assert epochs[1].metrics["test/error"] == pytest.approx(float(error.mean()))
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 4, 5, 7])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_stopped_and_resumed_run_gives_the_same_bits(
+    registry: Registry, stop_after: int, optimizer: str, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {
+        "optimizer": {optimizer: {"lr": 0.01}},
+        "schedule": "cosine",
+        "model": {**SEED, "layers": [*SEED["layers"], "acme/dropout"]},
+    }
+    whole = Trainer(job(registry, **changes))
+    expected = [record for record in whole.run() if isinstance(record, Epoch)]
+
+    count = itertools.count()
+    first = Trainer(job(registry, **changes))
+    records = list(first.run(lambda: next(count) >= stop_after))
+    assert records[-1] == Stopped(stop_after // 5 + 1, stop_after)
+    checkpoint.write(tmp_path / "c.safetensors", first.checkpoint())
+    second = Trainer(job(registry, **changes), resume=checkpoint.read(tmp_path / "c.safetensors"))
+    found = [record for record in second.run() if isinstance(record, Epoch)]
+    for name, weight in whole.program.weights.items():
+        assert torch.equal(weight, second.program.weights[name]), name
+    for name, state in whole.program.optimizer_state.items():
+        assert torch.equal(state, second.program.optimizer_state[name]), name
+    assert found[-1].metrics == expected[-1].metrics
+    assert found[-1].loss == pytest.approx(expected[-1].loss, rel=1e-12)
+
+
+def test_resuming_with_another_configuration_is_refused(registry: Registry, tmp_path: Path) -> None:
+    trainer = Trainer(job(registry))
+    with pytest.raises(CheckpointError, match="another configuration: optimizer, batch_size differ"):
+        Trainer(
+            job(registry, batch_size=4, optimizer={"sgd": {"lr": 0.1}}), resume=trainer.checkpoint()
+        )
+
+
+def test_a_loss_that_is_not_finite_ends_training_in_words(registry: Registry) -> None:
+    trainer = Trainer(job(registry, data={"train": {"test/noise": {"nan": True}}}, metrics=[]))
+    with pytest.raises(TrainingError, match="the loss is nan within steps 1 to 3"):
+        list(trainer.run())
+
+
+def test_batch_larger_than_the_data_is_an_error(registry: Registry) -> None:
+    with pytest.raises(DataError, match="batch_size is 64, but the data set has 40 pairs"):
+        Trainer(job(registry, batch_size=64))
+
+
+def test_targets_must_have_the_networks_shape(registry: Registry) -> None:
+    layers = [{"conv2d": {"out_channels": 1, "kernel_size": 1}}]
+    with pytest.raises(DataError, match=r"the network makes \(1, 8, 8\) of \(3, 8, 8\)"):
+        Trainer(job(registry, model={"layers": layers}))
+
+
+def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        job(
+            registry,
+            optimizer={"sdg": {"lr": 1.0}},
+            schedule={"warm_up": {}},
+            metrics=["psnrr"],
+            model={"layers": ["rellu"]},
+        )
+    assert [str(problem) for problem in caught.value.problems] == [
+        "metrics: unknown metric 'psnrr'. Known: test/error.",
+        "model.layers[0].rellu: unknown layer 'rellu'. Did you mean 'relu'?",
+        "optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?",
+        "schedule.steps: must be given",
+    ]
+    with pytest.raises(DescriptionError) as caught:
+        job(registry, epochs=0, batch_size="many", seeed=1)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "epochs: expected greater than 0, found 0",
+        "batch_size: expected integer, found 'many'",
+        "seeed: unknown field. Did you mean 'seed'?",
+    ]
+
+
+# -- checkpoints and run folders ---------------------------------------------------------------------
+
+
+def weights() -> Mapping[str, torch.Tensor]:
+    return {"conv2d_1.weight": torch.rand(8, 3, 2, 2), "conv2d_1.bias": torch.rand(8)}
+
+
+def test_checkpoint_reads_back_equal(registry: Registry, tmp_path: Path) -> None:
+    description = Model(SEED, registry=registry).description
+    saved = Checkpoint(
+        description, weights(), {"layers": {}}, {"step": 3, "config": {"a": [1]}}, {"x:m": torch.ones(2)}
+    )
+    checkpoint.write(tmp_path / "c.safetensors", saved)
+    read = checkpoint.read(tmp_path / "c.safetensors")
+    assert read.description == description
+    assert (read.versions, read.training) == (saved.versions, saved.training)
+    for mine, theirs in ((saved.weights, read.weights), (saved.training_state, read.training_state)):
+        assert list(mine) == sorted(theirs, key=list(mine).index)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_write_that_fails_leaves_the_old_file(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.safetensors"
+    saved = Checkpoint(Model(SEED, registry=registry).description, weights())
+    checkpoint.write(path, saved)
+    before = path.read_bytes()
+
+    def full(tensors: object, temporary: Path, metadata: object) -> None:
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
+        checkpoint.write(path, saved)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", b"\xff" * 64])
+def test_a_damaged_checkpoint_is_refused_in_words(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "c.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        checkpoint.read(path)
+
+
+def test_a_truncated_checkpoint_is_refused(registry: Registry, tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    checkpoint.write(path, Checkpoint(Model(SEED, registry=registry).description, weights()))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+        checkpoint.read(path)
+
+
+def test_weights_that_do_not_fit_are_named(registry: Registry) -> None:
+    model = Model(SEED, registry=registry, weights=weights())
+    with pytest.raises(CheckpointError, match=r"no tensor for 'conv2d_2.weight'"):
+        model.predict(torch.rand(1, 3, 8, 8))
+    wrong = {**weights(), "conv2d_1.weight": torch.rand(8, 3, 1, 1)}
+    with pytest.raises(CheckpointError, match=r"'conv2d_1.weight' must be 8x3x2x2 float32"):
+        Model(SEED, registry=registry, weights=wrong).predict(torch.rand(1, 3, 8, 8))
+
+
+def test_a_model_that_needs_a_lost_layer_says_where_it_came_from(
+    registry: Registry, tmp_path: Path
+) -> None:
+    model = Model({"layers": ["acme/scale"]}, registry=registry)
+    program = model.compile((1, 3, 4, 4), loss="mse", optimizer={"sgd": {"lr": 1.0}}, device="cpu")
+    program.save(tmp_path / "m.safetensors")
+    assert Model.load(tmp_path / "m.safetensors", registry=registry).weights is not None
+    without = load_registry(entry_points=False)
+    with pytest.raises(CheckpointError, match="layer 'acme/scale' came from Data: pip install Data"):
+        Model.load(tmp_path / "m.safetensors", registry=without)
+    entry = replace(registry.layers["acme/scale"], version=2)
+    newer = replace(registry, layers={**registry.layers, "acme/scale": entry})
+    with pytest.raises(CheckpointError, match="layer 'acme/scale' was version 1, is now 2"):
+        Model.load(tmp_path / "m.safetensors", registry=newer)
+
+
+def test_run_folder_refuses_to_overwrite_and_cuts_the_log_back(tmp_path: Path, registry: Registry) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+        RunFolder(tmp_path / "run", resume=True)
+    run = RunFolder(tmp_path / "run", resume=False)
+    trainer = Trainer(job(registry))
+    for record in trainer.run(lambda: trainer.program.steps_done >= 5):
+        if isinstance(record, Epoch):
+            run.save(trainer.checkpoint())
+    run.log("epoch", {"step": 5, "loss": float("inf")})
+    run.log("steps", {"step": 8, "loss": 1.0})
+    with pytest.raises(CheckpointError, match="holds a run already"):
+        RunFolder(tmp_path / "run", resume=False)
+    again = RunFolder(tmp_path / "run", resume=True)
+    assert again.resume().training["step"] == 5
+    assert again.log_path.read_text() == '{"kind": "epoch", "step": 5, "loss": null}\n'
+
+
+def test_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="file/run: cannot be written"):
+        RunFolder(tmp_path / "file" / "run", resume=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", resume=False)
+    run.log_path.unlink()
+    run.log_path.symlink_to("/dev/full")
+    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
+        run.log("steps", {"step": 1})
