@@ -14,7 +14,10 @@ from graphnet.errors import CheckpointError
 
 
 class RunFolder:
-    """A folder for one run. Raises CheckpointError when it cannot be made, or holds another run."""
+    """A folder for one run; the log of a run that failed before its first checkpoint is begun anew.
+
+    Raises CheckpointError when it cannot be made, or holds another run.
+    """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path
@@ -25,13 +28,13 @@ class RunFolder:
             raise CheckpointError(
                 f"{path}: no checkpoint to resume from. Leave out --resume to start."
             )
-        if not resume and (self.checkpoint_path.exists() or self.log_path.exists()):
+        if not resume and self.checkpoint_path.exists():
             raise CheckpointError(
                 f"{path}: holds a run already. Go on with --resume, or choose another --run."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self.log_path.touch()
+            self.log_path.open("a" if resume else "w").close()
         except OSError as error:
             raise CheckpointError(
                 f"{path}: cannot be written: {error.strerror}. Choose another --run."

@@ -62,10 +62,15 @@ def test_train_writes_log_checkpoint_and_model_and_explain_reads_it(config: Path
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert [record["kind"] for record in records] == ["start", "steps", "epoch", "steps", "epoch"]
     assert records[0]["kernels"]["conv2d_1"] == "conv2d [aten]"
-    assert records[0]["versions"]["layers"]["conv2d"] == {"version": 1, "plugin": "graphnet-framework"}
+    assert records[0]["versions"]["layers"]["conv2d"] == {
+        "version": 1,
+        "plugin": "graphnet-framework",
+    }
     assert records[-1]["step"] == 16
     assert 0 < records[-1]["metrics"]["psnr"] < 30
-    explained = graphnet("explain", folder / "model.safetensors", "--input", "2x3x8x8", "--training")
+    explained = graphnet(
+        "explain", folder / "model.safetensors", "--input", "2x3x8x8", "--training"
+    )
     assert "conv2d_1.weight" in explained.stdout
     assert "26 steps, 132,995 parameters in 8 tensors" in explained.stdout
     assert "holds a run already" in fails("train", config, "--run", folder)
@@ -95,7 +100,16 @@ def test_a_killed_run_resumes_to_the_same_weights(config: Path) -> None:
     settings = ["--set", "epochs=40"]
     whole, killed = config.parent / "whole", config.parent / "killed"
     assert graphnet("train", config, "--run", whole, *settings).returncode == 0
-    command = [sys.executable, "-m", "graphnet", "train", str(config), "--run", str(killed), *settings]
+    command = [
+        sys.executable,
+        "-m",
+        "graphnet",
+        "train",
+        str(config),
+        "--run",
+        str(killed),
+        *settings,
+    ]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while not (killed / "checkpoint.safetensors").exists():
         time.sleep(0.01)
@@ -103,7 +117,9 @@ def test_a_killed_run_resumes_to_the_same_weights(config: Path) -> None:
     process.wait()
     assert graphnet("train", config, "--run", killed, *settings, "--resume").returncode == 0
     assert (whole / "model.safetensors").read_bytes() == (killed / "model.safetensors").read_bytes()
-    steps = [json.loads(line).get("step") for line in (killed / "log.jsonl").read_text().splitlines()]
+    steps = [
+        json.loads(line).get("step") for line in (killed / "log.jsonl").read_text().splitlines()
+    ]
     assert steps == sorted(steps)
 
 
@@ -123,7 +139,9 @@ def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
     assert "bad.yaml:5:9: epochs: expected integer, found 'two'" in train(
         good.replace("epochs: 2", "epochs: two")
     )
-    assert "data.train: nowhere: no such file or folder" in train(good, "--set", "data.train=nowhere")
+    assert "data.train: nowhere: no such file or folder" in train(
+        good, "--set", "data.train=nowhere"
+    )
     assert "expected --set PATH=VALUE" in train(good, "--set", "epochs")
     assert "no CUDA devices are there" in train(good, "--device", "cuda:7")
     assert "unknown executor 'fast'" in train(good, "--executor", "fast")
@@ -137,8 +155,9 @@ def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
 def test_bad_models_are_said_for_explain(tmp_path: Path) -> None:
     model = tmp_path / "m.yaml"
     model.write_text("layers:\n  - conv2d: {out_channels: 4, kernel_size: 3}\n  - rellu\n")
-    assert f"error: {model}:3:5: layers[1].rellu: unknown layer 'rellu'. Did you mean 'relu'?" in fails(
-        "explain", model, "--input", "1x3x8x8"
+    assert (
+        f"error: {model}:3:5: layers[1].rellu: unknown layer 'rellu'. Did you mean 'relu'?"
+        in fails("explain", model, "--input", "1x3x8x8")
     )
     assert "--input: expected a shape such as 32x3x32x32, found '3by3'" in fails(
         "explain", SEED, "--input", "3by3"
@@ -166,7 +185,9 @@ def test_schema_is_json_and_layers_list_themselves() -> None:
     assert names["conv2d"]["fields"][:3] == ["in_channels", "out_channels", "kernel_size"]
     assert names["conv2d"]["plugin"] == "graphnet-framework"
     assert "conv2d" in graphnet("layers").stdout
-    statuses = {row["name"]: row["status"] for row in json.loads(graphnet("plugins", "--json").stdout)}
+    statuses = {
+        row["name"]: row["status"] for row in json.loads(graphnet("plugins", "--json").stdout)
+    }
     assert statuses["builtin"] == "loaded"
 
 

@@ -91,7 +91,7 @@ outputs: [end, q]
     graph = Model(parse_text(text), registry=registry).graph((1, 4, 2, 2), (1, 4, 2, 2))
     assert graph.inputs == ("$left", "$right")
     assert graph.parameters == ("p.one.c.weight", "p.one.c.bias")
-    assert list(graph.calls["q.two.c"].reads())[0] == "p.one.relu_1.y"
+    assert next(iter(graph.calls["q.two.c"].reads())) == "p.one.relu_1.y"
     assert list(graph.calls["end"].reads()) == ["q.sum.y", "p.sum.y"]
     assert graph.output_names == ("end", "q")
 
@@ -202,7 +202,11 @@ layerz: 3
             "same kind can share parameters",
         ),
         ("layers: []", "model.yaml:1:9: layers: expected a list of layers, found []"),
-        ("3", "model.yaml:1:1: expected a mapping with name, input, inputs, blocks, layers, outputs, found 3"),
+        (
+            "3",
+            "model.yaml:1:1: expected a mapping with name, input, inputs, blocks, layers, outputs, "
+            "found 3",
+        ),
         (
             "layers: [{conv2d: {out_channels: 3, kernel_size: 3, padding: same, stride: 2}}]",
             "model.yaml:1:62: layers[0].conv2d.padding: 'same' needs stride 1",
@@ -257,7 +261,10 @@ layers:
 
 
 def test_wrong_number_of_inputs_is_named(registry: Registry) -> None:
-    model = Model({"layers": [{"id": "a", "relu": {}}, {"relu": {}, "inputs": ["a", "$input"]}]}, registry=registry)
+    model = Model(
+        {"layers": [{"id": "a", "relu": {}}, {"relu": {}, "inputs": ["a", "$input"]}]},
+        registry=registry,
+    )
     with pytest.raises(GraphError, match=r"node 'relu_1' \(relu\): takes 1 inputs \(x\), got 2"):
         model.graph((1, 3, 4, 4))
 
@@ -299,7 +306,9 @@ def test_prediction_of_a_dag_matches_the_same_arithmetic(registry: Registry) -> 
     model = Model(parse_text(RESIDUAL), registry=registry, seed=1)
     x = torch.rand(2, 3, 8, 8)
     y = model.predict(x)
-    program = model.compile((2, 3, 8, 8), loss="mse", optimizer={"sgd": {"lr": 0.0}}, seed=1, device="cpu")
+    program = model.compile(
+        (2, 3, 8, 8), loss="mse", optimizer={"sgd": {"lr": 0.0}}, seed=1, device="cpu"
+    )
     w = program.weights
 
     def conv(name: str, x: torch.Tensor) -> torch.Tensor:

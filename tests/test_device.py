@@ -36,13 +36,11 @@ class Watch(TorchDispatchMode):
         self.operations: list[str] = []
         self.devices: set[str] = set()
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = str(func).rpartition(".")[0]
         before = {a.device for a in args if isinstance(a, torch.Tensor)}
         result = func(*args, **(kwargs or {}))
-        made = [r for r in (result if isinstance(result, (tuple, list)) else (result,))]
+        made = list(result if isinstance(result, (tuple, list)) else (result,))
         after = {r.device for r in made if isinstance(r, torch.Tensor)}
         if name != "aten._to_copy" or before != after:
             self.operations.append(name)
@@ -50,7 +48,9 @@ class Watch(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.1, momentum=0.9), Adam(lr=0.1)], ids=["sgd", "adam"])
+@pytest.mark.parametrize(
+    "optimizer", [SGD(lr=0.1, momentum=0.9), Adam(lr=0.1)], ids=["sgd", "adam"]
+)
 @pytest.mark.parametrize("kernels", ["reference", "auto"])
 def test_a_step_neither_synchronises_nor_leaves_its_device(
     device: torch.device, kernels: str, optimizer: Optimizer
@@ -95,7 +95,9 @@ def test_step_refuses_tensors_that_do_not_fit() -> None:
     x = torch.rand(2, 3, 8, 8)
     with pytest.raises(InputError, match=r"expected 2 tensors \(input, target\), got 1"):
         program.step(x)
-    with pytest.raises(InputError, match=r"input: expected 2x3x8x8 float32 on cpu, got \(1, 3, 8, 8\)"):
+    with pytest.raises(
+        InputError, match=r"input: expected 2x3x8x8 float32 on cpu, got \(1, 3, 8, 8\)"
+    ):
         program.step(x[:1], x)
     with pytest.raises(InputError, match=r"target: expected .* torch.uint8 on cpu. Divide by 255"):
         program.step(x, (x * 255).byte())

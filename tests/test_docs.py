@@ -28,7 +28,9 @@ from graphnet.schema import model_schema
 from graphnet.yamlfile import read_text
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/README.md")])
+PAGES = sorted(
+    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/README.md")]
+)
 
 
 def blocks(path: Path, language: str) -> list[str]:
@@ -37,9 +39,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 def yaml_blocks() -> list[tuple[str, str]]:
     return [
-        (f"{path.name}-{i}", text)
-        for path in PAGES
-        for i, text in enumerate(blocks(path, "yaml"))
+        (f"{path.name}-{i}", text) for path in PAGES for i, text in enumerate(blocks(path, "yaml"))
     ]
 
 
@@ -48,7 +48,9 @@ def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     plugin = ModuleType("acme_plugin")
     monkeypatch.setitem(sys.modules, "acme_plugin", plugin)
     exec(layer, plugin.__dict__)
-    model = Model({"layers": [{"acme/swish": {"beta": 2.0}}]}, registry=load_registry(plugins=[plugin]))
+    model = Model(
+        {"layers": [{"acme/swish": {"beta": 2.0}}]}, registry=load_registry(plugins=[plugin])
+    )
     x = torch.linspace(-2, 2, 12).reshape(1, 3, 2, 2)
     torch.testing.assert_close(model.predict(x), x * torch.sigmoid(2 * x))
 
@@ -76,7 +78,9 @@ def test_yaml_in_the_docs_is_valid(name: str, text: str) -> None:
         TrainConfig.model_validate(data)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "denoisers").glob("*.yaml")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "denoisers").glob("*.yaml")), ids=lambda p: p.name
+)
 def test_example_files_are_valid(path: Path) -> None:
     data, _ = read_text(path.read_text())
     if "layers" in data:

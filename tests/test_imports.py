@@ -77,7 +77,9 @@ def test_imports_point_one_way() -> None:
 
 def test_every_module_has_its_place() -> None:
     known = {module for modules in ORDER for module in modules} | PLUGIN | {"__init__"}
-    present = {p.stem for p in ROOT.glob("*.py")} | {p.parent.name for p in ROOT.glob("*/__init__.py")}
+    present = {p.stem for p in ROOT.glob("*.py")} | {
+        p.parent.name for p in ROOT.glob("*/__init__.py")
+    }
     assert present == known
 
 

@@ -21,7 +21,9 @@ SPEC = Spec((2, 3))
 
 def define(**members: Any) -> type[Layer]:
     annotations = members.pop("annotations", {})
-    return type("Broken", (Layer,), {"__module__": __name__, "__annotations__": annotations, **members})
+    return type(
+        "Broken", (Layer,), {"__module__": __name__, "__annotations__": annotations, **members}
+    )
 
 
 @pytest.mark.parametrize(
@@ -37,13 +39,19 @@ def define(**members: Any) -> type[Layer]:
             "Broken.backward names 'gate', which is no gradient, input, parameter, output or save of "
             "this layer.",
         ),
-        ({"forward": lambda self, **xs: 0}, "Broken.forward takes '**xs'; arguments are asked for by name"),
+        (
+            {"forward": lambda self, **xs: 0},
+            "Broken.forward takes '**xs'; arguments are asked for by name",
+        ),
         ({"forward": lambda x: x}, "Broken.forward must take self as its first argument"),
         (
             {"forward": lambda self, x, bias=None: x},
             "Broken.forward: 'bias' has a default; an absent optional parameter arrives as None",
         ),
-        ({"forward": lambda self, x, wanted: x}, "Broken.forward names 'wanted', which only backward"),
+        (
+            {"forward": lambda self, x, wanted: x},
+            "Broken.forward names 'wanted', which only backward",
+        ),
         (
             {"forward": lambda self, x: x, "outputs": ("y",), "saves": ("y",)},
             "Broken: outputs ('y',) and saves ('y',) need different names",
@@ -191,14 +199,18 @@ def test_forward_must_return_outputs_and_saves() -> None:
         def forward(self, x):
             return x * 1
 
-    with pytest.raises(LayerError, match=r"forward must return 2 tensors \(y, gate\), returned Tensor"):
+    with pytest.raises(
+        LayerError, match=r"forward must return 2 tensors \(y, gate\), returned Tensor"
+    ):
         observe(Short(), "forward", {"x": SPEC})
 
 
 @pytest.mark.parametrize("text", ["relu", "relu(", "relu(x) + 1", "relu(x=3)", "f(g)(x)"])
 def test_kernel_pattern_must_be_an_expression_of_layers(text: str) -> None:
     with pytest.raises(ContractError, match=r"\.replaces must be an expression"):
-        type("K", (Kernel,), {"replaces": text, "forward": lambda self, x: x, "__module__": __name__})
+        type(
+            "K", (Kernel,), {"replaces": text, "forward": lambda self, x: x, "__module__": __name__}
+        )
 
 
 def test_kernel_pattern_is_parsed() -> None:

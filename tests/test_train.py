@@ -33,7 +33,9 @@ class Noise(DataSet):
 
     def load(self) -> Pairs:
         generator = torch.Generator().manual_seed(7)
-        pairs = torch.randint(0, 256, (2, self.count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        pairs = torch.randint(
+            0, 256, (2, self.count, 3, 8, 8), generator=generator, dtype=torch.uint8
+        )
         if self.nan:
             return Pairs(torch.full((self.count, 3, 8, 8), torch.nan), pairs[1])
         return Pairs(pairs[0], pairs[1])
@@ -76,7 +78,9 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
         nn.ConvTranspose2d(16, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 3, 2, 2), nn.Sigmoid(),
     ).double()  # fmt: skip
     with torch.no_grad():
-        for mine, theirs in zip(network.parameters(), trainer.program.weights.values(), strict=True):
+        for mine, theirs in zip(
+            network.parameters(), trainer.program.weights.values(), strict=True
+        ):
             mine.copy_(theirs)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
     losses = []
@@ -104,7 +108,9 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
     validation = trainer.validation
     assert validation is not None
     with torch.no_grad():
-        error = (network(validation.inputs.double() / 255) - validation.targets.double() / 255).abs()
+        error = (
+            network(validation.inputs.double() / 255) - validation.targets.double() / 255
+        ).abs()
     assert epochs[1].metrics["test/error"] == pytest.approx(float(error.mean()))
 
 
@@ -138,7 +144,9 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(
 
 def test_resuming_with_another_configuration_is_refused(registry: Registry, tmp_path: Path) -> None:
     trainer = Trainer(job(registry))
-    with pytest.raises(CheckpointError, match="another configuration: optimizer, batch_size differ"):
+    with pytest.raises(
+        CheckpointError, match="another configuration: optimizer, batch_size differ"
+    ):
         Trainer(
             job(registry, batch_size=4, optimizer={"sgd": {"lr": 0.1}}), resume=trainer.checkpoint()
         )
@@ -195,13 +203,20 @@ def weights() -> Mapping[str, torch.Tensor]:
 def test_checkpoint_reads_back_equal(registry: Registry, tmp_path: Path) -> None:
     description = Model(SEED, registry=registry).description
     saved = Checkpoint(
-        description, weights(), {"layers": {}}, {"step": 3, "config": {"a": [1]}}, {"x:m": torch.ones(2)}
+        description,
+        weights(),
+        {"layers": {}},
+        {"step": 3, "config": {"a": [1]}},
+        {"x:m": torch.ones(2)},
     )
     checkpoint.write(tmp_path / "c.safetensors", saved)
     read = checkpoint.read(tmp_path / "c.safetensors")
     assert read.description == description
     assert (read.versions, read.training) == (saved.versions, saved.training)
-    for mine, theirs in ((saved.weights, read.weights), (saved.training_state, read.training_state)):
+    for mine, theirs in (
+        (saved.weights, read.weights),
+        (saved.training_state, read.training_state),
+    ):
         assert list(mine) == sorted(theirs, key=list(mine).index)
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
@@ -258,7 +273,9 @@ def test_a_model_that_needs_a_lost_layer_says_where_it_came_from(
     program.save(tmp_path / "m.safetensors")
     assert Model.load(tmp_path / "m.safetensors", registry=registry).weights is not None
     without = load_registry(entry_points=False)
-    with pytest.raises(CheckpointError, match="layer 'acme/scale' came from Data: pip install Data"):
+    with pytest.raises(
+        CheckpointError, match="layer 'acme/scale' came from Data: pip install Data"
+    ):
         Model.load(tmp_path / "m.safetensors", registry=without)
     entry = replace(registry.layers["acme/scale"], version=2)
     newer = replace(registry, layers={**registry.layers, "acme/scale": entry})
@@ -266,7 +283,9 @@ def test_a_model_that_needs_a_lost_layer_says_where_it_came_from(
         Model.load(tmp_path / "m.safetensors", registry=newer)
 
 
-def test_run_folder_refuses_to_overwrite_and_cuts_the_log_back(tmp_path: Path, registry: Registry) -> None:
+def test_run_folder_refuses_to_overwrite_and_cuts_the_log_back(
+    tmp_path: Path, registry: Registry
+) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
         RunFolder(tmp_path / "run", resume=True)
     run = RunFolder(tmp_path / "run", resume=False)

@@ -67,13 +67,20 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
-class AtenConv2d(_AtenConvolution):
-    """conv2d by aten.convolution.
+def _crashes(
+    layer: Conv2d | TransposeConv2d, padding: tuple[int, int], device: torch.device
+) -> bool:
+    """Whether a dilated kernel has a place that lies in the padding altogether, on the CPU.
 
-    Leaves to the reference: uneven "same" padding; on the CPU, dilated kernels with a place that lies
-    in the padding altogether (with a bias and channels_last, oneDNN 3.x reads outside the image there
-    and crashes).
+    oneDNN 3.12 reads outside the image there and may end the process: in channels_last, in the forward
+    of a convolution with a bias, and for bfloat16 in the backward of a transposed one.
     """
+    axes = zip(padding, layer.dilation, layer.kernel_size, strict=True)
+    return device.type == "cpu" and any(p > d * (k - 1) and d > 1 for p, d, k in axes)
+
+
+class AtenConv2d(_AtenConvolution):
+    """conv2d by aten.convolution; leaves uneven "same" padding, and what crashes, to the reference."""
 
     replaces = "conv2d(x, weight, bias)"
     transposed: ClassVar[bool] = False
@@ -85,12 +92,7 @@ class AtenConv2d(_AtenConvolution):
         left, right, top, bottom = layer.pads()
         if left != right or top != bottom:
             return None
-        spans = (d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
-        outside = any(
-            pad > span and dilation > 1
-            for pad, span, dilation in zip((top, left), spans, layer.dilation, strict=True)
-        )
-        if outside and site.device.type == "cpu":
+        if _crashes(layer, (top, left), site.device):
             return None
         return cls(
             stride=layer.stride,
@@ -102,7 +104,7 @@ class AtenConv2d(_AtenConvolution):
 
 
 class AtenTransposeConv2d(_AtenConvolution):
-    """transpose_conv2d by aten.convolution."""
+    """transpose_conv2d by aten.convolution; leaves what crashes to the reference."""
 
     replaces = "transpose_conv2d(x, weight, bias)"
     transposed: ClassVar[bool] = True
@@ -111,6 +113,8 @@ class AtenTransposeConv2d(_AtenConvolution):
     def match(cls, site: Site) -> Self | None:
         (layer,) = site.layers
         assert isinstance(layer, TransposeConv2d)
+        if _crashes(layer, layer.padding, site.device):
+            return None
         return cls(
             stride=layer.stride,
             padding=layer.padding,
