@@ -17,15 +17,15 @@ import matplotlib
 import numpy as np
 import skimage
 import torch
+from graphnet_denoise.images import read_rgb
+from graphnet_denoise.photos import sample_blocks
 from PIL import Image
 
 import graphnet as gn
 from graphnet.cli import run
-from graphnet_denoise.images import read_rgb
-from graphnet_denoise.photos import sample_blocks
 
 matplotlib.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 FOLDER = Path("runs/demo")
 CONFIG = Path(__file__).parent / "denoisers" / "demo.yaml"

@@ -32,13 +32,16 @@ if TYPE_CHECKING:
     from graphnet.optim import Optimizer as Optimizer
     from graphnet.optim import Schedule as Schedule
     from graphnet.program import Program as Program
+    from graphnet.spec import Constant as Constant
     from graphnet.spec import ParameterSpec as ParameterSpec
     from graphnet.spec import StateSpec as StateSpec
+    from graphnet.spec import Uniform as Uniform
 
 _HOMES = {
     "Adam": "optim",
     "AdamW": "optim",
     "Builder": "builder",
+    "Constant": "spec",
     "DataSet": "data",
     "GraphnetError": "errors",
     "Kernel": "layer",
@@ -52,6 +55,7 @@ _HOMES = {
     "SGD": "optim",
     "Schedule": "optim",
     "StateSpec": "spec",
+    "Uniform": "spec",
     "hookimpl": "hookspecs",
 }
 

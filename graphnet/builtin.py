@@ -22,6 +22,10 @@ def graphnet_layers(register: Register) -> None:
     register("sigmoid", Sigmoid)
     register("add", Add)
     register("concat", Concat)
+
+
+@hookimpl
+def graphnet_losses(register: Register) -> None:
     register("mse", MSE)
 
 

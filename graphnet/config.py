@@ -144,7 +144,7 @@ def make_job(
             lambda: registry.dataset(config.data.validation) if config.data.validation else None,
         ),
     }
-    attempt("loss", lambda: registry.make("layers", config.loss))
+    attempt("loss", lambda: registry.make("losses", config.loss))
     if found:
         raise DescriptionError(found)
     return Job(config, metrics=metrics, registry=registry, **made)

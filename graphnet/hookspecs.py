@@ -24,7 +24,12 @@ class Register(Protocol):
 
 @hookspec
 def graphnet_layers(register: Register) -> None:
-    """Add layers and losses: `register("acme/swish", Swish, version=1)`."""
+    """Add layers, subclasses of graphnet.Layer: `register("acme/swish", Swish, version=1)`."""
+
+
+@hookspec
+def graphnet_losses(register: Register) -> None:
+    """Add losses, subclasses of graphnet.Loss: `register("acme/charbonnier", Charbonnier)`."""
 
 
 @hookspec

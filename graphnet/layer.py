@@ -43,6 +43,7 @@ from graphnet.definition import Definition
 from graphnet.errors import ContractError, nearest
 from graphnet.spec import ParameterSpec, Spec, StateSpec
 
+CONTRACT = 1  # the version of what this module says; a plugin may state the one it was written for
 RESERVED = frozenset({"key", "specs", "wanted"})
 Specs = Mapping[str, Any]
 """Name -> Spec; a tuple of Specs for `*xs`, None for an absent optional parameter."""

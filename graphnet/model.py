@@ -12,6 +12,7 @@ from torch import Tensor
 from graphnet import checkpoint
 from graphnet.describe import ModelDescription, parse, read_description
 from graphnet.device import resolve
+from graphnet.discovery import default_registry
 from graphnet.errors import CheckpointError, GraphError, GraphnetError
 from graphnet.expand import expand
 from graphnet.graph import Graph
@@ -26,7 +27,7 @@ from graphnet.program import (
     set_up,
     training_plan,
 )
-from graphnet.registry import Registry, default_registry
+from graphnet.registry import Registry
 
 _MAX_DIVISOR = 256
 Shape = Sequence[int]

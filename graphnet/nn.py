@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Self, cast
+from itertools import zip_longest
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from graphnet import random
+from graphnet.discovery import default_registry
 from graphnet.errors import GraphnetError, InputError, LayerError
 from graphnet.layer import Layer
 from graphnet.layers.activation import ReLU as ReLULayer
@@ -32,11 +34,9 @@ from graphnet.layers.conv import TransposeConv2d as TransposeConv2dLayer
 from graphnet.layers.conv import Upsampling as UpsamplingLayer
 from graphnet.layers.loss import MSE as MSELayer
 from graphnet.layers.upsample import NearestUpsampling as NearestUpsamplingLayer
-from graphnet.observe import Bound, as_tuple, bind_inputs, call_by_name, gradient_names
+from graphnet.observe import Bound, as_tuple, bind_inputs, call_by_name, gradient_names, observe
 from graphnet.optim import SGD as SGDRule
-from graphnet.optim import Optimizer
 from graphnet.passes.kernels import kernel_for
-from graphnet.registry import default_registry
 from graphnet.spec import Spec
 
 Size = int | tuple[int, int]
@@ -44,14 +44,21 @@ Pair = tuple[Tensor, Tensor]
 """A parameter and its accumulated gradient, of the same shape and dtype."""
 
 
-@dataclass(frozen=True)
-class _Context:
-    """What one forward leaves for its backward."""
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What runs on inputs of some specs: the layer, or a kernel in its place, with all its specs."""
 
     layer: Layer
     specs: Mapping[str, Bound]
+    outputs: tuple[Spec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What one forward leaves for its backward."""
+
+    choice: _Choice
     named: Mapping[str, Any]
-    inputs: tuple[str, ...]
 
 
 class Module:
@@ -77,15 +84,15 @@ class Module:
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        self.layer = layer
         self.parameters: dict[str, Pair] = {}
         self.states: dict[str, Tensor] = {}
         self._device = torch.device(device or "cpu")
         self._dtype = dtype or torch.get_default_dtype()
         self._generator = generator
         self._made = False
-        self._calls = 0
+        self._absent: tuple[str, ...] = ()
         self._context: Any = None
+        self.layer = layer
         if specs is not None:
             self._make(specs)
 
@@ -113,6 +120,11 @@ class Module:
 
     def param(self) -> list[Pair]:
         """(parameter, gradient) pairs; both are changed in place, so the pairs stay good."""
+        if not self._made and type(self.layer).parameters is not Layer.parameters:
+            raise InputError(
+                f"{self!r} has no parameters yet: their shapes depend on the inputs. Call it once, or "
+                f"give `specs`."
+            )
         return list(self.parameters.values())
 
     @torch.no_grad()
@@ -141,27 +153,32 @@ class Module:
         with torch.no_grad():
             return self.infer(inputs)
 
-    def __getattr__(self, name: str) -> Tensor:
-        parameters = self.__dict__.get("parameters", {})
-        if name in parameters:
-            return cast(Tensor, parameters[name][0])
-        states = self.__dict__.get("states", {})
-        if name in states:
-            return cast(Tensor, states[name])
+    def __getattr__(self, name: str) -> Any:
+        """A parameter or state by its name; None for a parameter that the layer does without."""
+        own = self.__dict__
+        if name in own.get("parameters", {}):
+            return own["parameters"][name][0]
+        if name in own.get("states", {}):
+            return own["states"][name]
+        if name in own.get("_absent", ()):
+            return None
         raise AttributeError(f"{type(self).__name__} has no attribute or parameter {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__.get("parameters", {}):
-            mine = self.parameters[name][0]
-            if not isinstance(value, Tensor) or value.shape != mine.shape:
-                found = tuple(value.shape) if isinstance(value, Tensor) else value
-                raise InputError(
-                    f"{name}: expected a tensor of shape {tuple(mine.shape)}, got {found}"
-                )
-            with torch.no_grad():
-                mine.copy_(value)
-        else:
+        """Copy a tensor into a parameter or state, so that `param()` stays good."""
+        layer = self.__dict__.get("layer")
+        if layer is None or name in self.__dict__ or name not in layer.signature.tensors:
             super().__setattr__(name, value)
+            return
+        mine = getattr(self, name, None)
+        if mine is None:
+            reason = "it was made without" if self._made else "call it once to make its parameters"
+            raise InputError(f"{self!r} has no {name!r} to set: {reason}")
+        if not isinstance(value, Tensor) or value.shape != mine.shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else value
+            raise InputError(f"{name}: expected a tensor of shape {tuple(mine.shape)}, got {found}")
+        with torch.no_grad():
+            mine.copy_(value)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.layer})"
@@ -170,41 +187,30 @@ class Module:
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
         """The outputs, and the context that `run_backward` needs."""
-        layer, specs, named = self._bind(inputs)
-        named["key"] = self._key() if "key" in layer.signature.forward else None
+        choice, named = self._bind(inputs)
+        layer = choice.layer
         results = self._call(layer, "forward", named)
         names = layer.outputs + layer.saves
         named.update(zip(names, results, strict=False))
         for name, value in zip(layer.updates, results[len(names) :], strict=True):
             self.states[name].copy_(value)
-        inputs_of = tuple(
-            n for n in layer.signature.tensors if n in specs and n not in self.parameters
-        )
         asked = {name: named[name] for name in layer.signature.backward if name in named}
         outputs = tuple(results[: len(layer.outputs)])
-        context = _Context(layer, specs, asked, inputs_of)
-        return outputs[0] if len(outputs) == 1 else outputs, context
+        return outputs[0] if len(outputs) == 1 else outputs, _Context(choice, asked)
 
     def run_backward(
         self, context: Any, grad_outputs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
         """The gradients of the inputs; adds those of the parameters."""
-        layer: Layer = context.layer
+        layer, specs = context.choice.layer, context.choice.specs
         if not layer.signature.backward:
             raise LayerError(f"{type(self.layer).__name__} defines no backward")
-        if not grad_outputs and layer.outputs == ("loss",):
-            grad_outputs = (torch.ones((), dtype=self._dtype, device=self._device),)
-        if len(grad_outputs) != len(layer.outputs):
-            raise InputError(
-                f"{type(self).__name__}.backward: expected {len(layer.outputs)} gradients "
-                f"({', '.join(layer.outputs)}), got {len(grad_outputs)}"
-            )
-        names = gradient_names(layer, context.specs)
+        names = gradient_names(layer, specs)
         wanted = frozenset(
-            n for n in names if n not in layer.nondifferentiable and context.specs[n] is not None
+            n for n in names if n not in layer.nondifferentiable and specs[n] is not None
         )
-        named = {**context.named, "specs": context.specs, "wanted": wanted}
-        named.update(zip((f"grad_{o}" for o in layer.outputs), grad_outputs, strict=True))
+        named = {**context.named, "specs": specs, "wanted": wanted}
+        named.update(self._grad_outputs(context.choice, grad_outputs))
         try:
             returned = layer.backward(**{n: named[n] for n in layer.signature.backward})
         except GraphnetError:
@@ -219,31 +225,63 @@ class Module:
             if name in self.parameters:
                 if gradient is not None:
                     self.parameters[name][1].add_(gradient)
-            elif name not in layer.nondifferentiable:
+            elif name not in (*layer.nondifferentiable, *self._absent):
                 gradients.extend(as_tuple(gradient))
         return tuple(gradients)
 
+    def _grad_outputs(
+        self, choice: _Choice, given: Sequence[Tensor | None]
+    ) -> dict[str, Tensor | None]:
+        """The outputs' gradients by name: 1 for a loss where none is given, zeros for a None."""
+        outputs = choice.layer.outputs
+        if not given and outputs == ("loss",):
+            (spec,) = choice.outputs
+            given = (torch.ones(spec.shape, dtype=spec.dtype, device=spec.device),)
+        if len(given) != len(outputs):
+            raise InputError(
+                f"{type(self).__name__}.backward: expected {len(outputs)} gradients "
+                f"({', '.join(outputs)}), got {len(given)}"
+            )
+        named: dict[str, Tensor | None] = {}
+        for output, spec, gradient in zip(outputs, choice.outputs, given, strict=True):
+            name = f"grad_{output}"
+            if gradient is None and name not in choice.layer.signature.optional:
+                gradient = torch.zeros(spec.shape, dtype=spec.dtype, device=spec.device)
+            if gradient is not None and tuple(gradient.shape) != spec.shape:
+                raise InputError(
+                    f"{type(self).__name__}.backward: expected a gradient of shape {spec.shape} for "
+                    f"{output!r}, got {tuple(gradient.shape)}"
+                )
+            named[name] = gradient
+        return named
+
     def infer(self, inputs: Sequence[Tensor]) -> Any:
         """The outputs outside training."""
-        layer, _, named = self._bind(inputs)
+        choice, named = self._bind(inputs)
+        layer = choice.layer
         if layer.signature.inference:
             results = self._call(layer, "inference", named)
         else:
-            named["key"] = self._key() if "key" in layer.signature.forward else None
             results = self._call(layer, "forward", named)[: len(layer.outputs)]
         return results[0] if len(results) == 1 else results
 
-    def _bind(self, inputs: Sequence[Tensor]) -> tuple[Layer, Mapping[str, Bound], dict[str, Any]]:
-        """The layer, or the kernel in its place, with its arguments by name."""
+    def _bind(self, inputs: Sequence[Tensor]) -> tuple[_Choice, dict[str, Any]]:
+        """What runs on these inputs, and its arguments by name."""
         specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
         try:
             if not self._made:
                 self._make(specs)
             ports = bind_inputs(self.layer, specs, self._dtype)
+            choice = _chosen(self.layer, specs, self._dtype)
         except GraphnetError as error:
             raise type(error)(f"{self!r}: {error}") from error
-        layer, bound = _chosen(self.layer, specs, self._dtype)
-        named: dict[str, Any] = {"specs": bound}
+        except Exception as error:  # the plugin's own code failed on meta tensors
+            raise LayerError(
+                f"{self!r}: forward failed: {type(error).__name__}: {error}"
+            ) from error
+        named: dict[str, Any] = {"specs": choice.specs}
+        if "key" in (*choice.layer.signature.forward, *choice.layer.signature.backward):
+            named["key"] = self._key(inputs)
         if self.layer.signature.variadic:
             named[self.layer.signature.variadic] = tuple(inputs)
         else:
@@ -251,7 +289,7 @@ class Module:
         for name in ports.parameters:
             named[name] = self.parameters[name][0] if name in self.parameters else None
         named.update(self.states)
-        return layer, bound, named
+        return choice, named
 
     def _call(self, layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
         names = getattr(layer.signature, method)
@@ -270,6 +308,7 @@ class Module:
         ports = bind_inputs(self.layer, specs, self._dtype)
         generator = self._generator or torch.default_generator
         options: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
+        self._absent = tuple(name for name, spec in ports.parameters.items() if spec is None)
         for name, spec in ports.parameters.items():
             if spec is not None:
                 fresh = torch.empty(spec.shape, dtype=self._dtype)
@@ -280,26 +319,22 @@ class Module:
             self.states[name] = state.initializer(fresh, generator).to(self._device)
         self._made = True
 
-    def _key(self) -> Tensor:
-        """A new random key for each forward."""
-        self._calls += 1
-        seed = (self._generator or torch.default_generator).initial_seed() % 2**63
-        return random.key(
-            torch.tensor(seed, device=self._device),
-            torch.tensor(self._calls, device=self._device),
-            0,
-        )
+    def _key(self, inputs: Sequence[Tensor]) -> Tensor:
+        """A new random key, drawn for each forward of each module."""
+        device = inputs[0].device if inputs else self._device
+        seed = torch.randint(2**63 - 1, (), generator=self._generator).to(device)
+        return random.key(seed, torch.zeros_like(seed), 0)
 
 
 @lru_cache(maxsize=4096)
-def _chosen(
-    layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype
-) -> tuple[Layer, Mapping[str, Bound]]:
-    """The kernel that replaces a layer alone, or the layer; and the specs of its arguments."""
+def _chosen(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> _Choice:
+    """What runs on inputs of these specs; the layer itself says what is wrong with them."""
     device = inputs[0].device if inputs else torch.device("cpu")
     ports = bind_inputs(layer, inputs, dtype)
     specs = {name: _on(spec, device) for name, spec in ports.specs.items()}
-    return kernel_for(layer, specs, device, default_registry()) or layer, specs
+    seen = observe(layer, "forward", specs)
+    outputs = tuple(result.spec.on(device) for result in seen[: len(layer.outputs)])
+    return _Choice(kernel_for(layer, specs, device, default_registry()) or layer, specs, outputs)
 
 
 def _on(bound: Bound, device: torch.device) -> Bound:
@@ -309,8 +344,10 @@ def _on(bound: Bound, device: torch.device) -> Bound:
 
 
 def make(name: str, **config: Any) -> Module:
-    """A module of any registered layer, by its name: make("acme/swish", beta=2.0)."""
-    return Module(default_registry().make("layers", {name: config}))
+    """A module of any registered layer or loss, by its name: make("acme/swish", beta=2.0)."""
+    registry = default_registry()
+    kind = "losses" if name in registry.losses else "layers"
+    return Module(registry.make(kind, {name: config}))
 
 
 class Sequential(Module):
@@ -327,7 +364,7 @@ class Sequential(Module):
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
         contexts = []
-        value: Any = tuple(inputs)
+        value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
         for module in self.modules:
             value, context = module.run(as_tuple(value))
             contexts.append(context)
@@ -342,7 +379,7 @@ class Sequential(Module):
         return gradients
 
     def infer(self, inputs: Sequence[Tensor]) -> Any:
-        value: Any = tuple(inputs)
+        value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
         for module in self.modules:
             value = module.infer(as_tuple(value))
         return value
@@ -486,7 +523,7 @@ class SGD:
     ) -> None:
         self.lr = lr
         self.pairs = list(params)
-        self._rule: Optimizer = SGDRule(
+        self._rule = SGDRule(
             lr=float(lr),
             momentum=float(momentum),
             dampening=float(dampening),
@@ -494,12 +531,14 @@ class SGD:
             nesterov=nesterov,
         )
         self._steps = 0
-        self._buffers = [torch.zeros_like(p) if momentum else None for p, _ in self.pairs]
+        self._buffers: list[Tensor] = []
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter from its accumulated gradient, which stays."""
-        for (parameter, gradient), buffer in zip(self.pairs, self._buffers, strict=True):
+        if self._rule.momentum and not self._buffers:  # as late as in torch: after any `.to()`
+            self._buffers = [torch.zeros_like(parameter) for parameter, _ in self.pairs]
+        for (parameter, gradient), buffer in zip_longest(self.pairs, self._buffers):
             options: dict[str, Any] = {"device": parameter.device}
             lr = torch.tensor(self.lr, dtype=parameter.dtype, **options)
             step = torch.tensor(self._steps, **options)

@@ -91,7 +91,7 @@ class SGD(Optimizer):
         if momentum_buffer is not None:
             fresh = direction
             if self.dampening:  # the first step takes the whole gradient
-                fresh = fresh * torch.where(step == 0, 1.0, 1.0 - self.dampening).to(fresh.dtype)
+                fresh = fresh * (1.0 - self.dampening * (step > 0).to(fresh.dtype))
             momentum_buffer.mul_(self.momentum).add_(fresh)
             if self.nesterov:
                 direction = torch.add(direction, momentum_buffer, alpha=self.momentum)
@@ -209,7 +209,7 @@ class OneCycle(Schedule):
     def factor(self, step: int, total: int) -> float:
         low, end = 1.0 / self.div_factor, 1.0 / (self.div_factor * self.final_div_factor)
         rise = self.pct_start * total - 1.0
-        if step <= rise:
+        if step < rise:
             return _anneal(low, 1.0, step / rise)
         return _anneal(1.0, end, min(1.0, (step - rise) / (total - 1.0 - rise)))
 

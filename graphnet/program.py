@@ -82,10 +82,10 @@ def losses_for(loss: object, outputs: Iterable[str], registry: Registry) -> dict
     forms = dict(loss) if several and isinstance(loss, Mapping) else {names[0]: loss}
     found: dict[str, Loss] = {}
     for output, form in forms.items():
-        made = registry.make("layers", form)
+        made = registry.make("losses", form)
         if not isinstance(made, Loss):
             raise InputError(
-                f"{registry.name_of(made)!r} is not a loss. Known: {', '.join(registry.losses())}."
+                f"{registry.name_of(made)!r} is not a loss. Known: {', '.join(registry.losses)}."
             )
         found[output] = made
     return found

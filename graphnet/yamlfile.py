@@ -154,7 +154,7 @@ def dump(data: Any) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None  # short lists on one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.width = 100
+    yaml.width = 1_000_000  # no folding: folded escapes would not always read back
     yaml.allow_unicode = False  # escapes: some line breaks of Unicode would not read back
     stream = io.StringIO()
     yaml.dump(data, stream)

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from graphnet.builder import Builder
 from graphnet.describe import parse, parse_text, read_description
+from graphnet.discovery import load_registry
 from graphnet.errors import DescriptionError, GraphError
 from graphnet.expand import Reference, expand
 from graphnet.model import Model
-from graphnet.registry import Registry, load_registry
+from graphnet.registry import Registry
 from graphnet.yamlfile import dump, read_text
 from tests.models import SEED, Acme
 

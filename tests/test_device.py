@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphnet.device import resolve
+from graphnet.discovery import load_registry
 from graphnet.errors import DeviceError, InputError
 from graphnet.model import Model
 from graphnet.optim import SGD, Adam, Optimizer
-from graphnet.registry import load_registry
 from tests.models import SEED, Acme
 
 # What reads a value back to the host, or waits for the device to know a shape.

@@ -22,8 +22,8 @@ from graphnet import nn
 from graphnet.builder import Builder
 from graphnet.config import TrainConfig
 from graphnet.describe import parse_text
+from graphnet.discovery import default_registry, load_registry
 from graphnet.model import Model
-from graphnet.registry import default_registry, load_registry
 from graphnet.schema import model_schema
 from graphnet.yamlfile import read_text
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphnet.build import attach_loss, build
 from graphnet.describe import ModelDescription, parse
+from graphnet.discovery import load_registry
 from graphnet.errors import PlanError
 from graphnet.executors import prepare
 from graphnet.graph import Const, Graph, Kind
@@ -24,7 +25,7 @@ from graphnet.passes.kernels import choose, substitute
 from graphnet.passes.update import update
 from graphnet.plan import Plan, Step, schedule
 from graphnet.program import set_up
-from graphnet.registry import Registry, load_registry
+from graphnet.registry import Registry
 from graphnet.spec import Spec
 from graphnet.verify import verify
 from tests.models import SEED, Acme, random_dag

@@ -16,10 +16,11 @@ from graphnet import checkpoint
 from graphnet.checkpoint import Checkpoint
 from graphnet.config import Job, make_job
 from graphnet.data import DataSet, Pairs
+from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
 from graphnet.hookspecs import Register, hookimpl
 from graphnet.model import Model
-from graphnet.registry import Registry, load_registry
+from graphnet.registry import Registry
 from graphnet.runfolder import RunFolder
 from graphnet.train import Epoch, Steps, Stopped, Trainer
 from tests.models import SEED, Acme

@@ -19,9 +19,9 @@ GROUP = "graphnet.commands"
 _BUILTIN = {
     "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
     "explain": ("graphnet.cli.explain:explain", "Show the plan of a model, step by step."),
-    "layers": ("graphnet.cli.layers:layers", "List the layers that models can use."),
+    "layers": ("graphnet.cli.layers:layers", "List the layers and losses that models can use."),
     "plugins": (
-        "graphnet.cli.layers:plugins",
+        "graphnet.cli.plugins:plugins",
         "List the plugins, and what is wrong with broken ones.",
     ),
     "schema": ("graphnet.cli.schema:schema", "Print the JSON Schema of model files, for editors."),

@@ -190,19 +190,21 @@ class TransposeConv2d(_Convolution):
         )
         return height, width
 
-    def crop(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int, int, int]:
-        """What to add to the full image on the left, right, top and bottom; negative cuts off."""
-        height, width = self.full(x)
-        (top, left), (extra_h, extra_w) = self.padding, self.output_padding
-        if height - 2 * top + extra_h < 1 or width - 2 * left + extra_w < 1:
+    def crop(self, full: Tensor) -> Tensor:
+        """The output in the full image: longer by output_padding, then cut by padding all around."""
+        (height, width), (top, left) = full.shape[2:], self.padding
+        extra_h, extra_w = self.output_padding
+        if height + extra_h - 2 * top < 1 or width + extra_w - 2 * left < 1:
             raise GraphError(
                 f"padding {self.padding} leaves nothing of an output of {height}x{width}"
             )
-        return -left, extra_w - left, -top, extra_h - top
+        # Two steps: the padding may cut into what output_padding adds.
+        return F.pad(F.pad(full, (0, extra_w, 0, extra_h)), (-left, -left, -top, -top))
 
-    def unfold(self, g: Tensor, x: torch.Size | tuple[int, ...]) -> Tensor:
+    def unfold(self, g: Tensor) -> Tensor:
         """A gradient of the output as columns: (N, G, O/G * K, L), L the pixels of x."""
-        full = F.pad(g, tuple(-n for n in self.crop(x)))
+        (top, left), (extra_h, extra_w) = self.padding, self.output_padding
+        full = F.pad(F.pad(g, (left, left, top, top)), (0, -extra_w, 0, -extra_h))
         columns = F.unfold(full, self.kernel_size, self.dilation, 0, self.stride)
         return _grouped(columns, self.groups)
 
@@ -214,7 +216,7 @@ class TransposeConv2d(_Convolution):
         pixels = _grouped(x, self.groups)
         columns = (self.kernel(weight).transpose(1, 2) @ pixels).flatten(1, 2)
         full = F.fold(columns, self.full(x.shape), self.kernel_size, self.dilation, 0, self.stride)
-        y = F.pad(full, self.crop(x.shape))
+        y = self.crop(full)
         return y if bias is None else y + bias.view(-1, 1, 1)
 
     def backward(
@@ -222,7 +224,7 @@ class TransposeConv2d(_Convolution):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         grad_x = grad_weight = grad_bias = None
         if "x" in wanted or "weight" in wanted:
-            columns = self.unfold(grad_y, x.shape)
+            columns = self.unfold(grad_y)
             pixels = _grouped(x, self.groups)
             if "x" in wanted:
                 grad_x = (self.kernel(weight) @ columns).reshape(x.shape)

@@ -24,7 +24,7 @@ def random_tensor(
 ) -> Tensor:
     """Normal numbers, drawn on the CPU so that every device sees the same ones."""
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(*shape, generator=generator, dtype=torch.float64).to(device, dtype)
+    values = torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(device, dtype)
     match strides:
         case "channels_last":
             return values.contiguous(memory_format=torch.channels_last)

@@ -83,7 +83,9 @@ def by_torch(
     return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def expected(layer: Conv2d | TransposeConv2d, tensors: dict[str, Tensor | None]) -> dict[str, Tensor]:
+def expected(
+    layer: Conv2d | TransposeConv2d, tensors: dict[str, Tensor | None]
+) -> dict[str, Tensor]:
     """y and the gradient of every argument, by torch and autograd, in float64 from plain memory."""
     plain = {
         name: tensor.to(torch.float64).clone(memory_format=torch.contiguous_format)
@@ -100,7 +102,10 @@ def expected(layer: Conv2d | TransposeConv2d, tensors: dict[str, Tensor | None])
 
 
 def worst_error(
-    layer: Layer, tensors: dict[str, Tensor | None], truth: dict[str, Tensor], wanted: frozenset[str]
+    layer: Layer,
+    tensors: dict[str, Tensor | None],
+    truth: dict[str, Tensor],
+    wanted: frozenset[str],
 ) -> float:
     """The largest relative error of forward and backward; checks purity and what meta tensors say."""
     before = {name: None if t is None else (t.clone(), t.stride()) for name, t in tensors.items()}
@@ -188,8 +193,7 @@ def conv_cases(draw: st.DrawFn) -> Case:
         str(padding), [2 * p for p in layer.padding if isinstance(p, int)]
     )
     size = [
-        max(1, s - p) + extra
-        for s, p, extra in zip(span, around, draw(pairs(0, 6)), strict=True)
+        max(1, s - p) + extra for s, p, extra in zip(span, around, draw(pairs(0, 6)), strict=True)
     ]
     shape = (draw(st.integers(1, 3)), in_channels, size[0], size[1])
     return Case(layer, shape, draw(strides()), draw(wanted), draw(seeds))
@@ -222,8 +226,9 @@ def transpose_cases(draw: st.DrawFn) -> Case:
 Fact = Callable[[Case], bool]
 FACTS: dict[str, Fact] = {
     "dilation with stride": lambda c: max(c.layer.dilation) > 1 and max(c.layer.stride) > 1,
-    "padding on one axis only": lambda c: isinstance(c.layer.padding, tuple)
-    and sorted(map(bool, c.layer.padding)) == [False, True],
+    "padding on one axis only": lambda c: (
+        isinstance(c.layer.padding, tuple) and sorted(map(bool, c.layer.padding)) == [False, True]
+    ),
     "a kernel that is not square": lambda c: c.layer.kernel_size[0] != c.layer.kernel_size[1],
     "a stride larger than the kernel": lambda c: c.layer.stride[0] > c.layer.kernel_size[0],
     "a kernel of one pixel": lambda c: c.layer.kernel_size == (1, 1),
@@ -239,13 +244,22 @@ FACTS: dict[str, Fact] = {
 CONV_FACTS: dict[str, Fact] = {
     **FACTS,
     "padding same": lambda c: c.layer.padding == "same",
-    "uneven padding same": lambda c: c.layer.padding == "same"
-    and any(d * (k - 1) % 2 for d, k in zip(c.layer.dilation, c.layer.kernel_size, strict=True)),
+    "uneven padding same": lambda c: (
+        c.layer.padding == "same"
+        and any(d * (k - 1) % 2 for d, k in zip(c.layer.dilation, c.layer.kernel_size, strict=True))
+    ),
     "padding valid": lambda c: c.layer.padding == "valid",
-    "rows left over": lambda c: isinstance(c.layer.padding, tuple)
-    and (c.shape[2] + 2 * c.layer.padding[0] - c.layer.dilation[0] * (c.layer.kernel_size[0] - 1) - 1)
-    % c.layer.stride[0]
-    > 0,
+    "rows left over": lambda c: (
+        isinstance(c.layer.padding, tuple)
+        and (
+            c.shape[2]
+            + 2 * c.layer.padding[0]
+            - c.layer.dilation[0] * (c.layer.kernel_size[0] - 1)
+            - 1
+        )
+        % c.layer.stride[0]
+        > 0
+    ),
 }
 TRANSPOSE_FACTS: dict[str, Fact] = {
     **FACTS,
@@ -284,9 +298,7 @@ def sample(
 def test_output_and_gradients_equal_torch_in_float64_on_sampled_configurations(
     cases: st.SearchStrategy[Case], facts: dict[str, Fact], device: torch.device
 ) -> None:
-    seen = sample(
-        cases, 800, lambda case: check(case, device, dtype=torch.float64, bound=1e-10)
-    )
+    seen = sample(cases, 800, lambda case: check(case, device, dtype=torch.float64, bound=1e-10))
     kernels = [KERNELS[type(case.layer)] for case in seen]
     inputs = [torch.empty(case.shape, device=device) for case in seen]
     matches = [kernel_of(k, c.layer, [x]) for k, c, x in zip(kernels, seen, inputs, strict=True)]
@@ -344,13 +356,17 @@ def test_aten_kernel_leaves_uneven_same_padding_to_the_reference(
         (Conv2d(out_channels=4, kernel_size=2, dilation=2, padding=(2, 3)), False),
         (Conv2d(out_channels=4, kernel_size=2, dilation=2, padding=2), True),
         (Conv2d(out_channels=4, kernel_size=1, padding=1), True),
+        (TransposeConv2d(out_channels=4, kernel_size=(2, 1), dilation=2, padding=(2, 1)), False),
+        (TransposeConv2d(out_channels=4, kernel_size=2, dilation=2, padding=2), True),
+        (Upsampling(out_channels=4, kernel_size=(1, 2), dilation=3, padding=(1, 0)), False),
     ],
 )
 def test_aten_kernel_leaves_dilated_places_outside_the_image_to_the_reference_on_the_cpu(
-    layer: Conv2d, matches: bool
+    layer: Layer, matches: bool
 ) -> None:
     # torch.nn.functional.conv2d itself crashes on the first of these, with a bias and channels_last
-    assert (kernel_of(AtenConv2d, layer, [torch.zeros(1, 4, 9, 9)]) is not None) is matches
+    kernel = kernel_of(KERNELS[type(layer)], layer, [torch.zeros(1, 4, 9, 9)])
+    assert (kernel is not None) is matches
 
 
 @pytest.mark.parametrize(
@@ -371,6 +387,16 @@ def test_aten_kernel_leaves_dilated_places_outside_the_image_to_the_reference_on
 )
 def test_any_stride_of_an_axis_of_size_1_is_accepted(case: Case, device: torch.device) -> None:
     check(case, device, dtype=torch.float64, bound=1e-10)
+
+
+def test_padding_may_cut_into_what_output_padding_adds(device: torch.device) -> None:
+    # one pixel becomes five with output_padding 4; padding 2 leaves the third, which nothing reaches
+    layer = TransposeConv2d(
+        out_channels=1, kernel_size=1, stride=(5, 1), padding=(2, 0), output_padding=(4, 0)
+    )
+    check(Case(layer, (2, 1, 1, 3)), device, dtype=torch.float64, bound=0.0)
+    weight, bias = torch.ones(1, 1, 1, 1), torch.tensor([0.5])
+    assert layer.forward(torch.ones(1, 1, 1, 2), weight, bias).tolist() == [[[[0.5, 0.5]]]]
 
 
 # The paper's worked examples, with numbers in the place of its symbols:

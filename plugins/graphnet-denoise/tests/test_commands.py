@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import graphnet
+from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DataError, GraphnetError
-from graphnet.registry import load_registry
 
 
 def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from graphnet_denoise import metrics, plugin
 from graphnet_denoise.pairs import PairFiles
 from graphnet_denoise.photos import Photos
 
-from graphnet.registry import load_registry
+from graphnet.discovery import load_registry
 
 
 def test_data_sets_and_metrics_are_registered() -> None:

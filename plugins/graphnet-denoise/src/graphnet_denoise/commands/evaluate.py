@@ -14,8 +14,8 @@ from rich.text import Text
 
 import graphnet
 from graphnet.data import DataSet
+from graphnet.discovery import default_registry
 from graphnet.errors import DataError
-from graphnet.registry import default_registry
 from graphnet_denoise.atomic import replacing
 from graphnet_denoise.commands.options import device_option, kernels_option
 from graphnet_denoise.photos import Photos

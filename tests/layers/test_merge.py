@@ -1,0 +1,113 @@
+"""add and concat against torch, central differences and by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphnet.errors import DescriptionError, GraphError
+from graphnet.layers.merge import Add, Concat
+from graphnet.spec import Spec
+from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
+
+
+def specs_of(xs: list[Tensor]) -> dict[str, tuple[Spec, ...]]:
+    return {"xs": tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in xs)}
+
+
+def tensors(
+    shapes: list[tuple[int, ...]], device: torch.device, *, strides: tuple[str, ...] = STRIDES[:1]
+) -> list[Tensor]:
+    return [
+        random_tensor(shape, seed=i, strides=strides[i % len(strides)], device=device)
+        for i, shape in enumerate(shapes)
+    ]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+@pytest.mark.parametrize("strides", [STRIDES[:1], STRIDES])
+def test_add_of_any_number_equals_torch(
+    number: int, strides: tuple[str, ...], device: torch.device
+) -> None:
+    xs = tensors([(2, 3, 4, 5)] * number, device, strides=strides)
+    kept = [x.clone() for x in xs]
+    layer, grad_y = Add(), random_tensor((2, 3, 4, 5), seed=9, device=device)
+    assert relative_error(layer.forward(*xs), torch.stack(xs).sum(0)) <= 1e-14
+    grads = layer.backward(grad_y, specs_of(xs))
+    assert isinstance(grads, tuple)
+    assert len(grads) == number
+    assert all(torch.equal(grad, grad_y) for grad in grads)
+    assert all(map(torch.equal, xs, kept))
+
+
+def test_add_by_hand_keeps_dtype(device: torch.device) -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        one, two = torch.tensor([[1.0, -2.0], [0.5, 4.0]]).to(device, dtype).unbind()
+        total = Add().forward(one, two, one)
+        assert total.tolist() == [2.5, 0.0]
+        assert total.dtype == dtype
+
+
+def test_add_refuses_to_broadcast() -> None:
+    with pytest.raises(GraphError, match="expected inputs of one shape, got .*2x3x4x4"):
+        Add().forward(torch.zeros(2, 3, 4, 4), torch.zeros(2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, 3, -1, -3])
+@pytest.mark.parametrize("strides", [STRIDES[:1], STRIDES])
+def test_concat_along_any_axis_equals_torch(
+    dim: int, strides: tuple[str, ...], device: torch.device
+) -> None:
+    shapes = []
+    for size in (2, 1, 4):
+        shape = [2, 3, 4, 5]
+        shape[dim] = size
+        shapes.append((shape[0], shape[1], shape[2], shape[3]))
+    xs = tensors(shapes, device, strides=strides)
+    kept = [x.clone() for x in xs]
+    leaves = [x.clone().requires_grad_() for x in xs]
+    y = torch.cat(leaves, dim)
+    grad_y = random_tensor(y.shape, seed=9, strides=strides[-1], device=device)
+    true = torch.autograd.grad(y, leaves, grad_y)
+    layer = Concat(dim=dim)
+    assert torch.equal(layer.forward(*xs), y.detach())
+    grads = layer.backward(grad_y, specs_of(xs))
+    assert len(grads) == 3
+    assert all(map(torch.equal, grads, true))
+    assert all(map(torch.equal, xs, kept))
+
+
+def test_concat_of_one_tensor_is_that_tensor(device: torch.device) -> None:
+    (x,) = tensors([(2, 3, 4, 5)], device)
+    assert torch.equal(Concat().forward(x), x)
+    (grad,) = Concat().backward(x, specs_of([x]))
+    assert torch.equal(grad, x)
+
+
+def test_concat_joins_channels_by_default() -> None:
+    y = Concat().forward(torch.zeros(1, 2, 2, 2), torch.ones(1, 1, 2, 2))
+    assert y[0, :, 0, 0].tolist() == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("layer", [Add(), Concat(dim=2)], ids=["add", "concat"])
+def test_gradients_equal_central_differences(layer: Add | Concat, device: torch.device) -> None:
+    xs = tensors([(1, 2, 3, 2)] * 3, device)
+    grad_y = random_tensor(layer.forward(*xs).shape, seed=9, device=device)
+    grads = layer.backward(grad_y, specs_of(xs))
+    for i, grad in enumerate(grads):
+
+        def of_one(x: Tensor, i: int = i) -> Tensor:
+            return layer.forward(*xs[:i], x, *xs[i + 1 :])
+
+        assert relative_error(grad, central_differences(of_one, xs[i], grad_y)) <= 1e-8
+
+
+def test_concat_refuses_other_axes_that_differ() -> None:
+    message = "expected inputs that differ on axis 1 only, got 1x2x4x4, 1x2x4x5"
+    with pytest.raises(GraphError, match=message):
+        Concat().forward(torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 5))
+    with pytest.raises(GraphError):
+        Concat().forward(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4, 4))
+    with pytest.raises(DescriptionError, match="dim: expected"):
+        Concat(dim="channels")
