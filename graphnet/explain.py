@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from graphnet.graph import Kind
-from graphnet.plan import Plan, kept_for_reverse
+from graphnet.graph import Kind, flatten
+from graphnet.layer import Layer
+
+if TYPE_CHECKING:  # a plan explains itself through this module
+    from graphnet.plan import Plan
 
 
 def explain(plan: Plan) -> str:
@@ -66,3 +70,23 @@ def bytes_text(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.2f} GiB"
+
+
+def kept_for_reverse(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Forward call -> its arguments and results that a backward step still reads."""
+    read_late = {
+        name
+        for step in plan.steps
+        if step.call.kind is Kind.BACKWARD
+        for name in flatten(step.call.args)
+    }
+    kept: dict[str, tuple[str, ...]] = {}
+    for step in plan.steps:
+        if step.call.kind in (Kind.LAYER, Kind.LOSS) and isinstance(step.call.layer, Layer):
+            names = (*step.call.reads(), *step.call.makes())
+            kept[step.call.name] = tuple(
+                name
+                for name in names
+                if name in read_late and plan.values[name].kind not in (Kind.PARAMETER, Kind.INPUT)
+            )
+    return kept

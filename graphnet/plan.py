@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from graphnet.graph import SLOTS, Call, Graph, Kind, Value, flatten
-from graphnet.layer import Layer
+from graphnet.explain import explain
+from graphnet.graph import SLOTS, Call, Graph, Kind, Value
+from graphnet.source import generate
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +91,9 @@ class Plan:
 
     def source(self) -> str:
         """The plan as the text of one Python function."""
-        from graphnet.source import generate
-
         return generate(self).text
 
     def __str__(self) -> str:
-        from graphnet.explain import explain
-
         return explain(self)
 
 
@@ -128,23 +125,3 @@ def schedule(graph: Graph) -> Plan:
         inputs=graph.inputs + graph.targets,
         outputs=graph.outputs,
     )
-
-
-def kept_for_reverse(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Forward call -> its arguments and results that a backward step still reads."""
-    read_late = {
-        name
-        for step in plan.steps
-        if step.call.kind is Kind.BACKWARD
-        for name in flatten(step.call.args)
-    }
-    kept: dict[str, tuple[str, ...]] = {}
-    for step in plan.steps:
-        if step.call.kind in (Kind.LAYER, Kind.LOSS) and isinstance(step.call.layer, Layer):
-            names = (*step.call.reads(), *step.call.makes())
-            kept[step.call.name] = tuple(
-                name
-                for name in names
-                if name in read_late and plan.values[name].kind not in (Kind.PARAMETER, Kind.INPUT)
-            )
-    return kept

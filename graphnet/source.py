@@ -15,11 +15,13 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphnet.graph import Arg, Call, Const, Kind, Slot
 from graphnet.layer import Layer
-from graphnet.plan import Plan, Step
+
+if TYPE_CHECKING:  # a plan writes itself through this module
+    from graphnet.plan import Plan, Step
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""The guide for authors is true: its files are written, installed, checked and trained with."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from graphnet.errors import PluginError
+from graphnet.scaffold import write_project
+
+ROOT = Path(__file__).parent.parent
+GUIDE = (ROOT / "docs" / "plugins.md").read_text()
+FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', GUIDE, flags=re.M | re.S))
+COMMANDS = re.findall(r"^```sh\n(.*?)^```", GUIDE, flags=re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment of its own, which sees what is installed here."""
+    folder = tmp_path_factory.mktemp("venv") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (path,) = folder.glob("lib/python*/site-packages")
+    here = next(p for p in map(Path, sys.path) if p.name == "site-packages")
+    (path / "here.pth").write_text(f"import site; site.addsitedir({str(here)!r})\n")
+    for tool in ("graphnet", "pytest", "pip"):
+        module = {"graphnet": "graphnet", "pytest": "pytest", "pip": "pip"}[tool]
+        script = folder / "bin" / tool
+        script.write_text(f'#!/bin/sh\nexec "{folder}/bin/python" -m {module} "$@"\n')
+        script.chmod(0o755)
+    return folder
+
+
+def shell(command: str, venv: Path, folder: Path) -> str:
+    env = {
+        **os.environ,
+        "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PIP_NO_INDEX": "1",
+    }
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder, env=env, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_guides_plugin_is_written_checked_installed_and_trained_with(
+    venv: Path, tmp_path: Path
+) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (32, 3, 16, 16), dtype=np.uint8)
+    np.savez(tmp_path / "pairs.npz", noisy=images, clean=images)
+    install, train = (shell(command, venv, tmp_path) for command in COMMANDS)
+    assert "passed" in install
+    assert "epoch 2/2" in train
+    assert "acme/swish" in train
+    assert "acme/swish" not in shell(
+        "GRAPHNET_DISABLE_PLUGINS=acme-swish graphnet layers", venv, tmp_path
+    )
+
+
+def test_the_guides_plugin_is_at_most_40_lines() -> None:
+    plugin = [text for name, text in FILES.items() if name.startswith("acme-swish/")]
+    assert len(plugin) == 3
+    assert sum(len([line for line in text.splitlines() if line.strip()]) for text in plugin) <= 40
+
+
+def test_the_guides_kernel_equals_the_layer() -> None:
+    import torch
+
+    from graphnet.layer import Site
+    from graphnet.layers.activation import Sigmoid
+    from graphnet.spec import Spec
+
+    namespace: dict[str, object] = {"__name__": __name__}
+    exec(FILES["kernel.py"], namespace)
+    kernel_class = namespace["FastSigmoid"]
+    spec = Spec((3, 4))
+    kernel = kernel_class.match(Site((Sigmoid(),), {"x": spec}, spec.device))  # type: ignore[attr-defined]
+    x = torch.linspace(-3, 3, 12).reshape(3, 4)
+    torch.testing.assert_close(kernel.forward(x), Sigmoid().forward(x))
+    y = kernel.forward(x)
+    torch.testing.assert_close(kernel.backward(x, y), Sigmoid().backward(x, y))
+
+
+@pytest.mark.slow
+def test_a_new_project_is_installable_and_passes_its_own_tests(venv: Path, tmp_path: Path) -> None:
+    shell("graphnet plugins new acme-soft-gate", venv, tmp_path)
+    folder = tmp_path / "acme-soft-gate"
+    install = "pip install --quiet --no-build-isolation --no-deps -e acme-soft-gate"
+    shell(install, venv, tmp_path)
+    assert "acme/soft_gate" in shell("graphnet layers", venv, tmp_path)
+    assert "passed" in shell(
+        "graphnet check acme/soft_gate && pytest -q acme-soft-gate", venv, tmp_path
+    )
+    shell("pip uninstall --quiet --yes acme-soft-gate", venv, tmp_path)
+    assert "acme/soft_gate" not in shell("graphnet layers", venv, tmp_path)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["swish", "Acme-Swish", "acme_swish", "acme-", "-x", "a b-c", "../a-b"]
+)
+def test_a_name_that_is_no_project_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PluginError, match="expected a name such as acme-swish"):
+        write_project(name, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "acme-swish").mkdir()
+    with pytest.raises(PluginError, match="is there already"):
+        write_project("acme-swish", tmp_path)
