@@ -69,7 +69,7 @@ class Registry:
         if slash and not any(known.startswith(f"{space}/") for known in entries):
             message += f" No loaded plugin has the namespace {space!r}: install the one that does."
         absent = [p for p in self.plugins if p.status != "loaded"]
-        if absent:
+        if absent and "Did you mean" not in message:
             causes = "; ".join(f"{p.name}: {p.error or 'disabled'}" for p in absent)
             message += f" Plugins that are not loaded: {causes}."
         raise UnknownNameError(message)

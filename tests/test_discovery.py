@@ -295,3 +295,21 @@ def outside_plugin(module: object) -> object:
             module.graphnet_optimizers(register)  # type: ignore[attr-defined]
 
     return Outside()
+
+
+@pytest.mark.slow
+def test_core_suite_passes_with_the_built_ins_from_an_outside_entry_point(tmp_path: Path) -> None:
+    info = tmp_path / "outside_builtins-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-builtins\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[graphnet.plugins]\nbuiltin = graphnet.builtin\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    env = {**os.environ, "PYTHONPATH": path}
+    core = ["test_plan.py", "test_describe.py", "test_train.py", "test_layer.py", "test_device.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.outside", "-p", "no:xdist"]
+    done = subprocess.run(
+        [*command, *(str(ROOT / "tests" / name) for name in core)],
+        capture_output=True, text=True, env=env, cwd=ROOT, timeout=550,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "no tests ran" not in done.stdout

@@ -1,0 +1,26 @@
+"""A pytest plugin: the built-in layers come from an entry point of another distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphnet import discovery
+from graphnet.registry import Registry
+
+_original = discovery.load_registry
+_candidates = discovery._candidates
+
+
+def load_registry(
+    *, plugins: Sequence[object] = (), entry_points: bool = True, builtin: str | None = None
+) -> Registry:
+    registry = _original(plugins=plugins, entry_points=True, builtin=None)
+    origins = {entry.plugin.distribution for entry in registry.kernels.values()}
+    assert origins == {"outside-builtins"}
+    return registry
+
+
+discovery.load_registry = load_registry
+discovery._candidates = lambda: [
+    candidate for candidate in _candidates() if candidate.plugin.distribution == "outside-builtins"
+]
