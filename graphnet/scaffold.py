@@ -65,14 +65,14 @@ class {title}(gn.Layer):
 def graphnet_layers(register):
     register("{layer}", {title}, version=1)
 ''',
-    "tests/test_{short}.py": '''\
+    "tests/test_{short}.py": """\
 from {module} import {title}
 from graphnet.testing import LayerTests
 
 
 class Test{title}(LayerTests):
     layer = {title}()
-''',
+""",
     "README.md": """\
 # {name}
 

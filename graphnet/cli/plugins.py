@@ -12,7 +12,9 @@ from graphnet.registry import KINDS, Plugin, Registry
 from graphnet.scaffold import write_project
 
 
-@click.group(invoke_without_command=True, short_help="List the plugins; `plugins new NAME` starts one.")
+@click.group(
+    invoke_without_command=True, short_help="List the plugins; `plugins new NAME` starts one."
+)
 @click.option("--json", "as_json", is_flag=True, help="A list for machines.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
@@ -37,7 +39,9 @@ def plugins(context: click.Context, as_json: bool) -> None:
 
 @plugins.command()
 @click.argument("name")
-@click.option("--into", type=click.Path(path_type=Path), default=Path(), help="Where to write it (here).")
+@click.option(
+    "--into", type=click.Path(path_type=Path), default=Path(), help="Where to write it (here)."
+)
 def new(name: str, into: Path) -> None:
     """Write an installable project for a plugin called NAME, such as acme-swish, with a first layer.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from graphnet.cli import json_text
-from graphnet.registry import default_registry
+from graphnet.discovery import default_registry
 from graphnet.schema import model_schema
 
 

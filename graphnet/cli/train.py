@@ -23,7 +23,7 @@ from rich.progress import (
 
 from graphnet.checkpoint import versions_of
 from graphnet.config import Job, read_job
-from graphnet.registry import default_registry
+from graphnet.discovery import default_registry
 from graphnet.runfolder import RunFolder
 from graphnet.train import Epoch, Steps, Stopped, Trainer
 

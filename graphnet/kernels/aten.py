@@ -167,7 +167,7 @@ class AtenSigmoid(Kernel):
 
 
 class AtenMSE(Kernel):
-    """mse without a kept difference."""
+    """mse without a kept difference; leaves empty batches, where torch's meta gradient fails, alone."""
 
     replaces = "mse(prediction, target)"
     outputs: ClassVar[tuple[str, ...]] = ("loss",)
@@ -175,7 +175,8 @@ class AtenMSE(Kernel):
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
-        return cls()
+        prediction = site.specs["prediction"]
+        return cls() if prediction is None or prediction.numel else None
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         loss: Tensor = _aten.mse_loss.default(prediction, target)

@@ -563,17 +563,25 @@ def test_channels_that_do_not_fit_are_errors(layer_type: type[Layer]) -> None:
         bind(layer_type(out_channels=3, kernel_size=1), 4, 8, 8)
 
 
-def test_kernel_larger_than_the_padded_input_is_an_error() -> None:
-    layer = Conv2d(out_channels=1, kernel_size=(3, 2), dilation=(2, 1), padding=(0, 1))
-    message = "the kernel spans 5x2, more than the padded input of 4x6"
-    for device in ("cpu", "meta"):
-        with pytest.raises(GraphError, match=message):
-            layer.forward(torch.zeros(1, 1, 4, 4, device=device), torch.zeros(1, 1, 3, 2), None)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize(("size", "padded"), [((4, 4), "4x6"), ((4, 0), "4x2"), ((9, 0), "9x2")])
+def test_kernel_larger_than_the_padded_input_is_an_error(
+    size: tuple[int, int], padded: str, device: str
+) -> None:
+    layer = Conv2d(out_channels=1, kernel_size=(3, 3), dilation=(2, 1), padding=(0, 1))
+    message = f"the kernel spans 5x3, more than the padded input of {padded}"
+    x, weight = torch.zeros(1, 1, *size, device=device), torch.zeros(1, 1, 3, 3, device=device)
+    with pytest.raises(GraphError, match=message):
+        layer.forward(x, weight, None)
 
 
 def test_padding_that_leaves_nothing_of_a_transposed_convolution_is_an_error() -> None:
     layer = TransposeConv2d(out_channels=1, kernel_size=2, padding=(0, 2))
     with pytest.raises(GraphError, match=r"padding \(0, 2\) leaves nothing of an output of 4x4"):
+        layer.forward(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 2, 2), None)
+    assert layer.forward(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 2, 2), None).shape[3] == 1
+    layer = TransposeConv2d(out_channels=1, kernel_size=2, padding=(2, 0))
+    with pytest.raises(GraphError, match=r"padding \(2, 0\) leaves nothing"):
         layer.forward(torch.zeros(1, 1, 3, 3), torch.zeros(1, 1, 2, 2), None)
 
 
