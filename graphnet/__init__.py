@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from graphnet.bridges import as_torch_module as as_torch_module
+    from graphnet.bridges import from_torch_module as from_torch_module
     from graphnet.builder import Builder as Builder
     from graphnet.data import DataSet as DataSet
     from graphnet.data import Pairs as Pairs
@@ -56,6 +58,8 @@ _HOMES = {
     "Schedule": "optim",
     "StateSpec": "spec",
     "Uniform": "spec",
+    "as_torch_module": "bridges",
+    "from_torch_module": "bridges",
     "hookimpl": "hookspecs",
 }
 

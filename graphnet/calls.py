@@ -6,7 +6,7 @@ from torch import Tensor
 
 from graphnet import random
 from graphnet.definition import Definition
-from graphnet.layer import Layer
+from graphnet.layer import Layer, Specs
 
 
 class Key(Layer):
@@ -19,13 +19,16 @@ class Key(Layer):
 
 
 class Accumulate(Layer):
-    """The sum of the gradients that reach one value, in a fixed order."""
+    """The sum of the gradients that reach one value, or of several losses, in a fixed order."""
 
     def forward(self, *xs: Tensor) -> Tensor:
         total = xs[0]
         for x in xs[1:]:
             total = total + x
         return total
+
+    def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
+        return (grad_y,) * len(specs["xs"])
 
 
 class Assign(Definition):

@@ -144,10 +144,9 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
             f"{method} must return {len(expected)} tensors ({', '.join(expected)}), "
             f"returned {_describe(returned)}"
         )
-    for name, tensor in zip(
-        layer.updates, results[len(results) - len(layer.updates) :], strict=True
-    ):
-        if method == "forward" and _spec(tensor) != bound[name]:
+    updates = layer.updates if method == "forward" else ()
+    for name, tensor in zip(updates, results[len(results) - len(updates) :], strict=True):
+        if _spec(tensor) != bound[name]:
             raise LayerError(
                 f"forward must return the new {name!r} as {bound[name]}, returned {_spec(tensor)}"
             )

@@ -230,6 +230,10 @@ class Program:
             self._scalars[LR].fill_(lr)
         self._lr = lr
 
+    def arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
+        """What the next step on these inputs and targets would be given: the plan's arguments by name."""
+        return dict(zip(self.plan.arguments, (*tensors, *self._rest), strict=True))
+
     @torch.no_grad()
     def step(self, *tensors: Tensor) -> Tensor:
         """Run one training step on inputs and targets; returns the loss, 0-dim, on the device.

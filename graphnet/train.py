@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from graphnet.device import resolve
 from graphnet.errors import CheckpointError, DataError, TrainingError
 from graphnet.graph import Kind
 from graphnet.program import Program
+from graphnet.trace import first_nonfinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Trainer:
         self.program = self._compile(self.pairs, resume)
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
+        self._before: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(resume)
         inputs, targets = (self.program.plan.values[name] for name in self.program.plan.inputs)
@@ -177,7 +179,8 @@ class Trainer:
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """Train to the end, or until `should_stop()` says so between two steps.
 
-        Raises TrainingError when the loss is not finite.
+        Raises TrainingError when the loss is not finite: it says which step, node and plugin made the
+        first value that is not. The weights are then those before that step.
         """
         config, program = self.job.config, self.program
         while program.steps_done < self.total_steps:
@@ -190,10 +193,9 @@ class Trainer:
                     self._close_group(group, in_group, started)
                     yield Stopped(epoch + 1, program.steps_done)
                     return
-                start = (program.steps_done % self.steps_per_epoch) * config.batch_size
-                index = order[start : start + config.batch_size]
-                factor = self.job.schedule.factor(program.steps_done, self.total_steps)
-                program.lr = self.job.optimizer.lr * factor
+                if in_group == 0:
+                    self._remember()
+                index = self._next_step(order)
                 group += program.step(self.inputs.take(index), self.targets.take(index))
                 in_group += 1
                 if in_group == config.log_every or program.steps_done % self.steps_per_epoch == 0:
@@ -212,6 +214,44 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.job.config.seed * 1_000_003 + epoch)
         return torch.randperm(len(self.pairs), generator=generator).to(self.device)
 
+    def _next_step(self, order: Tensor) -> Tensor:
+        """The samples of the next step; sets its learning rate."""
+        size, done = self.job.config.batch_size, self.program.steps_done
+        self.program.lr = self.job.optimizer.lr * self.job.schedule.factor(done, self.total_steps)
+        start = (done % self.steps_per_epoch) * size
+        return order[start : start + size]
+
+    @property
+    def _slots(self) -> dict[str, Tensor]:
+        return {**self.program.weights, **self.program.optimizer_state}
+
+    def _remember(self) -> None:
+        """Keep the weights as a group of steps begins, so that it can be run again step by step."""
+        for name, tensor in self._slots.items():
+            if name in self._before:
+                self._before[name].copy_(tensor)
+            else:
+                self._before[name] = tensor.clone()
+
+    def _origin(self, count: int) -> str:
+        """Run the last `count` steps again, watching every value: where is the first bad one from?"""
+        program = self.program
+        for name, tensor in self._slots.items():
+            tensor.copy_(self._before[name])
+        program.restore(program.optimizer_state, steps_done=program.steps_done - count)
+        order = self.order(program.steps_done // self.steps_per_epoch)
+        for _ in range(count):
+            index = self._next_step(order)
+            batch = self.inputs.take(index), self.targets.take(index)
+            found = first_nonfinite(
+                program.plan, program.arguments(*batch), registry=self.job.registry
+            )
+            if found is not None:
+                pairs = tuple(int(index[i]) for i in found.samples)
+                return f"In step {program.steps_done + 1}, {replace(found, samples=pairs)}."
+            program.step(*batch)
+        return "Run again, the same steps are finite: a layer is not deterministic."
+
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:
         """Read the losses of a group back; returns their mean and the time since `started`."""
         if count == 0:
@@ -224,8 +264,8 @@ class Trainer:
             step = self.program.steps_done
             raise TrainingError(
                 f"the loss is {total / count} within steps {step - count + 1} to {step} "
-                f"(learning rate {self.program.lr:g}). Lower the learning rate, or look for "
-                f"values that are not finite in the data. The last checkpoint is untouched."
+                f"(learning rate {self.program.lr:g}). {self._origin(count)} Lower the learning rate, "
+                f"or mend the data. The last checkpoint is untouched."
             )
         return total / count, elapsed_s
 

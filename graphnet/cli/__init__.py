@@ -24,6 +24,7 @@ _BUILTIN = {
         "graphnet.cli.plugins:plugins",
         "List the plugins, and what is wrong with broken ones.",
     ),
+    "check": ("graphnet.cli.check:check", "Run the conformance checks on layers and kernels."),
     "schema": ("graphnet.cli.schema:schema", "Print the JSON Schema of model files, for editors."),
 }
 
@@ -86,7 +87,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status."""
     try:
-        graphnet.main(args=arguments, standalone_mode=False)
+        status = graphnet.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2
@@ -107,7 +108,7 @@ def run(arguments: list[str] | None = None) -> int:
         return _say("out of memory. Take a smaller batch or a smaller image.")
     except Exception as error:
         return _unexpected(error)
-    return 0
+    return status if isinstance(status, int) else 0  # what a command exited with
 
 
 def _say(message: str) -> int:

@@ -1,13 +1,18 @@
-"""graphnet explain: the plan of a model, step by step."""
+"""graphnet explain: the plan of a model, step by step, or the gradients of one training step."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from graphnet.errors import InputError
+from graphnet.cli import json_text
+from graphnet.errors import DataError, InputError
 from graphnet.model import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -22,7 +27,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-@click.command(short_help="Show the plan of a model, step by step.")
+@click.command(short_help="Show the plan of a model, or its gradients.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "--input",
@@ -47,6 +52,25 @@ def parse_shape(text: str) -> tuple[int, ...]:
 )
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--source", is_flag=True, help="Print the generated Python function instead.")
+@click.option(
+    "--gradients", is_flag=True, help="Run one step: the norm of every parameter and gradient."
+)
+@click.option(
+    "--node",
+    "nodes",
+    multiple=True,
+    metavar="NAME",
+    help="With --gradients: the paths by which a node's, parameter's or value's gradient comes.",
+)
+@click.option("--paths", default=16, show_default=True, help="With --node: at most so many paths.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="With --gradients: inputs and targets, in this order; without it they are random.",
+)
+@click.option("--seed", default=0, show_default=True, help="With --gradients: of random data.")
+@click.option("--json", "as_json", is_flag=True, help="With --gradients: JSON for machines.")
 def explain(
     model: Path,
     inputs: tuple[str, ...],
@@ -56,22 +80,76 @@ def explain(
     kernels: str,
     device: str,
     source: bool,
+    gradients: bool,
+    nodes: tuple[str, ...],
+    paths: int,
+    data: Path | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Show the steps that MODEL (a .yaml or .safetensors file) runs on inputs of a shape.
 
     For each step: its node, what computes it, what it makes, the bytes alive, what it reads, frees,
-    and keeps for the reverse pass.
+    and keeps for the reverse pass. With --gradients: run one training step, without its update, and
+    show where the gradients come from.
     """
     loaded = Model.load(model)
+    shapes = [parse_shape(text) for text in inputs]
+    if gradients:
+        if training or source:
+            raise InputError("--gradients runs a step, --training and --source show its plan")
+        _gradients(loaded, shapes, loss, kernels, device, nodes, paths, data, seed, as_json)
+        return
+    if nodes or data or as_json:
+        raise InputError("--node, --data and --json go with --gradients")
     rule = None
     if training:
         entry = loaded.registry.find("optimizers", optimizer).value
         rule = entry(lr=1.0) if "lr" in entry.required() else entry()
     plan = loaded.plan(
-        *(parse_shape(text) for text in inputs),
-        loss=loss if training else None,
-        optimizer=rule,
-        device=device,
-        kernels=kernels,
+        *shapes, loss=loss if training else None, optimizer=rule, device=device, kernels=kernels
     )
     click.echo(plan.source() if source else str(plan))
+
+
+def _gradients(
+    model: Model,
+    shapes: list[tuple[int, ...]],
+    loss: str,
+    kernels: str,
+    device: str,
+    nodes: tuple[str, ...],
+    limit: int,
+    data: Path | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    from graphnet.gradients import Gradients
+
+    given = _read_arrays(data, shapes) if data else ()
+    found = Gradients.of(
+        model, *shapes, loss=loss, data=given, device=device, kernels=kernels, seed=seed
+    )
+    names = [value for node in nodes for value in found.names(node)]
+    if as_json:
+        click.echo(json_text(found.to_data(*names, limit=limit)))
+    elif names:
+        click.echo("\n\n".join(str(found.paths(name, limit=limit)) for name in names))
+    else:
+        click.echo(str(found))
+
+
+def _read_arrays(path: Path, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    """The arrays of an .npz file, cut to the batch size; uint8 becomes 0..1."""
+    import numpy as np
+    import torch
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [torch.from_numpy(file[key]) for key in file.files]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: not an .npz file of plain arrays: {error}") from None
+    count = shapes[0][0]
+    return [
+        array[:count] / 255 if array.dtype == torch.uint8 else array[:count] for array in arrays
+    ]

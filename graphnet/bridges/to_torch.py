@@ -1,0 +1,200 @@
+"""as_torch_module: a graphnet layer or model as a torch.nn.Module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet import nn as facade
+from graphnet.bridges.explicit import run_forward, run_inference
+from graphnet.bridges.steps import LayerSource, ModelSource, Source, Steps
+from graphnet.discovery import default_registry
+from graphnet.errors import InputError
+from graphnet.graph import Kind
+from graphnet.layer import Layer
+from graphnet.model import Model
+from graphnet.passes.kernels import choose
+from graphnet.program import set_up
+from graphnet.registry import Registry, split_form
+from graphnet.spec import Spec
+
+Shape = Sequence[int]
+
+
+def as_torch_module(
+    source: Layer | str | dict[str, Any] | facade.Module | Model,
+    *inputs: Shape,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    kernels: str = "auto",
+    generator: torch.Generator | None = None,
+    registry: Registry | None = None,
+) -> torch.nn.Module:
+    """A layer, a module of graphnet.nn, or a model as a torch.nn.Module with nn.Parameters.
+
+    `source` is a Layer, a registered name or {name: {field: value}}, a graphnet.nn module (whose
+    parameters are then shared), or a Model (with its weights, else drawn from its seed). `inputs` are
+    the shapes of its inputs: needed where there are parameters or states to be made, which a
+    graphnet.nn module may have already; the module then takes other shapes too. They are drawn from
+    `generator`, torch's default one if None; `dtype` is that of the parameters.
+
+    Autograd runs each layer's own backward: in eager code, under torch.compile(fullgraph=True) (which
+    compiles anew for each input shape), in DistributedDataParallel and with torch.func.vjp. Second
+    derivatives are refused with a LayerError. States are buffers, updated in train mode only. In eval
+    mode a layer's `inference` runs, if it has one. A layer that asks for a `key` gets a new one from
+    torch's generator in each call. Under torch.autocast floating inputs and parameters are cast to
+    autocast's dtype, for a Loss to float32, and autocast is off inside; buffers keep their dtype.
+
+    >>> module = as_torch_module({"conv2d": {"out_channels": 8, "kernel_size": 3}}, (1, 3, 8, 8))
+    >>> module(torch.zeros(2, 3, 8, 8)).sum().backward()
+    >>> module.bias.grad
+    tensor([72., 72., 72., 72., 72., 72., 72., 72.])
+    """
+    registry = registry or default_registry()
+    if isinstance(source, facade.Sequential):
+        converted: dict[int, torch.nn.Module] = {}
+        for part in source.modules:  # one that stands there twice stays one module
+            if id(part) not in converted:
+                converted[id(part)] = as_torch_module(part, kernels=kernels, registry=registry)
+        return torch.nn.Sequential(*(converted[id(part)] for part in source.modules))
+    dtype = dtype or torch.get_default_dtype()
+    if isinstance(source, Model):
+        if not inputs:
+            raise InputError("as_torch_module(model, shape): give the shape of each input")
+        made = source.graph(*inputs, device=device, dtype=dtype, kernels=kernels)
+        values = [made.values[name] for name in made.sources(Kind.PARAMETER, Kind.STATE)]
+        slots = set_up(values, seed=source.seed, given=source.weights)
+        return _Torch(ModelSource(source, kernels), slots, made.sources(Kind.STATE))
+    if not isinstance(source, facade.Module):
+        named = not isinstance(source, Layer) and split_form(source)[0] in registry.losses
+        layer: Layer = registry.make("losses" if named else "layers", source)
+        if _has_slots(layer) and not inputs:
+            raise InputError(
+                f"{layer} has parameters or states, whose shapes follow from its inputs: "
+                f"as_torch_module(layer, (1, 3, 32, 32)) states the shape of each input"
+            )
+        specs = [Spec(tuple(shape), dtype) for shape in inputs]
+        source = facade.Module(
+            layer, specs=specs or None, device=device, dtype=dtype, generator=generator
+        )
+    elif inputs:
+        raise InputError("a module of graphnet.nn is taken as it is: leave the input shapes out")
+    parameters = {name: pair[0] for name, pair in source.parameters.items()}
+    if _has_slots(source.layer) and not parameters and not source.states:
+        raise InputError(f"{source} has no parameters yet: call it once, or make it with `specs`")
+    usable = {entry.name: entry for entry in choose(registry, kernels)}
+    return _Torch(
+        LayerSource(source.layer, replace(registry, kernels=usable)),
+        {**parameters, **source.states},
+        source.states,
+    )
+
+
+def _has_slots(layer: Layer) -> bool:
+    cls = type(layer)
+    return cls.parameters is not Layer.parameters or cls.states is not Layer.states
+
+
+_Key = tuple[tuple[tuple[int, ...], ...], tuple[torch.dtype, ...], torch.device, torch.dtype]
+"""The inputs' shapes and dtypes, their device, and the dtype of the parameters."""
+
+
+class _Torch(torch.nn.Module):
+    """The module behind `as_torch_module`; its parameters and buffers are called as graphnet's slots."""
+
+    def __init__(self, source: Source, slots: Mapping[str, Tensor], states: Iterable[str]) -> None:
+        super().__init__()
+        self._source = source
+        self._slots = {name: tuple(name.split(".")) for name in slots}
+        self._states = frozenset(states)
+        self._chosen: dict[_Key, Steps] = {}
+        for name, (*path, last) in self._slots.items():
+            home: torch.nn.Module = self
+            for part in (*path, last):
+                if hasattr(torch.nn.Module, part) or part in ("training", "_source", "_chosen"):
+                    raise InputError(
+                        f"{source}: {part!r} in {name!r} is a name that torch.nn.Module uses itself; "
+                        f"call that node or parameter otherwise"
+                    )
+            for part in path:
+                if not hasattr(home, part):
+                    home.add_module(part, torch.nn.Module())
+                home = getattr(home, part)
+            if name in self._states:
+                home.register_buffer(last, slots[name])
+            else:
+                home.register_parameter(last, torch.nn.Parameter(slots[name]))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """The outputs: one tensor, or a tuple where there are several."""
+        device_type = inputs[0].device.type
+        if not torch.is_autocast_enabled(device_type):
+            return self._run(inputs, None)
+        with torch.autocast(device_type, enabled=False):
+            return self._run(inputs, torch.get_autocast_dtype(device_type))
+
+    def _run(self, inputs: Sequence[Tensor], cast: torch.dtype | None) -> Any:
+        values = {name: self._slot(path) for name, path in self._slots.items()}
+        floats = [t.dtype for t in (*values.values(), *inputs) if t.is_floating_point()]
+        dtype = cast or (floats[0] if floats else torch.get_default_dtype())
+        # range() fixes the sizes under torch.compile: the layers are chosen for these shapes.
+        shapes = tuple(tuple(len(range(size)) for size in x.shape) for x in inputs)
+        key = shapes, tuple(x.dtype for x in inputs), inputs[0].device, dtype
+        self._choose(key)
+        steps = self._chosen[key]
+        values.update(zip(steps.inputs, inputs, strict=True))
+        for use in steps.uses:
+            layer = use.layer
+            tensors = [values[name] for name in use.reads]
+            if cast is not None:
+                to = torch.float32 if use.is_loss else cast
+                tensors = [
+                    t if name in self._states else _cast(t, to)
+                    for name, t in zip(use.reads, tensors, strict=True)
+                ]
+            if not self.training and layer.signature.inference:
+                results = run_inference(use, tensors)
+            else:
+                if "key" in layer.signature.forward:
+                    tensors.append(_new_key(tensors[0].device))
+                results = run_forward(use, tensors)
+            values.update(zip(use.results, results, strict=False))
+            if self.training and use.written:
+                new = results[len(results) - len(use.written) :]
+                with torch.no_grad():
+                    for name, value in zip(use.written, new, strict=True):
+                        self._slot(self._slots[name]).copy_(value)
+        outputs = tuple(values[name] for name in steps.outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _choose(self, key: _Key) -> None:
+        """Note the layers for these inputs; under torch.compile it runs while the code is traced."""
+        if key not in self._chosen:
+            shapes, dtypes, device, dtype = key
+            specs = [Spec(s, d, device) for s, d in zip(shapes, dtypes, strict=True)]
+            self._chosen[key] = self._source.steps(specs, dtype)
+
+    def _slot(self, path: Sequence[str]) -> Tensor:
+        home: Any = self
+        for part in path:
+            home = getattr(home, part)
+        assert isinstance(home, Tensor)
+        return home
+
+    def extra_repr(self) -> str:
+        return str(self._source)
+
+
+def _new_key(device: torch.device) -> Tensor:
+    """A random key from torch's generator, so that torch.manual_seed decides it."""
+    return torch.randint(-(1 << 31), (1 << 31) - 1, (2,), dtype=torch.int32, device=device)
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    fits = tensor.is_floating_point() and tensor.dtype != torch.float64  # as torch's own autocast
+    return tensor.to(dtype) if fits else tensor

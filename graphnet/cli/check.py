@@ -1,0 +1,163 @@
+"""graphnet check: run the conformance checks on layers and kernels."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from graphnet.cli import json_text
+from graphnet.discovery import default_registry, load_registry
+from graphnet.errors import PluginError, UnknownNameError, nearest
+from graphnet.registry import Entry, Registry
+from graphnet.testing import CHECKS, Check, Report, Status, run_checks
+
+_COLORS = {Status.PASSED: "green", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
+Checked = tuple[Registry, list[Entry]]
+
+
+@click.command(short_help="Check a layer, or all layers of a module or distribution.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--json", "as_json", is_flag=True, help="The rows for machines.")
+@click.option("--slow", is_flag=True, help="Also what takes long: Inductor.")
+def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
+    """Run the conformance checks on a layer, loss or kernel.
+
+    NAME is its name (acme/swish), or a module or distribution: then all layers and kernels of it.
+    Exit status 1 when a check fails.
+    """
+    found = [resolve(name) for name in names]
+    work = [(registry, entry) for registry, entries in found for entry in entries]
+    checks = [one for one in CHECKS if slow or not one.slow]
+    reports = []
+    with _progress(len(work) * len(checks)) as advance:
+        for registry, entry in work:
+
+            def tell(one: Check, name: str = entry.name) -> None:
+                advance(f"{name}: {one.name}")
+
+            report = run_checks(entry.value, registry=registry, slow=slow, progress=tell)
+            reports.append(report)
+    if as_json:
+        click.echo(json_text([_plain(report) for report in reports]))
+    else:
+        for report in reports:
+            _print(report)
+    if not all(report.ok for report in reports):
+        raise click.exceptions.Exit(1)
+
+
+def resolve(name: str) -> Checked:
+    """What a name stands for: a layer, a kernel, a distribution, or a module.
+
+    Raises UnknownNameError for a name that is none of these, PluginError for a module that is broken.
+    """
+    registry = default_registry()
+    known = _checkable(registry)
+    if name in known:
+        return registry, [known[name]]
+    mine = [
+        entry for entry in known.values() if _normal(entry.plugin.distribution) == _normal(name)
+    ]
+    mine = mine or [e for e in known.values() if _inside(e.value.__module__, name)]
+    if mine:
+        return registry, mine
+    if not _importable(name):
+        distributions = {entry.plugin.distribution for entry in known.values()}
+        raise UnknownNameError(
+            f"{name!r} is no layer, kernel, distribution or module. "
+            f"{nearest(name, {*known, *distributions})}"
+        )
+    return _from_module(name)
+
+
+def _from_module(name: str) -> Checked:
+    """The layers of a module that is not installed as a plugin, but has its hooks."""
+    try:
+        module = importlib.import_module(name)
+    except (Exception, SystemExit) as error:  # the author's code
+        raise PluginError(
+            f"module {name!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        registry = load_registry(plugins=[module])
+    except PluginError as error:
+        raise PluginError(f"module {name!r}: {error}") from error
+    entries = [e for e in _checkable(registry).values() if e.plugin.name == module.__name__]
+    if not entries:
+        raise PluginError(
+            f"module {name!r} registers no layer and no kernel. Define graphnet_layers(register) "
+            f"with @graphnet.hookimpl in it."
+        )
+    return registry, entries
+
+
+def _checkable(registry: Registry) -> Mapping[str, Entry]:
+    return {**registry.layers, **registry.losses, **registry.kernels}
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _inside(module: str, name: str) -> bool:
+    return module == name or module.startswith(f"{name}.")
+
+
+def _importable(name: str) -> bool:
+    if not all(part.isidentifier() for part in name.split(".")):
+        return False
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does: a module in the working directory
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """A bar on stderr while the checks run, when that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task("checking", total=total)
+        yield lambda text: progress.update(task, advance=1, description=escape(text))
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    return {
+        "layer": report.layer,
+        "ok": report.ok,
+        "checks": [
+            {"check": row.check, "status": str(row.status), "message": row.message}
+            for row in report.rows
+        ],
+    }
+
+
+def _print(report: Report) -> None:
+    guards = {one.name: one.guards for one in CHECKS}
+    table = Table("check", "status", "what it guards, or what is wrong", title=escape(report.layer))
+    for row in report.rows:
+        color = _COLORS[row.status]
+        text = row.message if row.message else guards[row.check]
+        table.add_row(row.check, f"[{color}]{row.status}[/]", escape(text))
+    console = Console()
+    console.print(table)
+    counts = [sum(row.status is status for row in report.rows) for status in Status]
+    console.print(
+        f"{escape(report.layer)}: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped"
+    )

@@ -1,0 +1,95 @@
+"""Comparisons that say where two tensors differ, by how much, and what that looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from graphnet.testing.check import CheckFailure
+
+_FLOOR = 1e-8  # differences are relative to the largest value, but to no less than this
+
+
+def same_bits(found: Tensor, expected: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN in the same places."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return False
+    equal = found == expected
+    if found.is_floating_point():
+        equal = equal | (found.isnan() & expected.isnan())
+    return bool(equal.all())
+
+
+def expect_same_bits(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str, advice: str
+) -> None:
+    """Raise CheckFailure, naming the first leaf that differs, unless all are equal to the bit."""
+    for leaf, tensor in expected.items():
+        if not same_bits(found[leaf], tensor):
+            raise CheckFailure(f"{leaf!r}: {what}{difference(found[leaf], tensor)}. {advice}")
+
+
+def expect_close(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    *,
+    what: str,
+    advice: str,
+    tolerance: float,
+) -> None:
+    """Raise CheckFailure unless each leaf agrees, relative to the largest value in it."""
+    for leaf, tensor in expected.items():
+        if leaf not in found:
+            raise CheckFailure(f"{leaf!r}: {what}: there is none. {advice}")
+        if not close(found[leaf], tensor, tolerance):
+            raise CheckFailure(f"{leaf!r}: {what}{difference(found[leaf], tensor)}. {advice}")
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+    """Whether shapes agree and no difference exceeds `tolerance` times the largest value."""
+    if found.shape != expected.shape:
+        return False
+    if not expected.is_floating_point():
+        return bool((found == expected).all())
+    found, expected = found.double().cpu(), expected.double().cpu()
+    apart = (found - expected).abs()
+    apart = apart.masked_fill((found == expected) | (found.isnan() & expected.isnan()), 0.0)
+    finite = expected[expected.isfinite()].abs()
+    scale = max(_FLOOR, float(finite.max()) if finite.numel() else 0.0)
+    return bool((apart <= tolerance * scale).all())
+
+
+def difference(found: Tensor, expected: Tensor) -> str:
+    """Where two tensors are furthest apart, in words."""
+    if found.shape != expected.shape:
+        return f": expected the shape {tuple(expected.shape)}, found {tuple(found.shape)}"
+    if found.dtype != expected.dtype:
+        return f": expected {expected.dtype}, found {found.dtype}"
+    if not found.numel():
+        return ""
+    left, right = found.double().cpu(), expected.double().cpu()
+    apart = (left - right).abs().nan_to_num(nan=torch.inf).flatten()
+    place = int(apart.argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), left.shape))
+    at = f" at {index}" if index else ""
+    mine, theirs = float(left.flatten()[place]), float(right.flatten()[place])
+    return f"{at}: expected {theirs:.6g}, found {mine:.6g}{looks_like(left, right)}"
+
+
+def looks_like(found: Tensor, expected: Tensor) -> str:
+    """A guess at the mistake, where one number times the expected values is what was found."""
+    norm = float((expected * expected).sum())
+    if norm == 0.0 or not bool(found.isfinite().all()):
+        return ""
+    factor = float((found * expected).sum()) / norm
+    if not close(found, expected * factor, 1e-4):
+        return ""
+    if abs(factor) < 1e-9:
+        return " (everywhere 0)"
+    if abs(factor + 1.0) < 1e-4:
+        return " (everywhere the negative: a sign)"
+    if abs(factor - 2.0) < 1e-4:
+        return " (everywhere twice that: counted twice?)"
+    return f" (everywhere {factor:.6g} times that)"

@@ -1,0 +1,198 @@
+"""Expression: what a kernel replaces, evaluated by the layers in its pattern, forward and backward.
+
+The pattern is the kernel's oracle: it says the names, the layers and the order, and the layers' own
+arithmetic says the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import ContractError, GraphError
+from graphnet.layer import Kernel, Layer, Pattern, Site, parse_pattern
+from graphnet.observe import Bound, Ports, as_tuple, bind_inputs, gradient_names, observe
+from graphnet.spec import ParameterSpec, Spec
+from graphnet.testing.check import NotApplicable
+from graphnet.testing.leaves import Named, specs_of
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One layer of the expression; its arguments are names or other nodes."""
+
+    layer: Layer
+    arguments: tuple[Node | str, ...]
+
+
+class Expression:
+    """The layers of one pattern, outermost first, as a tree over the names in it.
+
+    Raises ContractError when there are not as many layers as the pattern has.
+    """
+
+    def __init__(self, pattern: Pattern, layers: Sequence[Layer]) -> None:
+        self.layers = tuple(layers)
+        remaining = iter(self.layers)
+        root = self._node(pattern, remaining)
+        if isinstance(root, str) or next(remaining, None) is not None:
+            raise ContractError(
+                f"the pattern {pattern} has fewer layers than the {len(layers)} given"
+            )
+        self.root = root
+
+    def _node(self, pattern: Pattern, remaining: Iterator[Layer]) -> Node | str:
+        if isinstance(pattern, str):
+            return pattern
+        layer = next(remaining, None)
+        if layer is None:
+            raise ContractError(f"no layer is given for {pattern[0]!r} in the kernel's pattern")
+        return Node(layer, tuple(self._node(part, remaining) for part in pattern[1:]))
+
+    def ports(self, inputs: Sequence[Spec], dtype: torch.dtype) -> Ports:
+        """The inputs and parameters behind the pattern's names. Raises GraphError if they clash."""
+        binder = _Binder(list(inputs), dtype)
+        binder.spec(self.root)
+        if binder.inputs:
+            raise GraphError(f"the kernel's pattern leaves {len(binder.inputs)} inputs unused")
+        return Ports(
+            tuple(binder.taken),
+            MappingProxyType(binder.parameters),
+            MappingProxyType({}),
+            MappingProxyType(binder.specs),
+        )
+
+    def match(self, kernel: type[Kernel], inputs: Sequence[Spec]) -> Kernel | None:
+        """The kernel's instance for these inputs, as the kernels pass would make it."""
+        specs: dict[str, Any] = dict(self.ports(inputs, inputs[0].dtype).specs)
+        device = torch.device("cpu")
+        on_device = {
+            name: spec.on(device) if isinstance(spec, Spec) else spec
+            for name, spec in specs.items()
+        }
+        return kernel.match(Site(self.layers, MappingProxyType(on_device), device))
+
+    def run(self, arguments: Named, grads: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Named]:
+        """The outputs, and the gradients by name for gradients `grads` of the outputs."""
+        evaluation = _Evaluation(arguments)
+        outputs = evaluation.forward(self.root)
+        evaluation.backward(self.root, grads)
+        return outputs, evaluation.gradients
+
+
+def expression_for(kernel: type[Kernel], layers: Sequence[Layer]) -> Expression:
+    """The expression that a kernel replaces, made of these definitions."""
+    return Expression(parse_pattern(kernel), layers)
+
+
+@dataclass
+class _Binder:
+    """Gives each name of the pattern its spec, inputs in order of appearance."""
+
+    inputs: list[Spec]
+    dtype: torch.dtype
+    taken: dict[str, None] = field(default_factory=dict)
+    parameters: dict[str, ParameterSpec | None] = field(default_factory=dict)
+    specs: dict[str, Bound] = field(default_factory=dict)
+
+    def spec(self, node: Node) -> Spec:
+        """The spec of a node's first output; binds the names below it."""
+        names = node.layer.signature.tensors
+        if len(names) != len(node.arguments):
+            raise ContractError(
+                f"the pattern gives {type(node.layer).__name__} {len(node.arguments)} arguments, "
+                f"its forward takes {', '.join(names)}"
+            )
+        ports = self.bind(node)
+        for name, argument in list(zip(names, node.arguments, strict=True))[len(ports.inputs) :]:
+            if name in ports.states or not isinstance(argument, str):
+                raise NotApplicable(f"the pattern computes or keeps {name!r} of a layer")
+            self.parameters[argument] = ports.parameters[name]
+            self.specs[argument] = ports.specs[name]
+        return observe(node.layer, "forward", ports.specs)[0].spec
+
+    def bind(self, node: Node) -> Ports:
+        """Ask the layer for its parameters, with as many inputs as it turns out to need."""
+        if node.layer.signature.variadic:
+            (name,) = node.arguments
+            specs = tuple(self.inputs)
+            self.inputs.clear()
+            self.taken[str(name)] = None
+            self.specs[str(name)] = specs
+            return bind_inputs(node.layer, specs, self.dtype)
+        given: list[Spec] = []
+        for argument in node.arguments:
+            given.append(self.spec(argument) if isinstance(argument, Node) else self.leaf(argument))
+            try:
+                return bind_inputs(node.layer, given, self.dtype)
+            except GraphError:
+                if len(given) == len(node.arguments):
+                    raise
+        raise ContractError(f"{type(node.layer).__name__} in the pattern has no input")
+
+    def leaf(self, name: str) -> Spec:
+        if name not in self.specs:
+            if not self.inputs:
+                raise GraphError(f"no input is given for {name!r} of the kernel's pattern")
+            self.specs[name] = self.inputs.pop(0)
+            self.taken[name] = None
+        spec = self.specs[name]
+        assert isinstance(spec, Spec)
+        return spec
+
+
+class _Evaluation:
+    """The numbers of one run: each node's arguments and results, and the gradients by name."""
+
+    def __init__(self, arguments: Named) -> None:
+        self.arguments = arguments
+        self.values: dict[Node, Named] = {}
+        self.gradients: Named = {}
+
+    def forward(self, node: Node) -> tuple[Tensor, ...]:
+        layer = node.layer
+        if "key" in layer.signature.forward or layer.updates:
+            raise NotApplicable("the pattern holds a random layer or one with a state")
+        named: Named = {
+            name: self.forward(part)[0] if isinstance(part, Node) else self.arguments[part]
+            for name, part in zip(layer.signature.tensors, node.arguments, strict=True)
+        }
+        named["specs"] = specs_of(named)
+        positional = [v for n in layer.signature.forward for v in self.spread(layer, n, named)]
+        results = as_tuple(layer.forward(*positional))
+        named |= zip(layer.outputs + layer.saves, results, strict=True)
+        self.values[node] = named
+        return results[: len(layer.outputs)]
+
+    def spread(self, layer: Layer, name: str, named: Named) -> tuple[Any, ...]:
+        return tuple(named[name]) if name == layer.signature.variadic else (named[name],)
+
+    def backward(self, node: Node, grads: Sequence[Tensor]) -> None:
+        """Send gradients of a node's outputs on to its arguments; unused outputs get zeros."""
+        layer, named = node.layer, dict(self.values[node])
+        for i, output in enumerate(layer.outputs):
+            y = named[output]
+            named[f"grad_{output}"] = grads[i] if i < len(grads) else torch.zeros_like(y)
+        names = gradient_names(layer, {n: named[n] for n in layer.signature.tensors})
+        differentiable = (n for n in names if n not in layer.nondifferentiable)
+        named["wanted"] = frozenset(n for n in differentiable if named[n] is not None)
+        named["specs"] = specs_of(self.values[node])
+        returned = layer.backward(**{name: named[name] for name in layer.signature.backward})
+        alone = names == (layer.signature.variadic,)
+        results = dict(zip(names, (returned,) if alone else as_tuple(returned), strict=True))
+        for name, argument in zip(layer.signature.tensors, node.arguments, strict=True):
+            if name in named["wanted"]:
+                self.send(argument, results[name])
+
+    def send(self, argument: Node | str, gradient: Any) -> None:
+        if isinstance(argument, Node):
+            self.backward(argument, (gradient,))
+        elif argument in self.gradients:
+            self.gradients[argument] = self.gradients[argument] + gradient
+        else:
+            self.gradients[argument] = gradient

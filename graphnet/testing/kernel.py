@@ -1,0 +1,66 @@
+"""Checks of a kernel: that it is chosen, and that it computes what it replaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphnet.layer import Kernel
+from graphnet.testing.case import Case
+from graphnet.testing.check import CheckFailure, NotApplicable, check
+from graphnet.testing.compare import expect_close
+from graphnet.testing.expression import Expression
+from graphnet.testing.leaves import leaves
+
+_TOLERANCE = 1e-10
+
+
+@check
+def kernel_names(case: Case) -> None:
+    """A kernel takes the names of its pattern, and has as many outputs as what it replaces."""
+    expression, kernel = _kernel(case)
+    names = set(case.ports.specs)
+    others = [n for n in kernel.signature.tensors if n not in names]
+    if others:
+        raise CheckFailure(
+            f"expected forward to take names of {kernel.replaces!r}, found {', '.join(others)}"
+        )
+    replaced = expression.root.layer
+    if len(kernel.outputs) != len(replaced.outputs):
+        raise CheckFailure(
+            f"expected {len(replaced.outputs)} outputs as {type(replaced).__name__} has, found "
+            f"{len(kernel.outputs)}"
+        )
+
+
+@check
+def kernel_equals_reference(case: Case) -> None:
+    """A kernel's outputs and gradients are those of the layers in its pattern, to 10 digits."""
+    expression, kernel = _kernel(case)
+    arguments = case.arguments()
+    results = case.forward(arguments)
+    grads = case.grads(results)
+    outputs, gradients = expression.run(
+        arguments, [grads[f"grad_{name}"] for name in kernel.outputs]
+    )
+    expect_close(
+        leaves(results, kernel.outputs),
+        dict(zip(kernel.outputs, outputs, strict=True)),
+        what=f"the output is not that of {kernel.replaces}",
+        advice="Compute the same, or let match return None where it cannot.",
+        tolerance=_TOLERANCE,
+    )
+    names = sorted(case.differentiable)
+    found: dict[str, Any] = case.backward(arguments, results, grads)
+    expect_close(
+        leaves(found, names),
+        leaves(gradients, [name for name in names if name in gradients]),
+        what=f"the gradient is not that of {kernel.replaces}",
+        advice="Compute the same, or let match return None where it cannot.",
+        tolerance=_TOLERANCE,
+    )
+
+
+def _kernel(case: Case) -> tuple[Expression, Kernel]:
+    if case.expression is None or not isinstance(case.layer, Kernel):
+        raise NotApplicable("the layer is no kernel")
+    return case.expression, case.layer

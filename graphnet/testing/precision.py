@@ -1,0 +1,112 @@
+"""Checks of other dtypes and devices against float64 on the CPU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphnet.testing.case import Case, Pass
+from graphnet.testing.check import CheckFailure, NotApplicable, check
+from graphnet.testing.compare import difference, expect_close
+from graphnet.testing.leaves import converted, floating, leaves, replaced
+from graphnet.testing.observed import expect_dtype
+
+
+@check
+def float32(case: Case) -> None:
+    """In float32 the results are those of float64, to 4 digits, and stay float32."""
+    _as_in_float64(case, torch.float32, 1e-4)
+
+
+@check
+def bfloat16(case: Case) -> None:
+    """In bfloat16 the results are those of float64, to a few percent, and stay bfloat16."""
+    try:
+        _as_in_float64(case, torch.bfloat16, 4e-2)
+    except (NotImplementedError, RuntimeError) as error:
+        if "not implemented for" not in str(error):
+            raise
+        raise NotApplicable(f"torch has no such operator: {error}") from error
+
+
+def _as_in_float64(case: Case, dtype: torch.dtype, tolerance: float) -> None:
+    arguments = case.arguments(dtype=dtype)
+    if not floating(arguments):
+        raise NotApplicable("the layer takes no floating tensor")
+    wide = converted(arguments, torch.float64)
+    results, exact = case.forward(arguments), case.forward(wide)
+    if getattr(case.layer, "precision", "compute") == "compute":
+        for name in case.layer.outputs:
+            expect_dtype(f"the output {name!r}", results[name], arguments)
+    _near(leaves(results, case.layer.outputs), leaves(exact, case.layer.outputs), tolerance)
+    if not case.trainable:
+        return
+    grads = case.grads(results)
+    wide_grads = converted(grads, torch.float64)
+    found = Pass(arguments, results, grads, case.backward(arguments, results, grads))
+    expected = case.backward(wide, exact, wide_grads)
+    names = sorted(case.differentiable)
+    for leaf, gradient in leaves(found.gradients, names).items():
+        if leaf not in case.ports.parameters:
+            expect_dtype(f"the gradient of {leaf!r}", gradient, arguments)
+    _near(leaves(found.gradients, names), leaves(expected, names), 2.0 * tolerance)
+
+
+def _near(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """Compare in the mean square: rounding may move single elements across a kink."""
+    for leaf, exact in expected.items():
+        rounded = found[leaf].double()
+        if rounded.shape != exact.shape:
+            raise CheckFailure(f"{leaf!r}{difference(rounded, exact)}")
+        if not exact.is_floating_point() or not bool(exact.isfinite().all()):
+            continue
+        error = float((rounded - exact).norm())
+        if not error <= tolerance * float(exact.norm()) + 1e-6:
+            raise CheckFailure(
+                f"{leaf!r} is not that of float64 within {tolerance:g} of its norm"
+                f"{difference(rounded, exact)}. Look for a difference of large numbers, an exp that "
+                f"overflows, or a small constant that this dtype cannot hold."
+            )
+
+
+@check
+def cuda(case: Case) -> None:
+    """On CUDA the results are those of the CPU, and nothing waits for the device."""
+    if not torch.cuda.is_available():
+        raise NotApplicable("there is no CUDA device")
+    device = torch.device("cuda")
+    one = _run_on(case, torch.device("cpu"))
+    _run_on(case, device)  # the first call of a library may wait while it is set up
+    mode = torch.cuda.get_sync_debug_mode()
+    arguments = case.arguments(device=device)
+    grads = replaced(one.grads, {k: g.to(device) for k, g in leaves(one.grads).items()})
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        results = case.forward(arguments)
+        trained = bool(one.gradients)
+        gradients = case.backward(arguments, results, grads) if trained else {}
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
+    found = leaves(results, case.layer.outputs) | leaves(gradients, sorted(one.gradients))
+    for name, tensor in found.items():
+        if tensor.device.type != "cuda":
+            raise CheckFailure(f"expected {name!r} on {device}, found it on {tensor.device}")
+    expect_close(
+        found,
+        leaves(one.results, case.layer.outputs) | leaves(one.gradients),
+        what="on CUDA it is not what it is on the CPU",
+        advice="Both are float64: look for operators that differ, or for memory that is not set.",
+        tolerance=1e-9,
+    )
+
+
+def _run_on(case: Case, device: torch.device) -> Pass:
+    """Forward and backward; only the gradients that are wanted."""
+    arguments = case.arguments(device=device)
+    results = case.forward(arguments)
+    grads = case.grads(results)
+    if not case.trainable:
+        return Pass(arguments, results, grads, {})
+    gradients = case.backward(arguments, results, grads)
+    wanted = {name: gradients[name] for name in sorted(case.differentiable)}
+    return Pass(arguments, results, grads, wanted)

@@ -1,0 +1,170 @@
+"""run_checks: all checks on all samples of a layer, and the report of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
+
+from torch import Tensor
+
+from graphnet.discovery import default_registry
+from graphnet.errors import GraphnetError
+from graphnet.layer import Kernel, Layer, Loss
+from graphnet.registry import Entry, Plugin, Registry
+from graphnet.testing.case import Case, Sample
+from graphnet.testing.check import Check, CheckFailure, NotApplicable
+from graphnet.testing.checks import CHECKS
+from graphnet.testing.expression import expression_for
+from graphnet.testing.purity import runs
+from graphnet.testing.samples import as_sample, samples_for, samples_of
+
+Given = Sequence[Sample | Layer | tuple[Any, ...]]
+
+
+class Status(StrEnum):
+    """What came of a check."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One check of one layer: its status, and why it failed or was skipped."""
+
+    check: str
+    status: Status
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The rows of one layer, in the order of CHECKS."""
+
+    layer: str
+    rows: tuple[Row, ...]
+
+    @property
+    def failures(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.status is Status.FAILED)
+
+    @property
+    def ok(self) -> bool:
+        """Whether no check failed."""
+        return not self.failures
+
+
+def run_checks(
+    target: Layer | type[Layer],
+    samples: Given | None = None,
+    *,
+    registry: Registry | None = None,
+    checks: Iterable[Check] = CHECKS,
+    slow: bool = False,
+    progress: Callable[[Check], None] | None = None,
+) -> Report:
+    """Run the checks on a layer or kernel; `samples` are generated where none are given.
+
+    `progress` is told each check before it runs.
+    """
+    cls = target if isinstance(target, type) else type(target)
+    name = (registry or default_registry()).name_of(cls)
+    try:
+        cases = cases_for(target, samples, registry=registry)
+    except GraphnetError as error:
+        return Report(name, (Row(runs.name, Status.FAILED, str(error)),))
+    rows = []
+    for check in checks:
+        if slow or not check.slow:
+            if progress is not None:
+                progress(check)
+            rows.append(judge(check, cases))
+    return Report(name, tuple(rows))
+
+
+def judge(check: Check, cases: Sequence[Case]) -> Row:
+    """One check on all cases: failed if it fails on one, skipped if it concerns none."""
+    reasons: dict[str, None] = {}
+    passed = False
+    for case in cases:
+        row = judge_case(check, case)
+        if row.status is Status.FAILED:
+            return replace(row, message=f"{case}: {row.message}")
+        passed = passed or row.status is Status.PASSED
+        reasons.setdefault(row.message)
+    if passed:
+        return Row(check.name, Status.PASSED)
+    return Row(check.name, Status.SKIPPED, "; ".join(reason for reason in reasons if reason))
+
+
+def judge_case(check: Check, case: Case) -> Row:
+    """One check on one case."""
+    excuse = case.excuse(check)
+    if excuse:
+        return Row(check.name, Status.SKIPPED, excuse)
+    try:
+        check(case)
+    except NotApplicable as reason:
+        return Row(check.name, Status.SKIPPED, str(reason))
+    except CheckFailure as failure:
+        return Row(check.name, Status.FAILED, str(failure))
+    except Exception as error:  # the layer's own code
+        return Row(check.name, Status.FAILED, f"{type(error).__name__}: {error}")
+    return Row(check.name, Status.PASSED)
+
+
+def cases_for(
+    target: Layer | type[Layer], samples: Given | None = None, *, registry: Registry | None = None
+) -> tuple[Case, ...]:
+    """The cases of a layer or kernel. Raises NoSample, or CheckFailure for an unusable kernel."""
+    registry = registry or default_registry()
+    cls = target if isinstance(target, type) else type(target)
+    if samples is not None:
+        given = tuple(as_sample(sample) for sample in samples)
+    elif isinstance(target, Layer) and not isinstance(target, Kernel):
+        given = tuple(samples_of(target)) or (as_sample(target),)
+    else:
+        given = samples_for(cls, registry)
+    name = registry.name_of(cls)
+    if not any(name in names for names in (registry.layers, registry.losses, registry.kernels)):
+        name, registry = f"check/{cls.__name__.lower()}", _with(registry, cls)
+    found = tuple(_cases(cls, name, given, registry))
+    if issubclass(cls, Kernel) and not found:
+        raise CheckFailure(
+            f"expected {cls.__name__}.match to accept one of {len(given)} samples, found that it "
+            f"returns None for all. Give a sample that it is made for."
+        )
+    return tuple(replace(case, siblings=found) for case in found)
+
+
+def _cases(
+    cls: type[Layer], name: str, samples: Iterable[Sample], registry: Registry
+) -> Iterator[Case]:
+    for sample in samples:
+        inputs = tuple(x if isinstance(x, Tensor) else tuple(x) for x in sample.inputs)
+        if not issubclass(cls, Kernel):
+            if not isinstance(sample.layer, Layer):
+                raise CheckFailure(
+                    f"expected one layer in a sample of {cls.__name__}, found a tuple"
+                )
+            yield Case(sample.layer, name, inputs, registry, raises=sample.raises, skip=sample.skip)
+            continue
+        layers = sample.layer if isinstance(sample.layer, tuple) else (sample.layer,)
+        expression = expression_for(cls, layers)
+        specs = Case(layers[0], name, inputs, registry).input_specs()
+        kernel = expression.match(cls, specs)
+        if kernel is not None:
+            yield Case(kernel, name, inputs, registry, expression=expression, skip=sample.skip)
+
+
+def _with(registry: Registry, cls: type[Layer]) -> Registry:
+    """The registry, with a layer that no plugin registered."""
+    name = f"check/{cls.__name__.lower()}"
+    kind = "kernels" if issubclass(cls, Kernel) else "losses" if issubclass(cls, Loss) else "layers"
+    entry = Entry(name, cls, 1, Plugin("check", "the layer under test", "0"))
+    changed: Any = {kind: MappingProxyType({**getattr(registry, kind), name: entry})}
+    return replace(registry, **changed)

@@ -1,0 +1,208 @@
+"""Trace: run a plan step by step, watch its values, and find where the first bad number came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphnet.discovery import default_registry
+from graphnet.errors import InputError
+from graphnet.executors import reference
+from graphnet.executors.failure import failure
+from graphnet.graph import Call, Kind
+from graphnet.plan import Plan, Step
+from graphnet.program import set_up
+from graphnet.registry import Registry
+
+_PASS = {
+    Kind.LAYER: "forward pass",
+    Kind.LOSS: "loss",
+    Kind.BACKWARD: "reverse pass",
+    Kind.ACCUMULATE: "reverse pass",
+    Kind.UPDATE: "update",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What a tensor holds: smallest, largest and mean of its finite elements, share of the others.
+
+    >>> str(Statistics.of(torch.tensor([1.0, 3.0, torch.inf, torch.nan])))
+    'min 1, max 3, mean 2, 50 % not finite'
+    """
+
+    minimum: float
+    maximum: float
+    mean: float
+    nonfinite: float
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Statistics:
+        finite = tensor[tensor.isfinite()].double()
+        if not finite.numel():
+            return cls(torch.nan, torch.nan, torch.nan, float(tensor.numel() > 0))
+        share = 1 - finite.numel() / tensor.numel()
+        return cls(float(finite.min()), float(finite.max()), float(finite.mean()), share)
+
+    def __str__(self) -> str:
+        if self.nonfinite == 1:
+            return "100 % not finite"
+        share = f", {100 * self.nonfinite:.3g} % not finite" if self.nonfinite else ""
+        return f"min {self.minimum:.3g}, max {self.maximum:.3g}, mean {self.mean:.3g}{share}"
+
+
+@dataclass(frozen=True, slots=True)
+class NonFinite:
+    """Where the first NaN or Inf came from: a value, what it holds, and the call that made it.
+
+    `call` is None for one that came in as an argument of the plan. `inputs` are the statistics of what
+    the call read; `samples` the places along the first axis where an input is not finite.
+    """
+
+    value: str
+    statistics: Statistics
+    call: Call | None = None
+    plugin: str = ""
+    inputs: Mapping[str, Statistics] | None = None
+    kind: Kind = Kind.INPUT
+    samples: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        share = f"{100 * self.statistics.nonfinite:.3g} % of its elements"
+        if self.call is None:
+            word = "target" if self.value.startswith("@target") else self.kind
+            some = ", ".join(map(str, self.samples[:5])) + (
+                ", ..." if len(self.samples) > 5 else ""
+            )
+            of = f" of sample {some} (counted from 0)" if some else ""
+            return (
+                f"the {word} {self.value.lstrip('$@')!r}{of} is not finite ({share}) to begin with"
+            )
+        read = ", ".join(f"{name} ({found})" for name, found in (self.inputs or {}).items())
+        where = f"{self.call.where}: " if self.call.where else ""
+        return (
+            f"{where}in the {_PASS[self.call.kind]}, node {self.call.node!r} ({self.call.title}, from "
+            f"{self.plugin}) made the first value that is not finite, {self.value!r} ({share}), "
+            f"from {read or 'constants'}"
+        )
+
+
+def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dict[str, Tensor]:
+    """All arguments of a plan by name: those given; others as at the start of a run.
+
+    Parameters and states are initialised from `seed`, scalars (learning rate, step count) are zero,
+    inputs and targets must be given. Raises InputError for one that is missing or does not fit.
+    """
+    found = dict(tensors)
+    for name in plan.arguments:
+        value = plan.values[name]
+        if name not in found and value.kind is Kind.INPUT:
+            raise InputError(f"{name.lstrip('$@')}: must be given, as {value.spec}")
+        if name not in found and value.kind is Kind.SCALAR:
+            found[name] = torch.zeros((), dtype=value.spec.dtype, device=value.spec.device)
+        elif name in found and tuple(found[name].shape) != value.spec.shape:
+            raise InputError(
+                f"{name.lstrip('$@')}: expected {value.spec}, got {tuple(found[name].shape)}"
+            )
+    fresh = [plan.values[name] for name in plan.arguments if name not in found]
+    found.update(set_up(fresh, seed=seed))
+    return {name: found[name] for name in plan.arguments}
+
+
+def walk(plan: Plan, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict[str, Tensor]]]:
+    """Run a plan on the reference executor; after each step, give it and all values alive by name.
+
+    What the step read is still there, and what it wrote has its new content. The tensors given stay
+    as they are: updates write copies. Raises LayerError when a layer fails.
+    """
+    written = {slot for step in plan.steps for slot in step.call.writes.values()}
+    values = {name: t.clone() if name in written else t for name, t in tensors.items()}
+    for step in plan.steps:
+        execute(plan, step.call, values)
+        yield step, values
+        for name in step.frees:
+            del values[name]
+
+
+@torch.no_grad()
+def execute(plan: Plan, call: Call, values: dict[str, Tensor]) -> None:
+    """Run one call of a plan: read its arguments from `values`, put its results there."""
+    interpreter = reference.prepare(plan)
+    positional, named = interpreter.bind(call, values)
+    try:
+        returned = getattr(call.layer, call.method)(*positional, **named)
+    except Exception as error:
+        raise failure(call, error, positional) from error
+    if call.kind is not Kind.UPDATE:
+        interpreter.store(call, returned, values)
+
+
+def first_nonfinite(
+    plan: Plan, tensors: Mapping[str, Tensor], *, registry: Registry | None = None
+) -> NonFinite | None:
+    """Where the NaN or Inf that reaches the loss or an update comes from; None if all is finite.
+
+    `tensors` are the plan's arguments by name, as `complete` makes them; they are not written. An
+    argument that is not finite is the answer; else the step that made a bad value out of good ones.
+    A bad value that a later step makes good, such as the -inf of a mask before a softmax, is no fault.
+    `registry` tells the plugin's name.
+
+    >>> from graphnet import Model
+    >>> plan = Model({"layers": ["relu"]}).plan((1, 1, 2, 2), loss="mse")
+    >>> data = {"$input": torch.full((1, 1, 2, 2), 1e30), "@target": torch.zeros(1, 1, 2, 2)}
+    >>> first_nonfinite(plan, complete(plan, data)).value
+    '@loss.loss'
+    """
+    tensors = complete(plan, tensors)
+    for name, tensor in tensors.items():
+        if _bad(tensor):
+            kind = plan.values[name].kind
+            samples = _samples(tensor) if kind is Kind.INPUT else ()
+            return NonFinite(name, Statistics.of(tensor), kind=kind, samples=samples)
+    origins: dict[str, NonFinite] = {}
+    for step, values in walk(plan, tensors):
+        call = step.call
+        made = tuple(call.writes.values()) if call.kind is Kind.UPDATE else tuple(call.makes())
+        for name in made:
+            if not _bad(values[name]):
+                continue
+            inherited = [origins[read] for read in call.reads() if read in origins]
+            if inherited:
+                origins[name] = inherited[0]
+            else:
+                origins[name] = _origin(call, name, values, tensors, registry or default_registry())
+            if call.kind is Kind.UPDATE or name in plan.outputs or name not in plan.last_use:
+                return origins[name]
+    return None
+
+
+def _samples(tensor: Tensor) -> tuple[int, ...]:
+    """The places along the first axis that hold something not finite."""
+    bad = tensor.isfinite().logical_not().reshape(tensor.shape[0], -1).any(1)
+    return tuple(int(i) for i in bad.nonzero())
+
+
+def _bad(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and not bool(tensor.isfinite().all())
+
+
+def _origin(
+    call: Call,
+    name: str,
+    values: Mapping[str, Tensor],
+    before: Mapping[str, Tensor],
+    registry: Registry,
+) -> NonFinite:
+    kinds = (registry.layers, registry.losses, registry.kernels, registry.optimizers)
+    entries = (entry for kind in kinds for entry in kind.values())
+    entry = next((entry for entry in entries if entry.value is type(call.layer)), None)
+    plugin = f"{entry.plugin.distribution} {entry.plugin.version}" if entry else "graphnet itself"
+    read = {}
+    for argument in call.reads():
+        # An update has overwritten its slot: what it read is the old content.
+        tensor = before[argument] if argument in call.writes.values() else values[argument]
+        read[argument] = Statistics.of(tensor)
+    return NonFinite(name, Statistics.of(values[name]), call, plugin, read, call.kind)

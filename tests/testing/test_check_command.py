@@ -1,0 +1,121 @@
+"""graphnet check: what it takes, prints and exits with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from graphnet.cli import run
+from graphnet.cli.check import resolve
+
+PLUGIN = '''
+import graphnet as gn
+
+class Double(gn.Layer):
+    """2 x [bold]in brackets[/], elementwise."""
+
+    def forward(self, x):
+        return 2 * x
+
+    def backward(self, grad_y):
+        return {factor} * grad_y
+
+@gn.hookimpl
+def graphnet_layers(register):
+    register("acme/double", Double)
+'''
+
+
+METRIC = """
+import graphnet as gn
+
+@gn.hookimpl
+def graphnet_metrics(register):
+    register("nothing/at_all", lambda prediction, target: 0.0)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_right_layer_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "relu"]) == 0
+    output = capsys.readouterr()
+    assert "gradient_numerical" in output.out
+    assert "relu: " in output.out
+    assert "0 failed" in output.out
+    assert output.err == ""  # no progress bar where there is no terminal
+
+
+def test_json_has_a_row_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "--json", "sigmoid", "aten/sigmoid"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["layer"], first["ok"]) == ("sigmoid", True)
+    assert second["layer"] == "aten/sigmoid"
+    rows = {row["check"]: row for row in second["checks"]}
+    assert rows["kernel_equals_reference"] == {
+        "check": "kernel_equals_reference",
+        "status": "passed",
+        "message": "",
+    }
+    assert rows["json_schema"]["status"] == "skipped"
+
+
+def test_wrong_layer_of_a_module_exits_with_1(
+    module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (module / "wrong_plugin.py").write_text(PLUGIN.replace("{factor}", "-2"))
+    assert run(["check", "wrong_plugin"]) == 1
+    output = capsys.readouterr().out
+    assert "acme/double" in output
+    assert "a sign" in " ".join(output.split())
+    assert "failed" in output
+
+
+def test_right_layer_of_a_module_exits_with_0(
+    module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (module / "right_plugin.py").write_text(PLUGIN.replace("{factor}", "2"))
+    assert run(["check", "--json", "right_plugin"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
+    assert report["layer"] == "acme/double"
+
+
+def test_distribution_or_module_stands_for_all_its_layers_and_kernels() -> None:
+    _, entries = resolve("Graphnet_Framework")
+    names = {entry.name for entry in entries}
+    assert {"relu", "mse", "aten/relu"} <= names
+    _, entries = resolve("graphnet.layers.merge")
+    assert {entry.name for entry in entries} == {"add", "concat"}
+
+
+@pytest.mark.parametrize("name", ["relux", "acme/nothing", "no-such-distribution"])
+def test_unknown_name_exits_with_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", name]) == 2
+    error = capsys.readouterr().err
+    assert f"{name!r} is no layer, kernel, distribution or module" in error
+    if name == "relux":
+        assert "Did you mean 'relu'" in error
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
+        ("raise SystemExit(3)", "cannot be imported: SystemExit"),
+        ("x = 1", "implements no hook"),
+        (METRIC, "registers no layer and no kernel"),
+    ],
+)
+def test_broken_module_exits_with_2(
+    text: str, says: str, module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"broken_{abs(hash(text))}"
+    (module / f"{name}.py").write_text(text)
+    assert run(["check", name]) == 2
+    assert says in capsys.readouterr().err
