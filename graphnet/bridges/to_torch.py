@@ -115,7 +115,7 @@ class _Torch(torch.nn.Module):
         for name, (*path, last) in self._slots.items():
             home: torch.nn.Module = self
             for part in (*path, last):
-                if hasattr(torch.nn.Module, part) or part in ("training", "_source", "_chosen"):
+                if hasattr(_Torch, part) or part in vars(self):
                     raise InputError(
                         f"{source}: {part!r} in {name!r} is a name that torch.nn.Module uses itself; "
                         f"call that node or parameter otherwise"
