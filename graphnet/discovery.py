@@ -132,6 +132,8 @@ def _candidates() -> list[_Candidate]:
         for point in points:
             plugin = Plugin(point.name, name, version)
             key = f"{re.sub(r'[-_.]+', '-', name).lower()}:{point.name}"
+            if seen.get(key) == version:
+                continue  # an editable install: its metadata stand beside the source as well
             if key in seen:
                 plugin = replace(
                     plugin,
