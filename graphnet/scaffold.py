@@ -33,8 +33,11 @@ where = ["src"]
 """The layer {layer} for graphnet."""
 
 import torch
+from torch import Tensor
 
 import graphnet as gn
+from graphnet.hookspecs import Register
+from graphnet.layer import Specs
 
 GRAPHNET_CONTRACT = 1
 
@@ -48,26 +51,28 @@ class {title}(gn.Layer):
     saves = ("gate",)
     start: float = 1.0
 
-    def parameters(self, specs):
+    def parameters(self, specs: Specs) -> dict[str, gn.ParameterSpec]:
         return {{"beta": gn.ParameterSpec((1,), gn.Constant(self.start))}}
 
-    def forward(self, x, beta):
+    def forward(self, x: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         gate = torch.sigmoid(beta * x)
         return x * gate, gate
 
-    def backward(self, grad_y, x, beta, gate):
+    def backward(
+        self, grad_y: Tensor, x: Tensor, beta: Tensor, gate: Tensor
+    ) -> tuple[Tensor, Tensor]:
         slope = gate * (1 - gate)
         grad_x = grad_y * (gate + beta * x * slope)
         return grad_x, (grad_y * x * x * slope).sum().reshape(1)
 
 
 @gn.hookimpl
-def graphnet_layers(register):
+def graphnet_layers(register: Register) -> None:
     register("{layer}", {title}, version=1)
 ''',
     "tests/test_{short}.py": """\
-from {module} import {title}
 from graphnet.testing import LayerTests
+from {module} import {title}
 
 
 class Test{title}(LayerTests):

@@ -118,6 +118,15 @@ def test_a_name_that_is_no_project_is_refused(tmp_path: Path, name: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_specimen_in_plugins_is_what_a_new_project_looks_like(tmp_path: Path) -> None:
+    made = write_project("graphnet-example", tmp_path)
+    kept = ROOT / "plugins" / "graphnet-example"
+    files = sorted(p.relative_to(made) for p in made.rglob("*") if p.is_file())
+    assert len(files) == 5
+    for file in files:
+        assert (kept / file).read_text() == (made / file).read_text(), file
+
+
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "acme-swish").mkdir()
     with pytest.raises(PluginError, match="is there already"):

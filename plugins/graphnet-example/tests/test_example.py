@@ -1,0 +1,6 @@
+from graphnet.testing import LayerTests
+from graphnet_example import Example
+
+
+class TestExample(LayerTests):
+    layer = Example()
