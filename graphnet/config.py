@@ -38,7 +38,7 @@ class TrainConfig(BaseModel):
     model_config = _STRICT
     model: Form
     data: DataConfig
-    loss: Form = "mse"
+    loss: Form
     optimizer: Form
     schedule: Form = "constant"
     epochs: PositiveInt

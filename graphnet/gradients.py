@@ -120,7 +120,7 @@ class Gradients:
         cls,
         model: Model,
         *inputs: Sequence[int],
-        loss: object = "mse",
+        loss: object = None,
         data: Sequence[Tensor] = (),
         device: str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -129,8 +129,10 @@ class Gradients:
     ) -> Self:
         """Those of a model for inputs of these shapes, with its weights or ones drawn from its seed.
 
-        `data` are the inputs and targets; without it, both are uniform in 0..1, drawn from `seed`.
+        `loss` None takes the first one registered. `data` are the inputs and targets; without it,
+        both are uniform in 0..1, drawn from `seed`.
         """
+        loss = loss or next(iter(model.registry.losses))
         plan = model.plan(*inputs, loss=loss, device=device, dtype=dtype, kernels=kernels)
         slots = [plan.values[name] for name in plan.slots]
         tensors = set_up(slots, seed=model.seed, given=model.weights)

@@ -22,6 +22,7 @@ SEED = ROOT / "examples" / "denoisers" / "seed.yaml"
 CONFIG = """
 model: {model}
 data: {{train: {pairs}, validation: {pairs}}}
+loss: mse
 optimizer: {{sgd: {{lr: 1.0}}}}
 epochs: 2
 batch_size: 8
@@ -133,10 +134,10 @@ def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
     assert f"error: {tmp_path}/none.yaml: cannot be read: No such file" in fails(
         "train", tmp_path / "none.yaml"
     )
-    assert "bad.yaml:4:12: optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?" in train(
+    assert "bad.yaml:5:12: optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?" in train(
         good.replace("sgd", "sdg")
     )
-    assert "bad.yaml:5:9: epochs: expected integer, found 'two'" in train(
+    assert "bad.yaml:6:9: epochs: expected integer, found 'two'" in train(
         good.replace("epochs: 2", "epochs: two")
     )
     assert "data.train: nowhere: no such file or folder" in train(

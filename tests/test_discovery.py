@@ -176,6 +176,7 @@ def test_broken_plugins_stop_neither_layers_nor_training(site: list[Path], tmp_p
     config = {
         "model": {"layers": [{"conv2d": {"out_channels": 3, "kernel_size": 1}}, "good/double"]},
         "data": {"train": str(tmp_path / "pairs.npz")},
+        "loss": "mse",
         "optimizer": {"sgd": {"lr": 0.1}},
         "epochs": 1,
         "batch_size": 8,

@@ -61,6 +61,7 @@ def job(registry: Registry, **changes: Any) -> Job:
     data: dict[str, Any] = {
         "model": SEED,
         "data": {"train": {"test/noise": {}}, "validation": {"test/noise": {"count": 5}}},
+        "loss": "mse",
         "optimizer": {"sgd": {"lr": 0.5, "momentum": 0.9}},
         "epochs": 2,
         "batch_size": 8,

@@ -40,7 +40,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 @click.option(
     "--training", is_flag=True, help="The whole training step: forward, loss, reverse, update."
 )
-@click.option("--loss", default="mse", show_default=True, help="The loss of the training step.")
+@click.option("--loss", help="The loss of the training step; else the first one registered.")
 @click.option(
     "--optimizer", default="sgd", show_default=True, help="The optimizer of the training step."
 )
@@ -75,7 +75,7 @@ def explain(
     model: Path,
     inputs: tuple[str, ...],
     training: bool,
-    loss: str,
+    loss: str | None,
     optimizer: str,
     kernels: str,
     device: str,
@@ -104,6 +104,7 @@ def explain(
         raise InputError("--node, --data and --json go with --gradients")
     rule = None
     if training:
+        loss = loss or next(iter(loaded.registry.losses))
         entry = loaded.registry.find("optimizers", optimizer).value
         rule = entry(lr=1.0) if "lr" in entry.required() else entry()
     plan = loaded.plan(
@@ -115,7 +116,7 @@ def explain(
 def _gradients(
     model: Model,
     shapes: list[tuple[int, ...]],
-    loss: str,
+    loss: str | None,
     kernels: str,
     device: str,
     nodes: tuple[str, ...],
