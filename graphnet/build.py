@@ -9,7 +9,7 @@ import torch
 
 from graphnet.calls import Accumulate, Key
 from graphnet.describe import ModelDescription
-from graphnet.errors import GraphError, GraphnetError, LayerError, nearest
+from graphnet.errors import GraphError, GraphnetError, blame, nearest
 from graphnet.expand import Expanded, FlatNode, Reference, expand
 from graphnet.graph import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer, Loss
@@ -143,7 +143,7 @@ class _Builder:
         """Add one call of forward; returns the names of its outputs. Parameters belong to `owner`."""
         at = f"{f'{where}: ' if where else ''}node {name!r} ({title}): "
         feeding = ", ".join(f"{i} ({self.values[i].spec})" for i in inputs)
-        try:
+        with blame(at, "forward", after=f". Inputs: {feeding}."):
             ports = bind_inputs(layer, [self.values[i].spec for i in inputs], self.dtype)
             device = self.values[inputs[0]].spec.device if inputs else torch.device("cpu")
             bound: dict[str, Arg] = {}
@@ -153,12 +153,6 @@ class _Builder:
                 bound.update(zip(ports.inputs, inputs, strict=True))
             bound.update(self.slots(ports, owner, device, layer))
             observed = observe(layer, "forward", ports.specs)
-        except GraphnetError as error:
-            raise type(error)(f"{at}{str(error).rstrip('.')}. Inputs: {feeding}.") from error
-        except Exception as error:  # the plugin's own code failed on meta tensors
-            raise LayerError(
-                f"{at}forward failed on inputs {feeding}: {type(error).__name__}: {error}"
-            ) from error
         specs = Const(self.specs(bound))
         if "key" in layer.signature.forward:
             bound["key"] = self.key(name)

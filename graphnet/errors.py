@@ -7,7 +7,8 @@ it stands and exits with status 2.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -78,6 +79,28 @@ class DescriptionError(GraphnetError, ValueError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+@contextmanager
+def blame(where: str, doing: str, *, after: str = "") -> Iterator[None]:
+    """Run a plugin's code; what it raises gains the place (and `after`), and keeps its cause.
+
+    One of graphnet's errors keeps its class, any other becomes a LayerError.
+
+    >>> with blame("node 'a' (relu): ", "forward"):
+    ...     1 / 0
+    Traceback (most recent call last):
+    graphnet.errors.LayerError: node 'a' (relu): forward failed: ZeroDivisionError: division by zero
+    """
+    try:
+        yield
+    except GraphnetError as error:
+        # A DescriptionError is made of problems, not of a message.
+        kind = GraphError if isinstance(error, DescriptionError) else type(error)
+        raise kind(f"{where}{str(error).rstrip('.') if after else error}{after}") from error
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise LayerError(f"{where}{doing} failed: {cause}{after}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from graphnet import random
 from graphnet.discovery import default_registry
-from graphnet.errors import GraphnetError, InputError, LayerError
+from graphnet.errors import InputError, LayerError, blame
 from graphnet.layer import Layer
 from graphnet.layers.activation import ReLU as ReLULayer
 from graphnet.layers.activation import Sigmoid as SigmoidLayer
@@ -211,14 +211,8 @@ class Module:
         )
         named = {**context.named, "specs": specs, "wanted": wanted}
         named.update(self._grad_outputs(context.choice, grad_outputs))
-        try:
+        with blame(f"{self!r}: ", "backward"):
             returned = layer.backward(**{n: named[n] for n in layer.signature.backward})
-        except GraphnetError:
-            raise
-        except Exception as error:  # the plugin's own code
-            raise LayerError(
-                f"{self!r}: backward failed: {type(error).__name__}: {error}"
-            ) from error
         results = (returned,) if names == (layer.signature.variadic,) else as_tuple(returned)
         gradients: list[Tensor | None] = []
         for name, gradient in zip(names, results, strict=True):
@@ -268,17 +262,11 @@ class Module:
     def _bind(self, inputs: Sequence[Tensor]) -> tuple[_Choice, dict[str, Any]]:
         """What runs on these inputs, and its arguments by name."""
         specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
-        try:
+        with blame(f"{self!r}: ", "forward"):
             if not self._made:
                 self._make(specs)
             ports = bind_inputs(self.layer, specs, self._dtype)
             choice = _chosen(self.layer, specs, self._dtype)
-        except GraphnetError as error:
-            raise type(error)(f"{self!r}: {error}") from error
-        except Exception as error:  # the plugin's own code failed on meta tensors
-            raise LayerError(
-                f"{self!r}: forward failed: {type(error).__name__}: {error}"
-            ) from error
         named: dict[str, Any] = {"specs": choice.specs}
         if "key" in (*choice.layer.signature.forward, *choice.layer.signature.backward):
             named["key"] = self._key(inputs)
@@ -293,14 +281,8 @@ class Module:
 
     def _call(self, layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
         names = getattr(layer.signature, method)
-        try:
+        with blame(f"{self!r}: ", method):
             return as_tuple(call_by_name(layer, method, {name: named[name] for name in names}))
-        except GraphnetError as error:
-            raise type(error)(f"{self!r}: {error}") from error
-        except Exception as error:  # the plugin's own code
-            raise LayerError(
-                f"{self!r}: {method} failed: {type(error).__name__}: {error}"
-            ) from error
 
     @torch.no_grad()
     def _make(self, specs: Sequence[Spec]) -> None:

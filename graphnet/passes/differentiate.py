@@ -13,7 +13,7 @@ from typing import Any
 
 from graphnet.build import resolve_view
 from graphnet.calls import Accumulate
-from graphnet.errors import GraphnetError, LayerError
+from graphnet.errors import LayerError, blame
 from graphnet.graph import Arg, Call, Const, Graph, Kind, Slot, Value
 from graphnet.layer import Layer
 from graphnet.observe import Result, gradient_names, observe_backward
@@ -160,14 +160,8 @@ class _Differentiator:
             )
             for name, gradient in grads.items()
         }
-        try:
+        with blame(at(call), "backward"):
             return observe_backward(layer, specs, gradients=shapes, wanted=wanted)
-        except GraphnetError as error:
-            raise type(error)(f"{at(call)}{error}") from error
-        except Exception as error:  # the plugin's own code failed on meta tensors
-            raise LayerError(
-                f"{at(call)}backward failed: {type(error).__name__}: {error}"
-            ) from error
 
     def collect(
         self,

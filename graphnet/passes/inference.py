@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphnet.build import resolve_view
-from graphnet.errors import GraphnetError, LayerError
+from graphnet.errors import LayerError, blame
 from graphnet.graph import Call, Const, Graph, Value
 from graphnet.layer import Layer
 from graphnet.observe import observe
@@ -41,12 +41,8 @@ def _inference_call(call: Call, graph: Graph, values: dict[str, Value]) -> Call:
         return replace(call, results=outputs + (None,) * (len(call.results) - len(outputs)))
     ports = call.ports()
     specs: dict[str, Any] = {name: graph.spec_of(ports[name]) for name in layer.signature.tensors}
-    try:
+    with blame(at(call), "inference"):
         observed = observe(layer, "inference", specs)
-    except GraphnetError as error:
-        raise type(error)(f"{at(call)}{error}") from error
-    except Exception as error:  # the plugin's own code failed on meta tensors
-        raise LayerError(f"{at(call)}inference failed: {type(error).__name__}: {error}") from error
     for output, seen in zip(outputs, observed, strict=True):
         name = str(output)
         spec = seen.spec.on(values[name].spec.device)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from graphnet.build import resolve_view
-from graphnet.errors import GraphnetError, LayerError, UnknownNameError, nearest
+from graphnet.errors import UnknownNameError, blame, nearest
 from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Kernel, Layer, Pattern, Site, parse_pattern
 from graphnet.observe import observe
@@ -153,12 +153,8 @@ class _Substitution:
     def instance(self, call: Call, match: _Match) -> Kernel | None:
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
         device = self.graph.values[str(call.results[0])].spec.device
-        try:
+        with blame(f"{at(call)}kernel {self.entry.name!r}: ", "match"):
             return self.kernel.match(Site(match.layers, specs, device))
-        except Exception as error:  # the plugin's own code
-            raise LayerError(
-                f"{at(call)}kernel {self.entry.name!r} failed in match: {type(error).__name__}: {error}"
-            ) from error
 
     def replace(
         self,
@@ -172,14 +168,8 @@ class _Substitution:
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
         layer = call.layer
         assert isinstance(layer, Layer)
-        try:
+        with blame(f"{at(call)}kernel {self.entry.name!r}: ", "forward"):
             observed = observe(kernel, "forward", {n: specs[n] for n in kernel.signature.tensors})
-        except GraphnetError as error:
-            raise type(error)(f"{at(call)}kernel {self.entry.name!r}: {error}") from error
-        except Exception as error:  # the plugin's own code failed on meta tensors
-            raise LayerError(
-                f"{at(call)}kernel {self.entry.name!r} failed: {type(error).__name__}: {error}"
-            ) from error
         for made in call.makes():
             if made not in call.results[: len(layer.outputs)]:
                 del values[made]
