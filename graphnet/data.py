@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from graphnet.definition import Definition
-from graphnet.errors import DataError
+from graphnet.errors import ContractError, DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +43,4 @@ class DataSet(Definition):
 
     def load(self) -> Pairs:
         """Read or make the pairs. Raises DataError, which names the file, when that fails."""
-        raise NotImplementedError
+        raise ContractError(f"{type(self).__name__} defines no load()")
