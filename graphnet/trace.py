@@ -11,7 +11,6 @@ from torch import Tensor
 from graphnet.discovery import default_registry
 from graphnet.errors import InputError
 from graphnet.executors import reference
-from graphnet.executors.failure import failure
 from graphnet.graph import Call, Kind
 from graphnet.plan import Plan, Step
 from graphnet.program import set_up
@@ -130,14 +129,7 @@ def walk(plan: Plan, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict
 @torch.no_grad()
 def execute(plan: Plan, call: Call, values: dict[str, Tensor]) -> None:
     """Run one call of a plan: read its arguments from `values`, put its results there."""
-    interpreter = reference.prepare(plan)
-    positional, named = interpreter.bind(call, values)
-    try:
-        returned = getattr(call.layer, call.method)(*positional, **named)
-    except Exception as error:
-        raise failure(call, error, positional) from error
-    if call.kind is not Kind.UPDATE:
-        interpreter.store(call, returned, values)
+    reference.prepare(plan).execute(call, values)
 
 
 def first_nonfinite(

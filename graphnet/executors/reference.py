@@ -29,17 +29,20 @@ class _Interpreter:
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         environment = dict(zip(self.plan.arguments, arguments, strict=True))
         for step in self.plan.steps:
-            call = step.call
-            positional, named = self.bind(call, environment)
-            try:
-                returned = getattr(call.layer, call.method)(*positional, **named)
-            except Exception as error:
-                raise failure(call, error, positional) from error
-            if call.kind is not Kind.UPDATE:
-                self.store(call, returned, environment)
+            self.execute(step.call, environment)
             for name in step.frees:
                 del environment[name]
         return tuple(environment[name] for name in self.plan.outputs)
+
+    def execute(self, call: Call, environment: dict[str, Tensor]) -> None:
+        """Run one call: read its arguments from the environment, put its results there."""
+        positional, named = self.bind(call, environment)
+        try:
+            returned = getattr(call.layer, call.method)(*positional, **named)
+        except Exception as error:
+            raise failure(call, error, positional) from error
+        if call.kind is not Kind.UPDATE:
+            self.store(call, returned, environment)
 
     def bind(self, call: Call, environment: dict[str, Tensor]) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments; `*xs` is spread out, what follows it goes by keyword."""

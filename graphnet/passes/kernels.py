@@ -57,21 +57,12 @@ def kernel_for(
     layer: Layer, specs: Mapping[str, Any], device: torch.device, registry: Registry
 ) -> Kernel | None:
     """The first kernel that replaces this layer alone, for arguments of these specs."""
-    name = registry.name_of(layer)
+    alone = (registry.name_of(layer), *layer.signature.tensors)
     for entry in registry.kernels.values():
-        pattern = parse_pattern(entry.value)
-        if (
-            pattern[0] != name
-            or _size(pattern) > 1
-            or len(pattern) - 1 != len(layer.signature.tensors)
-        ):
-            continue
-        renamed = dict(zip(pattern[1:], layer.signature.tensors, strict=True))
-        if any(renamed[k] != k for k in renamed):
-            continue  # it calls the arguments by other names
-        kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
-        if kernel is not None:
-            return kernel
+        if parse_pattern(entry.value) == alone:
+            kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
+            if kernel is not None:
+                return kernel
     return None
 
 
