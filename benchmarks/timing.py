@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import math
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,14 +14,29 @@ from pathlib import Path
 
 import torch
 
+Run = Callable[[], object]
+_SAMPLE_S = 0.01  # a sample repeats a quick function until it lasts about this long
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Median milliseconds of a contender, and the median over rounds of its ratio to another one."""
+    """Milliseconds of one contender in every round; the rounds of all contenders are paired."""
 
     name: str
-    median_ms: float
     rounds_ms: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        """The median over the rounds."""
+        return statistics.median(self.rounds_ms)
+
+    @property
+    def spread_ms(self) -> float:
+        """Half the range in which the middle half of the rounds lies."""
+        if len(self.rounds_ms) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.rounds_ms, n=4, method="inclusive")
+        return (high - low) / 2
 
     def ratio_to(self, other: Timing) -> float:
         """The median of the paired ratios, round by round: below 1 is faster than `other`."""
@@ -28,40 +45,49 @@ class Timing:
 
 
 def interleave(
-    contenders: Mapping[str, Callable[[], object]],
+    contenders: Mapping[str, Run],
     *,
-    rounds: int,
-    repeats: int,
     device: torch.device,
-    warm_up: int = 5,
+    budget_s: float,
+    rounds: tuple[int, int] = (5, 60),
 ) -> dict[str, Timing]:
-    """Run each contender `repeats` times in every round, the order shifting by one each round."""
+    """Time each contender once in every round, the order shifting by one each round.
 
-    def run(function: Callable[[], object], times: int) -> float:
-        _wait(device)
-        start = time.perf_counter()
-        for _ in range(times):
-            function()
-        _wait(device)
-        return (time.perf_counter() - start) / times * 1e3
-
-    for function in contenders.values():
-        run(function, warm_up)
+    There are as many rounds as fit into `budget_s`, at least `rounds[0]` and at most `rounds[1]`.
+    Each contender must have been warmed up: nothing is compiled any more.
+    """
     names = list(contenders)
+    repeats = {
+        name: max(1, math.ceil(_SAMPLE_S / seconds(run, 2, device)))
+        for name, run in contenders.items()
+    }
+    started = time.perf_counter()
+    for name, run in contenders.items():  # how long a round takes, and the last of the warm-up
+        seconds(run, repeats[name], device)
+    a_round_s = time.perf_counter() - started
+    least, most = rounds
+    count = min(most, max(least, int(budget_s / a_round_s)))
     measured: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
     try:
-        for number in range(rounds):
+        for number in range(count):
             shift = number % len(names)
             for name in names[shift:] + names[:shift]:
-                measured[name].append(run(contenders[name], repeats))
+                measured[name].append(1e3 * seconds(contenders[name], repeats[name], device))
     finally:
         gc.enable()
-    return {
-        name: Timing(name, statistics.median(times), tuple(times))
-        for name, times in measured.items()
-    }
+    return {name: Timing(name, tuple(times)) for name, times in measured.items()}
+
+
+def seconds(run: Run, times: int, device: torch.device) -> float:
+    """The mean seconds of one call, over `times` calls one after the other, waiting for the device."""
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(times):
+        run()
+    _wait(device)
+    return (time.perf_counter() - start) / times
 
 
 def machine(device: torch.device) -> dict[str, str]:
@@ -73,12 +99,18 @@ def machine(device: torch.device) -> dict[str, str]:
         processor = names[0].partition(":")[2].strip() if names else processor
     found = {
         "processor": processor,
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+    if jax := sys.modules.get("jax"):
+        found["jax"] = jax.__version__
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
+        found["cuda"] = str(torch.version.cuda)
+        found["tf32"] = "off in float32 rows"
     return found
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from graphnet.data import DataSet as DataSet
     from graphnet.data import Pairs as Pairs
     from graphnet.errors import GraphnetError as GraphnetError
+    from graphnet.executors import Executor as Executor
+    from graphnet.executors import Run as Run
     from graphnet.hookspecs import hookimpl as hookimpl
     from graphnet.layer import Kernel as Kernel
     from graphnet.layer import Layer as Layer
@@ -45,6 +47,7 @@ _HOMES = {
     "Builder": "builder",
     "Constant": "spec",
     "DataSet": "data",
+    "Executor": "executors",
     "GraphnetError": "errors",
     "Kernel": "layer",
     "Layer": "layer",
@@ -54,6 +57,7 @@ _HOMES = {
     "Pairs": "data",
     "ParameterSpec": "spec",
     "Program": "program",
+    "Run": "executors",
     "SGD": "optim",
     "Schedule": "optim",
     "StateSpec": "spec",

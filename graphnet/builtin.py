@@ -1,9 +1,13 @@
-"""The built-in plugin: layers, kernels, optimizers and schedules, by the same hooks as everyone's."""
+"""The built-in plugin: layers, kernels, optimizers, executors, by the same hooks as everyone's."""
 
 from __future__ import annotations
 
+from graphnet.executors.auto import Auto
+from graphnet.executors.eager import Eager
+from graphnet.executors.inductor import Inductor
+from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import aten
+from graphnet.kernels import aten, patch
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
@@ -31,7 +35,7 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    for name, kernel in aten.KERNELS.items():
+    for name, kernel in {**patch.KERNELS, **aten.KERNELS}.items():
         register(name, kernel)
 
 
@@ -48,3 +52,11 @@ def graphnet_schedules(register: Register) -> None:
     register("warm_up", WarmUp)
     register("cosine", Cosine)
     register("one_cycle", OneCycle)
+
+
+@hookimpl
+def graphnet_executors(register: Register) -> None:
+    register("eager", Eager)
+    register("reference", Reference)
+    register("inductor", Inductor)
+    register("auto", Auto)

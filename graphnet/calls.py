@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
 from torch import Tensor
 
 from graphnet import random
 from graphnet.definition import Definition
-from graphnet.layer import Layer, Specs
+from graphnet.layer import Layer, Precision, Specs
+from graphnet.layout import Layout, pack, unpack
+
+
+DType = Literal["float32", "bfloat16", "float64"]
+DTYPES: dict[DType, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
 
 
 class Key(Layer):
@@ -21,14 +34,53 @@ class Key(Layer):
 class Accumulate(Layer):
     """The sum of the gradients that reach one value, or of several losses, in a fixed order."""
 
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "xs"}
+
     def forward(self, *xs: Tensor) -> Tensor:
         total = xs[0]
         for x in xs[1:]:
             total = total + x
         return total
 
+    def forward_(self, *xs: Tensor) -> Tensor:
+        for x in xs[1:]:
+            xs[0].add_(x)
+        return xs[0]
+
     def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
         return (grad_y,) * len(specs["xs"])
+
+
+class Cast(Layer):
+    """x in another floating dtype; its gradient goes back to the dtype of x."""
+
+    pointwise: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "follow"
+    dtype: DType
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(DTYPES[self.dtype])
+
+    def backward(self, grad_y: Tensor, specs: Specs) -> Tensor:
+        return grad_y.to(specs["x"].dtype)
+
+
+class Convert(Layer):
+    """An image moved from one layout to another; None stands for N C H W."""
+
+    source: Layout | None
+    target: Layout | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _convert(x, self.source, self.target)
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return _convert(grad_y, self.target, self.source)
+
+
+def _convert(x: Tensor, source: Layout | None, target: Layout | None) -> Tensor:
+    plain = x if source is None else unpack(x)
+    return plain if target is None else pack(plain, target)
 
 
 class Assign(Definition):

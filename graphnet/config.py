@@ -45,15 +45,18 @@ class TrainConfig(BaseModel):
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
-    precision: Literal["float32", "float64"] = "float32"
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
     kernels: str = "auto"
-    executor: str = "eager"
+    memory: str | int | None = None
+    without: list[str] = []
+    executor: Form = "eager"
     metrics: list[str] = []
     log_every: PositiveInt = 100
 
     @property
     def dtype(self) -> torch.dtype:
-        return {"float32": torch.float32, "float64": torch.float64}[self.precision]
+        """What parameters, inputs and losses are in; bfloat16 is for what layers compute."""
+        return torch.float64 if self.precision == "float64" else torch.float32
 
 
 class Job:
@@ -145,6 +148,7 @@ def make_job(
         ),
     }
     attempt("loss", lambda: registry.make("losses", config.loss))
+    attempt("executor", lambda: registry.make("executors", config.executor))
     if found:
         raise DescriptionError(found)
     return Job(config, metrics=metrics, registry=registry, **made)

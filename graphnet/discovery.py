@@ -54,6 +54,7 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "kernels": ("a subclass of graphnet.Kernel", _is(Kernel)),
     "optimizers": ("a subclass of graphnet.Optimizer", _is(Definition)),
     "schedules": ("a subclass of graphnet.Schedule", _is(Definition)),
+    "executors": ("a subclass of graphnet.Executor", _is(Definition)),
     "datasets": ("a subclass of graphnet.DataSet", _is(DataSet)),
     "metrics": ("a function (prediction, target) -> float", callable),
 }

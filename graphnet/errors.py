@@ -40,6 +40,26 @@ class PlanError(GraphnetError):
     """The verifier rejects a plan."""
 
 
+class MachineError(GraphnetError):
+    """A stored measurement of this machine cannot be read."""
+
+
+class SourceError(GraphnetError):
+    """A plan cannot be written as a file that stands alone."""
+
+
+class MemoryBudgetError(GraphnetError):
+    """A step needs more memory than it was given, even if it computes values again."""
+
+
+class CompileError(GraphnetError):
+    """The compiler is missing, or refuses a plan."""
+
+
+class CacheError(GraphnetError):
+    """The cache of compiled plans cannot be used."""
+
+
 class DeviceError(GraphnetError):
     """The device asked for is not there."""
 

@@ -133,7 +133,15 @@ class Gradients:
         both are uniform in 0..1, drawn from `seed`.
         """
         loss = loss or next(iter(model.registry.losses))
-        plan = model.plan(*inputs, loss=loss, device=device, dtype=dtype, kernels=kernels)
+        # Every node for itself, its images as N C H W: nothing fused, nothing in blocks.
+        plan = model.plan(
+            *inputs,
+            loss=loss,
+            device=device,
+            dtype=dtype,
+            kernels=kernels,
+            without=("fusion", "layout"),
+        )
         slots = [plan.values[name] for name in plan.slots]
         tensors = set_up(slots, seed=model.seed, given=model.weights)
         generator = torch.Generator().manual_seed(seed)

@@ -19,6 +19,7 @@ import torch
 
 from graphnet.definition import Definition
 from graphnet.layer import Layer
+from graphnet.layout import Layout
 from graphnet.spec import Initializer, Spec
 
 
@@ -40,6 +41,7 @@ class Kind(StrEnum):
 
 SOURCES = frozenset({Kind.INPUT, Kind.PARAMETER, Kind.STATE, Kind.CONSTANT, Kind.SCALAR})
 SLOTS = frozenset({Kind.PARAMETER, Kind.STATE})
+SOON = frozenset({Kind.ACCUMULATE, Kind.UPDATE})  # calls that run as early as they can
 LR, STEP, SEED = "@lr", "@step", "@seed"  # an id in a description has no "@"
 
 
@@ -62,7 +64,9 @@ class Value:
 
     `kind` is one of SOURCES, or that of the call which makes it. `view_of` names the value whose
     storage it shares, as observed on meta tensors. Sources that the plan sets up have an
-    `initializer`; `memory_format` is the strides that they are best stored with.
+    `initializer`; `memory_format` is the strides that they are best stored with. `layout` is None for
+    the axes that the layers' definitions speak of (N C H W for images), else the stack of blocks in
+    which the pixels lie; `spec` is always the shape in memory.
     """
 
     name: str
@@ -71,15 +75,18 @@ class Value:
     view_of: str | None = None
     initializer: Initializer | None = None
     memory_format: torch.memory_format | None = None
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """One method of one definition applied to values.
 
-    `results` are new values, `writes` maps a result to the slot whose storage it overwrites, `after`
-    names calls that must have run before it. `title` is the layer's name as people know it; `node`
-    and `where` say which node of the description it belongs to.
+    `results` are new values, `writes` maps a result to the value whose storage it overwrites (a slot,
+    or an argument of a method that works in place, such as `forward_`), `after` names calls that must
+    have run before it. `title` is the layer's name as people know it; `node` and `where` say which
+    node of the description it belongs to. `repeats` names the call whose results a recomputed one
+    makes once more.
     """
 
     name: str
@@ -93,6 +100,7 @@ class Call:
     where: str = ""
     writes: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
+    repeats: str = ""
 
     def reads(self) -> Iterator[str]:
         """The values it reads, once for each use, in the order of its arguments."""
@@ -135,7 +143,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Calls by name (in the order they were made), values by name, and what goes in and out."""
+    """Calls by name, in an order in which they can run; values by name; what goes in and out.
+
+    `gradients` maps a parameter to the value that holds its gradient, once there is a reverse pass.
+    `refused` are pairs of a call and a kernel that was measured there and is not the fastest.
+    """
 
     calls: Mapping[str, Call]
     values: Mapping[str, Value]
@@ -143,6 +155,8 @@ class Graph:
     outputs: tuple[str, ...]
     output_names: tuple[str, ...] = ("output",)
     targets: tuple[str, ...] = ()
+    gradients: Mapping[str, str] = field(default_factory=dict)
+    refused: frozenset[tuple[str, str]] = frozenset()
 
     def sources(self, *kinds: Kind) -> tuple[str, ...]:
         """The names of the values of these kinds, in the order they were first used."""
@@ -198,9 +212,8 @@ class Graph:
 
     def order(self) -> tuple[Call, ...]:
         """The calls in topological order: updates and sums as soon as they can run, else as made."""
-        soon = {Kind.ACCUMULATE, Kind.UPDATE}
         rank = {
-            name: (0 if call.kind in soon else 1, position)
+            name: (0 if call.kind in SOON else 1, position)
             for position, (name, call) in enumerate(self.calls.items())
         }
         order = nx.lexicographical_topological_sort(

@@ -48,6 +48,11 @@ def graphnet_schedules(register: Register) -> None:
 
 
 @hookspec
+def graphnet_executors(register: Register) -> None:
+    """Add executors, subclasses of graphnet.Executor: `register("acme/cudagraph", CudaGraph)`."""
+
+
+@hookspec
 def graphnet_datasets(register: Register) -> None:
     """Add data sets, subclasses of graphnet.DataSet: `register("acme/slides", Slides)`."""
 

@@ -35,16 +35,18 @@ import ast
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, nearest
+from graphnet.layout import Layout
 from graphnet.spec import ParameterSpec, Spec, StateSpec
 
 CONTRACT = 1  # the version of what this module says; a plugin may state the one it was written for
 RESERVED = frozenset({"key", "specs", "wanted"})
+Precision = Literal["compute", "follow", "float32"]
 Specs = Mapping[str, Any]
 """Name -> Spec; a tuple of Specs for `*xs`, None for an absent optional parameter."""
 
@@ -63,6 +65,11 @@ class Signature:
     variadic: str | None
     optional: frozenset[str]
 
+    def of(self, method: str) -> tuple[str, ...]:
+        """The argument names of a method, in order; those of `forward_` are those of forward."""
+        names: tuple[str, ...] = getattr(self, method.removesuffix("_"))
+        return names
+
     @property
     def tensors(self) -> tuple[str, ...]:
         """Forward's arguments that carry tensors: inputs, parameters and states."""
@@ -80,7 +87,13 @@ class Layer(Definition):
       pointwise: each output element depends on the same element of each input only, for any strides.
       memory_formats: the strides a port runs fastest with, as name -> torch.memory_format. A
         preference for values that are stored between steps, never a promise.
-      layouts: name -> stack of blocks, where the layer works on other layouts than N C H W.
+      precision: what runs under `precision: bfloat16`. "compute": inputs and parameters in bfloat16
+        (a matrix product). "follow": the dtype of the inputs, the wider one where they differ.
+        "float32", the default: inputs and parameters in float32. States keep their dtype.
+      overwrites: result -> argument, such as {"y": "x", "grad_x": "grad_y"}: `forward_` and `backward_`
+        take the arguments of forward and backward, write that result into that argument's storage,
+        and return the same. A plan calls them where nothing else needs the argument any more. For
+        `*xs` it is the first of them. The pure methods stay as they are.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("y",)
@@ -89,12 +102,25 @@ class Layer(Definition):
     nondifferentiable: ClassVar[tuple[str, ...]] = ()
     pointwise: ClassVar[bool] = False
     memory_formats: ClassVar[Mapping[str, torch.memory_format]] = {}
+    precision: ClassVar[Precision] = "float32"
+    overwrites: ClassVar[Mapping[str, str]] = {}
     signature: ClassVar[Signature]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.forward is not Layer.forward:  # else a base that leaves forward to its subclasses
             cls.signature = _read_signature(cls)
+            _check_overwrites(cls)
+
+    @property
+    def layouts(self) -> Mapping[str, Layout] | None:
+        """Input or output -> the blocks it has before one rest r that all of them share.
+
+        A patch convolution reads and writes {"x": ((2, 2),), "y": ()}; see graphnet.layout. Where every
+        stack is empty, as in a loss, any layout will do, N C H W too. None means N C H W only; a
+        pointwise layer takes any layout anyway.
+        """
+        return None
 
     # The next three are open: a subclass names the arguments that it asks for.
 
@@ -109,6 +135,14 @@ class Layer(Definition):
     def inference(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the outputs only, outside training; without it forward runs."""
         raise ContractError(f"{type(self).__name__} defines no inference")
+
+    def forward_(self, *args: Any, **kwargs: Any) -> Any:
+        """What forward computes, written into arguments as `overwrites` declares."""
+        raise ContractError(f"{type(self).__name__} defines no forward_")
+
+    def backward_(self, *args: Any, **kwargs: Any) -> Any:
+        """What backward computes, written into arguments as `overwrites` declares."""
+        raise ContractError(f"{type(self).__name__} defines no backward_")
 
     def parameters(self, specs: Specs) -> Mapping[str, ParameterSpec | None]:
         """The trainable tensors, by the names forward gives them; None for an absent optional one."""
@@ -253,6 +287,40 @@ def _read_signature(cls: type[Layer]) -> Signature:
         variadic=variadic[0] if variadic else None,
         optional=frozenset(n for n, p in backward.items() if p.default is None),
     )
+
+
+def _check_overwrites(cls: type[Layer]) -> None:
+    signature = cls.signature
+    declared: dict[str, list[str]] = {"forward": [], "backward": []}
+    for result, argument in cls.overwrites.items():
+        gradient = result.removeprefix("grad_")
+        if result in cls.outputs + cls.saves:
+            method = "forward"
+        elif gradient != result and gradient in set(signature.tensors) - {signature.variadic}:
+            method = "backward"
+        else:
+            known = [*cls.outputs, *cls.saves, *(f"grad_{name}" for name in signature.tensors)]
+            raise ContractError(
+                f"{cls.__name__}.overwrites names {result!r}, which is no result of this layer that "
+                f"can overwrite. {nearest(result, known)}"
+            )
+        known = [name for name in signature.of(method) if name not in RESERVED]
+        if argument not in known:
+            raise ContractError(
+                f"{cls.__name__}.overwrites: {result!r} cannot overwrite {argument!r}, which "
+                f"{method} does not take. {nearest(argument, known)}"
+            )
+        declared[method].append(result)
+    for method, results in declared.items():
+        expected = signature.of(method) if results else ()
+        found = tuple(_arguments(cls, f"{method}_", getattr(cls, f"{method}_")))
+        if found != expected and (results or "overwrites" in vars(cls)):
+            raise ContractError(
+                f"{cls.__name__}: expected {method}_({', '.join(expected)}), which writes "
+                f"{', '.join(results)} in place, found {method}_({', '.join(found)})"
+                if results
+                else f"{cls.__name__} defines {method}_, but `overwrites` names nothing that it writes"
+            )
 
 
 def _arguments(

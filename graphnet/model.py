@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,23 +10,19 @@ import torch
 from torch import Tensor
 
 from graphnet import checkpoint
+from graphnet.compiler import forward_graph, inference_plan, losses_for, training_plan
 from graphnet.describe import ModelDescription, parse, read_description
 from graphnet.device import resolve
 from graphnet.discovery import default_registry
 from graphnet.errors import CheckpointError, GraphError, GraphnetError
+from graphnet.executors import Executor
 from graphnet.expand import expand
 from graphnet.graph import Graph
 from graphnet.optim import Optimizer
+from graphnet.options import Options
+from graphnet.passes.kernels import Everywhere, choose, substitute
 from graphnet.plan import Plan
-from graphnet.program import (
-    Predictor,
-    Program,
-    forward_graph,
-    inference_plan,
-    losses_for,
-    set_up,
-    training_plan,
-)
+from graphnet.program import Predictor, Program, set_up
 from graphnet.registry import Registry
 
 _MAX_DIVISOR = 256
@@ -60,7 +56,7 @@ class Model:
         self.weights = weights
         self.seed = seed
         self._outputs = tuple(expand(description, self.registry).outputs)
-        self._predictors: dict[tuple[torch.device, torch.dtype, str, str], Predictor] = {}
+        self._predictors: dict[tuple[Options, Executor], Predictor] = {}
 
     @classmethod
     def load(cls, path: Path | str, *, registry: Registry | None = None) -> Self:
@@ -99,16 +95,18 @@ class Model:
         *inputs: Shape,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
-        kernels: str = "auto",
+        kernels: str = "reference",
     ) -> Graph:
-        """The forward graph for inputs of these shapes. Raises GraphError where shapes clash."""
-        return forward_graph(
-            self.description,
-            self.registry,
-            inputs,
-            device=resolve(device),
-            dtype=dtype,
-            kernels=kernels,
+        """The forward graph for inputs of these shapes, as described; `kernels` replace layers in it.
+
+        Raises GraphError where shapes clash.
+        """
+        options = Options(resolve(device), dtype, kernels=kernels)
+        return substitute(
+            forward_graph(self.description, self.registry, inputs, options),
+            kernels=choose(self.registry, kernels),
+            registry=self.registry,
+            plain=Everywhere(),
         )
 
     def plan(
@@ -118,16 +116,34 @@ class Model:
         optimizer: Optimizer | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        precision: str | None = None,
         kernels: str = "auto",
+        memory: int | str | None = None,
+        without: Iterable[str] = (),
+        autotune: bool = False,
     ) -> Plan:
-        """The verified plan of inference, or of a training step where there is a loss."""
-        graph = self.graph(*inputs, device=device, dtype=dtype, kernels=kernels)
-        if loss is None:
-            return inference_plan(graph)
-        losses = losses_for(loss, graph.output_names, self.registry)
-        return training_plan(
-            graph, losses=losses, optimizer=optimizer, registry=self.registry, kernels=kernels
+        """The verified plan of inference, or of a training step where there is a loss.
+
+        The arguments are those of `compile`.
+        """
+        options = Options(
+            resolve(device), dtype, precision, kernels, memory, frozenset(without), autotune
         )
+        return self._plan(inputs, options, loss=loss, optimizer=optimizer)
+
+    def _plan(
+        self,
+        inputs: Sequence[Shape],
+        options: Options,
+        *,
+        loss: object = None,
+        optimizer: Optimizer | None = None,
+    ) -> Plan:
+        graph = forward_graph(self.description, self.registry, inputs, options)
+        if loss is None:
+            return inference_plan(graph, self.registry, options)
+        losses = losses_for(loss, graph.output_names, self.registry)
+        return training_plan(graph, self.registry, options, losses=losses, optimizer=optimizer)
 
     def compile(
         self,
@@ -136,8 +152,12 @@ class Model:
         optimizer: object,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
+        precision: str | None = None,
         kernels: str = "auto",
-        executor: str = "eager",
+        memory: int | str | None = None,
+        without: Iterable[str] = (),
+        autotune: bool = False,
+        executor: object = "eager",
         seed: int | None = None,
     ) -> Program:
         """One plan for a whole training step on inputs of these shapes.
@@ -145,17 +165,23 @@ class Model:
         `loss` and `optimizer` are names, {name: {field: value}}, or instances; a model with several
         outputs takes {output: loss} and one target each, in that order. Without weights the
         parameters are drawn from `seed`.
+
+        `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
+        `dtype` float32. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
+        computed again rather than kept. `without` switches passes off by name. `autotune` chooses kernels
+        by timing them on these shapes, once for a machine and its version of torch.
         """
         rule = self.registry.make("optimizers", optimizer)
-        where = resolve(device)
-        plan = self.plan(
-            *inputs, loss=loss, optimizer=rule, device=where, dtype=dtype, kernels=kernels
+        runner = self.registry.make("executors", executor)
+        options = Options(
+            resolve(device), dtype, precision, kernels, memory, frozenset(without), autotune
         )
+        plan = self._plan(inputs, options, loss=loss, optimizer=rule)
         return Program(
             self,
             plan,
-            predictor=lambda slots: self._predictor(slots, where, dtype, kernels, executor),
-            executor=executor,
+            predictor=lambda slots: self._predictor(slots, options.for_inference(), runner),
+            executor=runner,
             lr=rule.lr,
             seed=self.seed if seed is None else seed,
         )
@@ -164,34 +190,28 @@ class Model:
         self,
         *inputs: Tensor,
         device: str | torch.device = "cpu",
+        precision: str | None = None,
         kernels: str = "auto",
-        executor: str = "eager",
+        executor: object = "eager",
     ) -> Any:
         """The outputs for these inputs (one tensor, or a tuple), with the model's weights.
 
         The inputs are moved to `device`; the outputs stay there.
         """
-        where, dtype = resolve(device), inputs[0].dtype
-        key = (where, dtype, kernels, executor)
+        options = Options(resolve(device), inputs[0].dtype, precision, kernels)
+        runner = self.registry.make("executors", executor)
+        key = (options, runner)
         if key not in self._predictors:
-            plan = self.plan(*(x.shape for x in inputs), device=where, dtype=dtype, kernels=kernels)
+            plan = self._plan([x.shape for x in inputs], options)
             values = [plan.values[name] for name in plan.slots]
             slots = set_up(values, seed=self.seed, given=self.weights)
-            self._predictors[key] = self._predictor(slots, where, dtype, kernels, executor)
-        return self._predictors[key](*(x.to(where) for x in inputs))
+            self._predictors[key] = self._predictor(slots, options, runner)
+        return self._predictors[key](*(x.to(options.device) for x in inputs))
 
     def _predictor(
-        self,
-        slots: Mapping[str, Tensor],
-        device: torch.device,
-        dtype: torch.dtype,
-        kernels: str,
-        executor: str,
+        self, slots: Mapping[str, Tensor], options: Options, executor: Executor
     ) -> Predictor:
-        def plan_for(shapes: Sequence[Shape]) -> Plan:
-            return self.plan(*shapes, device=device, dtype=dtype, kernels=kernels)
-
-        return Predictor(plan_for, slots, executor)
+        return Predictor(lambda shapes: self._plan(shapes, options), slots, executor)
 
     def divisor(self) -> int:
         """The smallest number that height and width must be multiples of to come out as they went in.
@@ -211,7 +231,7 @@ class Model:
     def _keeps_size(self, size: int) -> bool:
         channels = [item.channels or 3 for item in self.description.inputs.values()]
         try:
-            graph = self.graph(*((1, c, size, size) for c in channels), kernels="reference")
+            graph = self.graph(*((1, c, size, size) for c in channels))
         except GraphnetError:
             return False
         shape = graph.values[graph.outputs[0]].spec.shape

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphnet.explain import explain
 from graphnet.graph import SLOTS, Call, Graph, Kind, Value
-from graphnet.source import generate
+from graphnet.passes.pipeline import Change
+from graphnet.standalone import standalone
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,15 @@ class Step:
 class Plan:
     """The steps of one run, and the tensors that go in: `arguments`, in this order.
 
-    Arguments are the inputs and targets, then the scalars, constants, parameters and states.
+    Arguments are the inputs and targets, then the scalars, constants, parameters and states. `changes`
+    tell what each pass of the compiler did on the way.
     """
 
     steps: tuple[Step, ...]
     values: Mapping[str, Value]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    changes: tuple[Change, ...] = field(default=(), compare=False, repr=False)
 
     def of(self, *kinds: Kind) -> tuple[str, ...]:
         """The names of the values of these kinds, in the order they were first used."""
@@ -90,8 +93,8 @@ class Plan:
         return max(self.memory(), default=0)
 
     def source(self) -> str:
-        """The plan as the text of one Python function."""
-        return generate(self).text
+        """The plan as a Python file that runs by itself. Raises SourceError where that cannot be."""
+        return standalone(self)
 
     def __str__(self) -> str:
         return explain(self)
@@ -120,7 +123,7 @@ def schedule(graph: Graph) -> Plan:
         values={
             name: value
             for name, value in graph.values.items()
-            if name in used or name in graph.inputs or name in graph.targets
+            if name in used or value.kind in SLOTS or name in graph.inputs + graph.targets
         },
         inputs=graph.inputs + graph.targets,
         outputs=graph.outputs,

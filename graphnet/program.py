@@ -8,87 +8,21 @@ clean = program.predict(image)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from graphnet.build import attach_loss, build
-from graphnet.describe import ModelDescription
 from graphnet.errors import CheckpointError, InputError, nearest
-from graphnet.executors import Run, prepare
-from graphnet.graph import LR, SEED, STEP, Graph, Kind, Value
-from graphnet.layer import Loss
-from graphnet.optim import Optimizer
-from graphnet.passes.differentiate import differentiate
-from graphnet.passes.inference import inference
-from graphnet.passes.kernels import choose, substitute
-from graphnet.passes.update import update
-from graphnet.plan import Plan, schedule
-from graphnet.registry import Registry
+from graphnet.executors import Executor, Run
+from graphnet.graph import LR, SEED, STEP, Kind, Value
+from graphnet.layout import pack, plain_shape
+from graphnet.plan import Plan
 from graphnet.spec import Spec
-from graphnet.verify import verify
 
 if TYPE_CHECKING:
     from graphnet.model import Model
-
-
-def forward_graph(
-    description: ModelDescription,
-    registry: Registry,
-    shapes: Sequence[Sequence[int]],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    kernels: str,
-) -> Graph:
-    """The graph of a model for these input shapes, with kernels chosen."""
-    specs = [Spec(tuple(shape), dtype, device) for shape in shapes]
-    graph = build(description, registry, inputs=specs, dtype=dtype)
-    return substitute(graph, kernels=choose(registry, kernels), registry=registry)
-
-
-def inference_plan(graph: Graph) -> Plan:
-    """The verified plan that computes the outputs only."""
-    graph = inference(graph)
-    plan = schedule(graph)
-    verify(graph, plan)
-    return plan
-
-
-def training_plan(
-    graph: Graph,
-    *,
-    losses: Mapping[str, Loss],
-    optimizer: Optimizer | None,
-    registry: Registry,
-    kernels: str,
-) -> Plan:
-    """The verified plan of a whole step: forward, loss, reverse pass and update."""
-    titles = {name: registry.name_of(loss) for name, loss in losses.items()}
-    graph = attach_loss(graph, losses, titles)
-    graph = substitute(graph, kernels=choose(registry, kernels), registry=registry)
-    differentiated = differentiate(graph)
-    graph = update(differentiated.graph, optimizer=optimizer, gradients=differentiated.gradients)
-    plan = schedule(graph)
-    verify(graph, plan)
-    return plan
-
-
-def losses_for(loss: object, outputs: Iterable[str], registry: Registry) -> dict[str, Loss]:
-    """A loss by output name, from a name, {name: {...}}, a Loss, or {output: any of these}."""
-    names = list(outputs)
-    several = isinstance(loss, Mapping) and any(key in names for key in loss)
-    forms = dict(loss) if several and isinstance(loss, Mapping) else {names[0]: loss}
-    found: dict[str, Loss] = {}
-    for output, form in forms.items():
-        made = registry.make("losses", form)
-        if not isinstance(made, Loss):
-            raise InputError(
-                f"{registry.name_of(made)!r} is not a loss. Known: {', '.join(registry.losses)}."
-            )
-        found[output] = made
-    return found
 
 
 def set_up(
@@ -121,15 +55,27 @@ def set_up(
     return tensors
 
 
+def plain_spec(value: Value) -> Spec:
+    """The spec of an input as people hand it in: images as N C H W."""
+    if value.layout is None:
+        return value.spec
+    return replace(value.spec, shape=plain_shape(value.spec.shape))
+
+
 def check_input(tensor: Tensor, value: Value) -> None:
-    """Raise InputError unless the tensor is what the plan was made for."""
-    spec = value.spec
+    """Raise InputError unless the tensor is what the plan was made for, images as N C H W."""
+    spec = plain_spec(value)
     if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
         hint = " Divide by 255 and convert it." if tensor.dtype == torch.uint8 else ""
         raise InputError(
             f"{value.name.lstrip('$@')}: expected {spec} on {spec.device}, got "
             f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{hint}"
         )
+
+
+def packed(tensor: Tensor, value: Value) -> Tensor:
+    """Images (N, C, H, W), any number of them, in the layout that the plan reads this input in."""
+    return tensor if value.layout is None else pack(tensor, value.layout)
 
 
 class Predictor:
@@ -139,7 +85,7 @@ class Predictor:
         self,
         plan_for: Callable[[Sequence[Sequence[int]]], Plan],
         slots: Mapping[str, Tensor],
-        executor: str,
+        executor: Executor,
     ) -> None:
         self._plan_for = plan_for
         self._slots = slots
@@ -159,16 +105,17 @@ class Predictor:
             rest = [plan.values[name] for name in plan.of(Kind.CONSTANT)]
             constants = set_up(rest, seed=0)
             tensors = [constants.get(n, self._slots.get(n)) for n in plan.arguments[len(shapes) :]]
-            run = prepare(plan, self._executor)
+            run = self._executor.prepare(plan)
             self._prepared[shapes] = plan, run, [t for t in tensors if t is not None]
         return self._prepared[shapes]
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         plan, run, rest = self.prepared(tuple(tuple(x.shape) for x in inputs))
-        for tensor, name in zip(inputs, plan.inputs, strict=True):
-            check_input(tensor, plan.values[name])
-        outputs = run(*inputs, *rest)
+        values = [plan.values[name] for name in plan.inputs]
+        for tensor, value in zip(inputs, values, strict=True):
+            check_input(tensor, value)
+        outputs = run(*map(packed, inputs, values), *rest)
         return outputs[0] if len(outputs) == 1 else outputs
 
 
@@ -184,7 +131,7 @@ class Program:
         plan: Plan,
         *,
         predictor: Callable[[Mapping[str, Tensor]], Predictor],
-        executor: str,
+        executor: Executor,
         lr: float,
         seed: int,
     ) -> None:
@@ -208,7 +155,7 @@ class Program:
         tensors = {**scalars, **constants, **self.weights, **self.optimizer_state}
         self._rest = [tensors[name] for name in plan.arguments[len(plan.inputs) :]]
         self._input_values = [plan.values[name] for name in plan.inputs]
-        self._run = prepare(plan, executor)
+        self.run = executor.prepare(plan)
         self._predictor = predictor(self.weights)
         if SEED in scalars:
             scalars[SEED].fill_(seed)
@@ -232,9 +179,19 @@ class Program:
 
     def arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
         """What the next step on these inputs and targets would be given: the plan's arguments by name."""
+        return self.packed_arguments(*self.pack(*tensors))
+
+    def packed_arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
+        """`arguments` for tensors that `pack` returned, or samples of those."""
         return dict(zip(self.plan.arguments, (*tensors, *self._rest), strict=True))
 
-    @torch.no_grad()
+    def pack(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and targets in the layouts that the plan reads: once for a data set, then `step_packed`.
+
+        Images are (N, C, H, W) for any N, of any dtype.
+        """
+        return tuple(map(packed, tensors, self._input_values))
+
     def step(self, *tensors: Tensor) -> Tensor:
         """Run one training step on inputs and targets; returns the loss, 0-dim, on the device.
 
@@ -248,7 +205,12 @@ class Program:
             )
         for tensor, value in zip(tensors, self._input_values, strict=True):
             check_input(tensor, value)
-        (loss,) = self._run(*tensors, *self._rest)
+        return self.step_packed(*self.pack(*tensors))
+
+    @torch.no_grad()
+    def step_packed(self, *tensors: Tensor) -> Tensor:
+        """`step` on tensors that `pack` returned, or samples of those; nothing is checked."""
+        (loss,) = self.run(*tensors, *self._rest)
         self.steps_done += 1
         if STEP in self._scalars:
             self._scalars[STEP].add_(1)

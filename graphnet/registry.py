@@ -13,7 +13,16 @@ from graphnet.definition import Definition
 from graphnet.errors import DataError, DescriptionError, Problem, UnknownNameError, nearest
 
 # The kinds of things that plugins register; the hook of each is graphnet_<kind>.
-KINDS = ("layers", "losses", "kernels", "optimizers", "schedules", "datasets", "metrics")
+KINDS = (
+    "layers",
+    "losses",
+    "kernels",
+    "optimizers",
+    "schedules",
+    "executors",
+    "datasets",
+    "metrics",
+)
 _SINGULAR = {kind: kind.removesuffix("s") for kind in KINDS} | {
     "losses": "loss",
     "datasets": "data set",
@@ -55,6 +64,7 @@ class Registry:
     kernels: Mapping[str, Entry] = field(default_factory=dict)
     optimizers: Mapping[str, Entry] = field(default_factory=dict)
     schedules: Mapping[str, Entry] = field(default_factory=dict)
+    executors: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     metrics: Mapping[str, Entry] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
@@ -117,6 +127,7 @@ class Registry:
             self.kernels,
             self.optimizers,
             self.schedules,
+            self.executors,
             self.datasets,
         )
         return {entry.value: name for entries in kinds for name, entry in entries.items()}

@@ -12,6 +12,7 @@ The names are made here from the names of layers and ports; none is taken from a
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,9 +52,16 @@ class _Writer:
 
     def write(self) -> Source:
         for step in self.plan.steps:
-            self.node(step.call)
-        arguments = [self.value(name) for name in self.plan.arguments]
-        self.lines.append(f"def step({', '.join(arguments)}):")
+            if step.call.kind is not Kind.UPDATE:
+                self.node(step.call)
+        for (
+            step
+        ) in self.plan.steps:  # a fused node's parameters keep the names of nodes that are gone
+            for name in step.call.reads():
+                self.adopt(name.rpartition(".")[0], step.call)
+        arguments = ", ".join(self.value(name) for name in self.plan.arguments)
+        head = textwrap.wrap(f"def step({arguments}):", 100, subsequent_indent=" " * 9)
+        self.lines.extend(head)
         for step in self.plan.steps:
             self.step(step)
         outputs = ", ".join(self.value(name) for name in self.plan.outputs)
@@ -67,6 +75,11 @@ class _Writer:
             self.numbers[base] += 1
             self.nodes[call.node] = f"{base}_{self.numbers[base]}"
         return self.nodes[call.node]
+
+    def adopt(self, node: str, reader: Call) -> None:
+        """Name what is left of a node after the node that reads it."""
+        if node and node not in self.nodes and reader.node in self.nodes:
+            self.nodes[node] = self.nodes[reader.node]
 
     def value(self, name: str) -> str:
         """An identifier for a value: its node's and its port's."""
@@ -134,8 +147,9 @@ class _Writer:
     def signature(self, call: Call) -> tuple[str | None, tuple[str, ...]]:
         if not isinstance(call.layer, Layer):
             return None, ("",) * len(call.args)
-        names: tuple[str, ...] = getattr(call.layer.signature, call.method)
-        return (None if call.method == "backward" else call.layer.signature.variadic), names
+        names = call.layer.signature.of(call.method)
+        backward = call.method.removesuffix("_") == "backward"
+        return (None if backward else call.layer.signature.variadic), names
 
     def argument(self, arg: Arg, name: str) -> str:
         match arg:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphnet.discovery import default_registry
 from graphnet.errors import InputError
-from graphnet.executors import reference
+from graphnet.executors.reference import Reference
 from graphnet.graph import Call, Kind
 from graphnet.plan import Plan, Step
 from graphnet.program import set_up
@@ -129,7 +129,7 @@ def walk(plan: Plan, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict
 @torch.no_grad()
 def execute(plan: Plan, call: Call, values: dict[str, Tensor]) -> None:
     """Run one call of a plan: read its arguments from `values`, put its results there."""
-    reference.prepare(plan).execute(call, values)
+    Reference().prepare(plan).execute(call, values)
 
 
 def first_nonfinite(

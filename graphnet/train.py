@@ -20,8 +20,9 @@ from graphnet.config import Job
 from graphnet.data import Pairs
 from graphnet.device import resolve
 from graphnet.errors import CheckpointError, DataError, TrainingError
-from graphnet.graph import Kind
-from graphnet.program import Program
+from graphnet.graph import Kind, Value
+from graphnet.layout import Layout, pack
+from graphnet.program import Program, plain_spec
 from graphnet.trace import first_nonfinite
 
 
@@ -55,19 +56,36 @@ class Stopped:
     step: int
 
 
-Record = Steps | Epoch | Stopped
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The executor decided something in this step, such as to go on with a compiled plan."""
+
+    step: int
+    event: str
+    message: str
+
+
+Record = Steps | Epoch | Stopped | Decided
 
 
 class Batches:
-    """A data set packed once, in the strides that the plan's input wants, and cut into batches.
+    """A data set packed once, in the layout or strides that the plan's input wants, and cut into batches.
 
     uint8 stays uint8 until a batch is made: then it becomes 0..1.
     """
 
     def __init__(
-        self, tensor: Tensor, *, device: torch.device, dtype: torch.dtype, channels_last: bool
+        self,
+        tensor: Tensor,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        layout: Layout | None,
+        channels_last: bool,
     ) -> None:
-        self.channels_last = channels_last and tensor.ndim == 4
+        if layout is not None:
+            tensor = pack(tensor, layout)
+        self.channels_last = channels_last and layout is None and tensor.ndim == 4
         if self.channels_last:
             tensor = tensor.permute(0, 2, 3, 1)  # N H W C
         self.tensor = tensor.contiguous().to(device)
@@ -111,12 +129,17 @@ class Trainer:
         # The target follows the prediction's strides, and those follow the input's.
         channels_last = torch.channels_last in (inputs.memory_format, targets.memory_format)
 
-        def pack(tensor: Tensor) -> Batches:
+        def batches(tensor: Tensor, value: Value) -> Batches:
             return Batches(
-                tensor, device=self.device, dtype=config.dtype, channels_last=channels_last
+                tensor,
+                device=self.device,
+                dtype=config.dtype,
+                layout=value.layout,
+                channels_last=channels_last,
             )
 
-        self.inputs, self.targets = pack(self.pairs.inputs), pack(self.pairs.targets)
+        self.inputs = batches(self.pairs.inputs, inputs)
+        self.targets = batches(self.pairs.targets, targets)
 
     def _compile(self, pairs: Pairs, resume: Checkpoint | None) -> Program:
         config = self.job.config
@@ -127,11 +150,14 @@ class Trainer:
             optimizer=self.job.optimizer,
             device=self.device,
             dtype=config.dtype,
+            precision=config.precision,
             kernels=config.kernels,
+            memory=config.memory,
+            without=config.without,
             executor=config.executor,
             seed=config.seed,
         )
-        expected = program.plan.values[program.plan.inputs[-1]].spec.shape[1:]
+        expected = plain_spec(program.plan.values[program.plan.inputs[-1]]).shape[1:]
         if tuple(pairs.targets.shape[1:]) != expected:
             raise DataError(
                 f"the network makes {expected} of {tuple(pairs.inputs.shape[1:])}, but the targets are "
@@ -150,6 +176,8 @@ class Trainer:
                 f"Use the same file and settings, or start a new run."
             )
         self.program.restore(saved.training_state, steps_done=training["step"])
+        if chosen := training.get("executor"):
+            self.program.run.restore(chosen)
         self.loss_sum = training["loss_sum"]
         self.elapsed_s = training["elapsed_s"]
 
@@ -167,6 +195,7 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             "config": self.job.config.model_dump(mode="json"),
             "kernels": self.kernels,
+            "executor": self.program.run.record(),
         }
         return Checkpoint(
             description=self.job.model.description,
@@ -196,8 +225,10 @@ class Trainer:
                 if in_group == 0:
                     self._remember()
                 index = self._next_step(order)
-                group += program.step(self.inputs.take(index), self.targets.take(index))
+                group += program.step_packed(self.inputs.take(index), self.targets.take(index))
                 in_group += 1
+                for event in program.run.events():
+                    yield Decided(program.steps_done, event.kind, event.message)
                 if in_group == config.log_every or program.steps_done % self.steps_per_epoch == 0:
                     loss, elapsed_s = self._close_group(group, in_group, started)
                     yield Steps(
@@ -244,12 +275,12 @@ class Trainer:
             index = self._next_step(order)
             batch = self.inputs.take(index), self.targets.take(index)
             found = first_nonfinite(
-                program.plan, program.arguments(*batch), registry=self.job.registry
+                program.plan, program.packed_arguments(*batch), registry=self.job.registry
             )
             if found is not None:
                 pairs = tuple(int(index[i]) for i in found.samples)
                 return f"In step {program.steps_done + 1}, {replace(found, samples=pairs)}."
-            program.step(*batch)
+            program.step_packed(*batch)
         return "Run again, the same steps are finite: a layer is not deterministic."
 
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:

@@ -1,23 +1,109 @@
 """Verify: replay a plan on abstract storages that hold terms, and reject it unless it must be right.
 
-A value's term is (definition, method, constants, result index, terms of the arguments), computed from
-the graph alone. The replay checks that every read finds the term it should, that storage is shared
-only as a declared view or write, that each slot is written once, and that nothing leaks. This module
-shares no code with the planner.
+The replay checks that every read finds the term it should, that storage is shared only as a declared view
+or write, that a write leaves nothing else to be read there, that each slot is written once, and that
+nothing leaks. The graph itself is checked edge by edge: what each layer makes of its arguments is what the
+values say, and a recomputed call means what its original does. This module shares no code with the planner.
 """
 
 from __future__ import annotations
 
 from typing import NoReturn
 
+from graphnet.dryrun import flat
+from graphnet.edges import disagreement
 from graphnet.errors import PlanError
-from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind
+from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind, flatten
+from graphnet.layer import Layer
 from graphnet.plan import Plan
+from graphnet.terms import Terms
 
 
 def verify(graph: Graph, plan: Plan) -> None:
     """Raise PlanError, which names the step, unless running `plan` computes what `graph` says."""
+    verify_graph(graph)
     _Replay(graph, plan).run()
+
+
+def verify_graph(graph: Graph) -> None:
+    """Raise PlanError unless each call fits its arguments and results, and repeats what it says.
+
+    A backward call reads what its forward read and made; a recomputed call makes the terms of the call
+    that it repeats, and no new state.
+    """
+    terms = Terms().of(graph)
+    for call in graph.calls.values():
+        if words := disagreement(call, graph.values):
+            raise PlanError(f"plan rejected: {call.name}: {words}")
+        if call.repeats:
+            _repetition(call, graph, terms)
+        elif call.kind is Kind.BACKWARD:
+            _reverse(call, graph, terms)
+
+
+def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
+    forward = graph.calls.get(call.name.removesuffix(":backward"), call)
+    if forward is call or not isinstance(call.layer, Layer):
+        return  # a call like it stands in for its forward
+    ports = forward.ports()
+    for name, arg in zip(call.layer.signature.backward, call.args, strict=True):
+        if name in ports:
+            mine, theirs = (
+                [terms[value] for value in flatten((one,))] for one in (arg, ports[name])
+            )
+            if mine != theirs:
+                raise PlanError(
+                    f"plan rejected: {call.name} reads another {name!r} than {forward.name!r} did"
+                )
+
+
+def _repetition(call: Call, graph: Graph, terms: dict[str, int]) -> None:
+    original = graph.calls.get(call.repeats)
+    if original is None:
+        raise PlanError(f"plan rejected: {call.name} repeats {call.repeats!r}, which is not there")
+    for name, again in zip(flat(original.results), flat(call.results), strict=True):
+        if name is not None and again is not None and terms[name] != terms[again]:
+            raise PlanError(
+                f"plan rejected: {call.name} computes something else than {call.repeats!r}, which it "
+                f"repeats: {again!r} is another function of the sources than {name!r}"
+            )
+    states = len(original.layer.updates) if isinstance(original.layer, Layer) else 0
+    moved = call.kind is Kind.UPDATE or call.writes.keys() - set(call.makes())
+    forward = call.method.removesuffix("_") == "forward"
+    if moved or (forward and any(tuple(flat(call.results))[len(call.results) - states :])):
+        raise PlanError(f"plan rejected: {call.name} is recomputed, but makes a new state")
+
+
+def verify_rewrite(before: Graph, after: Graph) -> None:
+    """Raise PlanError unless both graphs have the same outputs and updates, as functions of the sources.
+
+    For passes that must not change what is computed: recompute, in place, dead values, duplicates.
+    """
+    table = Terms()
+    old, new = table.of(before), table.of(after)
+    if len(before.outputs) != len(after.outputs) or before.inputs != after.inputs:
+        raise PlanError("plan rejected: the graph has other inputs or outputs than before")
+    for was, now in zip(before.outputs, after.outputs, strict=True):
+        if old[was] != new[now]:
+            raise PlanError(f"plan rejected: the output {now!r} is no longer what {was!r} was")
+    updates, others = _updates(before), _updates(after)
+    for slot, written in updates.items():
+        if slot not in others:
+            raise PlanError(f"plan rejected: nothing updates {slot!r} any more")
+        if [old[name] for name in written] != [new[name] for name in others[slot]]:
+            raise PlanError(f"plan rejected: {slot!r} is no longer updated as it was")
+    if added := others.keys() - updates.keys():
+        raise PlanError(f"plan rejected: {min(added)!r} was not updated before")
+
+
+def _updates(graph: Graph) -> dict[str, list[str]]:
+    """Slot -> what is written into it."""
+    found: dict[str, list[str]] = {}
+    for call in graph.calls.values():
+        for name, slot in call.writes.items():
+            if graph.values[slot].kind in SLOTS:
+                found.setdefault(slot, []).append(name)
+    return found
 
 
 class _Replay:
@@ -26,8 +112,7 @@ class _Replay:
         self.plan = plan
         self.position = 0
         self.call: Call | None = None
-        self.table: dict[object, int] = {}
-        self.terms: dict[str, int] = {}
+        self.terms = Terms().of(graph)
         self.holds: dict[str, set[int]] = {}  # storage -> the terms it holds now
         self.alive: dict[str, set[str]] = {}  # storage -> the names through which it can be read
         self.assigned: set[str] = set()
@@ -41,10 +126,8 @@ class _Replay:
         made = set()
         for name, value in self.plan.values.items():
             if value.kind in SOURCES:
-                self.terms[name] = self.intern(("source", name))
                 self.holds[name] = {self.terms[name]}
                 self.alive[name] = {name}
-        self.define_terms()
         for position, step in enumerate(self.plan.steps):
             self.position, self.call = position, step.call
             self.matches_graph(step.call)
@@ -55,53 +138,14 @@ class _Replay:
             made.add(step.call.name)
             self.reads(step.call)
             if step.call.kind is Kind.UPDATE:
-                self.writes(step.call)
+                self.updates(step.call)
             else:
+                self.overwrites(step.call)
                 self.results(step.call)
             for name in step.frees:
                 self.free(name)
         self.call = None
         self.ends()
-
-    def intern(self, term: object) -> int:
-        return self.table.setdefault(term, len(self.table))
-
-    def define_terms(self) -> None:
-        """The term of every value, from the graph's definition, arguments before results."""
-        makers = {name: call for call in self.graph.calls.values() for name in call.makes()}
-        for goal in makers:
-            pending = [goal]
-            while pending:
-                name = pending[-1]
-                if name in self.terms:
-                    pending.pop()
-                    continue
-                if name not in makers:
-                    self.terms[name] = self.intern(("source", name))
-                    continue
-                call = makers[name]
-                missing = [arg for arg in call.reads() if arg not in self.terms]
-                if missing:
-                    pending.extend(missing)
-                    if len(pending) > 4 * len(makers) + len(self.graph.values) + 1000:
-                        self.reject("the graph has a cycle")
-                    continue
-                arguments = tuple(self.argument_term(arg) for arg in call.args)
-                for index, result in enumerate(call.makes()):
-                    key = (call.layer, call.method, arguments, call.kind, index)
-                    self.terms[result] = self.intern(key)
-
-    def argument_term(self, arg: object) -> object:
-        match arg:
-            case str():
-                return self.terms[arg]
-            case tuple():
-                return tuple(self.terms[name] for name in arg)
-            case Const(value=frozenset() | None as value):
-                return ("const", value)
-            case Const(value=value):
-                return ("const", tuple(sorted((str(k), str(v)) for k, v in value.items())))
-        raise TypeError(f"unknown argument {arg!r}")
 
     def storage(self, name: str) -> str:
         """The storage that the plan claims for a value."""
@@ -130,7 +174,8 @@ class _Replay:
                 self.reject(f"reads {name!r}, which is freed or not made yet")
             if self.terms[name] not in self.holds[storage]:
                 self.reject(f"reads {name!r}, but its storage now holds something else")
-            if self.plan.values[name].spec != self.graph.values[name].spec:
+            mine, stated = self.plan.values[name], self.graph.values[name]
+            if (mine.spec, mine.layout) != (stated.spec, stated.layout):
                 self.reject(f"reads {name!r} with another spec than in the graph")
 
     def assign(self, name: str) -> None:
@@ -138,9 +183,42 @@ class _Replay:
             self.reject(f"assigns {name!r} a second time")
         self.assigned.add(name)
 
+    def overwrites(self, call: Call) -> None:
+        """A method that works in place: what it writes over holds nothing else from here on."""
+        if call.method.endswith("_") != bool(call.writes):
+            self.reject("works in place, but says not what it overwrites, or the other way round")
+        storages = [self.storage(name) for name in call.reads()]
+        for name, target in call.writes.items():
+            storage = self.storage(target)
+            if name not in call.makes() or not self.declares(call, target):
+                self.reject(f"overwrites {target!r}, which its layer does not declare")
+            if self.plan.values[storage].kind in SOURCES:
+                self.reject(
+                    f"overwrites {target!r}, which lives in {storage!r}: no value of this run"
+                )
+            if self.plan.values[name].view_of != target:
+                self.reject(f"{name!r} does not live in {target!r}, which it overwrites")
+            if self.plan.values[name].spec != self.plan.values[target].spec:
+                self.reject(f"{name!r} does not fit into {target!r}, which it overwrites")
+            if storages.count(storage) != 1:
+                self.reject(f"overwrites {target!r} while it reads that storage in another way too")
+            self.holds[storage] = set()
+
+    def declares(self, call: Call, target: str) -> bool:
+        """Whether some result of the call may go into the argument that `target` stands behind."""
+        layer = call.layer
+        if not isinstance(layer, Layer):
+            return False
+        named = dict(zip(layer.signature.of(call.method), call.args, strict=True))
+        results = layer.outputs + layer.saves
+        for result, argument in layer.overwrites.items():
+            arg = named.get(argument, Const(None))
+            first = arg[0] if isinstance(arg, tuple) and arg else arg
+            if (result in results) == (call.method == "forward_") and first == target:
+                return True
+        return False
+
     def results(self, call: Call) -> None:
-        if call.writes:
-            self.reject("writes a slot, but is not an update")
         readable = {self.storage(name) for name in call.reads()}
         for name in call.makes():
             self.assign(name)
@@ -151,10 +229,11 @@ class _Replay:
                 self.reject(f"{name!r} claims to view {storage!r}, which this call does not read")
             if storage == name and self.alive.get(storage):
                 self.reject(f"{name!r} takes the storage of a value that is still alive")
+            readable.add(storage)  # a later result may be a view of this one
             self.holds.setdefault(storage, set()).add(self.terms[name])
             self.alive.setdefault(storage, set()).add(name)
 
-    def writes(self, call: Call) -> None:
+    def updates(self, call: Call) -> None:
         if set(call.writes) != set(call.makes()):
             self.reject("is an update, but has results that it does not write")
         for name, slot in call.writes.items():
@@ -190,7 +269,7 @@ class _Replay:
                 self.reject(f"the output {name!r} is gone at the end")
         for call in self.graph.calls.values():
             for name, slot in call.writes.items():
-                if self.written.get(slot) != name:
+                if call.kind is Kind.UPDATE and self.written.get(slot) != name:
                     self.reject(f"{slot!r} ends without its update")
         kept = set(self.plan.outputs)
         for names in self.alive.values():

@@ -148,3 +148,62 @@ def random_dag(nodes: int, seed: int, *, channels: int = 4) -> ModelDescription:
         made.append(f"n{i}")
     layers.append({"id": "all", "add": {}, "inputs": made})
     return parse({"input": {"channels": channels}, "layers": layers})
+
+
+def random_model(nodes: int, seed: int, *, channels: int = 4) -> ModelDescription:
+    """A random DAG over two inputs: nested blocks, shared parameters, views, states and random keys."""
+    draw = random.Random(seed)
+    conv = {"conv2d": {"out_channels": channels, "kernel_size": 3, "padding": 1}}
+    blocks = {
+        "residual": {"layers": [conv, "relu", {"id": "c", **conv}, {"add": {}, "inputs": ["$input", "c"]}]},
+        "nested": {
+            "inputs": ["x", "z"],
+            "layers": [
+                {"residual": {}, "inputs": ["$x"]},
+                {"id": "d", "acme/dropout": {}},
+                {"add": {}, "inputs": ["d", "$z", "d"]},
+            ],
+        },
+    }  # fmt: skip
+    kinds = [
+        "conv",
+        "share",
+        "relu",
+        "sigmoid",
+        "swish",
+        "add",
+        "scale",
+        "halves",
+        "center",
+        "dropout",
+        "residual",
+        "nested",
+    ]
+    layers: list[Any] = [{"id": "n0", **conv, "inputs": ["$image"]}]
+    convs, made = ["n0"], ["$level", "n0"]
+    for i in range(1, nodes):
+        kind = draw.choice(kinds)
+        x, other = draw.choice(made[-3:]), draw.choice(made[-6:])
+        node: dict[str, Any] = {"id": f"n{i}", "inputs": [x]}
+        match kind:
+            case "conv":
+                node |= conv
+                convs.append(f"n{i}")
+            case "share":
+                node |= {**conv, "share": draw.choice(convs)}
+            case "add":
+                node |= {"add": {}, "inputs": [x, draw.choice([x, other])]}
+            case "nested":
+                node |= {"nested": {}, "inputs": [x, other]}
+            case "halves":
+                layers.append({"id": f"h{i}", "acme/halves": {}, "inputs": [x]})
+                node |= {"concat": {}, "inputs": [f"h{i}.second", f"h{i}.first"]}
+            case "relu" | "sigmoid" | "residual":
+                node |= {kind: {}}
+            case _:
+                node |= {f"acme/{kind}": {}}
+        layers.append(node)
+        made.append(f"n{i}")
+    layers.append({"id": "all", "add": {}, "inputs": ["$level", "n0", *made[2:]]})
+    inputs = {"image": {"channels": channels}, "level": {"channels": channels}}
+    return parse({"inputs": inputs, "blocks": blocks, "layers": layers})

@@ -15,25 +15,32 @@ from graphnet.discovery import load_registry
 ROOT = Path(graphnet.__file__).parent
 # Each module may import those above it and in its own row.
 ORDER = [
-    {"errors", "spec", "random"},
+    {"errors", "spec", "random", "layout", "cachedir", "cache", "files", "units"},
     {"definition"},
     {"layer", "hookspecs", "data"},
-    {"registry", "observe"},
+    {"registry", "observe", "watch"},
     {"discovery"},
     {"yamlfile"},
     {"describe"},
     {"expand"},
     {"graph", "calls"},
+    {"cost", "dryrun", "terms", "edges"},
+    {"machine"},
+    {"measure"},
     {"build"},
     {"optim"},
     {"passes"},
-    {"source", "explain"},
+    {"source", "standalone", "breakdown", "explain"},
     {"plan"},
     {"verify"},
     {"executors"},
     {"device", "checkpoint"},
+    {"options", "stopwatch"},
+    {"compiler"},
     {"program"},
     {"model", "trace", "contributions"},
+    {"timing", "plandata"},
+    {"page"},
     {"builder", "schema", "scaffold", "nn", "gradients"},
     {"bridges"},
     {"config", "runfolder"},
@@ -42,10 +49,16 @@ ORDER = [
     {"cli", "__main__"},
 ]
 # The built-in plugin imports the plugin interface only, and nothing imports it: it is loaded by name.
-SDK = {"definition", "errors", "spec", "random", "layer", "hookspecs", "optim"}
+SDK = {"definition", "errors", "spec", "layout", "random", "layer", "hookspecs", "optim", "executors"}
 PLUGIN = {"layers", "kernels", "builtin"}
 FACADE = {("nn", "layers")}  # the paper's interface, over the built-in layers
-FOR_TYPES = {("program", "model"), ("source", "plan"), ("explain", "plan")}
+FOR_TYPES = {
+    ("program", "model"),
+    ("source", "plan"),
+    ("explain", "plan"),
+    ("breakdown", "plan"),
+    ("standalone", "plan"),
+}
 
 
 def imports() -> list[tuple[str, str]]:

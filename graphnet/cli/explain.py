@@ -1,15 +1,28 @@
-"""graphnet explain: the plan of a model, step by step, or the gradients of one training step."""
+"""graphnet explain: the plan of a model in several forms, or the gradients of one training step."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from graphnet.breakdown import breakdown, device_of
+from graphnet.cachedir import cache_folder
 from graphnet.cli import json_text
 from graphnet.errors import DataError, InputError
+from graphnet.explain import WIDTH
+from graphnet.explain import explain as explain_text
+from graphnet.explain import passes as passes_text
+from graphnet.files import write_whole
+from graphnet.machine import load, place, stated
 from graphnet.model import Model
+from graphnet.page import Heading, page
+from graphnet.plan import Plan
+from graphnet.plandata import to_data
+from graphnet.timing import time_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,8 +63,19 @@ def parse_shape(text: str) -> tuple[int, ...]:
     show_default=True,
     help="auto, reference, or a namespace of kernels.",
 )
+@click.option("--precision", help="float32, or bfloat16 where layers declare it.")
+@click.option("--memory", metavar="SIZE", help="Bound on the peak: 2GiB, or 50% of what it needs.")
+@click.option("--without", multiple=True, metavar="PASS", help="Switch a pass off; see --passes.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--source", is_flag=True, help="Print the generated Python function instead.")
+@click.option("--source", is_flag=True, help="Print the plan as a Python file that runs by itself.")
+@click.option("--passes", is_flag=True, help="List the compiler's passes and what each changed.")
+@click.option("--measure", is_flag=True, help="Run it on random data; show each step's time.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write a page to look at in a browser, offline: graph, memory, table.",
+)
 @click.option(
     "--gradients", is_flag=True, help="Run one step: the norm of every parameter and gradient."
 )
@@ -70,7 +94,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     help="With --gradients: inputs and targets, in this order; without it they are random.",
 )
 @click.option("--seed", default=0, show_default=True, help="With --gradients: of random data.")
-@click.option("--json", "as_json", is_flag=True, help="With --gradients: JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def explain(
     model: Path,
     inputs: tuple[str, ...],
@@ -78,8 +102,14 @@ def explain(
     loss: str | None,
     optimizer: str,
     kernels: str,
+    precision: str | None,
+    memory: str | None,
+    without: tuple[str, ...],
     device: str,
     source: bool,
+    passes: bool,
+    measure: bool,
+    html: Path | None,
     gradients: bool,
     nodes: tuple[str, ...],
     paths: int,
@@ -89,28 +119,64 @@ def explain(
 ) -> None:
     """Show the steps that MODEL (a .yaml or .safetensors file) runs on inputs of a shape.
 
-    For each step: its node, what computes it, what it makes, the bytes alive, what it reads, frees,
-    and keeps for the reverse pass. With --gradients: run one training step, without its update, and
-    show where the gradients come from.
+    For each step: its node, what computes it, layout and shapes of what it makes, bytes read and
+    written, floating-point operations, the bytes alive, the least time by the machine's numbers (see
+    `graphnet machine`), what it frees, and the steps of the reverse pass that it is kept for. With
+    --gradients: run one training step, without its update, and show where the gradients come from.
     """
     loaded = Model.load(model)
     shapes = [parse_shape(text) for text in inputs]
     if gradients:
-        if training or source:
-            raise InputError("--gradients runs a step, --training and --source show its plan")
+        if training or source or passes or measure or html:
+            raise InputError(
+                "--gradients runs a step; --training, --source, --passes, --measure and --html show "
+                "its plan"
+            )
         _gradients(loaded, shapes, loss, kernels, device, nodes, paths, data, seed, as_json)
         return
-    if nodes or data or as_json:
-        raise InputError("--node, --data and --json go with --gradients")
+    if nodes or data:
+        raise InputError("--node and --data go with --gradients")
+    if source + passes + (html is not None) > 1:
+        raise InputError("--source, --passes and --html show different things: give one of them")
     rule = None
     if training:
         loss = loss or next(iter(loaded.registry.losses))
         entry = loaded.registry.find("optimizers", optimizer).value
         rule = entry(lr=1.0) if "lr" in entry.required() else entry()
     plan = loaded.plan(
-        *shapes, loss=loss if training else None, optimizer=rule, device=device, kernels=kernels
+        *shapes,
+        loss=loss if training else None,
+        optimizer=rule,
+        device=device,
+        precision=precision,
+        kernels=kernels,
+        memory=memory,
+        without=without,
     )
-    click.echo(plan.source() if source else str(plan))
+    if source:
+        click.echo(plan.source(), nl=False)
+    elif passes:
+        changes = plan.changes
+        click.echo(json_text([asdict(c) for c in changes]) if as_json else passes_text(changes))
+    else:
+        heading = Heading(loaded.description.name, inputs, precision or "float32", training)
+        _show(plan, heading, measure=measure, html=html, as_json=as_json)
+
+
+def _show(plan: Plan, heading: Heading, *, measure: bool, html: Path | None, as_json: bool) -> None:
+    """The plan as a table, as JSON or as a page."""
+    device = device_of(plan)
+    machine = load(place(device, cache_folder())) or stated(device)
+    timing = time_steps(plan) if measure else None
+    data = to_data(breakdown(plan, machine), timing=timing) if html or as_json else {}
+    if html:
+        write_whole(html, page(data, heading))
+        click.echo(f"wrote {html}: open it in a browser", err=True)
+    if as_json:
+        click.echo(json_text(data))
+    elif not html:
+        width = min(max(shutil.get_terminal_size((WIDTH, 24)).columns, 100), 220)
+        click.echo(explain_text(plan, machine=machine, timing=timing, width=width))
 
 
 def _gradients(

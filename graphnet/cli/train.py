@@ -25,7 +25,7 @@ from graphnet.checkpoint import versions_of
 from graphnet.config import Job, read_job
 from graphnet.discovery import default_registry
 from graphnet.runfolder import RunFolder
-from graphnet.train import Epoch, Steps, Stopped, Trainer
+from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
 
 
 @click.command(short_help="Train a model as a YAML file says.")
@@ -43,7 +43,9 @@ from graphnet.train import Epoch, Steps, Stopped, Trainer
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N; overrides the file.")
 @click.option("--kernels", help="auto, reference, or a namespace of kernels; overrides the file.")
-@click.option("--executor", help="eager or reference; overrides the file.")
+@click.option(
+    "--executor", help="eager, auto, inductor, reference or a plugin's; overrides the file."
+)
 @click.option("--epochs", type=int, help="Overrides the file.")
 def train(
     config: Path,
@@ -137,6 +139,9 @@ def _loop(
                         f"epoch {record.epoch}/{epochs}  loss {record.loss:.5f}  {metrics}  "
                         f"{record.elapsed_s:.1f} s of training"
                     )
+                case Decided():
+                    run.log("executor", asdict(record))
+                    progress.console.print(f"step {record.step}: {record.message}")
                 case Stopped():
                     run.save(trainer.checkpoint())
                     return record

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from torch import Tensor
-
-from graphnet.errors import UnknownNameError, nearest
-from graphnet.executors import eager, reference
+from graphnet.executors.eager import Eager
+from graphnet.executors.executor import Event, Executor, Run
+from graphnet.executors.reference import Reference
 from graphnet.plan import Plan
 
-Run = Callable[..., tuple[Tensor, ...]]
-EXECUTORS: Mapping[str, Callable[[Plan], Run]] = {
-    "eager": eager.prepare,
-    "reference": reference.prepare,
-}
+__all__ = ["Event", "Executor", "Run", "prepare"]
+
+_INTERPRETED: Mapping[str, Executor] = {"eager": Eager(), "reference": Reference()}
 
 
 def prepare(plan: Plan, executor: str) -> Run:
-    """The function that runs a plan. Raises UnknownNameError for an unknown executor."""
-    if executor not in EXECUTORS:
-        raise UnknownNameError(f"unknown executor {executor!r}. {nearest(executor, EXECUTORS)}")
-    return EXECUTORS[executor](plan)
+    """A plan made ready by "eager" or "reference", which need nothing but Python."""
+    return _INTERPRETED[executor].prepare(plan)

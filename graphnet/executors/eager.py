@@ -8,41 +8,51 @@ from typing import Any
 
 from torch import Tensor
 
+from graphnet.executors.executor import Executor, Run
 from graphnet.executors.failure import failure
-from graphnet.plan import Plan
-from graphnet.source import Source, generate
+from graphnet.plan import Plan, Step
+from graphnet.source import generate
 
 _number = itertools.count(1)
 
 
-def prepare(plan: Plan) -> _Function:
-    """Compile the plan's source; it shows up in tracebacks as <graphnet plan N>."""
-    source = generate(plan)
-    filename = f"<graphnet plan {next(_number)}>"
-    namespace: dict[str, Any] = dict(source.namespace)
-    exec(compile(source.text, filename, "exec"), namespace)
-    return _Function(namespace["step"], filename, source)
+class Eager(Executor):
+    """The plan's generated function, run by Python as it stands."""
+
+    def prepare(self, plan: Plan) -> Function:
+        return Function(plan)
 
 
-class _Function:
-    """Calls the generated function; on an error, finds the step by the line that failed."""
+class Function(Run):
+    """Calls the generated function; on an error, finds the step by the line that failed.
 
-    def __init__(self, step: Any, filename: str, source: Source) -> None:
-        self.step = step
-        self.filename = filename
-        self.source = source
+    `step` is the function itself; it shows up in tracebacks as <graphnet plan N>.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.source = generate(plan)
+        self.filename = f"<graphnet plan {next(_number)}>"
+        namespace: dict[str, Any] = dict(self.source.namespace)
+        exec(compile(self.source.text, self.filename, "exec"), namespace)
+        self.step = namespace["step"]
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         try:
             outputs: tuple[Tensor, ...] = self.step(*arguments)
         except Exception as error:
-            traceback = error.__traceback__
-            while traceback and traceback.tb_frame.f_code.co_filename != self.filename:
-                traceback = traceback.tb_next
-            step = self.source.lines.get(traceback.tb_lineno) if traceback else None
+            step = self.step_of(error)
             if step is None:
                 raise
-            text = self.source.text
-            linecache.cache[self.filename] = (len(text), None, text.splitlines(True), self.filename)
             raise failure(step.call, error) from error
         return outputs
+
+    def step_of(self, error: Exception) -> Step | None:
+        """The step of the plan in which an error came up; its traceback then shows the source."""
+        traceback = error.__traceback__
+        while traceback and traceback.tb_frame.f_code.co_filename != self.filename:
+            traceback = traceback.tb_next
+        step = self.source.lines.get(traceback.tb_lineno) if traceback else None
+        if step is not None:
+            text = self.source.text
+            linecache.cache[self.filename] = (len(text), None, text.splitlines(True), self.filename)
+        return step

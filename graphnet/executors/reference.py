@@ -1,7 +1,8 @@
 """The reference executor: a dictionary of values, one step after the other. Slow, obviously right.
 
-It checks every result against the plan: number, shape, dtype, and that arguments are left alone is
-the conformance kit's business.
+It checks every result against the plan: number, shape, dtype; and every write: in the storage that it
+changes lies nothing that the plan takes for another one's. That pure methods leave their arguments alone
+is the conformance kit's business.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from typing import Any
 from torch import Tensor
 
 from graphnet.errors import LayerError
+from graphnet.executors.executor import Executor, Run
 from graphnet.executors.failure import failure
 from graphnet.graph import Arg, Call, Const, Kind, Slot
 from graphnet.layer import Layer
 from graphnet.plan import Plan
 
 
-def prepare(plan: Plan) -> _Interpreter:
-    """A function that interprets the plan."""
-    return _Interpreter(plan)
+class Reference(Executor):
+    """A dictionary of values, one step after the other: slow, obviously right."""
+
+    def prepare(self, plan: Plan) -> Interpreter:
+        return Interpreter(plan)
 
 
-class _Interpreter:
+class Interpreter(Run):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
@@ -36,6 +40,7 @@ class _Interpreter:
 
     def execute(self, call: Call, environment: dict[str, Tensor]) -> None:
         """Run one call: read its arguments from the environment, put its results there."""
+        self.writes_its_own(call, environment)
         positional, named = self.bind(call, environment)
         try:
             returned = getattr(call.layer, call.method)(*positional, **named)
@@ -43,6 +48,25 @@ class _Interpreter:
             raise failure(call, error, positional) from error
         if call.kind is not Kind.UPDATE:
             self.store(call, returned, environment)
+
+    def writes_its_own(self, call: Call, environment: dict[str, Tensor]) -> None:
+        """Raise LayerError if a storage about to be written really holds a value that should be elsewhere.
+
+        The plan's views were observed on meta tensors; with real strides a copy may have become a view.
+        """
+        for target in call.writes.values():
+            written = _storage(environment[target])
+            for name, tensor in environment.items():
+                if _storage(tensor) == written and self.plan.storage(name) != self.plan.storage(
+                    target
+                ):
+                    maker = next((s.call for s in self.plan.steps if name in s.call.makes()), call)
+                    raise LayerError(
+                        f"node {maker.node!r} ({maker.title}): expected {maker.method} to return "
+                        f"{name!r} in a storage of its own, as it did on meta tensors, found it in "
+                        f"that of {target!r}, which {call.name!r} overwrites while {name!r} is still "
+                        f"needed. Its strides are {tensor.stride()}. Return a copy: clone()."
+                    )
 
     def bind(self, call: Call, environment: dict[str, Tensor]) -> tuple[list[Any], dict[str, Any]]:
         """Positional and keyword arguments; `*xs` is spread out, what follows it goes by keyword."""
@@ -56,12 +80,12 @@ class _Interpreter:
                 case Const(value=value):
                     return value
 
-        if not isinstance(call.layer, Layer) or call.method == "backward":
+        if not isinstance(call.layer, Layer) or call.method.removesuffix("_") == "backward":
             return [read(arg) for arg in call.args], {}
         positional: list[Any] = []
         named: dict[str, Any] = {}
         spread = False
-        names = getattr(call.layer.signature, call.method)
+        names = call.layer.signature.of(call.method)
         for name, arg in zip(names, call.args, strict=True):
             if name == call.layer.signature.variadic:
                 positional.extend(read(arg))
@@ -94,4 +118,15 @@ class _Interpreter:
                     f"node {call.node!r} ({call.title}): {call.method} must return {slot!r} as {spec} "
                     f"on {spec.device}, returned {found[0]} {found[1]} on {found[2]}"
                 )
+            target = call.writes.get(slot)
+            if target is not None and _storage(result) != _storage(environment[target]):
+                raise LayerError(
+                    f"node {call.node!r} ({call.title}): {call.method} must return {slot!r} in the "
+                    f"storage of {target!r}, which it overwrites, returned another tensor"
+                )
             environment[slot] = result
+
+
+def _storage(tensor: Tensor) -> int:
+    number: int = tensor.untyped_storage()._cdata
+    return number

@@ -6,13 +6,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from graphnet.layer import Layer
+from graphnet.layer import Layer, Precision
 
 
 class ReLU(Layer):
     """max(x, 0), elementwise. The gradient passes where y > 0; at 0 it is 0. Backward keeps y."""
 
     pointwise: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "follow"
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp_min(0)

@@ -8,7 +8,7 @@ of places of the kernel. `unfold` lays the patch under each place out as a colum
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graphnet.definition import NonNegativePair, PositivePair
 from graphnet.errors import DescriptionError, GraphError, Problem
-from graphnet.layer import Layer, Specs
+from graphnet.layer import Layer, Precision, Specs
 from graphnet.spec import ParameterSpec, Spec, Uniform
 
 
@@ -29,6 +29,7 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
 class _Convolution(Layer):
     """What the two convolutions share: their arguments and the checks on them."""
 
+    precision: ClassVar[Precision] = "compute"
     in_channels: PositiveInt | None = None
     out_channels: PositiveInt
     kernel_size: PositivePair

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
 from graphnet.errors import GraphError
 from graphnet.layer import Loss
+from graphnet.layout import Layout
 
 
 class MSE(Loss):
@@ -19,6 +21,10 @@ class MSE(Loss):
 
     saves: ClassVar[tuple[str, ...]] = ("difference",)
     nondifferentiable: ClassVar[tuple[str, ...]] = ("target",)
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        return {"prediction": (), "target": ()}
 
     def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if prediction.shape != target.shape:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import GraphError
-from graphnet.layer import Layer, Specs
+from graphnet.layer import Layer, Precision, Specs
 
 
 class Add(Layer):
     """The sum of any number of tensors of one shape. Each input's gradient is grad_y itself."""
 
     pointwise: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "follow"
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "xs"}
 
     def forward(self, *xs: Tensor) -> Tensor:
         if len({x.shape for x in xs}) > 1:
@@ -23,6 +26,11 @@ class Add(Layer):
         for x in xs[1:]:
             total = total + x
         return total
+
+    def forward_(self, *xs: Tensor) -> Tensor:
+        for x in xs[1:]:
+            xs[0].add_(x)
+        return xs[0]
 
     def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
         return (grad_y,) * len(specs["xs"])
@@ -34,6 +42,7 @@ class Concat(Layer):
     The other axes must agree. Each input's gradient is its part of grad_y, a view.
     """
 
+    precision: ClassVar[Precision] = "follow"
     dim: int = 1
 
     def forward(self, *xs: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ explicit sum of its gradients.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from graphnet.build import resolve_view
@@ -22,16 +22,11 @@ from graphnet.spec import Constant, Spec
 _DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
 
 
-@dataclass(frozen=True, slots=True)
-class Differentiated:
-    """The graph with its reverse pass, and parameter -> the value that holds its gradient."""
+def differentiate(graph: Graph) -> Graph:
+    """Add the reverse pass of the graph's one output, a 0-dim loss, down to its parameters.
 
-    graph: Graph
-    gradients: Mapping[str, str]
-
-
-def differentiate(graph: Graph) -> Differentiated:
-    """Add the reverse pass of the graph's one output, a 0-dim loss, down to its parameters."""
+    The graph's `gradients` then say which value holds the gradient of each parameter.
+    """
     (loss,) = graph.outputs
     return _Differentiator(graph).run(loss)
 
@@ -45,7 +40,7 @@ class _Differentiator:
         self.contributions: dict[str, list[str]] = {}
         self.live = self.reached_by_parameters()
 
-    def run(self, loss: str) -> Differentiated:
+    def run(self, loss: str) -> Graph:
         self.contributions[loss] = [self.constant("@one", 1.0, self.values[loss].spec)]
         for call in reversed(self.order):
             if call.kind in _DIFFERENTIABLE:
@@ -53,7 +48,7 @@ class _Differentiator:
         gradients = {
             name: total for name in self.graph.parameters if (total := self.total(name)) is not None
         }
-        return Differentiated(replace(self.graph, calls=self.calls, values=self.values), gradients)
+        return replace(self.graph, calls=self.calls, values=self.values, gradients=gradients)
 
     def reached_by_parameters(self) -> set[str]:
         """The values that a parameter has an influence on: only they need a gradient."""
@@ -79,8 +74,8 @@ class _Differentiator:
             return None
         if len(parts) > 1:
             name = f"{value}:grad"
-            spec = self.values[parts[0]].spec
-            self.values[name] = Value(name, spec, Kind.ACCUMULATE)
+            spec, layout = self.values[parts[0]].spec, self.values[value].layout
+            self.values[name] = Value(name, spec, Kind.ACCUMULATE, layout=layout)
             self.calls[f"{value}:accumulate"] = Call(
                 name=f"{value}:accumulate",
                 kind=Kind.ACCUMULATE,
@@ -119,7 +114,7 @@ class _Differentiator:
         for name, gradient in grads.items():
             args[name] = gradient or self.missing(layer, name, call)
         asked = tuple(args[name] for name in layer.signature.backward)
-        observed = self.observe(call, layer, specs, grads, wanted)
+        observed = self.observe(call, layer, specs, grads, wanted, args)
         results: list[Slot] = []
         for name, seen in zip(names, observed, strict=True):
             results.append(self.collect(call, name, ports[name], seen, name in wanted, args))
@@ -151,12 +146,13 @@ class _Differentiator:
         specs: Mapping[str, Any],
         grads: Mapping[str, str | None],
         wanted: frozenset[str],
+        args: Mapping[str, Arg],
     ) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
         shapes = {
             name: (
                 None
                 if gradient is None and name in layer.signature.optional
-                else self.values[str(call.ports()[name.removeprefix("grad_")])].spec
+                else self.values[gradient or str(args[name])].spec
             )
             for name, gradient in grads.items()
         }
@@ -193,7 +189,8 @@ class _Differentiator:
             return None
         spec = seen.spec.on(self.values[value].spec.device)
         view_of = resolve_view(args, seen.view_of)
-        self.values[name] = Value(name, spec, Kind.BACKWARD, view_of=view_of)
+        layout = self.values[value].layout
+        self.values[name] = Value(name, spec, Kind.BACKWARD, view_of=view_of, layout=layout)
         self.contributions.setdefault(value, []).append(name)
         return name
 

@@ -2,12 +2,13 @@
 
 Kernels are tried in the order of registration, larger patterns first. A kernel replaces a match before
 differentiation, so its own backward becomes the backward of the whole expression. A value inside the
-expression that anything else reads prevents the match.
+expression that anything else reads prevents the match. A kernel that works in blocks of pixels (see
+graphnet.layout) is used only where none of them would have to move inside the graph for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,9 +18,12 @@ from graphnet.build import resolve_view
 from graphnet.errors import UnknownNameError, blame, nearest
 from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Kernel, Layer, Pattern, Site, parse_pattern
+from graphnet.layout import Layout, blocked_shape, plain_shape
 from graphnet.observe import observe
 from graphnet.passes.differentiate import at
+from graphnet.passes.layout import in_blocks, unprofitable
 from graphnet.registry import Entry, Registry
+from graphnet.spec import Spec
 
 
 def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
@@ -42,15 +46,87 @@ def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda entry: -_size(parse_pattern(entry.value))))
 
 
+def fused(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Those that replace more than one layer."""
+    return tuple(entry for entry in kernels if _size(parse_pattern(entry.value)) > 1)
+
+
+def single(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Those that replace one layer."""
+    return tuple(entry for entry in kernels if _size(parse_pattern(entry.value)) == 1)
+
+
 def _size(pattern: Pattern) -> int:
     return 0 if isinstance(pattern, str) else 1 + sum(_size(part) for part in pattern[1:])
 
 
-def substitute(graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry) -> Graph:
-    """Put kernels where they match. Raises LayerError when a kernel's own code fails."""
+def substitute(
+    graph: Graph,
+    *,
+    kernels: tuple[Entry, ...],
+    registry: Registry,
+    plain: Container[str] = frozenset(),
+) -> Graph:
+    """Put kernels where they match. Raises LayerError when a kernel's own code fails.
+
+    The calls in `plain` get none that works in blocks of pixels.
+    """
     for entry in kernels:
-        graph = _Substitution(graph, entry, registry).run()
+        graph = _Substitution(graph, entry, registry, plain).run()
     return graph
+
+
+def plain_calls(graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry) -> frozenset[str]:
+    """The calls at which kernels that work in blocks gain nothing: they get one for N C H W."""
+    plain: frozenset[str] = frozenset()
+    while True:
+        placed = substitute(graph, kernels=kernels, registry=registry, plain=plain)
+        more = unprofitable(placed) - plain
+        if not more:
+            return plain
+        plain |= more
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A way to compute some calls at once: a kernel in the place of `root`, or root's own layer.
+
+    `entry` is the kernel's name, empty for the layer itself; `replaced` are the calls that it stands for.
+    `bound` are its arguments by name.
+    """
+
+    root: str
+    entry: str
+    layer: Layer
+    replaced: tuple[str, ...]
+    bound: tuple[tuple[str, Arg], ...]
+
+
+def candidates(
+    graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry
+) -> Iterator[Candidate]:
+    """Every layer of a graph that has no kernels yet, and every kernel that fits somewhere."""
+    for name, call in graph.calls.items():
+        if isinstance(call.layer, Layer) and call.kind in (Kind.LAYER, Kind.LOSS):
+            ports, names = call.ports(), call.layer.signature.tensors
+            bound = tuple((port, ports[port]) for port in names)
+            yield Candidate(name, "", call.layer, (name,), bound)
+    for entry in kernels:
+        substitution = _Substitution(graph, entry, registry, frozenset())
+        for name, call in graph.calls.items():
+            match = substitution.match(call)
+            kernel = substitution.instance(call, match) if match else None
+            if match is not None and kernel is not None:
+                replaced = (name, *match.inner)
+                bound = tuple((port, match.bound[port]) for port in kernel.signature.tensors)
+                yield Candidate(name, entry.name, kernel, replaced, bound)
+
+
+class Everywhere:
+    """Contains every call."""
+
+    def __contains__(self, call: object) -> bool:
+        return True
 
 
 def kernel_for(
@@ -61,7 +137,7 @@ def kernel_for(
     for entry in registry.kernels.values():
         if parse_pattern(entry.value) == alone:
             kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
-            if kernel is not None:
+            if kernel is not None and not in_blocks(kernel):
                 return kernel
     return None
 
@@ -76,8 +152,11 @@ class _Match:
 class _Substitution:
     """One kernel over one graph."""
 
-    def __init__(self, graph: Graph, entry: Entry, registry: Registry) -> None:
+    def __init__(
+        self, graph: Graph, entry: Entry, registry: Registry, plain: Container[str]
+    ) -> None:
         self.graph = graph
+        self.plain = plain
         self.entry = entry
         self.kernel: type[Kernel] = entry.value
         self.pattern = parse_pattern(self.kernel)
@@ -88,11 +167,13 @@ class _Substitution:
         for name, call in self.graph.calls.items():
             if name not in calls:
                 continue  # inside an expression that has been replaced
+            if (name, self.entry.name) in self.graph.refused:
+                continue
             match = self.match(call)
             if match is None or any(inner not in calls for inner in match.inner):
                 continue
             kernel = self.instance(call, match)
-            if kernel is None:
+            if kernel is None or (name in self.plain and in_blocks(kernel)):
                 continue
             for inner in match.inner:
                 for made in calls.pop(inner).makes():
@@ -159,25 +240,31 @@ class _Substitution:
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
         layer = call.layer
         assert isinstance(layer, Layer)
+        blocks = kernel.layouts or {} if in_blocks(kernel) else {}
+        asked = {n: blocked(specs[n], blocks.get(n)) for n in kernel.signature.tensors}
         with blame(f"{at(call)}kernel {self.entry.name!r}: ", "forward"):
-            observed = observe(kernel, "forward", {n: specs[n] for n in kernel.signature.tensors})
+            observed = observe(kernel, "forward", asked)
         for made in call.makes():
             if made not in call.results[: len(layer.outputs)]:
                 del values[made]
         names = call.results[: len(layer.outputs)] + tuple(f"{call.name}.{s}" for s in kernel.saves)
-        for name, seen in zip(names, observed, strict=True):
+        device = self.graph.values[str(call.results[0])].spec.device
+        for port, name, seen in zip(kernel.outputs + kernel.saves, names, observed, strict=True):
             assert isinstance(name, str)
-            spec = seen.spec.on(self.graph.values[str(call.results[0])].spec.device)
-            values[name] = Value(
-                name, spec, call.kind, view_of=resolve_view(match.bound, seen.view_of)
-            )
+            spec = seen.spec.on(device)
+            if port in blocks:  # until layouts are decided, every image has its shape N C H W
+                spec = replace(spec, shape=plain_shape(spec.shape))
+            view_of = resolve_view(match.bound, seen.view_of)
+            values[name] = Value(name, spec, call.kind, view_of=view_of)
         bound: dict[str, Arg] = {**match.bound, "specs": Const(specs)}
+        space, _, own = self.entry.name.partition("/")
+        title = own if match.inner else call.title
         calls[call.name] = replace(
             call,
             layer=kernel,
             args=tuple(bound[name] for name in kernel.signature.forward),
             results=names,
-            title=f"{call.title} [{self.entry.name.partition('/')[0]}]",
+            title=f"{title} [{space}]",
         )
         self.store(kernel.memory_formats, match.bound, values)
 
@@ -190,7 +277,23 @@ class _Substitution:
         """Note the strides in which a stored value is best kept; the first kernel to ask decides."""
         for port, memory_format in formats.items():
             name = bound.get(port)
-            if isinstance(name, str) and values[name].kind in SOURCES:
-                value = values[name]
-                if value.memory_format is None:
-                    values[name] = replace(value, memory_format=memory_format)
+            source = self.stored(name) if isinstance(name, str) else None
+            if source is not None and values[source].memory_format is None:
+                values[source] = replace(values[source], memory_format=memory_format)
+
+    def stored(self, name: str) -> str | None:
+        """The source that a value has its strides from: itself, or what a pointwise call reads."""
+        while self.graph.values[name].kind not in SOURCES:
+            call = self.graph.producers[name]
+            layer, read = call.layer, set(call.reads())
+            if not isinstance(layer, Layer) or not layer.pointwise or len(read) != 1:
+                return None
+            (name,) = read
+        return name
+
+
+def blocked(spec: Spec | None, blocks: Layout | None) -> Spec | None:
+    """The spec of an image of this logical spec that lies in these blocks."""
+    if spec is None or blocks is None:
+        return spec
+    return replace(spec, shape=blocked_shape(spec.shape, blocks))

@@ -19,7 +19,7 @@ from graphnet.optim import Optimizer
 from graphnet.spec import Spec
 
 
-def update(graph: Graph, *, optimizer: Optimizer | None, gradients: Mapping[str, str]) -> Graph:
+def update(graph: Graph, *, optimizer: Optimizer | None) -> Graph:
     """Add one update call for each parameter with a gradient, and one for each state that changes."""
     calls, values = dict(graph.calls), dict(graph.values)
     for name, call in graph.calls.items():
@@ -32,7 +32,7 @@ def update(graph: Graph, *, optimizer: Optimizer | None, gradients: Mapping[str,
                     values, Assign(), "assign", (slot, new), {slot: f"{slot}:next"}, name
                 )
     if optimizer is not None:
-        for parameter, gradient in gradients.items():
+        for parameter, gradient in graph.gradients.items():
             calls[f"{parameter}:update"] = _optimize(values, optimizer, parameter, gradient)
     return _after_readers(replace(graph, calls=calls, values=values))
 

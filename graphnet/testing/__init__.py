@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from graphnet.cost import Cost
 from graphnet.testing.case import Case, Sample
 from graphnet.testing.check import Check, CheckFailure, NotApplicable
 from graphnet.testing.checks import CHECKS
-from graphnet.testing.cost import Cost, LayerCost, observed_cost
+from graphnet.testing.cost import LayerCost, observed_cost
 from graphnet.testing.report import Report, Row, Status, cases_for, run_checks
 from graphnet.testing.samples import NoSample
 

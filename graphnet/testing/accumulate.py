@@ -77,7 +77,7 @@ def accumulates(case: Case) -> None:
         raise NotApplicable("the layer has no input with a gradient")
     weights = _weights(case)
     done = differentiate(_forward_graph(case, tensors, weights))
-    graph = replace(done.graph, outputs=tuple(done.gradients.values()))
+    graph = replace(done, outputs=tuple(done.gradients.values()))
     plan = schedule(graph)
     verify(graph, plan)
     given = [_value(case, plan.values[name], tensors, weights) for name in plan.arguments]

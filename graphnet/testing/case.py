@@ -229,6 +229,20 @@ class Case:
         alone = names == (self.layer.signature.variadic,)  # its tuple is the bare result
         return self.named("backward", names, (returned,) if alone else as_tuple(returned))
 
+    def forward_in_place(self, arguments: Named) -> Named:
+        """What `forward_` returns, by name; it writes to arguments."""
+        values = {**arguments, "specs": specs_of(arguments)}
+        asked = {name: values[name] for name in self.layer.signature.forward}
+        returned = call_by_name(self.layer, "forward_", asked)
+        return self.named("forward_", self.result_names, as_tuple(returned))
+
+    def backward_in_place(self, values: Named) -> Named:
+        """What `backward_` returns, as `grad_<name>`, for arguments, results and gradients by name."""
+        known = {**values, "specs": specs_of(values), "wanted": self.differentiable}
+        returned = self.layer.backward_(**{n: known[n] for n in self.layer.signature.backward})
+        names = gradient_names(self.layer, self.ports.specs)
+        return self.named("backward_", [f"grad_{name}" for name in names], as_tuple(returned))
+
     def named(self, method: str, names: Sequence[str], results: Sequence[Any]) -> Named:
         """Results by name. Raises LayerError for another number of them."""
         if len(results) != len(names):

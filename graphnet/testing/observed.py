@@ -11,7 +11,7 @@ from graphnet.spec import Spec
 from graphnet.testing.case import Case
 from graphnet.testing.check import CheckFailure, NotApplicable, check
 from graphnet.testing.leaves import Named, cloned, leaves, replaced, source_of, specs_of
-from graphnet.testing.watch import operations_until_failure
+from graphnet.watch import operations_until_failure
 
 
 @check

@@ -13,7 +13,7 @@ from graphnet.testing.case import Case
 from graphnet.testing.check import CheckFailure, NotApplicable, check
 from graphnet.testing.compare import close, expect_same_bits, same_bits
 from graphnet.testing.leaves import Named, leaves
-from graphnet.testing.watch import Operation, is_mask, operations_of
+from graphnet.watch import Operation, is_mask, operations_of
 
 
 @check

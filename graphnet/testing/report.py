@@ -14,6 +14,7 @@ from graphnet.discovery import default_registry
 from graphnet.errors import GraphnetError
 from graphnet.layer import Kernel, Layer, Loss
 from graphnet.registry import Entry, Plugin, Registry
+from graphnet.testing.blocks import in_plain_layout
 from graphnet.testing.case import Case, Sample
 from graphnet.testing.check import Check, CheckFailure, NotApplicable
 from graphnet.testing.checks import CHECKS
@@ -158,6 +159,7 @@ def _cases(
         specs = Case(layers[0], name, inputs, registry).input_specs()
         kernel = expression.match(cls, specs)
         if kernel is not None:
+            kernel = in_plain_layout(kernel)
             yield Case(kernel, name, inputs, registry, expression=expression, skip=sample.skip)
 
 

@@ -1,16 +1,16 @@
-"""Checks that any strides do: transposed, sliced, channels_last, expanded."""
+"""Checks that any strides do: transposed, sliced, channels_last, expanded; and of writing in place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import CheckFailure, NotApplicable, check
-from graphnet.testing.compare import expect_close
-from graphnet.testing.leaves import Named, cloned, floating, leaves, replaced
+from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
+from graphnet.testing.leaves import Named, cloned, floating, leaves, replaced, source_of
 
 Change = Callable[[Tensor], Tensor | None]
 """The same numbers in other strides; None for a tensor that cannot have them."""
@@ -198,26 +198,55 @@ def _anywhere(case: Case, arguments: Named, inputs: dict[str, Tensor]) -> None:
 
 @check
 def overwrites(case: Case) -> None:
-    """A declared `overwrites` is safe: once y stands in x's storage, backward is still right."""
-    declared: Iterable[tuple[str, str]] = dict(getattr(case.layer, "overwrites", {})).items()
+    """`forward_` and `backward_` give the same bits and write into what `overwrites` names, no more."""
+    declared = case.layer.overwrites
     if not declared:
         raise NotApplicable("the layer declares no overwriting")
-    case.require_backward()
-    for output, name in declared:
-        expected = case.run()
+    made = case.layer.outputs + case.layer.saves
+    forward = {result: name for result, name in declared.items() if result in made}
+    backward = {result: name for result, name in declared.items() if result not in made}
+    if forward:
+        given = cloned(case.arguments())
+        expected = case.forward(case.arguments())
+        _overwritten("forward", forward, given, expected, lambda: case.forward_in_place(given))
+    if backward and case.trainable:
         one = case.run()
-        target, y = leaves(one.arguments)[name], leaves(one.results)[output]
-        if target.shape != y.shape or target.dtype != y.dtype:
+        given = cloned({**one.arguments, **one.results, **one.grads})
+        expected = {f"grad_{name}": gradient for name, gradient in one.gradients.items()}
+        _overwritten("backward", backward, given, expected, lambda: case.backward_in_place(given))
+
+
+def _overwritten(
+    method: str,
+    declared: Mapping[str, str],
+    given: Named,
+    expected: Named,
+    call: Callable[[], Named],
+) -> None:
+    before = {leaf: tensor.clone() for leaf, tensor in leaves(given).items()}
+    try:
+        found = call()
+    except Exception as error:  # the layer's own code
+        raise CheckFailure(f"{method}_ fails: {type(error).__name__}: {error}") from error
+    expect_same_bits(
+        leaves(found),
+        leaves(expected),
+        what=f"{method}_ does not give the bits of {method}",
+        advice="Make the same operations, the last one in place.",
+    )
+    targets = {
+        result: argument if argument in before else f"{argument}[0]"
+        for result, argument in declared.items()
+    }
+    for result, argument in targets.items():
+        if source_of(leaves(found)[result], given) != argument:
             raise CheckFailure(
-                f"expected {output!r}, which overwrites {name!r}, in its shape and dtype, found "
-                f"{tuple(y.shape)} {y.dtype}"
+                f"expected {method}_ to return {result!r} in the storage of {argument!r}, found another "
+                f"tensor. Write it in place, as {argument}.mul_(2), and return that."
             )
-        target.copy_(y)
-        found = case.backward(one.arguments, {**one.results, output: target}, one.grads)
-        expect_close(
-            leaves(found),
-            leaves(expected.gradients),
-            what=f"after {output!r} overwrote {name!r}, the gradient changes",
-            advice=f"Compute it from {output!r} and the saves, or drop the declaration.",
-            tolerance=1e-12,
-        )
+    for leaf, tensor in leaves(given).items():
+        if leaf not in targets.values() and not same_bits(tensor, before[leaf]):
+            raise CheckFailure(
+                f"expected {method}_ to write to {' and '.join(targets.values())} only, found that it "
+                f"wrote to {leaf!r}"
+            )

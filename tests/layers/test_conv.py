@@ -370,6 +370,26 @@ def test_aten_kernel_leaves_dilated_places_outside_the_image_to_the_reference_on
 
 
 @pytest.mark.parametrize(
+    ("layer", "size", "matches"),
+    [
+        (Conv2d(out_channels=4, kernel_size=3, padding=1), 8, True),
+        (Conv2d(out_channels=4, kernel_size=3, padding=1), 5, False),
+        (Conv2d(out_channels=4, kernel_size=2, stride=2), 10, False),
+        (Conv2d(out_channels=4, kernel_size=3, dilation=2), 16, False),
+        (TransposeConv2d(out_channels=4, kernel_size=2, stride=2), 8, True),
+        (TransposeConv2d(out_channels=4, kernel_size=2, stride=2), 4, False),
+        (Upsampling(out_channels=4, kernel_size=2, dilation=(1, 2)), 8, False),
+    ],
+)
+def test_aten_kernel_leaves_bfloat16_that_onednn_garbles_to_the_reference_on_the_cpu(
+    layer: Layer, size: int, matches: bool
+) -> None:
+    x = torch.zeros(1, 4, size, size, dtype=torch.bfloat16)
+    assert (kernel_of(KERNELS[type(layer)], layer, [x]) is not None) is matches
+    assert kernel_of(KERNELS[type(layer)], layer, [x.float()]) is not None
+
+
+@pytest.mark.parametrize(
     "case",
     [
         Case(

@@ -627,17 +627,40 @@ class PlaceDependent(Layer):
         return grad_y * self.ramp(grad_y)
 
 
-@fails("overwrites", says="overwrote 'x'")
-class UnsafeOverwrite(Layer):
-    """x^2, whose backward needs the x that y would overwrite."""
+@fails("overwrites", says="forward_ does not give the bits of forward")
+class OtherInPlace(Twice):
+    """2 x, whose method that works in place forgets the factor."""
 
     overwrites: ClassVar[dict[str, str]] = {"y": "x"}
 
-    def forward(self, x):
-        return x * x
+    def forward_(self, x):
+        return x
 
-    def backward(self, grad_y, x):
-        return 2 * x * grad_y
+
+@fails("overwrites", says="expected forward_ to return 'y' in the storage of 'x'")
+class NotInPlace(Twice):
+    """2 x, whose method that should work in place does not."""
+
+    overwrites: ClassVar[dict[str, str]] = {"y": "x"}
+
+    def forward_(self, x):
+        return 2 * x
+
+
+@fails("overwrites", says="backward_ to write to grad_y only, found that it wrote to 'y'")
+class TooMuchInPlace(Layer):
+    """exp(x), whose method that works in place uses y as room for a product."""
+
+    overwrites: ClassVar[dict[str, str]] = {"grad_x": "grad_y"}
+
+    def forward(self, x):
+        return x.exp()
+
+    def backward(self, grad_y, y):
+        return grad_y * y
+
+    def backward_(self, grad_y, y):
+        return grad_y.copy_(y.mul_(grad_y))
 
 
 # Strides, sizes, dtypes.

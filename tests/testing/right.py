@@ -196,13 +196,19 @@ class Tanh(Layer):
     """tanh(x), elementwise; y may overwrite x."""
 
     pointwise = True
-    overwrites: ClassVar[dict[str, str]] = {"y": "x"}
+    overwrites: ClassVar[dict[str, str]] = {"y": "x", "grad_x": "grad_y"}
 
     def forward(self, x):
         return x.tanh()
 
+    def forward_(self, x):
+        return x.tanh_()
+
     def backward(self, grad_y, y):
         return grad_y * (1 - y * y)
+
+    def backward_(self, grad_y, y):
+        return grad_y.mul_(1 - y * y)
 
 
 class StraightThrough(Layer):

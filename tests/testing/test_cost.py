@@ -18,11 +18,11 @@ def test_linear_layer_counts_two_for_each_multiply_add() -> None:
     specs = bind_inputs(layer, [Spec((4, 5))], torch.float32).specs
     cost = observed_cost(layer, specs)
     assert cost.forward.flops == 2 * 4 * 5 * 3 + 4 * 3  # the product, and the bias
-    assert cost.forward.read_bytes == 4 * (4 * 5 + 3 * 5 + 3)
-    assert cost.forward.written_bytes == 4 * 4 * 3
+    assert cost.forward.bytes_read == 4 * (4 * 5 + 3 * 5 + 3)
+    assert cost.forward.bytes_written == 4 * 4 * 3
     assert cost.backward is not None
     assert cost.backward.flops == 2 * (2 * 4 * 5 * 3) + 4 * 3  # two products, and the bias's sum
-    assert cost.backward.written_bytes == 4 * (4 * 5 + 3 * 5 + 3)
+    assert cost.backward.bytes_written == 4 * (4 * 5 + 3 * 5 + 3)
 
 
 def test_convolution_counts_its_products_and_the_adds_of_fold() -> None:
@@ -36,7 +36,7 @@ def test_convolution_counts_its_products_and_the_adds_of_fold() -> None:
 
 def test_elementwise_layer_counts_one_for_each_element() -> None:
     cost = observed_cost(ReLU(), {"x": Spec((3, 7), torch.float64)})
-    assert (cost.forward.flops, cost.forward.read_bytes) == (21, 168)
+    assert (cost.forward.flops, cost.forward.bytes_read) == (21, 168)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""Torch at its best: eager and compiled, N C H W and channels_last, float32 and bfloat16 autocast.
+
+What holds for all: inputs and weights lie in the setting's memory format beforehand, gradients are set
+to None, autocast keeps its weight cache, SGD and Adam are the fused ones (which torch.compile does not
+improve on), the loss is returned as a tensor. Compiled means forward and loss as one graph with its
+backward, fullgraph and static shapes; for inference with frozen, prepacked weights too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.networks import Network
+from benchmarks.timing import Run
+from benchmarks.workloads import Contender, Side, Task, Workload
+
+PLAIN = "eager"
+_TUNED = "compile max-autotune"
+_MODES = ("eager", "compile", _TUNED)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How torch runs a network."""
+
+    mode: str
+    channels_last: bool
+    precision: str
+    frozen: bool = False
+
+    def __str__(self) -> str:
+        words = [self.mode, *(["frozen"] if self.frozen else [])]
+        return " ".join([*words, *(["channels_last"] if self.channels_last else [])])
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+
+def settings(workload: Workload) -> Iterator[Setting]:
+    """Every setting that is tried for a workload; frozen and tuned inference in channels_last only."""
+    for precision in workload.precisions:
+        for mode in _MODES:
+            if workload.task is Task.TRAIN or mode != _TUNED:
+                yield Setting(mode, False, precision)
+            yield Setting(mode, True, precision)
+        if workload.task is Task.INFER:
+            yield Setting("compile", True, precision, frozen=True)
+
+
+def contenders(workload: Workload, device: torch.device) -> list[Contender]:
+    """Torch's contenders for a workload."""
+    build = training if workload.task is Task.TRAIN else inference
+
+    def builder(setting: Setting) -> Callable[[], Run]:
+        return lambda: build(workload, setting, device)
+
+    return [
+        Contender(
+            Side.TORCH,
+            str(setting),
+            setting.precision,
+            builder(setting),
+            compiled=setting.mode != "eager",
+        )
+        for setting in settings(workload)
+    ]
+
+
+def training(workload: Workload, setting: Setting, device: torch.device) -> Run:
+    """One training step of torch.nn, autograd and a fused optimizer."""
+    network = _module(workload.network, setting, device).train()
+    x, target = (image.to(memory_format=setting.memory_format) for image in workload.images(device))
+    optimizer = optimizer_of(workload.network, network)
+
+    def loss_of(x: Tensor, target: Tensor) -> Tensor:
+        with _autocast(setting, device):
+            return nn.functional.mse_loss(network(x), target)
+
+    run = _compiled(loss_of, setting)
+
+    def step() -> Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss: Tensor = run(x, target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def inference(workload: Workload, setting: Setting, device: torch.device) -> Run:
+    """One forward pass; the output is float32, as graphnet's is."""
+    network = _module(workload.network, setting, device).eval().requires_grad_(False)
+    x = workload.images(device)[0].to(memory_format=setting.memory_format)
+
+    def forward(x: Tensor) -> Tensor:
+        with _autocast(setting, device):
+            y: Tensor = network(x).float()
+        return y
+
+    run = _compiled(forward, setting)
+
+    def predict() -> Tensor:
+        with torch.no_grad():
+            return run(x)
+
+    return predict
+
+
+def optimizer_of(network: Network, module: nn.Module) -> torch.optim.Optimizer:
+    """The network's optimizer, in torch's fused form."""
+    kind = torch.optim.SGD if network.optimizer == "sgd" else torch.optim.Adam
+    return kind(module.parameters(), lr=network.lr, fused=True)
+
+
+def _module(network: Network, setting: Setting, device: torch.device) -> nn.Module:
+    return network.module().to(device=device, memory_format=setting.memory_format)  # type: ignore[call-overload, no-any-return]
+
+
+def _autocast(setting: Setting, device: torch.device) -> torch.autocast:
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=setting.precision == "bfloat16", cache_enabled=True
+    )
+
+
+def _compiled(function: Callable[..., Tensor], setting: Setting) -> Callable[..., Tensor]:
+    if setting.mode == "eager":
+        return function
+    options: dict[str, Any] = {}
+    if setting.mode == _TUNED:
+        options = dict(torch._inductor.list_mode_options("max-autotune"))
+    if setting.frozen:
+        options["freezing"] = True
+    compiled: Callable[..., Tensor] = torch.compile(
+        _own_code(function), fullgraph=True, dynamic=False, options=options
+    )
+    return compiled
+
+
+def _own_code(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function with a code object of its own.
+
+    Torch keeps what it compiled by code object: settings that share one would go through each other's
+    guards at every call, and all but the first eight would be refused.
+    """
+    assert isinstance(function, FunctionType)
+    return FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )

@@ -1,0 +1,101 @@
+"""Workloads: which network is run how, on what; and contenders: the ways to run one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from benchmarks.networks import CHAIN, DNCNN, PAPER, UNET, Network
+from benchmarks.timing import Run
+
+
+class Task(StrEnum):
+    """A training step - forward, loss, reverse pass, update - or the forward pass alone."""
+
+    TRAIN = "train"
+    INFER = "infer"
+
+
+class Side(StrEnum):
+    """Whose code a contender is."""
+
+    GRAPHNET = "graphnet"
+    TORCH = "torch"
+    JAX = "jax"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network on inputs of one shape (N, C, H, W), also with these shares of the memory it needs."""
+
+    name: str
+    network: Network
+    shape: tuple[int, int, int, int]
+    task: Task
+    precisions: tuple[str, ...] = ("float32", "bfloat16")
+    memory: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        what = "training step" if self.task is Task.TRAIN else "inference"
+        return f"{self.network.title}, {what}, {'x'.join(map(str, self.shape))}"
+
+    def images(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Two noisy versions of the same smooth, pale images, the same every time, as N C H W."""
+        n, c, h, w = self.shape
+        generator = torch.Generator().manual_seed(0)
+        coarse = 0.35 + 0.3 * torch.rand(n, c, max(2, h // 8), max(2, w // 8), generator=generator)
+        clean = torch.nn.functional.interpolate(
+            coarse, (h, w), mode="bilinear", align_corners=False
+        )
+        noisy = (clean + 0.1 * torch.randn(clean.shape, generator=generator) for _ in range(2))
+        first, second = (image.clamp(0, 1).to(device) for image in noisy)
+        return first, second
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to run a workload. `build` makes its tensors and returns what is timed.
+
+    `setting` says in words how it is run; names are unique in a workload. One that is held to a share of
+    its memory is no candidate for the best of its side.
+    """
+
+    side: Side
+    setting: str
+    precision: str
+    build: Callable[[], Run]
+    compiled: bool = False
+    memory: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.side}: {self.setting}, {self.precision}"
+
+
+class Unavailable(Exception):
+    """A contender that cannot run here; the message says why."""
+
+
+def _both(
+    letter: str, network: Network, shape: tuple[int, int, int, int]
+) -> tuple[Workload, Workload]:
+    return (
+        Workload(f"{letter}-train", network, shape, Task.TRAIN),
+        Workload(f"{letter}-infer", network, shape, Task.INFER),
+    )
+
+
+WORKLOADS = (
+    *_both("a32", PAPER, (32, 3, 32, 32)),
+    *_both("a512", PAPER, (512, 3, 32, 32)),
+    *_both("b", DNCNN, (16, 3, 40, 40)),
+    Workload("c-train", UNET, (16, 3, 64, 64), Task.TRAIN, memory=("50%",)),
+    Workload("c-infer", UNET, (16, 3, 64, 64), Task.INFER),
+    Workload("c2048-infer", UNET, (1, 3, 2048, 2048), Task.INFER),
+    Workload("d-train", CHAIN, (1, 4, 4, 4), Task.TRAIN, ("float32",)),
+    Workload("d-infer", CHAIN, (1, 4, 4, 4), Task.INFER, ("float32",)),
+)

@@ -1,0 +1,36 @@
+"""graphnet machine: measure this machine once, for the least times that explain shows."""
+
+from __future__ import annotations
+
+import click
+
+from graphnet.cachedir import cache_folder
+from graphnet.cli import json_text
+from graphnet.device import resolve
+from graphnet.machine import place, save, to_data
+from graphnet.measure import measure
+
+
+@click.command(short_help="Measure this machine, for the times in explain.")
+@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def machine(device: str, as_json: bool) -> None:
+    """Measure how fast a device moves bytes, multiplies and starts an operator; a few seconds.
+
+    The numbers are kept in the cache folder ($GRAPHNET_CACHE, or the platform's), for this device and
+    this version of torch, and `graphnet explain` shows the least time of each step by them. Nothing
+    that decides about a plan reads them.
+    """
+    where = resolve(device)
+    found = measure(where, say=lambda doing: click.echo(f"measuring {doing} ...", err=True))
+    path = place(where, cache_folder())
+    save(found, path)
+    if as_json:
+        click.echo(json_text(to_data(found)))
+        return
+    click.echo(f"device      {found.device}, torch {found.torch_version}")
+    click.echo(f"bandwidth   {found.bandwidth / 1e9:.1f} GB/s")
+    for name, ceiling in found.flops.items():
+        click.echo(f"{name:<10}  {ceiling / 1e9:.0f} GFLOP/s")
+    click.echo(f"launch      {found.launch_s * 1e6:.2f} us an operator")
+    click.echo(f"kept in {path}", err=True)

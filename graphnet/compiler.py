@@ -1,0 +1,218 @@
+"""Compiler: from a description to a verified plan, pass by pass.
+
+Inference:  precision, fusion, kernels, layout, inference, dead, duplicates.
+Training:   loss, precision, fusion, kernels, layout, differentiate, update, dead, duplicates,
+            recompute, in_place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from graphnet.build import attach_loss, build
+from graphnet.cache import open_cache
+from graphnet.describe import ModelDescription
+from graphnet.errors import InputError
+from graphnet.graph import Graph
+from graphnet.layer import Loss
+from graphnet.machine import seconds
+from graphnet.optim import Optimizer
+from graphnet.options import Options
+from graphnet.passes.aliases import aliases
+from graphnet.passes.autotune import autotune
+from graphnet.passes.differentiate import differentiate
+from graphnet.passes.inference import inference
+from graphnet.passes.inplace import inplace, overwritable
+from graphnet.passes.kernels import (
+    Everywhere,
+    choose,
+    fused,
+    plain_calls,
+    single,
+    substitute,
+)
+from graphnet.passes.layout import layout
+from graphnet.passes.lifetimes import no_overwrites
+from graphnet.passes.pipeline import Pass, check_names, run
+from graphnet.passes.precision import precision
+from graphnet.passes.recompute import recompute
+from graphnet.passes.simplify import dead, duplicates
+from graphnet.passes.update import update
+from graphnet.plan import Plan, schedule
+from graphnet.registry import Entry, Registry
+from graphnet.spec import Spec
+from graphnet.stopwatch import Stopwatch
+from graphnet.units import parse_bytes
+from graphnet.verify import verify, verify_graph, verify_rewrite
+
+PASSES = (
+    "loss",
+    "precision",
+    "autotune",
+    "fusion",
+    "kernels",
+    "layout",
+    "inference",
+    "differentiate",
+    "update",
+    "dead",
+    "duplicates",
+    "recompute",
+    "in_place",
+)
+"""The names of all passes; a plan is made by those that it needs."""
+
+
+def forward_graph(
+    description: ModelDescription,
+    registry: Registry,
+    shapes: Sequence[Sequence[int]],
+    options: Options,
+) -> Graph:
+    """The forward graph for these input shapes, as the description has it."""
+    specs = [Spec(tuple(shape), options.dtype, options.device) for shape in shapes]
+    return build(description, registry, inputs=specs, dtype=options.dtype)
+
+
+def inference_plan(graph: Graph, registry: Registry, options: Options) -> Plan:
+    """The verified plan that computes a forward graph's outputs only."""
+    passes = (
+        *_forward_passes(registry, options, training=False),
+        Pass("inference", "keep what outputs need; forward by inference", inference, needed=True),
+        *_SIMPLIFY,
+        _IN_PLACE,
+    )
+    return _plan(graph, passes, options)
+
+
+def training_plan(
+    graph: Graph,
+    registry: Registry,
+    options: Options,
+    *,
+    losses: Mapping[str, Loss],
+    optimizer: Optimizer | None,
+) -> Plan:
+    """The verified plan of a whole step: forward, loss, reverse pass and update."""
+    titles = {name: registry.name_of(loss) for name, loss in losses.items()}
+    passes = (
+        Pass(
+            "loss",
+            "put the losses on the outputs",
+            partial(attach_loss, losses=losses, titles=titles),
+            needed=True,
+        ),
+        *_forward_passes(registry, options, training=True),
+        Pass("differentiate", "add the reverse pass", differentiate, needed=True),
+        Pass(
+            "update",
+            "let the optimizer walk the parameters",
+            partial(update, optimizer=optimizer),
+            needed=True,
+        ),
+        *_SIMPLIFY,
+        *((_bound(options),) if options.memory is not None else ()),
+        _IN_PLACE,
+    )
+    return _plan(graph, passes, options)
+
+
+_SIMPLIFY = (
+    Pass("dead", "drop what nobody reads", dead, exact=True),
+    Pass("duplicates", "compute the same thing once", duplicates, exact=True),
+)
+_IN_PLACE = Pass("in_place", "write over what nothing needs any more", inplace, exact=True)
+
+
+def _bound(options: Options) -> Pass:
+    """The pass that meets the memory budget by computing values again."""
+    assert options.memory is not None
+    memory, writes_over = options.memory, "in_place" not in options.without
+
+    def bounded(graph: Graph) -> Graph:
+        whole = schedule(inplace(graph) if writes_over else graph).peak_bytes
+        return recompute(
+            graph,
+            memory_bytes=parse_bytes(memory, whole=whole),
+            seconds=lambda call: seconds(call, graph.values),
+            overwrites=overwritable(aliases(graph)) if writes_over else no_overwrites,
+        ).graph
+
+    return Pass("recompute", "compute again what would not fit", bounded, exact=True)
+
+
+def _forward_passes(registry: Registry, options: Options, *, training: bool) -> tuple[Pass, ...]:
+    chosen = choose(registry, options.kernels)
+    fits = chosen if "fusion" not in options.without else single(chosen)
+
+    def place(graph: Graph, kernels: tuple[Entry, ...]) -> Graph:
+        plain = (
+            Everywhere()
+            if "layout" in options.without
+            else plain_calls(graph, kernels=fits, registry=registry)
+        )
+        return substitute(graph, kernels=kernels, registry=registry, plain=plain)
+
+    casts = Pass(
+        "precision",
+        "cast to bfloat16 where layers compute in it",
+        partial(precision, compute="bfloat16"),
+    )
+
+    def tune(graph: Graph) -> Graph:
+        watch = Stopwatch(graph.values, open_cache(), training=training)
+        return autotune(graph, kernels=fits, registry=registry, seconds=watch)
+
+    tuning = Pass("autotune", "time the kernels that fit; refuse the slower ones", tune)
+    return (
+        *((casts,) if options.lowered else ()),
+        *((tuning,) if options.autotune else ()),
+        Pass(
+            "fusion",
+            "one kernel for several layers",
+            partial(place, kernels=fused(chosen)),
+            settled=False,
+        ),
+        Pass(
+            "kernels",
+            "the fastest kernel that fits",
+            partial(place, kernels=single(chosen)),
+            settled=False,
+        ),
+        Pass("layout", "pixels in the order of the matrix products", layout),
+    )
+
+
+def _plan(graph: Graph, passes: Sequence[Pass], options: Options) -> Plan:
+    check_names(options.without, PASSES)
+    graph = replace(graph, refused=options.refused)
+    graph, changes = run(graph, passes, without=options.without, check=_check)
+    plan = replace(schedule(graph), changes=changes)
+    verify(graph, plan)
+    return plan
+
+
+def _check(step: Pass, before: Graph, after: Graph) -> None:
+    """Raise PlanError unless the pass left a graph that is right as far as can be said after it."""
+    if step.exact:
+        verify_rewrite(before, after)
+    if step.settled:
+        verify_graph(after)
+
+
+def losses_for(loss: object, outputs: Iterable[str], registry: Registry) -> dict[str, Loss]:
+    """A loss by output name, from a name, {name: {...}}, a Loss, or {output: any of these}."""
+    names = list(outputs)
+    several = isinstance(loss, Mapping) and any(key in names for key in loss)
+    forms = dict(loss) if several and isinstance(loss, Mapping) else {names[0]: loss}
+    found: dict[str, Loss] = {}
+    for output, form in forms.items():
+        made = registry.make("losses", form)
+        if not isinstance(made, Loss):
+            raise InputError(
+                f"{registry.name_of(made)!r} is not a loss. Known: {', '.join(registry.losses)}."
+            )
+        found[output] = made
+    return found

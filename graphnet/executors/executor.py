@@ -1,0 +1,67 @@
+"""Executor and Run: what an executor must be, and what a prepared plan can be asked.
+
+    class Loud(Executor):
+        \"""Eager, and says so.\"""
+
+        def prepare(self, plan: Plan) -> Run:
+            run = Eager().prepare(plan)
+            ...
+
+An executor is a Definition: its fields are its configuration, as in `executor: {auto: {switch_after: 40}}`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from graphnet.definition import Definition
+from graphnet.errors import ContractError
+from graphnet.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a run decided: `kind` in one word, such as "switched", `message` for people."""
+
+    kind: str
+    message: str
+
+
+class Run(ABC):
+    """A plan made ready. Call it with the plan's arguments, in order; it returns the plan's outputs.
+
+    Slots are written where they are: their storage stays the same. A Run that decides something while it
+    runs says so through `events`, and writes down in `record` what a resumed run needs to go on alike.
+    """
+
+    @abstractmethod
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """Run all steps once."""
+
+    def events(self) -> list[Event]:
+        """What was decided since this was last asked."""
+        return []
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for the log and the checkpoint: what was chosen."""
+        return {}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Go on as the run that wrote this record; called before the first step, if at all."""
+        del record  # nothing was chosen
+
+
+class Executor(Definition):
+    """A way to run plans; subclasses define `prepare`."""
+
+    def prepare(self, plan: Plan) -> Run:
+        """Make a plan ready to run.
+
+        Raises CompileError when the executor cannot work on this machine.
+        """
+        raise ContractError(f"{type(self).__name__} defines no prepare(plan)")

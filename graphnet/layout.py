@@ -1,0 +1,59 @@
+"""Layout: images whose pixels lie in blocks, so that a patch layer is a plain matrix product.
+
+A layout is a stack of blocks, the innermost first. An image of logical shape (N, C, H, W) with the stack
+(b1, ..., bk) lies in memory as
+
+    (N, H / (b1 ... bk), W / (b1 ... bk), bk, ..., b1, C),    each block two axes: height, width.
+
+A convolution whose stride is its kernel size b reads (b,) + r and writes r: the pixels under one place of
+the kernel stand next to each other, in the order of the matrix product. The empty stack is N H W C; None is
+no layout at all: the axes N C H W that the layers' definitions speak of, with any strides.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_DENSE = torch.contiguous_format
+Layout = tuple[tuple[int, int], ...]
+"""Blocks as (height, width), the innermost first."""
+
+
+def blocked_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    """The shape in memory of an image (N, C, H, W) in this layout.
+
+    >>> blocked_shape((32, 3, 8, 8), ((2, 2), (4, 4)))
+    (32, 1, 1, 4, 4, 2, 2, 3)
+    """
+    n, c, h, w = shape
+    high, wide = (math.prod([block[axis] for block in layout]) for axis in (0, 1))
+    blocks = [size for block in reversed(layout) for size in block]
+    return (n, h // high, w // wide, *blocks, c)
+
+
+def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape (N, C, H, W) of an image that lies in memory as `shape`, in any layout."""
+    return (shape[0], shape[-1], math.prod(shape[1:-1:2]), math.prod(shape[2:-1:2]))
+
+
+def pack(x: Tensor, layout: Layout) -> Tensor:
+    """An image (N, C, H, W) in this layout; a view where it is N H W C, else a copy."""
+    shape = blocked_shape(tuple(x.shape), layout)
+    high, wide = shape[1:-1:2], shape[2:-1:2]
+    levels = len(high)
+    order = [axis for k in range(levels) for axis in (2 + k, 2 + levels + k)]
+    packed = x.reshape(shape[0], shape[-1], *high, *wide).permute(0, *order, 1)
+    return packed.clone(memory_format=_DENSE) if layout else packed
+
+
+def unpack(x: Tensor) -> Tensor:
+    """The image (N, C, H, W) that lies in x in any layout; a view where it is N H W C, else a copy."""
+    levels = (x.ndim - 2) // 2
+    rows, columns = range(1, x.ndim - 1, 2), range(2, x.ndim - 1, 2)
+    image = x.permute(0, x.ndim - 1, *rows, *columns)
+    if levels > 1:
+        image = image.clone(memory_format=_DENSE)
+    return image.reshape(plain_shape(tuple(x.shape)))

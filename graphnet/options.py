@@ -1,0 +1,51 @@
+"""Options: how a model is compiled, apart from what it computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from graphnet.errors import InputError
+
+PRECISIONS = ("float32", "bfloat16", "float64")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The choices behind a plan.
+
+    `dtype` is that of the parameters, inputs and outputs, `precision` what matrix products compute in:
+    the same, or "bfloat16" over float32. `kernels` is "auto", "reference" or a namespace of kernels.
+    `memory` bounds the plan's peak: bytes, "2GiB", or "50%" of what it needs otherwise. `without` names
+    passes that are switched off. `autotune` chooses kernels by measuring; `refused` are such choices made
+    before: pairs of a call and a kernel that is not used there. Raises InputError for a precision that does not fit the dtype.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    precision: str | None = None
+    kernels: str = "auto"
+    memory: int | str | None = None
+    without: frozenset[str] = frozenset()
+    autotune: bool = False
+    refused: frozenset[tuple[str, str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        own = str(self.dtype).removeprefix("torch.")
+        if self.precision not in (None, own, "bfloat16"):
+            raise InputError(
+                f"precision {self.precision!r} does not fit tensors of {own}. "
+                f"Known: {own}, or bfloat16 over float32."
+            )
+        if self.lowered and own != "float32":
+            raise InputError(f"precision 'bfloat16' needs tensors of float32, got {own}")
+
+    def for_inference(self) -> Options:
+        """The same choices for a plan that only predicts: nothing is kept, so nothing recomputed."""
+        return replace(self, memory=None)
+
+    @property
+    def lowered(self) -> bool:
+        """Whether layers compute in a narrower dtype than the parameters have."""
+        return self.precision == "bfloat16" and self.dtype != torch.bfloat16

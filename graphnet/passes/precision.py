@@ -1,0 +1,92 @@
+"""Precision: bfloat16 where layers compute in it, as casts in the graph.
+
+The casts are ordinary layers, put in before differentiation, so the gradients' casts appear by themselves.
+Parameters stay in float32: what the optimizer updates are these masters, and a step begins with their
+casts. Each value is cast once to each dtype, whoever reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphnet.calls import DTYPES, Cast, DType
+from graphnet.graph import Arg, Call, Graph, Kind, Value, flatten
+from graphnet.layer import Layer, Precision
+from graphnet.passes.forward import bound_arguments, renamed, rewire
+
+_FLOATING = frozenset(DTYPES.values())
+
+
+def precision(graph: Graph, *, compute: DType) -> Graph:
+    """Insert casts so that layers run in the dtype that they declare; `compute` is the narrow one.
+
+    The graph's outputs come out in the dtype that they had.
+    """
+    return _Precision(graph, compute).run()
+
+
+class _Precision:
+    def __init__(self, graph: Graph, compute: DType) -> None:
+        self.graph = graph
+        self.compute = compute
+        self.calls: dict[str, Call] = {}
+        self.values = dict(graph.values)
+
+    def run(self) -> Graph:
+        for call in self.graph.calls.values():
+            self.add(call)
+        outputs = tuple(
+            self.cast(name, dtype_name(self.graph.values[name])) for name in self.graph.outputs
+        )
+        return replace(self.graph, calls=self.calls, values=self.values, outputs=outputs)
+
+    def add(self, call: Call) -> None:
+        layer = call.layer
+        if not isinstance(layer, Layer) or call.kind not in (Kind.LAYER, Kind.LOSS):
+            self.calls[call.name] = call
+            return
+        bound = bound_arguments(call)
+        movable = [name for name in flatten(call.args) if self.movable(name)]
+        wanted = self.wanted(layer.precision, movable)
+        names = {name: self.cast(name, wanted) for name in movable}
+        moved: dict[str, Arg] = {name: renamed(arg, names) for name, arg in bound.items()}
+        self.calls[call.name] = rewire(call, moved, self.values)
+
+    def movable(self, name: str) -> bool:
+        """Whether a value may be cast: floating and no state."""
+        value = self.values[name]
+        return value.spec.dtype in _FLOATING and value.kind is not Kind.STATE
+
+    def wanted(self, declared: Precision, names: list[str]) -> DType:
+        """The dtype that a layer runs in."""
+        if declared == "compute":
+            return self.compute
+        inputs = [name for name in names if self.values[name].kind is not Kind.PARAMETER]
+        narrow = all(dtype_name(self.values[name]) == self.compute for name in inputs)
+        return self.compute if declared == "follow" and inputs and narrow else "float32"
+
+    def cast(self, name: str, dtype: DType) -> str:
+        """The value in this dtype: itself, or what a cast makes of it, once."""
+        value = self.values[name]
+        if dtype_name(value) == dtype:
+            return name
+        made, result = f"{name}:{dtype}", f"{name}:{dtype}.y"
+        if made not in self.calls:
+            spec = replace(value.spec, dtype=DTYPES[dtype])
+            self.values[result] = Value(result, spec, Kind.LAYER)
+            self.calls[made] = Call(
+                name=made,
+                kind=Kind.LAYER,
+                layer=Cast(dtype=dtype),
+                method="forward",
+                args=(name,),
+                results=(result,),
+                title="cast",
+                node=made,
+            )
+        return result
+
+
+def dtype_name(value: Value) -> DType:
+    """ "float32" for a value of torch.float32."""
+    return next(name for name, dtype in DTYPES.items() if dtype == value.spec.dtype)

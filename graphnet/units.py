@@ -1,0 +1,100 @@
+"""Units: numbers as people read them."""
+
+from __future__ import annotations
+
+import re
+
+from graphnet.errors import InputError
+
+
+def bytes_text(count: int) -> str:
+    """
+    >>> bytes_text(1536)
+    '1.5 KiB'
+    """
+    size = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.2f} GiB"
+
+
+def short_bytes(count: int) -> str:
+    """Bytes in a narrow column.
+
+    >>> [short_bytes(count) for count in (0, 12, 1536, 12 * 2**20)]
+    ['-', '12', '1.5K', '12M']
+    """
+    return _short(count, 1024)
+
+
+def short_count(count: int) -> str:
+    """A number in a narrow column.
+
+    >>> short_count(12_800_000)
+    '12.8M'
+    """
+    return _short(count, 1000)
+
+
+def _short(count: int, base: int) -> str:
+    if count == 0:
+        return "-"
+    size = float(count)
+    for unit in ("", "K", "M", "G"):
+        if size < base:
+            return (f"{size:.1f}".removesuffix(".0") if size < 99.5 else f"{size:.0f}") + unit
+        size /= base
+    return f"{size:.1f}T"
+
+
+def seconds_text(seconds: float) -> str:
+    """
+    >>> [seconds_text(seconds) for seconds in (2.5e-6, 1.25e-3, 2.0)]
+    ['2.5us', '1.25ms', '2.00s']
+    """
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.{0 if seconds >= 1e-5 else 1}f}us"
+    return (
+        f"{seconds * 1e3:.{0 if seconds >= 1e-1 else 2}f}ms" if seconds < 1 else f"{seconds:.2f}s"
+    )
+
+
+def elide(text: str, width: int) -> str:
+    """The text, cut in the middle where it is longer than `width`.
+
+    >>> elide("encoder.block.conv.weight", 12)
+    'encod…weight'
+    """
+    if len(text) <= width:
+        return text
+    left = max(0, width - 1) // 2
+    return f"{text[:left]}…{text[len(text) - (width - 1 - left) :]}"
+
+
+_BYTES = {
+    "": 1, "B": 1,
+    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+    "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+}  # fmt: skip
+
+
+def parse_bytes(text: int | str, *, whole: int) -> int:
+    """An amount of memory as people write it: bytes, "2GiB", "500 MB", or "50%" of `whole` bytes.
+
+    Raises InputError for anything else, and for less than one byte.
+
+    >>> parse_bytes("1.5 KiB", whole=0), parse_bytes("50%", whole=4096)
+    (1536, 2048)
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(%|[a-z]*)\s*", str(text), re.IGNORECASE | re.ASCII)
+    unit = found[2].upper() if found else "?"
+    factor = whole / 100 if unit == "%" else _BYTES.get(unit)
+    amount = 0 if found is None or factor is None else int(float(found[1]) * factor)
+    if isinstance(text, bool) or amount < 1:
+        raise InputError(
+            f"expected an amount of memory such as '2GiB', '500MB', '50%' or a number of bytes, "
+            f"found {text!r}. Units: KiB, MiB, GiB, TiB (powers of 1024), kB, MB, GB, TB (of 1000)."
+        )
+    return amount

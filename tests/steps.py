@@ -1,0 +1,87 @@
+"""Graphs of whole training steps, and their runs on tensors from a fixed seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphnet.build import attach_loss, build
+from graphnet.describe import ModelDescription
+from graphnet.executors import Run, prepare
+from graphnet.graph import Call, Graph, Kind
+from graphnet.layers.loss import MSE
+from graphnet.optim import SGD
+from graphnet.passes.aliases import aliases
+from graphnet.passes.differentiate import differentiate
+from graphnet.passes.inplace import overwritable
+from graphnet.passes.kernels import choose, plain_calls, substitute
+from graphnet.passes.layout import layout
+from graphnet.passes.precision import precision
+from graphnet.passes.recompute import Recomputed, recompute
+from graphnet.passes.simplify import dead, duplicates
+from graphnet.passes.update import update
+from graphnet.plan import Plan
+from graphnet.program import set_up
+from graphnet.registry import Registry
+from graphnet.spec import Spec
+
+SHAPE = (2, 4, 4, 4)
+
+
+def step_graph(
+    description: ModelDescription,
+    registry: Registry,
+    *,
+    kernels: str = "auto",
+    shape: tuple[int, ...] = SHAPE,
+    dtype: torch.dtype = torch.float64,
+    compute: str | None = None,
+) -> Graph:
+    """A training step with SGD, before recomputing and working in place."""
+    inputs = [Spec(shape, dtype)] * len(description.inputs)
+    graph = build(description, registry, inputs=inputs, dtype=dtype)
+    graph = attach_loss(graph, {"output": MSE()}, {"output": "mse"})
+    if compute is not None:
+        graph = precision(graph, compute=compute)
+    chosen = choose(registry, kernels)
+    plain = plain_calls(graph, kernels=chosen, registry=registry)
+    graph = layout(substitute(graph, kernels=chosen, registry=registry, plain=plain))
+    graph = update(differentiate(graph), optimizer=SGD(lr=0.1))
+    return duplicates(dead(graph))
+
+
+def one_second(call: Call) -> float:
+    """Every call takes as long as any other."""
+    return 1.0
+
+
+def recomputed(graph: Graph, memory_bytes: int) -> Recomputed:
+    """The graph within a budget, for the in-place pass to follow."""
+    fits = overwritable(aliases(graph))
+    return recompute(graph, memory_bytes=memory_bytes, seconds=one_second, overwrites=fits)
+
+
+def tensors(plan: Plan, *, seed: int = 0) -> dict[str, Tensor]:
+    """Everything that the plan's function takes, drawn anew."""
+    generator = torch.Generator().manual_seed(seed)
+    made = set_up([plan.values[n] for n in plan.of(Kind.CONSTANT) + plan.slots], seed=seed)
+    for name in plan.inputs:
+        spec = plan.values[name].spec
+        made[name] = torch.rand(spec.shape, generator=generator, dtype=spec.dtype)
+    for name in plan.of(Kind.SCALAR):
+        dtype = plan.values[name].spec.dtype
+        made[name] = torch.tensor(0.1 if dtype.is_floating_point else 3, dtype=dtype)
+    return made
+
+
+def run(plan: Plan, executor: str) -> dict[str, Tensor]:
+    """The loss, and the slots after a step by "eager" or "reference", by name."""
+    return run_by(prepare(plan, executor), plan)
+
+
+def run_by(prepared: Run, plan: Plan) -> dict[str, Tensor]:
+    """The loss, and the slots after one step of a prepared plan, by name."""
+    values = tensors(plan)
+    with torch.no_grad():
+        (loss,) = prepared(*(values[name] for name in plan.arguments))
+    return {"loss": loss, **{name: values[name] for name in plan.slots}}
