@@ -68,11 +68,11 @@ def handwritten(device: torch.device) -> Run:
         inputs, y = [], x
         for weight, bias in zip(weights, biases, strict=True):
             inputs.append(y)
-            y = _aten.convolution.default(y, weight, bias, *convolution).relu()
+            y = _aten.convolution.default(y, weight, bias, *convolution).relu_()
         loss: Tensor = _aten.mse_loss.default(y, target)
         grad = _aten.mse_loss_backward.default(one, y, target, 1)
         for layer in range(len(weights) - 1, -1, -1):
-            grad = _aten.threshold_backward.default(grad, y, 0)
+            _aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
             y = inputs.pop()
             wanted = [layer > 0, True, True]
             grad, grad_weight, grad_bias = _aten.convolution_backward.default(

@@ -30,7 +30,8 @@ _METHOD = """\
   slower than the fastest of its side in the warm-up has that time. `ratio` is best torch / graphnet.
 - graphnet: the executors `eager` and `inductor`, the better one stands in the row. Torch: eager, and
   `torch.compile` with default settings and with max-autotune, with N C H W and channels_last tensors;
-  for inference also frozen weights, and max-autotune in channels_last only. JAX: the whole step jitted, tensors donated, N H W C.
+  for inference also frozen weights, and max-autotune in channels_last only. JAX: the whole step jitted,
+  tensors donated, N H W C.
 - A float32 row has float32 on all sides. In a bfloat16 row graphnet computes in bfloat16, and torch's
   best is its fastest setting of float32 and bfloat16 autocast. It counts only if the loss after 200
   steps on the same images is within 1 % of float32's.

@@ -51,7 +51,7 @@ class Workload:
         clean = torch.nn.functional.interpolate(
             coarse, (h, w), mode="bilinear", align_corners=False
         )
-        noisy = (clean + 0.1 * torch.randn(clean.shape, generator=generator) for _ in range(2))
+        noisy = (clean + 0.03 * torch.randn(clean.shape, generator=generator) for _ in range(2))
         first, second = (image.clamp(0, 1).to(device) for image in noisy)
         return first, second
 

@@ -63,7 +63,8 @@ class Storage:
 class Row:
     """One step: its call, what that takes, and the bytes alive while it runs.
 
-    `seconds` is the least time by the machine's numbers, `makes` are the storages that it allocates.
+    `seconds` is the least time by the machine's numbers, `makes` are the storages that it allocates,
+    `work_bytes` is what it holds on the way to them.
     """
 
     number: int
@@ -72,6 +73,7 @@ class Row:
     cost: Cost
     seconds: float
     alive_bytes: int
+    work_bytes: int
     frees: tuple[str, ...]
     makes: tuple[Storage, ...]
 
@@ -142,6 +144,8 @@ def breakdown(plan: Plan, machine: Machine) -> Breakdown:
     rows = []
     for number, (step, alive) in enumerate(zip(plan.steps, _alive(storages, plan), strict=True)):
         cost = call_cost(step.call, plan.values)
+        results_bytes = sum(one.size_bytes for one in made.get(number, ()) if one.first == number)
+        work = max(0, cost.peak_bytes - results_bytes)
         rows.append(
             Row(
                 number=number,
@@ -149,7 +153,8 @@ def breakdown(plan: Plan, machine: Machine) -> Breakdown:
                 phase=phase_of(step.call),
                 cost=cost,
                 seconds=machine.seconds(cost, dtype_of(step.call, plan.values)),
-                alive_bytes=alive,
+                alive_bytes=alive + work,
+                work_bytes=work,
                 frees=step.frees,
                 makes=tuple(made.get(number, ())),
             )

@@ -7,11 +7,12 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import aten, patch
+from graphnet.kernels import aten, norm, patch
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
+from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
 
@@ -22,6 +23,7 @@ def graphnet_layers(register: Register) -> None:
     register("transpose_conv2d", TransposeConv2d)
     register("upsampling", Upsampling)
     register("nearest_upsampling", NearestUpsampling)
+    register("batch_norm2d", BatchNorm2d)
     register("relu", ReLU)
     register("sigmoid", Sigmoid)
     register("add", Add)
@@ -35,7 +37,7 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    for name, kernel in {**patch.KERNELS, **aten.KERNELS}.items():
+    for name, kernel in {**patch.KERNELS, **aten.KERNELS, **norm.KERNELS}.items():
         register(name, kernel)
 
 

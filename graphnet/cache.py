@@ -29,7 +29,10 @@ from graphnet.cachedir import cache_folder
 from graphnet.errors import CacheError
 
 Key = Mapping[str, Any]
-"""Plain data that decides what an entry is good for. Keys of one "model" are compared field by field."""
+"""Plain data that decides what an entry is good for: it is found by an equal key only.
+
+To say why there is none, keys with the same "model" are compared field by field; "operations" is a digest.
+"""
 
 LIMIT_BYTES = 512 << 20
 MAX_CHOICES = 4096
@@ -156,7 +159,9 @@ class Cache:
             except (OSError, ValueError, KeyError):
                 continue
             if saved.get("model") == key.get("model"):
-                found.append(list(_differences(saved, key)))
+                others = dict(saved, operations=None), dict(key, operations=None)
+                # Other shapes always mean other operations; alone, it is a layer's code that changed.
+                found.append(list(_differences(*others)) or ["the changed code of its layers"])
         if not found:
             return "no plan of this model is cached"
         nearest = min(found, key=len)

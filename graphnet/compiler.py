@@ -1,6 +1,6 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
-Inference:  precision, fusion, kernels, layout, inference, dead, duplicates.
+Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
 Training:   loss, precision, fusion, kernels, layout, differentiate, update, dead, duplicates,
             recompute, in_place.
 """
@@ -22,7 +22,9 @@ from graphnet.optim import Optimizer
 from graphnet.options import Options
 from graphnet.passes.aliases import aliases
 from graphnet.passes.autotune import autotune
+from graphnet.passes.constants import constants
 from graphnet.passes.differentiate import differentiate
+from graphnet.passes.fold import affine
 from graphnet.passes.inference import inference
 from graphnet.passes.inplace import inplace, overwritable
 from graphnet.passes.kernels import (
@@ -49,6 +51,7 @@ from graphnet.verify import verify, verify_graph, verify_rewrite
 
 PASSES = (
     "loss",
+    "affine",
     "precision",
     "autotune",
     "fusion",
@@ -59,6 +62,7 @@ PASSES = (
     "update",
     "dead",
     "duplicates",
+    "constants",
     "recompute",
     "in_place",
 )
@@ -79,9 +83,11 @@ def forward_graph(
 def inference_plan(graph: Graph, registry: Registry, options: Options) -> Plan:
     """The verified plan that computes a forward graph's outputs only."""
     passes = (
+        Pass("affine", "put scale and shift of channels into the layer before", affine),
         *_forward_passes(registry, options, training=False),
         Pass("inference", "keep what outputs need; forward by inference", inference, needed=True),
         *_SIMPLIFY,
+        Pass("constants", "compute ahead what reads weights alone", constants, exact=True),
         _IN_PLACE,
     )
     return _plan(graph, passes, options)

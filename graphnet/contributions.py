@@ -24,7 +24,7 @@ class Use:
 
 def uses_of(plan: Plan) -> dict[str, list[Use]]:
     """Value -> its uses whose gradients add up to its own, as the backward calls state them."""
-    calls = {step.call.name: step.call for step in plan.steps}
+    calls = {step.call.name: step.call.pure() for step in plan.steps}
     found: dict[str, list[Use]] = {}
     for call in calls.values():
         if call.kind is not Kind.BACKWARD:

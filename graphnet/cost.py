@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +26,7 @@ from graphnet.graph import Arg, Call, Const, Value
 from graphnet.layer import Layer
 from graphnet.observe import META, as_tuple
 from graphnet.spec import Spec
-from graphnet.watch import Operation, operations_of, tensors_in
+from graphnet.watch import Operation, operations_of, peak_bytes_of, tensors_in
 
 _aten = torch.ops.aten
 _MOVES = frozenset(
@@ -44,17 +44,22 @@ _FILLS = frozenset({_aten.fill_, _aten.zero_, _aten.copy_})  # they write self w
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call takes: floating-point operations, bytes read, bytes written."""
+    """What a call takes: floating-point operations, bytes read, bytes written.
+
+    `peak_bytes` is the most that tensors made in it hold at once: its results and what it needs on the way.
+    """
 
     flops: int = 0
     bytes_read: int = 0
     bytes_written: int = 0
+    peak_bytes: int = field(default=0, compare=False)
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.flops + other.flops,
             self.bytes_read + other.bytes_read,
             self.bytes_written + other.bytes_written,
+            max(self.peak_bytes, other.peak_bytes),
         )
 
     @property
@@ -125,7 +130,12 @@ def _counted(layer: Definition, method: str, arguments: tuple[_Argument, ...]) -
 
     positional, named = bind_arguments(layer, method, [thaw(argument) for argument in arguments])
     function = getattr(layer, method)
-    return count(lambda: function(*positional, **named), tensors.values())[1]
+
+    def run() -> Any:
+        return function(*positional, **named)
+
+    cost = count(run, tensors.values())[1]
+    return replace(cost, peak_bytes=peak_bytes_of(run))
 
 
 def bind_arguments(
@@ -148,7 +158,7 @@ def count(function: Callable[[], Any], given: Iterable[Tensor]) -> tuple[Any, Co
 
     >>> x = torch.empty(2, 3, device="meta")
     >>> count(lambda: torch.relu(x), [x])[1]
-    Cost(flops=6, bytes_read=24, bytes_written=24)
+    Cost(flops=6, bytes_read=24, bytes_written=24, peak_bytes=0)
     """
     returned: list[Any] = []
     with torch.no_grad():

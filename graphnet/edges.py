@@ -79,6 +79,8 @@ def _constants(call: Call, values: Mapping[str, Value]) -> str:
 
 def _layouts(call: Call, layer: Layer, values: Mapping[str, Value]) -> str:
     """Whether one rest of blocks fits all ports that the layer says share one."""
+    if call.kind is Kind.FOLD:
+        return ""  # parameters have their shapes for N C H W
     ports = _ports(call, layer)
     lie = {
         port: values[name].layout

@@ -41,8 +41,16 @@ def explain(
     Names that do not fit into `width` are cut in the middle.
     """
     seen = breakdown(plan, machine or stated(device_of(plan)))
-    parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing)]
-    return "\n\n".join([*parts, peak(seen), summary(plan), legend(seen)])
+    parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing), peak(seen)]
+    if plan.prelude is not None:
+        parts.append(ahead(breakdown(plan.prelude, seen.machine), width=width))
+    return "\n\n".join([*parts, summary(plan), legend(seen)])
+
+
+def ahead(seen: Breakdown, *, width: int = WIDTH) -> str:
+    """The steps of a prelude."""
+    head = "computed ahead: before the first run, and again when parameters or states have changed"
+    return f"{head}\n\n{table(seen, width=width)}"
 
 
 def table(seen: Breakdown, *, timing: Timing | None = None, width: int = WIDTH) -> str:
@@ -115,6 +123,8 @@ def peak(seen: Breakdown) -> str:
     if rest := alive[_LISTED:]:
         size = bytes_text(sum(one.size_bytes for one in rest))
         lines.append(f"  {size:>10}  in {len(rest)} others")
+    if work := seen.rows[step].work_bytes:
+        lines.append(f"  {bytes_text(work):>10}  on the way to the results of this step")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -31,15 +31,19 @@ class Kind(StrEnum):
     STATE = "state"
     CONSTANT = "constant"  # a tensor filled with one number when the plan is set up
     SCALAR = "scalar"  # 0-dim device tensors that drive a step: learning rate, step count, seed
+    PRELUDE = "prelude"  # computed ahead from parameters and states, by the graph's prelude
     LAYER = "layer"
     LOSS = "loss"
     KEY = "key"
+    FOLD = "fold"  # makes parameters of other parameters: affine_map and absorb
     BACKWARD = "backward"
     ACCUMULATE = "accumulate"
     UPDATE = "update"
 
 
-SOURCES = frozenset({Kind.INPUT, Kind.PARAMETER, Kind.STATE, Kind.CONSTANT, Kind.SCALAR})
+SOURCES = frozenset(
+    {Kind.INPUT, Kind.PARAMETER, Kind.STATE, Kind.CONSTANT, Kind.SCALAR, Kind.PRELUDE}
+)
 SLOTS = frozenset({Kind.PARAMETER, Kind.STATE})
 SOON = frozenset({Kind.ACCUMULATE, Kind.UPDATE})  # calls that run as early as they can
 LR, STEP, SEED = "@lr", "@step", "@seed"  # an id in a description has no "@"
@@ -110,6 +114,12 @@ class Call:
         """The values it makes."""
         return flatten(self.results)
 
+    def pure(self) -> Call:
+        """The same call by the method that writes over no argument; an update stays as it is."""
+        if self.kind is Kind.UPDATE or not self.method.endswith("_"):
+            return self
+        return replace(self, method=self.method.removesuffix("_"), writes={})
+
     def ports(self) -> dict[str, Arg]:
         """Argument and result names of a forward call -> what stands there."""
         assert isinstance(self.layer, Layer)
@@ -146,7 +156,8 @@ class Graph:
     """Calls by name, in an order in which they can run; values by name; what goes in and out.
 
     `gradients` maps a parameter to the value that holds its gradient, once there is a reverse pass.
-    `refused` are pairs of a call and a kernel that was measured there and is not the fastest.
+    `refused` are pairs of a call and a kernel that was measured there and is not the fastest. `prelude`
+    computes the values of that kind, its outputs, from parameters and states: once for many runs.
     """
 
     calls: Mapping[str, Call]
@@ -157,6 +168,7 @@ class Graph:
     targets: tuple[str, ...] = ()
     gradients: Mapping[str, str] = field(default_factory=dict)
     refused: frozenset[tuple[str, str]] = frozenset()
+    prelude: Graph | None = None
 
     def sources(self, *kinds: Kind) -> tuple[str, ...]:
         """The names of the values of these kinds, in the order they were first used."""

@@ -46,6 +46,7 @@ from graphnet.spec import ParameterSpec, Spec, StateSpec
 
 CONTRACT = 1  # the version of what this module says; a plugin may state the one it was written for
 RESERVED = frozenset({"key", "specs", "wanted"})
+AFFINE = ("scale", "shift")  # what affine_map returns, and absorb takes
 Precision = Literal["compute", "follow", "float32"]
 Specs = Mapping[str, Any]
 """Name -> Spec; a tuple of Specs for `*xs`, None for an absent optional parameter."""
@@ -53,10 +54,10 @@ Specs = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What forward and backward ask for, read off their arguments once, when the class is defined.
+    """What the methods ask for, read off their arguments once, when the class is defined.
 
-    `forward` and `backward` hold the argument names in order; `variadic` is the name behind the star.
-    `optional` are the gradients that may arrive as None.
+    `forward`, `backward` and the others hold the argument names in order; `variadic` is the name behind
+    the star. `optional` are the gradients that may arrive as None.
     """
 
     forward: tuple[str, ...]
@@ -64,6 +65,8 @@ class Signature:
     inference: tuple[str, ...]
     variadic: str | None
     optional: frozenset[str]
+    affine_map: tuple[str, ...] = ()
+    absorb: tuple[str, ...] = ()
 
     def of(self, method: str) -> tuple[str, ...]:
         """The argument names of a method, in order; those of `forward_` are those of forward."""
@@ -122,7 +125,7 @@ class Layer(Definition):
         """
         return None
 
-    # The next three are open: a subclass names the arguments that it asks for.
+    # These are open, but for the last two: a subclass names the arguments that it asks for.
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute outputs, saves and new states from inputs, parameters and states."""
@@ -143,6 +146,23 @@ class Layer(Definition):
     def backward_(self, *args: Any, **kwargs: Any) -> Any:
         """What backward computes, written into arguments as `overwrites` declares."""
         raise ContractError(f"{type(self).__name__} defines no backward_")
+
+    def affine_map(self, *args: Any, **kwargs: Any) -> Any:
+        """The scale and shift, both (C,), by which inference maps the channels (axis 1) of its one input.
+
+        It asks for parameters and states by forward's names. A layer that has it can disappear from a
+        plan that only predicts, into the layer before it.
+        """
+        raise ContractError(f"{type(self).__name__} defines no affine_map")
+
+    def absorb(self, *args: Any, **kwargs: Any) -> Any:
+        """Parameters with which the output's channels (axis 1) come out times `scale`, plus `shift`.
+
+        It asks for the parameters that change, then for scale and shift, both (C,); it returns those
+        parameters in that order, as they were in shape and dtype. An absent one arrives as None and has to
+        be returned as a tensor.
+        """
+        raise ContractError(f"{type(self).__name__} defines no absorb")
 
     def parameters(self, specs: Specs) -> Mapping[str, ParameterSpec | None]:
         """The trainable tensors, by the names forward gives them; None for an absent optional one."""
@@ -280,13 +300,40 @@ def _read_signature(cls: type[Layer]) -> Signature:
                 f"{cls.__name__}.backward: '*{name}' must be written {name!r}; it arrives as a tuple"
             )
     variadic = [n for n, p in forward.items() if p.kind is p.VAR_POSITIONAL]
+    affine_map, absorb = (
+        tuple(_arguments(cls, n, getattr(cls, n))) for n in ("affine_map", "absorb")
+    )
+    _check_folding(cls, tuple(forward), affine_map, absorb)
     return Signature(
         forward=tuple(forward),
         backward=tuple(backward),
         inference=tuple(inference),
         variadic=variadic[0] if variadic else None,
         optional=frozenset(n for n, p in backward.items() if p.default is None),
+        affine_map=affine_map,
+        absorb=absorb,
     )
+
+
+def _check_folding(
+    cls: type[Layer], forward: tuple[str, ...], affine_map: tuple[str, ...], absorb: tuple[str, ...]
+) -> None:
+    slots = [name for name in forward[1:] if name not in RESERVED]
+    if (affine_map or absorb) and len(cls.outputs) != 1:
+        raise ContractError(
+            f"{cls.__name__}: a layer to be folded has one output, not {cls.outputs}"
+        )
+    if absorb and (absorb[-2:] != AFFINE or len(absorb) < 3):
+        raise ContractError(
+            f"{cls.__name__}.absorb must take parameters, then scale and shift; found {absorb}"
+        )
+    for method, names in (("affine_map", affine_map), ("absorb", absorb[:-2])):
+        for name in names:
+            if name not in slots:
+                raise ContractError(
+                    f"{cls.__name__}.{method} names {name!r}, which is no parameter or state that "
+                    f"forward takes. {nearest(name, slots)}"
+                )
 
 
 def _check_overwrites(cls: type[Layer]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphError, GraphnetError, LayerError
-from graphnet.layer import Layer
+from graphnet.layer import AFFINE, Layer
 from graphnet.spec import ParameterSpec, Spec, StateSpec
 
 META = torch.device("meta")
@@ -101,7 +101,7 @@ def _bind_inputs(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> 
 
 
 def observe(layer: Layer, method: str, specs: Mapping[str, Bound]) -> tuple[Result, ...]:
-    """What `forward` (outputs, saves, new states) or `inference` (outputs) returns for these shapes."""
+    """What `forward` (outputs, saves, new states), `inference` (outputs) or another method returns."""
     return _observe(layer, method, _freeze(specs))
 
 
@@ -132,12 +132,10 @@ def _freeze(specs: Mapping[str, Any]) -> Frozen:
 def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
     bound = dict(specs)
     tensors = {name: _tensors(spec) for name, spec in bound.items()}
-    asked = layer.signature.forward if method == "forward" else layer.signature.inference
+    asked = layer.signature.of(method)
     values = {**tensors, "key": KEY_SPEC.on(META).empty(), "specs": MappingProxyType(bound)}
     returned = call_by_name(layer, method, {name: values[name] for name in asked})
-    expected = (
-        layer.outputs if method == "inference" else layer.outputs + layer.saves + layer.updates
-    )
+    expected = result_names(layer, method)
     results = as_tuple(returned)
     if len(results) != len(expected) or not all(isinstance(r, Tensor) for r in results):
         raise LayerError(
@@ -151,6 +149,18 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
                 f"forward must return the new {name!r} as {bound[name]}, returned {_spec(tensor)}"
             )
     return tuple(Result(_spec(tensor), _source(tensor, tensors)) for tensor in results)
+
+
+def result_names(layer: Layer, method: str) -> tuple[str, ...]:
+    """What a method other than backward returns, in order; a new state has the state's name."""
+    match method:
+        case "forward":
+            return layer.outputs + layer.saves + layer.updates
+        case "inference":
+            return layer.outputs
+        case "affine_map":
+            return AFFINE
+    return tuple(name for name in layer.signature.absorb if name not in AFFINE)
 
 
 @functools.lru_cache(maxsize=65536)

@@ -19,7 +19,8 @@ class Options:
     the same, or "bfloat16" over float32. `kernels` is "auto", "reference" or a namespace of kernels.
     `memory` bounds the plan's peak: bytes, "2GiB", or "50%" of what it needs otherwise. `without` names
     passes that are switched off. `autotune` chooses kernels by measuring; `refused` are such choices made
-    before: pairs of a call and a kernel that is not used there. Raises InputError for a precision that does not fit the dtype.
+    before: pairs of a call and a kernel that is not used there. Raises InputError for a precision that
+    does not fit the dtype.
     """
 
     device: torch.device

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from graphnet.explain import explain
 from graphnet.graph import SLOTS, Call, Graph, Kind, Value
+from graphnet.passes.lifetimes import work_bytes
 from graphnet.passes.pipeline import Change
 from graphnet.standalone import standalone
 
@@ -29,14 +30,16 @@ class Step:
 class Plan:
     """The steps of one run, and the tensors that go in: `arguments`, in this order.
 
-    Arguments are the inputs and targets, then the scalars, constants, parameters and states. `changes`
-    tell what each pass of the compiler did on the way.
+    Arguments are the inputs and targets, then the scalars, constants, parameters and states, then what
+    `prelude`, a plan of its own, makes of those: it runs before the first run, and again whenever they
+    have changed. `changes` tell what each pass of the compiler did on the way.
     """
 
     steps: tuple[Step, ...]
     values: Mapping[str, Value]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    prelude: Plan | None = None
     changes: tuple[Change, ...] = field(default=(), compare=False, repr=False)
 
     def of(self, *kinds: Kind) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ class Plan:
     @functools.cached_property
     def arguments(self) -> tuple[str, ...]:
         """What the plan's function takes, in order."""
-        rest = (Kind.SCALAR,), (Kind.CONSTANT,), tuple(SLOTS)
+        rest = (Kind.SCALAR,), (Kind.CONSTANT,), tuple(SLOTS), (Kind.PRELUDE,)
         return self.inputs + tuple(name for kinds in rest for name in self.of(*kinds))
 
     @property
@@ -66,17 +69,23 @@ class Plan:
         return name
 
     def memory(self) -> Iterator[int]:
-        """The bytes alive during each step: inputs, slots and every value made and not yet freed."""
+        """The bytes alive during each step: inputs, slots, every value made and not yet freed.
+
+        What a step holds on the way to its results counts too, as far as its layer's own operators show;
+        not what happens inside an operator.
+        """
         fixed = sum(self.values[name].spec.size_bytes for name in self.arguments)
         users: Counter[str] = Counter()
         alive = fixed
         for step in self.steps:
+            made = 0
             for name in step.call.makes():
                 root = self.storage(name)
                 users[root] += 1
                 if users[root] == 1 and root == name:
-                    alive += self.values[name].spec.size_bytes
-            yield alive
+                    made += self.values[name].spec.size_bytes
+            alive += made
+            yield alive + work_bytes(step.call, self.values, made)
             for name in step.frees:
                 root = self.storage(name)
                 users[root] -= 1
@@ -89,7 +98,7 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """The largest of `memory`: what the plan needs at its worst moment, without work buffers."""
+        """The largest of `memory`: what the plan needs at its worst moment."""
         return max(self.memory(), default=0)
 
     def source(self) -> str:
@@ -127,4 +136,5 @@ def schedule(graph: Graph) -> Plan:
         },
         inputs=graph.inputs + graph.targets,
         outputs=graph.outputs,
+        prelude=None if graph.prelude is None else schedule(graph.prelude),
     )

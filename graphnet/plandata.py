@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from graphnet.breakdown import Breakdown, Row, Timing, Total
+from graphnet.breakdown import Breakdown, Row, Timing, Total, breakdown
 from graphnet.graph import Value
 from graphnet.machine import dtype_name
 
@@ -37,8 +37,17 @@ def to_data(seen: Breakdown, *, timing: Timing | None = None) -> dict[str, Any]:
             "alive": [one.name for one in seen.alive(seen.peak_step)],
         },
         "machine": asdict(seen.machine),
+        "prelude": _prelude(seen),
         "passes": [asdict(change) for change in seen.plan.changes],
     }
+
+
+def _prelude(seen: Breakdown) -> list[dict[str, Any]]:
+    """The steps of what is computed ahead."""
+    if seen.plan.prelude is None:
+        return []
+    early = breakdown(seen.plan.prelude, seen.machine)
+    return [_row(early, row) for row in early.rows]
 
 
 def _row(seen: Breakdown, row: Row) -> dict[str, Any]:

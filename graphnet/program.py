@@ -8,14 +8,14 @@ clean = program.predict(image)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, InputError, nearest
-from graphnet.executors import Executor, Run
+from graphnet.executors import Executor, Run, prepare
 from graphnet.graph import LR, SEED, STEP, Kind, Value
 from graphnet.layout import pack, plain_shape
 from graphnet.plan import Plan
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from graphnet.model import Model
 
 
+@torch.inference_mode(mode=False)  # the tensors outlive this call, and are written outside of it
 def set_up(
     values: Iterable[Value], *, seed: int, given: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
@@ -78,8 +79,33 @@ def packed(tensor: Tensor, value: Value) -> Tensor:
     return tensor if value.layout is None else pack(tensor, value.layout)
 
 
+class _Prelude:
+    """What a plan computes ahead of weights, kept for as long as the weights stay the same."""
+
+    def __init__(self, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
+        self.plan = plan
+        self._run = prepare(
+            plan, "eager"
+        )  # once for many runs: no time to be gained by compiling it
+        self._weights = [tensors[name] for name in plan.arguments]
+        self._made: tuple[Tensor, ...] = ()
+        self._made_of: tuple[int, ...] = ()
+
+    def __call__(self, age: int) -> tuple[Tensor, ...]:
+        now = (age, *(weight._version for weight in self._weights))
+        if now != self._made_of:
+            self._made = ()  # the old ones go before the new ones come
+            self._made, self._made_of = self._run(*self._weights), now
+        return self._made
+
+
 class Predictor:
-    """Runs a model's inference plan, one for each input shape it meets, over shared weights."""
+    """Runs a model's inference plan, one for each input shape it meets, over shared weights.
+
+    What depends on the weights alone is computed once, by the eager executor, and again when they have
+    changed. A write by torch shows in a tensor's version; `age` is for other writes: a number that
+    changes with them. Plans with equal preludes share what those compute.
+    """
 
     def __init__(
         self,
@@ -90,9 +116,9 @@ class Predictor:
         self._plan_for = plan_for
         self._slots = slots
         self._executor = executor
-        self._prepared: dict[tuple[tuple[int, ...], ...], tuple[Plan, Run, list[Tensor]]] = {}
+        self._prepared: dict[tuple[tuple[int, ...], ...], _Prepared] = {}
 
-    def prepared(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Plan, Run, list[Tensor]]:
+    def prepared(self, shapes: tuple[tuple[int, ...], ...]) -> _Prepared:
         if shapes not in self._prepared:
             if len(self._prepared) >= 32:  # many sizes of image: keep the latest
                 self._prepared.pop(next(iter(self._prepared)))
@@ -102,21 +128,43 @@ class Predictor:
                 raise CheckpointError(
                     f"no tensor for {missing[0]!r}. {nearest(missing[0], self._slots)}"
                 )
-            rest = [plan.values[name] for name in plan.of(Kind.CONSTANT)]
-            constants = set_up(rest, seed=0)
-            tensors = [constants.get(n, self._slots.get(n)) for n in plan.arguments[len(shapes) :]]
+            tensors = {**_constants(plan), **self._slots}
+            rest = [tensors[name] for name in plan.arguments[len(shapes) :] if name in tensors]
             run = self._executor.prepare(plan)
-            self._prepared[shapes] = plan, run, [t for t in tensors if t is not None]
+            self._prepared[shapes] = _Prepared(plan, run, rest, self._prelude(plan.prelude))
         return self._prepared[shapes]
 
+    def _prelude(self, plan: Plan | None) -> _Prelude | None:
+        """The prelude made ready; one that an earlier plan has too is not made again."""
+        if plan is None:
+            return None
+        known = (one.prelude for one in self._prepared.values())
+        equal = (prelude for prelude in known if prelude is not None and prelude.plan == plan)
+        return next(equal, None) or _Prelude(plan, {**_constants(plan), **self._slots})
+
     @torch.no_grad()
-    def __call__(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        plan, run, rest = self.prepared(tuple(tuple(x.shape) for x in inputs))
-        values = [plan.values[name] for name in plan.inputs]
+    def __call__(self, *inputs: Tensor, age: int = 0) -> Tensor | tuple[Tensor, ...]:
+        ready = self.prepared(tuple(tuple(x.shape) for x in inputs))
+        values = [ready.plan.values[name] for name in ready.plan.inputs]
         for tensor, value in zip(inputs, values, strict=True):
             check_input(tensor, value)
-        outputs = run(*map(packed, inputs, values), *rest)
+        ahead = () if ready.prelude is None else ready.prelude(age)
+        outputs = ready.run(*map(packed, inputs, values), *ready.rest, *ahead)
         return outputs[0] if len(outputs) == 1 else outputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A plan made ready, and what it takes after its inputs: the rest, then what its prelude makes."""
+
+    plan: Plan
+    run: Run
+    rest: Sequence[Tensor]
+    prelude: _Prelude | None
+
+
+def _constants(plan: Plan) -> dict[str, Tensor]:
+    return set_up([plan.values[name] for name in plan.of(Kind.CONSTANT)], seed=0)
 
 
 class Program:
@@ -218,7 +266,7 @@ class Program:
 
     def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The model's outputs for inputs of any shape that fits; weights as they are now."""
-        return self._predictor(*inputs)
+        return self._predictor(*inputs, age=self.steps_done)
 
     def save(self, path: str) -> None:
         """Write description, weights and plugin versions as a safetensors file."""

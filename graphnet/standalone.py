@@ -85,8 +85,15 @@ class _Writer:
 
     def title(self) -> str:
         steps = len(self.plan.steps)
-        return (
+        text = (
             f"A plan of {steps} steps, written by graphnet: `step` runs it under torch.no_grad()."
+        )
+        if self.plan.prelude is None:
+            return text
+        count = len(self.plan.prelude.outputs)
+        return (
+            f"{text}\n\nThe last {count} arguments are computed ahead from weights: "
+            f"plan.prelude.source() says how."
         )
 
     def parameters(self) -> list[str]:

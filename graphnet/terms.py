@@ -1,8 +1,9 @@
 """Terms: what each value of a graph means, computed from the graph alone.
 
 A value's term is (definition, method, kind, position among the results, terms of the arguments), down to
-the sources. A method that works in place has the term of its pure twin, and a recomputed call that of the
-call it repeats: two values are the same function of the same sources where their terms are equal.
+the sources; what a prelude computes has the term that it has there. A method that works in place has the
+term of its pure twin, and a recomputed call that of the call it repeats: two values are the same function
+of the same sources where their terms are equal.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 
 from graphnet.dryrun import flat
 from graphnet.errors import PlanError
-from graphnet.graph import SOURCES, Const, Graph
+from graphnet.graph import SOURCES, Const, Graph, Kind
 
 
 class Terms:
@@ -26,8 +27,9 @@ class Terms:
     def of(self, graph: Graph) -> dict[str, int]:
         """The term of every value. Raises PlanError for a cycle or a value that nothing makes."""
         makers = {name: call for call in graph.calls.values() for name in call.makes()}
+        ahead = {} if graph.prelude is None else self.of(graph.prelude)
         found = {
-            name: self.intern(("source", name))
+            name: ahead[name] if value.kind is Kind.PRELUDE else self.intern(("source", name))
             for name, value in graph.values.items()
             if value.kind in SOURCES
         }

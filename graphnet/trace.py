@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from graphnet.discovery import default_registry
 from graphnet.errors import InputError
+from graphnet.executors import prepare
 from graphnet.executors.reference import Reference
 from graphnet.graph import Call, Kind
 from graphnet.plan import Plan, Step
@@ -106,8 +107,13 @@ def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dic
             raise InputError(
                 f"{name.lstrip('$@')}: expected {value.spec}, got {tuple(found[name].shape)}"
             )
-    fresh = [plan.values[name] for name in plan.arguments if name not in found]
+    ahead = plan.of(Kind.PRELUDE)
+    fresh = [plan.values[name] for name in plan.arguments if name not in (*found, *ahead)]
     found.update(set_up(fresh, seed=seed))
+    if plan.prelude is not None and not found.keys() >= set(ahead):
+        weights = complete(plan.prelude, {n: found[n] for n in plan.prelude.slots})
+        made = prepare(plan.prelude, "reference")(*weights.values())
+        found = dict(zip(plan.prelude.outputs, made, strict=True)) | found
     return {name: found[name] for name in plan.arguments}
 
 
@@ -117,9 +123,10 @@ def walk(plan: Plan, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict
     What the step read is still there, and what it wrote has its new content. The tensors given stay
     as they are: updates write copies. Raises LayerError when a layer fails.
     """
-    written = {slot for step in plan.steps for slot in step.call.writes.values()}
+    steps = [replace(step, call=step.call.pure()) for step in plan.steps]
+    written = {slot for step in steps for slot in step.call.writes.values()}
     values = {name: t.clone() if name in written else t for name, t in tensors.items()}
-    for step in plan.steps:
+    for step in steps:
         execute(plan, step.call, values)
         yield step, values
         for name in step.frees:

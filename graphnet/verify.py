@@ -8,6 +8,7 @@ values say, and a recomputed call means what its original does. This module shar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NoReturn
 
 from graphnet.dryrun import flat
@@ -16,13 +17,36 @@ from graphnet.errors import PlanError
 from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind, flatten
 from graphnet.layer import Layer
 from graphnet.plan import Plan
+from graphnet.spec import Spec
 from graphnet.terms import Terms
 
 
 def verify(graph: Graph, plan: Plan) -> None:
     """Raise PlanError, which names the step, unless running `plan` computes what `graph` says."""
+    if graph.prelude is not None and plan.prelude is not None:
+        verify(graph.prelude, plan.prelude)
+    _preludes(graph, plan)
     verify_graph(graph)
     _Replay(graph, plan).run()
+
+
+def _preludes(graph: Graph, plan: Plan) -> None:
+    """What a plan takes from its prelude is what that makes, of weights alone."""
+    asked = [(name, plan.values[name].spec) for name in plan.of(Kind.PRELUDE)]
+    made = []
+    if graph.prelude is not None and plan.prelude is not None:
+        made = [(name, plan.prelude.values[name].spec) for name in plan.prelude.outputs]
+        for name in plan.prelude.arguments:
+            if name in plan.inputs or name not in plan.values:
+                raise PlanError(f"plan rejected: the prelude takes {name!r}, which is no weight")
+    if asked != made:
+        raise PlanError(
+            f"plan rejected: the prelude makes {_named(made)}, but the plan takes {_named(asked)} from it"
+        )
+
+
+def _named(values: Sequence[tuple[str, Spec]]) -> str:
+    return ", ".join(f"{name} ({spec})" for name, spec in values) or "nothing"
 
 
 def verify_graph(graph: Graph) -> None:
@@ -31,6 +55,8 @@ def verify_graph(graph: Graph) -> None:
     A backward call reads what its forward read and made; a recomputed call makes the terms of the call
     that it repeats, and no new state.
     """
+    if graph.prelude is not None:
+        verify_graph(graph.prelude)
     terms = Terms().of(graph)
     for call in graph.calls.values():
         if words := disagreement(call, graph.values):

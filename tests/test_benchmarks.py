@@ -18,7 +18,7 @@ import graphnet as gn
 from benchmarks import first_step, jax_side, memory, overhead, report, rows, run, table
 from benchmarks.__main__ import main
 from benchmarks.contenders import of
-from benchmarks.measure import FULL, QUICK, measure
+from benchmarks.measure import FULL, QUICK, Measured, measure
 from benchmarks.networks import CHAIN, NETWORKS, PAPER, UNET, Network, with_weights_of
 from benchmarks.timing import Timing, interleave
 from benchmarks.torch_side import Setting, optimizer_of, settings
@@ -236,8 +236,6 @@ def test_fastest_is_of_its_side_and_precision_and_never_one_with_bounded_memory(
     by_name = {contender.name: contender for contender in made}
     times = zip(by_name, (5.0, 4.0, 3.0, 1.0), strict=True)
     timings = {name: Timing(name, (ms,)) for name, ms in times}
-    from benchmarks.measure import Measured
-
     measured = Measured(workload, by_name, timings, {})
 
     def fastest(side: Side, precision: str, share: str | None = None) -> float | None:

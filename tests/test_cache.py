@@ -55,6 +55,9 @@ def test_a_miss_says_what_differs_from_the_nearest_entry(cache: Cache) -> None:
     assert cache.find(key(versions={"torch": "2.14.0"})) == Miss(
         "no plan cached for torch: cached 2.13.0, wanted 2.14.0"
     )
+    assert cache.find(key(operations="changed")) == Miss(
+        "no plan cached for the changed code of its layers"
+    )
 
 
 @pytest.mark.parametrize("fault", ["changed", "gone", "no key", "not json"])

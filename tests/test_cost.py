@@ -18,6 +18,7 @@ from graphnet.layer import Layer, Specs
 from graphnet.model import Model
 from graphnet.optim import SGD
 from graphnet.spec import Spec
+from graphnet.watch import peak_bytes_of
 from tests.models import SEED, Acme, Halves
 
 
@@ -116,3 +117,20 @@ def test_work_in_place_costs_the_same_operations() -> None:
     specs = {"x": Spec((50,)), "g": Spec((50,))}
     assert cost(Halve(), "forward", "x", "g", specs=specs) == Cost(50, 400, 200)
     assert cost(Halve(), "inference", "x", "g", specs=specs) == Cost(50, 400, 200)
+
+
+def test_peak_counts_what_a_call_holds_at_once() -> None:
+    x = torch.empty(256, device="meta")  # 1 KiB
+
+    def chained() -> Tensor:
+        return x.exp().neg().add(1.0)  # each is dropped as soon as the next is there
+
+    def held() -> Tensor:
+        a = x.exp()
+        b = a.neg()
+        return a + b
+
+    assert peak_bytes_of(chained) == 2048
+    assert peak_bytes_of(held) == 3072
+    assert peak_bytes_of(lambda: x.view(16, 16).t()) == 0  # a view holds nothing
+    assert peak_bytes_of(lambda: x.exp().relu_()) == 1024

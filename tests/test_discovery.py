@@ -295,6 +295,10 @@ def outside_plugin(module: object) -> object:
         def graphnet_optimizers(self, register: Register) -> None:
             module.graphnet_optimizers(register)  # type: ignore[attr-defined]
 
+        @hookimpl
+        def graphnet_executors(self, register: Register) -> None:
+            module.graphnet_executors(register)  # type: ignore[attr-defined]
+
     return Outside()
 
 

@@ -20,6 +20,7 @@ import torch
 import graphnet
 from graphnet import nn
 from graphnet.builder import Builder
+from graphnet.compiler import PASSES
 from graphnet.config import TrainConfig
 from graphnet.describe import parse_text
 from graphnet.discovery import default_registry, load_registry
@@ -198,3 +199,14 @@ def test_changelog_and_licence_are_there() -> None:
     assert "0.1.0" in (ROOT / "CHANGELOG.md").read_text()
     assert "Apache License" in (ROOT / "LICENSE").read_text()
     assert json.dumps(graphnet.__doc__)
+
+
+def test_code_of_the_page_on_compiling_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    page = ROOT / "docs" / "compiling.md"
+    namespace: dict[str, object] = {}
+    for block in blocks(page, "python"):
+        exec(block, namespace)
+    listed = re.findall(r"^\| ([a-z_, ]+) \|", page.read_text(), flags=re.M)
+    named = [name for row in listed for name in row.split(", ") if name != "pass"]
+    assert sorted(named) == sorted(PASSES)

@@ -94,6 +94,21 @@ def test_the_guides_kernel_equals_the_layer() -> None:
     torch.testing.assert_close(kernel.backward(x, y), Sigmoid().backward(x, y))
 
 
+def test_the_guides_layer_folds_into_a_convolution() -> None:
+    namespace: dict[str, object] = {"__name__": "folding"}
+    exec(FILES["folding.py"], namespace)
+
+    class Plugin:
+        @hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            register("guide/gain", namespace["Gain"])  # type: ignore[arg-type]
+
+    registry = load_registry(plugins=[Plugin()], entry_points=False)
+    layers = [{"conv2d": {"out_channels": 2, "kernel_size": 3}}, {"guide/gain": {}}]
+    plan = Model({"input": {"channels": 3}, "layers": layers}, registry=registry).plan((1, 3, 8, 8))
+    assert [step.call.name for step in plan.steps] == ["conv2d_1"]
+
+
 @pytest.mark.slow
 def test_a_new_project_is_installable_and_passes_its_own_tests(venv: Path, tmp_path: Path) -> None:
     shell("graphnet plugins new acme-soft-gate", venv, tmp_path)

@@ -49,7 +49,17 @@ ORDER = [
     {"cli", "__main__"},
 ]
 # The built-in plugin imports the plugin interface only, and nothing imports it: it is loaded by name.
-SDK = {"definition", "errors", "spec", "layout", "random", "layer", "hookspecs", "optim", "executors"}
+SDK = {
+    "definition",
+    "errors",
+    "spec",
+    "layout",
+    "random",
+    "layer",
+    "hookspecs",
+    "optim",
+    "executors",
+}
 PLUGIN = {"layers", "kernels", "builtin"}
 FACADE = {("nn", "layers")}  # the paper's interface, over the built-in layers
 FOR_TYPES = {

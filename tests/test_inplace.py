@@ -139,6 +139,19 @@ def test_view_is_overwritten_only_when_it_is_all_that_is_left(registry: Registry
     assert "r.y" not in overwritten(graph_of(registry, *layers))
 
 
+def test_part_of_a_storage_is_not_overwritten_which_would_keep_the_rest_alive(
+    registry: Registry,
+) -> None:
+    layers = [
+        CONV,
+        {"id": "h", "acme/halves": {}},
+        {"id": "r", "sigmoid": {}, "inputs": ["h.second"]},
+    ]
+    graph = graph_of(registry, *layers, CONV)
+    assert graph.values["h.second"].view_of == "conv2d_1.y"
+    assert "r.y" not in overwritten(graph)
+
+
 def test_gradient_returned_twice_is_summed_into_by_its_last_reader_only(registry: Registry) -> None:
     """add returns grad_y for both inputs: the first sum must not write what the other branch reads."""
     layers = [

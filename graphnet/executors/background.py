@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
 
 from graphnet.cache import Cache, Hit
 from graphnet.errors import CompileError
+from graphnet.executors.capture import from_text, to_text
 from graphnet.executors.compilation import Problem, compile_into
 
 _REQUEST, _MODULES, _ERRORS = "request", "modules", "errors"
@@ -36,7 +36,8 @@ _WORKER = "import sys; from graphnet.executors.background import serve; serve(sy
 class _Request:
     """What the process is told: a graph, (shape, strides, dtype, device) of its arguments, how to run."""
 
-    graph: GraphModule
+    text: str
+    names: dict[str, Any]
     arguments: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]]
     threads: int
 
@@ -50,7 +51,7 @@ class Compilation:
         self.cache = cache
         self.partial = cache.begin()
         arguments = [(tuple(x.shape), x.stride(), x.dtype, x.device) for x in problem.examples]
-        request = _Request(problem.graph, arguments, torch.get_num_threads())
+        request = _Request(*to_text(problem.captured.graph), arguments, torch.get_num_threads())
         try:
             (self.partial / _REQUEST).write_bytes(pickle.dumps(request))
         except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -99,7 +100,7 @@ def _end(process: subprocess.Popen[Any], partial: Path) -> None:
         if sys.platform == "win32":
             process.kill()
         else:
-            os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # its C++ compiler too
         process.wait()
     if process.stdin:
         process.stdin.close()
@@ -122,13 +123,11 @@ def serve(folder: str) -> None:
     for module in (path / _MODULES).read_text().split():
         with contextlib.suppress(ImportError):  # a notebook's own; if it matters, the graph says so
             importlib.import_module(module)
-    importlib.import_module(
-        "torch._higher_order_ops.triton_kernel_wrap"
-    )  # reading a graph needs it
     request: _Request = pickle.loads((path / _REQUEST).read_bytes())
     torch.set_num_threads(request.threads)
     examples = [
         torch.empty_strided(shape, strides, dtype=dtype, device=device)
         for shape, strides, dtype, device in request.arguments
     ]
-    compile_into(path / "compiled", request.graph, examples)
+    graph = from_text(request.text, request.names, examples)
+    compile_into(path / "compiled", graph, examples)

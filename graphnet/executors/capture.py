@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from graphnet.errors import LayerError
@@ -15,8 +20,16 @@ from graphnet.executors.eager import Function
 from graphnet.plan import Plan
 
 
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The operators of a plan. Its arguments are the plan's, then `constants`, tensors of the layers' own."""
+
+    graph: GraphModule
+    constants: tuple[Tensor, ...]
+
+
 @torch.no_grad()
-def capture(plan: Plan, examples: Sequence[Tensor]) -> GraphModule:
+def capture(plan: Plan, examples: Sequence[Tensor]) -> Captured:
     """Run the plan's function on stand-ins for the examples and write down every operator.
 
     The examples give shapes, strides and dtypes; nothing is computed. Raises LayerError, which names
@@ -24,7 +37,7 @@ def capture(plan: Plan, examples: Sequence[Tensor]) -> GraphModule:
     """
     function = Function(plan)
     try:
-        return make_fx(function.step, tracing_mode="fake")(*examples)
+        graph = make_fx(function.step, tracing_mode="fake")(*examples)
     except Exception as error:
         step = function.step_of(error)
         if step is None:
@@ -38,14 +51,55 @@ def capture(plan: Plan, examples: Sequence[Tensor]) -> GraphModule:
             f"tensors without values: use tensor operations only, read nothing back to the host, keep no "
             f"tensors outside the arguments. Or run it with the executor eager."
         ) from error
+    return Captured(graph, _lift_constants(graph))
 
 
-def fingerprint(graph: GraphModule) -> str:
-    """A digest of all operators, their arguments and constants: what the compiler will see."""
-    digest = hashlib.sha256(graph.code.encode())
-    for name, tensor in sorted(graph.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()[:32]
+def _lift_constants(graph: GraphModule) -> tuple[Tensor, ...]:
+    """Make arguments of the tensors that a graph holds: a compiled graph that is loaded has lost them."""
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    lifted: dict[str, Node] = {}
+    constants: list[Tensor] = []
+    for node in list(graph.graph.nodes):
+        held = getattr(graph, node.target, None) if node.op == "get_attr" else None
+        if not isinstance(held, Tensor):
+            continue
+        if node.target not in lifted:
+            with graph.graph.inserting_after(last):
+                last = lifted[node.target] = graph.graph.placeholder(f"constant_{len(constants)}")
+            constants.append(held)
+        node.replace_all_uses_with(lifted[node.target])
+        graph.graph.erase_node(node)
+    graph.recompile()
+    return tuple(constants)
+
+
+def fingerprint(captured: Captured) -> str:
+    """A digest of all operators and their arguments: what the compiler will see."""
+    return hashlib.sha256(captured.graph.code.encode()).hexdigest()[:32]
+
+
+def to_text(graph: GraphModule) -> tuple[str, dict[str, Any]]:
+    """A graph as the text of a function `forward(self, ...)`, and the names in it, for `from_text`.
+
+    Modules stand there by their name. (A graph that is pickled runs its constructors, such as arange,
+    when it is read.)
+    """
+    code = graph.graph.python_code("self")
+    names = {
+        name: f"module {value.__name__}" if isinstance(value, ModuleType) else value
+        for name, value in code.globals.items()
+    }
+    return code.src, names
+
+
+@torch.no_grad()
+def from_text(text: str, names: Mapping[str, Any], examples: Sequence[Tensor]) -> GraphModule:
+    """The graph that `to_text` wrote."""
+    namespace: dict[str, Any] = {
+        name: importlib.import_module(value.removeprefix("module "))
+        if isinstance(value, str)
+        else value
+        for name, value in names.items()
+    }
+    exec(compile(text, "<graph>", "exec"), namespace)
+    return make_fx(functools.partial(namespace["forward"], None), tracing_mode="fake")(*examples)

@@ -28,7 +28,7 @@ from torch.fx import GraphModule
 
 from graphnet.cache import Cache, Hit, Key, Miss, open_cache
 from graphnet.errors import CompileError
-from graphnet.executors.capture import capture, fingerprint
+from graphnet.executors.capture import Captured, capture, fingerprint
 from graphnet.graph import Value
 from graphnet.plan import Plan
 
@@ -43,7 +43,7 @@ class Problem:
     The first `inputs` of the arguments come anew at each step, the others are always the same tensors.
     """
 
-    graph: GraphModule
+    captured: Captured
     examples: tuple[Tensor, ...]
     key: Key
     inputs: int
@@ -58,6 +58,7 @@ class Compiled:
 
     artifact: Artifact
     strides: tuple[tuple[int, ...], ...]
+    constants: tuple[Tensor, ...]
     how: str
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -67,7 +68,7 @@ class Compiled:
             if x.stride() != strides:
                 copy = torch.empty_strided(x.shape, strides, dtype=x.dtype, device=x.device)
                 given[position] = copy.copy_(x)
-        return tuple(self.artifact(*given))
+        return tuple(self.artifact(*given, *self.constants))
 
 
 def pose(plan: Plan, arguments: Sequence[Tensor]) -> Problem:
@@ -76,11 +77,11 @@ def pose(plan: Plan, arguments: Sequence[Tensor]) -> Problem:
         _example(tensor, plan.values[name] if name in plan.inputs else None)
         for name, tensor in zip(plan.arguments, arguments, strict=True)
     )
-    graph = capture(plan, examples)
+    captured = capture(plan, examples)
     device = arguments[0].device
     key = {
         "model": _model(plan),
-        "operations": fingerprint(graph),
+        "operations": fingerprint(captured),
         "arguments": {
             name.lstrip("$@"): _words(x) for name, x in zip(plan.arguments, examples, strict=True)
         },
@@ -90,7 +91,7 @@ def pose(plan: Plan, arguments: Sequence[Tensor]) -> Problem:
         "compiler settings": torch._inductor.config.get_hash().hex()[:16],
         "matrix products": torch.get_float32_matmul_precision(),
     }
-    return Problem(graph, examples, key, len(plan.inputs))
+    return Problem(captured, examples + captured.constants, key, len(plan.inputs))
 
 
 def compile_problem(problem: Problem) -> Compiled:
@@ -110,7 +111,9 @@ def compile_problem(problem: Problem) -> Compiled:
     partial = cache.begin()
     try:
         try:
-            artifact: Artifact = compile_into(partial / "compiled", problem.graph, problem.examples)
+            artifact: Artifact = compile_into(
+                partial / "compiled", problem.captured.graph, problem.examples
+            )
         except (ImportError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
             artifact = _by_torch_compile(problem, error)
             refused = (
@@ -223,11 +226,11 @@ def _words(tensor: Tensor) -> str:
 
 def _compiled(artifact: Artifact, problem: Problem, how: str) -> Compiled:
     strides = tuple(x.stride() for x in problem.examples[: problem.inputs])
-    return Compiled(artifact, strides, how)
+    return Compiled(artifact, strides, problem.captured.constants, how)
 
 
 def _by_torch_compile(problem: Problem, refusal: Exception) -> Artifact:
-    function: Any = torch.compile(problem.graph, fullgraph=True, dynamic=False)
+    function: Any = torch.compile(problem.captured.graph, fullgraph=True, dynamic=False)
     try:
         with _quiet(), torch.no_grad():
             function(*(torch.zeros_like(example) for example in problem.examples))

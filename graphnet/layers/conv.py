@@ -133,6 +133,12 @@ class Conv2d(_Convolution):
         y = (kernel @ self.unfold(x)).reshape(size)
         return y if bias is None else y + bias.view(-1, 1, 1)
 
+    def absorb(
+        self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        moved = shift if bias is None else shift + bias * scale
+        return weight * scale.view(-1, 1, 1, 1), moved
+
     def backward(
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -219,6 +225,14 @@ class TransposeConv2d(_Convolution):
         full = F.fold(columns, self.full(x.shape), self.kernel_size, self.dilation, 0, self.stride)
         y = self.crop(full)
         return y if bias is None else y + bias.view(-1, 1, 1)
+
+    def absorb(
+        self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        groups = scale.view(self.groups, 1, -1).expand(-1, weight.shape[0] // self.groups, -1)
+        rows = groups.reshape(*weight.shape[:2], 1, 1)
+        moved = shift if bias is None else shift + bias * scale
+        return weight * rows, moved
 
     def backward(
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]

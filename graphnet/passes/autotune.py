@@ -56,7 +56,7 @@ def _slower(timed: Mapping[Candidate, float]) -> frozenset[tuple[str, str]]:
         at.setdefault(one.root, []).append(one)
     alone = {root: _best(_of_size(1, found), timed) for root, found in at.items()}
     keep = set(alone.values())
-    for root, found in at.items():
+    for found in at.values():
         fused = [one for one in found if len(one.replaced) > 1]
         if fused:
             best = _best(fused, timed)

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphnet.build import resolve_view
 from graphnet.errors import LayerError, blame
-from graphnet.graph import Call, Const, Graph, Value
+from graphnet.graph import Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.observe import observe
 from graphnet.passes.differentiate import at
@@ -36,6 +36,8 @@ def inference(graph: Graph) -> Graph:
 def _inference_call(call: Call, graph: Graph, values: dict[str, Value]) -> Call:
     layer = call.layer
     assert isinstance(layer, Layer)
+    if call.kind is Kind.FOLD:
+        return call
     outputs = call.results[: len(layer.outputs)]
     if not layer.signature.inference:
         return replace(call, results=outputs + (None,) * (len(call.results) - len(outputs)))

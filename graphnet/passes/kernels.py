@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from graphnet.build import resolve_view
-from graphnet.errors import UnknownNameError, blame, nearest
+from graphnet.errors import LayerError, UnknownNameError, blame, nearest
 from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Kernel, Layer, Pattern, Site, parse_pattern
 from graphnet.layout import Layout, blocked_shape, plain_shape
 from graphnet.observe import observe
 from graphnet.passes.differentiate import at
+from graphnet.passes.forward import bound_arguments
 from graphnet.passes.layout import in_blocks, unprofitable
 from graphnet.registry import Entry, Registry
 from graphnet.spec import Spec
@@ -248,8 +249,10 @@ class _Substitution:
             if made not in call.results[: len(layer.outputs)]:
                 del values[made]
         names = call.results[: len(layer.outputs)] + tuple(f"{call.name}.{s}" for s in kernel.saves)
+        names += self.new_states(call, kernel, match)
         device = self.graph.values[str(call.results[0])].spec.device
-        for port, name, seen in zip(kernel.outputs + kernel.saves, names, observed, strict=True):
+        ports = kernel.outputs + kernel.saves + kernel.updates
+        for port, name, seen in zip(ports, names, observed, strict=True):
             assert isinstance(name, str)
             spec = seen.spec.on(device)
             if port in blocks:  # until layouts are decided, every image has its shape N C H W
@@ -268,6 +271,22 @@ class _Substitution:
         )
         self.store(kernel.memory_formats, match.bound, values)
 
+    def new_states(self, call: Call, kernel: Kernel, match: _Match) -> tuple[str, ...]:
+        """The names that the new values of the kernel's states had before; it must move all of them."""
+        found: dict[Arg, str] = {}
+        for one in (call, *(self.graph.calls[name] for name in match.inner)):
+            assert isinstance(one.layer, Layer)
+            moved = one.results[len(one.results) - len(one.layer.updates) :]
+            arguments = bound_arguments(one)
+            found |= {arguments[n]: str(r) for n, r in zip(one.layer.updates, moved, strict=True)}
+        bound = {name: match.bound.get(name, Const(None)) for name in kernel.updates}
+        if set(bound.values()) != set(found):
+            raise LayerError(
+                f"{at(call)}kernel {self.entry.name!r} updates {', '.join(bound) or 'no state'}, but what "
+                f"it replaces updates {', '.join(map(str, found)) or 'none'}"
+            )
+        return tuple(found[arg] for arg in bound.values())
+
     def store(
         self,
         formats: Mapping[str, torch.memory_format],
@@ -285,6 +304,12 @@ class _Substitution:
         """The source that a value has its strides from: itself, or what a pointwise call reads."""
         while self.graph.values[name].kind not in SOURCES:
             call = self.graph.producers[name]
+            if call.kind is Kind.FOLD:  # it changes parameters where they stand
+                arg = call.args[call.results.index(name)]
+                if not isinstance(arg, str):
+                    return None
+                name = arg
+                continue
             layer, read = call.layer, set(call.reads())
             if not isinstance(layer, Layer) or not layer.pointwise or len(read) != 1:
                 return None

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from graphnet.cost import call_cost
 from graphnet.graph import SOURCES, Call, Value
 
 Overwrites = Callable[[Call], tuple[tuple[str, str], ...]]
@@ -66,6 +67,7 @@ class Item:
 
     `inputs` and `results` are its values; `reads` are the storages of its inputs, once for each use,
     `makes` those that begin with it, `touches` all of them; `overwrites` pairs of result and argument.
+    `work_bytes` are what it needs on the way to its results, `work_bytes_in_place` where it overwrites.
     """
 
     call: Call
@@ -75,6 +77,8 @@ class Item:
     makes: tuple[int, ...]
     touches: tuple[int, ...]
     overwrites: tuple[tuple[int, int], ...]
+    work_bytes: int
+    work_bytes_in_place: int
 
 
 def item(call: Call, storages: Storages, overwrites: tuple[tuple[str, str], ...]) -> Item:
@@ -85,8 +89,19 @@ def item(call: Call, storages: Storages, overwrites: tuple[tuple[str, str], ...]
     made = tuple(number[name] for name in results)
     fresh = (number[name] for name in results if storages.values[name].view_of is None)
     pairs = tuple((number[result], number[target]) for result, target in overwrites)
-    touches = tuple(dict.fromkeys((*reads, *made)))
-    return Item(call, inputs, results, reads, tuple(dict.fromkeys(fresh)), touches, pairs)
+    touches, makes = tuple(dict.fromkeys((*reads, *made))), tuple(dict.fromkeys(fresh))
+    work = in_place = work_bytes(call, storages.values, sum(storages.sizes[one] for one in makes))
+    if overwrites:
+        results_bytes = sum(storages.sizes[one] for one in {*makes} - {one for one, _ in pairs})
+        in_place = work_bytes(
+            replace(call, method=f"{call.method}_"), storages.values, results_bytes
+        )
+    return Item(call, inputs, results, reads, makes, touches, pairs, work, in_place)
+
+
+def work_bytes(call: Call, values: Mapping[str, Value], results_bytes: int) -> int:
+    """What tensors made in a call hold at most beyond its new results."""
+    return max(0, call_cost(call, values).peak_bytes - results_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +139,10 @@ def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) ->
                 change[position] += storages.sizes[storage]
                 change[end[storage] + 1] -= storages.sizes[storage]
     memory, alive = [], fixed_bytes
-    for position in range(len(items)):
+    for position, one in enumerate(items):
         alive += change[position]
-        memory.append(alive)
+        overwrites = any(root[result] != result for result, _ in one.overwrites)
+        memory.append(alive + (one.work_bytes_in_place if overwrites else one.work_bytes))
     return Lifetimes(memory, last, root, end)
 
 

@@ -15,6 +15,7 @@ from graphnet.layer import Layer, Precision
 from graphnet.passes.forward import bound_arguments, renamed, rewire
 
 _FLOATING = frozenset(DTYPES.values())
+_WEIGHTS = frozenset({Kind.PARAMETER, Kind.FOLD})
 
 
 def precision(graph: Graph, *, compute: DType) -> Graph:
@@ -61,7 +62,7 @@ class _Precision:
         """The dtype that a layer runs in."""
         if declared == "compute":
             return self.compute
-        inputs = [name for name in names if self.values[name].kind is not Kind.PARAMETER]
+        inputs = [name for name in names if self.values[name].kind not in _WEIGHTS]
         narrow = all(dtype_name(self.values[name]) == self.compute for name in inputs)
         return self.compute if declared == "follow" and inputs and narrow else "float32"
 

@@ -79,6 +79,11 @@ class Case:
         layer = ", ".join(map(str, self.expression.layers)) if self.expression else self.layer
         return f"{layer} on {shapes or 'nothing'}"
 
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of a description that run as this: itself, or those that a kernel replaces."""
+        return self.expression.layers if self.expression else (self.layer,)
+
     # What the layer asks for.
 
     def input_specs(self, dtype: torch.dtype = torch.float64) -> tuple[Spec, ...]:

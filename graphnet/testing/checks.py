@@ -13,6 +13,7 @@ from graphnet.testing.declared import (
     input_count,
     json_schema,
 )
+from graphnet.testing.folding import absorb, affine_map
 from graphnet.testing.gradients import (
     gradient_at_kinks,
     gradient_autograd,
@@ -92,6 +93,8 @@ CHECKS: tuple[Check, ...] = (
     accumulates,
     # what is declared
     inference,
+    affine_map,
+    absorb,
     pointwise,
     overwrites,
     # other strides, sizes, dtypes, devices

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -38,16 +39,22 @@ def expect_close(
     what: str,
     advice: str,
     tolerance: float,
+    usual: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
-    """Raise CheckFailure unless each leaf agrees, relative to the largest value in it."""
+    """Raise CheckFailure unless each leaf agrees, relative to the largest value in it.
+
+    `usual` are values of the size that a leaf usually has, where sums may cancel to nothing here.
+    """
     for leaf, tensor in expected.items():
         if leaf not in found:
             raise CheckFailure(f"{leaf!r}: {what}: there is none. {advice}")
-        if not close(found[leaf], tensor, tolerance):
+        if not close(found[leaf], tensor, tolerance, usual=usual.get(leaf)):
             raise CheckFailure(f"{leaf!r}: {what}{difference(found[leaf], tensor)}. {advice}")
 
 
-def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
+def close(
+    found: Tensor, expected: Tensor, tolerance: float, *, usual: Tensor | None = None
+) -> bool:
     """Whether shapes agree and no difference exceeds `tolerance` times the largest value."""
     if found.shape != expected.shape:
         return False
@@ -56,7 +63,12 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     found, expected = found.double().cpu(), expected.double().cpu()
     apart = (found - expected).abs()
     apart = apart.masked_fill((found == expected) | (found.isnan() & expected.isnan()), 0.0)
-    finite = expected[expected.isfinite()].abs()
+    yardstick = (
+        expected
+        if usual is None
+        else torch.cat([expected.flatten(), usual.double().cpu().flatten()])
+    )
+    finite = yardstick[yardstick.isfinite()].abs()
     scale = max(_FLOOR, float(finite.max()) if finite.numel() else 0.0)
     return bool((apart <= tolerance * scale).all())
 

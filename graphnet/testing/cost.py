@@ -34,7 +34,7 @@ def observed_cost(layer: Layer, specs: Mapping[str, Any]) -> LayerCost:
 
     >>> from graphnet.calls import Accumulate
     >>> observed_cost(Accumulate(), {"xs": (Spec((2, 3)), Spec((2, 3)))}).forward
-    Cost(flops=6, bytes_read=48, bytes_written=24)
+    Cost(flops=6, bytes_read=48, bytes_written=24, peak_bytes=0)
     """
     named = {name: _empty(spec) for name, spec in specs.items()}
     named["key"] = torch.empty(2, dtype=torch.int32, device=META)

@@ -6,7 +6,7 @@ arithmetic says the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -16,8 +16,16 @@ from torch import Tensor
 
 from graphnet.errors import ContractError, GraphError
 from graphnet.layer import Kernel, Layer, Pattern, Site, parse_pattern
-from graphnet.observe import Bound, Ports, as_tuple, bind_inputs, gradient_names, observe
-from graphnet.spec import ParameterSpec, Spec
+from graphnet.observe import (
+    Bound,
+    Ports,
+    as_tuple,
+    bind_inputs,
+    call_by_name,
+    gradient_names,
+    observe,
+)
+from graphnet.spec import ParameterSpec, Spec, StateSpec
 from graphnet.testing.check import NotApplicable
 from graphnet.testing.leaves import Named, specs_of
 
@@ -55,7 +63,7 @@ class Expression:
         return Node(layer, tuple(self._node(part, remaining) for part in pattern[1:]))
 
     def ports(self, inputs: Sequence[Spec], dtype: torch.dtype) -> Ports:
-        """The inputs and parameters behind the pattern's names. Raises GraphError if they clash."""
+        """The inputs, parameters and states behind the pattern's names. Raises GraphError if they clash."""
         binder = _Binder(list(inputs), dtype)
         binder.spec(self.root)
         if binder.inputs:
@@ -63,7 +71,7 @@ class Expression:
         return Ports(
             tuple(binder.taken),
             MappingProxyType(binder.parameters),
-            MappingProxyType({}),
+            MappingProxyType(binder.states),
             MappingProxyType(binder.specs),
         )
 
@@ -77,12 +85,18 @@ class Expression:
         }
         return kernel.match(Site(self.layers, MappingProxyType(on_device), device))
 
-    def run(self, arguments: Named, grads: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Named]:
-        """The outputs, and the gradients by name for gradients `grads` of the outputs."""
+    def run(
+        self, arguments: Named, grads: Sequence[Tensor]
+    ) -> tuple[tuple[Tensor, ...], Named, Named]:
+        """The outputs, the gradients by name for gradients `grads` of the outputs, the new states by name."""
         evaluation = _Evaluation(arguments)
         outputs = evaluation.forward(self.root)
         evaluation.backward(self.root, grads)
-        return outputs, evaluation.gradients
+        return outputs, evaluation.gradients, evaluation.states
+
+    def predict(self, arguments: Named) -> tuple[Tensor, ...]:
+        """The outputs outside training."""
+        return _Evaluation(arguments).inference(self.root)
 
 
 def expression_for(kernel: type[Kernel], layers: Sequence[Layer]) -> Expression:
@@ -98,6 +112,7 @@ class _Binder:
     dtype: torch.dtype
     taken: dict[str, None] = field(default_factory=dict)
     parameters: dict[str, ParameterSpec | None] = field(default_factory=dict)
+    states: dict[str, StateSpec] = field(default_factory=dict)
     specs: dict[str, Bound] = field(default_factory=dict)
 
     def spec(self, node: Node) -> Spec:
@@ -110,9 +125,12 @@ class _Binder:
             )
         ports = self.bind(node)
         for name, argument in list(zip(names, node.arguments, strict=True))[len(ports.inputs) :]:
-            if name in ports.states or not isinstance(argument, str):
-                raise NotApplicable(f"the pattern computes or keeps {name!r} of a layer")
-            self.parameters[argument] = ports.parameters[name]
+            if not isinstance(argument, str):
+                raise NotApplicable(f"the pattern computes {name!r} of a layer")
+            if name in ports.states:
+                self.states[argument] = ports.states[name]
+            else:
+                self.parameters[argument] = ports.parameters[name]
             self.specs[argument] = ports.specs[name]
         return observe(node.layer, "forward", ports.specs)[0].spec
 
@@ -147,30 +165,46 @@ class _Binder:
 
 
 class _Evaluation:
-    """The numbers of one run: each node's arguments and results, and the gradients by name."""
+    """The numbers of one run: each node's arguments and results; gradients and new states by name."""
 
     def __init__(self, arguments: Named) -> None:
         self.arguments = arguments
         self.values: dict[Node, Named] = {}
         self.gradients: Named = {}
+        self.states: Named = {}
 
     def forward(self, node: Node) -> tuple[Tensor, ...]:
         layer = node.layer
-        if "key" in layer.signature.forward or layer.updates:
-            raise NotApplicable("the pattern holds a random layer or one with a state")
-        named: Named = {
-            name: self.forward(part)[0] if isinstance(part, Node) else self.arguments[part]
-            for name, part in zip(layer.signature.tensors, node.arguments, strict=True)
-        }
-        named["specs"] = specs_of(named)
-        positional = [v for n in layer.signature.forward for v in self.spread(layer, n, named)]
-        results = as_tuple(layer.forward(*positional))
-        named |= zip(layer.outputs + layer.saves, results, strict=True)
+        named = self.named(node, self.forward)
+        results = self.call(layer, "forward", named)
+        saved = len(layer.outputs + layer.saves)
+        named |= zip(layer.outputs + layer.saves, results[:saved], strict=True)
+        kept_in = dict(zip(layer.signature.tensors, node.arguments, strict=True))
+        for state, moved in zip(layer.updates, results[saved:], strict=True):
+            self.states[f"{kept_in[state]}_next"] = moved
         self.values[node] = named
         return results[: len(layer.outputs)]
 
-    def spread(self, layer: Layer, name: str, named: Named) -> tuple[Any, ...]:
-        return tuple(named[name]) if name == layer.signature.variadic else (named[name],)
+    def inference(self, node: Node) -> tuple[Tensor, ...]:
+        method = "inference" if node.layer.signature.inference else "forward"
+        results = self.call(node.layer, method, self.named(node, self.inference))
+        return results[: len(node.layer.outputs)]
+
+    def named(self, node: Node, evaluate: Callable[[Node], tuple[Tensor, ...]]) -> Named:
+        """A node's arguments by its layer's names."""
+        layer = node.layer
+        if "key" in layer.signature.forward:
+            raise NotApplicable("the pattern holds a random layer")
+        named: Named = {
+            name: evaluate(part)[0] if isinstance(part, Node) else self.arguments[part]
+            for name, part in zip(layer.signature.tensors, node.arguments, strict=True)
+        }
+        named["specs"] = specs_of(named)
+        return named
+
+    def call(self, layer: Layer, method: str, named: Named) -> tuple[Tensor, ...]:
+        asked = {name: named[name] for name in layer.signature.of(method)}
+        return as_tuple(call_by_name(layer, method, asked))
 
     def backward(self, node: Node, grads: Sequence[Tensor]) -> None:
         """Send gradients of a node's outputs on to its arguments; unused outputs get zeros."""

@@ -34,12 +34,12 @@ def kernel_names(case: Case) -> None:
 
 @check
 def kernel_equals_reference(case: Case) -> None:
-    """A kernel's outputs and gradients are those of the layers in its pattern, to 10 digits."""
+    """A kernel's outputs, new states and gradients are those of its pattern's layers, to 10 digits."""
     expression, kernel = _kernel(case)
     arguments = case.arguments()
     results = case.forward(arguments)
     grads = case.grads(results)
-    outputs, gradients = expression.run(
+    outputs, gradients, states = expression.run(
         arguments, [grads[f"grad_{name}"] for name in kernel.outputs]
     )
     expect_close(
@@ -47,6 +47,21 @@ def kernel_equals_reference(case: Case) -> None:
         dict(zip(kernel.outputs, outputs, strict=True)),
         what=f"the output is not that of {kernel.replaces}",
         advice="Compute the same, or let match return None where it cannot.",
+        tolerance=_TOLERANCE,
+    )
+    expect_close(
+        leaves(results, [f"{name}_next" for name in kernel.updates]),
+        states,
+        what=f"the new state is not that of {kernel.replaces}",
+        advice="Name the states in updates, and return what the layers return.",
+        tolerance=_TOLERANCE,
+    )
+    method = case.inference if kernel.signature.inference else case.forward
+    expect_close(
+        leaves(method(arguments), kernel.outputs),
+        dict(zip(kernel.outputs, expression.predict(arguments), strict=True)),
+        what=f"what prediction runs is not what it runs for {kernel.replaces}",
+        advice="State inference where a layer in the pattern has one.",
         tolerance=_TOLERANCE,
     )
     names = sorted(case.differentiable)

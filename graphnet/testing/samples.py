@@ -96,12 +96,30 @@ def _of_kernel(cls: type[Kernel], registry: Registry) -> list[Sample]:
     """The samples of the layers in its pattern, combined."""
     names = list(_layer_names(parse_pattern(cls)))
     known = {**registry.layers, **registry.losses}
-    parts = [samples_for(known[name].value, registry) for name in names if name in known]
+    parts = [
+        [*samples_for(known[name].value, registry), *_alike(known[name].value)]
+        for name in names
+        if name in known
+    ]
     found = []
     for combination in itertools.islice(itertools.product(*parts), _MOST_TRIES):
         layers = tuple(sample.layer for sample in combination if isinstance(sample.layer, Layer))
         found.append(Sample(layers, combination[-1].inputs))
     return found
+
+
+def _alike(cls: type[Layer]) -> Iterator[Sample]:
+    """A layer with one optional field as the required one of its kind: stride as kernel_size."""
+    properties = cls.schema().get("properties", {})
+    kinds = {name: properties.get(name, {}).get("anyOf") for name in cls.field_names()}
+    config = next(_configurations(cls))
+    for name, kind in kinds.items():
+        same = [other for other in cls.required() if kind and kinds[other] == kind]
+        if name not in config and same:
+            try:
+                yield from samples_of(cls(**config, **{name: config[same[0]]}))
+            except DescriptionError:
+                continue
 
 
 def _layer_names(pattern: Pattern) -> Iterator[str]:

@@ -138,6 +138,7 @@ def _expanded_gradients(case: Case, one: Pass) -> bool:
         what="with gradients expanded from one number it changes",
         advice="Use reshape, not view, and never write to a gradient.",
         tolerance=_TOLERANCE,
+        usual=leaves(one.gradients),
     )
     return any(g.numel() > 1 for g in wide.values())
 

@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Self
 import torch
 
 from graphnet.errors import GraphError
+from graphnet.kernels.norm import AtenBatchNorm2d
 from graphnet.layer import Kernel, Layer, Site
 from graphnet.layers.activation import ReLU
+from graphnet.layers.norm import BatchNorm2d
 from graphnet.random import uniform
 from graphnet.spec import Constant, ParameterSpec, StateSpec
 from graphnet.testing import Sample
@@ -598,6 +600,22 @@ class OtherInference(Twice):
         return x.clone()
 
 
+@fails("affine_map", says="not scale times the input plus shift")
+class ForgottenShift(Affine):
+    """x * weight + bias over the channels, of which only the scale is told."""
+
+    def affine_map(self, weight, bias):
+        return weight.clone(), torch.zeros_like(bias)
+
+
+@fails("absorb", says="not scale times what it was, plus shift")
+class UnscaledBias(Affine):
+    """x * weight + bias over the channels; a scale leaves the bias as it is."""
+
+    def absorb(self, weight, bias, scale, shift):
+        return weight * scale, bias + shift
+
+
 @fails("pointwise", says="others matter")
 class FalsePointwise(Layer):
     """x minus its mean along the width."""
@@ -839,6 +857,23 @@ class LeakyKernel(Kernel):
 
     def backward(self, grad_y, x):
         return torch.where(x > 0, grad_y, 0.01 * grad_y)
+
+
+@fails("kernel_equals_reference", says="the new state is not that of", replaces=BatchNorm2d())
+class StandingVariance(AtenBatchNorm2d):
+    """batch_norm2d whose running variance stays where it is."""
+
+    def forward(self, x, weight, bias, running_mean, running_var):
+        *results, _ = super().forward(x, weight, bias, running_mean, running_var)
+        return *results, running_var.clone()
+
+
+@fails("kernel_equals_reference", says="what prediction runs is not", replaces=BatchNorm2d())
+class BatchAtPrediction(AtenBatchNorm2d):
+    """batch_norm2d that predicts by the batch's own mean."""
+
+    def inference(self, x, weight, bias, running_mean, running_var):
+        return self.forward(x, weight, bias, running_mean, running_var)[0]
 
 
 @fails("runs", says="returns None for all", replaces=ReLU())

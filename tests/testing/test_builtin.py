@@ -12,6 +12,7 @@ from graphnet.errors import GraphError
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
+from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
@@ -50,6 +51,11 @@ def transposes(cls: type[TransposeConv2d]) -> list[Sample]:
     ]
 
 
+NORMS = [
+    Sample(BatchNorm2d(), [IMAGE]),
+    Sample(BatchNorm2d(affine=False, eps=0.1, momentum=1.0), [(3, 2, 5, 3)]),
+    Sample(BatchNorm2d(num_features=3, momentum=0.0), [(1, 3, 3, 2)]),
+]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
@@ -69,6 +75,15 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(NearestUpsampling(scale_factor=(3, 2)), [IMAGE]),
         Sample(NearestUpsampling(scale_factor=1), [IMAGE]),
     ],
+    "batch_norm2d": [
+        *NORMS,
+        Sample(
+            BatchNorm2d(), [(1, 3, 1, 1)], skip={"parameter_gradients": "one value less itself"}
+        ),
+        Sample(BatchNorm2d(num_features=3), [IMAGE], raises=GraphError),
+        Sample(BatchNorm2d(), [(2, 4)], raises=GraphError),
+    ],
+    "aten/batch_norm2d": NORMS,
     "add": [
         Sample(Add(), [(2, 3)]),
         Sample(Add(), [IMAGE] * 3),
