@@ -195,7 +195,8 @@ def _plan(graph: Graph, passes: Sequence[Pass], options: Options) -> Plan:
     check_names(options.without, PASSES)
     graph = replace(graph, refused=options.refused)
     graph, changes = run(graph, passes, without=options.without, check=_check)
-    plan = replace(schedule(graph), changes=changes)
+    refused = tuple(sorted(graph.refused))
+    plan = replace(schedule(graph), changes=changes, refused=refused)
     verify(graph, plan)
     return plan
 

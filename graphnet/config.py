@@ -49,6 +49,7 @@ class TrainConfig(BaseModel):
     kernels: str = "auto"
     memory: str | int | None = None
     without: list[str] = []
+    autotune: bool = False
     executor: Form = "eager"
     metrics: list[str] = []
     log_every: PositiveInt = 100

@@ -157,6 +157,7 @@ class Model:
         memory: int | str | None = None,
         without: Iterable[str] = (),
         autotune: bool = False,
+        refused: Iterable[tuple[str, str]] = (),
         executor: object = "eager",
         seed: int | None = None,
     ) -> Program:
@@ -169,12 +170,20 @@ class Model:
         `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
         `dtype` float32. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
         computed again rather than kept. `without` switches passes off by name. `autotune` chooses kernels
-        by timing them on these shapes, once for a machine and its version of torch.
+        by timing them on these shapes, once for a machine and its version of torch; `refused` takes
+        the choices of an earlier plan (`Plan.refused`) instead.
         """
         rule = self.registry.make("optimizers", optimizer)
         runner = self.registry.make("executors", executor)
         options = Options(
-            resolve(device), dtype, precision, kernels, memory, frozenset(without), autotune
+            resolve(device),
+            dtype,
+            precision,
+            kernels,
+            memory,
+            frozenset(without),
+            autotune,
+            frozenset(refused),
         )
         plan = self._plan(inputs, options, loss=loss, optimizer=rule)
         return Program(

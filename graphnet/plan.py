@@ -32,7 +32,8 @@ class Plan:
 
     Arguments are the inputs and targets, then the scalars, constants, parameters and states, then what
     `prelude`, a plan of its own, makes of those: it runs before the first run, and again whenever they
-    have changed. `changes` tell what each pass of the compiler did on the way.
+    have changed. `changes` tell what each pass of the compiler did on the way, `refused` which kernels
+    lost at which calls when they were timed.
     """
 
     steps: tuple[Step, ...]
@@ -41,6 +42,7 @@ class Plan:
     outputs: tuple[str, ...]
     prelude: Plan | None = None
     changes: tuple[Change, ...] = field(default=(), compare=False, repr=False)
+    refused: tuple[tuple[str, str], ...] = ()
 
     def of(self, *kinds: Kind) -> tuple[str, ...]:
         """The names of the values of these kinds, in the order they were first used."""

@@ -128,7 +128,7 @@ class Predictor:
                 raise CheckpointError(
                     f"no tensor for {missing[0]!r}. {nearest(missing[0], self._slots)}"
                 )
-            tensors = {**_constants(plan), **self._slots}
+            tensors = {**_fixed(plan), **self._slots}
             rest = [tensors[name] for name in plan.arguments[len(shapes) :] if name in tensors]
             run = self._executor.prepare(plan)
             self._prepared[shapes] = _Prepared(plan, run, rest, self._prelude(plan.prelude))
@@ -140,7 +140,7 @@ class Predictor:
             return None
         known = (one.prelude for one in self._prepared.values())
         equal = (prelude for prelude in known if prelude is not None and prelude.plan == plan)
-        return next(equal, None) or _Prelude(plan, {**_constants(plan), **self._slots})
+        return next(equal, None) or _Prelude(plan, {**_fixed(plan), **self._slots})
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor, age: int = 0) -> Tensor | tuple[Tensor, ...]:
@@ -163,8 +163,12 @@ class _Prepared:
     prelude: _Prelude | None
 
 
-def _constants(plan: Plan) -> dict[str, Tensor]:
-    return set_up([plan.values[name] for name in plan.of(Kind.CONSTANT)], seed=0)
+def _fixed(plan: Plan) -> dict[str, Tensor]:
+    """Constants, and zero for the seed and the step: what draws numbers draws the same ones each time."""
+    constants = set_up([plan.values[name] for name in plan.of(Kind.CONSTANT)], seed=0)
+    specs = {name: plan.values[name].spec for name in plan.of(Kind.SCALAR)}
+    zeros = {n: torch.zeros((), dtype=s.dtype, device=s.device) for n, s in specs.items()}
+    return {**constants, **zeros}
 
 
 class Program:

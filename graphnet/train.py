@@ -144,6 +144,7 @@ class Trainer:
     def _compile(self, pairs: Pairs, resume: Checkpoint | None) -> Program:
         config = self.job.config
         model = self.job.model if resume is None else self.job.model.with_weights(resume.weights)
+        chosen = resume.training.get("refused", []) if resume is not None else []
         program = model.compile(
             (config.batch_size, *pairs.inputs.shape[1:]),
             loss=config.loss,
@@ -154,6 +155,8 @@ class Trainer:
             kernels=config.kernels,
             memory=config.memory,
             without=config.without,
+            autotune=config.autotune and resume is None,  # a resumed run keeps its choices
+            refused=[(call, kernel) for call, kernel in chosen],
             executor=config.executor,
             seed=config.seed,
         )
@@ -195,6 +198,7 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             "config": self.job.config.model_dump(mode="json"),
             "kernels": self.kernels,
+            "refused": self.program.plan.refused,
             "executor": self.program.run.record(),
         }
         return Checkpoint(

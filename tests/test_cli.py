@@ -73,7 +73,7 @@ def test_train_writes_log_checkpoint_and_model_and_explain_reads_it(config: Path
         "explain", folder / "model.safetensors", "--input", "2x3x8x8", "--training"
     )
     assert "conv2d_1.weight" in explained.stdout
-    assert "26 steps, 132,995 parameters in 8 tensors" in explained.stdout
+    assert "20 steps, 132,995 parameters in 8 tensors" in explained.stdout
     assert "holds a run already" in fails("train", config, "--run", folder)
 
 

@@ -21,6 +21,7 @@ from graphnet.model import Model
 from graphnet.passes.constants import constants
 from graphnet.plan import Plan, schedule
 from graphnet.program import Program, packed
+from graphnet.random import uniform
 from graphnet.registry import Registry
 from graphnet.spec import Constant, ParameterSpec
 from graphnet.trace import complete
@@ -94,10 +95,20 @@ class Counted(Gain):
         return gain * scale
 
 
+class Noise(Layer):
+    """x plus uniform noise."""
+
+    def forward(self, x: Tensor, key: Tensor) -> Tensor:
+        return x + uniform(key, x.shape)
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return grad_y
+
+
 class Plugin:
     @hookimpl
     def graphnet_layers(self, register: Register) -> None:
-        for layer in (Gain, Offset, Following, Widening, Counted):
+        for layer in (Gain, Offset, Following, Widening, Counted, Noise):
             register(f"test/{layer.__name__.lower()}", layer)
 
 
@@ -422,6 +433,14 @@ def test_output_that_depends_on_weights_alone_is_computed_each_time(registry: Re
     kept = constants(replace(graph, outputs=(*graph.outputs, name)))
     assert name not in [value.name for value in kept.values.values() if value.kind is Kind.PRELUDE]
     verify(kept, schedule(kept))
+
+
+def test_random_layer_without_inference_predicts_the_same_each_time(registry: Registry) -> None:
+    model = model_of(registry, CONVOLUTION, {"test/noise": {}}, NORM)
+    x = torch.rand(SHAPE)
+    first = model.predict(x)
+    assert torch.equal(model.predict(x), first)
+    assert "noise_1:key" in nodes(model.plan(SHAPE))  # the seed is no weight
 
 
 def test_explain_shows_what_is_computed_ahead(registry: Registry) -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from graphnet.discovery import load_registry
 from graphnet.errors import PluginError
+from graphnet.hookspecs import Register, hookimpl
+from graphnet.model import Model
 from graphnet.scaffold import write_project
 
 ROOT = Path(__file__).parent.parent
@@ -95,7 +98,7 @@ def test_the_guides_kernel_equals_the_layer() -> None:
 
 
 def test_the_guides_layer_folds_into_a_convolution() -> None:
-    namespace: dict[str, object] = {"__name__": "folding"}
+    namespace: dict[str, object] = {"__name__": __name__}
     exec(FILES["folding.py"], namespace)
 
     class Plugin:
@@ -105,7 +108,7 @@ def test_the_guides_layer_folds_into_a_convolution() -> None:
 
     registry = load_registry(plugins=[Plugin()], entry_points=False)
     layers = [{"conv2d": {"out_channels": 2, "kernel_size": 3}}, {"guide/gain": {}}]
-    plan = Model({"input": {"channels": 3}, "layers": layers}, registry=registry).plan((1, 3, 8, 8))
+    plan = Model({"layers": layers}, registry=registry).plan((1, 3, 8, 8))
     assert [step.call.name for step in plan.steps] == ["conv2d_1"]
 
 

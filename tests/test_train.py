@@ -22,6 +22,7 @@ from graphnet.hookspecs import Register, hookimpl
 from graphnet.model import Model
 from graphnet.registry import Registry
 from graphnet.runfolder import RunFolder
+from graphnet.stopwatch import Stopwatch
 from graphnet.train import Epoch, Steps, Stopped, Trainer
 from tests.models import SEED, Acme
 
@@ -152,6 +153,34 @@ def test_resuming_with_another_configuration_is_refused(registry: Registry, tmp_
         Trainer(
             job(registry, batch_size=4, optimizer={"sgd": {"lr": 0.1}}), resume=trainer.checkpoint()
         )
+
+
+def test_a_resumed_run_keeps_the_kernels_that_were_chosen(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was timed first decides, whatever a stopwatch would say later."""
+    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Stopwatch, "measure", lambda self, one, *rest: float("conv" in one.entry))
+    first = Trainer(job(registry, autotune=True))
+    assert first.program.plan.refused  # convolutions by kernels are "slow"
+    assert "aten" not in first.kernels["conv2d_1"]
+    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(Stopwatch, "measure", lambda self, one, *rest: float(not one.entry))
+    path = tmp_path / "checkpoint.safetensors"
+    checkpoint.write(path, first.checkpoint())
+    second = Trainer(job(registry, autotune=True), resume=checkpoint.read(path))
+    assert second.program.plan == first.program.plan
+    assert Trainer(job(registry, autotune=True)).program.plan != first.program.plan
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"memory": "100%"}])
+def test_training_takes_precision_and_memory(registry: Registry, changes: dict[str, Any]) -> None:
+    trainer = Trainer(job(registry, **changes))
+    losses = [record.loss for record in trainer.run() if isinstance(record, Epoch)]
+    plain = Trainer(job(registry))
+    expected = [record.loss for record in plain.run() if isinstance(record, Epoch)]
+    assert losses == pytest.approx(expected, rel=0.01)
+    assert trainer.program.plan != plain.program.plan or "memory" in changes
 
 
 def test_a_loss_that_is_not_finite_ends_training_in_words(registry: Registry) -> None:

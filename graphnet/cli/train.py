@@ -46,6 +46,9 @@ from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
 @click.option(
     "--executor", help="eager, auto, inductor, reference or a plugin's; overrides the file."
 )
+@click.option("--precision", help="float32, bfloat16 or float64; overrides the file.")
+@click.option("--memory", metavar="SIZE", help="Bound on a step's peak: 2GiB, or 50%; overrides.")
+@click.option("--autotune", is_flag=True, help="Choose kernels by timing them.")
 @click.option("--epochs", type=int, help="Overrides the file.")
 def train(
     config: Path,
@@ -55,6 +58,9 @@ def train(
     device: str | None,
     kernels: str | None,
     executor: str | None,
+    precision: str | None,
+    memory: str | None,
+    autotune: bool,
     epochs: int | None,
 ) -> None:
     """Train the model that CONFIG names, on the data that it names.
@@ -63,7 +69,15 @@ def train(
     checkpoint.safetensors (for --resume) and model.safetensors (the result). Ctrl-C stops cleanly,
     with a checkpoint.
     """
-    given = {"device": device, "kernels": kernels, "executor": executor, "epochs": epochs}
+    given = {
+        "device": device,
+        "kernels": kernels,
+        "executor": executor,
+        "precision": precision,
+        "memory": memory,
+        "autotune": autotune or None,
+        "epochs": epochs,
+    }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     job = read_job(config, settings=[*settings, *overrides], registry=default_registry())
     run = RunFolder(folder or Path("runs") / job.model.description.name, resume=resume)
