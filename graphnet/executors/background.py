@@ -1,8 +1,8 @@
 """Background: compiling in a process of its own, at low priority, while training goes on.
 
 A process and not a thread, because Inductor is mostly Python: a thread would hold the interpreter's lock
-that every operator of the running steps needs (benchmarks: docs/executors.md). The process ends with
-ours, whatever ends it: it watches a pipe that only we hold open.
+that every operator of the running steps needs. The process ends with ours, whatever ends it: it watches a
+pipe that only we hold open.
 """
 
 from __future__ import annotations
