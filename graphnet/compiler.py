@@ -187,7 +187,11 @@ def _forward_passes(registry: Registry, options: Options, *, training: bool) -> 
             partial(place, kernels=single(chosen)),
             settled=False,
         ),
-        Pass("layout", "pixels in the order of the matrix products", layout),
+        Pass(
+            "layout",
+            "pixels in the order of the matrix products",
+            partial(layout, packed_inputs=training),
+        ),
     )
 
 

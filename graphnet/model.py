@@ -214,8 +214,20 @@ class Model:
             plan = self._plan([x.shape for x in inputs], options)
             values = [plan.values[name] for name in plan.slots]
             slots = set_up(values, seed=self.seed, given=self.weights)
+            self._share(slots)
             self._predictors[key] = self._predictor(slots, options, runner)
         return self._predictors[key](*(x.to(options.device) for x in inputs))
+
+    def _share(self, slots: Mapping[str, Tensor]) -> None:
+        """Hold equal weights once: those that a predictor runs with, in the strides that it wants."""
+        if self.weights is not None:
+            same = {
+                name: slots[name]
+                for name, weight in self.weights.items()
+                if name in slots
+                and (slots[name].dtype, slots[name].device) == (weight.dtype, weight.device)
+            }
+            self.weights = {**self.weights, **same}
 
     def _predictor(
         self, slots: Mapping[str, Tensor], options: Options, executor: Executor

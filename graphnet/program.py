@@ -149,7 +149,7 @@ class Predictor:
         for tensor, value in zip(inputs, values, strict=True):
             check_input(tensor, value)
         ahead = () if ready.prelude is None else ready.prelude(age)
-        outputs = ready.run(*map(packed, inputs, values), *ready.rest, *ahead)
+        outputs = ready.run(*inputs, *ready.rest, *ahead)
         return outputs[0] if len(outputs) == 1 else outputs
 
 

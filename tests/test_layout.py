@@ -83,8 +83,8 @@ def test_a_chain_of_patch_layers_moves_no_pixel() -> None:
 
 def test_prediction_moves_pixels_at_input_and_output_only() -> None:
     plan = Model(SEED).plan((4, 3, 8, 8))
-    assert layouts(plan) == {"$input": ((2, 2), (2, 2))}
-    assert len(converts(plan)) == 1
+    assert layouts(plan) == {"$input": None}
+    assert converts(plan) == ["$input:2x2.2x2.nhwc", "sigmoid_1.y:nchw"]
     assert plan.values[plan.outputs[0]].spec.shape == (4, 3, 8, 8)
 
 
@@ -97,10 +97,11 @@ def test_no_pixel_is_moved_inside_a_network_for_one_patch_layer() -> None:
 def test_a_patch_layer_at_the_input_is_used_before_others() -> None:
     """N H W C is a view of N C H W: behind the first patch layer nothing has to move."""
     plan = network(DOWN, SAME).plan((1, 3, 8, 8))
-    assert layouts(plan) == {"$input": ((2, 2),)}
-    (made,) = converts(plan)
-    (result,) = plan.steps[1].call.makes()
-    assert plan.values[result].view_of == "conv2d_1.y", made
+    assert converts(plan) == ["$input:2x2.nhwc", "conv2d_1.y:nchw"]
+    assert plan.values["conv2d_1.y:nchw.y"].view_of == "conv2d_1.y"
+    training = network(DOWN, SAME).plan((1, 3, 8, 8), loss="mse")
+    assert layouts(training)["$input"] == ((2, 2),)
+    assert converts(training) == ["conv2d_1.y:nchw", "conv2d_1.y:nchw:backward"]
 
 
 def test_a_network_of_pointwise_layers_stays_as_it_is() -> None:

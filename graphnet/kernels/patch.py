@@ -50,11 +50,6 @@ def _unmatrix(matrix: Tensor, weight: Tensor) -> Tensor:
     return matrix.view(a, high, wide, b).permute(0, 3, 1, 2)
 
 
-def _total(g: Tensor) -> Tensor:
-    """The sum over rows; in float32 where g is bfloat16."""
-    return g.sum(0, dtype=torch.float32 if g.dtype == torch.bfloat16 else None)
-
-
 class _Convolution(_Patch):
     """conv2d with stride == kernel_size, no padding, dilation or groups."""
 
@@ -86,7 +81,7 @@ class _Convolution(_Patch):
             grad_x = (g @ w).view(x.shape)
         if "weight" in wanted:
             grad_weight = _unmatrix(g.t() @ x.reshape(-1, w.shape[1]), weight)
-        return grad_x, grad_weight, _total(g) if "bias" in wanted else None
+        return grad_x, grad_weight, g.sum(0) if "bias" in wanted else None
 
 
 class _TransposeConvolution(_Patch):
@@ -120,7 +115,7 @@ class _TransposeConvolution(_Patch):
             grad_x = (g @ w.t()).view(x.shape)
         if "weight" in wanted:
             grad_weight = _unmatrix(x.reshape(-1, w.shape[0]).t() @ g, weight)
-        grad_bias = _total(g.view(-1, weight.shape[1])) if "bias" in wanted else None
+        grad_bias = g.view(-1, weight.shape[1]).sum(0) if "bias" in wanted else None
         return grad_x, grad_weight, grad_bias
 
 

@@ -35,13 +35,13 @@ class Conversion:
     wanted: Term
 
 
-def layout(graph: Graph) -> Graph:
+def layout(graph: Graph, *, packed_inputs: bool) -> Graph:
     """Set the layout of every value, and insert the conversions that this takes.
 
-    The graph's inputs lie in the layout that their first reader wants: who runs the plan packs them.
-    Its outputs come out in N C H W.
+    With `packed_inputs` the graph's inputs lie in the layout that their first reader wants, and who runs
+    the plan packs them; else they come in N C H W, as its outputs always do.
     """
-    return _Layout(graph).rewrite()
+    return _Layout(graph, packed_inputs).rewrite()
 
 
 def unprofitable(graph: Graph) -> frozenset[str]:
@@ -60,8 +60,9 @@ def in_blocks(layer: Layer) -> bool:
 
 
 class _Layout:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, packed_inputs: bool = True) -> None:
         self.graph = graph
+        self.packed_inputs = packed_inputs
         self.terms: dict[str, Term] = {}
         self.bound: dict[int, Term] = {}  # variable -> what it stands for
         self.variables = 1
@@ -136,8 +137,8 @@ class _Layout:
 
     def read(self, call: Call, value: str, wanted: Term) -> None:
         if value not in self.terms:  # an input of the graph, or what depends on no image
-            source = self.graph.values[value].kind is Kind.INPUT
-            self.terms[value] = ((), self.fresh()) if source else ((), _PLAIN)
+            packed = self.packed_inputs and self.graph.values[value].kind is Kind.INPUT
+            self.terms[value] = ((), self.fresh() if packed else _PLAIN)
         if not self.unify(self.terms[value], wanted):
             self.conversions.append(Conversion(call.name, value, wanted))
 

@@ -120,12 +120,12 @@ def test_a_kernel_runs_in_any_rest_of_blocks() -> None:
     )
 
 
-def test_the_bias_gradient_of_bfloat16_is_summed_in_float32() -> None:
+def test_the_bias_gradient_of_bfloat16_is_accumulated_in_float32() -> None:
+    """In bfloat16 a sum of ones would stay at 256."""
     g = torch.full((1, 64, 64, 1), 1.0, dtype=torch.bfloat16)
     x = torch.zeros(1, 64, 64, 1, 1, 1, dtype=torch.bfloat16)
     weight = torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16)
     _, _, grad = PatchConv2d(kernel_size=(1, 1)).backward(g, x, weight, frozenset({"bias"}))
-    assert grad.dtype is torch.float32
     assert grad.tolist() == [4096.0]
 
 
