@@ -268,10 +268,15 @@ def wrong_layout(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
 def missing_cast(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     """A call reads what a cast should have changed."""
     casts = [c for c in graph.calls.values() if c.title == "cast"]
+    repeated = {c.repeats for c in graph.calls.values()} | {
+        c.name for c in graph.calls.values() if c.repeats
+    }  # a clone and its original would differ first
     for cast in shuffled(casts, draw):
         (source,), (target,) = tuple(cast.reads()), tuple(cast.makes())
         for name in shuffled(graph.readers.get(target, ()), draw):
             reader = graph.calls[name]
+            if name in repeated:
+                continue
             if isinstance(reader.layer, Layer) and target in reader.args:
                 args = tuple(source if arg == target else arg for arg in reader.args)
                 return scheduled(with_call(graph, replace(reader, args=args)))

@@ -45,7 +45,8 @@ def step_graph(
         graph = precision(graph, compute=compute)
     chosen = choose(registry, kernels)
     plain = plain_calls(graph, kernels=chosen, registry=registry)
-    graph = layout(substitute(graph, kernels=chosen, registry=registry, plain=plain))
+    graph = substitute(graph, kernels=chosen, registry=registry, plain=plain)
+    graph = layout(graph, packed_inputs=True)
     graph = update(differentiate(graph), optimizer=SGD(lr=0.1))
     return duplicates(dead(graph))
 
