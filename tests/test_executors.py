@@ -455,18 +455,25 @@ def test_the_compiling_process_ends_with_the_program(end: str, tmp_path: Path) -
         [sys.executable, "-c", SCRIPT, mode],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == "compiling\n"
-    if end != "by itself":
-        started = time.monotonic()
-        while not processes_of(tmp_path):  # it may not have begun its program yet
-            assert time.monotonic() - started < 20
-            time.sleep(0.01)
-        signals = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM, "kill": signal.SIGKILL}
-        process.send_signal(signals[end])
-    _, errors = process.communicate(timeout=60)
-    if end == "by itself":
-        assert (process.returncode, errors) == (0, "")
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "compiling\n"
+        if end != "by itself":
+            started = time.monotonic()
+            while not processes_of(tmp_path):  # it may not have begun its program yet
+                assert time.monotonic() - started < 20
+                time.sleep(0.01)
+            signals = {
+                "interrupt": signal.SIGINT,
+                "terminate": signal.SIGTERM,
+                "kill": signal.SIGKILL,
+            }
+            process.send_signal(signals[end])
+        _, errors = process.communicate(timeout=60)
+        if end == "by itself":
+            assert (process.returncode, errors) == (0, "")
+    finally:
+        process.kill()
     started = time.monotonic()
     while processes_of(tmp_path):
         assert time.monotonic() - started < 20
