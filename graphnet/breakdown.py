@@ -16,6 +16,7 @@ import torch
 from graphnet.cost import Cost, call_cost
 from graphnet.graph import Call, Kind
 from graphnet.machine import Machine, dtype_of
+from graphnet.passes.lifetimes import work_bytes
 
 if TYPE_CHECKING:  # a plan explains itself with this module
     from graphnet.plan import Plan
@@ -145,7 +146,7 @@ def breakdown(plan: Plan, machine: Machine) -> Breakdown:
     for number, (step, alive) in enumerate(zip(plan.steps, _alive(storages, plan), strict=True)):
         cost = call_cost(step.call, plan.values)
         results_bytes = sum(one.size_bytes for one in made.get(number, ()) if one.first == number)
-        work = max(0, cost.peak_bytes - results_bytes)
+        work = work_bytes(step.call, plan.values, results_bytes)
         rows.append(
             Row(
                 number=number,

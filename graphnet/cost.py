@@ -26,7 +26,7 @@ from graphnet.graph import Arg, Call, Const, Value
 from graphnet.layer import Layer
 from graphnet.observe import META, as_tuple
 from graphnet.spec import Spec
-from graphnet.watch import Operation, operations_of, peak_bytes_of, tensors_in
+from graphnet.watch import Operation, operations_of, peak_bytes_of, storage_of, tensors_in
 
 _aten = torch.ops.aten
 _MOVES = frozenset(
@@ -163,17 +163,17 @@ def count(function: Callable[[], Any], given: Iterable[Tensor]) -> tuple[Any, Co
     returned: list[Any] = []
     with torch.no_grad():
         operations = operations_of(lambda: returned.append(function()))
-    arguments = {_storage(tensor) for tensor in given}
+    arguments = {storage_of(tensor) for tensor in given}
     read, written = _Touched(), _Touched()
     for operation in operations:
         for tensor in _read_by(operation):
-            if _storage(tensor) in arguments:
+            if storage_of(tensor) in arguments:
                 read.add(tensor)
         for tensor in _written_in_place(operation):
-            if _storage(tensor) in arguments:
+            if storage_of(tensor) in arguments:
                 written.add(tensor)
     for tensor in tensors_in(as_tuple(returned[0])):
-        if _storage(tensor) not in arguments:
+        if storage_of(tensor) not in arguments:
             written.add(tensor)
     flops = sum(map(_flops, operations))
     return returned[0], Cost(flops, read.size_bytes, written.size_bytes)
@@ -188,7 +188,7 @@ class _Touched:
         self.limits: dict[int, int] = {}
 
     def add(self, tensor: Tensor) -> None:
-        storage = _storage(tensor)
+        storage = storage_of(tensor)
         key = (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
         if key in self.seen:
             return
@@ -203,17 +203,12 @@ class _Touched:
         return sum(min(size, self.limits[storage]) for storage, size in self.sizes.items())
 
 
-def _storage(tensor: Tensor) -> int:
-    pointer: int = tensor.untyped_storage()._cdata
-    return pointer
-
-
 def _is_view(operation: Operation) -> bool:
     """Whether an operator only looks at its argument in another way."""
     if operation.operator.is_view:
         return True
-    made = {_storage(tensor) for tensor in operation.tensors()}
-    given = {_storage(tensor) for tensor in tensors_in(operation.arguments)}
+    made = {storage_of(tensor) for tensor in operation.tensors()}
+    given = {storage_of(tensor) for tensor in tensors_in(operation.arguments)}
     return bool(made) and made <= given and not _written_in_place(operation)
 
 

@@ -20,6 +20,7 @@ from graphnet.graph import Arg, Call, Const, Slot, Value
 from graphnet.layer import Layer
 from graphnet.observe import META, as_tuple
 from graphnet.spec import Spec
+from graphnet.watch import storage_of
 
 
 def flat(slots: tuple[Slot, ...]) -> Iterator[str | None]:
@@ -146,8 +147,7 @@ def _spec(result: Any) -> Spec | None:
 
 def _storage(result: Any) -> int:
     """A number for a tensor's storage; 0 for what is no tensor."""
-    number: int = result.untyped_storage()._cdata if isinstance(result, Tensor) else 0
-    return number
+    return storage_of(result) if isinstance(result, Tensor) else 0
 
 
 def _overlaps(tensor: Tensor) -> bool:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -213,6 +213,14 @@ class Kernel(Layer):
 
 Pattern = str | tuple[Any, ...]
 """A name, or a tuple of a layer's name and its arguments' patterns."""
+
+
+def layer_names(pattern: Pattern) -> Iterator[str]:
+    """The names of the layers in a pattern, outermost first."""
+    if not isinstance(pattern, str):
+        yield pattern[0]
+        for part in pattern[1:]:
+            yield from layer_names(part)
 
 
 def parse_pattern(kernel: type[Kernel]) -> Pattern:

@@ -39,6 +39,16 @@ def generate(plan: Plan) -> Source:
     return _Writer(plan).write()
 
 
+def unique(wanted: str, taken: set[str]) -> str:
+    """The name, with a number behind it if it is taken already; it is taken then."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
 class _Writer:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -54,9 +64,8 @@ class _Writer:
         for step in self.plan.steps:
             if step.call.kind is not Kind.UPDATE:
                 self.node(step.call)
-        for (
-            step
-        ) in self.plan.steps:  # a fused node's parameters keep the names of nodes that are gone
+        # A fused node's parameters keep the names of nodes that are gone.
+        for step in self.plan.steps:
             for name in step.call.reads():
                 self.adopt(name.rpartition(".")[0], step.call)
         arguments = ", ".join(self.value(name) for name in self.plan.arguments)
@@ -96,12 +105,7 @@ class _Writer:
         return self.names[name]
 
     def unique(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.taken.add(name)
-        return name
+        return unique(wanted, self.taken)
 
     def step(self, step: Step) -> None:
         call = step.call

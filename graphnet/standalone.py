@@ -27,7 +27,7 @@ import torch
 
 from graphnet.definition import Definition
 from graphnet.errors import SourceError
-from graphnet.source import generate
+from graphnet.source import generate, unique
 from graphnet.spec import Spec
 
 if TYPE_CHECKING:  # a plan writes itself through this module
@@ -117,18 +117,10 @@ class _Writer:
         """The name of a definition; equal ones are made once."""
         if definition not in self.instances:
             wanted = re.sub(r"(?<=[a-z0-9]{2})(?=[A-Z])", "_", type(definition).__name__).lower()
-            name = self.unique(wanted)
+            name = unique(wanted, self.taken)
             self.instances[definition] = name
             self.made.append(f"{name} = {self.literal(definition)}")
         return self.instances[definition]
-
-    def unique(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.taken.add(name)
-        return name
 
     def imported(self, cls: type) -> str:
         """The name of a class in the file. Raises SourceError if importing does not find it."""
@@ -139,7 +131,7 @@ class _Writer:
                     f"{cls.__module__}.{cls.__qualname__} cannot be imported, so the plan cannot be "
                     f"written as a file. Define the class at the top of a module that can be imported."
                 )
-            self.classes[cls] = self.unique(cls.__qualname__)
+            self.classes[cls] = unique(cls.__qualname__, self.taken)
         return self.classes[cls]
 
     def literal(self, value: object) -> str:

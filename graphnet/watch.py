@@ -63,10 +63,10 @@ class _Allocations(TorchDispatchMode):
         self.alive_bytes = self.peak_bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {_storage(tensor) for tensor in tensors_in((*args, *(kwargs or {}).values()))}
+        given = {storage_of(tensor) for tensor in tensors_in((*args, *(kwargs or {}).values()))}
         returned = func(*args, **(kwargs or {}))
         for tensor in tensors_in(returned):
-            storage, size = _storage(tensor), tensor.untyped_storage().nbytes()
+            storage, size = storage_of(tensor), tensor.untyped_storage().nbytes()
             if storage in given and not self.users[storage]:
                 continue  # an argument of the call that is watched, or a view of one
             if not self.users[storage]:
@@ -82,7 +82,8 @@ class _Allocations(TorchDispatchMode):
             self.alive_bytes -= size
 
 
-def _storage(tensor: Tensor) -> int:
+def storage_of(tensor: Tensor) -> int:
+    """A number for the storage that a tensor lies in."""
     pointer: int = tensor.untyped_storage()._cdata
     return pointer
 

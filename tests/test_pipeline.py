@@ -71,7 +71,7 @@ def test_a_pass_that_changes_what_is_computed_is_refused() -> None:
         """Say that the network ends one layer earlier."""
         return replace(graph, outputs=("upsampling_2.y",))
 
-    def check(step: Pass, before: Graph, after: Graph) -> None:
+    def check(step: Pass, before: Graph, after: Graph, settled: Graph | None) -> None:
         verify_rewrite(before, after)
 
     with pytest.raises(

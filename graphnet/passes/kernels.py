@@ -17,7 +17,7 @@ import torch
 from graphnet.build import resolve_view
 from graphnet.errors import LayerError, UnknownNameError, blame, nearest
 from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value
-from graphnet.layer import Kernel, Layer, Pattern, Site, parse_pattern
+from graphnet.layer import Kernel, Layer, Pattern, Site, layer_names, parse_pattern
 from graphnet.layout import Layout, blocked_shape, plain_shape
 from graphnet.observe import observe
 from graphnet.passes.differentiate import at
@@ -58,7 +58,7 @@ def single(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
 
 
 def _size(pattern: Pattern) -> int:
-    return 0 if isinstance(pattern, str) else 1 + sum(_size(part) for part in pattern[1:])
+    return len(list(layer_names(pattern)))
 
 
 def substitute(
@@ -72,8 +72,14 @@ def substitute(
 
     The calls in `plain` get none that works in blocks of pixels.
     """
+    present = {
+        registry.name_of(call.layer)
+        for call in graph.calls.values()
+        if isinstance(call.layer, Layer)
+    }
     for entry in kernels:
-        graph = _Substitution(graph, entry, registry, plain).run()
+        if present.issuperset(layer_names(parse_pattern(entry.value))):
+            graph = _Substitution(graph, entry, registry, plain).run()
     return graph
 
 

@@ -47,16 +47,18 @@ def run(
     passes: Sequence[Pass],
     *,
     without: Iterable[str],
-    check: Callable[[Pass, Graph, Graph], None],
+    check: Callable[[Pass, Graph, Graph, Graph | None], None],
 ) -> tuple[Graph, tuple[Change, ...]]:
-    """Send a graph through the passes, less those switched off; `check` looks at each result.
+    """Send a graph through the passes, less those switched off.
 
+    `check` is given each pass, its graph, its result, and the last result of a settled pass, if any.
     Raises InputError for a pass that cannot be switched off.
     """
     off = frozenset(without)
     if refused := [step.name for step in passes if step.needed and step.name in off]:
         raise InputError(f"the pass {refused[0]!r} cannot be switched off: a plan needs it")
     changes: list[Change] = []
+    settled: Graph | None = None
     for step in passes:
         if step.name in off:
             count = len(graph.calls)
@@ -64,7 +66,8 @@ def run(
             continue
         started = time.perf_counter()
         result = step.run(graph)
-        check(step, graph, result)
+        check(step, graph, result, settled)
+        settled = result if step.settled else settled
         changes.append(_difference(step, graph, result, time.perf_counter() - started))
         graph = result
     return graph, tuple(changes)

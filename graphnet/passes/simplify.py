@@ -27,6 +27,8 @@ def duplicates(graph: Graph) -> Graph:
             names.update(zip(_leaves(call), _leaves(same), strict=True))
             stand_ins[call.name] = same.name
     names.pop("", None)
+    if not stand_ins:
+        return graph
     calls = {
         name: replace(
             call,
@@ -54,14 +56,10 @@ def dead(graph: Graph) -> Graph:
             alive.add(call.name)
             needed.update(call.reads())
     calls = {
-        name: replace(
-            call,
-            results=tuple(_kept(slot, needed, call) for slot in call.results),
-            after=tuple(one for one in call.after if one in alive),
-        )
-        for name, call in graph.calls.items()
-        if name in alive
+        name: _trimmed(call, needed, alive) for name, call in graph.calls.items() if name in alive
     }
+    if len(calls) == len(graph.calls) and all(calls[n] is c for n, c in graph.calls.items()):
+        return graph
     made = {name for call in calls.values() for name in call.makes()}
     values = {
         name: value for name, value in graph.values.items() if value.kind in SOURCES or name in made
@@ -93,6 +91,15 @@ def _stands_for(one: Call, other: Call, graph: Graph) -> bool:
     return all(mine or not theirs for mine, theirs in pairs) and not any(
         name in graph.outputs for name in other.makes()
     )
+
+
+def _trimmed(call: Call, needed: set[str], alive: set[str]) -> Call:
+    """The call without results that nobody reads; itself where there are none."""
+    results = tuple(_kept(slot, needed, call) for slot in call.results)
+    after = tuple(one for one in call.after if one in alive)
+    if (results, after) == (call.results, call.after):
+        return call
+    return replace(call, results=results, after=after)
 
 
 def _kept(slot: Slot, needed: set[str], call: Call) -> Slot:

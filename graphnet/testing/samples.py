@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from graphnet.errors import DescriptionError, GraphnetError
-from graphnet.layer import Kernel, Layer, Pattern, parse_pattern
+from graphnet.layer import Kernel, Layer, layer_names, parse_pattern
 from graphnet.observe import bind_inputs, observe
 from graphnet.registry import Registry
 from graphnet.spec import Spec
@@ -94,7 +94,7 @@ def _of_layer(cls: type[Layer]) -> list[Sample]:
 
 def _of_kernel(cls: type[Kernel], registry: Registry) -> list[Sample]:
     """The samples of the layers in its pattern, combined."""
-    names = list(_layer_names(parse_pattern(cls)))
+    names = list(layer_names(parse_pattern(cls)))
     known = {**registry.layers, **registry.losses}
     parts = [
         [*samples_for(known[name].value, registry), *_alike(known[name].value)]
@@ -120,13 +120,6 @@ def _alike(cls: type[Layer]) -> Iterator[Sample]:
                 yield from samples_of(cls(**config, **{name: config[same[0]]}))
             except DescriptionError:
                 continue
-
-
-def _layer_names(pattern: Pattern) -> Iterator[str]:
-    if not isinstance(pattern, str):
-        yield pattern[0]
-        for part in pattern[1:]:
-            yield from _layer_names(part)
 
 
 def _configurations(cls: type[Layer]) -> Iterator[dict[str, Any]]:
