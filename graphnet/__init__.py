@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graphnet.layer import Layer as Layer
     from graphnet.layer import Loss as Loss
     from graphnet.model import Model as Model
+    from graphnet.native import Native as Native
     from graphnet.optim import SGD as SGD
     from graphnet.optim import Adam as Adam
     from graphnet.optim import AdamW as AdamW
@@ -53,6 +54,7 @@ _HOMES = {
     "Layer": "layer",
     "Loss": "layer",
     "Model": "model",
+    "Native": "native",
     "Optimizer": "optim",
     "Pairs": "data",
     "ParameterSpec": "spec",

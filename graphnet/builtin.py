@@ -7,7 +7,7 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import aten, norm, patch
+from graphnet.kernels import aten, gemm, norm, patch, winograd
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
@@ -37,8 +37,9 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    for name, kernel in {**patch.KERNELS, **aten.KERNELS, **norm.KERNELS}.items():
-        register(name, kernel)
+    for module in (winograd, gemm, patch, aten, norm):  # the first that fits is taken
+        for name, kernel in module.KERNELS.items():
+            register(name, kernel)
 
 
 @hookimpl

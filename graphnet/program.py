@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, InputError, nearest
-from graphnet.executors import Executor, Run, prepare
+from graphnet.executors import Executor, Run, keep_freed_memory, prepare
 from graphnet.graph import LR, SEED, STEP, Kind, Value
 from graphnet.layout import pack, plain_shape
 from graphnet.plan import Plan
@@ -207,6 +207,8 @@ class Program:
         tensors = {**scalars, **constants, **self.weights, **self.optimizer_state}
         self._rest = [tensors[name] for name in plan.arguments[len(plan.inputs) :]]
         self._input_values = [plan.values[name] for name in plan.inputs]
+        if any(value.spec.device.type == "cpu" for value in self._input_values):
+            keep_freed_memory()
         self.run = executor.prepare(plan)
         self._predictor = predictor(self.weights)
         if SEED in scalars:

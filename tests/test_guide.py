@@ -97,6 +97,40 @@ def test_the_guides_kernel_equals_the_layer() -> None:
     torch.testing.assert_close(kernel.backward(x, y), Sigmoid().backward(x, y))
 
 
+def test_the_guides_native_kernel_passes_the_kit(tmp_path: Path) -> None:
+    import importlib.util
+
+    from graphnet.testing import CHECKS, Status, cases_for
+    from graphnet.testing.report import judge
+
+    for name in ("halved.py", "halved.cpp"):
+        (tmp_path / name).write_text(FILES[name])
+    spec = importlib.util.spec_from_file_location("halved", tmp_path / "halved.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["halved"] = module
+    spec.loader.exec_module(module)
+    if problem := module.LIBRARY.problem():
+        pytest.skip(problem)
+
+    class Plugin:
+        @hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            register("acme/halve", module.Halve)
+
+        @hookimpl
+        def graphnet_kernels(self, register: Register) -> None:
+            register("acme/native", module.NativeHalve)
+
+    registry = load_registry(plugins=[Plugin()], entry_points=False)
+    cases = cases_for(module.NativeHalve, registry=registry)
+    rows = {check.name: judge(check, cases) for check in CHECKS if not check.slow}
+    assert {name: row.message for name, row in rows.items() if row.status is Status.FAILED} == {}
+    for name in ("runs", "kernel_equals_reference", "compiles"):
+        assert rows[name].status is Status.PASSED
+
+
 def test_the_guides_layer_folds_into_a_convolution() -> None:
     namespace: dict[str, object] = {"__name__": __name__}
     exec(FILES["folding.py"], namespace)

@@ -16,6 +16,7 @@ ROOT = Path(graphnet.__file__).parent
 # Each module may import those above it and in its own row.
 ORDER = [
     {"errors", "spec", "random", "layout", "cachedir", "cache", "files", "units"},
+    {"native"},
     {"definition"},
     {"layer", "hookspecs", "data"},
     {"registry", "observe", "watch"},
@@ -56,6 +57,7 @@ SDK = {
     "layout",
     "random",
     "layer",
+    "native",
     "hookspecs",
     "optim",
     "executors",

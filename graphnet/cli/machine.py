@@ -7,8 +7,10 @@ import click
 from graphnet.cachedir import cache_folder
 from graphnet.cli import json_text
 from graphnet.device import resolve
+from graphnet.errors import CompileError
 from graphnet.machine import place, save, to_data
 from graphnet.measure import measure
+from graphnet.native import find_compiler
 
 
 @click.command(short_help="Measure this machine, for the times in explain.")
@@ -33,4 +35,13 @@ def machine(device: str, as_json: bool) -> None:
     for name, ceiling in found.flops.items():
         click.echo(f"{name:<10}  {ceiling / 1e9:.0f} GFLOP/s")
     click.echo(f"launch      {found.launch_s * 1e6:.2f} us an operator")
+    click.echo(f"compiler    {_compiler()}")
     click.echo(f"kept in {path}", err=True)
+
+
+def _compiler() -> str:
+    """The C++ compiler, or what goes without it."""
+    try:
+        return " ".join(find_compiler("it", otherwise="do without"))
+    except CompileError:
+        return "none for C++: its kernels and the executor inductor are not used on the CPU"

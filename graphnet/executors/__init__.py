@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 from graphnet.executors.eager import Eager
 from graphnet.executors.executor import Event, Executor, Run
+from graphnet.executors.heap import keep_freed_memory
 from graphnet.executors.reference import Reference
 from graphnet.plan import Plan
 
-__all__ = ["Event", "Executor", "Run", "prepare"]
+__all__ = ["Event", "Executor", "Run", "keep_freed_memory", "prepare"]
 
 _INTERPRETED: Mapping[str, Executor] = {"eager": Eager(), "reference": Reference()}
 

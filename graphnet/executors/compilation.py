@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import platform
-import shlex
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -30,10 +27,10 @@ from graphnet.cache import Cache, Hit, Key, Miss, open_cache
 from graphnet.errors import CompileError
 from graphnet.executors.capture import Captured, capture, fingerprint
 from graphnet.graph import Value
+from graphnet.native import find_compiler, processor
 from graphnet.plan import Plan
 
 Artifact = Callable[..., Sequence[Tensor]]
-_COMPILERS = ("g++", "clang++", "c++")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,21 +160,7 @@ def require_compiler(device: torch.device) -> None:
                 f"Install it (pip install triton), or use the executor eager."
             )
         return
-    named = os.environ.get("CXX")
-    if sys.platform == "win32":
-        wanted: tuple[str, ...] = (named or "cl",)
-    else:
-        wanted = (
-            (shlex.split(named)[0],)
-            if named
-            else _COMPILERS[: 2 if sys.platform != "darwin" else 3]
-        )
-    if not any(shutil.which(name) for name in wanted):
-        looked = f"CXX={named}" if named else f"{' and '.join(wanted)} (CXX is not set)"
-        raise CompileError(
-            f"Inductor needs a C++ compiler to compile for the CPU: looked for {looked}, found none. "
-            f"Install one (apt install g++), set CXX to one, or use the executor eager."
-        )
+    find_compiler("Inductor", otherwise="use the executor eager")
 
 
 def versions() -> dict[str, str]:
@@ -190,12 +173,7 @@ def device_words(device: torch.device) -> str:
     if device.type == "cuda":
         capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
         return f"{torch.cuda.get_device_name(device)} {capability} CUDA {torch.version.cuda}"
-    model = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
-    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
+    return processor()
 
 
 def _model(plan: Plan) -> str:

@@ -24,19 +24,55 @@ from graphnet.layout import Layout
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-class _Patch(Kernel):
-    """One matrix product; its two directions state `product` and `gradients`."""
+class Patch(Kernel):
+    """One matrix product: `product` and `gradients` see images and weights, the other two matrices."""
 
     memory_formats: ClassVar[dict[str, torch.memory_format]] = {"weight": torch.channels_last}
     kernel_size: tuple[int, int]
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def product(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
+    ) -> Tensor:
         """y from x, both in blocks."""
         raise NotImplementedError
 
-    def gradients(self, g: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]) -> Gradients:
-        """The gradients of x, weight and bias from that of the product."""
+    def gradients(
+        self,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        wanted: frozenset[str],
+        mask: Tensor | None = None,
+    ) -> Gradients:
+        """The gradients of x, weight and bias from that of the product, where `mask` is above 0."""
         raise NotImplementedError
+
+    def affine(self, x: Tensor, w: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
+        """x (M, K) times w (K, N), plus bias (N,): (M, N)."""
+        y = x @ w if bias is None else torch.addmm(bias, x, w)
+        return y.relu_() if relu else y
+
+    def affine_gradients(
+        self,
+        g: Tensor,
+        x: Tensor,
+        w: Tensor,
+        wanted: frozenset[str],
+        mask: Tensor | None,
+        *,
+        turned: bool,
+    ) -> Gradients:
+        """The gradients of x, w - as (N, K) if `turned` - and bias from g (M, N)."""
+        if mask is not None:
+            g = torch.ops.aten.threshold_backward.default(g, mask, 0)
+        grad_w = None
+        if "weight" in wanted:
+            grad_w = g.t() @ x if turned else x.t() @ g
+        return (
+            g @ w.t() if "x" in wanted else None,
+            grad_w,
+            g.sum(0) if "bias" in wanted else None,
+        )
 
 
 def _matrix(weight: Tensor) -> Tensor:
@@ -50,7 +86,7 @@ def _unmatrix(matrix: Tensor, weight: Tensor) -> Tensor:
     return matrix.view(a, high, wide, b).permute(0, 3, 1, 2)
 
 
-class _Convolution(_Patch):
+class _Convolution(Patch):
     """conv2d with stride == kernel_size, no padding, dilation or groups."""
 
     @property
@@ -67,24 +103,33 @@ class _Convolution(_Patch):
         whole = all(n % k == 0 for n, k in zip(x.shape[2:], layer.kernel_size, strict=True))
         return cls(kernel_size=layer.kernel_size) if whole and x.numel else None
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        w = _matrix(weight)
-        patches = x.reshape(-1, w.shape[1])
-        y = patches @ w.t() if bias is None else torch.addmm(bias, patches, w.t())
+    def product(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
+    ) -> Tensor:
+        w = _matrix(weight).t()
+        y = self.affine(x.reshape(-1, w.shape[0]), w, bias, relu=relu)
         return y.view(*x.shape[:-3], -1)
 
-    def gradients(self, g: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]) -> Gradients:
-        w = _matrix(weight)
-        g = g.reshape(-1, w.shape[0])
-        grad_x = grad_weight = None
-        if "x" in wanted:
-            grad_x = (g @ w).view(x.shape)
-        if "weight" in wanted:
-            grad_weight = _unmatrix(g.t() @ x.reshape(-1, w.shape[1]), weight)
-        return grad_x, grad_weight, g.sum(0) if "bias" in wanted else None
+    def gradients(
+        self,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        wanted: frozenset[str],
+        mask: Tensor | None = None,
+    ) -> Gradients:
+        w = _matrix(weight).t()
+        mask = None if mask is None else mask.reshape(-1, w.shape[1])
+        g, pixels = g.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0])
+        grad_x, grad_w, grad_bias = self.affine_gradients(g, pixels, w, wanted, mask, turned=True)
+        return (
+            None if grad_x is None else grad_x.view(x.shape),
+            None if grad_w is None else _unmatrix(grad_w, weight),
+            grad_bias,
+        )
 
 
-class _TransposeConvolution(_Patch):
+class _TransposeConvolution(Patch):
     """transpose_conv2d with stride == kernel_size, no padding, dilation or groups."""
 
     @property
@@ -100,26 +145,35 @@ class _TransposeConvolution(_Patch):
             return None
         return cls(kernel_size=layer.kernel_size) if x is not None and x.numel else None
 
-    def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def product(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
+    ) -> Tensor:
         w = _matrix(weight)
         high, wide = self.kernel_size
-        pixels = x.reshape(-1, w.shape[0])
-        y = pixels @ w if bias is None else torch.addmm(bias.repeat(high * wide), pixels, w)
+        bias = None if bias is None else bias.repeat(high * wide)
+        y = self.affine(x.reshape(-1, w.shape[0]), w, bias, relu=relu)
         return y.view(*x.shape[:-1], high, wide, -1)
 
-    def gradients(self, g: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]) -> Gradients:
+    def gradients(
+        self,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        wanted: frozenset[str],
+        mask: Tensor | None = None,
+    ) -> Gradients:
         w = _matrix(weight)
-        g = g.reshape(-1, w.shape[1])
-        grad_x = grad_weight = None
-        if "x" in wanted:
-            grad_x = (g @ w.t()).view(x.shape)
-        if "weight" in wanted:
-            grad_weight = _unmatrix(x.reshape(-1, w.shape[0]).t() @ g, weight)
-        grad_bias = g.view(-1, weight.shape[1]).sum(0) if "bias" in wanted else None
-        return grad_x, grad_weight, grad_bias
+        mask = None if mask is None else mask.reshape(-1, w.shape[1])
+        g, pixels = g.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0])
+        grad_x, grad_w, grad_bias = self.affine_gradients(g, pixels, w, wanted, mask, turned=False)
+        return (
+            None if grad_x is None else grad_x.view(x.shape),
+            None if grad_w is None else _unmatrix(grad_w, weight),
+            None if grad_bias is None else grad_bias.view(-1, weight.shape[1]).sum(0),
+        )
 
 
-class _Plain(_Patch):
+class _Plain(Patch):
     """The product alone."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -131,17 +185,16 @@ class _Plain(_Patch):
         return self.gradients(grad_y, x, weight, wanted)
 
 
-class _ReLU(_Patch):
+class _ReLU(Patch):
     """The product and max(., 0): mask, data, weight and bias gradient are one step."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return self.product(x, weight, bias).relu_()
+        return self.product(x, weight, bias, relu=True)
 
     def backward(
         self, grad_y: Tensor, x: Tensor, y: Tensor, weight: Tensor, wanted: frozenset[str]
     ) -> Gradients:
-        g = torch.ops.aten.threshold_backward.default(grad_y, y, 0)
-        return self.gradients(g, x, weight, wanted)
+        return self.gradients(grad_y, x, weight, wanted, mask=y)
 
 
 class PatchConv2d(_Plain, _Convolution):

@@ -1,0 +1,419 @@
+// Convolution 3x3 with stride 1 by Winograd's minimal filtering F(4x4, 3x3): forward and gradients.
+//
+// Lavin & Gray 2016, "Fast algorithms for convolutional neural networks", eq. 11. For a tile of 4x4 outputs
+//     y = A^T [ (G w G^T) * (B^T d B) ] A,    d the 6x6 inputs that it sees, * element by element.
+// Summed over the input channels, the bracket is a matrix product for each of the 36 positions in it: 36
+// multiplications where the definition has 144. The gradient of x is a convolution of that of y with turned
+// kernels; that of w transposes the maps: dw = G^T [ sum over tiles of (B^T d B) * (A g A^T) ] G.
+//
+// Images are N H W C. A vector holds neighbouring channels of a pixel; the last one may be partly empty.
+// A thread's tiles go in blocks that fit its cache.
+
+#include <omp.h>
+
+#include "vectors.h"
+
+namespace {
+
+constexpr int64_t kPositions = 36;
+constexpr int64_t kBlock = 24;  // tiles; a multiple of all the rows that a product takes at once
+constexpr int64_t kRows = kSums / 3;
+constexpr int64_t kUnit = 4;           // tiles that are not shared among threads
+constexpr int64_t kOwnBytes = 1 << 19;  // sums that a thread may have of its own
+const Share kAll(kPositions, kPositions, 0, 1);
+enum Purpose { kInputs, kGradients, kProducts, kGradientSums };
+
+// From one of the 36 positions to the next, in rows of `columns`; the gap of a line keeps the positions out of
+// each other's sets in the cache.
+template <class A>
+int64_t stride_of(int64_t rows, int64_t columns) {
+    return rows * columns + 64 / sizeof(A);
+}
+
+// ---- the maps along one axis, and along both --------------------------------------------------------------
+
+struct InputMap {  // B^T
+    static constexpr int from = 6, to = 6;
+    template <class A>
+    static inline void apply(const V<A> d[6], V<A> v[6]) {
+        v[0] = 4 * d[0] - 5 * d[2] + d[4];
+        v[1] = (d[4] + d[3]) - 4 * (d[2] + d[1]);
+        v[2] = (d[4] - d[3]) - 4 * (d[2] - d[1]);
+        v[3] = (d[4] - d[2]) + 2 * (d[3] - d[1]);
+        v[4] = (d[4] - d[2]) - 2 * (d[3] - d[1]);
+        v[5] = 4 * d[1] - 5 * d[3] + d[5];
+    }
+};
+
+struct OutputMap {  // A^T
+    static constexpr int from = 6, to = 4;
+    template <class A>
+    static inline void apply(const V<A> m[6], V<A> y[4]) {
+        const V<A> sum = m[1] + m[2], difference = m[1] - m[2];
+        const V<A> sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+        y[0] = m[0] + sum + sum2;
+        y[1] = difference + 2 * difference2;
+        y[2] = sum + 4 * sum2;
+        y[3] = difference + 8 * difference2 + m[5];
+    }
+};
+
+struct GradientMap {  // A
+    static constexpr int from = 4, to = 6;
+    template <class A>
+    static inline void apply(const V<A> g[4], V<A> v[6]) {
+        const V<A> even = g[0] + g[2], odd = g[1] + g[3];
+        const V<A> even2 = g[0] + 4 * g[2], odd2 = 2 * g[1] + 8 * g[3];
+        v[0] = g[0];
+        v[1] = even + odd;
+        v[2] = even - odd;
+        v[3] = even2 + odd2;
+        v[4] = even2 - odd2;
+        v[5] = g[3];
+    }
+};
+
+struct WeightMap {  // G
+    static constexpr int from = 3, to = 6;
+    template <class A>
+    static inline void apply(const V<A> w[3], V<A> u[6]) {
+        const A quarter = A(1) / 4, sixth = A(1) / 6, twelfth = A(1) / 12, least = A(1) / 24;
+        const V<A> outer = (w[0] + w[2]) * sixth, inner = w[1] * sixth;
+        const V<A> outer2 = w[0] * least + w[2] * sixth, inner2 = w[1] * twelfth;
+        u[0] = w[0] * quarter;
+        u[1] = -(outer + inner);
+        u[2] = inner - outer;
+        u[3] = outer2 + inner2;
+        u[4] = outer2 - inner2;
+        u[5] = w[2];
+    }
+};
+
+struct KernelMap {  // G^T
+    static constexpr int from = 6, to = 3;
+    template <class A>
+    static inline void apply(const V<A> u[6], V<A> w[3]) {
+        const A quarter = A(1) / 4, sixth = A(1) / 6, twelfth = A(1) / 12, least = A(1) / 24;
+        const V<A> sum = (u[1] + u[2]) * sixth, sum2 = u[3] + u[4];
+        w[0] = u[0] * quarter - sum + sum2 * least;
+        w[1] = (u[2] - u[1]) * sixth + (u[3] - u[4]) * twelfth;
+        w[2] = sum2 * sixth - sum + u[5];
+    }
+};
+
+// take(i, j) gives an element, put(i, j, x) gets one of the result.
+template <class Map, class A, class Take, class Put>
+inline void map_both(const Take& take, const Put& put) {
+    V<A> half[Map::to][Map::from];
+    for (int j = 0; j < Map::from; j++) {
+        V<A> column[Map::from], made[Map::to];
+        for (int i = 0; i < Map::from; i++) column[i] = take(i, j);
+        Map::template apply<A>(column, made);
+        for (int i = 0; i < Map::to; i++) half[i][j] = made[i];
+    }
+    for (int i = 0; i < Map::to; i++) {
+        V<A> made[Map::to];
+        Map::template apply<A>(half[i], made);
+        for (int j = 0; j < Map::to; j++) put(i, j, made[j]);
+    }
+}
+
+// ---- images and tiles -------------------------------------------------------------------------------------
+
+struct Size {
+    int64_t n, h, w, c;
+};
+
+struct Place {  // of a tile's first pixel
+    int64_t n, y, x;
+};
+
+struct Tiles {  // an image in tiles of 4x4, numbered row by row, image by image
+    int64_t rows, columns, count;
+    explicit Tiles(const Size& size)
+        : rows((size.h + 3) / 4), columns((size.w + 3) / 4), count(size.n * rows * columns) {}
+    Place place(int64_t tile) const {
+        const int64_t rest = tile % (rows * columns);
+        return {tile / (rows * columns), rest / columns * 4, rest % columns * 4};
+    }
+};
+
+template <class S>
+struct Image {  // its elements count as 0 where those of `mask`, if there is one, are not above 0
+    const S* data;
+    const S* mask;
+    Size size;
+};
+
+// The K x K pixels from (y, x) on, one vector of their channels; zero outside the image.
+template <int K, class A, class S>
+inline void window(const Image<S>& image, const Place& at, int64_t c, V<A> d[K][K]) {
+    const Size& size = image.size;
+    const int64_t start = ((at.n * size.h + at.y) * size.w + at.x) * size.c + c, left = size.c - c;
+    const auto pixel = [&](const S* data, int i, int j) { return load(data + start + (i * size.w + j) * size.c); };
+    const bool inside = at.y >= 0 && at.x >= 0 && at.y + K <= size.h && at.x + K <= size.w;
+    if (inside && left >= Vector<A>::lanes) {
+        for (int i = 0; i < K; i++)
+            for (int j = 0; j < K; j++) d[i][j] = pixel(image.data, i, j);
+        if (image.mask)
+            for (int i = 0; i < K; i++)
+                for (int j = 0; j < K; j++) d[i][j] = pixel(image.mask, i, j) <= 0 ? V<A>{} : d[i][j];
+        return;
+    }
+    for (int i = 0; i < K; i++)
+        for (int j = 0; j < K; j++) {
+            const int64_t y = at.y + i, x = at.x + j, offset = start + (i * size.w + j) * size.c;
+            d[i][j] = V<A>{};
+            if (y < 0 || y >= size.h || x < 0 || x >= size.w) continue;
+            d[i][j] = load<A>(image.data + offset, left);
+            if (image.mask) d[i][j] = load<A>(image.mask + offset, left) <= 0 ? V<A>{} : d[i][j];
+        }
+}
+
+// Some tiles through a map, as (position, tile, channel); only `positions` are wanted. `sums` gets the sum of
+// each channel.
+template <class Map, class A, class S>
+void transform(const Image<S>& image, const Tiles& tiles, int64_t first, int64_t count, int64_t top, int64_t left,
+               const Share& positions, A* v, A* sums) {
+    const int64_t channels = padded<A>(image.size.c), stride = stride_of<A>(kBlock, channels);
+    for (int64_t t = 0; t < count; t++) {
+        Place at = tiles.place(first + t);
+        at.y -= top;
+        at.x -= left;
+        for (int64_t c = 0; c < channels; c += Vector<A>::lanes) {
+            V<A> d[Map::from][Map::from];
+            window<Map::from, A>(image, at, c, d);
+            if (sums) {
+                V<A> sum = load(sums + c);
+                for (int i = 0; i < Map::from; i++) {  // rows apart: each sum waits for the one before it
+                    V<A> row = d[i][0];
+                    for (int j = 1; j < Map::from; j++) row += d[i][j];
+                    sum += row;
+                }
+                store(sums + c, sum);
+            }
+            A* to = v + t * channels + c;
+            map_both<Map, A>([&](int i, int j) { return d[i][j]; },
+                             [&](int i, int j, V<A> x) {
+                                 const int p = i * 6 + j;
+                                 if (p >= positions.from && p < positions.to) store(to + p * stride, x);
+                             });
+        }
+    }
+}
+
+// What comes out: plus bias, and no less than 0 if `relu`.
+template <class S, class A>
+struct Output {
+    S* data;
+    const A* bias;
+    bool relu;
+    Size size;
+};
+
+template <class S, class A>
+void untransform(const A* m, const Output<S, A>& out, const Tiles& tiles, int64_t first, int64_t count, int64_t from,
+                 int64_t width) {
+    const int64_t stride = stride_of<A>(kBlock, width);
+    const Size& size = out.size;
+    for (int64_t t = 0; t < count; t++) {
+        const Place at = tiles.place(first + t);
+        const int64_t high = std::min<int64_t>(4, size.h - at.y), wide = std::min<int64_t>(4, size.w - at.x);
+        for (int64_t c = from; c < from + width && c < size.c; c += Vector<A>::lanes) {
+            const int64_t start = ((at.n * size.h + at.y) * size.w + at.x) * size.c + c, left = size.c - c;
+            const V<A> bias = out.bias ? load<A>(out.bias + c, left) : V<A>{};
+            const A* d = m + t * width + c - from;
+            map_both<OutputMap, A>([&](int i, int j) { return load(d + (i * 6 + j) * stride); },
+                                   [&](int i, int j, V<A> y) {
+                                       if (i >= high || j >= wide) return;
+                                       const int64_t offset = start + (i * size.w + j) * size.c;
+                                       y += bias;
+                                       if (out.relu) y = y < 0 ? V<A>{} : y;  // NaN stays NaN
+                                       store<A>(out.data + offset, y, left);
+                                   });
+        }
+    }
+}
+
+// ---- matrix products --------------------------------------------------------------------------------------
+
+// out[i][j] (+)= sum over k of a[i * a_row + k * a_step] * b[k * b_row + j], for M rows and N vectors.
+template <class A, int64_t M, int64_t N, bool kAdd>
+inline void product(const A* a, int64_t a_row, int64_t a_step, const A* b, int64_t b_row, int64_t depth, A* out,
+                    int64_t out_row) {
+    constexpr int64_t lanes = Vector<A>::lanes;
+    V<A> sum[M][N];
+    for (int64_t i = 0; i < M; i++)
+        for (int64_t j = 0; j < N; j++) sum[i][j] = kAdd ? load(out + i * out_row + j * lanes) : V<A>{};
+    for (int64_t k = 0; k < depth; k++) {
+        V<A> right[N];
+        for (int64_t j = 0; j < N; j++) right[j] = load(b + k * b_row + j * lanes);
+        for (int64_t i = 0; i < M; i++) {
+            const A left = a[i * a_row + k * a_step];
+            for (int64_t j = 0; j < N; j++) sum[i][j] += left * right[j];
+        }
+    }
+    for (int64_t i = 0; i < M; i++)
+        for (int64_t j = 0; j < N; j++) store(out + i * out_row + j * lanes, sum[i][j]);
+}
+
+// How many vectors of a row are computed at once; it divides their number.
+template <class A>
+int64_t vectors_at_once(int64_t channels) {
+    const int64_t vectors = padded<A>(channels) / Vector<A>::lanes;
+    return vectors % 3 == 0 ? 3 : vectors % 2 == 0 ? 2 : 1;
+}
+
+// m = v u at each position, for N vectors of output channels from `from` on.
+template <class A, int64_t N>
+void products(const A* v, const A* u, A* m, int64_t tiles, int64_t in, int64_t out, int64_t from) {
+    constexpr int64_t M = kSums / std::max<int64_t>(N, 2), width = N * Vector<A>::lanes;
+    static_assert(kBlock % M == 0, "a block is whole products");
+    const int64_t v_row = padded<A>(in), out_row = padded<A>(out);
+    const int64_t v_stride = stride_of<A>(kBlock, v_row), m_stride = stride_of<A>(kBlock, width);
+    const int64_t u_stride = stride_of<A>(in, out_row);
+    for (int64_t p = 0; p < kPositions; p++)
+        for (int64_t t = 0; t < tiles; t += M)
+            product<A, M, N, false>(v + p * v_stride + t * v_row, v_row, 1, u + p * u_stride + from, out_row, in,
+                                    m + p * m_stride + t * width, width);
+}
+
+// du += v^T g at each position, summed over `tiles`, for all N vectors of output channels in turn.
+template <class A, int64_t N>
+void gradient_products(const A* v, const A* g, A* du, int64_t tiles, int64_t in, int64_t out,
+                       const Share& positions) {
+    const int64_t v_row = padded<A>(in), g_row = padded<A>(out);
+    const int64_t v_stride = stride_of<A>(kBlock, v_row), g_stride = stride_of<A>(kBlock, g_row);
+    const int64_t du_stride = stride_of<A>(v_row, g_row);
+    static_assert(64 / sizeof(A) % kRows == 0, "a row of a buffer is whole products");
+    for (int64_t o = 0; o < g_row; o += N * Vector<A>::lanes)
+        for (int64_t p = positions.from; p < positions.to; p++)
+            for (int64_t c = 0; c < in; c += kRows)
+                product<A, kRows, N, true>(v + p * v_stride + c, 1, v_row, g + p * g_stride + o, g_row, tiles,
+                                           du + p * du_stride + c * g_row + o, g_row);
+}
+
+// ---- what is exported -------------------------------------------------------------------------------------
+
+// u = G w G^T as (position, input channel, output channel), see `stride_of`; `turned` exchanges the two and turns the kernel.
+template <class S, class A>
+void weight(const S* w, const int64_t* strides, int64_t in, int64_t out, bool turned, A* u, int threads) {
+    constexpr int64_t lanes = Vector<A>::lanes;
+    const int64_t row = padded<A>(out), stride = stride_of<A>(in, row);
+    const int64_t by_out = strides[turned ? 1 : 0], by_in = strides[turned ? 0 : 1];
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t c = 0; c < in; c++)
+        for (int64_t o = 0; o < row; o += lanes) {
+            const auto tap = [&](int i, int j) {
+                const int64_t start = (turned ? 2 - i : i) * strides[2] + (turned ? 2 - j : j) * strides[3];
+                S some[lanes] = {};
+                const int64_t count = std::min(lanes, out - o);
+                for (int64_t k = 0; k < count; k++) some[k] = w[start + c * by_in + (o + k) * by_out];
+                return load(some);
+            };
+            map_both<WeightMap, A>(
+                tap, [&](int i, int j, V<A> x) { store(u + (i * 6 + j) * stride + c * row + o, x); });
+        }
+}
+
+template <class S, class A>
+void forward(const Image<S>& x, const A* u, const Output<S, A>& y, int64_t top, int64_t left, int threads) {
+    const Tiles tiles(y.size);
+    const int64_t vectors = vectors_at_once<A>(y.size.c), width = vectors * Vector<A>::lanes;
+    const auto multiply = vectors == 3 ? products<A, 3> : vectors == 2 ? products<A, 2> : products<A, 1>;
+#pragma omp parallel num_threads(threads)
+    {
+        A* v = scratch<kInputs, A>(kPositions * stride_of<A>(kBlock, padded<A>(x.size.c)));
+        A* m = scratch<kProducts, A>(kPositions * stride_of<A>(kBlock, width));
+        const Share share(tiles.count, kUnit, omp_get_thread_num(), omp_get_num_threads());
+        for (int64_t first = share.from; first < share.to; first += kBlock) {
+            const int64_t count = std::min(kBlock, share.to - first);
+            transform<InputMap, A>(x, tiles, first, count, top, left, kAll, v, (A*)nullptr);
+            for (int64_t from = 0; from < y.size.c; from += width) {
+                multiply(v, u, m, count, x.size.c, y.size.c, from);
+                untransform(m, y, tiles, first, count, from, width);
+            }
+        }
+    }
+}
+
+// dw as (output channel, 3, 3, input channel), and db. Each thread sums over its tiles, then all sums are added
+// in order; where there are many, each thread takes its positions of all tiles instead.
+template <class S, class A>
+void gradients(const Image<S>& x, const Image<S>& g, A* dw, A* db, int64_t top, int64_t left, int threads) {
+    constexpr int64_t lanes = Vector<A>::lanes;
+    const Tiles tiles(g.size);
+    const int64_t in = x.size.c, out = g.size.c, row = padded<A>(out), rows = padded<A>(in);
+    const int64_t stride = stride_of<A>(rows, row), size = kPositions * stride;
+    const bool shared = size * int64_t(sizeof(A)) > kOwnBytes;
+    const int64_t parts = shared ? 1 : threads;
+    const int64_t vectors = vectors_at_once<A>(out);
+    const auto multiply = vectors == 3   ? gradient_products<A, 3>
+                          : vectors == 2 ? gradient_products<A, 2>
+                                         : gradient_products<A, 1>;
+    A* sums = scratch<kGradientSums, A>(parts * size + threads * row);
+    A* biases = sums + parts * size;
+    int64_t team = 1;
+#pragma omp parallel num_threads(threads)
+    {
+        const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
+        const Share positions = shared ? Share(kPositions, 1, thread, all) : kAll;
+        const Share mine = shared ? Share(tiles.count, 1, 0, 1) : Share(tiles.count, kUnit, thread, all);
+        A* v = scratch<kInputs, A>(kPositions * stride_of<A>(kBlock, rows));
+        A* d = scratch<kGradients, A>(kPositions * stride_of<A>(kBlock, row));
+        A* du = shared ? sums : sums + thread * size;
+        A* bias = biases + thread * row;
+        std::memset(du + positions.from * stride, 0, (positions.to - positions.from) * stride * sizeof(A));
+        std::memset(bias, 0, row * sizeof(A));
+        for (int64_t first = mine.from; first < mine.to; first += kBlock) {
+            const int64_t count = std::min(kBlock, mine.to - first);
+            transform<InputMap, A>(x, tiles, first, count, top, left, positions, v, (A*)nullptr);
+            transform<GradientMap, A>(g, tiles, first, count, 0, 0, positions, d, bias);
+            multiply(v, d, du, count, in, out, positions);
+        }
+#pragma omp barrier
+#pragma omp single
+        team = all;
+#pragma omp for schedule(static)
+        for (int64_t c = 0; c < in; c++)
+            for (int64_t o = 0; o < out; o += lanes) {
+                const auto total = [&](int i, int j) {
+                    V<A> u{};
+                    for (int64_t k = 0; k < (shared ? 1 : team); k++)
+                        u += load(sums + k * size + (i * 6 + j) * stride + c * row + o);
+                    return u;
+                };
+                map_both<KernelMap, A>(total, [&](int i, int j, V<A> x) {
+                    for (int64_t k = 0; k < lanes && o + k < out; k++) dw[((o + k) * 9 + i * 3 + j) * in + c] = x[k];
+                });
+            }
+    }
+    for (int64_t o = 0; o < out; o++) {
+        db[o] = 0;
+        for (int64_t k = 0; k < (shared ? 1 : team); k++) db[o] += biases[k * row + o];
+    }
+}
+
+Size size_of(const int64_t* sizes) { return {sizes[0], sizes[1], sizes[2], sizes[3]}; }
+
+}  // namespace
+
+#define EXPORT(NAME, S, A)                                                                                        \
+    extern "C" void weight_##NAME(const S* w, const int64_t* strides, int64_t in, int64_t out, int64_t turned,    \
+                                  A* u, int64_t threads) {                                                        \
+        weight<S, A>(w, strides, in, out, turned, u, threads);                                                    \
+    }                                                                                                             \
+    extern "C" void forward_##NAME(const S* x, const S* mask, const int64_t* x_size, const A* u, const A* bias,   \
+                                   int64_t relu, S* y, const int64_t* y_size, int64_t top, int64_t left,          \
+                                   int64_t threads) {                                                             \
+        forward<S, A>({x, mask, size_of(x_size)}, u, {y, bias, relu != 0, size_of(y_size)}, top, left, threads);  \
+    }                                                                                                             \
+    extern "C" void gradients_##NAME(const S* x, const int64_t* x_size, const S* g, const S* mask,                \
+                                     const int64_t* g_size, A* dw, A* db, int64_t top, int64_t left,              \
+                                     int64_t threads) {                                                           \
+        gradients<S, A>({x, nullptr, size_of(x_size)}, {g, mask, size_of(g_size)}, dw, db, top, left, threads);   \
+    }
+
+EXPORT(float32, float, float)
+EXPORT(float64, double, double)
+EXPORT(bfloat16, bfloat16, float)

@@ -1,0 +1,157 @@
+"""Winograd kernels: convolutions 3x3 with stride 1 on a CPU, with a quarter of the multiplications.
+
+F(4x4, 3x3) of Lavin & Gray 2016 ("Fast algorithms for convolutional neural networks", eq. 11): tiles of 4x4
+outputs are computed from 6x6 inputs by 36 products for each pair of channels, where the definition has 144.
+The gradients go by the same maps. `winograd.cpp` has all of them; it is compiled for this machine by the
+first plan that can use it, and without a C++ compiler no kernel here matches.
+
+Computed in float32 (float64 for float64), also where the images are bfloat16. Small multiples of the inputs
+are added and cancel, so that results are about ten times less exact than by the definition: 1e-5 of the
+largest value in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.kernels import winograd_operators as operators
+from graphnet.kernels.operators import ARITHMETIC
+from graphnet.layer import Kernel, Layer, Site
+from graphnet.layers.activation import ReLU
+from graphnet.layers.conv import Conv2d
+from graphnet.spec import Spec
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+_MOST_WASTE = 1.5  # pixels in tiles for each one that is wanted
+_LEAST_TILES = 24  # of an image or batch: what is computed at once
+_LEAST_CHANNELS = 16
+_LEAST_CHANNELS_BFLOAT16 = 32  # where the definition is computed at twice the speed
+
+
+class _Winograd(Kernel):
+    """What the kernels with and without relu share: where they fit, and the products."""
+
+    memory_formats: ClassVar[dict[str, torch.memory_format]] = {
+        "x": torch.channels_last,
+        "weight": torch.channels_last,
+    }
+    padding: tuple[int, int]
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        layer, x = site.layers[-1], site.specs["x"]
+        assert isinstance(layer, Conv2d)
+        if site.device.type != "cpu" or x is None or not _fits(layer) or not _pays(layer, x):
+            return None
+        left, _, top, _ = layer.pads()
+        return cls(padding=(top, left)) if operators.CPP.usable() else None
+
+    def convolution(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
+    ) -> Tensor:
+        """x * weight + bias."""
+        size = [n + 2 * pad - 2 for n, pad in zip(x.shape[2:], self.padding, strict=True)]
+        u = operators.winograd_weight(weight, turned=False)
+        y: Tensor = operators.winograd_convolution(
+            x, u, weight.shape[0], size, self.padding, bias, None, relu
+        )
+        return y
+
+    def gradients(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str], mask: Tensor | None
+    ) -> Gradients:
+        """Those of x, weight and bias from grad_y where `mask` is above 0."""
+        grad_x = grad_weight = grad_bias = None
+        if "x" in wanted:
+            u = operators.winograd_weight(weight, turned=True)
+            padding = [2 - pad for pad in self.padding]
+            grad_x = operators.winograd_convolution(
+                grad_y, u, x.shape[1], x.shape[2:], padding, None, mask, relu=False
+            )
+        if "weight" in wanted or "bias" in wanted:
+            both = operators.winograd_gradients(x, grad_y, self.padding, mask)
+            grad_weight = both[0] if "weight" in wanted else None
+            grad_bias = both[1] if "bias" in wanted else None
+        return grad_x, grad_weight, grad_bias
+
+
+class WinogradConv2d(_Winograd):
+    """conv2d 3x3 with stride 1 by F(4x4, 3x3)."""
+
+    replaces = "conv2d(x, weight, bias)"
+
+    @classmethod
+    def samples(cls) -> list[Any]:
+        """Samples for the conformance kit that `match` takes."""
+        return [(layer, [shape]) for layer, shape in _SAMPLES]
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.convolution(x, weight, bias)
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> Gradients:
+        return self.gradients(grad_y, x, weight, wanted, None)
+
+
+class WinogradConv2dReLU(_Winograd):
+    """conv2d 3x3 and relu by F(4x4, 3x3); its gradients apply the mask as they read grad_y."""
+
+    replaces = "relu(conv2d(x, weight, bias))"
+
+    @classmethod
+    def samples(cls) -> list[Any]:
+        """Samples for the conformance kit that `match` takes."""
+        return [((ReLU(), layer), [shape]) for layer, shape in _SAMPLES]
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.convolution(x, weight, bias, relu=True)
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, y: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> Gradients:
+        return self.gradients(grad_y, x, weight, wanted, y)
+
+
+def _fits(layer: Conv2d) -> bool:
+    """Whether it is what F(4x4, 3x3) computes, with a gradient of x that needs no negative padding."""
+    left, right, top, bottom = layer.pads()
+    return (
+        layer.kernel_size == (3, 3)
+        and layer.stride == layer.dilation == (1, 1)
+        and layer.groups == 1
+        and (left, top) == (right, bottom)
+        and max(left, top) <= 2
+    )
+
+
+def _pays(layer: Conv2d, x: Spec) -> bool:
+    """Whether the maps cost less than the multiplications that they save, as measured on AVX512."""
+    least = _LEAST_CHANNELS
+    if x.dtype == torch.bfloat16:
+        if torch.cpu._is_amx_tile_supported():  # matrix units for bfloat16
+            return False
+        least = _LEAST_CHANNELS_BFLOAT16
+    high, wide = layer.places(x.shape)
+    tiles = x.shape[0] * -(-high // operators.TILE) * -(-wide // operators.TILE)
+    return (
+        x.dtype in ARITHMETIC
+        and min(x.shape[1], layer.out_channels) >= least
+        and tiles >= _LEAST_TILES
+        and tiles * operators.TILE**2 <= _MOST_WASTE * x.shape[0] * high * wide
+    )
+
+
+_SAMPLES = [
+    (Conv2d(out_channels=16, kernel_size=(3, 3), padding=(1, 1)), (2, 17, 16, 12)),
+    (Conv2d(out_channels=35, kernel_size=(3, 3), padding=(0, 2), bias=False), (3, 16, 15, 13)),
+]
+
+KERNELS: dict[str, type[Layer]] = {
+    "winograd/conv2d_relu": WinogradConv2dReLU,
+    "winograd/conv2d": WinogradConv2d,
+}

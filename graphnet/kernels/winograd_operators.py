@@ -1,0 +1,161 @@
+"""The operators of the Winograd kernels, registered so that torch's compiler takes them as they stand.
+
+torch.ops.graphnet.winograd_weight(weight, turned)
+    The kernels (O, C, 3, 3) through their map: for each of the 36 positions a row of C x O numbers, O
+    rounded up to whole lines of 64 bytes, and a line behind it. `turned`, for the gradient of x, O x C.
+torch.ops.graphnet.winograd_convolution(x, u, channels, size, padding, bias, mask, relu)
+    x convolved with the kernels behind u, plus bias, no less than 0 if `relu`: an image (N, channels, *size).
+    With `mask`, an element of x counts only where mask's is above 0.
+torch.ops.graphnet.winograd_gradients(x, grad, padding, mask)
+    The gradients of weight (O, C, 3, 3) and bias (O,).
+
+Images may have any strides and are read in channels_last; `padding` is that above and left of x.
+`winograd.cpp` computes in float32, or in float64 for float64; the gradients of weights stay as wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from graphnet.kernels.operators import ARITHMETIC, register
+from graphnet.native import Native
+
+CPP = Native(Path(__file__).with_name("winograd.cpp"))
+POSITIONS = 36
+TILE = 4
+
+
+def weight_shape(weight: Tensor, turned: bool) -> Tensor:
+    rows, columns = _rows_and_columns(weight, turned)
+    dtype = ARITHMETIC[weight.dtype]
+    line = 64 // dtype.itemsize
+    size = rows * -(-columns // line) * line + line
+    return weight.new_empty((POSITIONS, size), dtype=dtype)
+
+
+def weight(weight: Tensor, turned: bool) -> Tensor:
+    u = weight_shape(weight, turned)
+    strides = weight.stride()
+    _call("weight", weight, strides, *_rows_and_columns(weight, turned), turned, u)
+    return u
+
+
+def _rows_and_columns(weight: Tensor, turned: bool) -> tuple[int, int]:
+    """Channels that come in and go out."""
+    out, into = weight.shape[:2]
+    return (out, into) if turned else (into, out)
+
+
+def convolution_shape(
+    x: Tensor,
+    u: Tensor,
+    channels: int,
+    size: Sequence[int],
+    padding: Sequence[int],
+    bias: Tensor | None,
+    mask: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    return _image((x.shape[0], channels, *size), like=x)
+
+
+def convolution(
+    x: Tensor,
+    u: Tensor,
+    channels: int,
+    size: Sequence[int],
+    padding: Sequence[int],
+    bias: Tensor | None,
+    mask: Tensor | None,
+    relu: bool,
+) -> Tensor:
+    y = _image((x.shape[0], channels, *size), like=x)
+    x, shift = _nhwc(x), None if bias is None else bias.to(u.dtype).contiguous()
+    _call(
+        *("forward", x, _nhwc(mask), _nhwc_sizes(x), u, shift, relu),
+        *(y, _nhwc_sizes(y), *padding),
+    )
+    return y
+
+
+def gradients_shape(
+    x: Tensor, grad: Tensor, padding: Sequence[int], mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    dtype = ARITHMETIC[x.dtype]
+    channels = grad.shape[1]
+    weight = _image((channels, x.shape[1], 3, 3), like=x, dtype=dtype)
+    return weight, x.new_empty((channels,), dtype=dtype)
+
+
+def gradients(
+    x: Tensor, grad: Tensor, padding: Sequence[int], mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    weight, bias = gradients_shape(x, grad, padding, mask)
+    x, grad = _nhwc(x), _nhwc(grad)
+    _call(
+        *("gradients", x, _nhwc_sizes(x), grad, _nhwc(mask), _nhwc_sizes(grad)),
+        *(weight, bias, *padding),
+    )
+    return weight, bias
+
+
+def _image(shape: Sequence[int], *, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.empty(
+        shape,
+        dtype=dtype or like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
+def _nhwc(image: Any) -> Any:
+    """The image with its channels next to each other in memory; a copy where they are not."""
+    return None if image is None else image.contiguous(memory_format=torch.channels_last)
+
+
+def _nhwc_sizes(image: Tensor) -> Sequence[int]:
+    n, c, h, w = image.shape
+    return n, h, w, c
+
+
+def _call(name: str, image: Tensor, *arguments: Any) -> None:
+    """A function of winograd.cpp for the dtype of its first argument, on torch's threads."""
+    CPP.call(name, image, *arguments, torch.get_num_threads())
+
+
+def _products(tiles: Sequence[int], rows: int, columns: int) -> int:
+    """The operations of the matrix products; those of the maps are left out, as copies are."""
+    n, _, high, wide = tiles
+    return 2 * POSITIONS * n * -(-high // TILE) * -(-wide // TILE) * rows * columns
+
+
+def _convolution_flops(x: Any, u: Any, channels: int, *_: Any, out_shape: Any, **__: Any) -> int:
+    return _products(out_shape, x[1], channels)
+
+
+def _gradients_flops(x: Any, grad: Any, *_: Any, **__: Any) -> int:
+    return _products(grad, x[1], grad[1])
+
+
+winograd_weight = register(
+    "winograd_weight(Tensor weight, bool turned) -> Tensor", weight, weight_shape
+)
+winograd_convolution = register(
+    "winograd_convolution(Tensor x, Tensor u, SymInt channels, SymInt[] size, int[] padding, Tensor? bias, "
+    "Tensor? mask, bool relu) -> Tensor",
+    convolution,
+    convolution_shape,
+)
+winograd_gradients = register(
+    "winograd_gradients(Tensor x, Tensor grad, int[] padding, Tensor? mask) -> (Tensor, Tensor)",
+    gradients,
+    gradients_shape,
+)
+register_flop_formula(winograd_convolution)(_convolution_flops)
+register_flop_formula(winograd_gradients)(_gradients_flops)

@@ -1,0 +1,133 @@
+"""C++ beside a kernel: compiled once, found again, and in words where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphnet.errors import CompileError, LayerError
+from graphnet.native import Native, find_compiler
+
+SOURCE = 'extern "C" long twice(long x) { return 2 * x; }\n'
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "twice.cpp"
+    path.write_text(SOURCE)
+    return path
+
+
+def compiler_is_there() -> bool:
+    try:
+        find_compiler("a test", otherwise="skip it")
+    except CompileError:
+        return False
+    return True
+
+
+needs_compiler = pytest.mark.skipif(not compiler_is_there(), reason="there is no C++ compiler")
+
+
+@needs_compiler
+def test_a_file_is_compiled_once_and_found_in_the_cache(cache: Path, source: Path) -> None:
+    native = Native(source)
+    assert native.usable()
+    assert native.load().twice(21) == 42
+    (entry,) = (cache / "plans").iterdir()
+    made = (entry / "compiled" / "twice.so").stat().st_mtime_ns
+    key = json.loads((entry / "key.json").read_text())["key"]
+    assert key["model"] == "native twice"
+    code = (
+        "from pathlib import Path\n"
+        "from graphnet.native import Native\n"
+        f"print(Native(Path({str(source)!r})).load().twice(4))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "8\n"
+    assert [path.name for path in (cache / "plans").iterdir()] == [entry.name]
+    assert (entry / "compiled" / "twice.so").stat().st_mtime_ns == made
+
+
+@needs_compiler
+def test_a_call_finds_the_function_for_the_dtype_or_says_that_there_is_none(
+    cache: Path, source: Path
+) -> None:
+    source.write_text(
+        "#include <cstdint>\n"
+        'extern "C" void add_float32(const float* x, const int64_t* n, int64_t k, float* y) {\n'
+        "    for (int64_t i = 0; i < n[0] * n[1]; i++) y[i] = (x ? x[i] : 0) + k;\n"
+        "}\n"
+    )
+    native, x, y = Native(source), torch.arange(6.0), torch.zeros(6)
+    native.call("add", x, (2, 3), -4, y)
+    assert y.tolist() == [-4.0, -3.0, -2.0, -1.0, 0.0, 1.0]
+    with pytest.raises(LayerError, match=r"twice\.cpp exports no add_float64"):
+        native.call("add", x.double(), (2, 3), 4, y.double())
+    with pytest.raises(LayerError, match="takes tensors on the CPU only"):
+        native.call("add", x, (2, 3), 4, y.to("meta"))
+
+
+@needs_compiler
+def test_a_file_that_does_not_compile_says_where(cache: Path, source: Path) -> None:
+    source.write_text("int broken(\n")
+    native = Native(source)
+    assert not native.usable()
+    with pytest.raises(
+        CompileError, match=r"twice\.cpp: .*cannot compile it: .*twice\.cpp:.*error"
+    ):
+        native.load()
+    assert list((cache / "plans").iterdir()) == []  # nothing half-made is left
+
+
+def test_without_a_compiler_it_says_what_it_looked_for(
+    cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++ -O9")
+    native = Native(source)
+    assert not native.usable()
+    with pytest.raises(CompileError, match=r"looked for CXX=/nowhere/g\+\+ -O9, found none.*apt"):
+        native.load()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it speaks to glibc")
+def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
+    """A large tensor that is freed and made again gets pages that the process has already."""
+    code = (
+        "import resource, torch\n"
+        "from graphnet.executors import keep_freed_memory\n"
+        "print(keep_freed_memory())\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    torch.ones(1 << 24)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "print([faults() for _ in range(4)][-1])\n"
+    )
+
+    def run(**environment: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PATH": "/usr/bin:/bin", **environment},
+        )
+        return done.stdout.split()
+
+    told, kept = run()
+    assert told == "True"
+    left, fresh = run(MALLOC_TRIM_THRESHOLD_="131072")
+    assert left == "False"
+    assert int(fresh) > 10_000  # 64 MiB in pages of 4 KiB
+    assert int(kept) < 1_000
