@@ -1,7 +1,7 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, differentiate, update, dead, duplicates,
+Training:   loss, precision, fusion, kernels, layout, differentiate, update, dead, duplicates, keep,
             recompute, in_place.
 """
 
@@ -27,6 +27,7 @@ from graphnet.passes.differentiate import differentiate
 from graphnet.passes.fold import affine
 from graphnet.passes.inference import inference
 from graphnet.passes.inplace import inplace, overwritable
+from graphnet.passes.keep import keep
 from graphnet.passes.kernels import (
     Everywhere,
     choose,
@@ -63,6 +64,7 @@ PASSES = (
     "dead",
     "duplicates",
     "constants",
+    "keep",
     "recompute",
     "in_place",
 )
@@ -119,6 +121,7 @@ def training_plan(
             needed=True,
         ),
         *_SIMPLIFY,
+        *((_KEEP,) if options.keep is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
         _IN_PLACE,
     )
@@ -128,6 +131,9 @@ def training_plan(
 _SIMPLIFY = (
     Pass("dead", "drop what nobody reads", dead, exact=True),
     Pass("duplicates", "compute the same thing once", duplicates, exact=True),
+)
+_KEEP = Pass(
+    "keep", "hold in bfloat16 what waits for the reverse pass", partial(keep, dtype="bfloat16")
 )
 _IN_PLACE = Pass("in_place", "write over what nothing needs any more", inplace, exact=True)
 

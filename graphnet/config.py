@@ -47,6 +47,7 @@ class TrainConfig(BaseModel):
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     kernels: str = "auto"
+    keep: Literal["bfloat16"] | None = None
     memory: str | int | None = None
     without: list[str] = []
     autotune: bool = False

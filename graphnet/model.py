@@ -118,6 +118,7 @@ class Model:
         dtype: torch.dtype = torch.float32,
         precision: str | None = None,
         kernels: str = "auto",
+        keep: str | None = None,
         memory: int | str | None = None,
         without: Iterable[str] = (),
         autotune: bool = False,
@@ -127,7 +128,14 @@ class Model:
         The arguments are those of `compile`.
         """
         options = Options(
-            resolve(device), dtype, precision, kernels, memory, frozenset(without), autotune
+            resolve(device),
+            dtype=dtype,
+            precision=precision,
+            kernels=kernels,
+            keep=keep,
+            memory=memory,
+            without=frozenset(without),
+            autotune=autotune,
         )
         return self._plan(inputs, options, loss=loss, optimizer=optimizer)
 
@@ -154,6 +162,7 @@ class Model:
         dtype: torch.dtype = torch.float32,
         precision: str | None = None,
         kernels: str = "auto",
+        keep: str | None = None,
         memory: int | str | None = None,
         without: Iterable[str] = (),
         autotune: bool = False,
@@ -168,7 +177,8 @@ class Model:
         parameters are drawn from `seed`.
 
         `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
-        `dtype` float32. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
+        `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
+        float32 step. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
         computed again rather than kept. `without` switches passes off by name. `autotune` chooses kernels
         by timing them on these shapes, once for a machine and its version of torch; `refused` takes
         the choices of an earlier plan (`Plan.refused`) instead.
@@ -177,13 +187,14 @@ class Model:
         runner = self.registry.make("executors", executor)
         options = Options(
             resolve(device),
-            dtype,
-            precision,
-            kernels,
-            memory,
-            frozenset(without),
-            autotune,
-            frozenset(refused),
+            dtype=dtype,
+            precision=precision,
+            kernels=kernels,
+            keep=keep,
+            memory=memory,
+            without=frozenset(without),
+            autotune=autotune,
+            refused=frozenset(refused),
         )
         plan = self._plan(inputs, options, loss=loss, optimizer=rule)
         return Program(

@@ -17,16 +17,18 @@ class Options:
 
     `dtype` is that of the parameters, inputs and outputs, `precision` what matrix products compute in:
     the same, or "bfloat16" over float32. `kernels` is "auto", "reference" or a namespace of kernels.
+    `keep` is the dtype in which values wait for the reverse pass: "bfloat16", or None for their own.
     `memory` bounds the plan's peak: bytes, "2GiB", or "50%" of what it needs otherwise. `without` names
     passes that are switched off. `autotune` chooses kernels by measuring; `refused` are such choices made
     before: pairs of a call and a kernel that is not used there. Raises InputError for a precision that
-    does not fit the dtype.
+    does not fit the dtype, and for a `keep` that is not known.
     """
 
     device: torch.device
     dtype: torch.dtype = torch.float32
     precision: str | None = None
     kernels: str = "auto"
+    keep: str | None = None
     memory: int | str | None = None
     without: frozenset[str] = frozenset()
     autotune: bool = False
@@ -41,10 +43,12 @@ class Options:
             )
         if self.lowered and own != "float32":
             raise InputError(f"precision 'bfloat16' needs tensors of float32, got {own}")
+        if self.keep not in (None, "bfloat16"):
+            raise InputError(f"keep {self.keep!r} is not known. Known: bfloat16, or leave it out.")
 
     def for_inference(self) -> Options:
-        """The same choices for a plan that only predicts: nothing is kept, so nothing recomputed."""
-        return replace(self, memory=None)
+        """The same choices for a plan that only predicts: nothing is kept, nothing recomputed."""
+        return replace(self, keep=None, memory=None)
 
     @property
     def lowered(self) -> bool:

@@ -153,6 +153,7 @@ class Trainer:
             dtype=config.dtype,
             precision=config.precision,
             kernels=config.kernels,
+            keep=config.keep,
             memory=config.memory,
             without=config.without,
             autotune=config.autotune and resume is None,  # a resumed run keeps its choices

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
+from graphnet.calls import Cast
 from graphnet.dryrun import flat
 from graphnet.edges import disagreement
 from graphnet.errors import PlanError
@@ -53,9 +54,9 @@ def _named(values: Sequence[tuple[str, Spec]]) -> str:
 def verify_graph(graph: Graph, *, since: Graph | None = None) -> None:
     """Raise PlanError unless each call fits its arguments and results, and repeats what it says.
 
-    A backward call reads what its forward read and made; a recomputed call makes the terms of the call
-    that it repeats, and no new state. Calls that `since`, which was checked, has with the same values
-    are not looked at again.
+    A backward call reads what its forward read and made, or a rounding of it; a recomputed call makes
+    the terms of the call that it repeats, and no new state. Calls that `since`, which was checked, has
+    with the same values are not looked at again.
     """
     if graph.prelude is not None and (since is None or graph.prelude is not since.prelude):
         verify_graph(graph.prelude)
@@ -88,13 +89,23 @@ def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
     ports = forward.ports()
     for name, arg in zip(call.layer.signature.backward, call.args, strict=True):
         if name in ports:
-            mine, theirs = (
-                [terms[value] for value in flatten((one,))] for one in (arg, ports[name])
-            )
-            if mine != theirs:
+            mine = [terms[_rounded(value, graph)] for value in flatten((arg,))]
+            if mine != [terms[value] for value in flatten((ports[name],))]:
                 raise PlanError(
                     f"plan rejected: {call.name} reads another {name!r} than {forward.name!r} did"
                 )
+
+
+def _rounded(name: str, graph: Graph) -> str:
+    """The value that this one is, but for having been held in another dtype; else the value itself."""
+    back = graph.producers.get(name)
+    if back is None or not isinstance(back.layer, Cast):
+        return name
+    there = graph.producers.get(str(back.args[0]))
+    if there is None or not isinstance(there.layer, Cast):
+        return name
+    source = str(there.args[0])
+    return source if graph.values[source].spec == graph.values[name].spec else name
 
 
 def _repetition(call: Call, graph: Graph, terms: dict[str, int]) -> None:

@@ -64,6 +64,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     help="auto, reference, or a namespace of kernels.",
 )
 @click.option("--precision", help="float32, or bfloat16 where layers declare it.")
+@click.option("--keep", help="bfloat16: the dtype of what is kept for the reverse pass.")
 @click.option("--memory", metavar="SIZE", help="Bound on the peak: 2GiB, or 50% of what it needs.")
 @click.option("--without", multiple=True, metavar="PASS", help="Switch a pass off; see --passes.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -103,6 +104,7 @@ def explain(
     optimizer: str,
     kernels: str,
     precision: str | None,
+    keep: str | None,
     memory: str | None,
     without: tuple[str, ...],
     device: str,
@@ -150,6 +152,7 @@ def explain(
         device=device,
         precision=precision,
         kernels=kernels,
+        keep=keep,
         memory=memory,
         without=without,
     )

@@ -47,6 +47,7 @@ from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
     "--executor", help="eager, auto, inductor, reference or a plugin's; overrides the file."
 )
 @click.option("--precision", help="float32, bfloat16 or float64; overrides the file.")
+@click.option("--keep", help="bfloat16: what is kept for the reverse pass; overrides the file.")
 @click.option("--memory", metavar="SIZE", help="Bound on a step's peak: 2GiB, or 50%; overrides.")
 @click.option("--autotune", is_flag=True, help="Choose kernels by timing them.")
 @click.option("--epochs", type=int, help="Overrides the file.")
@@ -59,6 +60,7 @@ def train(
     kernels: str | None,
     executor: str | None,
     precision: str | None,
+    keep: str | None,
     memory: str | None,
     autotune: bool,
     epochs: int | None,
@@ -74,6 +76,7 @@ def train(
         "kernels": kernels,
         "executor": executor,
         "precision": precision,
+        "keep": keep,
         "memory": memory,
         "autotune": autotune or None,
         "epochs": epochs,
