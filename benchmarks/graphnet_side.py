@@ -14,10 +14,11 @@ import torch
 import graphnet as gn
 from benchmarks.networks import Network
 from benchmarks.timing import Run
-from benchmarks.workloads import Contender, Side, Task, Workload
+from benchmarks.workloads import Contender, Saving, Side, Task, Workload
 from graphnet.plan import Plan
 
 EXECUTORS = ("eager", "inductor")
+NONE = Saving("none")
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
@@ -38,14 +39,14 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
         for precision in workload.precisions
         for executor in EXECUTORS
     ]
-    for share in workload.memory:
+    for saving in workload.savings:
         for precision in workload.precisions:
+            setting = f"eager {saving}"
 
-            def bounded(precision: str = precision, share: str = share) -> Run:
-                return training(workload, "eager", precision, device, memory=share)
+            def smaller(precision: str = precision, saving: Saving = saving) -> Run:
+                return training(workload, "eager", precision, device, saving=saving)
 
-            setting = f"eager in {share} of the memory"
-            found.append(Contender(Side.GRAPHNET, setting, precision, bounded, memory=share))
+            found.append(Contender(Side.GRAPHNET, setting, precision, smaller, saving=saving))
     return found
 
 
@@ -55,16 +56,17 @@ def program(
     precision: str,
     device: torch.device,
     *,
-    memory: str | None = None,
+    saving: Saving = NONE,
 ) -> gn.Program:
-    """The compiled training step of a workload, in at most this memory."""
+    """The compiled training step of a workload."""
     made = gn.load(workload.network.file).compile(
         workload.shape,
         loss="mse",
         optimizer=optimizer(workload.network),
         device=device,
         precision=precision,
-        memory=memory,
+        memory=saving.memory,
+        keep=saving.keep,
         executor=executor,
     )
     module = workload.network.module()
@@ -84,12 +86,22 @@ def training(
     precision: str,
     device: torch.device,
     *,
-    memory: str | None = None,
+    saving: Saving = NONE,
 ) -> Run:
     """One training step on packed tensors."""
-    made = program(workload, executor, precision, device, memory=memory)
+    made = program(workload, executor, precision, device, saving=saving)
     images = made.pack(*(preferred(made.plan, image) for image in workload.images(device)))
     return lambda: made.step_packed(*images)
+
+
+def final_loss(
+    workload: Workload, executor: str, precision: str, device: torch.device, *, steps: int
+) -> float:
+    """The loss after this many training steps, each on fresh noise, from the same weights."""
+    made = program(workload, executor, precision, device)
+    for step in range(steps):
+        made.step(*workload.images(device, draw=step))
+    return float(made.step(*workload.images(device, draw=steps)))
 
 
 def preferred(plan: Plan, image: torch.Tensor) -> torch.Tensor:
@@ -106,7 +118,7 @@ def inference(workload: Workload, executor: str, precision: str, device: torch.d
 
 
 def plan(
-    workload: Workload, precision: str, device: torch.device, *, memory: str | None = None
+    workload: Workload, precision: str, device: torch.device, *, saving: Saving = NONE
 ) -> Plan:
     """The plan that a contender runs."""
     model = workload.network.model()
@@ -118,5 +130,6 @@ def plan(
         optimizer=optimizer(workload.network),
         device=device,
         precision=precision,
-        memory=memory,
+        memory=saving.memory,
+        keep=saving.keep,
     )

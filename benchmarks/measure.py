@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import contenders
 from benchmarks.timing import Run, Timing, interleave, seconds
-from benchmarks.workloads import Contender, Side, Unavailable, Workload
+from benchmarks.workloads import Contender, Saving, Side, Unavailable, Workload
 from graphnet.errors import GraphnetError
 
 Say = Callable[[str], None]
@@ -44,7 +44,7 @@ class Measured:
     unavailable: Mapping[str, str]
 
     def fastest(
-        self, side: Side, precisions: tuple[str, ...], memory: str | None = None
+        self, side: Side, precisions: tuple[str, ...], saving: Saving | None = None
     ) -> Timing | None:
         """The fastest contender of a side in these precisions, by its median."""
         found = [
@@ -52,7 +52,7 @@ class Measured:
             for name, timing in self.timings.items()
             if (one := self.contenders[name]).side is side
             and one.precision in precisions
-            and one.memory == memory
+            and one.saving == saving
         ]
         return min(found, key=lambda timing: timing.median_ms, default=None)
 
@@ -122,14 +122,3 @@ def peak_bytes(workload: Workload, contender: str, device: torch.device) -> int:
         raise Unavailable(f"the process for its memory ended with {done.returncode}: {last[0]}")
     (line,) = [line for line in done.stdout.splitlines() if line.startswith('{"peak_bytes"')]
     return int(json.loads(line)["peak_bytes"])
-
-
-def final_loss(contender: Contender, steps: int, say: Say) -> float:
-    """The loss of the last of this many training steps on the same images, from the same weights."""
-    say(f"{contender.name}: the loss after {steps} steps")
-    run = contender.build()
-    for _ in range(steps):
-        run()
-    loss = run()
-    assert isinstance(loss, torch.Tensor)
-    return float(loss)

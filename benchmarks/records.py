@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks import first_step, graphnet_side, overhead
-from benchmarks.measure import Effort, Measured, Say, final_loss, peak_bytes, reason
+from benchmarks.measure import Effort, Measured, Say, peak_bytes, reason
 from benchmarks.rows import OVERHEAD, START, Row
 from benchmarks.timing import Timing
 from benchmarks.workloads import Side, Task, Unavailable
@@ -50,7 +50,7 @@ class Recorder:
 
     def record(self, row: Row) -> Record:
         """The record of a row."""
-        mine = self.measured.fastest(Side.GRAPHNET, (row.precision,), row.memory)
+        mine = self.measured.fastest(Side.GRAPHNET, (row.precision,), row.saving)
         torch_best = self.measured.fastest(Side.TORCH, row.opponents)
         jax = self.measured.fastest(Side.JAX, row.opponents)
         plain = self.measured.timings.get(_PLAIN)
@@ -70,7 +70,7 @@ class Recorder:
         }
         record["peak_ratio"] = _share(record["peak_mb"], record["best_torch_peak_mb"])
         record |= self.predicted(row) | self.loss(row)
-        if row.memory:
+        if row.saving:
             whole = self.measured.fastest(Side.GRAPHNET, (row.precision,))
             record["time_for_memory"] = _ratio(mine, whole)
         record["contenders"] = [
@@ -107,12 +107,13 @@ class Recorder:
             timing
             for name, timing in self.measured.timings.items()
             if (one := self.measured.contenders[name]).side is Side.GRAPHNET
-            and (one.precision, one.memory) == (row.precision, row.memory)
+            and (one.precision, one.saving) == (row.precision, row.saving)
             and not one.compiled
         ]
         if not eager:
             return {"predicted_peak_mb": None, "eager_peak_mb": None, "roofline_ms": None}
-        plan = graphnet_side.plan(row.workload, row.precision, self.device, memory=row.memory)
+        saving = row.saving or graphnet_side.NONE
+        plan = graphnet_side.plan(row.workload, row.precision, self.device, saving=saving)
         measured = self.peak(eager[0])
         predicted = plan.peak_bytes / 1e6
         return {
@@ -134,7 +135,10 @@ class Recorder:
                 return {}
             if timing.name not in self.losses:
                 contender = self.measured.contenders[timing.name]
-                self.losses[timing.name] = final_loss(contender, steps, self.say)
+                self.say(f"{timing.name}: the loss after {steps} steps")
+                self.losses[timing.name] = graphnet_side.final_loss(
+                    row.workload, contender.setting, precision, self.device, steps=steps
+                )
             found[precision] = self.losses[timing.name]
         exact, lowered = found["float32"], found["bfloat16"]
         return {

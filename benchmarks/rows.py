@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import WORKLOADS, Saving, Workload
 
 
 @dataclass(frozen=True)
@@ -13,13 +13,13 @@ class Row:
     """graphnet's best in one precision against torch's best.
 
     In a bfloat16 row torch's best is its fastest setting of any precision; in a float32 row all compute
-    in float32. With `memory`, graphnet is held to that share of the memory it needs otherwise.
+    in float32. With a `saving`, graphnet runs with that.
     """
 
     name: str
     workload: Workload
     precision: str
-    memory: str | None = None
+    saving: Saving | None = None
 
     @property
     def opponents(self) -> tuple[str, ...]:
@@ -32,11 +32,11 @@ _SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 OVERHEAD = "d-overhead"
 START = "a32-start"
 ROWS = tuple(
-    Row(f"{workload.name}{suffix}-{_SHORT[precision]}", workload, precision, memory)
+    Row(f"{workload.name}{suffix}-{_SHORT[precision]}", workload, precision, saving)
     for workload in WORKLOADS
-    for memory, suffix in (
+    for saving, suffix in (
         (None, ""),
-        *((share, f"-memory{share[:-1]}") for share in workload.memory),
+        *((saving, f"-{saving.name}") for saving in workload.savings),
     )
     for precision in workload.precisions
 )
@@ -52,8 +52,8 @@ def describe(name: str) -> str:
     if name == START:
         return "the paper's network: from process start to the first step and to steady state"
     row = next(row for row in ROWS if row.name == name)
-    memory = f", in {row.memory} of the memory" if row.memory else ""
-    return f"{row.workload}, {row.precision}{memory}"
+    saving = f", {row.saving}" if row.saving else ""
+    return f"{row.workload}, {row.precision}{saving}"
 
 
 def needed(rows: Iterable[Row]) -> dict[Workload, tuple[str, ...]]:

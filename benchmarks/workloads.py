@@ -29,28 +29,41 @@ class Side(StrEnum):
 
 
 @dataclass(frozen=True)
+class Saving:
+    """A way in which graphnet saves memory, as Model.compile's arguments."""
+
+    name: str
+    memory: str | None = None
+    keep: str | None = None
+
+    def __str__(self) -> str:
+        return f"in {self.memory} of the memory" if self.memory else f"keeping {self.keep}"
+
+
+@dataclass(frozen=True)
 class Workload:
-    """A network on inputs of one shape (N, C, H, W), also with these shares of the memory it needs."""
+    """A network on inputs of one shape (N, C, H, W); graphnet runs it with these savings too."""
 
     name: str
     network: Network
     shape: tuple[int, int, int, int]
     task: Task
     precisions: tuple[str, ...] = ("float32", "bfloat16")
-    memory: tuple[str, ...] = ()
+    savings: tuple[Saving, ...] = ()
 
     def __str__(self) -> str:
         what = "training step" if self.task is Task.TRAIN else "inference"
         return f"{self.network.title}, {what}, {'x'.join(map(str, self.shape))}"
 
-    def images(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Two noisy versions of the same smooth, pale images, the same every time, as N C H W."""
+    def images(self, device: torch.device, *, draw: int = 0) -> tuple[Tensor, Tensor]:
+        """Two noisy versions of the same smooth, pale images, N C H W; each `draw` has its own noise."""
         n, c, h, w = self.shape
         generator = torch.Generator().manual_seed(0)
         coarse = 0.35 + 0.3 * torch.rand(n, c, max(2, h // 8), max(2, w // 8), generator=generator)
         clean = torch.nn.functional.interpolate(
             coarse, (h, w), mode="bilinear", align_corners=False
         )
+        generator.manual_seed(1 + draw)
         noisy = (clean + 0.03 * torch.randn(clean.shape, generator=generator) for _ in range(2))
         first, second = (image.clamp(0, 1).to(device) for image in noisy)
         return first, second
@@ -60,8 +73,8 @@ class Workload:
 class Contender:
     """One way to run a workload. `build` makes its tensors and returns what is timed.
 
-    `setting` says in words how it is run; names are unique in a workload. One that is held to a share of
-    its memory is no candidate for the best of its side.
+    `setting` says in words how it is run; names are unique in a workload. One with a `saving` is no
+    candidate for the best of its side.
     """
 
     side: Side
@@ -69,7 +82,7 @@ class Contender:
     precision: str
     build: Callable[[], Run]
     compiled: bool = False
-    memory: str | None = None
+    saving: Saving | None = None
 
     @property
     def name(self) -> str:
@@ -93,7 +106,17 @@ WORKLOADS = (
     *_both("a32", PAPER, (32, 3, 32, 32)),
     *_both("a512", PAPER, (512, 3, 32, 32)),
     *_both("b", DNCNN, (16, 3, 40, 40)),
-    Workload("c-train", UNET, (16, 3, 64, 64), Task.TRAIN, memory=("50%",)),
+    Workload(
+        "c-train",
+        UNET,
+        (16, 3, 64, 64),
+        Task.TRAIN,
+        savings=(
+            Saving("keep16", keep="bfloat16"),
+            Saving("memory50", memory="50%"),
+            Saving("memory40", memory="40%"),
+        ),
+    ),
     Workload("c-infer", UNET, (16, 3, 64, 64), Task.INFER),
     Workload("c2048-infer", UNET, (1, 3, 2048, 2048), Task.INFER),
     Workload("d-train", CHAIN, (1, 4, 4, 4), Task.TRAIN, ("float32",)),
