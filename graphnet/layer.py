@@ -93,6 +93,8 @@ class Layer(Definition):
       precision: what runs under `precision: bfloat16`. "compute": inputs and parameters in bfloat16
         (a matrix product). "follow": the dtype of the inputs, the wider one where they differ.
         "float32", the default: inputs and parameters in float32. States keep their dtype.
+      kept: inputs and outputs that backward takes in bfloat16 too, beside wider gradients, and reads as if
+        they had been rounded to it. `keep: bfloat16` hands the others over cast back.
       overwrites: result -> argument, such as {"y": "x", "grad_x": "grad_y"}: `forward_` and `backward_`
         take the arguments of forward and backward, write that result into that argument's storage,
         and return the same. A plan calls them where nothing else needs the argument any more. For
@@ -106,6 +108,7 @@ class Layer(Definition):
     pointwise: ClassVar[bool] = False
     memory_formats: ClassVar[Mapping[str, torch.memory_format]] = {}
     precision: ClassVar[Precision] = "float32"
+    kept: ClassVar[tuple[str, ...]] = ()
     overwrites: ClassVar[Mapping[str, str]] = {}
     signature: ClassVar[Signature]
 
@@ -276,6 +279,12 @@ def _read_signature(cls: type[Layer]) -> Signature:
                     f"{cls.__name__}.{declared} names {name!r}, which forward does not take. "
                     f"{nearest(name, forward)}"
                 )
+    for name in cls.kept:
+        if name not in (known := {*forward, *cls.outputs, *cls.saves} - RESERVED):
+            raise ContractError(
+                f"{cls.__name__}.kept names {name!r}, which is no input, output or save of this layer. "
+                f"{nearest(name, known)}"
+            )
     if "wanted" in forward:
         raise ContractError(f"{cls.__name__}.forward names 'wanted', which only backward is given")
 

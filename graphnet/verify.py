@@ -89,23 +89,30 @@ def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
     ports = forward.ports()
     for name, arg in zip(call.layer.signature.backward, call.args, strict=True):
         if name in ports:
-            mine = [terms[_rounded(value, graph)] for value in flatten((arg,))]
+            narrow = name in call.layer.kept
+            mine = [terms[_unrounded(value, graph, narrow=narrow)] for value in flatten((arg,))]
             if mine != [terms[value] for value in flatten((ports[name],))]:
                 raise PlanError(
                     f"plan rejected: {call.name} reads another {name!r} than {forward.name!r} did"
                 )
 
 
-def _rounded(name: str, graph: Graph) -> str:
-    """The value that this one is, but for having been held in another dtype; else the value itself."""
-    back = graph.producers.get(name)
-    if back is None or not isinstance(back.layer, Cast):
+def _unrounded(name: str, graph: Graph, *, narrow: bool) -> str:
+    """What a value is but for a rounding on the way: to a narrower dtype, and back unless it may stay so."""
+    dtype = graph.values[name].spec.dtype
+    there = _cast_of(name, graph)
+    if there is None:
         return name
-    there = graph.producers.get(str(back.args[0]))
-    if there is None or not isinstance(there.layer, Cast):
-        return name
-    source = str(there.args[0])
-    return source if graph.values[source].spec == graph.values[name].spec else name
+    source = _cast_of(there, graph)
+    if source is not None and graph.values[source].spec.dtype == dtype:
+        return source
+    return there if narrow and graph.values[there].spec.dtype.itemsize > dtype.itemsize else name
+
+
+def _cast_of(name: str, graph: Graph) -> str | None:
+    """The value that this one is a cast of."""
+    made_by = graph.producers.get(name)
+    return str(made_by.args[0]) if made_by and isinstance(made_by.layer, Cast) else None
 
 
 def _repetition(call: Call, graph: Graph, terms: dict[str, int]) -> None:

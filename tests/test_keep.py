@@ -102,6 +102,20 @@ def test_each_value_is_rounded_once_and_widened_for_each_reader() -> None:
     assert len([name for name in wide if name.startswith(f"{sigmoid}:")]) == 2
 
 
+def test_a_layer_that_takes_what_was_kept_reads_it_as_it_is() -> None:
+    wide = {"conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}
+    found = plan(CONVOLUTION, wide, "relu", wide, "relu", CONVOLUTION, keep="bfloat16")
+    readers = [
+        s.call for s in found.steps if s.call.layer.__class__.__name__ == "WinogradConv2dReLU"
+    ]
+    if not readers:
+        pytest.skip("there is no C++ compiler: no layer here takes bfloat16")
+    (backward,) = (call for call in readers if call.kind is Kind.BACKWARD)
+    kept = [name for name in backward.reads() if name.endswith(":kept.y")]
+    assert len(kept) == 2
+    assert all(f":kept:{backward.name}" not in name for name in casts(found))
+
+
 def test_predictions_small_values_and_narrow_ones_are_left_alone() -> None:
     assert casts(plan(CONVOLUTION, keep="bfloat16")) == []  # its output is the prediction
     assert casts(plan(*LAYERS, shape=(1, 4, 8, 8), keep="bfloat16")) == []

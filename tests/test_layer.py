@@ -232,3 +232,18 @@ def test_the_example_in_the_modules_text_is_the_layer_of_the_tests() -> None:
     made, expected = namespace["Swish"](), Swish()
     for mine, theirs in zip(made.forward(x), expected.forward(x), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_kept_must_name_what_the_layer_has() -> None:
+    with pytest.raises(
+        ContractError, match="Odd.kept names 'z', which is no input, output or save"
+    ):
+
+        class Odd(Layer):
+            kept = ("z",)
+
+            def forward(self, x):
+                return x
+
+            def backward(self, grad_y):
+                return grad_y

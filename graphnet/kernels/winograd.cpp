@@ -138,19 +138,19 @@ struct Tiles {  // an image in tiles of 4x4, numbered row by row, image by image
     }
 };
 
-template <class S>
+template <class S, class M = S>
 struct Image {  // its elements count as 0 where those of `mask`, if there is one, are not above 0
     const S* data;
-    const S* mask;
+    const M* mask;
     Size size;
 };
 
 // The K x K pixels from (y, x) on, one vector of their channels; zero outside the image.
-template <int K, class A, class S>
-inline void window(const Image<S>& image, const Place& at, int64_t c, V<A> d[K][K]) {
+template <int K, class A, class S, class M>
+inline void window(const Image<S, M>& image, const Place& at, int64_t c, V<A> d[K][K]) {
     const Size& size = image.size;
     const int64_t start = ((at.n * size.h + at.y) * size.w + at.x) * size.c + c, left = size.c - c;
-    const auto pixel = [&](const S* data, int i, int j) { return load(data + start + (i * size.w + j) * size.c); };
+    const auto pixel = [&](const auto* data, int i, int j) { return load(data + start + (i * size.w + j) * size.c); };
     const bool inside = at.y >= 0 && at.x >= 0 && at.y + K <= size.h && at.x + K <= size.w;
     if (inside && left >= Vector<A>::lanes) {
         for (int i = 0; i < K; i++)
@@ -172,8 +172,8 @@ inline void window(const Image<S>& image, const Place& at, int64_t c, V<A> d[K][
 
 // Some tiles through a map, as (position, tile, channel); only `positions` are wanted. `sums` gets the sum of
 // each channel.
-template <class Map, class A, class S>
-void transform(const Image<S>& image, const Tiles& tiles, int64_t first, int64_t count, int64_t top, int64_t left,
+template <class Map, class A, class S, class M>
+void transform(const Image<S, M>& image, const Tiles& tiles, int64_t first, int64_t count, int64_t top, int64_t left,
                const Share& positions, A* v, A* sums) {
     const int64_t channels = padded<A>(image.size.c), stride = stride_of<A>(kBlock, channels);
     for (int64_t t = 0; t < count; t++) {
@@ -316,8 +316,8 @@ void weight(const S* w, const int64_t* strides, int64_t in, int64_t out, bool tu
         }
 }
 
-template <class S, class A>
-void forward(const Image<S>& x, const A* u, const Output<S, A>& y, int64_t top, int64_t left, int threads) {
+template <class S, class M, class A>
+void forward(const Image<S, M>& x, const A* u, const Output<S, A>& y, int64_t top, int64_t left, int threads) {
     const Tiles tiles(y.size);
     const int64_t vectors = vectors_at_once<A>(y.size.c), width = vectors * Vector<A>::lanes;
     const auto multiply = vectors == 3 ? products<A, 3> : vectors == 2 ? products<A, 2> : products<A, 1>;
@@ -328,7 +328,7 @@ void forward(const Image<S>& x, const A* u, const Output<S, A>& y, int64_t top, 
         const Share share(tiles.count, kUnit, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t first = share.from; first < share.to; first += kBlock) {
             const int64_t count = std::min(kBlock, share.to - first);
-            transform<InputMap, A>(x, tiles, first, count, top, left, kAll, v, (A*)nullptr);
+            transform<InputMap, A>(x, tiles, first, count, top, left, kAll, v, static_cast<A*>(nullptr));
             for (int64_t from = 0; from < y.size.c; from += width) {
                 multiply(v, u, m, count, x.size.c, y.size.c, from);
                 untransform(m, y, tiles, first, count, from, width);
@@ -339,8 +339,8 @@ void forward(const Image<S>& x, const A* u, const Output<S, A>& y, int64_t top, 
 
 // dw as (output channel, 3, 3, input channel), and db. Each thread sums over its tiles, then all sums are added
 // in order; where there are many, each thread takes its positions of all tiles instead.
-template <class S, class A>
-void gradients(const Image<S>& x, const Image<S>& g, A* dw, A* db, int64_t top, int64_t left, int threads) {
+template <class K, class S, class A>
+void gradients(const Image<K>& x, const Image<S, K>& g, A* dw, A* db, int64_t top, int64_t left, int threads) {
     constexpr int64_t lanes = Vector<A>::lanes;
     const Tiles tiles(g.size);
     const int64_t in = x.size.c, out = g.size.c, row = padded<A>(out), rows = padded<A>(in);
@@ -367,7 +367,7 @@ void gradients(const Image<S>& x, const Image<S>& g, A* dw, A* db, int64_t top, 
         std::memset(bias, 0, row * sizeof(A));
         for (int64_t first = mine.from; first < mine.to; first += kBlock) {
             const int64_t count = std::min(kBlock, mine.to - first);
-            transform<InputMap, A>(x, tiles, first, count, top, left, positions, v, (A*)nullptr);
+            transform<InputMap, A>(x, tiles, first, count, top, left, positions, v, static_cast<A*>(nullptr));
             transform<GradientMap, A>(g, tiles, first, count, 0, 0, positions, d, bias);
             multiply(v, d, du, count, in, out, positions);
         }
@@ -398,22 +398,30 @@ Size size_of(const int64_t* sizes) { return {sizes[0], sizes[1], sizes[2], sizes
 
 }  // namespace
 
+// K is the type of what was kept from the forward pass: x, and the mask.
 #define EXPORT(NAME, S, A)                                                                                        \
     extern "C" void weight_##NAME(const S* w, const int64_t* strides, int64_t in, int64_t out, int64_t turned,    \
                                   A* u, int64_t threads) {                                                        \
         weight<S, A>(w, strides, in, out, turned, u, threads);                                                    \
-    }                                                                                                             \
-    extern "C" void forward_##NAME(const S* x, const S* mask, const int64_t* x_size, const A* u, const A* bias,   \
+    }
+#define EXPORT_KEPT(NAME, S, K, A)                                                                                \
+    extern "C" void forward_##NAME(const S* x, const K* mask, const int64_t* x_size, const A* u, const A* bias,   \
                                    int64_t relu, S* y, const int64_t* y_size, int64_t top, int64_t left,          \
                                    int64_t threads) {                                                             \
-        forward<S, A>({x, mask, size_of(x_size)}, u, {y, bias, relu != 0, size_of(y_size)}, top, left, threads);  \
+        const Image<S, K> image = {x, mask, size_of(x_size)};                                                     \
+        forward<S, K, A>(image, u, {y, bias, relu != 0, size_of(y_size)}, top, left, threads);                    \
     }                                                                                                             \
-    extern "C" void gradients_##NAME(const S* x, const int64_t* x_size, const S* g, const S* mask,                \
-                                     const int64_t* g_size, A* dw, A* db, int64_t top, int64_t left,              \
+    extern "C" void gradients_##NAME(const S* g, const K* mask, const int64_t* g_size, const K* x,                \
+                                     const int64_t* x_size, A* dw, A* db, int64_t top, int64_t left,              \
                                      int64_t threads) {                                                           \
-        gradients<S, A>({x, nullptr, size_of(x_size)}, {g, mask, size_of(g_size)}, dw, db, top, left, threads);   \
+        const Image<K> image = {x, nullptr, size_of(x_size)};                                                     \
+        gradients<K, S, A>(image, {g, mask, size_of(g_size)}, dw, db, top, left, threads);                        \
     }
 
 EXPORT(float32, float, float)
 EXPORT(float64, double, double)
 EXPORT(bfloat16, bfloat16, float)
+EXPORT_KEPT(float32, float, float, float)
+EXPORT_KEPT(float64, double, double, double)
+EXPORT_KEPT(bfloat16, bfloat16, bfloat16, float)
+EXPORT_KEPT(kept_float32, float, bfloat16, float)

@@ -39,6 +39,7 @@ class _Winograd(Kernel):
         "x": torch.channels_last,
         "weight": torch.channels_last,
     }
+    kept: ClassVar[tuple[str, ...]] = ("x", "y")
     padding: tuple[int, int]
 
     @classmethod

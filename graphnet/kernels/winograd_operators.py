@@ -9,6 +9,7 @@ torch.ops.graphnet.winograd_convolution(x, u, channels, size, padding, bias, mas
 torch.ops.graphnet.winograd_gradients(x, grad, padding, mask)
     The gradients of weight (O, C, 3, 3) and bias (O,).
 
+What was kept from the forward pass, mask and the x of gradients, may be bfloat16 beside float32.
 Images may have any strides and are read in channels_last; `padding` is that above and left of x.
 `winograd.cpp` computes in float32, or in float64 for float64; the gradients of weights stay as wide.
 """
@@ -77,8 +78,9 @@ def convolution(
 ) -> Tensor:
     y = _image((x.shape[0], channels, *size), like=x)
     x, shift = _nhwc(x), None if bias is None else bias.to(u.dtype).contiguous()
+    (mask,), kept = _as_kept(x.dtype, mask)
     _call(
-        *("forward", x, _nhwc(mask), _nhwc_sizes(x), u, shift, relu),
+        *(f"forward{kept}", x, mask, _nhwc_sizes(x), u, shift, relu),
         *(y, _nhwc_sizes(y), *padding),
     )
     return y
@@ -87,7 +89,7 @@ def convolution(
 def gradients_shape(
     x: Tensor, grad: Tensor, padding: Sequence[int], mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    dtype = ARITHMETIC[x.dtype]
+    dtype = ARITHMETIC[grad.dtype]
     channels = grad.shape[1]
     weight = _image((channels, x.shape[1], 3, 3), like=x, dtype=dtype)
     return weight, x.new_empty((channels,), dtype=dtype)
@@ -97,12 +99,20 @@ def gradients(
     x: Tensor, grad: Tensor, padding: Sequence[int], mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     weight, bias = gradients_shape(x, grad, padding, mask)
-    x, grad = _nhwc(x), _nhwc(grad)
+    grad = _nhwc(grad)
+    (mask, x), kept = _as_kept(grad.dtype, mask, x)
     _call(
-        *("gradients", x, _nhwc_sizes(x), grad, _nhwc(mask), _nhwc_sizes(grad)),
+        *(f"gradients{kept}", grad, mask, _nhwc_sizes(grad), x, _nhwc_sizes(x)),
         *(weight, bias, *padding),
     )
     return weight, bias
+
+
+def _as_kept(dtype: torch.dtype, *kept: Any) -> tuple[list[Any], str]:
+    """What was kept, N H W C, in one dtype that goes with `dtype`; and the name of such functions."""
+    narrow = dtype == torch.float32 and any(k is not None and k.dtype != dtype for k in kept)
+    own = torch.bfloat16 if narrow else dtype
+    return [None if k is None else _nhwc(k.to(own)) for k in kept], "_kept" if narrow else ""
 
 
 def _image(shape: Sequence[int], *, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:

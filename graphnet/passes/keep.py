@@ -1,10 +1,10 @@
 """Keep: hold in bfloat16 what the forward pass keeps for the reverse pass.
 
-The forward pass runs as it did; a value that the reverse pass needs is rounded once its forward readers are
-done with it, and each call of the reverse pass reads a copy of its own in the wider dtype ("delayed precision
-reduction", Jain et al. 2018, "Gist: Efficient Data Encoding for Deep Neural Network Training", section 4.3).
-What goes back through activations keeps float32; the gradients of weights see inputs rounded to 8 binary
-digits, whose errors mostly cancel in sums over pixels.
+The forward pass runs as it did ("delayed precision reduction", Jain et al. 2018, "Gist: Efficient Data
+Encoding for Deep Neural Network Training", section 4.3). A value that the reverse pass needs is rounded once
+its forward readers are done with it. A call of the reverse pass reads it so, if its layer declares that
+(`kept`), or else a copy of its own in the wider dtype. What goes back through activations keeps float32; the
+gradients of weights see inputs with 8 binary digits, whose errors mostly cancel in sums over pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from graphnet.calls import DTYPES, Cast, DType
-from graphnet.graph import Call, Graph, Kind, Value
+from graphnet.graph import Arg, Call, Graph, Kind, Value, flatten
+from graphnet.layer import Layer
 from graphnet.passes.forward import renamed
 from graphnet.passes.precision import dtype_name
 
@@ -22,40 +23,74 @@ _LEAST_ELEMENTS = 4096  # smaller values are not worth two more calls
 
 def keep(graph: Graph, *, dtype: DType) -> Graph:
     """Cast what calls of the reverse pass read; `graph` has forward, reverse pass and updates."""
-    kept = frozenset(_kept(graph, dtype))
-    calls: dict[str, Call] = {}
-    values = dict(graph.values)
+    return _Keep(graph, dtype).run()
 
-    def cast(source: str, call: str, to: DType) -> str:
-        """The value in another dtype, by a call of this name."""
-        spec = replace(values[source].spec, dtype=DTYPES[to])
-        result = f"{call}.y"
-        values[result] = Value(result, spec, Kind.LAYER, layout=values[source].layout)
-        calls[call] = Call(
-            name=call,
-            kind=Kind.LAYER,
-            layer=Cast(dtype=to),
-            method="forward",
-            args=(source,),
-            results=(result,),
-            title="cast",
-            node=call,
-        )
+
+class _Keep:
+    def __init__(self, graph: Graph, dtype: DType) -> None:
+        self.graph = graph
+        self.dtype = dtype
+        self.kept = frozenset(_kept(graph, dtype))
+        self.calls: dict[str, Call] = {}
+        self.values = dict(graph.values)
+
+    def run(self) -> Graph:
+        done = self.last_forward_use()
+        for name, call in self.graph.calls.items():
+            self.calls[name] = self.reads_kept(call) if call.kind is Kind.BACKWARD else call
+            for value in done.get(name, ()):
+                self.cast(value, f"{value}:kept", self.dtype)
+        return replace(self.graph, calls=self.calls, values=self.values)
+
+    def last_forward_use(self) -> dict[str, list[str]]:
+        """Call -> the kept values that no later call of the forward pass makes or reads."""
+        last: dict[str, str] = {}
+        for name, call in self.graph.calls.items():
+            if call.kind is not Kind.BACKWARD:
+                last |= {
+                    value: name for value in (*call.makes(), *call.reads()) if value in self.kept
+                }
+        done: dict[str, list[str]] = {}
+        for value, call_name in last.items():
+            done.setdefault(call_name, []).append(value)
+        return done
+
+    def reads_kept(self, call: Call) -> Call:
+        """The call on what was kept: as it is where the layer takes it so, else cast back for it."""
+        layer = call.layer
+        if not isinstance(layer, Layer) or self.kept.isdisjoint(call.reads()):
+            return call
+        args: list[Arg] = []
+        for port, arg in zip(layer.signature.of(call.method), call.args, strict=True):
+            names = {}
+            for value in flatten((arg,)):
+                if value in self.kept:
+                    narrow = f"{value}:kept.y"
+                    wide = dtype_name(self.graph.values[value])
+                    as_it_is = port in layer.kept
+                    back = f"{value}:kept:{call.name}"
+                    names[value] = narrow if as_it_is else self.cast(narrow, back, wide)
+            args.append(renamed(arg, names))
+        return replace(call, args=tuple(args))
+
+    def cast(self, source: str, name: str, dtype: DType) -> str:
+        """The value in another dtype, by a call of this name, made once."""
+        result = f"{name}.y"
+        if name not in self.calls:
+            value = self.values[source]
+            spec = replace(value.spec, dtype=DTYPES[dtype])
+            self.values[result] = Value(result, spec, Kind.LAYER, layout=value.layout)
+            self.calls[name] = Call(
+                name=name,
+                kind=Kind.LAYER,
+                layer=Cast(dtype=dtype),
+                method="forward",
+                args=(source,),
+                results=(result,),
+                title="cast",
+                node=name,
+            )
         return result
-
-    for name, call in graph.calls.items():
-        copies: dict[str, str] = {}
-        if call.kind is Kind.BACKWARD:
-            for value in dict.fromkeys(call.reads()):
-                if value in kept:
-                    wide = dtype_name(values[value])
-                    copies[value] = cast(f"{value}:kept.y", f"{value}:kept:{name}", wide)
-        args = tuple(renamed(arg, copies) for arg in call.args)
-        calls[name] = replace(call, args=args) if copies else call
-        for made in call.makes():
-            if made in kept:
-                cast(made, f"{made}:kept", dtype)
-    return replace(graph, calls=calls, values=values)
 
 
 def _kept(graph: Graph, dtype: DType) -> Iterator[str]:

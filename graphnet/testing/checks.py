@@ -31,7 +31,7 @@ from graphnet.testing.observed import (
     gradient_shapes,
     parameter_gradients,
 )
-from graphnet.testing.precision import bfloat16, cuda, float32
+from graphnet.testing.precision import bfloat16, cuda, float32, kept_rounded
 from graphnet.testing.purity import (
     backward_pure,
     backward_repeats,
@@ -106,6 +106,7 @@ CHECKS: tuple[Check, ...] = (
     empty_batch,
     float32,
     bfloat16,
+    kept_rounded,
     cuda,
     compiles,
     inductor,

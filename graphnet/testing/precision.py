@@ -8,7 +8,7 @@ from torch import Tensor
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import CheckFailure, NotApplicable, check
 from graphnet.testing.compare import difference, expect_close
-from graphnet.testing.leaves import converted, floating, leaves, replaced
+from graphnet.testing.leaves import Named, converted, floating, leaves, replaced
 from graphnet.testing.observed import expect_dtype
 
 
@@ -68,6 +68,34 @@ def _near(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: floa
                 f"{difference(rounded, exact)}. Look for a difference of large numbers, an exp that "
                 f"overflows, or a small constant that this dtype cannot hold."
             )
+
+
+@check
+def kept_rounded(case: Case) -> None:
+    """What `kept` names, backward takes in bfloat16 beside float32, and reads as if rounded to it."""
+    names = [name for name in case.layer.kept if name in case.layer.signature.backward]
+    if not names:
+        raise NotApplicable("the layer takes nothing in another dtype than it was made in")
+    arguments = case.arguments(dtype=torch.float32)
+    results = case.forward(arguments)
+    grads = case.grads(results)
+
+    def backward(dtype: torch.dtype) -> Named:
+        """The gradients from what was kept, rounded, in this dtype."""
+        given, made = (
+            {n: v.bfloat16().to(dtype) if n in names else v for n, v in named.items()}
+            for named in (arguments, results)
+        )
+        return case.backward(given, made, grads)
+
+    leaf_names = sorted(case.differentiable)
+    expect_close(
+        leaves(backward(torch.bfloat16), leaf_names),
+        leaves(backward(torch.float32), leaf_names),
+        what="the gradient from what was kept in bfloat16 is not that of the same numbers in float32",
+        advice="Convert it where it is read, or take it out of kept.",
+        tolerance=1e-5,
+    )
 
 
 @check

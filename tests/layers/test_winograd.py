@@ -161,6 +161,22 @@ def test_nan_goes_through_relu_as_in_torch(dtype: torch.dtype) -> None:
     assert not bool(y[0].isnan().any())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_what_was_kept_in_bfloat16_is_read_as_its_numbers(dtype: torch.dtype) -> None:
+    kernel = WinogradConv2dReLU(padding=(1, 1))
+    x = random_tensor((2, 17, 13, 10), seed=0, dtype=torch.bfloat16)
+    weight = random_tensor((20, 17, 3, 3), seed=1, dtype=dtype)
+    grad_y = random_tensor((2, 20, 13, 10), seed=2, dtype=dtype)
+    y = kernel.forward(x.to(dtype), weight, None).bfloat16()
+    found = kernel.backward(grad_y, x, y, weight, ALL)
+    expected = kernel.backward(grad_y, x.to(dtype), y.to(dtype), weight, ALL)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine is not None
+        assert theirs is not None
+        assert mine.dtype == dtype
+        assert torch.equal(mine, theirs)
+
+
 def test_an_empty_batch_gives_an_empty_image_and_gradients_of_zeros() -> None:
     x, weight = torch.zeros(0, 16, 8, 8), torch.ones(16, 16, 3, 3)
     kernel = WinogradConv2d(padding=(1, 1))

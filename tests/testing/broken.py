@@ -887,6 +887,21 @@ class NeverKernel(LeakyKernel):
         return None
 
 
+@fails("kept_rounded", says="kept in bfloat16")
+class RoundsTheGradientToo(Affine):
+    """x * weight + bias over the channels, whose backward computes in what was kept. weight, bias: (C,)."""
+
+    kept: ClassVar[tuple[str, ...]] = ("x",)
+
+    def backward(self, grad_y, x, weight):
+        _, grad_weight, grad_bias = super().backward(grad_y.to(x.dtype), x, weight)
+        return (
+            grad_y * weight.view(-1, 1, 1),
+            grad_weight.to(grad_y.dtype),
+            grad_bias.to(grad_y.dtype),
+        )
+
+
 @fails("declared_errors", says="the inputs are accepted", inputs=((2, 3),))
 class Tolerant(Twice):
     """2 x, which should refuse what is no image."""
