@@ -12,6 +12,7 @@ largest value in float32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -40,6 +41,7 @@ class _Winograd(Kernel):
         "weight": torch.channels_last,
     }
     kept: ClassVar[tuple[str, ...]] = ("x", "y")
+    overwrites: ClassVar[Mapping[str, str]] = {"grad_x": "x"}
     padding: tuple[int, int]
 
     @classmethod
@@ -66,18 +68,40 @@ class _Winograd(Kernel):
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str], mask: Tensor | None
     ) -> Gradients:
         """Those of x, weight and bias from grad_y where `mask` is above 0."""
-        grad_x = grad_weight = grad_bias = None
+        grad_x = None
         if "x" in wanted:
             u = operators.winograd_weight(weight, turned=True)
-            padding = [2 - pad for pad in self.padding]
             grad_x = operators.winograd_convolution(
-                grad_y, u, x.shape[1], x.shape[2:], padding, None, mask, relu=False
+                grad_y, u, x.shape[1], x.shape[2:], self.turned_padding, None, mask, relu=False
             )
-        if "weight" in wanted or "bias" in wanted:
-            both = operators.winograd_gradients(x, grad_y, self.padding, mask)
-            grad_weight = both[0] if "weight" in wanted else None
-            grad_bias = both[1] if "bias" in wanted else None
-        return grad_x, grad_weight, grad_bias
+        return grad_x, *self.parameter_gradients(grad_y, x, wanted, mask)
+
+    def gradients_(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str], mask: Tensor | None
+    ) -> Gradients:
+        """The same, that of x over x, which has to be read before."""
+        grad_weight, grad_bias = self.parameter_gradients(grad_y, x, wanted, mask)
+        u = operators.winograd_weight(weight, turned=True)
+        operators.winograd_convolution_(x, grad_y, u, self.turned_padding, mask)
+        return x, grad_weight, grad_bias
+
+    @property
+    def turned_padding(self) -> tuple[int, int]:
+        """The padding of the convolution that makes the gradient of x."""
+        top, left = self.padding
+        return 2 - top, 2 - left
+
+    def parameter_gradients(
+        self, grad_y: Tensor, x: Tensor, wanted: frozenset[str], mask: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Those of weight and bias."""
+        if wanted.isdisjoint(("weight", "bias")):
+            return None, None
+        grad_weight, grad_bias = operators.winograd_gradients(x, grad_y, self.padding, mask)
+        return (
+            grad_weight if "weight" in wanted else None,
+            grad_bias if "bias" in wanted else None,
+        )
 
 
 class WinogradConv2d(_Winograd):
@@ -98,6 +122,11 @@ class WinogradConv2d(_Winograd):
     ) -> Gradients:
         return self.gradients(grad_y, x, weight, wanted, None)
 
+    def backward_(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> Gradients:
+        return self.gradients_(grad_y, x, weight, wanted, None)
+
 
 class WinogradConv2dReLU(_Winograd):
     """conv2d 3x3 and relu by F(4x4, 3x3); its gradients apply the mask as they read grad_y."""
@@ -116,6 +145,11 @@ class WinogradConv2dReLU(_Winograd):
         self, grad_y: Tensor, x: Tensor, y: Tensor, weight: Tensor, wanted: frozenset[str]
     ) -> Gradients:
         return self.gradients(grad_y, x, weight, wanted, y)
+
+    def backward_(
+        self, grad_y: Tensor, x: Tensor, y: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> Gradients:
+        return self.gradients_(grad_y, x, weight, wanted, y)
 
 
 def _fits(layer: Conv2d) -> bool:

@@ -6,6 +6,8 @@ torch.ops.graphnet.winograd_weight(weight, turned)
 torch.ops.graphnet.winograd_convolution(x, u, channels, size, padding, bias, mask, relu)
     x convolved with the kernels behind u, plus bias, no less than 0 if `relu`: an image (N, channels, *size).
     With `mask`, an element of x counts only where mask's is above 0.
+torch.ops.graphnet.winograd_convolution_(y, x, u, padding, mask)
+    The same into y, an image of that size.
 torch.ops.graphnet.winograd_gradients(x, grad, padding, mask)
     The gradients of weight (O, C, 3, 3) and bias (O,).
 
@@ -77,13 +79,40 @@ def convolution(
     relu: bool,
 ) -> Tensor:
     y = _image((x.shape[0], channels, *size), like=x)
+    _convolve(x, u, padding, bias, mask, relu, y)
+    return y
+
+
+def convolution_into(
+    y: Tensor, x: Tensor, u: Tensor, padding: Sequence[int], mask: Tensor | None
+) -> None:
+    dense = y if y.is_contiguous(memory_format=torch.channels_last) else torch.empty_like(_nhwc(y))
+    _convolve(x, u, padding, None, mask, False, dense)
+    if dense is not y:
+        y.copy_(dense)
+
+
+def convolution_into_shape(
+    y: Tensor, x: Tensor, u: Tensor, padding: Sequence[int], mask: Tensor | None
+) -> None:
+    """Nothing is made."""
+
+
+def _convolve(
+    x: Tensor,
+    u: Tensor,
+    padding: Sequence[int],
+    bias: Tensor | None,
+    mask: Tensor | None,
+    relu: bool,
+    y: Tensor,
+) -> None:
     x, shift = _nhwc(x), None if bias is None else bias.to(u.dtype).contiguous()
     (mask,), kept = _as_kept(x.dtype, mask)
     _call(
         *(f"forward{kept}", x, mask, _nhwc_sizes(x), u, shift, relu),
         *(y, _nhwc_sizes(y), *padding),
     )
-    return y
 
 
 def gradients_shape(
@@ -149,6 +178,10 @@ def _convolution_flops(x: Any, u: Any, channels: int, *_: Any, out_shape: Any, *
     return _products(out_shape, x[1], channels)
 
 
+def _convolution_into_flops(y: Any, x: Any, *_: Any, **__: Any) -> int:
+    return _products(y, x[1], y[1])
+
+
 def _gradients_flops(x: Any, grad: Any, *_: Any, **__: Any) -> int:
     return _products(grad, x[1], grad[1])
 
@@ -162,10 +195,16 @@ winograd_convolution = register(
     convolution,
     convolution_shape,
 )
+winograd_convolution_ = register(
+    "winograd_convolution_(Tensor(a!) y, Tensor x, Tensor u, int[] padding, Tensor? mask) -> ()",
+    convolution_into,
+    convolution_into_shape,
+)
 winograd_gradients = register(
     "winograd_gradients(Tensor x, Tensor grad, int[] padding, Tensor? mask) -> (Tensor, Tensor)",
     gradients,
     gradients_shape,
 )
+register_flop_formula(winograd_convolution_)(_convolution_into_flops)
 register_flop_formula(winograd_convolution)(_convolution_flops)
 register_flop_formula(winograd_gradients)(_gradients_flops)
