@@ -198,7 +198,8 @@ class Site:
 class Kernel(Layer):
     """Another way to compute an expression of layers, with its own backward.
 
-    `replaces` is the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))".
+    `replaces` is the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))". A
+    layer of `*xs` stands in it with as many arguments as the kernel takes: "add(skip, conv2d(x, w, b))".
     `match` looks at a site where it fits and returns an instance, or None to leave the site alone.
     """
 

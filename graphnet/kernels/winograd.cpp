@@ -202,10 +202,12 @@ void transform(const Image<S, M>& image, const Tiles& tiles, int64_t first, int6
     }
 }
 
-// What comes out: plus bias, and no less than 0 if `relu`.
+// What comes out: plus bias, plus `add`, an image of the same size, and no less than 0 if `relu`. It may lie in
+// `add` itself: each element is written by whom it was read by.
 template <class S, class A>
 struct Output {
     S* data;
+    const S* add;
     const A* bias;
     bool relu;
     Size size;
@@ -228,6 +230,7 @@ void untransform(const A* m, const Output<S, A>& out, const Tiles& tiles, int64_
                                        if (i >= high || j >= wide) return;
                                        const int64_t offset = start + (i * size.w + j) * size.c;
                                        y += bias;
+                                       if (out.add) y += load<A>(out.add + offset, left);
                                        if (out.relu) y = y < 0 ? V<A>{} : y;  // NaN stays NaN
                                        store<A>(out.data + offset, y, left);
                                    });
@@ -406,10 +409,10 @@ Size size_of(const int64_t* sizes) { return {sizes[0], sizes[1], sizes[2], sizes
     }
 #define EXPORT_KEPT(NAME, S, K, A)                                                                                \
     extern "C" void forward_##NAME(const S* x, const K* mask, const int64_t* x_size, const A* u, const A* bias,   \
-                                   int64_t relu, S* y, const int64_t* y_size, int64_t top, int64_t left,          \
+                                   const S* add, int64_t relu, S* y, const int64_t* y_size, int64_t top, int64_t left,          \
                                    int64_t threads) {                                                             \
         const Image<S, K> image = {x, mask, size_of(x_size)};                                                     \
-        forward<S, K, A>(image, u, {y, bias, relu != 0, size_of(y_size)}, top, left, threads);                    \
+        forward<S, K, A>(image, u, {y, add, bias, relu != 0, size_of(y_size)}, top, left, threads);                    \
     }                                                                                                             \
     extern "C" void gradients_##NAME(const S* g, const K* mask, const int64_t* g_size, const K* x,                \
                                      const int64_t* x_size, A* dw, A* db, int64_t top, int64_t left,              \

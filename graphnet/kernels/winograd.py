@@ -23,6 +23,7 @@ from graphnet.kernels.operators import ARITHMETIC
 from graphnet.layer import Kernel, Layer, Site
 from graphnet.layers.activation import ReLU
 from graphnet.layers.conv import Conv2d
+from graphnet.layers.merge import Add
 from graphnet.spec import Spec
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -54,13 +55,19 @@ class _Winograd(Kernel):
         return cls(padding=(top, left)) if operators.CPP.usable() else None
 
     def convolution(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        add: Tensor | None = None,
+        *,
+        relu: bool = False,
     ) -> Tensor:
-        """x * weight + bias."""
+        """x * weight + bias + add."""
         size = [n + 2 * pad - 2 for n, pad in zip(x.shape[2:], self.padding, strict=True)]
         u = operators.winograd_weight(weight, turned=False)
         y: Tensor = operators.winograd_convolution(
-            x, u, weight.shape[0], size, self.padding, bias, None, relu
+            x, u, weight.shape[0], size, self.padding, bias, None, add, relu
         )
         return y
 
@@ -72,7 +79,15 @@ class _Winograd(Kernel):
         if "x" in wanted:
             u = operators.winograd_weight(weight, turned=True)
             grad_x = operators.winograd_convolution(
-                grad_y, u, x.shape[1], x.shape[2:], self.turned_padding, None, mask, relu=False
+                grad_y,
+                u,
+                x.shape[1],
+                x.shape[2:],
+                self.turned_padding,
+                None,
+                mask,
+                None,
+                relu=False,
             )
         return grad_x, *self.parameter_gradients(grad_y, x, wanted, mask)
 
@@ -82,7 +97,7 @@ class _Winograd(Kernel):
         """The same, that of x over x, which has to be read before."""
         grad_weight, grad_bias = self.parameter_gradients(grad_y, x, wanted, mask)
         u = operators.winograd_weight(weight, turned=True)
-        operators.winograd_convolution_(x, grad_y, u, self.turned_padding, mask)
+        operators.winograd_convolution_(x, grad_y, u, self.turned_padding, None, mask, adds=False)
         return x, grad_weight, grad_bias
 
     @property
@@ -152,6 +167,63 @@ class WinogradConv2dReLU(_Winograd):
         return self.gradients_(grad_y, x, weight, wanted, y)
 
 
+class _Residual(_Winograd):
+    """skip + conv2d(x): the sum is part of the convolution, in place where nothing else needs skip."""
+
+    kept: ClassVar[tuple[str, ...]] = ("x",)
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "skip", "grad_x": "x"}
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        """As the convolution alone, if the sum is of images of one shape and dtype."""
+        kernel, (_, layer), x = super().match(site), site.layers, site.specs["x"]
+        skip = site.specs["skip"]
+        if kernel is None or x is None or skip is None or not isinstance(layer, Conv2d):
+            return None
+        shape = (x.shape[0], layer.out_channels, *layer.places(x.shape))
+        return kernel if (skip.shape, skip.dtype) == (shape, x.dtype) else None
+
+    @classmethod
+    def samples(cls) -> list[Any]:
+        """Samples for the conformance kit that `match` takes."""
+        first = cls.replaces.startswith("add(skip")
+        found = []
+        for layer, shape in _SAMPLES:
+            y = (shape[0], layer.out_channels, *layer.places(shape))
+            found.append(((Add(), layer), [y, shape] if first else [shape, y]))
+        return found
+
+    def forward(self, skip: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return self.convolution(x, weight, bias, skip)
+
+    def forward_(self, skip: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        u = operators.winograd_weight(weight, turned=False)
+        operators.winograd_convolution_(skip, x, u, self.padding, bias, None, adds=True)
+        return skip
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, ...]:
+        return grad_y, *self.gradients(grad_y, x, weight, wanted, None)
+
+    def backward_(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, ...]:
+        return grad_y, *self.gradients_(grad_y, x, weight, wanted, None)
+
+
+class WinogradResidual(_Residual):
+    """skip + conv2d 3x3 of x by F(4x4, 3x3)."""
+
+    replaces = "add(skip, conv2d(x, weight, bias))"
+
+
+class WinogradConv2dAdd(_Residual):
+    """conv2d 3x3 of x by F(4x4, 3x3), plus skip."""
+
+    replaces = "add(conv2d(x, weight, bias), skip)"
+
+
 def _fits(layer: Conv2d) -> bool:
     """Whether it is what F(4x4, 3x3) computes, with a gradient of x that needs no negative padding."""
     left, right, top, bottom = layer.pads()
@@ -188,5 +260,7 @@ _SAMPLES = [
 
 KERNELS: dict[str, type[Layer]] = {
     "winograd/conv2d_relu": WinogradConv2dReLU,
+    "winograd/residual": WinogradResidual,
+    "winograd/conv2d_add": WinogradConv2dAdd,
     "winograd/conv2d": WinogradConv2d,
 }

@@ -3,11 +3,11 @@
 torch.ops.graphnet.winograd_weight(weight, turned)
     The kernels (O, C, 3, 3) through their map: for each of the 36 positions a row of C x O numbers, O
     rounded up to whole lines of 64 bytes, and a line behind it. `turned`, for the gradient of x, O x C.
-torch.ops.graphnet.winograd_convolution(x, u, channels, size, padding, bias, mask, relu)
-    x convolved with the kernels behind u, plus bias, no less than 0 if `relu`: an image (N, channels, *size).
-    With `mask`, an element of x counts only where mask's is above 0.
-torch.ops.graphnet.winograd_convolution_(y, x, u, padding, mask)
-    The same into y, an image of that size.
+torch.ops.graphnet.winograd_convolution(x, u, channels, size, padding, bias, mask, add, relu)
+    x convolved with the kernels behind u, plus bias, plus the image `add`, no less than 0 if `relu`: an image
+    (N, channels, *size). With `mask`, an element of x counts only where mask's is above 0.
+torch.ops.graphnet.winograd_convolution_(y, x, u, padding, bias, mask, adds)
+    The same into y, an image of that size, to what is in it if `adds`.
 torch.ops.graphnet.winograd_gradients(x, grad, padding, mask)
     The gradients of weight (O, C, 3, 3) and bias (O,).
 
@@ -63,6 +63,7 @@ def convolution_shape(
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
+    add: Tensor | None,
     relu: bool,
 ) -> Tensor:
     return _image((x.shape[0], channels, *size), like=x)
@@ -76,24 +77,37 @@ def convolution(
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
+    add: Tensor | None,
     relu: bool,
 ) -> Tensor:
     y = _image((x.shape[0], channels, *size), like=x)
-    _convolve(x, u, padding, bias, mask, relu, y)
+    _convolve(x, u, padding, bias, mask, add, relu, y)
     return y
 
 
 def convolution_into(
-    y: Tensor, x: Tensor, u: Tensor, padding: Sequence[int], mask: Tensor | None
+    y: Tensor,
+    x: Tensor,
+    u: Tensor,
+    padding: Sequence[int],
+    bias: Tensor | None,
+    mask: Tensor | None,
+    adds: bool,
 ) -> None:
-    dense = y if y.is_contiguous(memory_format=torch.channels_last) else torch.empty_like(_nhwc(y))
-    _convolve(x, u, padding, None, mask, False, dense)
+    dense = _nhwc(y)
+    _convolve(x, u, padding, bias, mask, dense if adds else None, False, dense)
     if dense is not y:
         y.copy_(dense)
 
 
 def convolution_into_shape(
-    y: Tensor, x: Tensor, u: Tensor, padding: Sequence[int], mask: Tensor | None
+    y: Tensor,
+    x: Tensor,
+    u: Tensor,
+    padding: Sequence[int],
+    bias: Tensor | None,
+    mask: Tensor | None,
+    adds: bool,
 ) -> None:
     """Nothing is made."""
 
@@ -104,13 +118,14 @@ def _convolve(
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
+    add: Tensor | None,
     relu: bool,
     y: Tensor,
 ) -> None:
     x, shift = _nhwc(x), None if bias is None else bias.to(u.dtype).contiguous()
     (mask,), kept = _as_kept(x.dtype, mask)
     _call(
-        *(f"forward{kept}", x, mask, _nhwc_sizes(x), u, shift, relu),
+        *(f"forward{kept}", x, mask, _nhwc_sizes(x), u, shift, _nhwc(add), relu),
         *(y, _nhwc_sizes(y), *padding),
     )
 
@@ -191,12 +206,13 @@ winograd_weight = register(
 )
 winograd_convolution = register(
     "winograd_convolution(Tensor x, Tensor u, SymInt channels, SymInt[] size, int[] padding, Tensor? bias, "
-    "Tensor? mask, bool relu) -> Tensor",
+    "Tensor? mask, Tensor? add, bool relu) -> Tensor",
     convolution,
     convolution_shape,
 )
 winograd_convolution_ = register(
-    "winograd_convolution_(Tensor(a!) y, Tensor x, Tensor u, int[] padding, Tensor? mask) -> ()",
+    "winograd_convolution_(Tensor(a!) y, Tensor x, Tensor u, int[] padding, Tensor? bias, Tensor? mask, "
+    "bool adds) -> ()",
     convolution_into,
     convolution_into_shape,
 )

@@ -129,6 +129,15 @@ def candidates(
                 yield Candidate(name, entry.name, kernel, replaced, bound)
 
 
+def _arguments(layer: Layer, call: Call, count: int) -> list[Arg]:
+    """What stands behind the arguments of a layer in a pattern; `*xs` may be spelled out in it."""
+    ports = call.ports()
+    args = [ports[name] for name in layer.signature.tensors]
+    if layer.signature.variadic and count > 1 and isinstance(args[0], tuple):
+        return [*args[0], *args[1:]]
+    return args
+
+
 class Everywhere:
     """Contains every call."""
 
@@ -219,8 +228,7 @@ class _Substitution:
             return False
         if self.names(layer) != pattern[0] or call.results[0] != value:
             return False
-        ports = call.ports()
-        args = [ports[name] for name in layer.signature.tensors]
+        args = _arguments(layer, call, len(pattern) - 1)
         if len(args) != len(pattern) - 1:
             return False
         found.append(call)

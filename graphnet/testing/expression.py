@@ -37,6 +37,11 @@ class Node:
     layer: Layer
     arguments: tuple[Node | str, ...]
 
+    @property
+    def spread(self) -> bool:
+        """Whether the pattern spells out the arguments behind the layer's `*xs`."""
+        return bool(self.layer.signature.variadic) and len(self.arguments) > 1
+
 
 class Expression:
     """The layers of one pattern, outermost first, as a tree over the names in it.
@@ -118,6 +123,8 @@ class _Binder:
     def spec(self, node: Node) -> Spec:
         """The spec of a node's first output; binds the names below it."""
         names = node.layer.signature.tensors
+        if node.spread:
+            return observe(node.layer, "forward", self.bind(node).specs)[0].spec
         if len(names) != len(node.arguments):
             raise ContractError(
                 f"the pattern gives {type(node.layer).__name__} {len(node.arguments)} arguments, "
@@ -136,6 +143,12 @@ class _Binder:
 
     def bind(self, node: Node) -> Ports:
         """Ask the layer for its parameters, with as many inputs as it turns out to need."""
+        if node.spread:
+            spelled_out = tuple(
+                self.spec(argument) if isinstance(argument, Node) else self.leaf(argument)
+                for argument in node.arguments
+            )
+            return bind_inputs(node.layer, spelled_out, self.dtype)
         if node.layer.signature.variadic:
             (name,) = node.arguments
             specs = tuple(self.inputs)
@@ -179,7 +192,7 @@ class _Evaluation:
         results = self.call(layer, "forward", named)
         saved = len(layer.outputs + layer.saves)
         named |= zip(layer.outputs + layer.saves, results[:saved], strict=True)
-        kept_in = dict(zip(layer.signature.tensors, node.arguments, strict=True))
+        kept_in = dict(zip(layer.signature.tensors, node.arguments, strict=not node.spread))
         for state, moved in zip(layer.updates, results[saved:], strict=True):
             self.states[f"{kept_in[state]}_next"] = moved
         self.values[node] = named
@@ -195,10 +208,12 @@ class _Evaluation:
         layer = node.layer
         if "key" in layer.signature.forward:
             raise NotApplicable("the pattern holds a random layer")
-        named: Named = {
-            name: evaluate(part)[0] if isinstance(part, Node) else self.arguments[part]
-            for name, part in zip(layer.signature.tensors, node.arguments, strict=True)
-        }
+        given = [
+            evaluate(part)[0] if isinstance(part, Node) else self.arguments[part]
+            for part in node.arguments
+        ]
+        bound = [tuple(given)] if node.spread else given
+        named: Named = dict(zip(layer.signature.tensors, bound, strict=True))
         named["specs"] = specs_of(named)
         return named
 
@@ -219,6 +234,10 @@ class _Evaluation:
         returned = layer.backward(**{name: named[name] for name in layer.signature.backward})
         alone = names == (layer.signature.variadic,)
         results = dict(zip(names, (returned,) if alone else as_tuple(returned), strict=True))
+        if node.spread:
+            for argument, gradient in zip(node.arguments, as_tuple(returned), strict=True):
+                self.send(argument, gradient)
+            return
         for name, argument in zip(layer.signature.tensors, node.arguments, strict=True):
             if name in named["wanted"]:
                 self.send(argument, results[name])

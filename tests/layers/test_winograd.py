@@ -11,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from graphnet.discovery import load_registry
 from graphnet.kernels import winograd_operators as operators
-from graphnet.kernels.winograd import WinogradConv2d, WinogradConv2dReLU
+from graphnet.kernels.winograd import WinogradConv2d, WinogradConv2dReLU, WinogradResidual
 from graphnet.layer import Kernel, Site
 from graphnet.layers.activation import ReLU
 from graphnet.layers.conv import Conv2d
+from graphnet.layers.merge import Add
+from graphnet.model import Model
 from graphnet.spec import Spec
 from tests.layers.oracle import STRIDES, random_tensor, relative_error
 
@@ -133,7 +136,9 @@ def test_each_number_of_threads_gives_the_same_image_and_repeats_its_gradients()
     for count in (1, 2, 2, 5):
         torch.set_num_threads(count)
         u = operators.winograd_weight(weight, False)
-        images.append(operators.winograd_convolution(x, u, 20, (21, 10), (1, 1), None, None, False))
+        images.append(
+            operators.winograd_convolution(x, u, 20, (21, 10), (1, 1), None, None, None, False)
+        )
         gradients.append(operators.winograd_gradients(x, grad, (1, 1), None))
     assert all(torch.equal(image, images[0]) for image in images)
     assert all(map(torch.equal, gradients[1], gradients[2]))
@@ -189,6 +194,46 @@ def test_an_empty_batch_gives_an_empty_image_and_gradients_of_zeros() -> None:
     assert not bool(grad_weight.any())
     assert grad_bias is not None
     assert not bool(grad_bias.any())
+
+
+def test_a_sum_goes_into_the_convolution_in_either_order() -> None:
+    conv = {"conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}
+    for order, title in ((["in", "b"], "residual"), (["b", "in"], "conv2d_add")):
+        layers = [
+            {"id": "in", **conv},
+            "sigmoid",
+            {"id": "b", **conv},
+            {"add": {}, "inputs": order},
+        ]
+        model = Model({"input": {"channels": 16}, "layers": layers}, registry=load_registry())
+        shape, x = (2, 16, 16, 16), random_tensor((2, 16, 16, 16), seed=0, dtype=torch.float32)
+        plan = model.plan(shape)
+        last = plan.steps[-1].call
+        assert (last.title, last.method) == (f"{title} [winograd]", "forward_")  # over its argument
+        found = model.predict(x)
+        assert relative_error(found, model.predict(x, kernels="reference")) < 1e-5
+
+
+def test_a_sum_with_what_is_convolved_is_not_written_over_it() -> None:
+    """A tile reads pixels of its neighbours: y may not replace skip where skip is x."""
+    conv = {"conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}
+    layers = ["sigmoid", {"id": "b", **conv}, {"add": {}, "inputs": ["sigmoid_1", "b"]}]
+    model = Model({"input": {"channels": 16}, "layers": layers}, registry=load_registry())
+    last = model.plan((2, 16, 16, 16)).steps[-1].call
+    assert (last.title, last.method) == ("residual [winograd]", "forward")
+
+
+def test_a_sum_of_other_shapes_or_dtypes_is_left_alone() -> None:
+    conv = Conv2d(out_channels=16, kernel_size=3, padding=1)
+    x = Spec((2, 16, 16, 16), torch.float32)
+    for skip, fits in (
+        (x, True),
+        (Spec((1, 16, 16, 16), torch.float32), False),
+        (Spec(x.shape, torch.float64), False),
+        (None, False),
+    ):
+        found = WinogradResidual.match(Site((Add(), conv), {"skip": skip, "x": x}, x.device))
+        assert (found is not None) == fits
 
 
 def test_only_wanted_gradients_are_computed() -> None:
