@@ -114,7 +114,7 @@ WORKLOADS = (
         savings=(
             Saving("keep16", keep="bfloat16"),
             Saving("memory50", memory="50%"),
-            Saving("memory40", memory="40%"),
+            Saving("memory39", memory="39%"),
         ),
     ),
     Workload("c-infer", UNET, (16, 3, 64, 64), Task.INFER),

@@ -29,7 +29,13 @@ def test_every_pass_of_every_plan_is_known(
     monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path_factory.mktemp("cache")))
     model = Model(SEED)
     training = model.plan(
-        SHAPE, loss="mse", optimizer=SGD(lr=0.1), precision="bfloat16", memory="100%", autotune=True
+        SHAPE,
+        loss="mse",
+        optimizer=SGD(lr=0.1),
+        precision="bfloat16",
+        keep="bfloat16",
+        memory="100%",
+        autotune=True,
     )
     found = {*names(training.changes), *names(model.plan(SHAPE).changes)}
     assert found == set(PASSES)

@@ -304,19 +304,23 @@ void weight(const S* w, const int64_t* strides, int64_t in, int64_t out, bool tu
     constexpr int64_t lanes = Vector<A>::lanes;
     const int64_t row = padded<A>(out), stride = stride_of<A>(in, row);
     const int64_t by_out = strides[turned ? 1 : 0], by_in = strides[turned ? 0 : 1];
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t c = 0; c < in; c++)
-        for (int64_t o = 0; o < row; o += lanes) {
-            const auto tap = [&](int i, int j) {
-                const int64_t start = (turned ? 2 - i : i) * strides[2] + (turned ? 2 - j : j) * strides[3];
-                S some[lanes] = {};
-                const int64_t count = std::min(lanes, out - o);
-                for (int64_t k = 0; k < count; k++) some[k] = w[start + c * by_in + (o + k) * by_out];
-                return load(some);
-            };
-            map_both<WeightMap, A>(
-                tap, [&](int i, int j, V<A> x) { store(u + (i * 6 + j) * stride + c * row + o, x); });
-        }
+    constexpr int64_t chunk = 16;  // input channels: the same lines of memory hold what they need
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+    for (int64_t o = 0; o < row; o += lanes)
+        for (int64_t first = 0; first < in; first += chunk)
+            for (int64_t c = first; c < std::min(in, first + chunk); c++) {
+                const auto tap = [&](int i, int j) {
+                    const int64_t start = (turned ? 2 - i : i) * strides[2] + (turned ? 2 - j : j) * strides[3];
+                    const S* from = w + start + c * by_in + o * by_out;
+                    if (by_out == 1) return load<A>(from, out - o);
+                    S some[lanes] = {};
+                    const int64_t count = std::min(lanes, out - o);
+                    for (int64_t k = 0; k < count; k++) some[k] = from[k * by_out];
+                    return load(some);
+                };
+                map_both<WeightMap, A>(
+                    tap, [&](int i, int j, V<A> x) { store(u + (i * 6 + j) * stride + c * row + o, x); });
+            }
 }
 
 template <class S, class M, class A>
