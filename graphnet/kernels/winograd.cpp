@@ -21,7 +21,7 @@ constexpr int64_t kRows = kSums / 3;
 constexpr int64_t kUnit = 4;           // tiles that are not shared among threads
 constexpr int64_t kOwnBytes = 1 << 19;  // sums that a thread may have of its own
 const Share kAll(kPositions, kPositions, 0, 1);
-enum Purpose { kInputs, kGradients, kProducts, kGradientSums };
+enum Purpose { kWeights, kInputs, kGradients, kProducts, kGradientSums };
 
 // From one of the 36 positions to the next, in rows of `columns`; the gap of a line keeps the positions out of
 // each other's sets in the cache.
@@ -296,22 +296,30 @@ void gradient_products(const A* v, const A* g, A* du, int64_t tiles, int64_t in,
                                            du + p * du_stride + c * g_row + o, g_row);
 }
 
-// ---- what is exported -------------------------------------------------------------------------------------
+// ---- kernels ----------------------------------------------------------------------------------------------
 
-// u = G w G^T as (position, input channel, output channel), see `stride_of`; `turned` exchanges the two and turns the kernel.
+// The kernels (out, in, 3, 3); `turned` ones exchange the two and are turned by 180 degrees.
+template <class S>
+struct Kernels {
+    const S* data;
+    const int64_t* strides;
+    bool turned;
+};
+
+// u = G w G^T as (position, input channel, output channel), see `stride_of`. Every thread of a team calls it.
 template <class S, class A>
-void weight(const S* w, const int64_t* strides, int64_t in, int64_t out, bool turned, A* u, int threads) {
+void transform_weight(const Kernels<S>& w, int64_t in, int64_t out, A* u) {
     constexpr int64_t lanes = Vector<A>::lanes;
-    const int64_t row = padded<A>(out), stride = stride_of<A>(in, row);
-    const int64_t by_out = strides[turned ? 1 : 0], by_in = strides[turned ? 0 : 1];
     constexpr int64_t chunk = 16;  // input channels: the same lines of memory hold what they need
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+    const int64_t row = padded<A>(out), stride = stride_of<A>(in, row);
+    const int64_t by_out = w.strides[w.turned ? 1 : 0], by_in = w.strides[w.turned ? 0 : 1];
+#pragma omp for collapse(2) schedule(static)
     for (int64_t o = 0; o < row; o += lanes)
         for (int64_t first = 0; first < in; first += chunk)
             for (int64_t c = first; c < std::min(in, first + chunk); c++) {
                 const auto tap = [&](int i, int j) {
-                    const int64_t start = (turned ? 2 - i : i) * strides[2] + (turned ? 2 - j : j) * strides[3];
-                    const S* from = w + start + c * by_in + o * by_out;
+                    const int64_t y = w.turned ? 2 - i : i, x = w.turned ? 2 - j : j;
+                    const S* from = w.data + y * w.strides[2] + x * w.strides[3] + c * by_in + o * by_out;
                     if (by_out == 1) return load<A>(from, out - o);
                     S some[lanes] = {};
                     const int64_t count = std::min(lanes, out - o);
@@ -323,13 +331,18 @@ void weight(const S* w, const int64_t* strides, int64_t in, int64_t out, bool tu
             }
 }
 
+// ---- what is exported -------------------------------------------------------------------------------------
+
 template <class S, class M, class A>
-void forward(const Image<S, M>& x, const A* u, const Output<S, A>& y, int64_t top, int64_t left, int threads) {
+void forward(const Image<S, M>& x, const Kernels<S>& w, const Output<S, A>& y, int64_t top, int64_t left,
+             int threads) {
     const Tiles tiles(y.size);
     const int64_t vectors = vectors_at_once<A>(y.size.c), width = vectors * Vector<A>::lanes;
     const auto multiply = vectors == 3 ? products<A, 3> : vectors == 2 ? products<A, 2> : products<A, 1>;
+    A* u = scratch<kWeights, A>(kPositions * stride_of<A>(x.size.c, padded<A>(y.size.c)));
 #pragma omp parallel num_threads(threads)
     {
+        transform_weight(w, x.size.c, y.size.c, u);
         A* v = scratch<kInputs, A>(kPositions * stride_of<A>(kBlock, padded<A>(x.size.c)));
         A* m = scratch<kProducts, A>(kPositions * stride_of<A>(kBlock, width));
         const Share share(tiles.count, kUnit, omp_get_thread_num(), omp_get_num_threads());
@@ -406,29 +419,23 @@ Size size_of(const int64_t* sizes) { return {sizes[0], sizes[1], sizes[2], sizes
 }  // namespace
 
 // K is the type of what was kept from the forward pass: x, and the mask.
-#define EXPORT(NAME, S, A)                                                                                        \
-    extern "C" void weight_##NAME(const S* w, const int64_t* strides, int64_t in, int64_t out, int64_t turned,    \
-                                  A* u, int64_t threads) {                                                        \
-        weight<S, A>(w, strides, in, out, turned, u, threads);                                                    \
-    }
-#define EXPORT_KEPT(NAME, S, K, A)                                                                                \
-    extern "C" void forward_##NAME(const S* x, const K* mask, const int64_t* x_size, const A* u, const A* bias,   \
-                                   const S* add, int64_t relu, S* y, const int64_t* y_size, int64_t top, int64_t left,          \
-                                   int64_t threads) {                                                             \
-        const Image<S, K> image = {x, mask, size_of(x_size)};                                                     \
-        forward<S, K, A>(image, u, {y, add, bias, relu != 0, size_of(y_size)}, top, left, threads);                    \
-    }                                                                                                             \
-    extern "C" void gradients_##NAME(const S* g, const K* mask, const int64_t* g_size, const K* x,                \
-                                     const int64_t* x_size, A* dw, A* db, int64_t top, int64_t left,              \
-                                     int64_t threads) {                                                           \
-        const Image<K> image = {x, nullptr, size_of(x_size)};                                                     \
-        gradients<K, S, A>(image, {g, mask, size_of(g_size)}, dw, db, top, left, threads);                        \
+#define EXPORT(NAME, S, K, A)                                                                                   \
+    extern "C" void forward_##NAME(const S* x, const K* mask, const int64_t* x_size, const S* w,                \
+                                   const int64_t* w_strides, int64_t turned, const A* bias, const S* add,       \
+                                   int64_t relu, S* y, const int64_t* y_size, int64_t top, int64_t left,        \
+                                   int64_t threads) {                                                           \
+        const Image<S, K> image = {x, mask, size_of(x_size)};                                                   \
+        const Output<S, A> output = {y, add, bias, relu != 0, size_of(y_size)};                                 \
+        forward<S, K, A>(image, {w, w_strides, turned != 0}, output, top, left, threads);                       \
+    }                                                                                                           \
+    extern "C" void gradients_##NAME(const S* g, const K* mask, const int64_t* g_size, const K* x,              \
+                                     const int64_t* x_size, A* dw, A* db, int64_t top, int64_t left,            \
+                                     int64_t threads) {                                                         \
+        const Image<K> image = {x, nullptr, size_of(x_size)};                                                   \
+        gradients<K, S, A>(image, {g, mask, size_of(g_size)}, dw, db, top, left, threads);                      \
     }
 
-EXPORT(float32, float, float)
-EXPORT(float64, double, double)
-EXPORT(bfloat16, bfloat16, float)
-EXPORT_KEPT(float32, float, float, float)
-EXPORT_KEPT(float64, double, double, double)
-EXPORT_KEPT(bfloat16, bfloat16, bfloat16, float)
-EXPORT_KEPT(kept_float32, float, bfloat16, float)
+EXPORT(float32, float, float, float)
+EXPORT(float64, double, double, double)
+EXPORT(bfloat16, bfloat16, bfloat16, float)
+EXPORT(kept_float32, float, bfloat16, float)

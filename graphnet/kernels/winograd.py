@@ -64,10 +64,8 @@ class _Winograd(Kernel):
         relu: bool = False,
     ) -> Tensor:
         """x * weight + bias + add."""
-        size = [n + 2 * pad - 2 for n, pad in zip(x.shape[2:], self.padding, strict=True)]
-        u = operators.winograd_weight(weight, turned=False)
         y: Tensor = operators.winograd_convolution(
-            x, u, weight.shape[0], size, self.padding, bias, None, add, relu
+            x, weight, False, self.padding, bias, None, add, relu
         )
         return y
 
@@ -77,17 +75,8 @@ class _Winograd(Kernel):
         """Those of x, weight and bias from grad_y where `mask` is above 0."""
         grad_x = None
         if "x" in wanted:
-            u = operators.winograd_weight(weight, turned=True)
             grad_x = operators.winograd_convolution(
-                grad_y,
-                u,
-                x.shape[1],
-                x.shape[2:],
-                self.turned_padding,
-                None,
-                mask,
-                None,
-                relu=False,
+                grad_y, weight, True, self.turned_padding, None, mask, None, relu=False
             )
         return grad_x, *self.parameter_gradients(grad_y, x, wanted, mask)
 
@@ -96,8 +85,9 @@ class _Winograd(Kernel):
     ) -> Gradients:
         """The same, that of x over x, which has to be read before."""
         grad_weight, grad_bias = self.parameter_gradients(grad_y, x, wanted, mask)
-        u = operators.winograd_weight(weight, turned=True)
-        operators.winograd_convolution_(x, grad_y, u, self.turned_padding, None, mask, adds=False)
+        operators.winograd_convolution_(
+            x, grad_y, weight, True, self.turned_padding, None, mask, adds=False
+        )
         return x, grad_weight, grad_bias
 
     @property
@@ -197,8 +187,7 @@ class _Residual(_Winograd):
         return self.convolution(x, weight, bias, skip)
 
     def forward_(self, skip: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        u = operators.winograd_weight(weight, turned=False)
-        operators.winograd_convolution_(skip, x, u, self.padding, bias, None, adds=True)
+        operators.winograd_convolution_(skip, x, weight, False, self.padding, bias, None, adds=True)
         return skip
 
     def backward(

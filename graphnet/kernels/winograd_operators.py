@@ -1,12 +1,10 @@
 """The operators of the Winograd kernels, registered so that torch's compiler takes them as they stand.
 
-torch.ops.graphnet.winograd_weight(weight, turned)
-    The kernels (O, C, 3, 3) through their map: for each of the 36 positions a row of C x O numbers, O
-    rounded up to whole lines of 64 bytes, and a line behind it. `turned`, for the gradient of x, O x C.
-torch.ops.graphnet.winograd_convolution(x, u, channels, size, padding, bias, mask, add, relu)
-    x convolved with the kernels behind u, plus bias, plus the image `add`, no less than 0 if `relu`: an image
-    (N, channels, *size). With `mask`, an element of x counts only where mask's is above 0.
-torch.ops.graphnet.winograd_convolution_(y, x, u, padding, bias, mask, adds)
+torch.ops.graphnet.winograd_convolution(x, weight, turned, padding, bias, mask, add, relu)
+    x convolved with the kernels (O, C, 3, 3), plus bias, plus the image `add`, no less than 0 if `relu`: an
+    image (N, O, H', W'). `turned`, for the gradient of x: with the kernels turned by 180 degrees, from O
+    channels to C. With `mask`, an element of x counts only where mask's is above 0.
+torch.ops.graphnet.winograd_convolution_(y, x, weight, turned, padding, bias, mask, adds)
     The same into y, an image of that size, to what is in it if `adds`.
 torch.ops.graphnet.winograd_gradients(x, grad, padding, mask)
     The gradients of weight (O, C, 3, 3) and bias (O,).
@@ -34,68 +32,48 @@ POSITIONS = 36
 TILE = 4
 
 
-def weight_shape(weight: Tensor, turned: bool) -> Tensor:
-    rows, columns = _rows_and_columns(weight, turned)
-    dtype = ARITHMETIC[weight.dtype]
-    line = 64 // dtype.itemsize
-    size = rows * -(-columns // line) * line + line
-    return weight.new_empty((POSITIONS, size), dtype=dtype)
-
-
-def weight(weight: Tensor, turned: bool) -> Tensor:
-    u = weight_shape(weight, turned)
-    strides = weight.stride()
-    _call("weight", weight, strides, *_rows_and_columns(weight, turned), turned, u)
-    return u
-
-
-def _rows_and_columns(weight: Tensor, turned: bool) -> tuple[int, int]:
-    """Channels that come in and go out."""
-    out, into = weight.shape[:2]
-    return (out, into) if turned else (into, out)
-
-
 def convolution_shape(
     x: Tensor,
-    u: Tensor,
-    channels: int,
-    size: Sequence[int],
+    weight: Tensor,
+    turned: bool,
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
     add: Tensor | None,
     relu: bool,
 ) -> Tensor:
-    return _image((x.shape[0], channels, *size), like=x)
+    size = [n + 2 * pad - 2 for n, pad in zip(x.shape[2:], padding, strict=True)]
+    return _image((x.shape[0], weight.shape[1 if turned else 0], *size), like=x)
 
 
 def convolution(
     x: Tensor,
-    u: Tensor,
-    channels: int,
-    size: Sequence[int],
+    weight: Tensor,
+    turned: bool,
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
     add: Tensor | None,
     relu: bool,
 ) -> Tensor:
-    y = _image((x.shape[0], channels, *size), like=x)
-    _convolve(x, u, padding, bias, mask, add, relu, y)
+    y = convolution_shape(x, weight, turned, padding, bias, mask, add, relu)
+    _convolve(x, weight, turned, padding, bias, mask, add, relu, y)
     return y
 
 
 def convolution_into(
     y: Tensor,
     x: Tensor,
-    u: Tensor,
+    weight: Tensor,
+    turned: bool,
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
     adds: bool,
 ) -> None:
     dense = _nhwc(y)
-    _convolve(x, u, padding, bias, mask, dense if adds else None, False, dense)
+    add = dense if adds else None
+    _convolve(x, weight, turned, padding, bias, mask, add, False, dense)
     if dense is not y:
         y.copy_(dense)
 
@@ -103,7 +81,8 @@ def convolution_into(
 def convolution_into_shape(
     y: Tensor,
     x: Tensor,
-    u: Tensor,
+    weight: Tensor,
+    turned: bool,
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
@@ -114,7 +93,8 @@ def convolution_into_shape(
 
 def _convolve(
     x: Tensor,
-    u: Tensor,
+    weight: Tensor,
+    turned: bool,
     padding: Sequence[int],
     bias: Tensor | None,
     mask: Tensor | None,
@@ -122,11 +102,11 @@ def _convolve(
     relu: bool,
     y: Tensor,
 ) -> None:
-    x, shift = _nhwc(x), None if bias is None else bias.to(u.dtype).contiguous()
+    x, shift = _nhwc(x), None if bias is None else bias.to(ARITHMETIC[x.dtype]).contiguous()
     (mask,), kept = _as_kept(x.dtype, mask)
     _call(
-        *(f"forward{kept}", x, mask, _nhwc_sizes(x), u, shift, _nhwc(add), relu),
-        *(y, _nhwc_sizes(y), *padding),
+        *(f"forward{kept}", x, mask, _nhwc_sizes(x), weight, weight.stride(), turned),
+        *(shift, _nhwc(add), relu, y, _nhwc_sizes(y), *padding),
     )
 
 
@@ -189,8 +169,8 @@ def _products(tiles: Sequence[int], rows: int, columns: int) -> int:
     return 2 * POSITIONS * n * -(-high // TILE) * -(-wide // TILE) * rows * columns
 
 
-def _convolution_flops(x: Any, u: Any, channels: int, *_: Any, out_shape: Any, **__: Any) -> int:
-    return _products(out_shape, x[1], channels)
+def _convolution_flops(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    return _products(out_shape, weight[0], weight[1])
 
 
 def _convolution_into_flops(y: Any, x: Any, *_: Any, **__: Any) -> int:
@@ -201,18 +181,15 @@ def _gradients_flops(x: Any, grad: Any, *_: Any, **__: Any) -> int:
     return _products(grad, x[1], grad[1])
 
 
-winograd_weight = register(
-    "winograd_weight(Tensor weight, bool turned) -> Tensor", weight, weight_shape
-)
 winograd_convolution = register(
-    "winograd_convolution(Tensor x, Tensor u, SymInt channels, SymInt[] size, int[] padding, Tensor? bias, "
-    "Tensor? mask, Tensor? add, bool relu) -> Tensor",
+    "winograd_convolution(Tensor x, Tensor weight, bool turned, int[] padding, Tensor? bias, Tensor? mask, "
+    "Tensor? add, bool relu) -> Tensor",
     convolution,
     convolution_shape,
 )
 winograd_convolution_ = register(
-    "winograd_convolution_(Tensor(a!) y, Tensor x, Tensor u, int[] padding, Tensor? bias, Tensor? mask, "
-    "bool adds) -> ()",
+    "winograd_convolution_(Tensor(a!) y, Tensor x, Tensor weight, bool turned, int[] padding, Tensor? bias, "
+    "Tensor? mask, bool adds) -> ()",
     convolution_into,
     convolution_into_shape,
 )
