@@ -7,7 +7,7 @@ Training:   loss, precision, fusion, kernels, layout, differentiate, update, dea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -159,13 +159,14 @@ def _forward_passes(registry: Registry, options: Options, *, training: bool) -> 
     chosen = choose(registry, options.kernels)
     fits = chosen if "fusion" not in options.without else single(chosen)
 
+    plain: list[Container[str]] = [Everywhere()] if "layout" in options.without else []
+
     def place(graph: Graph, kernels: tuple[Entry, ...]) -> Graph:
-        plain = (
-            Everywhere()
-            if "layout" in options.without
-            else plain_calls(graph, kernels=fits, registry=registry)
-        )
-        return substitute(graph, kernels=kernels, registry=registry, plain=plain)
+        if (
+            not plain
+        ):  # what the fusion pass finds holds for the kernels pass too: calls keep their names
+            plain.append(plain_calls(graph, kernels=fits, registry=registry))
+        return substitute(graph, kernels=kernels, registry=registry, plain=plain[0])
 
     casts = Pass(
         "precision",
