@@ -48,7 +48,10 @@ _METHOD = """\
 - The roofline is the sum over the plan's steps of the larger of bytes / bandwidth and operations /
   ceiling, with this machine's measured bandwidth and ceilings. Fusing steps can go below it.
 - Overhead is the generated step minus a handwritten function with the same operators, per layer. The
-  start is the time from the start of a process to the end of its first step.
+  start is the time from the start of a process to the end of its first step, where the machine has run
+  graphnet before: the very first time its C++ kernels are compiled, in about four seconds.
+- Once graphnet has made a plan for training, glibc keeps freed memory for the whole process: torch's and
+  JAX's times in the table have that advantage too.
 """
 
 
