@@ -162,9 +162,8 @@ def _forward_passes(registry: Registry, options: Options, *, training: bool) -> 
     plain: list[Container[str]] = [Everywhere()] if "layout" in options.without else []
 
     def place(graph: Graph, kernels: tuple[Entry, ...]) -> Graph:
-        if (
-            not plain
-        ):  # what the fusion pass finds holds for the kernels pass too: calls keep their names
+        # What the first of the two passes finds holds for the other too: calls keep their names.
+        if not plain:
             plain.append(plain_calls(graph, kernels=fits, registry=registry))
         return substitute(graph, kernels=kernels, registry=registry, plain=plain[0])
 

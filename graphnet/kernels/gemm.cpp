@@ -76,8 +76,6 @@ struct Panels {
     int64_t columns() const { return count * width; }
 };
 
-inline int64_t rounded_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
-
 template <class S>
 int64_t steps_of(int64_t rows) {
     return (rows + Term<S>::depth - 1) / Term<S>::depth;

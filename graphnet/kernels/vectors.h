@@ -34,11 +34,12 @@ struct Vector {
 template <class A>
 using V = typename Vector<A>::type;
 
+inline int64_t rounded_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+
 // Channels in a row of a buffer: whole lines of 64 bytes, so that it looks alike on every machine.
 template <class A>
 int64_t padded(int64_t channels) {
-    constexpr int64_t line = 64 / sizeof(A);
-    return (channels + line - 1) / line * line;
+    return rounded_up(channels, 64 / sizeof(A));
 }
 
 // ---- memory: float and double as they are, bfloat16 as the upper half of a float --------------------------
@@ -135,7 +136,7 @@ A* scratch(int64_t count) {
         int64_t size = 0;
         ~Piece() { std::free(data); }
     } piece;
-    const int64_t size = (count * sizeof(A) + 63) / 64 * 64;
+    const int64_t size = rounded_up(count * sizeof(A), 64);
     if (size > piece.size) {
         std::free(piece.data);
         piece.data = std::aligned_alloc(64, size);

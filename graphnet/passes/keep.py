@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from graphnet.calls import DTYPES, Cast, DType
-from graphnet.graph import Arg, Call, Graph, Kind, Value, flatten
+from graphnet.calls import DTYPES, DType
+from graphnet.graph import Arg, Call, Graph, Kind, flatten
 from graphnet.layer import Layer
 from graphnet.passes.forward import renamed
-from graphnet.passes.precision import dtype_name
+from graphnet.passes.precision import add_cast, dtype_name
 
 _LEAST_ELEMENTS = 4096  # smaller values are not worth two more calls
 
@@ -74,27 +74,14 @@ class _Keep:
         return replace(call, args=tuple(args))
 
     def cast(self, source: str, name: str, dtype: DType) -> str:
-        """The value in another dtype, by a call of this name, made once."""
-        result = f"{name}.y"
-        if name not in self.calls:
-            value = self.values[source]
-            spec = replace(value.spec, dtype=DTYPES[dtype])
-            self.values[result] = Value(result, spec, Kind.LAYER, layout=value.layout)
-            self.calls[name] = Call(
-                name=name,
-                kind=Kind.LAYER,
-                layer=Cast(dtype=dtype),
-                method="forward",
-                args=(source,),
-                results=(result,),
-                title="cast",
-                node=name,
-            )
-        return result
+        return add_cast(source, name, dtype, calls=self.calls, values=self.values)
 
 
 def _kept(graph: Graph, dtype: DType) -> Iterator[str]:
-    """The values of layers that are kept in a wider dtype and share their storage with nothing."""
+    """The values of layers that are kept in a wider dtype and share their storage with nothing.
+
+    Not a prediction: the loss's backward reads it again at once, and nothing would be gained.
+    """
     viewed = {value.view_of for value in graph.values.values()}
     for name, value in graph.values.items():
         kinds = {graph.calls[reader].kind for reader in graph.readers.get(name, ())}
@@ -108,7 +95,6 @@ def _kept(graph: Graph, dtype: DType) -> Iterator[str]:
             and alone
             and value.spec.numel >= _LEAST_ELEMENTS
             and Kind.BACKWARD in kinds
-            and Kind.LOSS
-            not in kinds  # a prediction is read again at once: nothing would be gained
+            and Kind.LOSS not in kinds
         ):
             yield name

@@ -71,21 +71,29 @@ class _Precision:
         value = self.values[name]
         if dtype_name(value) == dtype:
             return name
-        made, result = f"{name}:{dtype}", f"{name}:{dtype}.y"
-        if made not in self.calls:
-            spec = replace(value.spec, dtype=DTYPES[dtype])
-            self.values[result] = Value(result, spec, Kind.LAYER)
-            self.calls[made] = Call(
-                name=made,
-                kind=Kind.LAYER,
-                layer=Cast(dtype=dtype),
-                method="forward",
-                args=(name,),
-                results=(result,),
-                title="cast",
-                node=made,
-            )
-        return result
+        return add_cast(name, f"{name}:{dtype}", dtype, calls=self.calls, values=self.values)
+
+
+def add_cast(
+    source: str, name: str, dtype: DType, *, calls: dict[str, Call], values: dict[str, Value]
+) -> str:
+    """The value in another dtype: the result of a call of this name, which is added unless it is there."""
+    result = f"{name}.y"
+    if name not in calls:
+        value = values[source]
+        spec = replace(value.spec, dtype=DTYPES[dtype])
+        values[result] = Value(result, spec, Kind.LAYER, layout=value.layout)
+        calls[name] = Call(
+            name=name,
+            kind=Kind.LAYER,
+            layer=Cast(dtype=dtype),
+            method="forward",
+            args=(source,),
+            results=(result,),
+            title="cast",
+            node=name,
+        )
+    return result
 
 
 def dtype_name(value: Value) -> DType:
