@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -70,13 +68,6 @@ def test_products_and_gradients_are_those_of_float64(
     exact_w = masked.t() @ x.double() if turned else x.double().t() @ masked
     assert relative_error(grad_w.double(), exact_w) < BOUNDS[wide]
     assert relative_error(grad_bias.double(), masked.sum(0)) < BOUNDS[wide]
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("threads")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -118,13 +116,6 @@ def test_narrow_dtypes_round_as_said(dtype: torch.dtype, bound: float) -> None:
     assert relative_error(grad_x.double(), exact_x) < bound
     assert relative_error(grad_weight.double(), exact_weight) < 3e-5
     assert relative_error(grad_bias.double(), exact_bias) < 3e-5
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("threads")
