@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import torch
 
-from graphnet.calls import Accumulate, Key
+from graphnet.calls import Accumulate, Key, WeightedSum
 from graphnet.describe import ModelDescription
 from graphnet.errors import GraphError, GraphnetError, blame, nearest
 from graphnet.expand import Expanded, FlatNode, Reference, expand
 from graphnet.graph import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer, Loss
+from graphnet.losses import Term
 from graphnet.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe
 from graphnet.random import node_constant
 from graphnet.registry import Registry
@@ -36,8 +37,8 @@ def build(
     return builder.graph(expanded)
 
 
-def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, str]) -> Graph:
-    """Add a loss to each named output: new inputs for the targets, and the sum where there are several.
+def attach_loss(graph: Graph, losses: Mapping[str, Sequence[Term]]) -> Graph:
+    """Add losses to each named output: new inputs for the targets, and the weighted sum of all terms.
 
     The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
     """
@@ -45,7 +46,9 @@ def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, s
     builder = _Builder(dtype=graph.values[graph.outputs[0]].spec.dtype, graph=graph)
     targets: list[str] = []
     totals: list[str] = []
-    for name, loss in losses.items():
+    weights = [term.weight for terms in losses.values() for term in terms]
+    single = weights == [1.0]
+    for name, terms in losses.items():
         if name not in outputs:
             raise GraphError(
                 f"the model has no output {name!r} to put a loss on. {nearest(name, outputs)}"
@@ -54,13 +57,15 @@ def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, s
         target = "@target" if len(losses) == 1 else f"@target.{name}"
         builder.values[target] = Value(target, prediction.spec, Kind.INPUT)
         targets.append(target)
-        node = "@loss" if len(losses) == 1 else f"@loss.{name}"
-        results = builder.call(
-            node, loss, titles[name], [prediction.name, target], kind=Kind.LOSS, owner=node
-        )
-        totals.append(results[0])
-    if len(totals) > 1:
-        totals = builder.call("@loss", Accumulate(), "sum", totals, kind=Kind.LOSS, owner="@loss")
+        prefix = "@loss" if len(losses) == 1 else f"@loss.{name}"
+        alone = single or (len(losses) > 1 and len(terms) == 1)
+        for term in terms:
+            node = prefix if alone else builder.unique(f"{prefix}.{term.title}")
+            inputs = [prediction.name, target]
+            totals += builder.call(node, term.loss, term.title, inputs, kind=Kind.LOSS, owner=node)
+    if not single:
+        whole = Accumulate() if set(weights) == {1.0} else WeightedSum(weights=tuple(weights))
+        totals = builder.call("@loss", whole, "sum", totals, kind=Kind.LOSS, owner="@loss")
     return replace(
         graph,
         calls=builder.calls,
@@ -128,6 +133,14 @@ class _Builder:
         if reference.output is None:
             return next(iter(outputs.values()))
         return outputs[reference.output]
+
+    def unique(self, name: str) -> str:
+        """The name, with a number behind it where a call has it already."""
+        found, number = name, 1
+        while found in self.calls:
+            number += 1
+            found = f"{name}_{number}"
+        return found
 
     def call(
         self,

@@ -10,7 +10,7 @@ from graphnet.hookspecs import Register, hookimpl
 from graphnet.kernels import aten, gemm, norm, patch, winograd
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
-from graphnet.layers.loss import MSE
+from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.upsample import NearestUpsampling
@@ -33,6 +33,10 @@ def graphnet_layers(register: Register) -> None:
 @hookimpl
 def graphnet_losses(register: Register) -> None:
     register("mse", MSE)
+    register("l1", L1)
+    register("huber", Huber)
+    register("charbonnier", Charbonnier)
+    register("psnr", PSNR)
 
 
 @hookimpl

@@ -50,6 +50,21 @@ class Accumulate(Layer):
         return (grad_y,) * len(specs["xs"])
 
 
+class WeightedSum(Layer):
+    """The sum of weights[i] xs[i]; each input's gradient is grad_y times its weight."""
+
+    weights: tuple[float, ...]
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        total = xs[0] * self.weights[0]
+        for x, weight in zip(xs[1:], self.weights[1:], strict=True):
+            total = total + x * weight
+        return total
+
+    def backward(self, grad_y: Tensor) -> tuple[Tensor, ...]:
+        return tuple(grad_y * weight for weight in self.weights)
+
+
 class Cast(Layer):
     """x in another floating dtype; its gradient goes back to the dtype of x."""
 

@@ -7,16 +7,15 @@ Training:   loss, precision, fusion, kernels, layout, differentiate, update, dea
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from graphnet.build import attach_loss, build
 from graphnet.cache import open_cache
 from graphnet.describe import ModelDescription
-from graphnet.errors import InputError
 from graphnet.graph import Graph
-from graphnet.layer import Loss
+from graphnet.losses import Term
 from graphnet.machine import seconds
 from graphnet.optim import Optimizer
 from graphnet.options import Options
@@ -100,16 +99,15 @@ def training_plan(
     registry: Registry,
     options: Options,
     *,
-    losses: Mapping[str, Loss],
+    losses: Mapping[str, Sequence[Term]],
     optimizer: Optimizer | None,
 ) -> Plan:
     """The verified plan of a whole step: forward, loss, reverse pass and update."""
-    titles = {name: registry.name_of(loss) for name, loss in losses.items()}
     passes = (
         Pass(
             "loss",
             "put the losses on the outputs",
-            partial(attach_loss, losses=losses, titles=titles),
+            partial(attach_loss, losses=losses),
             needed=True,
         ),
         *_forward_passes(registry, options, training=True),
@@ -219,19 +217,3 @@ def _check(step: Pass, before: Graph, after: Graph, settled: Graph | None) -> No
         verify_rewrite(before, after)
     if step.settled:
         verify_graph(after, since=settled)
-
-
-def losses_for(loss: object, outputs: Iterable[str], registry: Registry) -> dict[str, Loss]:
-    """A loss by output name, from a name, {name: {...}}, a Loss, or {output: any of these}."""
-    names = list(outputs)
-    several = isinstance(loss, Mapping) and any(key in names for key in loss)
-    forms = dict(loss) if several and isinstance(loss, Mapping) else {names[0]: loss}
-    found: dict[str, Loss] = {}
-    for output, form in forms.items():
-        made = registry.make("losses", form)
-        if not isinstance(made, Loss):
-            raise InputError(
-                f"{registry.name_of(made)!r} is not a loss. Known: {', '.join(registry.losses)}."
-            )
-        found[output] = made
-    return found

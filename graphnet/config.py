@@ -14,10 +14,11 @@ from graphnet.data import DataSet
 from graphnet.definition import problems as as_problems
 from graphnet.describe import parse
 from graphnet.errors import DescriptionError, GraphnetError, Problem
+from graphnet.losses import terms
 from graphnet.model import Model
 from graphnet.optim import Optimizer, Schedule
 from graphnet.registry import Registry
-from graphnet.yamlfile import Locations, read_file, read_text
+from graphnet.yamlfile import Locations, Place, dotted, read_file, read_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 Form = str | dict[str, Any]
@@ -38,7 +39,7 @@ class TrainConfig(BaseModel):
     model_config = _STRICT
     model: Form
     data: DataConfig
-    loss: Form
+    loss: Form | list[Form]
     optimizer: Form
     schedule: Form = "constant"
     epochs: PositiveInt
@@ -115,45 +116,56 @@ def make_job(
     except ValidationError as error:
         raise DescriptionError(
             [
-                Problem(p.message, p.path, locations.where(tuple(p.path.split("."))))
+                Problem(p.message, p.path, locations.where(_place(p.path)))
                 for p in as_problems(error.errors(), _known(error))
             ]
         ) from None
     found: list[Problem] = []
 
-    def attempt(field: str, make: Callable[[], Any]) -> Any:
+    def attempt(place: Place, make: Callable[[], Any]) -> Any:
+        field, where = dotted(place), locations.where(place)
         try:
             return make()
         except DescriptionError as error:
             for problem in error.problems:
                 path = ".".join(part for part in (field, problem.path) if part)
-                where = problem.where or locations.where(tuple(field.split(".")))
-                found.append(
-                    Problem(problem.message, problem.path if problem.where else path, where)
-                )
+                found.append(problem if problem.where else Problem(problem.message, path, where))
         except GraphnetError as error:
-            found.append(Problem(str(error), field, locations.where(tuple(field.split(".")))))
+            found.append(Problem(str(error), field, where))
 
     metrics: dict[str, Any] = {}
     for name in config.metrics:
-        entry = attempt("metrics", functools.partial(registry.find, "metrics", name))
+        entry = attempt(("metrics",), functools.partial(registry.find, "metrics", name))
         if entry is not None:
             metrics[name] = entry.value
     made = {
-        "model": attempt("model", lambda: _model(config.model, folder, registry)),
-        "optimizer": attempt("optimizer", lambda: registry.make("optimizers", config.optimizer)),
-        "schedule": attempt("schedule", lambda: registry.make("schedules", config.schedule)),
-        "train": attempt("data.train", lambda: registry.dataset(config.data.train)),
+        "model": attempt(("model",), lambda: _model(config.model, folder, registry)),
+        "optimizer": attempt(("optimizer",), lambda: registry.make("optimizers", config.optimizer)),
+        "schedule": attempt(("schedule",), lambda: registry.make("schedules", config.schedule)),
+        "train": attempt(("data", "train"), lambda: registry.dataset(config.data.train)),
         "validation": attempt(
-            "data.validation",
+            ("data", "validation"),
             lambda: registry.dataset(config.data.validation) if config.data.validation else None,
         ),
     }
-    attempt("loss", lambda: registry.make("losses", config.loss))
-    attempt("executor", lambda: registry.make("executors", config.executor))
+    for place, form in _losses(config.loss):
+        attempt(place, functools.partial(terms, form, registry))
+    attempt(("executor",), lambda: registry.make("executors", config.executor))
     if found:
         raise DescriptionError(found)
     return Job(config, metrics=metrics, registry=registry, **made)
+
+
+def _losses(form: Form | list[Form]) -> list[tuple[Place, Form | list[Form]]]:
+    """Each loss and where it stands; an empty list stays one, to be refused."""
+    if isinstance(form, list) and form:
+        return [(("loss", i), one) for i, one in enumerate(form)]
+    return [(("loss",), form)]
+
+
+def _place(path: str) -> Place:
+    """ "parameters.0.match" as the reader of the file counts: ("parameters", 0, "match")."""
+    return tuple(int(part) if part.isdigit() else part for part in path.split("."))
 
 
 def _model(form: Form, folder: Path, registry: Registry) -> Model:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnet import checkpoint
-from graphnet.compiler import forward_graph, inference_plan, losses_for, training_plan
+from graphnet.compiler import forward_graph, inference_plan, training_plan
 from graphnet.describe import ModelDescription, parse, read_description
 from graphnet.device import resolve
 from graphnet.discovery import default_registry
@@ -18,6 +18,7 @@ from graphnet.errors import CheckpointError, GraphError, GraphnetError
 from graphnet.executors import Executor
 from graphnet.expand import expand
 from graphnet.graph import Graph
+from graphnet.losses import losses_for
 from graphnet.optim import Optimizer
 from graphnet.options import Options
 from graphnet.passes.kernels import Everywhere, choose, substitute
@@ -172,9 +173,10 @@ class Model:
     ) -> Program:
         """One plan for a whole training step on inputs of these shapes.
 
-        `loss` and `optimizer` are names, {name: {field: value}}, or instances; a model with several
-        outputs takes {output: loss} and one target each, in that order. Without weights the
-        parameters are drawn from `seed`.
+        `loss` and `optimizer` are names, {name: {field: value}}, or instances; a list of losses is
+        their sum, in which {name: {...}, "weight": 0.2} gives a weight. A model with several outputs
+        takes {output: loss} and one target each, in that order. Without weights the parameters are
+        drawn from `seed`.
 
         `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
         `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a

@@ -10,6 +10,7 @@ from graphnet.describe import ModelDescription
 from graphnet.executors import Run, prepare
 from graphnet.graph import Call, Graph, Kind
 from graphnet.layers.loss import MSE
+from graphnet.losses import Term
 from graphnet.optim import SGD
 from graphnet.passes.aliases import aliases
 from graphnet.passes.differentiate import differentiate
@@ -40,7 +41,7 @@ def step_graph(
     """A training step with SGD, before recomputing and working in place."""
     inputs = [Spec(shape, dtype)] * len(description.inputs)
     graph = build(description, registry, inputs=inputs, dtype=dtype)
-    graph = attach_loss(graph, {"output": MSE()}, {"output": "mse"})
+    graph = attach_loss(graph, {"output": [Term(MSE(), "mse")]})
     if compute is not None:
         graph = precision(graph, compute=compute)
     chosen = choose(registry, kernels)

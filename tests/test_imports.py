@@ -20,6 +20,7 @@ ORDER = [
     {"definition"},
     {"layer", "hookspecs", "data"},
     {"registry", "observe", "watch"},
+    {"losses"},
     {"discovery"},
     {"yamlfile"},
     {"describe"},

@@ -18,6 +18,7 @@ from graphnet.executors import prepare
 from graphnet.graph import Const, Graph, Kind
 from graphnet.layer import Loss
 from graphnet.layers.loss import MSE
+from graphnet.losses import Term
 from graphnet.model import Model
 from graphnet.optim import SGD
 from graphnet.passes.differentiate import differentiate
@@ -48,7 +49,7 @@ def training(
 ) -> tuple[Graph, Plan]:
     spec = Spec(shape, torch.float64)
     graph = build(description, registry, inputs=[spec], dtype=torch.float64)
-    graph = attach_loss(graph, {"output": loss or MSE()}, {"output": "mse"})
+    graph = attach_loss(graph, {"output": [Term(loss or MSE(), "mse")]})
     graph = substitute(
         graph, kernels=choose(registry, kernels), registry=registry, plain=Everywhere()
     )
@@ -95,8 +96,7 @@ def test_updates_of_a_random_dag_match_central_differences(registry: Registry, s
     forward = schedule(
         attach_loss(
             build(description, registry, inputs=[Spec(SHAPE, torch.float64)], dtype=torch.float64),
-            {"output": MSE()},
-            {"output": "mse"},
+            {"output": [Term(MSE(), "mse")]},
         )
     )
 

@@ -10,7 +10,7 @@ import torch
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
-from graphnet.layers.loss import MSE
+from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.upsample import NearestUpsampling
@@ -99,6 +99,13 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(MSE(), [(3, 5), (3, 5)]),
         Sample(MSE(), [torch.rand(2, 3), torch.rand(2, 3)]),
         Sample(MSE(), [(3, 5), (3, 4)], raises=GraphError),
+    ],
+    "l1": [Sample(L1(), [(3, 5), (3, 5)]), Sample(L1(), [(3, 5), (3, 4)], raises=GraphError)],
+    "huber": [Sample(Huber(delta=delta), [IMAGE, IMAGE]) for delta in (0.3, 5.0)],
+    "charbonnier": [Sample(Charbonnier(eps=eps), [(3, 5), (3, 5)]) for eps in (0.01, 2.0)],
+    "psnr": [
+        Sample(PSNR(eps=0.1), [(3, 5), (3, 5)]),
+        Sample(PSNR(), [(5,), (5,)], raises=GraphError),
     ],
 }
 
