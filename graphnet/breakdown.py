@@ -34,6 +34,7 @@ class Phase(StrEnum):
 _PHASES = {
     Kind.BACKWARD: Phase.REVERSE,
     Kind.ACCUMULATE: Phase.REVERSE,
+    Kind.SCALE: Phase.UPDATE,
     Kind.UPDATE: Phase.UPDATE,
 }
 

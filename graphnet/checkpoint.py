@@ -32,7 +32,7 @@ class Checkpoint:
     """A model at one moment: its description, weights, and what a resumed run needs.
 
     `versions` holds the plugins and layers it was made with, `training` plain data (step, epoch, the
-    configuration), `training_state` the optimizer's tensors.
+    configuration), `training_state` the optimizer's tensors, and the weights behind averages.
     """
 
     description: ModelDescription

@@ -1,8 +1,8 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, differentiate, update, dead, duplicates, keep,
-            recompute, in_place.
+Training:   loss, precision, fusion, kernels, layout, differentiate, update, average, dead, duplicates,
+            keep, recompute, in_place.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from graphnet.describe import ModelDescription
 from graphnet.graph import Graph
 from graphnet.losses import Term
 from graphnet.machine import seconds
-from graphnet.optim import Optimizer
 from graphnet.options import Options
 from graphnet.passes.aliases import aliases
 from graphnet.passes.autotune import autotune
+from graphnet.passes.average import average
 from graphnet.passes.constants import constants
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.fold import affine
@@ -47,6 +47,7 @@ from graphnet.registry import Entry, Registry
 from graphnet.spec import Spec
 from graphnet.stopwatch import Stopwatch
 from graphnet.units import parse_bytes
+from graphnet.updates import Updates
 from graphnet.verify import verify, verify_graph, verify_rewrite
 
 PASSES = (
@@ -60,6 +61,7 @@ PASSES = (
     "inference",
     "differentiate",
     "update",
+    "average",
     "dead",
     "duplicates",
     "constants",
@@ -100,7 +102,7 @@ def training_plan(
     options: Options,
     *,
     losses: Mapping[str, Sequence[Term]],
-    optimizer: Optimizer | None,
+    updates: Updates,
 ) -> Plan:
     """The verified plan of a whole step: forward, loss, reverse pass and update."""
     passes = (
@@ -115,9 +117,10 @@ def training_plan(
         Pass(
             "update",
             "let the optimizer walk the parameters",
-            partial(update, optimizer=optimizer),
+            partial(update, optimizer=updates.optimizer),
             needed=True,
         ),
+        *_averaging(updates),
         *_SIMPLIFY,
         *((_KEEP,) if options.keep is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
@@ -134,6 +137,13 @@ _KEEP = Pass(
     "keep", "hold in bfloat16 what waits for the reverse pass", partial(keep, dtype="bfloat16")
 )
 _IN_PLACE = Pass("in_place", "write over what nothing needs any more", inplace, exact=True)
+
+
+def _averaging(updates: Updates) -> tuple[Pass, ...]:
+    if updates.ema is None or updates.optimizer is None:
+        return ()
+    follow = partial(average, decay=updates.ema)
+    return (Pass("average", "let averages follow the weights", follow, needed=True),)
 
 
 def _bound(options: Options) -> Pass:

@@ -18,6 +18,7 @@ from graphnet.losses import terms
 from graphnet.model import Model
 from graphnet.optim import Optimizer, Schedule
 from graphnet.registry import Registry
+from graphnet.updates import Decay
 from graphnet.yamlfile import Locations, Place, dotted, read_file, read_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -42,6 +43,7 @@ class TrainConfig(BaseModel):
     loss: Form | list[Form]
     optimizer: Form
     schedule: Form = "constant"
+    ema: Decay | None = None
     epochs: PositiveInt
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

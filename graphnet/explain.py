@@ -203,7 +203,7 @@ def does(row: Row) -> str:
 
 def makes(plan: Plan, row: Row) -> str:
     """The shapes and dtypes of what a step makes, and over what it writes; the slots of an update."""
-    if row.phase is Phase.UPDATE:
+    if row.call.kind is Kind.UPDATE:
         slots = (short_name(slot, row.call.node) for slot in row.call.writes.values())
         return f"writes {' '.join(slots)}"
 

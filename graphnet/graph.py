@@ -38,6 +38,7 @@ class Kind(StrEnum):
     FOLD = "fold"  # makes parameters of other parameters: affine_map and absorb
     BACKWARD = "backward"
     ACCUMULATE = "accumulate"
+    SCALE = "scale"  # between gradients and updates: what these are scaled by, and gradients scaled
     UPDATE = "update"
 
 
@@ -45,7 +46,7 @@ SOURCES = frozenset(
     {Kind.INPUT, Kind.PARAMETER, Kind.STATE, Kind.CONSTANT, Kind.SCALAR, Kind.PRELUDE}
 )
 SLOTS = frozenset({Kind.PARAMETER, Kind.STATE})
-SOON = frozenset({Kind.ACCUMULATE, Kind.UPDATE})  # calls that run as early as they can
+SOON = frozenset({Kind.ACCUMULATE, Kind.SCALE, Kind.UPDATE})  # calls that run as early as they can
 LR, STEP, SEED = "@lr", "@step", "@seed"  # an id in a description has no "@"
 
 

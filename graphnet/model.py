@@ -25,8 +25,10 @@ from graphnet.passes.kernels import Everywhere, choose, substitute
 from graphnet.plan import Plan
 from graphnet.program import Predictor, Program, set_up
 from graphnet.registry import Registry
+from graphnet.updates import Updates
 
 _MAX_DIVISOR = 256
+_NO_UPDATES = Updates()
 Shape = Sequence[int]
 
 
@@ -115,6 +117,7 @@ class Model:
         *inputs: Shape,
         loss: object = None,
         optimizer: Optimizer | None = None,
+        ema: float | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         precision: str | None = None,
@@ -138,7 +141,8 @@ class Model:
             without=frozenset(without),
             autotune=autotune,
         )
-        return self._plan(inputs, options, loss=loss, optimizer=optimizer)
+        updates = Updates(optimizer=optimizer, ema=ema)
+        return self._plan(inputs, options, loss=loss, updates=updates)
 
     def _plan(
         self,
@@ -146,19 +150,20 @@ class Model:
         options: Options,
         *,
         loss: object = None,
-        optimizer: Optimizer | None = None,
+        updates: Updates = _NO_UPDATES,
     ) -> Plan:
         graph = forward_graph(self.description, self.registry, inputs, options)
         if loss is None:
             return inference_plan(graph, self.registry, options)
         losses = losses_for(loss, graph.output_names, self.registry)
-        return training_plan(graph, self.registry, options, losses=losses, optimizer=optimizer)
+        return training_plan(graph, self.registry, options, losses=losses, updates=updates)
 
     def compile(
         self,
         *inputs: Shape,
         loss: object,
         optimizer: object,
+        ema: float | None = None,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
         precision: str | None = None,
@@ -178,6 +183,8 @@ class Model:
         takes {output: loss} and one target each, in that order. Without weights the parameters are
         drawn from `seed`.
 
+        `ema` is the decay of a moving average of the weights, which `predict` and `save` then use.
+
         `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
         `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
         float32 step. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
@@ -186,6 +193,7 @@ class Model:
         the choices of an earlier plan (`Plan.refused`) instead.
         """
         rule = self.registry.make("optimizers", optimizer)
+        updates = Updates(optimizer=rule, ema=ema)
         runner = self.registry.make("executors", executor)
         options = Options(
             resolve(device),
@@ -198,7 +206,7 @@ class Model:
             autotune=autotune,
             refused=frozenset(refused),
         )
-        plan = self._plan(inputs, options, loss=loss, optimizer=rule)
+        plan = self._plan(inputs, options, loss=loss, updates=updates)
         return Program(
             self,
             plan,

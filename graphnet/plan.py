@@ -124,9 +124,9 @@ def schedule(graph: Graph) -> Plan:
         for name in (*made, *call.reads()):
             last[name] = position
     frees: dict[int, list[str]] = {}
-    producers = graph.producers
     for name, position in last.items():
-        if name in producers and name not in outlive:
+        maker = graph.producers.get(name)
+        if maker is not None and maker.kind is not Kind.UPDATE and name not in outlive:
             frees.setdefault(position, []).append(name)
     used = {name for call in order for name in (*call.reads(), *call.makes())}
     return Plan(

@@ -18,6 +18,7 @@ from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.executors import Executor, Run, keep_freed_memory, prepare
 from graphnet.graph import LR, SEED, STEP, Kind, Value
 from graphnet.layout import pack, plain_shape
+from graphnet.passes.average import EMA
 from graphnet.plan import Plan
 from graphnet.spec import Spec
 
@@ -174,7 +175,8 @@ def _fixed(plan: Plan) -> dict[str, Tensor]:
 class Program:
     """A model compiled for training: `step` runs the whole plan, `predict` the forward part.
 
-    `plan` is the training plan; `weights` the tensors it updates in place, by name.
+    `plan` is the training plan; `weights` the tensors it updates in place, by name; `averages` those
+    that follow them, by the same names, where the plan has any.
     """
 
     def __init__(
@@ -196,6 +198,13 @@ class Program:
         self.weights = set_up([plan.values[n] for n in names], seed=seed, given=given)
         states = [plan.values[n] for n in plan.slots if self._is_optimizer_state(n)]
         self.optimizer_state = set_up(states, seed=seed)
+        self.averages = {
+            name: self.optimizer_state[slot]
+            for name in names
+            if (slot := f"{name}:{EMA}") in self.optimizer_state
+        }
+        for name, average in self.averages.items():
+            average.copy_(self.weights[name])  # where it starts from
         constants = set_up([plan.values[n] for n in plan.of(Kind.CONSTANT)], seed=seed)
         scalars = {
             name: torch.zeros(
@@ -210,7 +219,7 @@ class Program:
         if any(value.spec.device.type == "cpu" for value in self._input_values):
             keep_freed_memory()
         self.run = executor.prepare(plan)
-        self._predictor = predictor(self.weights)
+        self._predictor = predictor(self.model_weights)
         if SEED in scalars:
             scalars[SEED].fill_(seed)
         self._lr = 0.0
@@ -219,6 +228,18 @@ class Program:
     @staticmethod
     def _is_optimizer_state(name: str) -> bool:
         return ":" in name  # made by the update pass; a layer's own state is "node.name"
+
+    @property
+    def model_weights(self) -> dict[str, Tensor]:
+        """What predicts and is saved: the weights, averages in the place of those that have one."""
+        return {**self.weights, **self.averages}
+
+    @property
+    def training_state(self) -> dict[str, Tensor]:
+        """What a run that goes on needs beside `model_weights`: weights behind averages are among it."""
+        averages = {f"{name}:{EMA}" for name in self.averages}
+        states = {n: t for n, t in self.optimizer_state.items() if n not in averages}
+        return states | {name: self.weights[name] for name in self.averages}
 
     @property
     def lr(self) -> float:
@@ -271,19 +292,24 @@ class Program:
         return loss
 
     def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The model's outputs for inputs of any shape that fits; weights as they are now."""
+        """The model's outputs for inputs of any shape that fits; `model_weights` as they are now."""
         return self._predictor(*inputs, age=self.steps_done)
 
     def save(self, path: str) -> None:
         """Write description, weights and plugin versions as a safetensors file."""
-        self.model.with_weights(self.weights).save(path)
+        self.model.with_weights(self.model_weights).save(path)
 
     def restore(self, state: Mapping[str, Tensor], *, steps_done: int) -> None:
-        """Go on from an earlier run: the optimizer's tensors and the step count."""
-        if unknown := set(state) ^ set(self.optimizer_state):
-            raise CheckpointError(f"the optimizer's state differs in {sorted(unknown)}")
+        """Go on from an earlier run, whose `model_weights` the model has: its training state, its steps."""
+        mine = self.training_state
+        if unknown := set(state) ^ set(mine):
+            raise CheckpointError(f"the training state differs in {sorted(unknown)}")
         for name, tensor in state.items():
-            self.optimizer_state[name].copy_(tensor)
+            mine[name].copy_(tensor)
+        self.rewind(steps_done)
+
+    def rewind(self, steps_done: int) -> None:
+        """Set the number of steps done; the tensors stay as they are."""
         self.steps_done = steps_done
         if STEP in self._scalars:
             self._scalars[STEP].fill_(steps_done)

@@ -92,6 +92,8 @@ class _Writer:
 
     def value(self, name: str) -> str:
         """An identifier for a value: its node's and its port's."""
+        if (known := self.plan.values[name]).kind is Kind.UPDATE:
+            return self.value(str(known.view_of))  # what an update wrote is in its slot
         if name not in self.names:
             node, _, port = name.rpartition(".")
             port = re.sub(r"\W+", "_", port).strip("_")
@@ -125,9 +127,8 @@ class _Writer:
 
     def verb(self, call: Call) -> str:
         if call.kind is Kind.UPDATE:
-            return f"{call.name.removesuffix(':update').rpartition('.')[2]}_update".replace(
-                ":", "_"
-            )
+            slot = call.name.removesuffix(":update").rpartition(".")[2]
+            return re.sub(r"\W+", "_", f"{slot}_update")
         return str(call.kind) if call.kind in (Kind.KEY, Kind.ACCUMULATE) else call.method
 
     def comment(self, call: Call) -> str:

@@ -22,6 +22,7 @@ _PASS = {
     Kind.LOSS: "loss",
     Kind.BACKWARD: "reverse pass",
     Kind.ACCUMULATE: "reverse pass",
+    Kind.SCALE: "update",
     Kind.UPDATE: "update",
 }
 

@@ -149,6 +149,7 @@ class Trainer:
             (config.batch_size, *pairs.inputs.shape[1:]),
             loss=config.loss,
             optimizer=self.job.optimizer,
+            ema=config.ema,
             device=self.device,
             dtype=config.dtype,
             precision=config.precision,
@@ -204,10 +205,10 @@ class Trainer:
         }
         return Checkpoint(
             description=self.job.model.description,
-            weights=self.program.weights,
+            weights=self.program.model_weights,
             versions=versions_of(self.job.registry, self.job.model.description),
             training=training,
-            training_state=self.program.optimizer_state,
+            training_state=self.program.training_state,
         )
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
@@ -274,7 +275,7 @@ class Trainer:
         program = self.program
         for name, tensor in self._slots.items():
             tensor.copy_(self._before[name])
-        program.restore(program.optimizer_state, steps_done=program.steps_done - count)
+        program.rewind(program.steps_done - count)
         order = self.order(program.steps_done // self.steps_per_epoch)
         for _ in range(count):
             index = self._next_step(order)
@@ -306,7 +307,7 @@ class Trainer:
         return total / count, elapsed_s
 
     def evaluate(self) -> dict[str, float]:
-        """The metrics on the validation set, with the weights as they are."""
+        """The metrics on the validation set, with the weights as they are, or their averages."""
         if self.validation is None or not self.job.metrics:
             return {}
         outputs = predict_all(

@@ -21,6 +21,8 @@ from graphnet.plan import Plan
 from graphnet.spec import Spec
 from graphnet.terms import Terms
 
+_OUTLIVES = SOURCES | {Kind.UPDATE}  # what an update writes is in its slot
+
 
 def verify(graph: Graph, plan: Plan) -> None:
     """Raise PlanError, which names the step, unless running `plan` computes what `graph` says."""
@@ -304,12 +306,13 @@ class _Replay:
                 self.reject(f"writes {slot!r} a second time")
             self.written[slot] = name
             self.holds[slot] = {self.terms[name]}  # views of the old value see the new one: stale
+            self.alive[slot].add(name)
 
     def free(self, name: str) -> None:
         storage = self.storage(name)
         if name not in self.alive.get(storage, ()):
             self.reject(f"frees {name!r}, which is not alive")
-        if self.plan.values[name].kind in SOURCES or name in self.plan.outputs:
+        if self.plan.values[name].kind in _OUTLIVES or name in self.plan.outputs:
             self.reject(f"frees {name!r}, which outlives the run")
         self.alive[storage].discard(name)
         if not self.alive[storage]:
@@ -332,5 +335,5 @@ class _Replay:
         kept = set(self.plan.outputs)
         for names in self.alive.values():
             for name in names:
-                if self.plan.values[name].kind not in SOURCES and name not in kept:
+                if self.plan.values[name].kind not in _OUTLIVES and name not in kept:
                     self.reject(f"{name!r} is never freed")

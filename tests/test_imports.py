@@ -31,6 +31,7 @@ ORDER = [
     {"measure"},
     {"build"},
     {"optim"},
+    {"updates"},
     {"passes"},
     {"source", "standalone", "breakdown", "explain"},
     {"plan"},

@@ -118,12 +118,16 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 4, 5, 7])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "more",
+    [{"optimizer": {"sgd": {"lr": 0.01}}}, {"optimizer": {"adamw": {"lr": 0.01}}}, {"ema": 0.9}],
+    ids=str,
+)
 def test_a_stopped_and_resumed_run_gives_the_same_bits(
-    registry: Registry, stop_after: int, optimizer: str, tmp_path: Path
+    registry: Registry, stop_after: int, more: dict[str, Any], tmp_path: Path
 ) -> None:
     changes: dict[str, Any] = {
-        "optimizer": {optimizer: {"lr": 0.01}},
+        **more,
         "schedule": "cosine",
         "model": {**SEED, "layers": [*SEED["layers"], "acme/dropout"]},
     }
@@ -143,6 +147,27 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(
         assert torch.equal(state, second.program.optimizer_state[name]), name
     assert found[-1].metrics == expected[-1].metrics
     assert found[-1].loss == pytest.approx(expected[-1].loss, rel=1e-12)
+
+
+def test_averages_are_evaluated_and_are_what_a_run_makes(
+    registry: Registry, tmp_path: Path
+) -> None:
+    trainer = Trainer(job(registry, ema=0.9))
+    run = RunFolder(tmp_path / "run", resume=False)
+    (*_, last) = trainer.run()
+    run.save(trainer.checkpoint())
+    run.finish(trainer.checkpoint())
+    validation = trainer.validation
+    assert validation is not None
+    assert isinstance(last, Epoch)
+    for path in (run.model_path, run.checkpoint_path):  # both open as the model that was measured
+        model = Model.load(path, registry=registry)
+        assert model.weights is not None
+        for name, tensor in model.weights.items():
+            assert torch.equal(tensor, trainer.program.averages[name])
+            assert not torch.equal(tensor, trainer.program.weights[name])
+        error = model.predict(validation.inputs / 255) - validation.targets / 255
+        assert float(error.abs().mean()) == pytest.approx(last.metrics["test/error"])
 
 
 def test_resuming_with_another_configuration_is_refused(registry: Registry, tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ class Interpreter(Run):
             returned = getattr(call.layer, call.method)(*positional, **named)
         except Exception as error:
             raise failure(call, error, positional) from error
-        if call.kind is not Kind.UPDATE:
+        if call.kind is Kind.UPDATE:
+            environment.update({new: environment[slot] for new, slot in call.writes.items()})
+        else:
             self.store(call, returned, environment)
 
     def writes_its_own(self, call: Call, environment: dict[str, Tensor]) -> None:

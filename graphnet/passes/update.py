@@ -6,17 +6,17 @@ it, has run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from graphnet.calls import Assign
+from graphnet.definition import Definition
 from graphnet.errors import ContractError, nearest
 from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.optim import Optimizer
-from graphnet.spec import Spec
+from graphnet.spec import Spec, StateSpec
 
 
 def update(graph: Graph, *, optimizer: Optimizer | None) -> Graph:
@@ -28,9 +28,8 @@ def update(graph: Graph, *, optimizer: Optimizer | None) -> Graph:
                 slot = call.ports()[state]
                 assert isinstance(slot, str)
                 new = f"{name}.{state}_next"
-                calls[f"{slot}:update"] = _write(
-                    values, Assign(), "assign", (slot, new), {slot: f"{slot}:next"}, name
-                )
+                args = (slot, new)
+                calls[f"{slot}:update"] = write(values, Assign(), "assign", args, (slot,), name)
     if optimizer is not None:
         for parameter, gradient in graph.gradients.items():
             calls[f"{parameter}:update"] = _optimize(values, optimizer, parameter, gradient)
@@ -41,24 +40,16 @@ def _optimize(
     values: dict[str, Value], optimizer: Optimizer, parameter: str, gradient: str
 ) -> Call:
     spec = values[parameter].spec
-    for scalar, dtype in ((LR, spec.dtype), (STEP, torch.int64)):
-        values.setdefault(scalar, Value(scalar, Spec((), dtype, spec.device), Kind.SCALAR))
-    named: dict[str, Arg] = {"parameter": parameter, "grad": gradient, "lr": LR, "step": STEP}
-    written = {parameter: f"{parameter}:next"}
+    lr = scalar(values, LR, spec.dtype, spec.device)
+    step = scalar(values, STEP, torch.int64, spec.device)
+    named: dict[str, Arg] = {"parameter": parameter, "grad": gradient, "lr": lr, "step": step}
+    slots = [parameter]
     for state, state_spec in optimizer.states(spec).items():
         if state_spec is None:
             named[state] = Const(None)
             continue
-        slot = f"{parameter}:{state}"
-        named[state] = slot
-        written[slot] = f"{slot}:next"
-        values[slot] = Value(
-            slot,
-            Spec(state_spec.shape, state_spec.dtype or spec.dtype, spec.device),
-            Kind.STATE,
-            initializer=state_spec.initializer,
-            memory_format=values[parameter].memory_format,
-        )
+        named[state] = beside(values, parameter, state, state_spec)
+        slots.append(f"{parameter}:{state}")
     for name in optimizer.arguments:
         if name not in named:
             raise ContractError(
@@ -67,30 +58,57 @@ def _optimize(
             )
     args = tuple(named[name] for name in optimizer.arguments)
     title = type(optimizer).__name__.lower()
-    return _write(values, optimizer, title, args, written, parameter.rpartition(".")[0])
+    return write(values, optimizer, title, args, tuple(slots), node_of(parameter))
 
 
-def _write(
+def write(
     values: dict[str, Value],
-    rule: Optimizer | Assign,
+    rule: Definition,
     title: str,
     args: tuple[Arg, ...],
-    written: Mapping[str, str],
+    slots: tuple[str, ...],
     node: str,
 ) -> Call:
-    for slot, new in written.items():
+    """A call of a rule's `update`, which writes these slots; what it writes is `slot:next`."""
+    for slot in slots:
+        new = f"{slot}:next"
         values[new] = Value(new, values[slot].spec, Kind.UPDATE, view_of=slot)
     return Call(
-        name=f"{next(iter(written))}:update",
+        name=f"{slots[0]}:update",
         kind=Kind.UPDATE,
         layer=rule,
         method="update",
         args=args,
-        results=tuple(written.values()),
+        results=tuple(f"{slot}:next" for slot in slots),
         title=title,
         node=node,
-        writes={new: slot for slot, new in written.items()},
+        writes={f"{slot}:next": slot for slot in slots},
     )
+
+
+def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec) -> str:
+    """A new slot that goes with a parameter, in its strides; returns the slot's name."""
+    of = values[parameter]
+    slot = f"{parameter}:{state}"
+    values[slot] = Value(
+        slot,
+        Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device),
+        Kind.STATE,
+        initializer=spec.initializer,
+        memory_format=of.memory_format,
+    )
+    return slot
+
+
+def scalar(values: dict[str, Value], name: str, dtype: torch.dtype, device: torch.device) -> str:
+    """One of the 0-dim tensors that drive a step, made unless it is there; returns its name."""
+    values.setdefault(name, Value(name, Spec((), dtype, device), Kind.SCALAR))
+    return name
+
+
+def node_of(parameter: str) -> str:
+    """The node that a parameter belongs to."""
+    return parameter.rpartition(".")[0]
 
 
 def _after_readers(graph: Graph) -> Graph:

@@ -50,7 +50,7 @@ const shape = (value) => `${value.shape.join("x") || "scalar"} ${dtype(value.dty
 const over = (step, value) =>
   value.name in step.writes ? ` over ${shortName(step.writes[value.name], step)}` : "";
 function makes(step) {
-  if (step.phase === "update") return "writes " + Object.values(step.writes).map((slot) => shortName(slot, step)).join(" ");
+  if (step.kind === "update") return "writes " + Object.values(step.writes).map((slot) => shortName(slot, step)).join(" ");
   return step.makes.map((value) => shape(value) + over(step, value)).join(", ") || "–";
 }
 
@@ -400,7 +400,7 @@ function drawDetail() {
     const place = written ? `, over ${written}` : value.view_of ? `, view of ${value.view_of}` : "";
     return `${value.name} (${shape(value)}${value.layout ? `, ${layout(value)}` : ""}${place})`;
   };
-  if (step.phase === "update") entry("writes").textContent = Object.values(step.writes).join(", ");
+  if (step.kind === "update") entry("writes").textContent = Object.values(step.writes).join(", ");
   else entry("makes").textContent = step.makes.map(describe).join(", ") || "nothing";
   entry("takes").textContent = `${bytes(step.bytes_read)} read, ${bytes(step.bytes_written)} written, ${flops(step.flops)} FLOPs, at least ${seconds(step.at_least_s)}${step.measured_s === undefined ? "" : `, measured ${seconds(step.measured_s)}`}`;
   entry("frees").textContent = step.frees.join(", ") || "nothing";

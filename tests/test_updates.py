@@ -1,0 +1,207 @@
+"""What goes with an optimizer in the plan: averages of the weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphnet.describe import parse
+from graphnet.discovery import load_registry
+from graphnet.errors import CheckpointError, DescriptionError, PlanError
+from graphnet.graph import Call, Graph, Kind
+from graphnet.model import Model
+from graphnet.optim import SGD, Adam
+from graphnet.passes.average import average
+from graphnet.passes.recompute import recompute
+from graphnet.plan import Plan, Step, schedule
+from graphnet.program import Program
+from graphnet.verify import verify
+from tests.layers.oracle import random_tensor
+from tests.models import SEED, Acme
+from tests.steps import one_second, step_graph
+
+SHAPE = (4, 3, 8, 8)
+CONV = {"conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
+DEEP: dict[str, Any] = {"input": {"channels": 3}, "layers": [CONV, "sigmoid"] * 10}
+FLOAT64: dict[str, Any] = {"device": "cpu", "dtype": torch.float64}
+
+
+def pair(step: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Inputs and targets of a step, float64."""
+    a, b = (random_tensor(SHAPE, seed=2 * step + i, device=device) for i in (0, 1))
+    return a, b.sigmoid()
+
+
+def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def calls(plan: Plan) -> list[str]:
+    return [step.call.name for step in plan.steps]
+
+
+# -- averages ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", ["eager", "reference"])
+@pytest.mark.parametrize("decay", [0.25, 0.999])
+def test_averages_follow_the_weights_as_the_equation_says(
+    decay: float, executor: str, device: torch.device
+) -> None:
+    options = {**FLOAT64, "device": device, "executor": executor}
+    program = Model(SEED).compile(SHAPE, loss="mse", optimizer=SGD(lr=2.0), ema=decay, **options)
+    plain = Model(SEED).compile(SHAPE, loss="mse", optimizer=SGD(lr=2.0), **options)
+    expected = copies(program.weights)
+    assert {n: t.tolist() for n, t in program.averages.items()} == {
+        n: t.tolist() for n, t in expected.items()
+    }
+    for t in range(8):  # (1 + t) / (10 + t) is below 0.25 for t < 2
+        program.step(*pair(t, device))
+        plain.step(*pair(t, device))
+        d = min(decay, (1 + t) / (10 + t))
+        expected = {n: d * a + (1 - d) * program.weights[n] for n, a in expected.items()}
+        for name, tensor in expected.items():
+            torch.testing.assert_close(program.averages[name], tensor, rtol=1e-12, atol=1e-15)
+            assert torch.equal(program.weights[name], plain.weights[name])  # trained as without
+
+
+def test_averages_predict_and_are_saved(tmp_path: Path) -> None:
+    program = Model(SEED).compile(
+        SHAPE, loss="mse", optimizer=Adam(lr=0.1), ema=0.9, device="cpu", seed=3
+    )
+    x, target = (tensor.float() for tensor in pair(0))
+    first = program.predict(x)
+    assert isinstance(first, Tensor)
+    torch.testing.assert_close(first, Model(SEED, seed=3).predict(x))  # those at the start
+    for _ in range(5):
+        program.step(x, target)
+    program.save(str(tmp_path / "m.safetensors"))
+    loaded = Model.load(tmp_path / "m.safetensors")
+    assert loaded.weights is not None
+    found = program.predict(x)
+    assert isinstance(found, Tensor)
+    assert not torch.allclose(found, first)
+    for name, tensor in program.averages.items():
+        assert torch.equal(loaded.weights[name], tensor)
+        assert not torch.allclose(program.weights[name], tensor)
+    torch.testing.assert_close(found, loaded.predict(x))
+    raw = Model(SEED, weights=program.weights).predict(x)
+    assert not torch.allclose(found, raw)
+
+
+def test_states_of_layers_are_used_as_they_are_beside_averages() -> None:
+    model = Model(
+        {"input": {"channels": 3}, "layers": [{"id": "n", "batch_norm2d": {}}, "sigmoid"]}
+    )
+    program = model.compile(SHAPE, loss="mse", optimizer=SGD(lr=0.1), ema=0.9, **FLOAT64)
+    program.step(*pair(0))
+    assert list(program.averages) == ["n.weight", "n.bias"]
+    assert program.model_weights["n.running_mean"] is program.weights["n.running_mean"]
+
+
+def test_a_plan_without_averages_has_none_of_it() -> None:
+    model = Model(SEED)
+    plain = model.plan(SHAPE, loss="mse", optimizer=SGD(lr=0.1))
+    with_ema = model.plan(SHAPE, loss="mse", optimizer=SGD(lr=0.1), ema=0.9)
+    more = set(calls(with_ema)) - set(calls(plain))
+    parameters = plain.of(Kind.PARAMETER)
+    assert more == {"@ema:rate", *(f"{name}:@ema:update" for name in parameters)}
+    assert not set(calls(plain)) - set(calls(with_ema))
+    assert Model(SEED).plan(SHAPE, loss="mse", ema=0.9) == Model(SEED).plan(SHAPE, loss="mse")
+
+
+def same_in_a_narrow_place(**updates: Any) -> None:
+    """Training with these updates is the same where values are computed again, and in bfloat16."""
+    found = []
+    options: list[dict[str, Any]] = [{}, {"memory": "70%"}, {"precision": "bfloat16"}]
+    for given in options:
+        program = Model(DEEP).compile(
+            SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu", **updates, **given
+        )
+        for t in range(4):
+            program.step(*(tensor.float() for tensor in pair(t)))
+        again = [step.call for step in program.plan.steps if step.call.repeats]
+        assert bool(again) == ("memory" in given)
+        found.append(program.model_weights)
+    for name, tensor in found[0].items():
+        assert torch.equal(found[1][name], tensor), name
+        torch.testing.assert_close(found[2][name], tensor, rtol=0.05, atol=5e-3)
+
+
+def test_averages_take_part_in_memory_and_precision() -> None:
+    same_in_a_narrow_place(ema=0.5)
+
+
+@pytest.mark.parametrize("ema", [0.0, 1.0, -0.5, "much"])
+def test_a_decay_outside_of_0_to_1_is_an_error(ema: Any) -> None:
+    with pytest.raises(DescriptionError, match="ema: expected"):
+        Model(SEED).compile(SHAPE, loss="mse", optimizer=SGD(lr=1.0), ema=ema)
+
+
+def test_a_training_state_that_does_not_fit_is_refused() -> None:
+    def program(**options: Any) -> Program:
+        return Model(SEED).compile(SHAPE, loss="mse", optimizer=SGD(lr=1.0), **FLOAT64, **options)
+
+    state = program(ema=0.9).training_state
+    assert set(state) == set(program().weights)  # the weights behind the averages
+    with pytest.raises(CheckpointError, match=r"the training state differs in \['conv2d_1\.bias'"):
+        program().restore(state, steps_done=1)
+
+
+# -- the verifier on plans in which an update's result is read ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def averaged() -> Graph:
+    registry = load_registry(plugins=[Acme()], entry_points=False)
+    return average(step_graph(parse(SEED), registry, shape=SHAPE), decay=0.9)
+
+
+def test_reading_what_an_update_wrote_is_accepted(averaged: Graph) -> None:
+    verify(averaged, schedule(averaged))
+    small = recompute(averaged, memory_bytes=10**9, seconds=one_second).graph
+    verify(small, schedule(small))
+
+
+def moved(plan: Plan, call: str, before: str) -> Plan:
+    """The plan with one call moved right before another."""
+    one = next(step for step in plan.steps if step.call.name == call)
+    rest = [step for step in plan.steps if step is not one]
+    place = next(i for i, step in enumerate(rest) if step.call.name == before)
+    return replace(plan, steps=(*rest[:place], one, *rest[place:]))
+
+
+def test_reading_it_before_the_update_is_rejected(averaged: Graph) -> None:
+    name = "conv2d_1.weight"
+    plan = moved(schedule(averaged), f"{name}:@ema:update", f"{name}:update")
+    with pytest.raises(PlanError, match=f"reads '{name}:next', which is freed or not made yet"):
+        verify(averaged, plan)
+
+
+def test_reading_the_slot_in_its_place_is_rejected(averaged: Graph) -> None:
+    name = "conv2d_1.weight"
+
+    def stale(call: Call) -> Call:
+        args = tuple(name if arg == f"{name}:next" else arg for arg in call.args)
+        return replace(call, args=args)
+
+    graph = replace(averaged, calls={n: stale(call) for n, call in averaged.calls.items()})
+    plan = schedule(averaged)
+    plan = replace(plan, steps=tuple(Step(stale(s.call), s.frees) for s in plan.steps))
+    with pytest.raises(PlanError, match=f"reads '{name}', but its storage now holds something"):
+        verify(graph, plan)
+
+
+def test_freeing_it_is_rejected(averaged: Graph) -> None:
+    name = "conv2d_1.weight:next"
+    plan = schedule(averaged)
+    steps = tuple(
+        replace(s, frees=(*s.frees, name)) if name in s.call.reads() else s for s in plan.steps
+    )
+    with pytest.raises(PlanError, match=f"frees '{name}', which outlives the run"):
+        verify(averaged, replace(plan, steps=steps))
