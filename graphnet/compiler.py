@@ -1,8 +1,8 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, differentiate, update, average, dead, duplicates,
-            keep, recompute, in_place.
+Training:   loss, precision, fusion, kernels, layout, differentiate, clip, update, average, dead,
+            duplicates, keep, recompute, in_place.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from graphnet.options import Options
 from graphnet.passes.aliases import aliases
 from graphnet.passes.autotune import autotune
 from graphnet.passes.average import average
+from graphnet.passes.clip import clip
 from graphnet.passes.constants import constants
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.fold import affine
@@ -60,6 +61,7 @@ PASSES = (
     "layout",
     "inference",
     "differentiate",
+    "clip",
     "update",
     "average",
     "dead",
@@ -114,13 +116,7 @@ def training_plan(
         ),
         *_forward_passes(registry, options, training=True),
         Pass("differentiate", "add the reverse pass", differentiate, needed=True),
-        Pass(
-            "update",
-            "let the optimizer walk the parameters",
-            partial(update, optimizer=updates.optimizer),
-            needed=True,
-        ),
-        *_averaging(updates),
+        *_updating(updates),
         *_SIMPLIFY,
         *((_KEEP,) if options.keep is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
@@ -139,11 +135,19 @@ _KEEP = Pass(
 _IN_PLACE = Pass("in_place", "write over what nothing needs any more", inplace, exact=True)
 
 
-def _averaging(updates: Updates) -> tuple[Pass, ...]:
-    if updates.ema is None or updates.optimizer is None:
-        return ()
-    follow = partial(average, decay=updates.ema)
-    return (Pass("average", "let averages follow the weights", follow, needed=True),)
+def _updating(updates: Updates) -> tuple[Pass, ...]:
+    """The passes from gradients to new weights: those that are asked for."""
+    optimize = partial(update, optimizer=updates.optimizer)
+    found = [Pass("update", "let the optimizer walk the parameters", optimize, needed=True)]
+    if updates.optimizer is None:
+        return tuple(found)
+    if (norm := updates.clip_grad_norm) is not None:
+        scale = partial(clip, max_norm=norm)
+        found.insert(0, Pass("clip", "scale gradients down to a norm", scale, needed=True))
+    if (decay := updates.ema) is not None:
+        follow = partial(average, decay=decay)
+        found.append(Pass("average", "let averages follow the weights", follow, needed=True))
+    return tuple(found)
 
 
 def _bound(options: Options) -> Pass:

@@ -18,7 +18,7 @@ from graphnet.losses import terms
 from graphnet.model import Model
 from graphnet.optim import Optimizer, Schedule
 from graphnet.registry import Registry
-from graphnet.updates import Decay
+from graphnet.updates import Decay, Norm
 from graphnet.yamlfile import Locations, Place, dotted, read_file, read_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -43,6 +43,7 @@ class TrainConfig(BaseModel):
     loss: Form | list[Form]
     optimizer: Form
     schedule: Form = "constant"
+    clip_grad_norm: Norm | None = None
     ema: Decay | None = None
     epochs: PositiveInt
     batch_size: PositiveInt

@@ -117,6 +117,7 @@ class Model:
         *inputs: Shape,
         loss: object = None,
         optimizer: Optimizer | None = None,
+        clip_grad_norm: float | None = None,
         ema: float | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -141,7 +142,7 @@ class Model:
             without=frozenset(without),
             autotune=autotune,
         )
-        updates = Updates(optimizer=optimizer, ema=ema)
+        updates = Updates(optimizer=optimizer, clip_grad_norm=clip_grad_norm, ema=ema)
         return self._plan(inputs, options, loss=loss, updates=updates)
 
     def _plan(
@@ -163,6 +164,7 @@ class Model:
         *inputs: Shape,
         loss: object,
         optimizer: object,
+        clip_grad_norm: float | None = None,
         ema: float | None = None,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
@@ -183,7 +185,8 @@ class Model:
         takes {output: loss} and one target each, in that order. Without weights the parameters are
         drawn from `seed`.
 
-        `ema` is the decay of a moving average of the weights, which `predict` and `save` then use.
+        `clip_grad_norm` scales gradients down where the norm of all of them is larger, `ema` is the
+        decay of a moving average of the weights, which `predict` and `save` then use.
 
         `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
         `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
@@ -193,7 +196,7 @@ class Model:
         the choices of an earlier plan (`Plan.refused`) instead.
         """
         rule = self.registry.make("optimizers", optimizer)
-        updates = Updates(optimizer=rule, ema=ema)
+        updates = Updates(optimizer=rule, clip_grad_norm=clip_grad_norm, ema=ema)
         runner = self.registry.make("executors", executor)
         options = Options(
             resolve(device),

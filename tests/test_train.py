@@ -120,7 +120,12 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
 @pytest.mark.parametrize("stop_after", [0, 1, 4, 5, 7])
 @pytest.mark.parametrize(
     "more",
-    [{"optimizer": {"sgd": {"lr": 0.01}}}, {"optimizer": {"adamw": {"lr": 0.01}}}, {"ema": 0.9}],
+    [
+        {"optimizer": {"sgd": {"lr": 0.01}}},
+        {"optimizer": {"adamw": {"lr": 0.01}}},
+        {"ema": 0.9},
+        {"clip_grad_norm": 0.01},
+    ],
     ids=str,
 )
 def test_a_stopped_and_resumed_run_gives_the_same_bits(

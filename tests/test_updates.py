@@ -1,4 +1,4 @@
-"""What goes with an optimizer in the plan: averages of the weights."""
+"""What goes with an optimizer in the plan: clipped gradients, averages of the weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from graphnet.describe import parse
 from graphnet.discovery import load_registry
@@ -17,6 +18,7 @@ from graphnet.graph import Call, Graph, Kind
 from graphnet.model import Model
 from graphnet.optim import SGD, Adam
 from graphnet.passes.average import average
+from graphnet.passes.clip import ClipFactor
 from graphnet.passes.recompute import recompute
 from graphnet.plan import Plan, Step, schedule
 from graphnet.program import Program
@@ -151,6 +153,84 @@ def test_a_training_state_that_does_not_fit_is_refused() -> None:
     assert set(state) == set(program().weights)  # the weights behind the averages
     with pytest.raises(CheckpointError, match=r"the training state differs in \['conv2d_1\.bias'"):
         program().restore(state, steps_done=1)
+
+
+# -- clipping ----------------------------------------------------------------------------------------
+
+
+def in_torch(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The network of SEED."""
+
+    def given(name: str) -> tuple[Tensor, Tensor]:
+        return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+    x = F.conv2d(x, *given("conv2d_1"), stride=2).relu()
+    x = F.conv2d(x, *given("conv2d_2"), stride=2).relu()
+    x = F.conv_transpose2d(x, *given("upsampling_1"), stride=2).relu()
+    return F.conv_transpose2d(x, *given("upsampling_2"), stride=2).sigmoid()
+
+
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
+@pytest.mark.parametrize(("max_norm", "clips"), [(1e-3, True), (1e3, False)])
+def test_clipped_steps_equal_torch(
+    max_norm: float, clips: bool, kernels: str, device: torch.device
+) -> None:
+    options = {**FLOAT64, "device": device, "kernels": kernels}
+    program, plain = (
+        Model(SEED).compile(
+            SHAPE, loss="mse", optimizer=SGD(lr=0.5, momentum=0.9), clip_grad_norm=norm, **options
+        )
+        for norm in (max_norm, None)
+    )
+    leaves = {n: t.clone().requires_grad_() for n, t in program.weights.items()}
+    optimizer = torch.optim.SGD(leaves.values(), lr=0.5, momentum=0.9)
+    for step in range(5):
+        x, target = pair(step, device)
+        optimizer.zero_grad()
+        F.mse_loss(in_torch(leaves, x), target).backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(leaves.values(), max_norm)
+        assert bool(norm > max_norm) == clips
+        optimizer.step()
+        program.step(x, target)
+        plain.step(x, target)
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(program.weights[name], leaf.detach(), rtol=1e-9, atol=1e-13)
+        assert torch.equal(program.weights[name], plain.weights[name]) != clips
+
+
+def test_clipping_is_nodes_between_gradients_and_updates_that_need_no_memory() -> None:
+    model = Model(SEED)
+    plain = model.plan(SHAPE, loss="mse", optimizer=SGD(lr=0.1))
+    plan = model.plan(SHAPE, loss="mse", optimizer=SGD(lr=0.1), clip_grad_norm=1.0)
+    parameters = plan.of(Kind.PARAMETER)
+    assert set(calls(plan)) - set(calls(plain)) == {"@clip", *(f"{p}:clip" for p in parameters)}
+    steps = {step.call.name: step.call for step in plan.steps}
+    assert len(list(steps["@clip"].reads())) == len(parameters)
+    for parameter in parameters:
+        clipped, update = steps[f"{parameter}:clip"], steps[f"{parameter}:update"]
+        assert clipped.method == "forward_"
+        assert f"{parameter}:clipped" in update.reads()
+    assert model.plan(SHAPE, loss="mse", clip_grad_norm=1.0) == model.plan(SHAPE, loss="mse")
+
+
+def test_the_global_norm_is_taken_over_gradients_of_several_dtypes() -> None:
+    xs = torch.tensor([3.0]), torch.tensor([[4.0]], dtype=torch.bfloat16)
+    factor = ClipFactor(max_norm=1.0).forward(*xs)
+    assert factor.dtype == torch.float32
+    assert factor.item() == pytest.approx(0.2, rel=1e-6)
+    wide = ClipFactor(max_norm=1.0).forward(*xs, torch.tensor(0.0, dtype=torch.float64))
+    assert wide.dtype == torch.float64
+    assert wide.item() == pytest.approx(1 / (5 + 1e-6), rel=1e-15)
+
+
+def test_clipping_takes_part_in_memory_and_precision() -> None:
+    same_in_a_narrow_place(clip_grad_norm=0.01, ema=0.9)
+
+
+@pytest.mark.parametrize("norm", [0.0, -1.0, float("inf"), "1"])
+def test_a_norm_that_is_not_above_0_is_an_error(norm: Any) -> None:
+    with pytest.raises(DescriptionError, match="clip_grad_norm: expected"):
+        Model(SEED).compile(SHAPE, loss="mse", optimizer=SGD(lr=1.0), clip_grad_norm=norm)
 
 
 # -- the verifier on plans in which an update's result is read ---------------------------------------
