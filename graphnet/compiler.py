@@ -137,7 +137,7 @@ _IN_PLACE = Pass("in_place", "write over what nothing needs any more", inplace, 
 
 def _updating(updates: Updates) -> tuple[Pass, ...]:
     """The passes from gradients to new weights: those that are asked for."""
-    optimize = partial(update, optimizer=updates.optimizer)
+    optimize = partial(update, updates=updates)
     found = [Pass("update", "let the optimizer walk the parameters", optimize, needed=True)]
     if updates.optimizer is None:
         return tuple(found)

@@ -18,7 +18,7 @@ from graphnet.losses import terms
 from graphnet.model import Model
 from graphnet.optim import Optimizer, Schedule
 from graphnet.registry import Registry
-from graphnet.updates import Decay, Norm
+from graphnet.updates import Decay, Norm, selector
 from graphnet.yamlfile import Locations, Place, dotted, read_file, read_text
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -43,6 +43,7 @@ class TrainConfig(BaseModel):
     loss: Form | list[Form]
     optimizer: Form
     schedule: Form = "constant"
+    parameters: list[dict[str, Any]] = []
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
     epochs: PositiveInt
@@ -153,6 +154,9 @@ def make_job(
     }
     for place, form in _losses(config.loss):
         attempt(place, functools.partial(terms, form, registry))
+    for i, one in enumerate(config.parameters):
+        if made["optimizer"] is not None:
+            attempt(("parameters", i), functools.partial(selector, one, made["optimizer"]))
     attempt(("executor",), lambda: registry.make("executors", config.executor))
     if found:
         raise DescriptionError(found)

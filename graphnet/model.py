@@ -25,7 +25,7 @@ from graphnet.passes.kernels import Everywhere, choose, substitute
 from graphnet.plan import Plan
 from graphnet.program import Predictor, Program, set_up
 from graphnet.registry import Registry
-from graphnet.updates import Updates
+from graphnet.updates import Updates, updates_for
 
 _MAX_DIVISOR = 256
 _NO_UPDATES = Updates()
@@ -117,6 +117,7 @@ class Model:
         *inputs: Shape,
         loss: object = None,
         optimizer: Optimizer | None = None,
+        parameters: Iterable[object] = (),
         clip_grad_norm: float | None = None,
         ema: float | None = None,
         device: str | torch.device = "cpu",
@@ -142,7 +143,9 @@ class Model:
             without=frozenset(without),
             autotune=autotune,
         )
-        updates = Updates(optimizer=optimizer, clip_grad_norm=clip_grad_norm, ema=ema)
+        updates = updates_for(
+            optimizer, parameters=parameters, clip_grad_norm=clip_grad_norm, ema=ema
+        )
         return self._plan(inputs, options, loss=loss, updates=updates)
 
     def _plan(
@@ -164,6 +167,7 @@ class Model:
         *inputs: Shape,
         loss: object,
         optimizer: object,
+        parameters: Iterable[object] = (),
         clip_grad_norm: float | None = None,
         ema: float | None = None,
         device: str | torch.device = "auto",
@@ -185,8 +189,10 @@ class Model:
         takes {output: loss} and one target each, in that order. Without weights the parameters are
         drawn from `seed`.
 
-        `clip_grad_norm` scales gradients down where the norm of all of them is larger, `ema` is the
-        decay of a moving average of the weights, which `predict` and `save` then use.
+        `parameters` are {"match": pattern, ...} with a `lr_scale` or other values of the optimizer's
+        fields, for the parameters whose names match. `clip_grad_norm` scales gradients down where the
+        norm of all of them is larger, `ema` is the decay of a moving average of the weights, which
+        `predict` and `save` then use.
 
         `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
         `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
@@ -196,7 +202,7 @@ class Model:
         the choices of an earlier plan (`Plan.refused`) instead.
         """
         rule = self.registry.make("optimizers", optimizer)
-        updates = Updates(optimizer=rule, clip_grad_norm=clip_grad_norm, ema=ema)
+        updates = updates_for(rule, parameters=parameters, clip_grad_norm=clip_grad_norm, ema=ema)
         runner = self.registry.make("executors", executor)
         options = Options(
             resolve(device),

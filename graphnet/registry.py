@@ -141,14 +141,14 @@ def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
         case Mapping() if len(form) == 1:
             ((name, config),) = form.items()
             if isinstance(name, str) and (config is None or isinstance(config, Mapping)):
-                return name, _frozen(config or {})
+                return name, frozen(config or {})
     raise DescriptionError(
         [Problem(f"expected a name or {{name: {{field: value}}}} with one name, found {form!r}")]
     )
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """Lists as tuples, all the way down: definitions are frozen, YAML only knows lists."""
     if isinstance(value, Mapping):
-        return {key: _frozen(item) for key, item in value.items()}
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+        return {key: frozen(item) for key, item in value.items()}
+    return tuple(frozen(item) for item in value) if isinstance(value, list) else value

@@ -149,6 +149,7 @@ class Trainer:
             (config.batch_size, *pairs.inputs.shape[1:]),
             loss=config.loss,
             optimizer=self.job.optimizer,
+            parameters=config.parameters,
             clip_grad_norm=config.clip_grad_norm,
             ema=config.ema,
             device=self.device,

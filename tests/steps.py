@@ -25,6 +25,7 @@ from graphnet.plan import Plan
 from graphnet.program import set_up
 from graphnet.registry import Registry
 from graphnet.spec import Spec
+from graphnet.updates import Updates
 
 SHAPE = (2, 4, 4, 4)
 
@@ -48,7 +49,7 @@ def step_graph(
     plain = plain_calls(graph, kernels=chosen, registry=registry)
     graph = substitute(graph, kernels=chosen, registry=registry, plain=plain)
     graph = layout(graph, packed_inputs=True)
-    graph = update(differentiate(graph), optimizer=SGD(lr=0.1))
+    graph = update(differentiate(graph), updates=Updates(optimizer=SGD(lr=0.1)))
     return duplicates(dead(graph))
 
 

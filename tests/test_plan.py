@@ -28,6 +28,7 @@ from graphnet.plan import Plan, Step, schedule
 from graphnet.program import set_up
 from graphnet.registry import Registry
 from graphnet.spec import Spec
+from graphnet.updates import Updates
 from graphnet.verify import verify
 from tests.models import SEED, Acme, random_dag
 
@@ -53,7 +54,7 @@ def training(
     graph = substitute(
         graph, kernels=choose(registry, kernels), registry=registry, plain=Everywhere()
     )
-    graph = update(differentiate(graph), optimizer=SGD(lr=0.1))
+    graph = update(differentiate(graph), updates=Updates(optimizer=SGD(lr=0.1)))
     return graph, schedule(graph)
 
 

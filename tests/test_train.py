@@ -124,7 +124,7 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
         {"optimizer": {"sgd": {"lr": 0.01}}},
         {"optimizer": {"adamw": {"lr": 0.01}}},
         {"ema": 0.9},
-        {"clip_grad_norm": 0.01},
+        {"clip_grad_norm": 0.01, "parameters": [{"match": "*_2.*", "lr_scale": 0.5}]},
     ],
     ids=str,
 )
@@ -211,6 +211,19 @@ def test_training_takes_precision_and_memory(registry: Registry, changes: dict[s
     expected = [record.loss for record in plain.run() if isinstance(record, Epoch)]
     assert losses == pytest.approx(expected, rel=0.01)
     assert trainer.program.plan != plain.program.plan or "memory" in changes
+
+
+def test_a_training_file_says_where_a_selector_is_wrong(registry: Registry) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        job(
+            registry,
+            parameters=[{"match": "*.bias", "momentum": 0.0}, {"match": "*", "wieght_decay": 0.0}],
+        )
+    assert [str(problem) for problem in caught.value.problems] == [
+        "parameters[1].wieght_decay: unknown field. Did you mean 'weight_decay'?",
+    ]
+    with pytest.raises(DescriptionError, match=r"parameters\[0\]\.match: 'stem\.\*' matches no"):
+        Trainer(job(registry, parameters=[{"match": "stem.*", "lr_scale": 0.1}]))
 
 
 def test_a_loss_that_is_not_finite_ends_training_in_words(registry: Registry) -> None:

@@ -1,7 +1,8 @@
-"""What goes with an optimizer in the plan: clipped gradients, averages of the weights."""
+"""What goes with an optimizer in the plan: selectors, clipped gradients, averages of the weights."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DescriptionError, PlanError
 from graphnet.graph import Call, Graph, Kind
 from graphnet.model import Model
-from graphnet.optim import SGD, Adam
+from graphnet.optim import SGD, Adam, AdamW
 from graphnet.passes.average import average
 from graphnet.passes.clip import ClipFactor
 from graphnet.passes.recompute import recompute
@@ -231,6 +232,121 @@ def test_clipping_takes_part_in_memory_and_precision() -> None:
 def test_a_norm_that_is_not_above_0_is_an_error(norm: Any) -> None:
     with pytest.raises(DescriptionError, match="clip_grad_norm: expected"):
         Model(SEED).compile(SHAPE, loss="mse", optimizer=SGD(lr=1.0), clip_grad_norm=norm)
+
+
+# -- selectors ---------------------------------------------------------------------------------------
+
+GROUPS: list[dict[str, Any]] = [
+    {"match": "*.bias", "weight_decay": 0.0},
+    {"match": "conv2d_[12].*", "lr_scale": 0.1},
+    {"match": "*_1.*", "betas": [0.8, 0.9], "lr_scale": 3},  # overrides the 0.1 of conv2d_1
+    {"match": "upsampling_2.weight", "lr_scale": 0.1, "eps": 0.01},
+]
+
+
+def groups(weights: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """What GROUPS say, worked out by hand."""
+    return [
+        {"params": [weights["conv2d_1.weight"]], "lr": 0.06, "betas": (0.8, 0.9)},
+        {
+            "params": [weights["conv2d_1.bias"]],
+            "lr": 0.06,
+            "betas": (0.8, 0.9),
+            "weight_decay": 0.0,
+        },
+        {"params": [weights["conv2d_2.weight"]], "lr": 0.002},
+        {"params": [weights["conv2d_2.bias"]], "lr": 0.002, "weight_decay": 0.0},
+        {"params": [weights["upsampling_1.weight"]], "lr": 0.06, "betas": (0.8, 0.9)},
+        {
+            "params": [weights["upsampling_1.bias"]],
+            "lr": 0.06,
+            "betas": (0.8, 0.9),
+            "weight_decay": 0.0,
+        },
+        {"params": [weights["upsampling_2.weight"]], "lr": 0.002, "eps": 0.01},
+        {"params": [weights["upsampling_2.bias"]], "weight_decay": 0.0},
+    ]
+
+
+def test_selectors_make_the_parameter_groups_of_torch(device: torch.device) -> None:
+    program = Model(SEED).compile(
+        SHAPE, loss="mse", optimizer=AdamW(lr=0.02, weight_decay=0.5), parameters=GROUPS,
+        **{**FLOAT64, "device": device},
+    )  # fmt: skip
+    leaves = {n: t.clone().requires_grad_() for n, t in program.weights.items()}
+    optimizer = torch.optim.AdamW(groups(leaves), lr=0.02, weight_decay=0.5)
+    for step in range(5):
+        x, target = pair(step, device)
+        if step == 3:  # one learning rate drives all: each keeps its factor
+            program.lr *= 0.5
+            for group in optimizer.param_groups:
+                group["lr"] *= 0.5
+        optimizer.zero_grad()
+        F.mse_loss(in_torch(leaves, x), target).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        program.step(x, target)
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(program.weights[name], leaf.detach(), rtol=1e-9, atol=1e-12)
+    made = [call for call in calls(program.plan) if call.startswith("@lr")]
+    assert made == ["@lr:1", "@lr:2"]  # 3 and 0.1, whoever has them
+
+
+def test_a_plan_without_selectors_has_one_rate_and_one_rule() -> None:
+    plan = Model(SEED).plan(SHAPE, loss="mse", optimizer=AdamW())
+    assert plan == Model(SEED).plan(
+        SHAPE, loss="mse", optimizer=AdamW(), parameters=[{"match": "*", "lr_scale": 1.0}]
+    )
+    assert not [call for call in calls(plan) if call.startswith("@lr")]
+    assert {s.call.layer for s in plan.steps if s.call.kind is Kind.UPDATE} == {AdamW()}
+
+
+@pytest.mark.parametrize(
+    ("selector", "messages"),
+    [
+        ("*.bias", ["parameters[0]: expected {match: PATTERN, FIELD: VALUE}, found '*.bias'"]),
+        ({"lr_scale": 0.1}, ["parameters[0].match: must be given"]),
+        ({"match": "", "lr_scale": 1}, ["parameters[0].match: expected"]),
+        (
+            {"match": "*.bias"},
+            ["parameters[0]: changes nothing. Give lr_scale, or one of betas, eps, weight_decay."],
+        ),
+        ({"match": "*", "lr": 0.1}, ["parameters[0].lr: one learning rate drives all parameters"]),
+        (
+            {"match": "*", "weight_deacy": 0.0, "lr_scale": -1.0, "eps": 0.0},
+            [
+                "parameters[0].lr_scale: expected greater than or equal to 0, found -1.0",
+                "parameters[0].eps: expected greater than 0, found 0.0",
+                "parameters[0].weight_deacy: unknown field. Did you mean 'weight_decay'?",
+            ],
+        ),
+        (
+            {"match": "conv2d_1.wieght", "lr_scale": 0.1},
+            [
+                "parameters[0].match: 'conv2d_1.wieght' matches no parameter. "
+                "Did you mean 'conv2d_1.weight'"
+            ],
+        ),
+        ({"match": "stem.*", "lr_scale": 0.1}, ["matches no parameter. Known: conv2d_1.bias, "]),
+    ],
+)
+def test_wrong_selectors_are_errors_in_words(selector: Any, messages: list[str]) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        Model(SEED).compile(
+            SHAPE, loss="mse", optimizer=AdamW(), parameters=[selector], device="cpu"
+        )
+    assert len(caught.value.problems) == len(messages)
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_a_pattern_that_matches_nothing_of_many_names_some() -> None:
+    with pytest.raises(DescriptionError, match=r"Known: conv2d_1\.weight, .* and 8 more\."):
+        Model(DEEP).plan(
+            SHAPE,
+            loss="mse",
+            optimizer=SGD(lr=1.0),
+            parameters=[{"match": "[!a-z]*", "lr_scale": 0.1}],
+        )
 
 
 # -- the verifier on plans in which an update's result is read ---------------------------------------

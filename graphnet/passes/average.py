@@ -45,7 +45,7 @@ def average(graph: Graph, *, decay: float) -> Graph:
     for parameter in graph.gradients:
         spec = values[parameter].spec
         if rate not in values:
-            step = scalar(values, STEP, torch.int64, spec.device)
+            step = scalar(values, STEP, replace(spec, dtype=torch.int64))
             values[rate] = Value(rate, Spec((), torch.float64, spec.device), Kind.SCALE)
             layer = FollowRate(decay=decay)
             calls[rate] = Call(rate, Kind.SCALE, layer, "forward", (step,), (rate,), "ema", EMA)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from graphnet.calls import Assign
 from graphnet.definition import Definition
@@ -17,10 +18,14 @@ from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.optim import Optimizer
 from graphnet.spec import Spec, StateSpec
+from graphnet.updates import Updates
 
 
-def update(graph: Graph, *, optimizer: Optimizer | None) -> Graph:
-    """Add one update call for each parameter with a gradient, and one for each state that changes."""
+def update(graph: Graph, *, updates: Updates) -> Graph:
+    """Add one update call for each parameter with a gradient, and one for each state that changes.
+
+    Raises DescriptionError for a selector that matches no parameter.
+    """
     calls, values = dict(graph.calls), dict(graph.values)
     for name, call in graph.calls.items():
         if isinstance(call.layer, Layer) and call.method == "forward":
@@ -30,18 +35,39 @@ def update(graph: Graph, *, optimizer: Optimizer | None) -> Graph:
                 new = f"{name}.{state}_next"
                 args = (slot, new)
                 calls[f"{slot}:update"] = write(values, Assign(), "assign", args, (slot,), name)
-    if optimizer is not None:
+    if updates.optimizer is not None:
+        updates.check_matches(graph.parameters)
+        rates = {1.0: LR}
         for parameter, gradient in graph.gradients.items():
-            calls[f"{parameter}:update"] = _optimize(values, optimizer, parameter, gradient)
+            optimizer, scale = updates.rule(parameter)
+            scalar(values, LR, values[parameter].spec)
+            if scale not in rates:
+                rates[scale] = f"{LR}:{len(rates)}"
+                calls[rates[scale]] = _rate(values, rates[scale], scale)
+            call = _optimize(values, optimizer, parameter, gradient, rates[scale])
+            calls[call.name] = call
     return _after_readers(replace(graph, calls=calls, values=values))
 
 
+class ScaledRate(Layer):
+    """The learning rate times a factor, for the parameters that have their own."""
+
+    factor: float
+
+    def forward(self, lr: Tensor) -> Tensor:
+        return lr * self.factor
+
+
+def _rate(values: dict[str, Value], name: str, factor: float) -> Call:
+    values[name] = Value(name, values[LR].spec, Kind.SCALE)
+    return Call(name, Kind.SCALE, ScaledRate(factor=factor), "forward", (LR,), (name,), "lr", LR)
+
+
 def _optimize(
-    values: dict[str, Value], optimizer: Optimizer, parameter: str, gradient: str
+    values: dict[str, Value], optimizer: Optimizer, parameter: str, gradient: str, lr: str
 ) -> Call:
     spec = values[parameter].spec
-    lr = scalar(values, LR, spec.dtype, spec.device)
-    step = scalar(values, STEP, torch.int64, spec.device)
+    step = scalar(values, STEP, replace(spec, dtype=torch.int64))
     named: dict[str, Arg] = {"parameter": parameter, "grad": gradient, "lr": lr, "step": step}
     slots = [parameter]
     for state, state_spec in optimizer.states(spec).items():
@@ -100,9 +126,9 @@ def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec
     return slot
 
 
-def scalar(values: dict[str, Value], name: str, dtype: torch.dtype, device: torch.device) -> str:
+def scalar(values: dict[str, Value], name: str, like: Spec) -> str:
     """One of the 0-dim tensors that drive a step, made unless it is there; returns its name."""
-    values.setdefault(name, Value(name, Spec((), dtype, device), Kind.SCALAR))
+    values.setdefault(name, Value(name, replace(like, shape=()), Kind.SCALAR))
     return name
 
 
