@@ -13,6 +13,7 @@ from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.similarity import MSSSIM, SSIM
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
 
@@ -37,6 +38,8 @@ def graphnet_losses(register: Register) -> None:
     register("huber", Huber)
     register("charbonnier", Charbonnier)
     register("psnr", PSNR)
+    register("ssim", SSIM)
+    register("ms_ssim", MSSSIM)
 
 
 @hookimpl

@@ -13,6 +13,7 @@ from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.similarity import MSSSIM, SSIM
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
@@ -25,6 +26,12 @@ IMAGE = (2, 4, 6, 6)
 
 def conv(shape: tuple[int, ...] = IMAGE, **fields: Any) -> Sample:
     return Sample(Conv2d(**fields), [shape])
+
+
+def smooth(n: int, c: int, height: int, width: int) -> torch.Tensor:
+    """An image of waves, 0 to 1."""
+    waves = torch.arange(height)[:, None] * 0.7 + torch.arange(width) * 1.3
+    return (0.5 + 0.5 * waves.double().sin()).expand(n, c, height, width).clone()
 
 
 def transposed(cls: type[TransposeConv2d], **fields: Any) -> Sample:
@@ -106,6 +113,14 @@ SAMPLES: dict[str, list[Sample]] = {
     "psnr": [
         Sample(PSNR(eps=0.1), [(3, 5), (3, 5)]),
         Sample(PSNR(), [(5,), (5,)], raises=GraphError),
+    ],
+    "ssim": [
+        Sample(SSIM(window_size=3, data_range=4.0), [IMAGE, IMAGE]),
+        Sample(SSIM(), [(1, 1, 12, 10)] * 2, raises=GraphError),
+    ],
+    "ms_ssim": [
+        Sample(MSSSIM(weights=(0.2, 0.8)), [smooth(1, 1, 22, 24), smooth(1, 1, 22, 24) ** 2]),
+        Sample(MSSSIM(), [(1, 1, 200, 175)] * 2, raises=GraphError),
     ],
 }
 
