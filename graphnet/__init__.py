@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from graphnet.optim import AdamW as AdamW
     from graphnet.optim import Optimizer as Optimizer
     from graphnet.optim import Schedule as Schedule
+    from graphnet.optimizers.muon import Muon as Muon
     from graphnet.program import Program as Program
     from graphnet.spec import Constant as Constant
     from graphnet.spec import ParameterSpec as ParameterSpec
@@ -54,6 +55,7 @@ _HOMES = {
     "Layer": "layer",
     "Loss": "layer",
     "Model": "model",
+    "Muon": "optimizers.muon",
     "Native": "native",
     "Optimizer": "optim",
     "Pairs": "data",

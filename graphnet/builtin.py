@@ -16,6 +16,7 @@ from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.similarity import MSSSIM, SSIM
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
+from graphnet.optimizers.muon import Muon
 
 
 @hookimpl
@@ -54,6 +55,7 @@ def graphnet_optimizers(register: Register) -> None:
     register("sgd", SGD)
     register("adam", Adam)
     register("adamw", AdamW)
+    register("muon", Muon)
 
 
 @hookimpl

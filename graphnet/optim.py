@@ -45,6 +45,10 @@ class Optimizer(Definition):
                     f"{', '.join(cls.arguments) or 'nothing'}"
                 )
 
+    def rule_for(self, parameter: Spec) -> Optimizer:
+        """The optimizer of a parameter of this spec: this one, or another, with an `lr` of its own."""
+        return self
+
     def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
         """The tensors kept for one parameter, by update's names; None for one that is absent."""
         return {}

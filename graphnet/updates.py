@@ -21,6 +21,7 @@ from graphnet.definition import Definition
 from graphnet.errors import DescriptionError, Problem, nearest
 from graphnet.optim import Optimizer, Rate
 from graphnet.registry import frozen
+from graphnet.spec import Spec
 
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Norm = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -58,7 +59,7 @@ class Updates(Definition):
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
 
-    def rule(self, parameter: str) -> tuple[Optimizer, float]:
+    def rule(self, parameter: str, spec: Spec) -> tuple[Optimizer, float]:
         """The optimizer of a parameter, and its factor of the learning rate."""
         assert self.optimizer is not None
         fields: dict[str, Any] = {}
@@ -67,7 +68,9 @@ class Updates(Definition):
             if selector.matches(parameter):
                 fields |= selector.fields
                 scale = scale if selector.lr_scale is None else selector.lr_scale
-        return _changed(self.optimizer, fields), scale
+        chosen = _changed(self.optimizer, fields).rule_for(spec)
+        own = 1.0 if chosen.lr == self.optimizer.lr else chosen.lr / self.optimizer.lr
+        return chosen, scale * own
 
     def check_matches(self, parameters: Iterable[str]) -> None:
         """Raise DescriptionError for each selector that matches none of these names."""

@@ -64,7 +64,7 @@ SDK = {
     "optim",
     "executors",
 }
-PLUGIN = {"layers", "kernels", "builtin"}
+PLUGIN = {"layers", "kernels", "optimizers", "builtin"}
 FACADE = {("nn", "layers")}  # the paper's interface, over the built-in layers
 FOR_TYPES = {
     ("program", "model"),

@@ -123,6 +123,7 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
     [
         {"optimizer": {"sgd": {"lr": 0.01}}},
         {"optimizer": {"adamw": {"lr": 0.01}}},
+        {"optimizer": {"muon": {"lr": 0.01}}},
         {"ema": 0.9},
         {"clip_grad_norm": 0.01, "parameters": [{"match": "*_2.*", "lr_scale": 0.5}]},
     ],

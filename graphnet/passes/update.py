@@ -39,8 +39,9 @@ def update(graph: Graph, *, updates: Updates) -> Graph:
         updates.check_matches(graph.parameters)
         rates = {1.0: LR}
         for parameter, gradient in graph.gradients.items():
-            optimizer, scale = updates.rule(parameter)
-            scalar(values, LR, values[parameter].spec)
+            spec = values[parameter].spec
+            optimizer, scale = updates.rule(parameter, spec)
+            scalar(values, LR, spec)
             if scale not in rates:
                 rates[scale] = f"{LR}:{len(rates)}"
                 calls[rates[scale]] = _rate(values, rates[scale], scale)

@@ -166,12 +166,12 @@ def test_ssim_is_that_of_scikit_image() -> None:
 
 
 def test_worked_example_of_flat_images() -> None:
-    # without structure: luminance = (2 * 0.5 * 0.25 + c1) / (0.25 + 0.0625 + c1) * 
+    # without structure: luminance = (2 * 0.5 * 0.25 + c1) / (0.25 + 0.0625 + c1)
     target = torch.full((1, 1, 11, 11), 0.25, dtype=torch.float64)
     prediction = 2 * target
     expected = 1 - (0.25 + 1e-4) / (0.3125 + 1e-4)
     assert forward(SSIM(), prediction, target).item() == pytest.approx(expected, rel=1e-12)
-    # by the level of the prediction: 2 (0.25 - 0.5 luminance) / (0.3125 + c1), the sum over the pixels of the gradient
+    # by the prediction's level, the sum of the gradient: 2 (0.25 - 0.5 luminance) / (0.3125 + c1)
     grad = backward(SSIM(), torch.ones((), dtype=torch.float64), prediction, target)
     slope = 2 * (0.25 - 0.5 * (1 - expected)) / (0.3125 + 1e-4)
     assert float(grad.sum()) == pytest.approx(-slope, rel=1e-9)

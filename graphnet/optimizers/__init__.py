@@ -1,0 +1,1 @@
+"""Built-in optimizers beside those of graphnet.optim."""
