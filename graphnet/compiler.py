@@ -1,8 +1,8 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, differentiate, clip, update, average, dead,
-            duplicates, keep, recompute, in_place.
+Training:   loss, precision, fusion, kernels, layout, differentiate, accumulate, clip, update, average,
+            dead, duplicates, keep, recompute, in_place.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from graphnet.graph import Graph
 from graphnet.losses import Term
 from graphnet.machine import seconds
 from graphnet.options import Options
+from graphnet.passes.accumulate import add_up, total
 from graphnet.passes.aliases import aliases
 from graphnet.passes.autotune import autotune
 from graphnet.passes.average import average
@@ -61,6 +62,7 @@ PASSES = (
     "layout",
     "inference",
     "differentiate",
+    "accumulate",
     "clip",
     "update",
     "average",
@@ -107,32 +109,47 @@ def training_plan(
     updates: Updates,
 ) -> Plan:
     """The verified plan of a whole step: forward, loss, reverse pass and update."""
+    return _step(graph, registry, options, losses, updates, _updating(updates))
+
+
+def adding_plan(
+    graph: Graph,
+    registry: Registry,
+    options: Options,
+    *,
+    losses: Mapping[str, Sequence[Term]],
+    updates: Updates,
+) -> Plan:
+    """The verified plan of a step that only adds up gradients for a later one (`Updates.accumulate`)."""
+    states = partial(update, updates=Updates())
     passes = (
-        Pass(
-            "loss",
-            "put the losses on the outputs",
-            partial(attach_loss, losses=losses),
-            needed=True,
-        ),
+        Pass("accumulate", "add gradients to their slots", add_up, needed=True),
+        Pass("update", "write the new states", states, needed=True),
+    )
+    return _step(graph, registry, options, losses, updates, passes)
+
+
+def _step(
+    graph: Graph,
+    registry: Registry,
+    options: Options,
+    losses: Mapping[str, Sequence[Term]],
+    updates: Updates,
+    from_gradients: Sequence[Pass],
+) -> Plan:
+    attach = partial(attach_loss, losses=losses)
+    reverse = partial(differentiate, share=1.0 / updates.accumulate)
+    passes = (
+        Pass("loss", "put the losses on the outputs", attach, needed=True),
         *_forward_passes(registry, options, training=True),
-        Pass("differentiate", "add the reverse pass", differentiate, needed=True),
-        *_updating(updates),
+        Pass("differentiate", "add the reverse pass", reverse, needed=True),
+        *from_gradients,
         *_SIMPLIFY,
         *((_KEEP,) if options.keep is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
         _IN_PLACE,
     )
     return _plan(graph, passes, options)
-
-
-_SIMPLIFY = (
-    Pass("dead", "drop what nobody reads", dead, exact=True),
-    Pass("duplicates", "compute the same thing once", duplicates, exact=True),
-)
-_KEEP = Pass(
-    "keep", "hold in bfloat16 what waits for the reverse pass", partial(keep, dtype="bfloat16")
-)
-_IN_PLACE = Pass("in_place", "write over what nothing needs any more", inplace, exact=True)
 
 
 def _updating(updates: Updates) -> tuple[Pass, ...]:
@@ -144,10 +161,22 @@ def _updating(updates: Updates) -> tuple[Pass, ...]:
     if (norm := updates.clip_grad_norm) is not None:
         scale = partial(clip, max_norm=norm)
         found.insert(0, Pass("clip", "scale gradients down to a norm", scale, needed=True))
+    if updates.accumulate > 1:
+        found.insert(0, Pass("accumulate", "add what earlier steps left", total, needed=True))
     if (decay := updates.ema) is not None:
-        follow = partial(average, decay=decay)
+        follow = partial(average, decay=decay, counter=updates.counter)
         found.append(Pass("average", "let averages follow the weights", follow, needed=True))
     return tuple(found)
+
+
+_SIMPLIFY = (
+    Pass("dead", "drop what nobody reads", dead, exact=True),
+    Pass("duplicates", "compute the same thing once", duplicates, exact=True),
+)
+_KEEP = Pass(
+    "keep", "hold in bfloat16 what waits for the reverse pass", partial(keep, dtype="bfloat16")
+)
+_IN_PLACE = Pass("in_place", "write over what nothing needs any more", inplace, exact=True)
 
 
 def _bound(options: Options) -> Pass:

@@ -46,6 +46,7 @@ class TrainConfig(BaseModel):
     parameters: list[dict[str, Any]] = []
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
+    accumulate: PositiveInt = 1
     epochs: PositiveInt
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -47,7 +47,7 @@ SOURCES = frozenset(
 )
 SLOTS = frozenset({Kind.PARAMETER, Kind.STATE})
 SOON = frozenset({Kind.ACCUMULATE, Kind.SCALE, Kind.UPDATE})  # calls that run as early as they can
-LR, STEP, SEED = "@lr", "@step", "@seed"  # an id in a description has no "@"
+LR, STEP, UPDATES, SEED = "@lr", "@step", "@updates", "@seed"  # no id in a description has an "@"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """Losses of a training: what stands behind `loss`, as terms of a weighted sum for each output.
 
-loss: mse
-loss: {huber: {delta: 0.1}}
-loss:
-  - charbonnier                  # its weight is 1
-  - {ssim: {}, weight: 0.2}
+    loss: mse
+    loss: {huber: {delta: 0.1}}
+    loss:
+      - charbonnier
+      - {ssim: {}, weight: 0.2}
+
+A term without a weight counts once.
 """
 
 from __future__ import annotations

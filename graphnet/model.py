@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphnet import checkpoint
-from graphnet.compiler import forward_graph, inference_plan, training_plan
+from graphnet.compiler import adding_plan, forward_graph, inference_plan, training_plan
 from graphnet.describe import ModelDescription, parse, read_description
 from graphnet.device import resolve
 from graphnet.discovery import default_registry
@@ -120,6 +121,7 @@ class Model:
         parameters: Iterable[object] = (),
         clip_grad_norm: float | None = None,
         ema: float | None = None,
+        accumulate: int = 1,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         precision: str | None = None,
@@ -144,7 +146,11 @@ class Model:
             autotune=autotune,
         )
         updates = updates_for(
-            optimizer, parameters=parameters, clip_grad_norm=clip_grad_norm, ema=ema
+            optimizer,
+            parameters=parameters,
+            clip_grad_norm=clip_grad_norm,
+            ema=ema,
+            accumulate=accumulate,
         )
         return self._plan(inputs, options, loss=loss, updates=updates)
 
@@ -162,6 +168,23 @@ class Model:
         losses = losses_for(loss, graph.output_names, self.registry)
         return training_plan(graph, self.registry, options, losses=losses, updates=updates)
 
+    def _adding_plan(
+        self,
+        inputs: Sequence[Shape],
+        options: Options,
+        plan: Plan,
+        *,
+        loss: object,
+        updates: Updates,
+    ) -> Plan | None:
+        """The plan of the steps before an update, by the kernels of the one with it, if there are such."""
+        if updates.accumulate == 1:
+            return None
+        options = replace(options, autotune=False, refused=frozenset(plan.refused))
+        graph = forward_graph(self.description, self.registry, inputs, options)
+        losses = losses_for(loss, graph.output_names, self.registry)
+        return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
+
     def compile(
         self,
         *inputs: Shape,
@@ -170,6 +193,7 @@ class Model:
         parameters: Iterable[object] = (),
         clip_grad_norm: float | None = None,
         ema: float | None = None,
+        accumulate: int = 1,
         device: str | torch.device = "auto",
         dtype: torch.dtype = torch.float32,
         precision: str | None = None,
@@ -192,7 +216,8 @@ class Model:
         `parameters` are {"match": pattern, ...} with a `lr_scale` or other values of the optimizer's
         fields, for the parameters whose names match. `clip_grad_norm` scales gradients down where the
         norm of all of them is larger, `ema` is the decay of a moving average of the weights, which
-        `predict` and `save` then use.
+        `predict` and `save` then use. With `accumulate` 4, every fourth step updates, by the mean of the
+        gradients of four batches.
 
         `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
         `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
@@ -202,7 +227,13 @@ class Model:
         the choices of an earlier plan (`Plan.refused`) instead.
         """
         rule = self.registry.make("optimizers", optimizer)
-        updates = updates_for(rule, parameters=parameters, clip_grad_norm=clip_grad_norm, ema=ema)
+        updates = updates_for(
+            rule,
+            parameters=parameters,
+            clip_grad_norm=clip_grad_norm,
+            ema=ema,
+            accumulate=accumulate,
+        )
         runner = self.registry.make("executors", executor)
         options = Options(
             resolve(device),
@@ -216,9 +247,12 @@ class Model:
             refused=frozenset(refused),
         )
         plan = self._plan(inputs, options, loss=loss, updates=updates)
+        adding = self._adding_plan(inputs, options, plan, loss=loss, updates=updates)
         return Program(
             self,
             plan,
+            adding=adding,
+            accumulate=accumulate,
             predictor=lambda slots: self._predictor(slots, options.for_inference(), runner),
             executor=runner,
             lr=rule.lr,

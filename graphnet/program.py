@@ -16,11 +16,12 @@ from torch import Tensor
 
 from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.executors import Executor, Run, keep_freed_memory, prepare
-from graphnet.graph import LR, SEED, STEP, Kind, Value
+from graphnet.graph import LR, SEED, STEP, UPDATES, Kind, Value
 from graphnet.layout import pack, plain_shape
 from graphnet.passes.average import EMA
 from graphnet.plan import Plan
 from graphnet.spec import Spec
+from graphnet.turns import Turns
 
 if TYPE_CHECKING:
     from graphnet.model import Model
@@ -176,7 +177,8 @@ class Program:
     """A model compiled for training: `step` runs the whole plan, `predict` the forward part.
 
     `plan` is the training plan; `weights` the tensors it updates in place, by name; `averages` those
-    that follow them, by the same names, where the plan has any.
+    that follow them, by the same names, where the plan has any. Where an update takes several steps,
+    `adding` is the plan of all but the last of them; `turns` has both.
     """
 
     def __init__(
@@ -184,6 +186,8 @@ class Program:
         model: Model,
         plan: Plan,
         *,
+        adding: Plan | None = None,
+        accumulate: int = 1,
         predictor: Callable[[Mapping[str, Tensor]], Predictor],
         executor: Executor,
         lr: float,
@@ -205,23 +209,23 @@ class Program:
         }
         for name, average in self.averages.items():
             average.copy_(self.weights[name])  # where it starts from
-        constants = set_up([plan.values[n] for n in plan.of(Kind.CONSTANT)], seed=seed)
-        scalars = {
-            name: torch.zeros(
-                (), dtype=plan.values[name].spec.dtype, device=plan.values[name].spec.device
-            )
-            for name in plan.of(Kind.SCALAR)
+        values = {**(adding.values if adding is not None else {}), **plan.values}
+        fixed = [value for value in values.values() if value.kind is Kind.CONSTANT]
+        constants = set_up(fixed, seed=seed)
+        specs = {name: value.spec for name, value in values.items() if value.kind is Kind.SCALAR}
+        self._scalars = {
+            name: torch.zeros((), dtype=spec.dtype, device=spec.device)
+            for name, spec in specs.items()
         }
-        self._scalars = scalars
-        tensors = {**scalars, **constants, **self.weights, **self.optimizer_state}
-        self._rest = [tensors[name] for name in plan.arguments[len(plan.inputs) :]]
+        tensors = {**self._scalars, **constants, **self.weights, **self.optimizer_state}
         self._input_values = [plan.values[name] for name in plan.inputs]
         if any(value.spec.device.type == "cpu" for value in self._input_values):
             keep_freed_memory()
-        self.run = executor.prepare(plan)
+        self.turns = Turns(plan, adding, every=accumulate, tensors=tensors, executor=executor)
+        self.run = self.turns.updating.run
         self._predictor = predictor(self.model_weights)
-        if SEED in scalars:
-            scalars[SEED].fill_(seed)
+        if SEED in self._scalars:
+            self._scalars[SEED].fill_(seed)
         self._lr = 0.0
         self.lr = lr
 
@@ -252,13 +256,19 @@ class Program:
             self._scalars[LR].fill_(lr)
         self._lr = lr
 
+    @property
+    def next_plan(self) -> Plan:
+        """The plan that the next step runs: `plan`, unless that step only adds up gradients."""
+        return self.turns.at(self.steps_done).plan
+
     def arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """What the next step on these inputs and targets would be given: the plan's arguments by name."""
+        """What the next step on these inputs and targets would be given: `next_plan`'s arguments by name."""
         return self.packed_arguments(*self.pack(*tensors))
 
     def packed_arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
         """`arguments` for tensors that `pack` returned, or samples of those."""
-        return dict(zip(self.plan.arguments, (*tensors, *self._rest), strict=True))
+        turn = self.turns.at(self.steps_done)
+        return dict(zip(turn.plan.arguments, (*tensors, *turn.rest), strict=True))
 
     def pack(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Inputs and targets in the layouts that the plan reads: once for a data set, then `step_packed`.
@@ -285,10 +295,13 @@ class Program:
     @torch.no_grad()
     def step_packed(self, *tensors: Tensor) -> Tensor:
         """`step` on tensors that `pack` returned, or samples of those; nothing is checked."""
-        (loss,) = self.run(*tensors, *self._rest)
+        turn = self.turns.at(self.steps_done)
+        (loss,) = turn.run(*tensors, *turn.rest)
         self.steps_done += 1
         if STEP in self._scalars:
             self._scalars[STEP].add_(1)
+        if UPDATES in self._scalars and turn is self.turns.updating:
+            self._scalars[UPDATES].add_(1)
         return loss
 
     def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -313,3 +326,5 @@ class Program:
         self.steps_done = steps_done
         if STEP in self._scalars:
             self._scalars[STEP].fill_(steps_done)
+        if UPDATES in self._scalars:
+            self._scalars[UPDATES].fill_(steps_done // len(self.turns.order))

@@ -112,12 +112,14 @@ class Trainer:
         self.device = resolve(config.device)
         self.pairs = job.train.load()
         self.validation = job.validation.load() if job.validation else None
-        if len(self.pairs) < config.batch_size:
+        whole = config.batch_size * config.accumulate  # the pairs of one update
+        if len(self.pairs) < whole:
+            times = f" and accumulate {config.accumulate}" if config.accumulate > 1 else ""
             raise DataError(
-                f"batch_size is {config.batch_size}, but the data set has {len(self.pairs)} pairs; "
-                f"lower batch_size or give more pairs"
+                f"batch_size is {config.batch_size}{times}, but the data set has {len(self.pairs)} "
+                f"pairs; lower batch_size or give more pairs"
             )
-        self.steps_per_epoch = len(self.pairs) // config.batch_size
+        self.steps_per_epoch = len(self.pairs) // whole * config.accumulate
         self.total_steps = self.steps_per_epoch * config.epochs
         self.program = self._compile(self.pairs, resume)
         self.loss_sum = 0.0
@@ -152,6 +154,7 @@ class Trainer:
             parameters=config.parameters,
             clip_grad_norm=config.clip_grad_norm,
             ema=config.ema,
+            accumulate=config.accumulate,
             device=self.device,
             dtype=config.dtype,
             precision=config.precision,
@@ -183,8 +186,7 @@ class Trainer:
                 f"Use the same file and settings, or start a new run."
             )
         self.program.restore(saved.training_state, steps_done=training["step"])
-        if chosen := training.get("executor"):
-            self.program.run.restore(chosen)
+        self.program.turns.restore(training.get("executor", {}))
         self.loss_sum = training["loss_sum"]
         self.elapsed_s = training["elapsed_s"]
 
@@ -203,7 +205,7 @@ class Trainer:
             "config": self.job.config.model_dump(mode="json"),
             "kernels": self.kernels,
             "refused": self.program.plan.refused,
-            "executor": self.program.run.record(),
+            "executor": self.program.turns.record(),
         }
         return Checkpoint(
             description=self.job.model.description,
@@ -235,7 +237,7 @@ class Trainer:
                 index = self._next_step(order)
                 group += program.step_packed(self.inputs.take(index), self.targets.take(index))
                 in_group += 1
-                for event in program.run.events():
+                for event in program.turns.events():
                     yield Decided(program.steps_done, event.kind, event.message)
                 if in_group == config.log_every or program.steps_done % self.steps_per_epoch == 0:
                     loss, elapsed_s = self._close_group(group, in_group, started)
@@ -256,7 +258,9 @@ class Trainer:
     def _next_step(self, order: Tensor) -> Tensor:
         """The samples of the next step; sets its learning rate."""
         size, done = self.job.config.batch_size, self.program.steps_done
-        self.program.lr = self.job.optimizer.lr * self.job.schedule.factor(done, self.total_steps)
+        every = self.job.config.accumulate
+        factor = self.job.schedule.factor(done // every, self.total_steps // every)
+        self.program.lr = self.job.optimizer.lr * factor
         start = (done % self.steps_per_epoch) * size
         return order[start : start + size]
 
@@ -283,7 +287,7 @@ class Trainer:
             index = self._next_step(order)
             batch = self.inputs.take(index), self.targets.take(index)
             found = first_nonfinite(
-                program.plan, program.packed_arguments(*batch), registry=self.job.registry
+                program.next_plan, program.packed_arguments(*batch), registry=self.job.registry
             )
             if found is not None:
                 pairs = tuple(int(index[i]) for i in found.samples)

@@ -1,11 +1,14 @@
 """Updates: how a training changes its parameters: the optimizer and what goes with it.
 
-optimizer: {adamw: {lr: 1.0e-3, weight_decay: 0.01}}
-parameters:
-  - {match: "*.bias", weight_decay: 0.0}
-  - {match: "stem.*", lr_scale: 0.1}
-clip_grad_norm: 1.0
-ema: 0.999
+    optimizer: {adamw: {lr: 1.0e-3, weight_decay: 0.01}}
+    parameters:
+      - {match: "*.bias", weight_decay: 0.0}
+      - {match: "stem.*", lr_scale: 0.1}
+    clip_grad_norm: 1.0
+    ema: 0.999
+    accumulate: 4
+
+Passes between the reverse pass and the finished step read all of it; none of them is there unasked.
 """
 
 from __future__ import annotations
@@ -15,10 +18,11 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from graphnet.definition import Definition
 from graphnet.errors import DescriptionError, Problem, nearest
+from graphnet.graph import STEP, UPDATES
 from graphnet.optim import Optimizer, Rate
 from graphnet.registry import frozen
 from graphnet.spec import Spec
@@ -51,6 +55,8 @@ class Updates(Definition):
     parameters: where it is different. All selectors that match apply, a later one overrides the field
       of an earlier one.
     clip_grad_norm: the most that the norm of all gradients together may be (see passes/clip.py).
+    accumulate: after how many steps there is an update, by their gradients together
+      (see passes/accumulate.py).
     ema: decay of a moving average of the weights, for prediction (see passes/average.py).
     """
 
@@ -58,6 +64,12 @@ class Updates(Definition):
     parameters: tuple[Selector, ...] = ()
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
+    accumulate: PositiveInt = 1
+
+    @property
+    def counter(self) -> str:
+        """The scalar that counts updates."""
+        return STEP if self.accumulate == 1 else UPDATES
 
     def rule(self, parameter: str, spec: Spec) -> tuple[Optimizer, float]:
         """The optimizer of a parameter, and its factor of the learning rate."""
@@ -92,10 +104,17 @@ def updates_for(
     parameters: Iterable[object] = (),
     clip_grad_norm: float | None = None,
     ema: float | None = None,
+    accumulate: int = 1,
 ) -> Updates:
     """The updates of these settings; `parameters` as a description gives them (see `selectors`)."""
     chosen = () if optimizer is None else selectors(parameters, optimizer)
-    return Updates(optimizer=optimizer, parameters=chosen, clip_grad_norm=clip_grad_norm, ema=ema)
+    return Updates(
+        optimizer=optimizer,
+        parameters=chosen,
+        clip_grad_norm=clip_grad_norm,
+        ema=ema,
+        accumulate=accumulate,
+    )
 
 
 def selectors(forms: Iterable[object], optimizer: Optimizer) -> tuple[Selector, ...]:

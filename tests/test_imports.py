@@ -37,6 +37,7 @@ ORDER = [
     {"plan"},
     {"verify"},
     {"executors"},
+    {"turns"},
     {"device", "checkpoint"},
     {"options", "stopwatch"},
     {"compiler"},

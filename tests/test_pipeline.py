@@ -32,6 +32,7 @@ def test_every_pass_of_every_plan_is_known(
         SHAPE,
         loss="mse",
         optimizer=SGD(lr=0.1),
+        accumulate=2,
         clip_grad_norm=1.0,
         ema=0.9,
         precision="bfloat16",

@@ -125,6 +125,7 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
         {"optimizer": {"adamw": {"lr": 0.01}}},
         {"optimizer": {"muon": {"lr": 0.01}}},
         {"ema": 0.9},
+        {"accumulate": 2, "ema": 0.9, "batch_size": 4},
         {"clip_grad_norm": 0.01, "parameters": [{"match": "*_2.*", "lr_scale": 0.5}]},
     ],
     ids=str,
@@ -143,7 +144,7 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(
     count = itertools.count()
     first = Trainer(job(registry, **changes))
     records = list(first.run(lambda: next(count) >= stop_after))
-    assert records[-1] == Stopped(stop_after // 5 + 1, stop_after)
+    assert records[-1] == Stopped(stop_after // whole.steps_per_epoch + 1, stop_after)
     checkpoint.write(tmp_path / "c.safetensors", first.checkpoint())
     second = Trainer(job(registry, **changes), resume=checkpoint.read(tmp_path / "c.safetensors"))
     found = [record for record in second.run() if isinstance(record, Epoch)]
@@ -153,6 +154,33 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(
         assert torch.equal(state, second.program.optimizer_state[name]), name
     assert found[-1].metrics == expected[-1].metrics
     assert found[-1].loss == pytest.approx(expected[-1].loss, rel=1e-12)
+
+
+def test_small_batches_together_train_as_large_ones(registry: Registry) -> None:
+    changes = {"optimizer": {"adam": {"lr": 0.01}}, "schedule": "cosine", "precision": "float64"}
+    large = Trainer(job(registry, **changes))
+    small = Trainer(job(registry, batch_size=4, accumulate=2, **changes))
+    assert (small.steps_per_epoch, large.steps_per_epoch) == (10, 5)
+    found, expected = (
+        [record.loss for record in trainer.run() if isinstance(record, Epoch)]
+        for trainer in (small, large)
+    )
+    assert found == pytest.approx(expected, rel=1e-10)
+    for name, weight in large.program.weights.items():
+        torch.testing.assert_close(small.program.weights[name], weight, rtol=1e-8, atol=1e-11)
+
+
+def test_a_bad_batch_is_found_among_those_that_add_up(registry: Registry) -> None:
+    changes: dict[str, Any] = {"batch_size": 2, "accumulate": 4, "metrics": [], "log_every": 12}
+    trainer = Trainer(job(registry, **changes))
+    inputs = trainer.inputs.tensor.float().div(255)
+    inputs[31, 0, 0, 0] = torch.nan
+    trainer.inputs.tensor = inputs
+    step = int((trainer.order(0) == 31).nonzero()) // 2 + 1
+    with pytest.raises(TrainingError, match=f"In step {step}, the input 'input' of sample 31 "):
+        list(trainer.run())
+    assert trainer.program.steps_done == step - 1
+    assert all(bool(w.isfinite().all()) for w in trainer.program.weights.values())
 
 
 def test_averages_are_evaluated_and_are_what_a_run_makes(
@@ -236,6 +264,10 @@ def test_a_loss_that_is_not_finite_ends_training_in_words(registry: Registry) ->
 def test_batch_larger_than_the_data_is_an_error(registry: Registry) -> None:
     with pytest.raises(DataError, match="batch_size is 64, but the data set has 40 pairs"):
         Trainer(job(registry, batch_size=64))
+    with pytest.raises(
+        DataError, match="batch_size is 8 and accumulate 6, but the data set has 40"
+    ):
+        Trainer(job(registry, accumulate=6))
 
 
 def test_targets_must_have_the_networks_shape(registry: Registry) -> None:

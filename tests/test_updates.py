@@ -1,7 +1,8 @@
-"""What goes with an optimizer in the plan: selectors, clipped gradients, averages of the weights."""
+"""What goes with an optimizer in the plan: selectors, clipping, averages, gradients of several steps."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -347,6 +348,111 @@ def test_a_pattern_that_matches_nothing_of_many_names_some() -> None:
             optimizer=SGD(lr=1.0),
             parameters=[{"match": "[!a-z]*", "lr_scale": 0.1}],
         )
+
+
+# -- gradients of several steps ----------------------------------------------------------------------
+
+EVERYTHING: dict[str, Any] = {
+    "optimizer": AdamW(lr=0.02),
+    "parameters": [{"match": "*.bias", "weight_decay": 0.0, "lr_scale": 0.5}],
+    "clip_grad_norm": 0.01,
+    "ema": 0.9,
+}
+RULES: list[dict[str, Any]] = [{"optimizer": SGD(lr=0.5, momentum=0.9)}, EVERYTHING]
+
+
+@pytest.mark.parametrize("executor", ["eager", "reference"])
+@pytest.mark.parametrize("updates", RULES, ids=["sgd", "everything"])
+@pytest.mark.parametrize("every", [2, 4])
+def test_several_steps_equal_one_of_a_batch_as_large(
+    every: int, updates: dict[str, Any], executor: str, device: torch.device
+) -> None:
+    options = {**FLOAT64, **updates, "device": device, "executor": executor}
+    loss = ["mse", {"psnr": {}, "weight": 0.01}]
+    small = (SHAPE[0] // every, *SHAPE[1:])
+    whole = Model(SEED).compile(SHAPE, loss=loss, **options)
+    parts = Model(SEED).compile(small, loss=loss, accumulate=every, **options)
+    for update in range(3):
+        x, target = pair(update, device)
+        before = copies(parts.weights)
+        losses = []
+        for i, batch in enumerate(zip(x.chunk(every), target.chunk(every), strict=True)):
+            assert (parts.next_plan is parts.plan) == (i == every - 1)
+            for name, tensor in before.items():
+                assert torch.equal(parts.weights[name], tensor)  # not before the last of them
+            losses.append(parts.step(*batch))
+        mean = torch.stack(losses).mean()
+        torch.testing.assert_close(mean, whole.step(x, target), rtol=1e-12, atol=0)
+        for name, tensor in whole.model_weights.items():
+            torch.testing.assert_close(parts.model_weights[name], tensor, rtol=1e-9, atol=1e-12)
+            assert not torch.equal(parts.weights[name], before[name])
+    sums = {n: t for n, t in parts.optimizer_state.items() if n.endswith(":@grad")}
+    assert len(sums) == len(parts.weights)
+    assert not any(tensor.any() for tensor in sums.values())
+
+
+def test_a_step_that_adds_up_has_no_optimizer_and_no_state_of_one() -> None:
+    program = Model(SEED).compile(SHAPE, loss="mse", accumulate=3, device="cpu", **EVERYTHING)
+    adding = program.next_plan
+    written = {slot for s in adding.steps for slot in s.call.writes.values() if ":" in slot}
+    assert written == {f"{name}:@grad" for name in program.weights}
+    assert set(adding.slots) == {*program.weights, *written}
+    assert "@lr" not in adding.arguments
+    assert set(program.plan.slots) > set(adding.slots)
+    plain = Model(SEED).plan(SHAPE, loss="mse", **EVERYTHING)
+    assert plain == Model(SEED).plan(SHAPE, loss="mse", accumulate=1, **EVERYTHING)
+
+
+def test_states_of_layers_move_in_every_step_and_keys_differ() -> None:
+    registry = load_registry(plugins=[Acme()], entry_points=False)
+    layers = [{"id": "n", "batch_norm2d": {"momentum": 1.0}}, "acme/dropout"]
+    model = Model({"input": {"channels": 3}, "layers": layers}, registry=registry)
+    program = model.compile(SHAPE, loss="mse", optimizer=SGD(lr=0.0), accumulate=2, **FLOAT64)
+    losses = set()
+    for step in range(4):
+        x, target = pair(step)
+        program.step(x, target)
+        torch.testing.assert_close(program.weights["n.running_mean"], x.mean((0, 2, 3)))
+        again = model.compile(SHAPE, loss="mse", optimizer=SGD(lr=0.0), accumulate=2, **FLOAT64)
+        again.rewind(step)
+        losses.add(float(again.step(*pair(0))))
+    assert len(losses) == 4  # the same batch, another key in each step
+
+
+def test_adding_up_takes_part_in_memory_and_precision() -> None:
+    same_in_a_narrow_place(accumulate=2, clip_grad_norm=0.01, ema=0.9)
+    program = Model(DEEP).compile(
+        SHAPE, loss="mse", optimizer=SGD(lr=1.0), accumulate=2, memory="70%", device="cpu"
+    )
+    assert any(step.call.repeats for step in program.next_plan.steps)
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5])
+def test_a_number_of_steps_below_1_is_an_error(every: Any) -> None:
+    with pytest.raises(DescriptionError, match="accumulate: expected"):
+        Model(SEED).compile(SHAPE, loss="mse", optimizer=SGD(lr=1.0), accumulate=every)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_plan_with_everything_equals_eager(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "cache"))
+    loss = ["charbonnier", {"psnr": {}, "weight": 0.01}]
+    programs = [
+        Model(SEED).compile(
+            SHAPE, loss=loss, accumulate=2, executor=executor, device="cpu", **EVERYTHING
+        )
+        for executor in ("eager", "inductor")
+    ]
+    for step in range(4):
+        batch = [tensor.float() for tensor in pair(step)]
+        losses = [program.step(*batch) for program in programs]
+        torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    for name, tensor in programs[0].model_weights.items():
+        torch.testing.assert_close(programs[1].model_weights[name], tensor, rtol=1e-3, atol=1e-5)
+    assert set(programs[1].turns.record()) == {"compiled", "adding"}
 
 
 # -- the verifier on plans in which an update's result is read ---------------------------------------

@@ -38,14 +38,17 @@ class Follow(Definition):
         average.lerp_(parameter, rate.to(average.dtype))
 
 
-def average(graph: Graph, *, decay: float) -> Graph:
-    """Add a slot and an update for each parameter that is updated, after its own update."""
+def average(graph: Graph, *, decay: float, counter: str = STEP) -> Graph:
+    """Add a slot and an update for each parameter that is updated, after its own update.
+
+    `counter` is the scalar that counts updates.
+    """
     calls, values = dict(graph.calls), dict(graph.values)
     rate = f"{EMA}:rate"
     for parameter in graph.gradients:
         spec = values[parameter].spec
         if rate not in values:
-            step = scalar(values, STEP, replace(spec, dtype=torch.int64))
+            step = scalar(values, counter, replace(spec, dtype=torch.int64))
             values[rate] = Value(rate, Spec((), torch.float64, spec.device), Kind.SCALE)
             layer = FollowRate(decay=decay)
             calls[rate] = Call(rate, Kind.SCALE, layer, "forward", (step,), (rate,), "ema", EMA)

@@ -22,13 +22,14 @@ from graphnet.spec import Constant, Spec
 _DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
 
 
-def differentiate(graph: Graph) -> Graph:
+def differentiate(graph: Graph, *, share: float = 1.0) -> Graph:
     """Add the reverse pass of the graph's one output, a 0-dim loss, down to its parameters.
 
-    The graph's `gradients` then say which value holds the gradient of each parameter.
+    The graph's `gradients` then say which value holds the gradient of each parameter: of the loss times
+    `share`.
     """
     (loss,) = graph.outputs
-    return _Differentiator(graph).run(loss)
+    return _Differentiator(graph).run(loss, share)
 
 
 class _Differentiator:
@@ -40,8 +41,9 @@ class _Differentiator:
         self.contributions: dict[str, list[str]] = {}
         self.live = self.reached_by_parameters()
 
-    def run(self, loss: str) -> Graph:
-        self.contributions[loss] = [self.constant("@one", 1.0, self.values[loss].spec)]
+    def run(self, loss: str, share: float) -> Graph:
+        name = "@one" if share == 1.0 else "@share"
+        self.contributions[loss] = [self.constant(name, share, self.values[loss].spec)]
         for call in reversed(self.order):
             if call.kind in _DIFFERENTIABLE:
                 self.backward(call)

@@ -172,6 +172,9 @@ class Evictions:
                     start = max(start, last_read.get(storage, -1))
             for name in one.results:
                 ready[name] = start
+            for storage in one.reads:
+                if storage in self.slots:
+                    last_read[storage] = max(start, last_read.get(storage, -1))
             waiting.setdefault(start, []).append(one)
         items, places = waiting.get(-1, [])[:], [0] * len(waiting.get(-1, ()))
         for index, one in enumerate(self.line):

@@ -14,7 +14,7 @@ from torch import Tensor
 from graphnet.calls import Assign
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, nearest
-from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
+from graphnet.graph import LR, SLOTS, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.optim import Optimizer
 from graphnet.spec import Spec, StateSpec
@@ -45,7 +45,8 @@ def update(graph: Graph, *, updates: Updates) -> Graph:
             if scale not in rates:
                 rates[scale] = f"{LR}:{len(rates)}"
                 calls[rates[scale]] = _rate(values, rates[scale], scale)
-            call = _optimize(values, optimizer, parameter, gradient, rates[scale])
+            step = scalar(values, updates.counter, replace(spec, dtype=torch.int64))
+            call = _optimize(values, optimizer, parameter, gradient, rates[scale], step)
             calls[call.name] = call
     return _after_readers(replace(graph, calls=calls, values=values))
 
@@ -65,10 +66,14 @@ def _rate(values: dict[str, Value], name: str, factor: float) -> Call:
 
 
 def _optimize(
-    values: dict[str, Value], optimizer: Optimizer, parameter: str, gradient: str, lr: str
+    values: dict[str, Value],
+    optimizer: Optimizer,
+    parameter: str,
+    gradient: str,
+    lr: str,
+    step: str,
 ) -> Call:
     spec = values[parameter].spec
-    step = scalar(values, STEP, replace(spec, dtype=torch.int64))
     named: dict[str, Arg] = {"parameter": parameter, "grad": gradient, "lr": lr, "step": step}
     slots = [parameter]
     for state, state_spec in optimizer.states(spec).items():
