@@ -129,7 +129,10 @@ class _Writer:
         if call.kind is Kind.UPDATE:
             slot = call.name.removesuffix(":update").rpartition(".")[2]
             return re.sub(r"\W+", "_", f"{slot}_update")
-        return str(call.kind) if call.kind in (Kind.KEY, Kind.ACCUMULATE) else call.method
+        if call.kind is Kind.SCALE and "." in call.name:  # of a parameter: "conv.weight:clip"
+            return re.sub(r"\W+", "_", call.name.rpartition(".")[2])
+        named = (Kind.KEY, Kind.ACCUMULATE, Kind.SCALE)
+        return str(call.kind) if call.kind in named else call.method
 
     def comment(self, call: Call) -> str:
         made = [name for name in call.makes() if call.kind is not Kind.UPDATE]

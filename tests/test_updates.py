@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphnet.breakdown import Phase, breakdown
 from graphnet.describe import parse
 from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DescriptionError, PlanError
+from graphnet.executors import prepare
 from graphnet.graph import Call, Graph, Kind
+from graphnet.machine import stated
 from graphnet.model import Model
 from graphnet.optim import SGD, Adam, AdamW
 from graphnet.passes.average import average
@@ -24,6 +28,8 @@ from graphnet.passes.clip import ClipFactor
 from graphnet.passes.recompute import recompute
 from graphnet.plan import Plan, Step, schedule
 from graphnet.program import Program
+from graphnet.timing import random_arguments
+from graphnet.trace import first_nonfinite
 from graphnet.verify import verify
 from tests.layers.oracle import random_tensor
 from tests.models import SEED, Acme
@@ -32,6 +38,7 @@ from tests.steps import one_second, step_graph
 SHAPE = (4, 3, 8, 8)
 CONV = {"conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
 DEEP: dict[str, Any] = {"input": {"channels": 3}, "layers": [CONV, "sigmoid"] * 10}
+CPU = torch.device("cpu")
 FLOAT64: dict[str, Any] = {"device": "cpu", "dtype": torch.float64}
 
 
@@ -453,6 +460,49 @@ def test_a_compiled_plan_with_everything_equals_eager(
     for name, tensor in programs[0].model_weights.items():
         torch.testing.assert_close(programs[1].model_weights[name], tensor, rtol=1e-3, atol=1e-5)
     assert set(programs[1].turns.record()) == {"compiled", "adding"}
+
+
+# -- the plan with all of it: shown, written as a file, searched ------------------------------------
+
+
+def test_a_plan_with_everything_is_shown_and_runs_as_a_file() -> None:
+    plan = Model(SEED).plan(SHAPE, loss=["mse", "l1"], accumulate=2, **EVERYTHING)
+    phases = {row.call.name: row.phase for row in breakdown(plan, stated(CPU)).rows}
+    for name in (
+        "@clip",
+        "@lr:1",
+        "@ema:rate",
+        "conv2d_1.weight:clip",
+        "conv2d_1.bias:@ema:update",
+    ):
+        assert phases[name] is Phase.UPDATE
+    assert phases["conv2d_1.weight:total"] is Phase.REVERSE
+    shown = str(plan)
+    assert "writes .weight:@ema" in shown
+    assert re.search(r"@clip +clip scale +- +scalar f32", shown)
+    given = random_arguments(plan, seed=0)
+    given["@lr"].fill_(0.1)
+    found, expected = copies(dict(given)), copies(dict(given))
+    module: dict[str, Any] = {"__name__": "plan"}
+    exec(plan.source(), module)
+    with torch.no_grad():
+        outputs = module["step"](*found.values())
+        assert torch.equal(outputs[0], prepare(plan, "reference")(*expected.values())[0])
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    moved = [name for name in plan.slots if not torch.equal(found[name], given[name])]
+    assert {f"{name}:@ema" for name in plan.of(Kind.PARAMETER)} <= set(moved)
+
+
+def test_a_factor_that_overflows_is_found() -> None:
+    program = Model(SEED).compile(
+        SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu",
+        parameters=[{"match": "*.bias", "lr_scale": 100.0}],
+    )  # fmt: skip
+    program.lr = 1e37
+    found = first_nonfinite(program.plan, program.arguments(*(t.float() for t in pair(0))))
+    assert found is not None
+    assert "in the update, node '@lr' (lr, from graphnet itself) made" in str(found)
 
 
 # -- the verifier on plans in which an update's result is read ---------------------------------------

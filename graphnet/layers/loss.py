@@ -33,16 +33,16 @@ class DifferenceLoss(Loss):
         """What each element adds to the mean."""
         raise ContractError(f"{type(self).__name__} defines no penalty(difference)")
 
-    def slope(self, difference: Tensor) -> Tensor:
-        """The penalty's derivative."""
-        raise ContractError(f"{type(self).__name__} defines no slope(difference)")
+    def slope(self, difference: Tensor, scale: Tensor) -> Tensor:
+        """The penalty's derivative times a 0-dim scale."""
+        raise ContractError(f"{type(self).__name__} defines no slope(difference, scale)")
 
     def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         difference = subtract(prediction, target)
         return self.penalty(difference).mean(), difference
 
     def backward(self, grad_loss: Tensor, difference: Tensor) -> tuple[Tensor, None]:
-        return self.slope(difference) * (grad_loss * (1.0 / max(1, difference.numel()))), None
+        return self.slope(difference, grad_loss * (1.0 / max(1, difference.numel()))), None
 
 
 class MSE(DifferenceLoss):
@@ -51,8 +51,8 @@ class MSE(DifferenceLoss):
     def penalty(self, difference: Tensor) -> Tensor:
         return difference * difference
 
-    def slope(self, difference: Tensor) -> Tensor:
-        return 2.0 * difference
+    def slope(self, difference: Tensor, scale: Tensor) -> Tensor:
+        return difference * (2.0 * scale)
 
 
 class L1(DifferenceLoss):
@@ -61,8 +61,8 @@ class L1(DifferenceLoss):
     def penalty(self, difference: Tensor) -> Tensor:
         return difference.abs()
 
-    def slope(self, difference: Tensor) -> Tensor:
-        return difference.sign()
+    def slope(self, difference: Tensor, scale: Tensor) -> Tensor:
+        return difference.sign() * scale
 
 
 class Huber(DifferenceLoss):
@@ -82,8 +82,8 @@ class Huber(DifferenceLoss):
         held = size.clamp_max(self.delta)
         return held * (size - 0.5 * held)
 
-    def slope(self, difference: Tensor) -> Tensor:
-        return difference.clamp(-self.delta, self.delta)
+    def slope(self, difference: Tensor, scale: Tensor) -> Tensor:
+        return difference.clamp(-self.delta, self.delta) * scale
 
 
 class Charbonnier(DifferenceLoss):
@@ -98,8 +98,8 @@ class Charbonnier(DifferenceLoss):
     def penalty(self, difference: Tensor) -> Tensor:
         return (difference.square() + self.eps**2).sqrt()
 
-    def slope(self, difference: Tensor) -> Tensor:
-        return difference / self.penalty(difference)
+    def slope(self, difference: Tensor, scale: Tensor) -> Tensor:
+        return difference * (scale / self.penalty(difference))
 
 
 class PSNR(Loss):
