@@ -183,6 +183,18 @@ def test_a_bad_batch_is_found_among_those_that_add_up(registry: Registry) -> Non
     assert all(bool(w.isfinite().all()) for w in trainer.program.weights.values())
 
 
+def test_a_bad_update_is_found_in_the_step_that_makes_it(registry: Registry) -> None:
+    changes: dict[str, Any] = {
+        "batch_size": 2,
+        "accumulate": 4,
+        "log_every": 20,
+        "optimizer": {"sgd": {"lr": 1e30}},
+        "parameters": [{"match": "*.bias", "lr_scale": 1e10}],
+    }
+    with pytest.raises(TrainingError, match=r"In step 4, in the update, node '@lr' \(lr, from"):
+        list(Trainer(job(registry, **changes)).run())
+
+
 def test_averages_are_evaluated_and_are_what_a_run_makes(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -249,6 +249,7 @@ GROUPS: list[dict[str, Any]] = [
     {"match": "conv2d_[12].*", "lr_scale": 0.1},
     {"match": "*_1.*", "betas": [0.8, 0.9], "lr_scale": 3},  # overrides the 0.1 of conv2d_1
     {"match": "upsampling_2.weight", "lr_scale": 0.1, "eps": 0.01},
+    {"match": "upsampling_1.bias", "betas": [0.5, 0.6]},  # overrides those of *_1.*
 ]
 
 
@@ -268,7 +269,7 @@ def groups(weights: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         {
             "params": [weights["upsampling_1.bias"]],
             "lr": 0.06,
-            "betas": (0.8, 0.9),
+            "betas": (0.5, 0.6),
             "weight_decay": 0.0,
         },
         {"params": [weights["upsampling_2.weight"]], "lr": 0.002, "eps": 0.01},
