@@ -33,7 +33,7 @@ ORDER = [
     {"passes"},
     {"source", "standalone", "breakdown", "explain"},
     {"plan"},
-    {"verify"},
+    {"verify", "tiles"},
     {"executors"},
     {"device", "checkpoint"},
     {"options", "stopwatch"},

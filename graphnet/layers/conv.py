@@ -112,6 +112,12 @@ class Conv2d(_Convolution):
         )
         return height, width
 
+    def window(self, rows: range, axis: int) -> range:
+        left, _, top, _ = self.pads()
+        before = (top, left)[axis]
+        stride, span = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        return range(rows.start * stride - before, (rows.stop - 1) * stride - before + span)
+
     def unfold(self, x: Tensor) -> Tensor:
         """The patches as columns: (N, G, C/G * K, L)."""
         padded = F.pad(x, self.pads())
@@ -207,6 +213,11 @@ class TransposeConv2d(_Convolution):
             )
         # Two steps: the padding may cut into what output_padding adds.
         return F.pad(F.pad(full, (0, extra_w, 0, extra_h)), (-left, -left, -top, -top))
+
+    def window(self, rows: range, axis: int) -> range:
+        stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1)
+        first, last = rows.start + self.padding[axis], rows.stop - 1 + self.padding[axis]
+        return range(-((reach - first) // stride), last // stride + 1)  # rounded up, and down
 
     def unfold(self, g: Tensor) -> Tensor:
         """A gradient of the output as columns: (N, G, O/G * K, L), L the pixels of x."""

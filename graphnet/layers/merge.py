@@ -56,6 +56,9 @@ class Concat(Layer):
             )
         return torch.cat(xs, self.dim)
 
+    def window(self, rows: range, axis: int) -> range | None:
+        return rows if self.dim % 4 in (0, 1) else None
+
     def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
         return torch.split(grad_y, [spec.shape[self.dim] for spec in specs["xs"]], self.dim)
 

@@ -67,6 +67,9 @@ class BatchNorm2d(Layer):
             "running_var": StateSpec(shape, Constant(1.0)),
         }
 
+    def window(self, rows: range, axis: int) -> range:
+        return rows  # inference normalises by states
+
     def forward(
         self,
         x: Tensor,

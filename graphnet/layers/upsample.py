@@ -18,6 +18,10 @@ class NearestUpsampling(Layer):
 
     scale_factor: PositivePair
 
+    def window(self, rows: range, axis: int) -> range:
+        factor = self.scale_factor[axis]
+        return range(rows.start // factor, (rows.stop - 1) // factor + 1)
+
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4:
             raise GraphError(f"expected an input N x C x H x W, got {tuple(x.shape)}")

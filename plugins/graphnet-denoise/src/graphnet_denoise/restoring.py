@@ -26,28 +26,39 @@ class Denoiser(Protocol):
     def divisor(self) -> int:
         """What H and W have to be multiples of."""
 
-    def predict(self, *inputs: Tensor, device: str, kernels: str) -> Any:
+    def predict(self, *inputs: Tensor, device: str, kernels: str, memory: str | None) -> Any:
         """A clean image for each noisy one, float (N, C, H, W) in 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """A trained model, where it computes, and what the sides of its images must be multiples of."""
+    """A trained model, where it computes, and what the sides of its images must be multiples of.
+
+    `memory`, such as "2GiB", bounds what an image takes: a larger one goes through in tiles.
+    """
 
     model: Denoiser
     divisor: int
     device: str
     kernels: str
+    memory: str | None
 
     @classmethod
-    def of(cls, model: Denoiser, *, device: str = "auto", kernels: str = "auto") -> Self:
+    def of(
+        cls,
+        model: Denoiser,
+        *,
+        device: str = "auto",
+        kernels: str = "auto",
+        memory: str | None = None,
+    ) -> Self:
         """Raises CheckpointError for a model without weights, which would invent its images."""
         if model.weights is None:
             raise CheckpointError(
                 "the model has no weights, only a description. Train it, and give the .safetensors "
                 "file that training writes."
             )
-        return cls(model, model.divisor(), device, kernels)
+        return cls(model, model.divisor(), device, kernels, memory)
 
     def restore(self, images: Tensor) -> Tensor:
         """The model's clean images, float (N, C, H, W), clamped to 0..1 as any image file would.
@@ -80,7 +91,7 @@ class Restorer:
         return picture.with_tensor(self.restore(picture.tensor()[None])[0])
 
     def _predict(self, x: Tensor) -> Tensor:
-        y = self.model.predict(x, device=self.device, kernels=self.kernels)
+        y = self.model.predict(x, device=self.device, kernels=self.kernels, memory=self.memory)
         if not isinstance(y, Tensor) or y.shape != x.shape:
             found = tuple(y.shape) if isinstance(y, Tensor) else f"{len(y)} outputs"
             raise DataError(

@@ -11,7 +11,7 @@ from rich.progress import track
 
 import graphnet
 from graphnet.errors import DataError
-from graphnet_denoise.commands.options import device_option, kernels_option
+from graphnet_denoise.commands.options import device_option, kernels_option, memory_option
 from graphnet_denoise.images import WRITE_SUFFIXES, list_images, read_picture, write_picture
 from graphnet_denoise.restoring import Restorer
 
@@ -31,7 +31,10 @@ from graphnet_denoise.restoring import Restorer
 )
 @device_option
 @kernels_option
-def denoise(model: Path, inputs: tuple[Path, ...], output: Path, device: str, kernels: str) -> None:
+@memory_option
+def denoise(
+    model: Path, inputs: tuple[Path, ...], output: Path, device: str, kernels: str, memory: str
+) -> None:
     """Denoise images of any size with a trained MODEL (.safetensors).
 
     INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
@@ -39,7 +42,7 @@ def denoise(model: Path, inputs: tuple[Path, ...], output: Path, device: str, ke
     """
     sources = find_sources(inputs)
     targets = plan_outputs(inputs, sources, output)
-    restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels)
+    restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels, memory=memory)
     for folder in {target.parent for target in targets}:
         _make_folder(folder)
 
