@@ -219,7 +219,7 @@ class AtenMSE(Kernel):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         loss: Tensor = _aten.mse_loss.default(prediction, target)
-        return loss
+        return loss.clone()  # aten's own has the storage of all the squares behind its one number
 
     def backward(
         self, grad_loss: Tensor, prediction: Tensor, target: Tensor
