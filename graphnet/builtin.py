@@ -7,12 +7,13 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import aten, gemm, norm, patch, winograd
-from graphnet.layers.activation import ReLU, Sigmoid
+from graphnet.kernels import activation, aten, gemm, norm, patch, winograd
+from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.smooth import GELU, SiLU, Softplus
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
 
@@ -25,7 +26,13 @@ def graphnet_layers(register: Register) -> None:
     register("nearest_upsampling", NearestUpsampling)
     register("batch_norm2d", BatchNorm2d)
     register("relu", ReLU)
+    register("leaky_relu", LeakyReLU)
+    register("prelu", PReLU)
     register("sigmoid", Sigmoid)
+    register("tanh", Tanh)
+    register("gelu", GELU)
+    register("silu", SiLU)
+    register("softplus", Softplus)
     register("add", Add)
     register("concat", Concat)
 
@@ -37,7 +44,14 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    for module in (winograd, gemm, patch, aten, norm):  # the first that fits is taken
+    for module in (
+        winograd,
+        gemm,
+        patch,
+        aten,
+        norm,
+        activation,
+    ):  # the first that fits is taken
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

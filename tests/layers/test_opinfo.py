@@ -9,6 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.kernels.activation import (
+    AtenGELU,
+    AtenLeakyReLU,
+    AtenPReLU,
+    AtenSiLU,
+    AtenSoftplus,
+    AtenTanh,
+)
 from graphnet.kernels.aten import (
     AtenConv2d,
     AtenMSE,
@@ -17,10 +25,11 @@ from graphnet.kernels.aten import (
     AtenTransposeConv2d,
 )
 from graphnet.layer import Kernel, Layer
-from graphnet.layers.activation import ReLU, Sigmoid
+from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
+from graphnet.layers.smooth import GELU, SiLU, Softplus
 from graphnet.observe import as_tuple, call_by_name
 from graphnet.spec import Spec
 from tests.layers.oracle import kernel_of, random_tensor, relative_error
@@ -36,6 +45,17 @@ def op_infos() -> Mapping[str, Any]:
     from torch.testing._internal.common_methods_invocations import op_db
 
     return {op.name: op for op in op_db if not op.variant_test_name}
+
+
+ELEMENTWISE: Mapping[str, type[Layer]] = {
+    "nn.functional.relu": ReLU,
+    "nn.functional.leaky_relu": LeakyReLU,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "nn.functional.gelu": GELU,
+    "nn.functional.silu": SiLU,
+    "nn.functional.softplus": Softplus,
+}
 
 
 def convolutions(layer_type: type[Layer], samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]]:
@@ -65,10 +85,14 @@ def translated(name: str, samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]
             yield from convolutions(Conv2d, samples)
         case "nn.functional.conv_transpose2d":
             yield from convolutions(TransposeConv2d, samples)
-        case "nn.functional.relu":
-            yield from ((s, (ReLU(), {"x": s.input})) for s in samples)
-        case "sigmoid":
-            yield from ((s, (Sigmoid(), {"x": s.input})) for s in samples)
+        case _ if name in ELEMENTWISE:
+            yield from ((s, (ELEMENTWISE[name](**s.kwargs), {"x": s.input})) for s in samples)
+        case "nn.functional.prelu":
+            for s in samples:
+                if s.args and s.args[0].ndim == 1:
+                    (weight,) = s.args
+                    layer = PReLU(num_parameters=weight.numel())
+                    yield s, (layer, {"x": s.input, "weight": weight})
         case "nn.functional.mse_loss":
             for s in samples:
                 if s.kwargs.get("reduction", "mean") == "mean":
@@ -123,7 +147,13 @@ def specs_in(value: Any) -> Any:
         ("nn.functional.conv2d", AtenConv2d, 12),
         ("nn.functional.conv_transpose2d", AtenTransposeConv2d, 5),
         ("nn.functional.relu", AtenReLU, 4),
+        ("nn.functional.leaky_relu", AtenLeakyReLU, 9),
+        ("nn.functional.prelu", AtenPReLU, 4),
         ("sigmoid", AtenSigmoid, 3),
+        ("tanh", AtenTanh, 1),
+        ("nn.functional.gelu", AtenGELU, 8),
+        ("nn.functional.silu", AtenSiLU, 3),
+        ("nn.functional.softplus", AtenSoftplus, 3),
         ("nn.functional.mse_loss", AtenMSE, 4),
         ("cat", None, 6),
         ("add", None, 2),

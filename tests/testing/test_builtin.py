@@ -9,10 +9,12 @@ import torch
 
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
+from graphnet.layers.activation import LeakyReLU, PReLU
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.smooth import GELU, Softplus
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
@@ -56,6 +58,14 @@ NORMS = [
     Sample(BatchNorm2d(affine=False, eps=0.1, momentum=1.0), [(3, 2, 5, 3)]),
     Sample(BatchNorm2d(num_features=3, momentum=0.0), [(1, 3, 3, 2)]),
 ]
+LEAKY = [Sample(LeakyReLU(negative_slope=slope), [IMAGE]) for slope in (0.0, 0.3, 2.0)]
+PRELUS = [
+    Sample(PReLU(num_parameters=4), [IMAGE]),
+    Sample(PReLU(num_parameters=None, init=-0.5), [(2, 3)]),
+    Sample(PReLU(init=0.0), [()]),
+]
+GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
+SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
@@ -95,6 +105,17 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Concat(dim=0), [(2, 3), (1, 3)]),
         Sample(Concat(), [IMAGE, (2, 4, 5, 6)], raises=GraphError),
     ],
+    "leaky_relu": LEAKY,
+    "aten/leaky_relu": LEAKY,
+    "aten/prelu": PRELUS,
+    "prelu": [
+        *PRELUS,
+        Sample(PReLU(num_parameters=3), [IMAGE], raises=GraphError),
+    ],
+    "gelu": GELUS,
+    "aten/gelu": GELUS,
+    "softplus": [*SOFTPLUS, Sample(Softplus(threshold=1e6), [IMAGE])],
+    "aten/softplus": SOFTPLUS,
     "mse": [
         Sample(MSE(), [(3, 5), (3, 5)]),
         Sample(MSE(), [torch.rand(2, 3), torch.rand(2, 3)]),
