@@ -7,9 +7,10 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import activation, aten, gemm, norm, patch, winograd
+from graphnet.kernels import activation, aten, gemm, linear, norm, patch, winograd
 from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
@@ -25,6 +26,7 @@ def graphnet_layers(register: Register) -> None:
     register("upsampling", Upsampling)
     register("nearest_upsampling", NearestUpsampling)
     register("batch_norm2d", BatchNorm2d)
+    register("linear", Linear)
     register("relu", ReLU)
     register("leaky_relu", LeakyReLU)
     register("prelu", PReLU)
@@ -51,6 +53,7 @@ def graphnet_kernels(register: Register) -> None:
         aten,
         norm,
         activation,
+        linear,
     ):  # the first that fits is taken
         for name, kernel in module.KERNELS.items():
             register(name, kernel)

@@ -24,9 +24,11 @@ from graphnet.kernels.aten import (
     AtenSigmoid,
     AtenTransposeConv2d,
 )
+from graphnet.kernels.linear import AtenLinear
 from graphnet.layer import Kernel, Layer
 from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d
+from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.smooth import GELU, SiLU, Softplus
@@ -93,6 +95,11 @@ def translated(name: str, samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]
                     (weight,) = s.args
                     layer = PReLU(num_parameters=weight.numel())
                     yield s, (layer, {"x": s.input, "weight": weight})
+        case "nn.functional.linear":
+            for s in samples:
+                weight, bias = s.args if len(s.args) == 2 else (*s.args, None)
+                linear = Linear(out_features=weight.shape[0], bias=bias is not None)
+                yield s, (linear, {"x": s.input, "weight": weight, "bias": bias})
         case "nn.functional.mse_loss":
             for s in samples:
                 if s.kwargs.get("reduction", "mean") == "mean":
@@ -154,6 +161,7 @@ def specs_in(value: Any) -> Any:
         ("nn.functional.gelu", AtenGELU, 8),
         ("nn.functional.silu", AtenSiLU, 3),
         ("nn.functional.softplus", AtenSoftplus, 3),
+        ("nn.functional.linear", AtenLinear, 18),
         ("nn.functional.mse_loss", AtenMSE, 4),
         ("cat", None, 6),
         ("add", None, 2),

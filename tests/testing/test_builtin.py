@@ -11,6 +11,7 @@ from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
 from graphnet.layers.activation import LeakyReLU, PReLU
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
@@ -66,6 +67,11 @@ PRELUS = [
 ]
 GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
 SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]
+LINEARS = [
+    Sample(Linear(out_features=3), [(4,)]),
+    Sample(Linear(in_features=4, out_features=5, bias=False), [(3, 4)]),
+    Sample(Linear(out_features=1), [(2, 3, 5, 4)]),
+]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
@@ -116,6 +122,12 @@ SAMPLES: dict[str, list[Sample]] = {
     "aten/gelu": GELUS,
     "softplus": [*SOFTPLUS, Sample(Softplus(threshold=1e6), [IMAGE])],
     "aten/softplus": SOFTPLUS,
+    "linear": [
+        *LINEARS,
+        Sample(Linear(in_features=3, out_features=2), [(2, 4)], raises=GraphError),
+        Sample(Linear(out_features=2), [()], raises=GraphError),
+    ],
+    "aten/linear": LINEARS,
     "mse": [
         Sample(MSE(), [(3, 5), (3, 5)]),
         Sample(MSE(), [torch.rand(2, 3), torch.rand(2, 3)]),
