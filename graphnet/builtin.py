@@ -10,11 +10,14 @@ from graphnet.hookspecs import Register, hookimpl
 from graphnet.kernels import activation, aten, gemm, linear, norm, patch, winograd
 from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.dropout import Dropout
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
-from graphnet.layers.merge import Add, Concat
+from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.scale import LayerScale, Rescale
 from graphnet.layers.smooth import GELU, SiLU, Softplus
+from graphnet.layers.split import SimpleGate, Split
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
 
@@ -36,7 +39,13 @@ def graphnet_layers(register: Register) -> None:
     register("silu", SiLU)
     register("softplus", Softplus)
     register("add", Add)
+    register("multiply", Multiply)
     register("concat", Concat)
+    register("split", Split)
+    register("simple_gate", SimpleGate)
+    register("rescale", Rescale)
+    register("layer_scale", LayerScale)
+    register("dropout", Dropout)
 
 
 @hookimpl

@@ -30,7 +30,7 @@ from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
-from graphnet.layers.merge import Add, Concat
+from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.smooth import GELU, SiLU, Softplus
 from graphnet.observe import as_tuple, call_by_name
 from graphnet.spec import Spec
@@ -108,6 +108,10 @@ def translated(name: str, samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]
             for s in samples:
                 if s.input.shape == s.args[0].shape and not s.kwargs:
                     yield s, (Add(), {"xs": (s.input, s.args[0])})
+        case "mul":
+            for s in samples:
+                if s.input.ndim == s.args[0].ndim:
+                    yield s, (Multiply(), {"x": s.input, "other": s.args[0]})
         case "cat":
             for s in samples:
                 if len({x.ndim for x in s.input}) == 1:  # torch also takes an empty 1-D tensor
@@ -162,6 +166,7 @@ def specs_in(value: Any) -> Any:
         ("nn.functional.silu", AtenSiLU, 3),
         ("nn.functional.softplus", AtenSoftplus, 3),
         ("nn.functional.linear", AtenLinear, 18),
+        ("mul", None, 4),
         ("nn.functional.mse_loss", AtenMSE, 4),
         ("cat", None, 6),
         ("add", None, 2),
