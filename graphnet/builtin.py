@@ -7,12 +7,17 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import aten, gemm, norm, patch, winograd
-from graphnet.layers.activation import ReLU, Sigmoid
+from graphnet.kernels import activation, aten, gemm, linear, norm, patch, winograd
+from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.dropout import Dropout
+from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
-from graphnet.layers.merge import Add, Concat
+from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.scale import LayerScale, Rescale
+from graphnet.layers.smooth import GELU, SiLU, Softplus
+from graphnet.layers.split import SimpleGate, Split
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
 
@@ -24,10 +29,23 @@ def graphnet_layers(register: Register) -> None:
     register("upsampling", Upsampling)
     register("nearest_upsampling", NearestUpsampling)
     register("batch_norm2d", BatchNorm2d)
+    register("linear", Linear)
     register("relu", ReLU)
+    register("leaky_relu", LeakyReLU)
+    register("prelu", PReLU)
     register("sigmoid", Sigmoid)
+    register("tanh", Tanh)
+    register("gelu", GELU)
+    register("silu", SiLU)
+    register("softplus", Softplus)
     register("add", Add)
+    register("multiply", Multiply)
     register("concat", Concat)
+    register("split", Split)
+    register("simple_gate", SimpleGate)
+    register("rescale", Rescale)
+    register("layer_scale", LayerScale)
+    register("dropout", Dropout)
 
 
 @hookimpl
@@ -37,7 +55,15 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    for module in (winograd, gemm, patch, aten, norm):  # the first that fits is taken
+    for module in (
+        winograd,
+        gemm,
+        patch,
+        aten,
+        norm,
+        activation,
+        linear,
+    ):  # the first that fits is taken
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

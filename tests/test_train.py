@@ -207,11 +207,11 @@ def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> N
             optimizer={"sdg": {"lr": 1.0}},
             schedule={"warm_up": {}},
             metrics=["psnrr"],
-            model={"layers": ["rellu"]},
+            model={"layers": ["sigmoyd"]},
         )
     assert [str(problem) for problem in caught.value.problems] == [
         "metrics: unknown metric 'psnrr'. Known: test/error.",
-        "model.layers[0].rellu: unknown layer 'rellu'. Did you mean 'relu'?",
+        "model.layers[0].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid'?",
         "optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?",
         "schedule.steps: must be given",
     ]

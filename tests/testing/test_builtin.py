@@ -9,10 +9,16 @@ import torch
 
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
+from graphnet.layers.activation import LeakyReLU, PReLU
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.dropout import Dropout
+from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
-from graphnet.layers.merge import Add, Concat
+from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.scale import LayerScale, Rescale
+from graphnet.layers.smooth import GELU, Softplus
+from graphnet.layers.split import SimpleGate, Split
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
@@ -56,7 +62,21 @@ NORMS = [
     Sample(BatchNorm2d(affine=False, eps=0.1, momentum=1.0), [(3, 2, 5, 3)]),
     Sample(BatchNorm2d(num_features=3, momentum=0.0), [(1, 3, 3, 2)]),
 ]
+LEAKY = [Sample(LeakyReLU(negative_slope=slope), [IMAGE]) for slope in (0.0, 0.3, 2.0)]
+PRELUS = [
+    Sample(PReLU(num_parameters=4), [IMAGE]),
+    Sample(PReLU(num_parameters=None, init=-0.5), [(2, 3)]),
+    Sample(PReLU(init=0.0), [()]),
+]
+GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
+SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]
+LINEARS = [
+    Sample(Linear(out_features=3), [(4,)]),
+    Sample(Linear(in_features=4, out_features=5, bias=False), [(3, 4)]),
+    Sample(Linear(out_features=1), [(2, 3, 5, 4)]),
+]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
+ALWAYS = {"random_replay": "nothing is dropped"}
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
         *CONVOLUTIONS,
@@ -95,6 +115,50 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Concat(dim=0), [(2, 3), (1, 3)]),
         Sample(Concat(), [IMAGE, (2, 4, 5, 6)], raises=GraphError),
     ],
+    "multiply": [
+        Sample(Multiply(), [IMAGE, (2, 4, 1, 1)]),
+        Sample(Multiply(), [(2, 1, 6, 6), (1, 4, 6, 1)]),
+        Sample(Multiply(), [(5,), (1,)]),
+        Sample(Multiply(), [IMAGE, (4, 1, 1)], raises=GraphError),
+        Sample(Multiply(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
+    ],
+    "split": [
+        Sample(Split(size=3), [IMAGE]),
+        Sample(Split(dim=-1), [IMAGE]),
+        Sample(Split(size=1, dim=0), [(3, 5)]),
+        Sample(Split(size=4), [IMAGE], raises=GraphError),
+        Sample(Split(), [(2, 3)], raises=GraphError),
+        Sample(Split(dim=2), [(2, 4)], raises=GraphError),
+    ],
+    "simple_gate": [
+        Sample(SimpleGate(), [(2, 6)]),
+        Sample(SimpleGate(), [(2, 3, 4, 4)], raises=GraphError),
+        Sample(SimpleGate(), [(4,)], raises=GraphError),
+    ],
+    "leaky_relu": LEAKY,
+    "aten/leaky_relu": LEAKY,
+    "aten/prelu": PRELUS,
+    "prelu": [
+        *PRELUS,
+        Sample(PReLU(num_parameters=3), [IMAGE], raises=GraphError),
+    ],
+    "gelu": GELUS,
+    "aten/gelu": GELUS,
+    "softplus": [*SOFTPLUS, Sample(Softplus(threshold=1e6), [IMAGE])],
+    "aten/softplus": SOFTPLUS,
+    "linear": [
+        *LINEARS,
+        Sample(Linear(in_features=3, out_features=2), [(2, 4)], raises=GraphError),
+        Sample(Linear(out_features=2), [()], raises=GraphError),
+    ],
+    "aten/linear": LINEARS,
+    "rescale": [Sample(Rescale(factor=0.0), [(3,)]), Sample(Rescale(factor=-3.0), [IMAGE])],
+    "layer_scale": [
+        Sample(LayerScale(init=0.0), [(2, 3)]),
+        Sample(LayerScale(init=-2.0), [(1, 3, 5)]),
+        Sample(LayerScale(), [(4,)], raises=GraphError),
+    ],
+    "dropout": [Sample(Dropout(p=0.2), [IMAGE]), Sample(Dropout(p=0.0), [(3,)], skip=ALWAYS)],
     "mse": [
         Sample(MSE(), [(3, 5), (3, 5)]),
         Sample(MSE(), [torch.rand(2, 3), torch.rand(2, 3)]),
