@@ -10,6 +10,7 @@ from graphnet.hookspecs import Register, hookimpl
 from graphnet.kernels import aten, gemm, norm, patch, winograd
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.depthwise import DepthwiseConv2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
@@ -20,6 +21,7 @@ from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle,
 @hookimpl
 def graphnet_layers(register: Register) -> None:
     register("conv2d", Conv2d)
+    register("depthwise_conv2d", DepthwiseConv2d)
     register("transpose_conv2d", TransposeConv2d)
     register("upsampling", Upsampling)
     register("nearest_upsampling", NearestUpsampling)
@@ -37,7 +39,8 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    for module in (winograd, gemm, patch, aten, norm):  # the first that fits is taken
+    modules = (winograd, gemm, patch, aten, norm)  # the first that fits is taken
+    for module in modules:
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

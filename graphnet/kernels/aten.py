@@ -120,6 +120,12 @@ class AtenConv2d(_AtenConvolution):
         )
 
 
+class AtenDepthwiseConv2d(AtenConv2d):
+    """depthwise_conv2d by aten.convolution, as AtenConv2d."""
+
+    replaces = "depthwise_conv2d(x, weight, bias)"
+
+
 class AtenTransposeConv2d(_AtenConvolution):
     """transpose_conv2d by aten.convolution; leaves what torch gets wrong to the reference."""
 
@@ -239,6 +245,7 @@ class AtenMSE(Kernel):
 
 KERNELS: dict[str, type[Layer]] = {
     "aten/conv2d": AtenConv2d,
+    "aten/depthwise_conv2d": AtenDepthwiseConv2d,
     "aten/transpose_conv2d": AtenTransposeConv2d,
     "aten/upsampling": AtenUpsampling,
     "aten/relu": AtenReLU,

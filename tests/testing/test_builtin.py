@@ -10,6 +10,7 @@ import torch
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.depthwise import DepthwiseConv2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
@@ -42,6 +43,13 @@ CONVOLUTIONS = [
 ]
 
 
+DEPTHWISE = [
+    Sample(DepthwiseConv2d(kernel_size=3, padding=1), [IMAGE]),
+    Sample(DepthwiseConv2d(kernel_size=(2, 3), stride=(2, 1), dilation=(1, 2)), [(2, 3, 7, 5)]),
+    Sample(DepthwiseConv2d(kernel_size=(4, 3), padding="same", bias=False), [IMAGE]),
+]
+
+
 def transposes(cls: type[TransposeConv2d]) -> list[Sample]:
     return [
         transposed(cls, out_channels=3, kernel_size=2, stride=2),
@@ -64,6 +72,11 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Conv2d(out_channels=2, kernel_size=9), [IMAGE], raises=GraphError),
     ],
     "aten/conv2d": CONVOLUTIONS,
+    "depthwise_conv2d": [
+        *DEPTHWISE,
+        Sample(DepthwiseConv2d(kernel_size=9), [IMAGE], raises=GraphError),
+    ],
+    "aten/depthwise_conv2d": DEPTHWISE,
     "transpose_conv2d": [
         *transposes(TransposeConv2d),
         Sample(TransposeConv2d(out_channels=2, kernel_size=1, padding=4), [IMAGE], GraphError),
