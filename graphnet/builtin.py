@@ -11,6 +11,8 @@ from graphnet.kernels import aten, gemm, norm, patch, winograd
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.depthwise import DepthwiseConv2d
+from graphnet.layers.group_norm import GroupNorm
+from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
@@ -26,6 +28,8 @@ def graphnet_layers(register: Register) -> None:
     register("upsampling", Upsampling)
     register("nearest_upsampling", NearestUpsampling)
     register("batch_norm2d", BatchNorm2d)
+    register("group_norm", GroupNorm)
+    register("layer_norm2d", LayerNorm2d)
     register("relu", ReLU)
     register("sigmoid", Sigmoid)
     register("add", Add)

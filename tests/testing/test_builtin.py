@@ -11,6 +11,8 @@ from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.depthwise import DepthwiseConv2d
+from graphnet.layers.group_norm import GroupNorm
+from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
@@ -64,6 +66,15 @@ NORMS = [
     Sample(BatchNorm2d(affine=False, eps=0.1, momentum=1.0), [(3, 2, 5, 3)]),
     Sample(BatchNorm2d(num_features=3, momentum=0.0), [(1, 3, 3, 2)]),
 ]
+GROUP_NORMS = [
+    Sample(GroupNorm(num_groups=2, eps=0.1), [IMAGE]),
+    Sample(GroupNorm(num_groups=1, num_channels=3, affine=False), [(1, 3, 3, 2)]),
+]
+LAYER_NORMS = [
+    Sample(LayerNorm2d(eps=0.1), [IMAGE]),
+    Sample(LayerNorm2d(num_channels=3, bias=False), [(3, 3, 2, 5)]),
+    Sample(LayerNorm2d(affine=False), [IMAGE]),
+]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
@@ -88,6 +99,17 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(NearestUpsampling(scale_factor=(3, 2)), [IMAGE]),
         Sample(NearestUpsampling(scale_factor=1), [IMAGE]),
     ],
+    "group_norm": [
+        *GROUP_NORMS,
+        Sample(GroupNorm(num_groups=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/group_norm": GROUP_NORMS,
+    "layer_norm2d": [
+        *LAYER_NORMS,
+        Sample(LayerNorm2d(bias=False, subtract_mean=False), [IMAGE]),
+        Sample(LayerNorm2d(num_channels=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/layer_norm2d": LAYER_NORMS,
     "batch_norm2d": [
         *NORMS,
         Sample(
