@@ -16,6 +16,7 @@ from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.layers.upsample import NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
@@ -75,6 +76,16 @@ LAYER_NORMS = [
     Sample(LayerNorm2d(num_channels=3, bias=False), [(3, 3, 2, 5)]),
     Sample(LayerNorm2d(affine=False), [IMAGE]),
 ]
+MAXIMA = [
+    Sample(MaxPool2d(kernel_size=2), [IMAGE]),
+    Sample(MaxPool2d(kernel_size=3, stride=1, padding=1), [IMAGE]),
+    Sample(MaxPool2d(kernel_size=(2, 3), stride=(3, 2), dilation=(3, 1)), [(2, 3, 7, 5)]),
+]
+MEANS = [
+    Sample(AvgPool2d(kernel_size=2), [IMAGE]),
+    Sample(AvgPool2d(kernel_size=3, stride=(1, 4), padding=(1, 0)), [IMAGE]),
+    Sample(AvgPool2d(kernel_size=3, stride=2, padding=1, count_include_pad=False), [IMAGE]),
+]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
@@ -98,6 +109,18 @@ SAMPLES: dict[str, list[Sample]] = {
     "nearest_upsampling": [
         Sample(NearestUpsampling(scale_factor=(3, 2)), [IMAGE]),
         Sample(NearestUpsampling(scale_factor=1), [IMAGE]),
+    ],
+    "max_pool2d": [
+        *MAXIMA,
+        Sample(MaxPool2d(kernel_size=2, padding=1, dilation=2), [IMAGE]),
+        Sample(MaxPool2d(kernel_size=3, dilation=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/max_pool2d": MAXIMA,
+    "avg_pool2d": [*MEANS, Sample(AvgPool2d(kernel_size=7), [IMAGE], raises=GraphError)],
+    "aten/avg_pool2d": MEANS,
+    "global_avg_pool": [
+        Sample(GlobalAvgPool(), [(3, 2, 1, 5)]),
+        Sample(GlobalAvgPool(), [(2, 4)], raises=GraphError),
     ],
     "group_norm": [
         *GROUP_NORMS,
