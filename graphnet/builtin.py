@@ -7,7 +7,7 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import aten, gemm, norm, patch, pool, winograd
+from graphnet.kernels import aten, gemm, norm, patch, pool, resample, winograd
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.depthwise import DepthwiseConv2d
@@ -16,8 +16,9 @@ from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
-from graphnet.layers.upsample import NearestUpsampling
+from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
 
 
@@ -28,6 +29,9 @@ def graphnet_layers(register: Register) -> None:
     register("transpose_conv2d", TransposeConv2d)
     register("upsampling", Upsampling)
     register("nearest_upsampling", NearestUpsampling)
+    register("bilinear_upsampling", BilinearUpsampling)
+    register("pixel_shuffle", PixelShuffle)
+    register("pixel_unshuffle", PixelUnshuffle)
     register("max_pool2d", MaxPool2d)
     register("avg_pool2d", AvgPool2d)
     register("global_avg_pool", GlobalAvgPool)
@@ -47,7 +51,7 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    modules = (winograd, gemm, patch, aten, norm, pool)  # the first that fits is taken
+    modules = (winograd, gemm, patch, aten, norm, pool, resample)  # the first that fits is taken
     for module in modules:
         for name, kernel in module.KERNELS.items():
             register(name, kernel)

@@ -16,8 +16,9 @@ from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
-from graphnet.layers.upsample import NearestUpsampling
+from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
 from graphnet.testing.report import judge
@@ -86,6 +87,13 @@ MEANS = [
     Sample(AvgPool2d(kernel_size=3, stride=(1, 4), padding=(1, 0)), [IMAGE]),
     Sample(AvgPool2d(kernel_size=3, stride=2, padding=1, count_include_pad=False), [IMAGE]),
 ]
+BILINEAR = [
+    Sample(BilinearUpsampling(scale_factor=(2, 1.7)), [(2, 3, 4, 5)]),
+    Sample(BilinearUpsampling(scale_factor=0.6), [IMAGE]),
+    Sample(BilinearUpsampling(scale_factor=(3, 2), align_corners=True), [(2, 2, 3, 1)]),
+]
+SHUFFLES = [Sample(PixelShuffle(upscale_factor=r), [(2, 9, 3, 4)]) for r in (1, 3)]
+UNSHUFFLES = [Sample(PixelUnshuffle(downscale_factor=r), [(2, 3, 9, 3)]) for r in (1, 3)]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
@@ -110,6 +118,21 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(NearestUpsampling(scale_factor=(3, 2)), [IMAGE]),
         Sample(NearestUpsampling(scale_factor=1), [IMAGE]),
     ],
+    "bilinear_upsampling": [
+        *BILINEAR,
+        Sample(BilinearUpsampling(scale_factor=0.1), [IMAGE], raises=GraphError),
+    ],
+    "aten/bilinear_upsampling": BILINEAR,
+    "pixel_shuffle": [
+        *SHUFFLES,
+        Sample(PixelShuffle(upscale_factor=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/pixel_shuffle": SHUFFLES,
+    "pixel_unshuffle": [
+        *UNSHUFFLES,
+        Sample(PixelUnshuffle(downscale_factor=4), [IMAGE], raises=GraphError),
+    ],
+    "aten/pixel_unshuffle": UNSHUFFLES,
     "max_pool2d": [
         *MAXIMA,
         Sample(MaxPool2d(kernel_size=2, padding=1, dilation=2), [IMAGE]),
