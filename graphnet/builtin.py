@@ -16,6 +16,7 @@ from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
 from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
@@ -35,6 +36,8 @@ def graphnet_layers(register: Register) -> None:
     register("max_pool2d", MaxPool2d)
     register("avg_pool2d", AvgPool2d)
     register("global_avg_pool", GlobalAvgPool)
+    register("reflection_pad2d", ReflectionPad2d)
+    register("replication_pad2d", ReplicationPad2d)
     register("batch_norm2d", BatchNorm2d)
     register("group_norm", GroupNorm)
     register("layer_norm2d", LayerNorm2d)

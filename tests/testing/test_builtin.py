@@ -16,6 +16,7 @@ from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
 from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
@@ -144,6 +145,14 @@ SAMPLES: dict[str, list[Sample]] = {
     "global_avg_pool": [
         Sample(GlobalAvgPool(), [(3, 2, 1, 5)]),
         Sample(GlobalAvgPool(), [(2, 4)], raises=GraphError),
+    ],
+    "reflection_pad2d": [
+        Sample(ReflectionPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(ReflectionPad2d(padding=6), [IMAGE], raises=GraphError),
+    ],
+    "replication_pad2d": [
+        Sample(ReplicationPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(ReplicationPad2d(padding=1), [(4, 6)], raises=GraphError),
     ],
     "group_norm": [
         *GROUP_NORMS,
