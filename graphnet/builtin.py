@@ -9,6 +9,7 @@ from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
 from graphnet.kernels import aten, gemm, norm, patch, pool, resample, winograd
 from graphnet.layers.activation import ReLU, Sigmoid
+from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.depthwise import DepthwiseConv2d
 from graphnet.layers.group_norm import GroupNorm
@@ -41,6 +42,8 @@ def graphnet_layers(register: Register) -> None:
     register("batch_norm2d", BatchNorm2d)
     register("group_norm", GroupNorm)
     register("layer_norm2d", LayerNorm2d)
+    register("simplified_channel_attention", SimplifiedChannelAttention)
+    register("transposed_attention", TransposedAttention)
     register("relu", ReLU)
     register("sigmoid", Sigmoid)
     register("add", Add)

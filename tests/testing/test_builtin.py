@@ -9,6 +9,7 @@ import torch
 
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
+from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.depthwise import DepthwiseConv2d
 from graphnet.layers.group_norm import GroupNorm
@@ -165,6 +166,14 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(LayerNorm2d(num_channels=3), [IMAGE], raises=GraphError),
     ],
     "aten/layer_norm2d": LAYER_NORMS,
+    "simplified_channel_attention": [
+        Sample(SimplifiedChannelAttention(), [(3, 2, 1, 5)]),
+        Sample(SimplifiedChannelAttention(), [(2, 4)], raises=GraphError),
+    ],
+    "transposed_attention": [
+        Sample(TransposedAttention(num_heads=3), [(2, 18, 3, 2)]),
+        Sample(TransposedAttention(num_heads=3), [IMAGE], raises=GraphError),
+    ],
     "batch_norm2d": [
         *NORMS,
         Sample(
