@@ -7,29 +7,49 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import activation, aten, gemm, linear, norm, patch, winograd
+from graphnet.kernels import activation, aten, gemm, linear, norm, patch, pool, resample, winograd
 from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
+from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.depthwise import DepthwiseConv2d
 from graphnet.layers.dropout import Dropout
+from graphnet.layers.group_norm import GroupNorm
+from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.layers.scale import LayerScale, Rescale
 from graphnet.layers.smooth import GELU, SiLU, Softplus
 from graphnet.layers.split import SimpleGate, Split
-from graphnet.layers.upsample import NearestUpsampling
+from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.optim import SGD, Adam, AdamW, ConstantSchedule, Cosine, OneCycle, WarmUp
 
 
 @hookimpl
 def graphnet_layers(register: Register) -> None:
     register("conv2d", Conv2d)
+    register("depthwise_conv2d", DepthwiseConv2d)
     register("transpose_conv2d", TransposeConv2d)
     register("upsampling", Upsampling)
     register("nearest_upsampling", NearestUpsampling)
+    register("bilinear_upsampling", BilinearUpsampling)
+    register("pixel_shuffle", PixelShuffle)
+    register("pixel_unshuffle", PixelUnshuffle)
+    register("max_pool2d", MaxPool2d)
+    register("avg_pool2d", AvgPool2d)
+    register("global_avg_pool", GlobalAvgPool)
+    register("reflection_pad2d", ReflectionPad2d)
+    register("replication_pad2d", ReplicationPad2d)
     register("batch_norm2d", BatchNorm2d)
     register("linear", Linear)
+    register("group_norm", GroupNorm)
+    register("layer_norm2d", LayerNorm2d)
+    register("simplified_channel_attention", SimplifiedChannelAttention)
+    register("transposed_attention", TransposedAttention)
     register("relu", ReLU)
     register("leaky_relu", LeakyReLU)
     register("prelu", PReLU)
@@ -55,15 +75,8 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    for module in (
-        winograd,
-        gemm,
-        patch,
-        aten,
-        norm,
-        activation,
-        linear,
-    ):  # the first that fits is taken
+    first = (winograd, gemm, patch)  # the first that fits is taken
+    for module in (*first, aten, norm, activation, linear, pool, resample):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

@@ -25,12 +25,14 @@ from graphnet.kernels.aten import (
     AtenTransposeConv2d,
 )
 from graphnet.kernels.linear import AtenLinear
+from graphnet.kernels.pool import AtenMaxPool2d
 from graphnet.layer import Kernel, Layer
 from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat, Multiply
+from graphnet.layers.pool import MaxPool2d
 from graphnet.layers.smooth import GELU, SiLU, Softplus
 from graphnet.observe import as_tuple, call_by_name
 from graphnet.spec import Spec
@@ -104,6 +106,12 @@ def translated(name: str, samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]
             for s in samples:
                 if s.kwargs.get("reduction", "mean") == "mean":
                     yield s, (MSE(), {"prediction": s.input, "target": s.args[0]})
+        case "nn.functional.max_pool2d":
+            for s in samples:
+                options = dict(s.kwargs)
+                left_out = options.pop("ceil_mode"), options.pop("return_indices")
+                if s.input.ndim == 4 and not any(left_out):
+                    yield s, (MaxPool2d(**options), {"x": s.input})
         case "add":
             for s in samples:
                 if s.input.shape == s.args[0].shape and not s.kwargs:
@@ -168,6 +176,7 @@ def specs_in(value: Any) -> Any:
         ("nn.functional.linear", AtenLinear, 18),
         ("mul", None, 4),
         ("nn.functional.mse_loss", AtenMSE, 4),
+        ("nn.functional.max_pool2d", AtenMaxPool2d, 200),
         ("cat", None, 6),
         ("add", None, 2),
     ],

@@ -10,16 +10,23 @@ import torch
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
 from graphnet.layers.activation import LeakyReLU, PReLU
+from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.depthwise import DepthwiseConv2d
 from graphnet.layers.dropout import Dropout
+from graphnet.layers.group_norm import GroupNorm
+from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
 from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.layers.scale import LayerScale, Rescale
 from graphnet.layers.smooth import GELU, Softplus
 from graphnet.layers.split import SimpleGate, Split
-from graphnet.layers.upsample import NearestUpsampling
+from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
 from graphnet.testing.report import judge
@@ -45,6 +52,13 @@ CONVOLUTIONS = [
     conv(out_channels=2, kernel_size=(4, 3), padding="same"),
     conv(out_channels=2, kernel_size=3, padding="valid", dilation=2),
     conv((2, 4, 7, 5), out_channels=2, kernel_size=1, stride=3),
+]
+
+
+DEPTHWISE = [
+    Sample(DepthwiseConv2d(kernel_size=3, padding=1), [IMAGE]),
+    Sample(DepthwiseConv2d(kernel_size=(2, 3), stride=(2, 1), dilation=(1, 2)), [(2, 3, 7, 5)]),
+    Sample(DepthwiseConv2d(kernel_size=(4, 3), padding="same", bias=False), [IMAGE]),
 ]
 
 
@@ -75,6 +89,32 @@ LINEARS = [
     Sample(Linear(in_features=4, out_features=5, bias=False), [(3, 4)]),
     Sample(Linear(out_features=1), [(2, 3, 5, 4)]),
 ]
+GROUP_NORMS = [
+    Sample(GroupNorm(num_groups=2, eps=0.1), [IMAGE]),
+    Sample(GroupNorm(num_groups=1, num_channels=3, affine=False), [(1, 3, 3, 2)]),
+]
+LAYER_NORMS = [
+    Sample(LayerNorm2d(eps=0.1), [IMAGE]),
+    Sample(LayerNorm2d(num_channels=3, bias=False), [(3, 3, 2, 5)]),
+    Sample(LayerNorm2d(affine=False), [IMAGE]),
+]
+MAXIMA = [
+    Sample(MaxPool2d(kernel_size=2), [IMAGE]),
+    Sample(MaxPool2d(kernel_size=3, stride=1, padding=1), [IMAGE]),
+    Sample(MaxPool2d(kernel_size=(2, 3), stride=(3, 2), dilation=(3, 1)), [(2, 3, 7, 5)]),
+]
+MEANS = [
+    Sample(AvgPool2d(kernel_size=2), [IMAGE]),
+    Sample(AvgPool2d(kernel_size=3, stride=(1, 4), padding=(1, 0)), [IMAGE]),
+    Sample(AvgPool2d(kernel_size=3, stride=2, padding=1, count_include_pad=False), [IMAGE]),
+]
+BILINEAR = [
+    Sample(BilinearUpsampling(scale_factor=(2, 1.7)), [(2, 3, 4, 5)]),
+    Sample(BilinearUpsampling(scale_factor=0.6), [IMAGE]),
+    Sample(BilinearUpsampling(scale_factor=(3, 2), align_corners=True), [(2, 2, 3, 1)]),
+]
+SHUFFLES = [Sample(PixelShuffle(upscale_factor=r), [(2, 9, 3, 4)]) for r in (1, 3)]
+UNSHUFFLES = [Sample(PixelUnshuffle(downscale_factor=r), [(2, 3, 9, 3)]) for r in (1, 3)]
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 ALWAYS = {"random_replay": "nothing is dropped"}
 SAMPLES: dict[str, list[Sample]] = {
@@ -84,6 +124,11 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Conv2d(out_channels=2, kernel_size=9), [IMAGE], raises=GraphError),
     ],
     "aten/conv2d": CONVOLUTIONS,
+    "depthwise_conv2d": [
+        *DEPTHWISE,
+        Sample(DepthwiseConv2d(kernel_size=9), [IMAGE], raises=GraphError),
+    ],
+    "aten/depthwise_conv2d": DEPTHWISE,
     "transpose_conv2d": [
         *transposes(TransposeConv2d),
         Sample(TransposeConv2d(out_channels=2, kernel_size=1, padding=4), [IMAGE], GraphError),
@@ -94,6 +139,60 @@ SAMPLES: dict[str, list[Sample]] = {
     "nearest_upsampling": [
         Sample(NearestUpsampling(scale_factor=(3, 2)), [IMAGE]),
         Sample(NearestUpsampling(scale_factor=1), [IMAGE]),
+    ],
+    "bilinear_upsampling": [
+        *BILINEAR,
+        Sample(BilinearUpsampling(scale_factor=0.1), [IMAGE], raises=GraphError),
+    ],
+    "aten/bilinear_upsampling": BILINEAR,
+    "pixel_shuffle": [
+        *SHUFFLES,
+        Sample(PixelShuffle(upscale_factor=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/pixel_shuffle": SHUFFLES,
+    "pixel_unshuffle": [
+        *UNSHUFFLES,
+        Sample(PixelUnshuffle(downscale_factor=4), [IMAGE], raises=GraphError),
+    ],
+    "aten/pixel_unshuffle": UNSHUFFLES,
+    "max_pool2d": [
+        *MAXIMA,
+        Sample(MaxPool2d(kernel_size=2, padding=1, dilation=2), [IMAGE]),
+        Sample(MaxPool2d(kernel_size=3, dilation=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/max_pool2d": MAXIMA,
+    "avg_pool2d": [*MEANS, Sample(AvgPool2d(kernel_size=7), [IMAGE], raises=GraphError)],
+    "aten/avg_pool2d": MEANS,
+    "global_avg_pool": [
+        Sample(GlobalAvgPool(), [(3, 2, 1, 5)]),
+        Sample(GlobalAvgPool(), [(2, 4)], raises=GraphError),
+    ],
+    "reflection_pad2d": [
+        Sample(ReflectionPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(ReflectionPad2d(padding=6), [IMAGE], raises=GraphError),
+    ],
+    "replication_pad2d": [
+        Sample(ReplicationPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(ReplicationPad2d(padding=1), [(4, 6)], raises=GraphError),
+    ],
+    "group_norm": [
+        *GROUP_NORMS,
+        Sample(GroupNorm(num_groups=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/group_norm": GROUP_NORMS,
+    "layer_norm2d": [
+        *LAYER_NORMS,
+        Sample(LayerNorm2d(bias=False, subtract_mean=False), [IMAGE]),
+        Sample(LayerNorm2d(num_channels=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/layer_norm2d": LAYER_NORMS,
+    "simplified_channel_attention": [
+        Sample(SimplifiedChannelAttention(), [(3, 2, 1, 5)]),
+        Sample(SimplifiedChannelAttention(), [(2, 4)], raises=GraphError),
+    ],
+    "transposed_attention": [
+        Sample(TransposedAttention(num_heads=3), [(2, 18, 3, 2)]),
+        Sample(TransposedAttention(num_heads=3), [IMAGE], raises=GraphError),
     ],
     "batch_norm2d": [
         *NORMS,
