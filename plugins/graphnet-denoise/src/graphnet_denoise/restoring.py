@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
+from graphnet.padding import pad_to_multiple
 from graphnet_denoise.images import Picture
-from graphnet_denoise.padding import pad_to_multiple
 
 
 class Denoiser(Protocol):

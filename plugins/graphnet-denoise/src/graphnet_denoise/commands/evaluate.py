@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 import graphnet
-from graphnet.data import DataSet
+from graphnet.data import DataSet, Pairs
 from graphnet.discovery import default_registry
 from graphnet.errors import DataError
 from graphnet_denoise.atomic import replacing
@@ -53,6 +53,8 @@ def evaluate(
     started = time.perf_counter()
     restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels)
     pairs = open_data(data).load()
+    if not isinstance(pairs, Pairs):
+        raise DataError(f"{data}: expected pairs in memory. Give a file of pairs or a folder.")
     result = compare(restorer, pairs, batch_size=batch_size)
     elapsed_s = time.perf_counter() - started
     if report is not None:
