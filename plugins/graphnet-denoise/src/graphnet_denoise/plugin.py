@@ -9,12 +9,15 @@ from graphnet.hookspecs import Register, hookimpl
 
 @hookimpl
 def graphnet_datasets(register: Register) -> None:
-    """Add `photos` (pairs sampled from a folder of photos) and `pairs` (ready pairs in files)."""
+    """Add `photos` (pairs sampled from a folder of photos), `pairs` (ready pairs in files) and `patches`
+    (pairs made while training)."""
     from graphnet_denoise.pairs import PairFiles
+    from graphnet_denoise.patches import Patches
     from graphnet_denoise.photos import Photos
 
     register("photos", Photos)
     register("pairs", PairFiles)
+    register("patches", Patches)
 
 
 @hookimpl

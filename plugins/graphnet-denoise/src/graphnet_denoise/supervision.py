@@ -1,0 +1,122 @@
+"""Supervision: what a network is shown and what its output is compared with, made from patches.
+
+With clean images, noise is added while training: once and compared with the clean image (noise2clean), or
+twice, and one is compared with the other (noise2noise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet.data import Shape
+from graphnet.definition import Definition
+from graphnet.errors import ContractError
+from graphnet_denoise.choices import Choices
+from graphnet_denoise.draws import Draws
+from graphnet_denoise.noise import Images, Noise, Scenes
+
+OWN_STREAM = 2  # of random numbers, for what a supervision draws; noise has the later ones
+
+
+@dataclass(frozen=True)
+class Views:
+    """The images of some pairs as a supervision may see them: (N, H, W, C), in 0..1 but for the noise.
+
+    Without noise the images themselves are noisy: there is one version of each, and nothing clean.
+    """
+
+    scenes: Scenes
+    noise: Noise | None
+    draws: Callable[[int], Draws]
+    level_map: bool
+
+    @property
+    def clean(self) -> Images:
+        assert self.noise is not None
+        return self.scenes.clean
+
+    def noisy(self, version: int = 0) -> Images:
+        """Noisy images; other versions have noise of the same strength, drawn independently."""
+        if self.noise is None:
+            assert version == 0
+            return self.scenes.clean
+        return self.noise(self.scenes, self.draws(OWN_STREAM + 1 + version))
+
+    def own(self) -> Draws:
+        """Random numbers for the supervision."""
+        return self.draws(OWN_STREAM)
+
+    def as_input(self, images: Images) -> Tensor:
+        """Images as the network takes them, with the noise level as one more channel if it wants that."""
+        if self.level_map:
+            assert self.noise is not None
+            assert self.noise.level is not None
+            level = self.scenes.strength[self.noise.level] / np.float32(255)
+            images = with_level(images, level)
+        return as_tensor(images)
+
+
+class Supervision(Definition):
+    """How batches are made of views. `single`: one noisy version of each image is enough for it."""
+
+    single: ClassVar[bool] = False
+
+    def side(self, size: int) -> int:
+        """The side of what the network is trained on, from patches of this size."""
+        return size
+
+    def target_shapes(self, shape: Shape) -> Mapping[str, Shape]:
+        """What the loss is given beside the prediction, by the names of its arguments."""
+        return {"target": shape}
+
+    def make(self, views: Views) -> tuple[Tensor, ...]:
+        """The input, then the targets, (N, C, H, W); or what `finish` makes them of."""
+        raise ContractError(f"{type(self).__name__} defines no make(views)")
+
+    def finish(
+        self, batch: tuple[Tensor, ...], predict: Callable[[Tensor], Any], progress: float
+    ) -> tuple[Tensor, ...]:
+        """See graphnet.Stream.finish."""
+        return batch
+
+
+class Noise2Noise(Supervision):
+    """From one noisy image to another of the same scene (Lehtinen et al. 2018).
+
+    Where noise is zero in the mean, the loss's minimum is that of training on clean targets.
+    """
+
+    def make(self, views: Views) -> tuple[Tensor, ...]:
+        return views.as_input(views.noisy(0)), as_tensor(views.noisy(1))
+
+
+class Noise2Clean(Supervision):
+    """From a noisy image to the clean one."""
+
+    def make(self, views: Views) -> tuple[Tensor, ...]:
+        return views.as_input(views.noisy()), as_tensor(views.clean)
+
+
+def as_tensor(images: Images) -> Tensor:
+    """(N, H, W, C) as (N, C, H, W), the same memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def with_level(images: Images, level: NDArray[np.float32]) -> Images:
+    """Images with one more channel: each image's own number in `level`, (N,), at all pixels."""
+    n, h, w, _ = images.shape
+    return np.concatenate((images, np.broadcast_to(level[:, None, None, None], (n, h, w, 1))), -1)
+
+
+SUPERVISIONS = Choices(
+    Supervision,
+    "graphnet_denoise.supervisions",
+    {"noise2noise": Noise2Noise, "noise2clean": Noise2Clean},
+)
