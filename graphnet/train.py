@@ -79,7 +79,8 @@ class Trainer:
         self.job = job
         self.device = resolve(config.device)
         self.pairs = _to_train_on(job.train)
-        self.validation = _to_measure_on(job.validation) if job.validation else None
+        channels = self.pairs.input_shape[0]
+        self.validation = _to_measure_on(job.validation, channels) if job.validation else None
         if len(self.pairs) < config.batch_size:
             raise DataError(
                 f"batch_size is {config.batch_size}, but the data set has {len(self.pairs)} pairs; "
@@ -285,11 +286,17 @@ def _to_train_on(dataset: DataSet) -> Pairs | Stream:
     return loaded
 
 
-def _to_measure_on(dataset: DataSet) -> Pairs | Gallery:
+def _to_measure_on(dataset: DataSet, channels: int) -> Pairs | Gallery:
     loaded = dataset.load()
     if isinstance(loaded, Stream):
         raise DataError(
             f"{type(dataset).__name__} makes other pairs in each epoch; give data.validation a data "
             f"set that stays the same"
+        )
+    first = loaded.inputs[0] if isinstance(loaded, Pairs) else loaded[0][0]
+    if len(first) != channels:
+        raise DataError(
+            f"the network is trained on inputs of {channels} channels, but those of the validation set "
+            f"have {len(first)}"
         )
     return loaded

@@ -10,6 +10,7 @@ import graphnet_denoise
 import pytest
 import torch
 from graphnet_denoise import metrics, plugin
+from graphnet_denoise.gallery import WholeImages
 from graphnet_denoise.pairs import PairFiles
 from graphnet_denoise.patches import Patches
 from graphnet_denoise.photos import Photos
@@ -22,6 +23,7 @@ def test_data_sets_and_metrics_are_registered() -> None:
     assert registry.find("datasets", "photos").value is Photos
     assert registry.find("datasets", "pairs").value is PairFiles
     assert registry.find("datasets", "patches").value is Patches
+    assert registry.find("datasets", "images").value is WholeImages
     for name in ("psnr", "psnr_pooled", "ssim"):
         assert registry.find("metrics", name).value is getattr(metrics, name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pydantic
 
@@ -13,43 +13,36 @@ from graphnet.definition import Definition
 from graphnet.errors import DescriptionError, Problem, nearest
 from graphnet.registry import split_form
 
+T = TypeVar("T", bound=Definition)
+
 
 @dataclass(frozen=True)
-class Choices:
+class Choices(Generic[T]):
     """Definitions by name, all of the class `base`: the built-in ones, and entry points of `group`.
 
     An entry point is loaded when it is named; a built-in name keeps its meaning.
     """
 
-    base: type[Definition]
+    base: type[T]
     group: str
-    builtin: Mapping[str, type[Definition]]
+    builtin: Mapping[str, type[T]]
 
     def names(self) -> list[str]:
         return [*self.builtin, *(point.name for point in self._points())]
 
-    def make(self, form: object) -> Definition:
+    def make(self, form: object) -> T:
         """A definition from "name", {"name": {field: value}} or an instance; else DescriptionError."""
         if isinstance(form, self.base):
             return form
         name, config = split_form(form)
-        cls = self._find(name)
+        cls = self.find(name)
         try:
             return cls(**config)
         except DescriptionError as error:
             raise DescriptionError(_under(name, error)) from None
 
-    def field(self, value: Any, info: pydantic.ValidationInfo) -> Any:
-        """A validator of pydantic for a field that holds one of these; None stays None."""
-        try:
-            return None if value is None else self.make(value)
-        except DescriptionError as error:
-            raise DescriptionError(_under(info.field_name or "", error)) from None
-
-    def _points(self) -> importlib.metadata.EntryPoints:
-        return importlib.metadata.entry_points(group=self.group)
-
-    def _find(self, name: str) -> type[Definition]:
+    def find(self, name: str) -> type[T]:
+        """The class of that name; DescriptionError where there is none, or it cannot be loaded."""
         if name in self.builtin:
             return self.builtin[name]
         for point in self._points().select(name=name):
@@ -64,6 +57,16 @@ class Choices:
                 )
             return found
         raise _problem(f"unknown name {name!r}. {nearest(name, self.names())}")
+
+    def field(self, value: Any, info: pydantic.ValidationInfo) -> Any:
+        """A validator of pydantic for a field that holds one of these; None stays None."""
+        try:
+            return None if value is None else self.make(value)
+        except DescriptionError as error:
+            raise DescriptionError(_under(info.field_name or "", error)) from None
+
+    def _points(self) -> importlib.metadata.EntryPoints:
+        return importlib.metadata.entry_points(group=self.group)
 
 
 def _problem(message: str) -> DescriptionError:

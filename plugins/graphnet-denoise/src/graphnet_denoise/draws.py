@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+GEOMETRY, STRENGTH, SUPERVISION, NOISE = range(4)
+"""Streams: what numbers are for. Further versions of noise have the streams after NOISE."""
+
 
 class Draws:
     """Random numbers for some pairs: the same for equal (seed, epoch, index, stream), whichever are asked.

@@ -8,6 +8,7 @@ lighter than the clean one.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pydantic
 from numpy.typing import NDArray
 
 from graphnet.definition import Definition
-from graphnet.errors import ContractError
+from graphnet.errors import ContractError, DescriptionError, Problem
 from graphnet_denoise.choices import Choices
 from graphnet_denoise.draws import Draws
 
@@ -111,9 +112,39 @@ class Gaussian(Noise):
         return noise
 
 
+def parse_noise(text: str) -> Noise:
+    """Noise from "name", "name:number" (for its first range) or JSON {name: {field: value}}.
+
+    Raises DescriptionError.
+
+    >>> parse_noise("gaussian:25") == parse_noise('{"gaussian": {"std": 25}}')
+    True
+    """
+    name, colon, value = text.partition(":")
+    try:
+        if text.lstrip().startswith("{"):
+            return NOISES.make(json.loads(text))
+        if not colon:
+            return NOISES.make(name)
+        return NOISES.make({name: {NOISES.find(name).ranges[0]: float(value)}})
+    except (ValueError, IndexError) as error:
+        if isinstance(error, DescriptionError):
+            raise
+        message = f"expected noise such as gaussian:25, or JSON {{name: {{field: value}}}}, found {text!r}"
+        raise DescriptionError([Problem(message)]) from error
+
+
+def check_level(noise: Noise | None) -> None:
+    """Raise DescriptionError unless a model can be told the noise's level."""
+    if noise is None or noise.level is None:
+        found = "no noise" if noise is None else type(noise).__name__
+        message = f"needs noise with a standard deviation, such as gaussian; found {found}"
+        raise DescriptionError([Problem(message, "noise_level_map")])
+
+
 def _for_each(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N,) as (N, 1, 1, 1)."""
     return values[:, None, None, None]
 
 
-NOISES = Choices(Noise, "graphnet_denoise.noises", {"gaussian": Gaussian})
+NOISES = Choices[Noise](Noise, "graphnet_denoise.noises", {"gaussian": Gaussian})

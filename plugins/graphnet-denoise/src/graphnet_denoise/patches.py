@@ -16,11 +16,9 @@ from torch import Tensor
 from graphnet.data import DataSet, Shape, Stream
 from graphnet.errors import DescriptionError, Problem
 from graphnet_denoise.bank import CLEAN, NOISY, Pixels, as_unit, read_bank
-from graphnet_denoise.draws import Draws
-from graphnet_denoise.noise import NOISES, Noise, Scenes
+from graphnet_denoise.draws import GEOMETRY, Draws
+from graphnet_denoise.noise import NOISES, Noise, check_level
 from graphnet_denoise.supervision import SUPERVISIONS, Noise2Noise, Supervision, Views
-
-_GEOMETRY, _STRENGTH = 0, 1  # streams of random numbers; supervision.py names the later ones
 
 
 class Patches(DataSet):
@@ -48,17 +46,13 @@ class Patches(DataSet):
 
     def __post_init__(self) -> None:
         if self.noise is None and not self.supervision.single:
-            raise _problem(
-                "supervision",
+            message = (
                 f"{type(self.supervision).__name__} needs noise to be added: give `noise`, or, where the "
-                f"images are noisy already, a supervision that learns from single noisy images",
+                f"images are noisy already, a supervision that learns from single noisy images"
             )
-        if self.noise_level_map and (self.noise is None or self.noise.level is None):
-            found = "no noise" if self.noise is None else type(self.noise).__name__
-            raise _problem(
-                "noise_level_map",
-                f"needs noise with a standard deviation, such as gaussian; found {found}",
-            )
+            raise DescriptionError([Problem(message, "supervision")])
+        if self.noise_level_map:
+            check_level(self.noise)
 
     def load(self) -> PatchStream:
         """Decode the images. Raises DataError for a folder or file without any that is large enough."""
@@ -91,11 +85,10 @@ class PatchStream(Stream):
             return Draws(seed, epoch, indices, stream=stream)
 
         patches = self.patches
-        crops = self._crops(draws(_GEOMETRY))
-        strength = patches.noise.strength(draws(_STRENGTH)) if patches.noise else {}
-        scenes = Scenes(as_seen(crops, patches.size), strength, crops)
+        crops = self._crops(draws(GEOMETRY))
+        images, level_map = as_seen(crops, patches.size), patches.noise_level_map
         return patches.supervision.make(
-            Views(scenes, patches.noise, draws, patches.noise_level_map)
+            Views.of(images, crops, patches.noise, draws, level_map=level_map)
         )
 
     def finish(
@@ -145,7 +138,3 @@ def as_seen(crops: Sequence[Pixels], size: int) -> NDArray[np.float32]:
             blocks = as_unit(crop).reshape(size, side, size, side, -1)
             blocks.mean(axis=(1, 3), out=image)
     return images
-
-
-def _problem(path: str, message: str) -> DescriptionError:
-    return DescriptionError([Problem(message, path)])

@@ -9,8 +9,9 @@ from graphnet.hookspecs import Register, hookimpl
 
 @hookimpl
 def graphnet_datasets(register: Register) -> None:
-    """Add `photos` (pairs sampled from a folder of photos), `pairs` (ready pairs in files) and `patches`
-    (pairs made while training)."""
+    """Add `photos` (pairs sampled from a folder of photos), `pairs` (ready pairs in files), `patches`
+    (pairs made while training) and `images` (whole images with noise, to measure on)."""
+    from graphnet_denoise.gallery import WholeImages
     from graphnet_denoise.pairs import PairFiles
     from graphnet_denoise.patches import Patches
     from graphnet_denoise.photos import Photos
@@ -18,6 +19,7 @@ def graphnet_datasets(register: Register) -> None:
     register("photos", Photos)
     register("pairs", PairFiles)
     register("patches", Patches)
+    register("images", WholeImages)
 
 
 @hookimpl

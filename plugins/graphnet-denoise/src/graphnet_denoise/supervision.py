@@ -6,9 +6,9 @@ twice, and one is compared with the other (noise2noise).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -19,10 +19,8 @@ from graphnet.data import Shape
 from graphnet.definition import Definition
 from graphnet.errors import ContractError
 from graphnet_denoise.choices import Choices
-from graphnet_denoise.draws import Draws
+from graphnet_denoise.draws import NOISE, STRENGTH, SUPERVISION, Draws
 from graphnet_denoise.noise import Images, Noise, Scenes
-
-OWN_STREAM = 2  # of random numbers, for what a supervision draws; noise has the later ones
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,20 @@ class Views:
     draws: Callable[[int], Draws]
     level_map: bool
 
+    @classmethod
+    def of(
+        cls,
+        images: Images,
+        crops: Sequence[NDArray[Any]],
+        noise: Noise | None,
+        draws: Callable[[int], Draws],
+        *,
+        level_map: bool,
+    ) -> Self:
+        """Views of these images, which come from `crops`, with a strength of the noise for each."""
+        strength = noise.strength(draws(STRENGTH)) if noise else {}
+        return cls(Scenes(images, strength, crops), noise, draws, level_map)
+
     @property
     def clean(self) -> Images:
         assert self.noise is not None
@@ -47,11 +59,11 @@ class Views:
         if self.noise is None:
             assert version == 0
             return self.scenes.clean
-        return self.noise(self.scenes, self.draws(OWN_STREAM + 1 + version))
+        return self.noise(self.scenes, self.draws(NOISE + version))
 
     def own(self) -> Draws:
         """Random numbers for the supervision."""
-        return self.draws(OWN_STREAM)
+        return self.draws(SUPERVISION)
 
     def as_input(self, images: Images) -> Tensor:
         """Images as the network takes them, with the noise level as one more channel if it wants that."""
@@ -115,7 +127,7 @@ def with_level(images: Images, level: NDArray[np.float32]) -> Images:
     return np.concatenate((images, np.broadcast_to(level[:, None, None, None], (n, h, w, 1))), -1)
 
 
-SUPERVISIONS = Choices(
+SUPERVISIONS = Choices[Supervision](
     Supervision,
     "graphnet_denoise.supervisions",
     {"noise2noise": Noise2Noise, "noise2clean": Noise2Clean},

@@ -29,9 +29,22 @@ from graphnet_denoise.restoring import Restorer
     type=click.Path(path_type=Path),
     help="An image file if there is one INPUT, else a folder, made if absent.",
 )
+@click.option(
+    "--noise-level",
+    metavar="STD",
+    type=click.FloatRange(min=0),
+    help="The noise's standard deviation in 255ths, for a model that is told it.",
+)
 @device_option
 @kernels_option
-def denoise(model: Path, inputs: tuple[Path, ...], output: Path, device: str, kernels: str) -> None:
+def denoise(
+    model: Path,
+    inputs: tuple[Path, ...],
+    output: Path,
+    noise_level: float | None,
+    device: str,
+    kernels: str,
+) -> None:
     """Denoise images of any size with a trained MODEL (.safetensors).
 
     INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
@@ -52,7 +65,7 @@ def denoise(model: Path, inputs: tuple[Path, ...], output: Path, device: str, ke
             picture.pixels.itemsize == 1 or target.suffix.lower() != ".png"
         ):
             click.echo(f"{source}: has 16 bits a channel, {target} gets 8", err=True)
-        write_picture(target, restorer.restore_picture(picture))
+        write_picture(target, restorer.restore_picture(picture, noise_level=noise_level))
 
 
 def find_sources(inputs: Sequence[Path]) -> list[Path]:
