@@ -11,6 +11,7 @@ from graphnet.kernels import aten, gemm, norm, patch, winograd
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
+from graphnet.layers.masked_loss import MaskedMSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.upsample import NearestUpsampling
@@ -33,6 +34,7 @@ def graphnet_layers(register: Register) -> None:
 @hookimpl
 def graphnet_losses(register: Register) -> None:
     register("mse", MSE)
+    register("masked_mse", MaskedMSE)
 
 
 @hookimpl

@@ -124,6 +124,14 @@ class Trainer:
             seed=config.seed,
         )
         plan = program.plan
+        given, taken = list(pairs.target_shapes), [n[1:] for n in plan.inputs if n.startswith("@")]
+        if given != taken:
+            losses = self.job.registry.losses.items()
+            fit = [n for n, entry in losses if [*entry.value.signature.tensors[2:]] == given[1:]]
+            raise DataError(
+                f"the data gives a loss {' and '.join(given)}, but {config.loss!r} takes "
+                f"{' and '.join(taken)}. Losses that take the same: {', '.join(fit) or 'none'}."
+            )
         shape = plain_spec(plan.values[plan.inputs[-1]]).shape[1:]
         if set(pairs.target_shapes.values()) != {shape}:
             (found, *_) = sorted(set(pairs.target_shapes.values()) - {shape})

@@ -64,6 +64,18 @@ class Guided(Made):
         return batch[0], predict(batch[0])
 
 
+class Masked(Made):
+    """A mask that counts every pixel, as an argument of the loss."""
+
+    @property
+    def target_shapes(self) -> Mapping[str, Shape]:
+        return {"target": (3, 8, 8), "mask": (3, 8, 8)}
+
+    def batch(self, seed: int, epoch: int, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        inputs, targets = super().batch(seed, epoch, indices)
+        return inputs, targets, torch.ones_like(targets)
+
+
 class Sizes(Gallery):
     """Three images of two sizes, none a multiple of 4; input and target differ by 0.1, 0.2, 0.3."""
 
@@ -79,7 +91,8 @@ class MadeSet(DataSet):
     fails: str = ""
 
     def load(self) -> Stream:
-        return Guided() if self.fails == "guided" else Made(fails=self.fails)
+        kind = {"guided": Guided, "masked": Masked}.get(self.fails, Made)
+        return kind(fails=self.fails)
 
 
 class SizesSet(DataSet):
@@ -164,6 +177,21 @@ def test_finish_is_given_the_model_as_it_is_and_the_progress(registry: Registry)
         torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-6)
     assert isinstance(guided.pairs, Guided)
     assert guided.pairs.progress == [step / 10 for step in range(10)]
+
+
+def test_a_loss_may_take_a_mask_from_the_data(registry: Registry) -> None:
+    plain, masked = trainer(registry), trainer(registry, fails="masked", loss="masked_mse")
+    (expected, found) = ([r.loss for r in t.run() if isinstance(r, Epoch)] for t in (plain, masked))
+    assert found == pytest.approx(expected, rel=1e-5)
+    message = (
+        "the data gives a loss target and mask, but 'mse' takes target. "
+        "Losses that take the same: masked_mse."
+    )
+    with pytest.raises(DataError, match=message):
+        trainer(registry, fails="masked")
+    message = "gives a loss target, but 'masked_mse' takes target and mask. .* same: mse"
+    with pytest.raises(DataError, match=message):
+        trainer(registry, loss="masked_mse")
 
 
 def test_what_fails_names_the_data(registry: Registry) -> None:

@@ -11,6 +11,7 @@ from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.loss import MSE
+from graphnet.layers.masked_loss import MaskedMSE
 from graphnet.layers.merge import Add, Concat
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.upsample import NearestUpsampling
@@ -56,6 +57,7 @@ NORMS = [
     Sample(BatchNorm2d(affine=False, eps=0.1, momentum=1.0), [(3, 2, 5, 3)]),
     Sample(BatchNorm2d(num_features=3, momentum=0.0), [(1, 3, 3, 2)]),
 ]
+MASK = (torch.arange(96) % 7 == 0).float().reshape(2, 3, 4, 4)
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
@@ -99,6 +101,12 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(MSE(), [(3, 5), (3, 5)]),
         Sample(MSE(), [torch.rand(2, 3), torch.rand(2, 3)]),
         Sample(MSE(), [(3, 5), (3, 4)], raises=GraphError),
+    ],
+    "masked_mse": [
+        Sample(MaskedMSE(), [torch.rand(3, 5), torch.rand(3, 5), torch.rand(3, 5)]),
+        Sample(MaskedMSE(), [torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), MASK]),
+        Sample(MaskedMSE(), [(3, 5), (3, 5), (3, 4)], raises=GraphError),
+        Sample(MaskedMSE(), [(3, 5), (3, 4), (3, 5)], raises=GraphError),
     ],
 }
 
