@@ -9,6 +9,7 @@ import pytest
 import torch
 from graphnet_denoise import plugin
 from graphnet_denoise.patches import Patches, PatchStream, turned
+from graphnet_denoise.supervision import SUPERVISIONS
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -47,7 +48,7 @@ def clean_patches(made: PatchStream, count: int, *, epoch: int = 0) -> NDArray[n
     return torch.round(clean * 255).long().permute(0, 2, 3, 1).numpy()
 
 
-@pytest.mark.parametrize("supervision", ["noise2noise", "noise2clean"])
+@pytest.mark.parametrize("supervision", SUPERVISIONS.builtin)
 @pytest.mark.parametrize("fields", [{}, {"augment": True, "noise_level_map": True}])
 def test_a_pair_is_a_function_of_seed_epoch_and_index(
     folder: Path, supervision: str, fields: dict[str, Any]
@@ -152,6 +153,10 @@ def test_colour_becomes_grey_as_pillow_does_it(tmp_path: Path) -> None:
         ({"supervision": "noise2clean"}, "supervision: Noise2Clean needs noise"),
         ({"supervision": "noise2nois", "noise": GAUSSIAN}, "Did you mean 'noise2noise'"),
         ({"noise_level_map": True, "supervision": "noise2noise"}, "noise"),
+        (
+            {"supervision": "neighbor2neighbor", "size": 33},
+            "size: neighbor2neighbor halves patches: expected an even number, found 33",
+        ),
         ({"noise": GAUSSIAN, "size": 0}, "size: expected greater than 0, found 0"),
         ({"noise": GAUSSIAN, "per_epoch": -1}, "per_epoch"),
         ({"noise": GAUSSIAN, "channels": 2}, "channels"),

@@ -20,6 +20,8 @@ from graphnet_denoise.draws import GEOMETRY, Draws
 from graphnet_denoise.noise import NOISES, Noise, check_level
 from graphnet_denoise.supervision import SUPERVISIONS, Noise2Noise, Supervision, Views
 
+_SINGLE = [name for name, cls in SUPERVISIONS.builtin.items() if cls.single]
+
 
 class Patches(DataSet):
     """Patches cut at random from images in memory, with fresh noise in every epoch.
@@ -48,11 +50,12 @@ class Patches(DataSet):
         if self.noise is None and not self.supervision.single:
             message = (
                 f"{type(self.supervision).__name__} needs noise to be added: give `noise`, or, where the "
-                f"images are noisy already, a supervision that learns from single noisy images"
+                f"images are noisy already, a supervision that learns from such: {', '.join(_SINGLE)}"
             )
             raise DescriptionError([Problem(message, "supervision")])
         if self.noise_level_map:
             check_level(self.noise)
+        self.supervision.side(self.size)  # refuses a size that it cannot use
 
     def load(self) -> PatchStream:
         """Decode the images. Raises DataError for a folder or file without any that is large enough."""

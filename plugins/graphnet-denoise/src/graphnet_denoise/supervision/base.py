@@ -1,8 +1,4 @@
-"""Supervision: what a network is shown and what its output is compared with, made from patches.
-
-With clean images, noise is added while training: once and compared with the clean image (noise2clean), or
-twice, and one is compared with the other (noise2noise).
-"""
+"""What a supervision is, and what it sees of the images it makes batches of."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ from torch import Tensor
 from graphnet.data import Shape
 from graphnet.definition import Definition
 from graphnet.errors import ContractError
-from graphnet_denoise.choices import Choices
 from graphnet_denoise.draws import NOISE, STRENGTH, SUPERVISION, Draws
 from graphnet_denoise.noise import Images, Noise, Scenes
 
@@ -99,23 +94,6 @@ class Supervision(Definition):
         return batch
 
 
-class Noise2Noise(Supervision):
-    """From one noisy image to another of the same scene (Lehtinen et al. 2018).
-
-    Where noise is zero in the mean, the loss's minimum is that of training on clean targets.
-    """
-
-    def make(self, views: Views) -> tuple[Tensor, ...]:
-        return views.as_input(views.noisy(0)), as_tensor(views.noisy(1))
-
-
-class Noise2Clean(Supervision):
-    """From a noisy image to the clean one."""
-
-    def make(self, views: Views) -> tuple[Tensor, ...]:
-        return views.as_input(views.noisy()), as_tensor(views.clean)
-
-
 def as_tensor(images: Images) -> Tensor:
     """(N, H, W, C) as (N, C, H, W), the same memory."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
@@ -125,10 +103,3 @@ def with_level(images: Images, level: NDArray[np.float32]) -> Images:
     """Images with one more channel: each image's own number in `level`, (N,), at all pixels."""
     n, h, w, _ = images.shape
     return np.concatenate((images, np.broadcast_to(level[:, None, None, None], (n, h, w, 1))), -1)
-
-
-SUPERVISIONS = Choices[Supervision](
-    Supervision,
-    "graphnet_denoise.supervisions",
-    {"noise2noise": Noise2Noise, "noise2clean": Noise2Clean},
-)
