@@ -8,6 +8,15 @@ from graphnet.hookspecs import Register, hookimpl
 
 
 @hookimpl
+def graphnet_layers(register: Register) -> None:
+    """Add `denoise/diagonal_means` and `denoise/subtract`, which zero-shot training needs."""
+    from graphnet_denoise.layers import DiagonalMeans, Subtract
+
+    register("denoise/diagonal_means", DiagonalMeans)
+    register("denoise/subtract", Subtract)
+
+
+@hookimpl
 def graphnet_datasets(register: Register) -> None:
     """Add `photos` (pairs sampled from a folder of photos), `pairs` (ready pairs in files), `patches`
     (pairs made while training) and `images` (whole images with noise, to measure on)."""

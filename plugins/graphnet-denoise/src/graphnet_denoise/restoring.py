@@ -59,16 +59,8 @@ class Restorer:
         when the model gives another shape or numbers that are not finite.
         """
         n, c, h, w = images.shape
-        told = noise_level is not None
-        wanted = self.model.input_channels - told if self.model.input_channels else c
-        if wanted == c:
-            x = images
-        elif c == 1:
-            x = images.expand(n, wanted, h, w)
-        elif wanted == 1:
-            x = images.reshape(n * c, 1, h, w)
-        else:
-            raise DataError(self._misfit(c, told=told))
+        x = fitted(images, self.model.input_channels, told=noise_level is not None)
+        wanted = x.shape[1]
         x = pad_to_multiple(x, self.divisor)
         if noise_level is not None:
             x = torch.cat((x, torch.full_like(x[:, :1], noise_level / 255)), dim=1)
@@ -80,19 +72,6 @@ class Restorer:
     def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
         """The picture with its pixels denoised and everything else, alpha included, as it was."""
         return picture.with_tensor(self.restore(picture.tensor()[None], noise_level=noise_level)[0])
-
-    def _misfit(self, found: int, *, told: bool) -> str:
-        takes = self.model.input_channels
-        if told:
-            return (
-                f"the model takes {takes} channels, and so is not told the noise level of images of "
-                f"{found}. Leave the noise level out, or give a model that has a channel for it."
-            )
-        hint = " If the last one is the noise level, give it too." if takes == found + 1 else ""
-        return (
-            f"the model takes images of {takes} channels, found {found}. Give images of {takes} "
-            f"channels or of 1, or train a model for {found}.{hint}"
-        )
 
     def _predict(self, x: Tensor, channels: int) -> Tensor:
         y = self.model.predict(x, device=self.device, kernels=self.kernels)
@@ -108,3 +87,29 @@ class Restorer:
                 "with a smaller learning rate."
             )
         return y
+
+
+def fitted(images: Tensor, takes: int | None, *, told: bool = False) -> Tensor:
+    """Images (N, C, H, W) for a model of `takes` channels, None for any: grey ones repeated for several
+    channels, and for a single one the channels of colour ones as N * C grey images.
+
+    `told`: the last of the model's channels is for the noise level. Raises DataError where nothing fits.
+    """
+    n, c, h, w = images.shape
+    wanted = takes - told if takes else c
+    if wanted == c:
+        return images
+    if c == 1 and wanted > 1:
+        return images.expand(n, wanted, h, w)
+    if wanted == 1:
+        return images.reshape(n * c, 1, h, w)
+    if told:
+        raise DataError(
+            f"the model takes {takes} channels, and so is not told the noise level of images of {c}. "
+            f"Leave the noise level out, or give a model that has a channel for it."
+        )
+    hint = " If the last one is the noise level, give it too." if takes == c + 1 else ""
+    raise DataError(
+        f"the model takes images of {takes} channels, found {c}. Give images of {takes} channels or of "
+        f"1, or train a model for {c}.{hint}"
+    )
