@@ -134,6 +134,8 @@ def test_a_training_file_measures_on_images_of_any_size(folder: Path) -> None:
 def test_wrong_fields_and_folders_are_refused(folder: Path) -> None:
     with pytest.raises(DescriptionError, match="noise: must be given"):
         REGISTRY.dataset({"images": {"path": "photos"}})
+    with pytest.raises(DescriptionError, match="noise: BlockSampling makes small images of large"):
+        REGISTRY.dataset({"images": {"path": "photos", "noise": "block_sampling"}})
     (folder / "empty").mkdir()
     with pytest.raises(DataError, match="empty: expected a folder with images"):
         gallery(folder / "empty")

@@ -48,14 +48,22 @@ def clean_patches(made: PatchStream, count: int, *, epoch: int = 0) -> NDArray[n
     return torch.round(clean * 255).long().permute(0, 2, 3, 1).numpy()
 
 
-@pytest.mark.parametrize("supervision", SUPERVISIONS.builtin)
-@pytest.mark.parametrize("fields", [{}, {"augment": True, "noise_level_map": True}])
-def test_a_pair_is_a_function_of_seed_epoch_and_index(
-    folder: Path, supervision: str, fields: dict[str, Any]
-) -> None:
-    made = stream(folder, noise=GAUSSIAN, supervision=supervision, **fields)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"supervision": name} for name in SUPERVISIONS.builtin),
+        *({"supervision": name, "noise_level_map": True} for name in SUPERVISIONS.builtin),
+        {"noise": {"poisson_gaussian": {"peak": (1, 50), "std": 5}}},
+        {"noise": {"salt_and_pepper": {"share": 0.3}}},
+        {"noise": {"correlated": {"std": (5, 55)}}},
+        {"noise": "block_sampling", "size": 8},
+    ],
+)
+def test_a_pair_is_a_function_of_seed_epoch_and_index(folder: Path, fields: dict[str, Any]) -> None:
+    fields = {"noise": GAUSSIAN, "augment": True, **fields}
+    made = stream(folder, **fields)
     together = made.batch(5, 2, [8, 3, 11])
-    again = stream(folder, noise=GAUSSIAN, supervision=supervision, **fields)
+    again = stream(folder, **fields)
     for place, index in enumerate([8, 3, 11]):
         for tensor, alone in zip(together, again.batch(5, 2, [index]), strict=True):
             assert torch.equal(tensor[place], alone[0])
@@ -111,6 +119,19 @@ def test_noise2noise_adds_noise_of_one_deviation_twice_independently(folder: Pat
         torch.testing.assert_close(found, stated, rtol=0.07, atol=0)  # 5 sigma of 3072 numbers
     correlation = (first * second).mean(dim=(1, 2, 3)) / stated**2
     assert abs(float(correlation.mean())) < 5 / (64 * 3072) ** 0.5
+
+
+def test_block_sampling_needs_images_of_several_pixels_a_block(folder: Path) -> None:
+    made = stream(folder, noise="block_sampling", size=8, supervision="noise2clean")
+    noisy, clean = made.batch(0, 0, range(200))
+    # Rows grow from block to block by its side, 4 or 5 source pixels (the image of 31 rows is too low).
+    steps = Counter((255 * (clean[:, 0, 1, 0] - clean[:, 0, 0, 0])).round().long().tolist())
+    assert set(steps) == {4, 5}
+    assert not torch.equal(noisy, clean)
+    with pytest.raises(
+        DataError, match="at least 128 x 128 pixels, but the largest of 4 is 40 x 50"
+    ):
+        stream(folder, noise="block_sampling")
 
 
 def test_shapes_are_those_of_the_batches(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pydantic import NonNegativeInt
 from torch import Tensor
 
 from graphnet.data import DataSet, Gallery
+from graphnet.errors import DescriptionError, Problem
 from graphnet_denoise.bank import CLEAN, Pixels, as_unit, read_bank
 from graphnet_denoise.draws import Draws
 from graphnet_denoise.noise import NOISES, Noise, check_level
@@ -33,6 +34,12 @@ class WholeImages(DataSet):
     channels: Literal[1, 3] | None = None
 
     def __post_init__(self) -> None:
+        if self.noise.smallest_block > 1:
+            message = (
+                f"{type(self.noise).__name__} makes small images of large ones, so whole images cannot "
+                f"have it; measure on the data set photos, with target: clean"
+            )
+            raise DescriptionError([Problem(message, "noise")])
         if self.noise_level_map:
             check_level(self.noise)
 

@@ -1,14 +1,7 @@
-"""Noise that is added to clean images while training or measuring, in floating point.
-
-Standard deviations are given in 255ths of the range from black to white, as papers do. A field that takes
-a range, such as `std: [5, 55]`, gives each image one value, drawn uniformly from it. Noise may leave 0..1:
-`clip: true` cuts it off there, as a camera does, which makes the mean of many noisy images darker or
-lighter than the clean one.
-"""
+"""What noise is: a definition that makes noisy images of clean ones, from random numbers it is given."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +13,6 @@ from numpy.typing import NDArray
 
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, DescriptionError, Problem
-from graphnet_denoise.choices import Choices
 from graphnet_denoise.draws import Draws
 
 Images = NDArray[np.float32]
@@ -94,46 +86,6 @@ class Noise(Definition):
         return np.clip(images, 0, 1, out=images) if self.clip else images
 
 
-class Gaussian(Noise):
-    """y = x + n, n ~ N(0, (std / 255)^2), independent for all pixels and channels.
-
-    >>> Gaussian(std=25).std
-    (25.0, 25.0)
-    """
-
-    ranges: ClassVar[tuple[str, ...]] = ("std",)
-    level: ClassVar[str | None] = "std"
-    std: Range
-
-    def noisy(self, scenes: Scenes, draws: Draws) -> Images:
-        noise = draws.normal(*scenes.clean.shape[1:])
-        noise *= _for_each(scenes.strength["std"]) / 255
-        noise += scenes.clean
-        return noise
-
-
-def parse_noise(text: str) -> Noise:
-    """Noise from "name", "name:number" (for its first range) or JSON {name: {field: value}}.
-
-    Raises DescriptionError.
-
-    >>> parse_noise("gaussian:25") == parse_noise('{"gaussian": {"std": 25}}')
-    True
-    """
-    name, colon, value = text.partition(":")
-    try:
-        if text.lstrip().startswith("{"):
-            return NOISES.make(json.loads(text))
-        if not colon:
-            return NOISES.make(name)
-        return NOISES.make({name: {NOISES.find(name).ranges[0]: float(value)}})
-    except (ValueError, IndexError) as error:
-        if isinstance(error, DescriptionError):
-            raise
-        message = f"expected noise such as gaussian:25, or JSON {{name: {{field: value}}}}, found {text!r}"
-        raise DescriptionError([Problem(message)]) from error
-
-
 def check_level(noise: Noise | None) -> None:
     """Raise DescriptionError unless a model can be told the noise's level."""
     if noise is None or noise.level is None:
@@ -142,9 +94,6 @@ def check_level(noise: Noise | None) -> None:
         raise DescriptionError([Problem(message, "noise_level_map")])
 
 
-def _for_each(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def for_each(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N,) as (N, 1, 1, 1)."""
     return values[:, None, None, None]
-
-
-NOISES = Choices[Noise](Noise, "graphnet_denoise.noises", {"gaussian": Gaussian})
