@@ -36,7 +36,7 @@ class PoissonGaussian(Noise):
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         peak = for_each(scenes.strength["peak"])
-        images = draws.poisson(scenes.clean * peak)
+        images = draws.poisson(np.maximum(scenes.clean, 0) * peak)
         images /= peak
         if self.std[1] > 0:
             images += draws.normal(*scenes.clean.shape[1:]) * (
