@@ -22,23 +22,22 @@ def score(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    divisor: Callable[[], int],
+    divisor: int,
 ) -> dict[str, float]:
     """Each metric of what `predict` makes of a validation set's inputs, clamped to 0..1.
 
     Pairs are taken together. Images of a gallery are taken one by one, since their sizes differ: a metric
-    is then the mean over the images, whose sides are padded by reflection to multiples of `divisor()`.
+    is then the mean over the images, whose sides are padded by reflection to multiples of `divisor`.
     """
     if isinstance(validation, Pairs):
         outputs = predict_all(predict, validation.inputs, device, dtype)
         target = as_unit(validation.targets, dtype)
         return {name: metric(outputs, target) for name, metric in metrics.items()}
-    multiple = divisor()
     totals = dict.fromkeys(metrics, 0.0)
     for index in range(len(validation)):
         image, target = (as_unit(tensor, dtype)[None] for tensor in validation[index])
-        output = predict(pad_to_multiple(image, multiple).to(device)).cpu()
-        output = output[..., : target.shape[-2], : target.shape[-1]].clamp_(0.0, 1.0)
+        output = predict(pad_to_multiple(image, divisor).to(device)).cpu()
+        output = output[..., : target.shape[-2], : target.shape[-1]].clamp(0.0, 1.0)
         for name, metric in metrics.items():
             totals[name] += metric(output, target)
     return {name: total / len(validation) for name, total in totals.items()}

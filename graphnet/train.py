@@ -94,6 +94,8 @@ class Trainer:
         self._before: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(resume)
+        # Found by building graphs, which takes a while: once, and only where sizes may not fit.
+        self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
 
     def _feed(self) -> Feed:
@@ -280,7 +282,7 @@ class Trainer:
             self.job.metrics,
             device=self.device,
             dtype=self.job.config.dtype,
-            divisor=self.job.model.divisor,
+            divisor=self._divisor,
         )
 
 

@@ -229,7 +229,7 @@ def test_images_of_any_size_are_padded_and_measured_one_by_one(registry: Registr
         {"error": lambda prediction, target: float((prediction - target).abs().mean())},
         device=torch.device("cpu"),
         dtype=torch.float32,
-        divisor=lambda: 4,
+        divisor=4,
     )
     assert found == {"error": pytest.approx((0.1 + 0.2 + 0.3) / 3)}
     assert sizes == [(1, 3, 8, 8)] * 3
