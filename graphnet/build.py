@@ -39,7 +39,8 @@ def build(
 def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, str]) -> Graph:
     """Add a loss to each named output: new inputs for the targets, and the sum where there are several.
 
-    The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
+    What else a loss takes, such as a mask, becomes an input too, of the same shape and called as its
+    argument is. The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
     """
     outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
     builder = _Builder(dtype=graph.values[graph.outputs[0]].spec.dtype, graph=graph)
@@ -51,12 +52,14 @@ def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, s
                 f"the model has no output {name!r} to put a loss on. {nearest(name, outputs)}"
             )
         prediction = builder.values[outputs[name]]
-        target = "@target" if len(losses) == 1 else f"@target.{name}"
-        builder.values[target] = Value(target, prediction.spec, Kind.INPUT)
-        targets.append(target)
-        node = "@loss" if len(losses) == 1 else f"@loss.{name}"
+        suffix = "" if len(losses) == 1 else f".{name}"
+        node = f"@loss{suffix}"
+        given = [f"@{argument}{suffix}" for argument in _given_to(loss, prediction.spec)]
+        for value in given:
+            builder.values[value] = Value(value, prediction.spec, Kind.INPUT)
+        targets.extend(given)
         results = builder.call(
-            node, loss, titles[name], [prediction.name, target], kind=Kind.LOSS, owner=node
+            node, loss, titles[name], [prediction.name, *given], kind=Kind.LOSS, owner=node
         )
         totals.append(results[0])
     if len(totals) > 1:
@@ -69,6 +72,14 @@ def attach_loss(graph: Graph, losses: Mapping[str, Loss], titles: Mapping[str, s
         output_names=("loss",),
         targets=tuple(targets),
     )
+
+
+def _given_to(loss: Loss, prediction: Spec) -> list[str]:
+    """What a loss takes beside the prediction: the target, and further inputs by their names."""
+    names = loss.signature.tensors
+    specs = dict.fromkeys(names, prediction)
+    slots = {*loss.parameters(specs), *loss.states(specs)}
+    return ["target", *(name for name in names[2:] if name not in slots)]
 
 
 class _Builder:

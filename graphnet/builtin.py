@@ -17,6 +17,7 @@ from graphnet.layers.group_norm import GroupNorm
 from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
+from graphnet.layers.masked_loss import MaskedMSE
 from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
@@ -71,6 +72,7 @@ def graphnet_layers(register: Register) -> None:
 @hookimpl
 def graphnet_losses(register: Register) -> None:
     register("mse", MSE)
+    register("masked_mse", MaskedMSE)
 
 
 @hookimpl

@@ -88,7 +88,7 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
     losses = []
     for epoch in range(2):
-        order = trainer.order(epoch)
+        order = trainer.feed.order(epoch)
         assert sorted(order.tolist()) == list(range(40))
         for index in order.split(8):
             loss = nn.functional.mse_loss(

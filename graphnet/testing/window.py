@@ -53,7 +53,9 @@ def _outputs(case: Case, arguments: Named) -> dict[str, Tensor]:
 
 
 def _outside(x: Tensor, read: range, axis: int) -> Tensor:
-    """X with other numbers in all rows but those of a range."""
+    """X with other numbers in all rows but those of a range; a single row may be spread over many."""
+    if x.shape[2 + axis] == 1:
+        return x
     place = torch.arange(x.shape[2 + axis])
     inside = (place >= read.start) & (place < read.stop)
     return torch.where(inside.view(-1, 1) if axis == 0 else inside, x, x + 1.0)

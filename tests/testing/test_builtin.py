@@ -18,6 +18,7 @@ from graphnet.layers.group_norm import GroupNorm
 from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
+from graphnet.layers.masked_loss import MaskedMSE
 from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
@@ -115,6 +116,7 @@ BILINEAR = [
 ]
 SHUFFLES = [Sample(PixelShuffle(upscale_factor=r), [(2, 9, 3, 4)]) for r in (1, 3)]
 UNSHUFFLES = [Sample(PixelUnshuffle(downscale_factor=r), [(2, 3, 9, 3)]) for r in (1, 3)]
+MASK = (torch.arange(96) % 7 == 0).float().reshape(2, 3, 4, 4)
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
 ALWAYS = {"random_replay": "nothing is dropped"}
 SAMPLES: dict[str, list[Sample]] = {
@@ -262,6 +264,12 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(MSE(), [(3, 5), (3, 5)]),
         Sample(MSE(), [torch.rand(2, 3), torch.rand(2, 3)]),
         Sample(MSE(), [(3, 5), (3, 4)], raises=GraphError),
+    ],
+    "masked_mse": [
+        Sample(MaskedMSE(), [torch.rand(3, 5), torch.rand(3, 5), torch.rand(3, 5)]),
+        Sample(MaskedMSE(), [torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), MASK]),
+        Sample(MaskedMSE(), [(3, 5), (3, 5), (3, 4)], raises=GraphError),
+        Sample(MaskedMSE(), [(3, 5), (3, 4), (3, 5)], raises=GraphError),
     ],
 }
 
