@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _list() -> int:
     for name in rows.NAMES:
-        print(f"{name:24}{rows.describe(name)}")
+        print(f"{name:26}{rows.describe(name)}")
     return 0
 
 

@@ -20,6 +20,7 @@ from benchmarks.workloads import Side, Task, Unavailable
 from graphnet.cost import call_cost
 from graphnet.machine import Machine, dtype_of
 from graphnet.plan import Plan
+from graphnet.tiles import Tiling
 
 Record = dict[str, Any]
 _PLAIN = "torch: eager, float32"
@@ -113,14 +114,15 @@ class Recorder:
         if not eager:
             return {"predicted_peak_mb": None, "eager_peak_mb": None, "roofline_ms": None}
         saving = row.saving or graphnet_side.NONE
-        plan = graphnet_side.plan(row.workload, row.precision, self.device, saving=saving)
+        made = graphnet_side.planned(row.workload, row.precision, self.device, saving=saving)
+        plan, runs = (made.plan, made.count) if isinstance(made, Tiling) else (made, 1)
         measured = self.peak(eager[0])
-        predicted = plan.peak_bytes / 1e6
+        predicted = made.peak_bytes / 1e6
         return {
             "predicted_peak_mb": predicted,
             "eager_peak_mb": measured,
             "prediction_error": measured and predicted / measured - 1.0,
-            "roofline_ms": roofline_ms(plan, self.machine),
+            "roofline_ms": runs * roofline_ms(plan, self.machine),
         }
 
     def loss(self, row: Row) -> Record:
@@ -136,7 +138,7 @@ class Recorder:
             if timing.name not in self.losses:
                 contender = self.measured.contenders[timing.name]
                 self.say(f"{timing.name}: the loss after {steps} steps")
-                self.losses[timing.name] = graphnet_side.final_loss(
+                self.losses[timing.name] = graphnet_side.loss_after(
                     row.workload, contender.setting, precision, self.device, steps=steps
                 )
             found[precision] = self.losses[timing.name]

@@ -19,7 +19,7 @@ from graphnet.measure import measure as measure_machine
 
 Result = dict[str, Any]
 # Seconds on two CPU cores, for the estimate.
-_COMPILE_S, _WARM_S, _PROCESS_S, _LOSS_S, _START_S = 5.0, 0.5, 6.0, 15.0, 180.0
+_COMPILE_S, _WARM_S, _PROCESS_S, _LOSS_S, _START_S = 5.0, 0.5, 6.0, 60.0, 180.0
 
 
 def run(

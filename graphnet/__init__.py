@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from graphnet.bridges import from_torch_module as from_torch_module
     from graphnet.builder import Builder as Builder
     from graphnet.data import DataSet as DataSet
+    from graphnet.data import Gallery as Gallery
     from graphnet.data import Pairs as Pairs
+    from graphnet.data import Stream as Stream
     from graphnet.errors import GraphnetError as GraphnetError
     from graphnet.executors import Executor as Executor
     from graphnet.executors import Run as Run
@@ -50,6 +52,7 @@ _HOMES = {
     "Constant": "spec",
     "DataSet": "data",
     "Executor": "executors",
+    "Gallery": "data",
     "GraphnetError": "errors",
     "Kernel": "layer",
     "Layer": "layer",
@@ -65,6 +68,7 @@ _HOMES = {
     "SGD": "optim",
     "Schedule": "optim",
     "StateSpec": "spec",
+    "Stream": "data",
     "Uniform": "spec",
     "as_torch_module": "bridges",
     "from_torch_module": "bridges",

@@ -40,7 +40,8 @@ def build(
 def attach_loss(graph: Graph, losses: Mapping[str, Sequence[Term]]) -> Graph:
     """Add losses to each named output: new inputs for the targets, and the weighted sum of all terms.
 
-    The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
+    What else a loss takes, such as a mask, becomes an input too, of the same shape and called as its
+    argument is. The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
     """
     outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
     builder = _Builder(dtype=graph.values[graph.outputs[0]].spec.dtype, graph=graph)
@@ -54,14 +55,15 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[Term]]) -> Graph:
                 f"the model has no output {name!r} to put a loss on. {nearest(name, outputs)}"
             )
         prediction = builder.values[outputs[name]]
-        target = "@target" if len(losses) == 1 else f"@target.{name}"
-        builder.values[target] = Value(target, prediction.spec, Kind.INPUT)
-        targets.append(target)
-        prefix = "@loss" if len(losses) == 1 else f"@loss.{name}"
+        suffix = "" if len(losses) == 1 else f".{name}"
         alone = single or (len(losses) > 1 and len(terms) == 1)
         for term in terms:
-            node = prefix if alone else builder.unique(f"{prefix}.{term.title}")
-            inputs = [prediction.name, target]
+            node = f"@loss{suffix}" if alone else builder.unique(f"@loss{suffix}.{term.title}")
+            given = [f"@{argument}{suffix}" for argument in _given_to(term.loss, prediction.spec)]
+            for value in given:
+                builder.values.setdefault(value, Value(value, prediction.spec, Kind.INPUT))
+            targets += [value for value in given if value not in targets]
+            inputs = [prediction.name, *given]
             totals += builder.call(node, term.loss, term.title, inputs, kind=Kind.LOSS, owner=node)
     if not single:
         whole = Accumulate() if set(weights) == {1.0} else WeightedSum(weights=tuple(weights))
@@ -74,6 +76,14 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[Term]]) -> Graph:
         output_names=("loss",),
         targets=tuple(targets),
     )
+
+
+def _given_to(loss: Loss, prediction: Spec) -> list[str]:
+    """What a loss takes beside the prediction: the target, and further inputs by their names."""
+    names = loss.signature.tensors
+    specs = dict.fromkeys(names, prediction)
+    slots = {*loss.parameters(specs), *loss.states(specs)}
+    return ["target", *(name for name in names[2:] if name not in slots)]
 
 
 class _Builder:

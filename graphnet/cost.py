@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from graphnet.definition import Definition
-from graphnet.graph import Arg, Call, Const, Value
+from graphnet.graph import SLOTS, Arg, Call, Const, Value
 from graphnet.layer import Layer
 from graphnet.observe import META, as_tuple
 from graphnet.spec import Spec
@@ -79,7 +79,9 @@ def call_cost(call: Call, values: Mapping[str, Value]) -> Cost:
     numbers: dict[str, int] = {}
 
     def tensor(name: str) -> _Tensor:
-        return _Tensor(numbers.setdefault(name, len(numbers)), values[name].spec.on(META))
+        value = values[name]
+        stored = value.memory_format if value.kind in SLOTS else None
+        return _Tensor(numbers.setdefault(name, len(numbers)), value.spec.on(META), stored)
 
     def freeze(arg: Arg) -> _Argument:
         match arg:
@@ -97,10 +99,17 @@ def call_cost(call: Call, values: Mapping[str, Value]) -> Cost:
 
 @dataclass(frozen=True, slots=True)
 class _Tensor:
-    """An argument: equal numbers are one tensor given twice."""
+    """An argument: equal numbers are one tensor given twice. A slot has the strides it is stored with."""
 
     number: int
     spec: Spec
+    memory_format: torch.memory_format | None
+
+    def empty(self) -> Tensor:
+        tensor = self.spec.empty()
+        if self.memory_format is None or tensor.ndim != 4:
+            return tensor
+        return tensor.contiguous(memory_format=self.memory_format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +128,8 @@ def _counted(layer: Definition, method: str, arguments: tuple[_Argument, ...]) -
 
     def thaw(argument: _Argument) -> Any:
         match argument:
-            case _Tensor(number, spec):
-                return tensors.setdefault(number, spec.empty())
+            case _Tensor(number=number):
+                return tensors.setdefault(number, argument.empty())
             case tuple():
                 return tuple(map(thaw, argument))
             case _Named(items):

@@ -7,7 +7,7 @@ whenever an instance is made. Definitions hold no tensors, compare by value and 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, dataclass_transform
 
@@ -19,16 +19,44 @@ from graphnet.errors import DescriptionError, Problem, nearest
 _CONFIG = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 
 
-def _as_pair(value: object) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | list | tuple):
-        raise ValueError(f"expected an integer or a pair of them, found {value!r}")
-    return (value, value) if isinstance(value, int) else tuple(value)
+def _spread(
+    number: type | tuple[type, ...], count: int, expected: str
+) -> Callable[[object], object]:
+    """One number stands for all of `count`; a sequence is left to be checked."""
+
+    def spread(value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            return tuple(value)
+        if isinstance(value, bool) or not isinstance(value, number):
+            raise ValueError(f"expected {expected}, found {value!r}")
+        return (value,) * count
+
+    return spread
 
 
 # What torch takes for the two spatial axes: one number for both, or (height, width).
-_PAIR = pydantic.BeforeValidator(_as_pair, json_schema_input_type=int | tuple[int, int])
+_PAIR = pydantic.BeforeValidator(
+    _spread(int, 2, "an integer or a pair of them"), json_schema_input_type=int | tuple[int, int]
+)
 PositivePair = Annotated[tuple[pydantic.PositiveInt, pydantic.PositiveInt], _PAIR]
 NonNegativePair = Annotated[tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt], _PAIR]
+_Factor = Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
+FactorPair = Annotated[
+    tuple[_Factor, _Factor],
+    pydantic.BeforeValidator(
+        _spread((int, float), 2, "a number or a pair of them"),
+        json_schema_input_type=float | tuple[float, float],
+    ),
+]
+# What torch takes for the sides of an image: one number for all, or (left, right, top, bottom).
+_N = pydantic.NonNegativeInt
+Sides = Annotated[
+    tuple[_N, _N, _N, _N],
+    pydantic.BeforeValidator(
+        _spread(int, 4, "an integer or four of them"),
+        json_schema_input_type=int | tuple[int, int, int, int],
+    ),
+]
 
 
 class _Checked(type):

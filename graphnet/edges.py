@@ -134,7 +134,11 @@ def _declared(
     if not layer.pointwise:
         return layer.layouts or _PLAIN
     kinds = {values[name].kind for name in flatten(ports.values())}
-    return _PLAIN if kinds & (SOURCES - {Kind.INPUT}) else dict.fromkeys(ports, ())
+    tensors = [ports[port] for port in layer.signature.tensors if port in ports]
+    shapes = {values[name].spec.shape for name in flatten(tensors)}
+    if kinds & (SOURCES - {Kind.INPUT}) or len(shapes) > 1:  # a parameter, or what is made of one
+        return _PLAIN
+    return dict.fromkeys(ports, ())
 
 
 def _ports(call: Call, layer: Layer) -> dict[str, Arg]:

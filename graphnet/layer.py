@@ -128,6 +128,14 @@ class Layer(Definition):
         """
         return None
 
+    def window(self, rows: range, axis: int) -> range | None:
+        """The rows of every input that the outputs' `rows` depend on; axis 0 is H, axis 1 is W.
+
+        It is what inference reads, for images (N, C, H, W) without an end: rows below 0 are padding. None
+        means all of them. With it an image can be cut into tiles that come out as the whole would.
+        """
+        return rows if self.pointwise else None
+
     # These are open, but for the last two: a subclass names the arguments that it asks for.
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

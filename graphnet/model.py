@@ -15,7 +15,7 @@ from graphnet.compiler import adding_plan, forward_graph, inference_plan, traini
 from graphnet.describe import ModelDescription, parse, read_description
 from graphnet.device import resolve
 from graphnet.discovery import default_registry
-from graphnet.errors import CheckpointError, GraphError, GraphnetError
+from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError
 from graphnet.executors import Executor
 from graphnet.expand import expand
 from graphnet.graph import Graph
@@ -26,6 +26,7 @@ from graphnet.passes.kernels import Everywhere, choose, substitute
 from graphnet.plan import Plan
 from graphnet.program import Predictor, Program, set_up
 from graphnet.registry import Registry
+from graphnet.tiles import Tiling, tile
 from graphnet.updates import Updates, updates_for
 
 _MAX_DIVISOR = 256
@@ -133,8 +134,12 @@ class Model:
     ) -> Plan:
         """The verified plan of inference, or of a training step where there is a loss.
 
-        The arguments are those of `compile`.
+        The arguments are those of `compile`. What bounds the memory of inference is `tiling`.
         """
+        if memory is not None and loss is None:
+            raise InputError(
+                "memory bounds the plan of a training step; for inference see Model.tiling"
+            )
         options = Options(
             resolve(device),
             dtype=dtype,
@@ -184,6 +189,41 @@ class Model:
         graph = forward_graph(self.description, self.registry, inputs, options)
         losses = losses_for(loss, graph.output_names, self.registry)
         return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
+
+    def tiling(
+        self,
+        *inputs: Shape,
+        memory: int | str,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        precision: str | None = None,
+        kernels: str = "auto",
+        without: Iterable[str] = (),
+    ) -> Tiling:
+        """How an image of this shape is cut into tiles, so that inference fits into `memory`.
+
+        "2GiB", "50%" of what the whole image takes, or bytes; the other arguments are those of `compile`.
+        Raises InputError for a network that cannot be run in tiles, MemoryBudgetError where none fits.
+        """
+        options = Options(
+            resolve(device),
+            dtype=dtype,
+            precision=precision,
+            kernels=kernels,
+            memory=memory,
+            without=frozenset(without),
+        )
+        made = self._inference(inputs, options)
+        assert isinstance(made, Tiling)
+        return made
+
+    def _inference(self, inputs: Sequence[Shape], options: Options) -> Plan | Tiling:
+        """The plan of inference, in tiles where the options bound its memory."""
+        whole = replace(options, memory=None)
+        if options.memory is None:
+            return self._plan(inputs, whole)
+        graph = forward_graph(self.description, self.registry, inputs, options)
+        return tile(graph, lambda shape: self._plan([shape], whole), memory=options.memory)
 
     def compile(
         self,
@@ -265,17 +305,20 @@ class Model:
         device: str | torch.device = "cpu",
         precision: str | None = None,
         kernels: str = "auto",
+        memory: int | str | None = None,
         executor: object = "eager",
     ) -> Any:
         """The outputs for these inputs (one tensor, or a tuple), with the model's weights.
 
-        The inputs are moved to `device`; the outputs stay there.
+        The inputs are moved to `device`; the outputs stay there. `memory` ("2GiB", "50%", or bytes) bounds
+        what a prediction takes, inputs and outputs included: an image that needs more goes through in
+        tiles, with the same result up to rounding. See `tiling` for errors.
         """
-        options = Options(resolve(device), inputs[0].dtype, precision, kernels)
+        options = Options(resolve(device), inputs[0].dtype, precision, kernels, memory=memory)
         runner = self.registry.make("executors", executor)
         key = (options, runner)
         if key not in self._predictors:
-            plan = self._plan([x.shape for x in inputs], options)
+            plan = self._plan([x.shape for x in inputs], replace(options, memory=None))
             values = [plan.values[name] for name in plan.slots]
             slots = set_up(values, seed=self.seed, given=self.weights)
             self._share(slots)
@@ -296,7 +339,7 @@ class Model:
     def _predictor(
         self, slots: Mapping[str, Tensor], options: Options, executor: Executor
     ) -> Predictor:
-        return Predictor(lambda shapes: self._plan(shapes, options), slots, executor)
+        return Predictor(lambda shapes: self._inference(shapes, options), slots, executor)
 
     def divisor(self) -> int:
         """The smallest number that height and width must be multiples of to come out as they went in.

@@ -21,6 +21,7 @@ from graphnet.layout import pack, plain_shape
 from graphnet.passes.average import EMA
 from graphnet.plan import Plan
 from graphnet.spec import Spec
+from graphnet.tiles import Tiling
 from graphnet.turns import Turns
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class _Prelude:
 class Predictor:
     """Runs a model's inference plan, one for each input shape it meets, over shared weights.
 
+    `plan_for` makes the plan of an input's shapes, or a Tiling, whose plan is run tile by tile.
     What depends on the weights alone is computed once, by the eager executor, and again when they have
     changed. A write by torch shows in a tensor's version; `age` is for other writes: a number that
     changes with them. Plans with equal preludes share what those compute.
@@ -111,7 +113,7 @@ class Predictor:
 
     def __init__(
         self,
-        plan_for: Callable[[Sequence[Sequence[int]]], Plan],
+        plan_for: Callable[[Sequence[Sequence[int]]], Plan | Tiling],
         slots: Mapping[str, Tensor],
         executor: Executor,
     ) -> None:
@@ -124,7 +126,8 @@ class Predictor:
         if shapes not in self._prepared:
             if len(self._prepared) >= 32:  # many sizes of image: keep the latest
                 self._prepared.pop(next(iter(self._prepared)))
-            plan = self._plan_for(shapes)
+            made = self._plan_for(shapes)
+            plan, tiling = (made.plan, made) if isinstance(made, Tiling) else (made, None)
             missing = [name for name in plan.slots if name not in self._slots]
             if missing:
                 raise CheckpointError(
@@ -133,7 +136,8 @@ class Predictor:
             tensors = {**_fixed(plan), **self._slots}
             rest = [tensors[name] for name in plan.arguments[len(shapes) :] if name in tensors]
             run = self._executor.prepare(plan)
-            self._prepared[shapes] = _Prepared(plan, run, rest, self._prelude(plan.prelude))
+            prelude = self._prelude(plan.prelude)
+            self._prepared[shapes] = _Prepared(plan, run, rest, prelude, tiling)
         return self._prepared[shapes]
 
     def _prelude(self, plan: Plan | None) -> _Prelude | None:
@@ -147,12 +151,10 @@ class Predictor:
     @torch.no_grad()
     def __call__(self, *inputs: Tensor, age: int = 0) -> Tensor | tuple[Tensor, ...]:
         ready = self.prepared(tuple(tuple(x.shape) for x in inputs))
-        values = [ready.plan.values[name] for name in ready.plan.inputs]
-        for tensor, value in zip(inputs, values, strict=True):
-            check_input(tensor, value)
-        ahead = () if ready.prelude is None else ready.prelude(age)
-        outputs = ready.run(*inputs, *ready.rest, *ahead)
-        return outputs[0] if len(outputs) == 1 else outputs
+        if ready.tiling is None:
+            outputs = ready(*inputs, age=age)
+            return outputs[0] if len(outputs) == 1 else outputs
+        return ready.tiling.run(inputs[0], lambda tile: ready(tile, age=age)[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,14 @@ class _Prepared:
     run: Run
     rest: Sequence[Tensor]
     prelude: _Prelude | None
+    tiling: Tiling | None
+
+    def __call__(self, *inputs: Tensor, age: int) -> tuple[Tensor, ...]:
+        values = [self.plan.values[name] for name in self.plan.inputs]
+        for tensor, value in zip(inputs, values, strict=True):
+            check_input(tensor, value)
+        ahead = () if self.prelude is None else self.prelude(age)
+        return self.run(*inputs, *self.rest, *ahead)
 
 
 def _fixed(plan: Plan) -> dict[str, Tensor]:

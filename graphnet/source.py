@@ -100,7 +100,7 @@ class _Writer:
             if node in self.nodes:
                 wanted = f"{self.nodes[node]}_{port}"
             elif name in self.plan.inputs:
-                wanted = "target" if name.startswith("@") else "x"
+                wanted = name[1:].partition(".")[0] if name.startswith("@") else "x"
             else:
                 wanted = port
             self.names[name] = self.unique(wanted)

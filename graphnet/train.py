@@ -1,8 +1,4 @@
-"""Trainer: runs a job's steps and yields records; prints nothing.
-
-Batches come from tensors in memory. Which samples make which batch is a function of (seed, epoch)
-alone, so a run resumed at any step goes on as if it had not stopped.
-"""
+"""Trainer: runs a job's steps and yields records; prints nothing."""
 
 from __future__ import annotations
 
@@ -10,19 +6,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.checkpoint import Checkpoint, versions_of
 from graphnet.config import Job
-from graphnet.data import Pairs
+from graphnet.data import DataSet, Gallery, Pairs, Stream
 from graphnet.device import resolve
 from graphnet.errors import CheckpointError, DataError, TrainingError
-from graphnet.graph import Kind, Value
-from graphnet.layout import Layout, pack
+from graphnet.feed import Ahead, Feed, Memory
+from graphnet.graph import Kind
 from graphnet.program import Program, plain_spec
+from graphnet.scoring import score
 from graphnet.trace import first_nonfinite
 
 
@@ -39,13 +35,17 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The end of an epoch: mean training loss, metrics on the validation set, training time so far."""
+    """The end of an epoch: mean training loss, metrics on the validation set, training time so far.
+
+    `waiting` is the share of the epoch's training time, 0 to 1, in which steps waited for their data.
+    """
 
     epoch: int
     step: int
     loss: float
     metrics: Mapping[str, float]
     elapsed_s: float
+    waiting: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,38 +68,6 @@ class Decided:
 Record = Steps | Epoch | Stopped | Decided
 
 
-class Batches:
-    """A data set packed once, in the layout or strides that the plan's input wants, and cut into batches.
-
-    uint8 stays uint8 until a batch is made: then it becomes 0..1.
-    """
-
-    def __init__(
-        self,
-        tensor: Tensor,
-        *,
-        device: torch.device,
-        dtype: torch.dtype,
-        layout: Layout | None,
-        channels_last: bool,
-    ) -> None:
-        if layout is not None:
-            tensor = pack(tensor, layout)
-        self.channels_last = channels_last and layout is None and tensor.ndim == 4
-        if self.channels_last:
-            tensor = tensor.permute(0, 2, 3, 1)  # N H W C
-        self.tensor = tensor.contiguous().to(device)
-        self.dtype = dtype
-
-    def take(self, index: Tensor) -> Tensor:
-        batch = self.tensor.index_select(0, index)
-        if self.channels_last:
-            batch = batch.permute(0, 3, 1, 2)
-        if batch.dtype == torch.uint8:
-            return batch.to(self.dtype).div_(255.0)
-        return batch.to(self.dtype)
-
-
 class Trainer:
     """One run of a job. `run` yields Steps and Epoch records, `checkpoint` is its state at any time.
 
@@ -110,8 +78,9 @@ class Trainer:
         config = job.config
         self.job = job
         self.device = resolve(config.device)
-        self.pairs = job.train.load()
-        self.validation = job.validation.load() if job.validation else None
+        self.pairs = _to_train_on(job.train)
+        channels = self.pairs.input_shape[0]
+        self.validation = _to_measure_on(job.validation, channels) if job.validation else None
         whole = config.batch_size * config.accumulate  # the pairs of one update
         if len(self.pairs) < whole:
             times = f" and accumulate {config.accumulate}" if config.accumulate > 1 else ""
@@ -127,28 +96,24 @@ class Trainer:
         self._before: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(resume)
-        inputs, targets = (self.program.plan.values[name] for name in self.program.plan.inputs)
-        # The target follows the prediction's strides, and those follow the input's.
-        channels_last = torch.channels_last in (inputs.memory_format, targets.memory_format)
+        # Found by building graphs, which takes a while: once, and only where sizes may not fit.
+        self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
+        self.feed = self._feed()
 
-        def batches(tensor: Tensor, value: Value) -> Batches:
-            return Batches(
-                tensor,
-                device=self.device,
-                dtype=config.dtype,
-                layout=value.layout,
-                channels_last=channels_last,
-            )
+    def _feed(self) -> Feed:
+        plan, config = self.program.plan, self.job.config
+        seed, every = config.seed, config.accumulate
+        if isinstance(self.pairs, Pairs):
+            return Memory(self.pairs, plan, seed=seed, every=every)
+        steps, predict = self.total_steps, self.program.predict
+        return Ahead(self.pairs, plan, seed=seed, steps=steps, predict=predict, every=every)
 
-        self.inputs = batches(self.pairs.inputs, inputs)
-        self.targets = batches(self.pairs.targets, targets)
-
-    def _compile(self, pairs: Pairs, resume: Checkpoint | None) -> Program:
+    def _compile(self, pairs: Pairs | Stream, resume: Checkpoint | None) -> Program:
         config = self.job.config
         model = self.job.model if resume is None else self.job.model.with_weights(resume.weights)
         chosen = resume.training.get("refused", []) if resume is not None else []
         program = model.compile(
-            (config.batch_size, *pairs.inputs.shape[1:]),
+            (config.batch_size, *pairs.input_shape),
             loss=config.loss,
             optimizer=self.job.optimizer,
             parameters=config.parameters,
@@ -167,11 +132,20 @@ class Trainer:
             executor=config.executor,
             seed=config.seed,
         )
-        expected = plain_spec(program.plan.values[program.plan.inputs[-1]]).shape[1:]
-        if tuple(pairs.targets.shape[1:]) != expected:
+        plan = program.plan
+        given, taken = list(pairs.target_shapes), [n[1:] for n in plan.inputs if n.startswith("@")]
+        if given != taken:
+            losses = self.job.registry.losses.items()
+            fit = [n for n, entry in losses if [*entry.value.signature.tensors[2:]] == given[1:]]
             raise DataError(
-                f"the network makes {expected} of {tuple(pairs.inputs.shape[1:])}, but the targets are "
-                f"{tuple(pairs.targets.shape[1:])}"
+                f"the data gives a loss {' and '.join(given)}, but {config.loss!r} takes "
+                f"{' and '.join(taken)}. Losses that take the same: {', '.join(fit) or 'none'}."
+            )
+        shape = plain_spec(plan.values[plan.inputs[-1]]).shape[1:]
+        if set(pairs.target_shapes.values()) != {shape}:
+            (found, *_) = sorted(set(pairs.target_shapes.values()) - {shape})
+            raise DataError(
+                f"the network makes {shape} of {pairs.input_shape}, but the targets are {found}"
             )
         return program
 
@@ -224,7 +198,7 @@ class Trainer:
         config, program = self.job.config, self.program
         while program.steps_done < self.total_steps:
             epoch = program.steps_done // self.steps_per_epoch
-            order = self.order(epoch)
+            trained_s, waited_s = self.elapsed_s, self.feed.waited_s
             group = torch.zeros((), dtype=torch.float64, device=self.device)
             in_group, started = 0, time.perf_counter()
             while program.steps_done < (epoch + 1) * self.steps_per_epoch:
@@ -234,8 +208,7 @@ class Trainer:
                     return
                 if in_group == 0:
                     self._remember()
-                index = self._next_step(order)
-                group += program.step_packed(self.inputs.take(index), self.targets.take(index))
+                group += program.step_packed(*self._next_step())
                 in_group += 1
                 for event in program.turns.events():
                     yield Decided(program.steps_done, event.kind, event.message)
@@ -248,21 +221,16 @@ class Trainer:
                     in_group, started = 0, time.perf_counter()
             mean = self.loss_sum / self.steps_per_epoch
             self.loss_sum = 0.0
-            yield Epoch(epoch + 1, program.steps_done, mean, self.evaluate(), self.elapsed_s)
+            waiting = (self.feed.waited_s - waited_s) / (self.elapsed_s - trained_s)
+            metrics = self.evaluate()
+            yield Epoch(epoch + 1, program.steps_done, mean, metrics, self.elapsed_s, waiting)
 
-    def order(self, epoch: int) -> Tensor:
-        """The samples of an epoch in order: a permutation drawn from (seed, epoch)."""
-        generator = torch.Generator().manual_seed(self.job.config.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.pairs), generator=generator).to(self.device)
-
-    def _next_step(self, order: Tensor) -> Tensor:
-        """The samples of the next step; sets its learning rate."""
-        size, done = self.job.config.batch_size, self.program.steps_done
-        every = self.job.config.accumulate
+    def _next_step(self) -> tuple[Tensor, ...]:
+        """The batch of the next step; sets its learning rate."""
+        done, every = self.program.steps_done, self.job.config.accumulate
         factor = self.job.schedule.factor(done // every, self.total_steps // every)
         self.program.lr = self.job.optimizer.lr * factor
-        start = (done % self.steps_per_epoch) * size
-        return order[start : start + size]
+        return self.feed.batch(done)
 
     @property
     def _slots(self) -> dict[str, Tensor]:
@@ -282,10 +250,9 @@ class Trainer:
         for name, tensor in self._slots.items():
             tensor.copy_(self._before[name])
         program.rewind(program.steps_done - count)
-        order = self.order(program.steps_done // self.steps_per_epoch)
         for _ in range(count):
-            index = self._next_step(order)
-            batch = self.inputs.take(index), self.targets.take(index)
+            _, index = self.feed.samples(program.steps_done)
+            batch = self._next_step()
             found = first_nonfinite(
                 program.next_plan, program.packed_arguments(*batch), registry=self.job.registry
             )
@@ -316,29 +283,37 @@ class Trainer:
         """The metrics on the validation set, with the weights as they are, or their averages."""
         if self.validation is None or not self.job.metrics:
             return {}
-        outputs = predict_all(
-            self.program.predict, self.validation.inputs, self.device, self.job.config.dtype
+        return score(
+            self.validation,
+            self.program.predict,
+            self.job.metrics,
+            device=self.device,
+            dtype=self.job.config.dtype,
+            divisor=self._divisor,
         )
-        target = as_unit(self.validation.targets, self.job.config.dtype)
-        return {name: metric(outputs, target) for name, metric in self.job.metrics.items()}
 
 
-def as_unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 as 0..1, floating point as it is."""
-    return tensor.to(dtype).div_(255.0) if tensor.dtype == torch.uint8 else tensor.to(dtype)
+def _to_train_on(dataset: DataSet) -> Pairs | Stream:
+    loaded = dataset.load()
+    if isinstance(loaded, Gallery):
+        raise DataError(
+            f"{type(dataset).__name__} holds whole images to measure on, of any sizes; give "
+            f"data.train a data set that makes pairs of one size"
+        )
+    return loaded
 
 
-def predict_all(
-    predict: Callable[[Tensor], Any],
-    inputs: Tensor,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    batch_size: int = 128,
-) -> Tensor:
-    """A model's outputs for a whole data set, on the CPU, clamped to 0..1."""
-    parts = [
-        predict(as_unit(inputs[i : i + batch_size], dtype).to(device)).cpu()
-        for i in range(0, len(inputs), batch_size)
-    ]
-    return torch.cat(parts).clamp_(0.0, 1.0)
+def _to_measure_on(dataset: DataSet, channels: int) -> Pairs | Gallery:
+    loaded = dataset.load()
+    if isinstance(loaded, Stream):
+        raise DataError(
+            f"{type(dataset).__name__} makes other pairs in each epoch; give data.validation a data "
+            f"set that stays the same"
+        )
+    first = loaded.inputs[0] if isinstance(loaded, Pairs) else loaded[0][0]
+    if len(first) != channels:
+        raise DataError(
+            f"the network is trained on inputs of {channels} channels, but those of the validation set "
+            f"have {len(first)}"
+        )
+    return loaded

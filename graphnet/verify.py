@@ -92,23 +92,32 @@ def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
     for name, arg in zip(call.layer.signature.backward, call.args, strict=True):
         if name in ports:
             narrow = name in call.layer.kept
-            mine = [terms[_unrounded(value, graph, narrow=narrow)] for value in flatten((arg,))]
-            if mine != [terms[value] for value in flatten((ports[name],))]:
+            mine = [_readings(value, graph, narrow=narrow) for value in flatten((arg,))]
+            theirs = list(flatten((ports[name],)))
+            if len(mine) != len(theirs) or not all(
+                terms[value] in {terms[one] for one in readings}
+                for readings, value in zip(mine, theirs, strict=True)
+            ):
                 raise PlanError(
                     f"plan rejected: {call.name} reads another {name!r} than {forward.name!r} did"
                 )
 
 
-def _unrounded(name: str, graph: Graph, *, narrow: bool) -> str:
-    """What a value is but for a rounding on the way: to a narrower dtype, and back unless it may stay so."""
+def _readings(name: str, graph: Graph, *, narrow: bool) -> list[str]:
+    """The values that this one may stand for: itself, and what it is but for a rounding on the way.
+
+    The rounding is one to a narrower dtype and back, or to a narrower one where it may stay so.
+    """
     dtype = graph.values[name].spec.dtype
+    found = [name]
     there = _cast_of(name, graph)
-    if there is None:
-        return name
-    source = _cast_of(there, graph)
-    if source is not None and graph.values[source].spec.dtype == dtype:
-        return source
-    return there if narrow and graph.values[there].spec.dtype.itemsize > dtype.itemsize else name
+    if there is not None:
+        source = _cast_of(there, graph)
+        if source is not None and graph.values[source].spec.dtype == dtype:
+            found.append(source)
+        if narrow and graph.values[there].spec.dtype.itemsize > dtype.itemsize:
+            found.append(there)
+    return found
 
 
 def _cast_of(name: str, graph: Graph) -> str | None:

@@ -155,9 +155,9 @@ def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
 
 def test_bad_models_are_said_for_explain(tmp_path: Path) -> None:
     model = tmp_path / "m.yaml"
-    model.write_text("layers:\n  - conv2d: {out_channels: 4, kernel_size: 3}\n  - rellu\n")
+    model.write_text("layers:\n  - conv2d: {out_channels: 4, kernel_size: 3}\n  - sigmoyd\n")
     assert (
-        f"error: {model}:3:5: layers[1].rellu: unknown layer 'rellu'. Did you mean 'relu'?"
+        f"error: {model}:3:5: layers[1].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid'?"
         in fails("explain", model, "--input", "1x3x8x8")
     )
     assert "--input: expected a shape such as 32x3x32x32, found '3by3'" in fails(

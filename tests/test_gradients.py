@@ -17,6 +17,7 @@ from torch import Tensor
 from graphnet.cli.explain import explain
 from graphnet.discovery import load_registry
 from graphnet.errors import DataError, GraphError, InputError, TrainingError
+from graphnet.feed import Memory
 from graphnet.gradients import Gradients, paths
 from graphnet.graph import Kind
 from graphnet.hookspecs import Register, hookimpl
@@ -416,10 +417,11 @@ def test_the_trainer_names_the_step_inside_the_group_and_the_node(registry: Regi
 
 def test_the_trainer_names_the_pairs_that_are_not_finite(registry: Registry) -> None:
     trainer = Trainer(job(registry, metrics=[]))
-    inputs = trainer.inputs.tensor.float().div(255)
+    assert isinstance(trainer.feed, Memory)
+    inputs = trainer.feed.tensors[0].tensor.float().div(255)
     inputs[31, 0, 0, 0] = torch.nan
-    trainer.inputs.tensor = inputs
-    step = int((trainer.order(0) == 31).nonzero()) // 8 + 1
+    trainer.feed.tensors[0].tensor = inputs
+    step = int((trainer.feed.order(0) == 31).nonzero()) // 8 + 1
     message = failure(trainer)
     assert f"In step {step}, the input 'input' of sample 31 (counted from 0) is not fin" in message
     # The weights are those before that step: finite.

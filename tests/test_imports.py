@@ -15,7 +15,7 @@ from graphnet.discovery import load_registry
 ROOT = Path(graphnet.__file__).parent
 # Each module may import those above it and in its own row.
 ORDER = [
-    {"errors", "spec", "random", "layout", "cachedir", "cache", "files", "units"},
+    {"errors", "spec", "random", "layout", "padding", "cachedir", "cache", "files", "units"},
     {"native"},
     {"definition"},
     {"layer", "hookspecs", "data"},
@@ -35,7 +35,7 @@ ORDER = [
     {"passes"},
     {"source", "standalone", "breakdown", "explain"},
     {"plan"},
-    {"verify"},
+    {"verify", "tiles"},
     {"executors"},
     {"turns"},
     {"device", "checkpoint"},
@@ -47,7 +47,7 @@ ORDER = [
     {"page"},
     {"builder", "schema", "scaffold", "nn", "gradients"},
     {"bridges"},
-    {"config", "runfolder"},
+    {"config", "runfolder", "feed", "scoring"},
     {"train"},
     {"testing"},
     {"cli", "__main__"},

@@ -124,6 +124,19 @@ def test_predictions_small_values_and_narrow_ones_are_left_alone() -> None:
     assert narrowed == ["sigmoid_1.y:kept"]  # a sigmoid runs in float32, convolutions do not
 
 
+def test_what_was_widened_for_its_reader_is_kept_narrow() -> None:
+    """The gate is float32, so the convolution's bfloat16 is widened to be multiplied with it."""
+    gated = (
+        {"id": "c", **CONVOLUTION},
+        {"id": "g", "sigmoid": {}},
+        {"id": "m", "multiply": {}, "inputs": ["c", "g"]},
+        CONVOLUTION,
+    )
+    found = plan(*gated, keep="bfloat16", precision="bfloat16")
+    (backward,) = (s.call for s in found.steps if s.call.name == "m:backward")
+    assert {"c.y:float32.y:kept.y", "g.y:kept.y"} <= set(backward.reads())
+
+
 def test_it_goes_with_a_bound_on_memory_and_with_inductor() -> None:
     layers = [CONVOLUTION, "relu"] * 12
     half = plan(*layers, shape=(8, 4, 32, 32), keep="bfloat16")

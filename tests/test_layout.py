@@ -14,11 +14,12 @@ from graphnet.calls import Convert
 from graphnet.discovery import load_registry
 from graphnet.errors import LayerError
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Kernel, Site
+from graphnet.layer import Kernel, Layer, Precision, Site, Specs
 from graphnet.layout import Layout, blocked_shape, pack, plain_shape, unpack
 from graphnet.model import Model
 from graphnet.optim import SGD
 from graphnet.plan import Plan
+from graphnet.spec import Constant, ParameterSpec
 from tests.models import SEED
 
 STACKS: list[Layout] = [(), ((2, 2),), ((3, 1), (2, 4)), ((2, 2), (1, 2), (2, 1))]
@@ -181,6 +182,51 @@ def test_packed_samples_are_what_step_packs() -> None:
         (2, 3, 8, 8), loss="mse", optimizer={"sgd": {"lr": 0.5}}, device="cpu"
     )
     assert torch.equal(first, again.step(data[index], targets[index]))
+
+
+class Gain(Layer):
+    """x * gain, one gain for each channel: pointwise, but for N C H W only."""
+
+    pointwise: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "follow"
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec]:
+        return {"gain": ParameterSpec((specs["x"].shape[1], 1, 1), Constant(0.5))}
+
+    def forward(self, x: Tensor, gain: Tensor) -> Tensor:
+        return x * gain
+
+    def backward(self, grad_y: Tensor, x: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+        return grad_y * gain, (grad_y * x).sum_to_size(gain.shape)
+
+
+class Gains:
+    @hookimpl
+    def graphnet_layers(self, register: Register) -> None:
+        register("acme/gain", Gain)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])  # in bfloat16 it reads casts
+def test_a_pointwise_layer_with_parameters_is_given_nchw(precision: str) -> None:
+    registry = load_registry(plugins=[Gains()], entry_points=False)
+    model = Model({"input": {"channels": 3}, "layers": [DOWN, "acme/gain", UP]}, registry=registry)
+    x, target = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    blocks, plain = (
+        model.compile(
+            (2, 3, 8, 8),
+            loss="mse",
+            optimizer={"sgd": {"lr": 0.5}},
+            device="cpu",
+            precision=precision,
+            without=without,
+        )
+        for without in ([], ["layout"])
+    )
+    assert blocks.plan.values["conv2d_1.y"].layout is not None
+    rtol = 1e-5 if precision == "float32" else 1e-2
+    for _ in range(2):
+        torch.testing.assert_close(blocks.step(x, target), plain.step(x, target), rtol=rtol, atol=0)
+    torch.testing.assert_close(blocks.predict(x), plain.predict(x), rtol=rtol, atol=rtol)
 
 
 # -- a layer that declares what it does not do -----------------------------------------------------------

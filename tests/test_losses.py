@@ -153,6 +153,20 @@ def test_a_sum_is_its_terms_and_one_node_more() -> None:
     assert [s.call.name for s in half.steps if s.call.kind is Kind.LOSS] == ["@loss.mse", "@loss"]
 
 
+def test_terms_share_what_they_take_and_add_what_another_does_not() -> None:
+    loss = ["l1", {"masked_mse": {}, "weight": 2.0}]
+    program = Model(SEED).compile(
+        SHAPE, loss=loss, optimizer=SGD(lr=0.0), device="cpu", dtype=torch.float64
+    )
+    assert program.plan.inputs == ("$input", "@target", "@mask")
+    x, target, mask = (random_tensor(SHAPE, seed=seed) for seed in range(3))
+    mask = (mask > 0).double()
+    y = network(x, program.weights)
+    masked = (mask * (y - target)).square().sum() / mask.sum()
+    expected = F.l1_loss(y, target) + 2 * masked
+    torch.testing.assert_close(program.step(x, target, mask), expected, rtol=1e-12, atol=0)
+
+
 def test_sums_on_several_outputs_share_one_total() -> None:
     model = Model(
         {

@@ -18,6 +18,7 @@ from graphnet.config import Job, make_job
 from graphnet.data import DataSet, Pairs
 from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
+from graphnet.feed import Memory
 from graphnet.hookspecs import Register, hookimpl
 from graphnet.model import Model
 from graphnet.registry import Registry
@@ -88,7 +89,7 @@ def test_a_run_equals_the_same_training_written_in_torch(registry: Registry) -> 
     optimizer = torch.optim.SGD(network.parameters(), lr=0.5, momentum=0.9)
     losses = []
     for epoch in range(2):
-        order = trainer.order(epoch)
+        order = trainer.feed.order(epoch)
         assert sorted(order.tolist()) == list(range(40))
         for index in order.split(8):
             loss = nn.functional.mse_loss(
@@ -170,13 +171,22 @@ def test_small_batches_together_train_as_large_ones(registry: Registry) -> None:
         torch.testing.assert_close(small.program.weights[name], weight, rtol=1e-8, atol=1e-11)
 
 
+def test_an_epoch_has_whole_updates(registry: Registry) -> None:
+    trainer = Trainer(job(registry, batch_size=4, accumulate=3))  # 12 of 40 pairs for an update
+    assert trainer.steps_per_epoch == 9
+    epochs = [trainer.feed.samples(step)[0] for step in range(18)]
+    assert epochs == [0] * 9 + [1] * 9
+    assert [r.step for r in trainer.run() if isinstance(r, Epoch)] == [9, 18]
+
+
 def test_a_bad_batch_is_found_among_those_that_add_up(registry: Registry) -> None:
     changes: dict[str, Any] = {"batch_size": 2, "accumulate": 4, "metrics": [], "log_every": 12}
     trainer = Trainer(job(registry, **changes))
-    inputs = trainer.inputs.tensor.float().div(255)
+    assert isinstance(trainer.feed, Memory)
+    inputs = trainer.feed.tensors[0].tensor.float().div(255)
     inputs[31, 0, 0, 0] = torch.nan
-    trainer.inputs.tensor = inputs
-    step = int((trainer.order(0) == 31).nonzero()) // 2 + 1
+    trainer.feed.tensors[0].tensor = inputs
+    step = int((trainer.feed.order(0) == 31).nonzero()) // 2 + 1
     with pytest.raises(TrainingError, match=f"In step {step}, the input 'input' of sample 31 "):
         list(trainer.run())
     assert trainer.program.steps_done == step - 1
@@ -295,11 +305,11 @@ def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> N
             optimizer={"sdg": {"lr": 1.0}},
             schedule={"warm_up": {}},
             metrics=["psnrr"],
-            model={"layers": ["rellu"]},
+            model={"layers": ["sigmoyd"]},
         )
     assert [str(problem) for problem in caught.value.problems] == [
         "metrics: unknown metric 'psnrr'. Known: test/error.",
-        "model.layers[0].rellu: unknown layer 'rellu'. Did you mean 'relu'?",
+        "model.layers[0].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid'?",
         "optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?",
         "schedule.steps: must be given",
     ]

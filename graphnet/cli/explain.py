@@ -65,7 +65,11 @@ def parse_shape(text: str) -> tuple[int, ...]:
 )
 @click.option("--precision", help="float32, or bfloat16 where layers declare it.")
 @click.option("--keep", help="bfloat16: the dtype of what is kept for the reverse pass.")
-@click.option("--memory", metavar="SIZE", help="Bound on the peak: 2GiB, or 50% of what it needs.")
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Bound on the peak: 2GiB, or 50% of what it needs. Without --training: by tiles.",
+)
 @click.option("--without", multiple=True, metavar="PASS", help="Switch a pass off; see --passes.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--source", is_flag=True, help="Print the plan as a Python file that runs by itself.")
@@ -140,6 +144,17 @@ def explain(
         raise InputError("--node and --data go with --gradients")
     if source + passes + (html is not None) > 1:
         raise InputError("--source, --passes and --html show different things: give one of them")
+    if memory and not training:
+        tiling = loaded.tiling(
+            *shapes,
+            memory=memory,
+            device=device,
+            precision=precision,
+            kernels=kernels,
+            without=without,
+        )
+        click.echo(f"{tiling}\n", err=as_json or source)
+        shapes, memory = [tiling.plan.values[tiling.plan.inputs[0]].spec.shape], None
     rule = None
     if training:
         loss = loss or next(iter(loaded.registry.losses))

@@ -27,6 +27,8 @@ from graphnet.discovery import default_registry
 from graphnet.runfolder import RunFolder
 from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
 
+WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch's line
+
 
 @click.command(short_help="Train a model as a YAML file says.")
 @click.argument("config", type=click.Path(path_type=Path))
@@ -151,10 +153,12 @@ def _loop(
                     run.log("epoch", asdict(record))
                     run.save(trainer.checkpoint())
                     metrics = "  ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
+                    waiting = f", {record.waiting:.0%} of it waiting for data"
                     progress.update(task, metric=metrics)
                     progress.console.print(
                         f"epoch {record.epoch}/{epochs}  loss {record.loss:.5f}  {metrics}  "
                         f"{record.elapsed_s:.1f} s of training"
+                        f"{waiting if record.waiting > WORTH_SAYING else ''}"
                     )
                 case Decided():
                     run.log("executor", asdict(record))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphnet.layer import Kernel, Layer, Site
-from graphnet.layers.conv import Conv2d, TransposeConv2d
+from graphnet.layers.conv import Correlation, TransposeConv2d
 from graphnet.layout import Layout
 from graphnet.spec import Spec
 
@@ -43,7 +43,7 @@ class _AtenConvolution(Kernel):
         mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
         grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (
             _aten.convolution_backward.default(
-                grad_y, _dense(x), _dense(weight), [grad_y.shape[1]], *self._arguments(), mask
+                grad_y, dense(x), dense(weight), [grad_y.shape[1]], *self._arguments(), mask
             )
         )
         return grads
@@ -59,7 +59,7 @@ class _AtenConvolution(Kernel):
         )
 
 
-def _dense(x: Tensor) -> Tensor:
+def dense(x: Tensor) -> Tensor:
     """x as NCHW or NHWC memory, copied where its strides are neither.
 
     An axis of size 1 may have any stride. With one that fits neither order, torch 2.13 mixes the two up
@@ -71,7 +71,7 @@ def _dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
-def _crashes(layer: Conv2d | TransposeConv2d, padding: tuple[int, int]) -> bool:
+def _crashes(layer: Correlation | TransposeConv2d, padding: tuple[int, int]) -> bool:
     """Whether a dilated kernel has a place that lies in the padding altogether.
 
     oneDNN 3.12 reads outside the image there and may end the process: in channels_last, in the forward
@@ -81,7 +81,7 @@ def _crashes(layer: Conv2d | TransposeConv2d, padding: tuple[int, int]) -> bool:
     return any(p > d * (k - 1) and d > 1 for p, d, k in axes)
 
 
-def _garbles(layer: Conv2d | TransposeConv2d, x: Spec, output: tuple[int, int]) -> bool:
+def _garbles(layer: Correlation | TransposeConv2d, x: Spec, output: tuple[int, int]) -> bool:
     """Whether oneDNN 3.12 may return a weight gradient in bfloat16 that is not one, up to 1e36.
 
     Seen with dilation, and on images of a few pixels; never otherwise in 24,000 configurations.
@@ -101,9 +101,10 @@ class AtenConv2d(_AtenConvolution):
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
-        (layer,), x = site.layers, site.specs["x"]
-        assert isinstance(layer, Conv2d)
+        (layer,), x, weight = site.layers, site.specs["x"], site.specs["weight"]
+        assert isinstance(layer, Correlation)
         assert x is not None
+        assert weight is not None
         left, right, top, bottom = layer.pads()
         if left != right or top != bottom:
             return None
@@ -115,8 +116,14 @@ class AtenConv2d(_AtenConvolution):
             padding=(top, left),
             dilation=layer.dilation,
             output_padding=(0, 0),
-            groups=layer.groups,
+            groups=x.shape[1] // weight.shape[1],
         )
+
+
+class AtenDepthwiseConv2d(AtenConv2d):
+    """depthwise_conv2d by aten.convolution, as AtenConv2d."""
+
+    replaces = "depthwise_conv2d(x, weight, bias)"
 
 
 class AtenTransposeConv2d(_AtenConvolution):
@@ -219,7 +226,7 @@ class AtenMSE(Kernel):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         loss: Tensor = _aten.mse_loss.default(prediction, target)
-        return loss
+        return loss.clone()  # aten's own has the storage of all the squares behind its one number
 
     def backward(
         self, grad_loss: Tensor, prediction: Tensor, target: Tensor
@@ -238,6 +245,7 @@ class AtenMSE(Kernel):
 
 KERNELS: dict[str, type[Layer]] = {
     "aten/conv2d": AtenConv2d,
+    "aten/depthwise_conv2d": AtenDepthwiseConv2d,
     "aten/transpose_conv2d": AtenTransposeConv2d,
     "aten/upsampling": AtenUpsampling,
     "aten/relu": AtenReLU,

@@ -26,14 +26,17 @@ def _grouped(x: Tensor, groups: int) -> Tensor:
     return x.reshape(x.shape[0], groups, x.shape[1] // groups, math.prod(x.shape[2:]))
 
 
-class _Convolution(Layer):
-    """What the two convolutions share: their arguments and the checks on them."""
+def _kernel(weight: Tensor, groups: int) -> Tensor:
+    """The weight (A, B, kh, kw) as the matrices of all groups, (G, A/G, B * K)."""
+    return weight.reshape(groups, weight.shape[0] // groups, -1)
+
+
+class _Channels(Layer):
+    """What the two convolutions share: their channels and the checks on them."""
 
     precision: ClassVar[Precision] = "compute"
     in_channels: PositiveInt | None = None
     out_channels: PositiveInt
-    kernel_size: PositivePair
-    stride: PositivePair = (1, 1)
 
     def channels(self, x: Spec, groups: int) -> int:
         """The input channels, checked against the configuration."""
@@ -53,40 +56,22 @@ class _Convolution(Layer):
         return channels
 
 
-class Conv2d(_Convolution):
-    """Two-dimensional cross-correlation, as torch.nn.Conv2d, computed as one matrix product.
+class Correlation(Layer):
+    """A two-dimensional cross-correlation with the weight at hand, which also says how channels are grouped.
 
-    Eq. 1:  y = W unfold(x) + b,  with W as (O, C/G * K) and unfold(x) as (C/G * K, L) in each group.
-    The gradients are convolutions again, evaluated on the same columns:
-    eq. 2:  dW = g unfold(x)^T summed over the batch: x convolved with g (dilated by the stride);
-    eq. 3:  dx = fold(W^T g): g (dilated by the stride) convolved with the rotated kernel;
-    eq. 4:  db = the sum of g over batch and places.
-
-    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,); y: (N, O, H', W') with
-    H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Any floating dtype.
-    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K).
-    padding "same" keeps H and W (stride 1 only), "valid" is 0.
-    Raises GraphError when the channels do not fit or the kernel is larger than the padded input.
-
-    >>> Conv2d(out_channels=64, kernel_size=3, padding=1).kernel_size
-    (3, 3)
+    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,) or None. Backward keeps x. Subclasses say which
+    parameters there are.
     """
 
+    precision: ClassVar[Precision] = "compute"
+    kernel_size: PositivePair
+    stride: PositivePair = (1, 1)
     padding: NonNegativePair | Literal["same", "valid"] = (0, 0)
     dilation: PositivePair = (1, 1)
-    groups: PositiveInt = 1
-    bias: bool = True
 
     def __post_init__(self) -> None:
         if self.padding == "same" and self.stride != (1, 1):
             raise DescriptionError([Problem("'same' needs stride 1", "padding")])
-
-    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
-        channels = self.channels(specs["x"], self.groups)
-        shape = (self.out_channels, channels // self.groups, *self.kernel_size)
-        start = Uniform(1.0 / math.sqrt(math.prod(shape[1:])))
-        bias = ParameterSpec((self.out_channels,), start) if self.bias else None
-        return {"weight": ParameterSpec(shape, start), "bias": bias}
 
     def pads(self) -> tuple[int, int, int, int]:
         """Left, right, top, bottom."""
@@ -112,11 +97,17 @@ class Conv2d(_Convolution):
         )
         return height, width
 
-    def unfold(self, x: Tensor) -> Tensor:
+    def window(self, rows: range, axis: int) -> range | None:
+        before = self.pads()[2 - 2 * axis]
+        step, span = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        first = rows.start * step - before
+        return range(first, first + (len(rows) - 1) * step + span)
+
+    def unfold(self, x: Tensor, groups: int) -> Tensor:
         """The patches as columns: (N, G, C/G * K, L)."""
         padded = F.pad(x, self.pads())
         columns = F.unfold(padded, self.kernel_size, self.dilation, 0, self.stride)
-        return _grouped(columns, self.groups)
+        return _grouped(columns, groups)
 
     def fold(self, columns: Tensor, size: tuple[int, ...]) -> Tensor:
         """The transpose of unfold: add columns (N, G, C/G * K, L) into an image of shape `size`."""
@@ -128,9 +119,9 @@ class Conv2d(_Convolution):
         return F.pad(image, (-left, -right, -top, -bottom))
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        size = (x.shape[0], self.out_channels, *self.places(x.shape))
-        kernel = weight.reshape(self.groups, self.out_channels // self.groups, -1)
-        y = (kernel @ self.unfold(x)).reshape(size)
+        groups = x.shape[1] // weight.shape[1]
+        size = (x.shape[0], weight.shape[0], *self.places(x.shape))
+        y = (_kernel(weight, groups) @ self.unfold(x, groups)).reshape(size)
         return y if bias is None else y + bias.view(-1, 1, 1)
 
     def absorb(
@@ -142,19 +133,49 @@ class Conv2d(_Convolution):
     def backward(
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        kernel = weight.reshape(self.groups, self.out_channels // self.groups, -1)
-        g = _grouped(grad_y, self.groups)
+        groups = x.shape[1] // weight.shape[1]
+        g = _grouped(grad_y, groups)
         grad_x = grad_weight = grad_bias = None
         if "x" in wanted:
-            grad_x = self.fold(kernel.transpose(1, 2) @ g, tuple(x.shape))
+            grad_x = self.fold(_kernel(weight, groups).transpose(1, 2) @ g, tuple(x.shape))
         if "weight" in wanted:
-            grad_weight = (g @ self.unfold(x).transpose(2, 3)).sum(0).reshape(weight.shape)
+            grad_weight = (g @ self.unfold(x, groups).transpose(2, 3)).sum(0).reshape(weight.shape)
         if "bias" in wanted:
             grad_bias = grad_y.sum((0, 2, 3))
         return grad_x, grad_weight, grad_bias
 
 
-class TransposeConv2d(_Convolution):
+class Conv2d(Correlation, _Channels):
+    """Two-dimensional cross-correlation, as torch.nn.Conv2d, computed as one matrix product.
+
+    Eq. 1:  y = W unfold(x) + b,  with W as (O, C/G * K) and unfold(x) as (C/G * K, L) in each group.
+    The gradients are convolutions again, evaluated on the same columns:
+    eq. 2:  dW = g unfold(x)^T summed over the batch: x convolved with g (dilated by the stride);
+    eq. 3:  dx = fold(W^T g): g (dilated by the stride) convolved with the rotated kernel;
+    eq. 4:  db = the sum of g over batch and places.
+
+    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,); y: (N, O, H', W') with
+    H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Any floating dtype.
+    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K).
+    padding "same" keeps H and W (stride 1 only), "valid" is 0.
+    Raises GraphError when the channels do not fit or the kernel is larger than the padded input.
+
+    >>> Conv2d(out_channels=64, kernel_size=3, padding=1).kernel_size
+    (3, 3)
+    """
+
+    groups: PositiveInt = 1
+    bias: bool = True
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
+        channels = self.channels(specs["x"], self.groups)
+        shape = (self.out_channels, channels // self.groups, *self.kernel_size)
+        start = Uniform(1.0 / math.sqrt(math.prod(shape[1:])))
+        bias = ParameterSpec((self.out_channels,), start) if self.bias else None
+        return {"weight": ParameterSpec(shape, start), "bias": bias}
+
+
+class TransposeConv2d(_Channels):
     """The transpose of a convolution, as torch.nn.ConvTranspose2d: it turns the data gradient around.
 
     Eq. 5:  y = fold(W^T x) + b,  with W as (C/G, O/G * K): each input pixel adds its kernel to y.
@@ -168,6 +189,8 @@ class TransposeConv2d(_Convolution):
     GraphError when the channels do not fit or the output would be empty.
     """
 
+    kernel_size: PositivePair
+    stride: PositivePair = (1, 1)
     padding: NonNegativePair = (0, 0)
     output_padding: NonNegativePair = (0, 0)
     groups: PositiveInt = 1
@@ -208,6 +231,11 @@ class TransposeConv2d(_Convolution):
         # Two steps: the padding may cut into what output_padding adds.
         return F.pad(F.pad(full, (0, extra_w, 0, extra_h)), (-left, -left, -top, -top))
 
+    def window(self, rows: range, axis: int) -> range:
+        stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1)
+        first, last = rows.start + self.padding[axis], rows.stop - 1 + self.padding[axis]
+        return range(-((reach - first) // stride), last // stride + 1)  # rounded up, and down
+
     def unfold(self, g: Tensor) -> Tensor:
         """A gradient of the output as columns: (N, G, O/G * K, L), L the pixels of x."""
         (top, left), (extra_h, extra_w) = self.padding, self.output_padding
@@ -215,13 +243,9 @@ class TransposeConv2d(_Convolution):
         columns = F.unfold(full, self.kernel_size, self.dilation, 0, self.stride)
         return _grouped(columns, self.groups)
 
-    def kernel(self, weight: Tensor) -> Tensor:
-        """The weight as (G, C/G, O/G * K)."""
-        return weight.reshape(self.groups, weight.shape[0] // self.groups, -1)
-
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         pixels = _grouped(x, self.groups)
-        columns = (self.kernel(weight).transpose(1, 2) @ pixels).flatten(1, 2)
+        columns = (_kernel(weight, self.groups).transpose(1, 2) @ pixels).flatten(1, 2)
         full = F.fold(columns, self.full(x.shape), self.kernel_size, self.dilation, 0, self.stride)
         y = self.crop(full)
         return y if bias is None else y + bias.view(-1, 1, 1)
@@ -242,7 +266,7 @@ class TransposeConv2d(_Convolution):
             columns = self.unfold(grad_y)
             pixels = _grouped(x, self.groups)
             if "x" in wanted:
-                grad_x = (self.kernel(weight) @ columns).reshape(x.shape)
+                grad_x = (_kernel(weight, self.groups) @ columns).reshape(x.shape)
             if "weight" in wanted:
                 grad_weight = (pixels @ columns.transpose(2, 3)).sum(0).reshape(weight.shape)
         if "bias" in wanted:

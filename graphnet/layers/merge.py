@@ -56,8 +56,47 @@ class Concat(Layer):
             )
         return torch.cat(xs, self.dim)
 
+    def window(self, rows: range, axis: int) -> range | None:
+        return rows if self.dim % 4 in (0, 1) else None
+
     def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
         return torch.split(grad_y, [spec.shape[self.dim] for spec in specs["xs"]], self.dim)
+
+
+class Multiply(Layer):
+    """The product of two tensors, either of which may be broadcast, as torch.mul.
+
+    Both have the same number of axes; where their sizes on an axis differ, one of them is 1. A gate of
+    shape (N, C, 1, 1) scales each channel of an image, (N, 1, H, W) each pixel.
+    With g the gradient of y, that of x is g * other, summed over the axes along which x was broadcast,
+    and that of other likewise. x, other, y: any shape. Backward keeps both inputs.
+    Raises GraphError for shapes that do not fit.
+
+    >>> Multiply().forward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[10.0], [100.0]]))
+    tensor([[ 10.,  20.],
+            [300., 400.]])
+    """
+
+    precision: ClassVar[Precision] = "follow"
+    kept: ClassVar[tuple[str, ...]] = ("x", "other")
+
+    def window(self, rows: range, axis: int) -> range | None:
+        return rows
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        pairs = zip(x.shape, other.shape, strict=False)
+        if x.ndim != other.ndim or any(m != n and 1 not in (m, n) for m, n in pairs):
+            raise GraphError(
+                f"expected inputs of one shape, but for sizes of 1, got {' and '.join(_shapes(x, other))}"
+            )
+        return x * other
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, other: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad_x = (grad_y * other).sum_to_size(x.shape) if "x" in wanted else None
+        grad_other = (grad_y * x).sum_to_size(other.shape) if "other" in wanted else None
+        return grad_x, grad_other
 
 
 def _shapes(*xs: Tensor) -> list[str]:

@@ -39,33 +39,22 @@ class BatchNorm2d(Layer):
     momentum: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     affine: bool = True
 
-    def channels(self, x: Spec) -> int:
-        """The channels, checked against the configuration."""
-        if len(x.shape) != 4:
-            raise GraphError(f"expected an input N x C x H x W, got {x}")
-        channels = x.shape[1]
-        if self.num_features not in (None, channels):
-            raise GraphError(
-                f"expected {self.num_features} input channels, got {channels}. "
-                f"Set num_features: {channels}, or leave it out."
-            )
-        return channels
-
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
-        shape = (self.channels(specs["x"]),)
-        if not self.affine:
-            return {"weight": None, "bias": None}
+        channels = checked_channels(specs["x"], self.num_features, field="num_features")
         return {
-            "weight": ParameterSpec(shape, Constant(1.0)),
-            "bias": ParameterSpec(shape, Constant(0.0)),
+            "weight": ParameterSpec((channels,), Constant(1.0)) if self.affine else None,
+            "bias": ParameterSpec((channels,), Constant(0.0)) if self.affine else None,
         }
 
     def states(self, specs: Specs) -> dict[str, StateSpec]:
-        shape = (self.channels(specs["x"]),)
+        shape = (checked_channels(specs["x"], self.num_features, field="num_features"),)
         return {
             "running_mean": StateSpec(shape, Constant(0.0)),
             "running_var": StateSpec(shape, Constant(1.0)),
         }
+
+    def window(self, rows: range, axis: int) -> range:
+        return rows  # inference normalises by states
 
     def forward(
         self,
@@ -77,12 +66,12 @@ class BatchNorm2d(Layer):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         n = _count(x)
         mean = x.sum(_AXES) / max(n, 1)
-        centered = x - _across(mean)
+        centered = x - across(mean)
         squares = centered.square().sum(_AXES)
         inverse_std = (squares / max(n, 1) + self.eps).rsqrt()
-        y = centered * _across(inverse_std)
+        y = centered * across(inverse_std)
         if weight is not None and bias is not None:
-            y = y * _across(weight) + _across(bias)
+            y = y * across(weight) + across(bias)
         next_mean = running_mean + self.momentum * (mean - running_mean)
         next_var = running_var + self.momentum * (squares / max(n - 1, 1) - running_var)
         return y, mean, inverse_std, next_mean, next_var
@@ -97,15 +86,13 @@ class BatchNorm2d(Layer):
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         n = max(_count(x), 1)
-        z = (x - _across(mean)) * _across(inverse_std)
+        z = (x - across(mean)) * across(inverse_std)
         grad_bias = grad_y.sum(_AXES)
         grad_weight = (grad_y * z).sum(_AXES)
         grad_x = None
         if "x" in wanted:
             scale = inverse_std if weight is None else inverse_std * weight
-            grad_x = _across(scale) * (
-                grad_y - _across(grad_bias / n) - z * _across(grad_weight / n)
-            )
+            grad_x = across(scale) * (grad_y - across(grad_bias / n) - z * across(grad_weight / n))
         if weight is None:
             return grad_x, None, None
         return grad_x, grad_weight, grad_bias
@@ -121,8 +108,8 @@ class BatchNorm2d(Layer):
         scale = (running_var + self.eps).rsqrt()
         if weight is not None:
             scale = scale * weight
-        y = (x - _across(running_mean)) * _across(scale)
-        return y if bias is None else y + _across(bias)
+        y = (x - across(running_mean)) * across(scale)
+        return y if bias is None else y + across(bias)
 
     def affine_map(
         self,
@@ -146,6 +133,19 @@ def _count(x: Tensor) -> int:
     return x.shape[0] * x.shape[2] * x.shape[3]
 
 
-def _across(channels: Tensor) -> Tensor:
+def across(channels: Tensor) -> Tensor:
     """(C,) as it stands beside (N, C, H, W)."""
     return channels.view(-1, 1, 1)
+
+
+def checked_channels(x: Spec, expected: int | None, *, field: str) -> int:
+    """The channels of an image, which must be those `expected` by this field of the configuration."""
+    if len(x.shape) != 4:
+        raise GraphError(f"expected an input N x C x H x W, got {x}")
+    channels = x.shape[1]
+    if expected not in (None, channels):
+        raise GraphError(
+            f"expected {expected} input channels, got {channels}. "
+            f"Set {field}: {channels}, or leave it out."
+        )
+    return channels

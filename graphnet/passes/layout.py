@@ -121,8 +121,11 @@ class _Layout:
         """The blocks of each port before the common rest; a port that is missing is N C H W."""
         if not layer.pointwise:
             return layer.layouts or {}
-        if any(self.is_slot(name) for name in flatten(call.args)):
-            return {}  # a parameter has its shape for N C H W
+        ports = call.ports()
+        names = list(flatten(ports[port] for port in layer.signature.tensors))
+        shapes = {self.graph.values[name].spec.shape for name in names}
+        if any(map(self.is_slot, names)) or len(shapes) > 1:
+            return {}  # a parameter, or its cast, has its shape for N C H W
         return dict.fromkeys((*layer.signature.tensors, *layer.outputs, *layer.saves), ())
 
     def is_slot(self, name: str) -> bool:

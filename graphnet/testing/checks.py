@@ -53,6 +53,7 @@ from graphnet.testing.strides import (
     pointwise,
 )
 from graphnet.testing.usage import same_tensor_twice, saves_used, unused_outputs, wanted
+from graphnet.testing.window import window
 
 CHECKS: tuple[Check, ...] = (
     kernel_names,
@@ -96,6 +97,7 @@ CHECKS: tuple[Check, ...] = (
     affine_map,
     absorb,
     pointwise,
+    window,
     overwrites,
     # other strides, sizes, dtypes, devices
     noncontiguous,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphnet.layer import Kernel, Layer, Site
-from graphnet.observe import bind_inputs
+from graphnet.observe import as_tuple, bind_inputs
 from graphnet.spec import Spec
 
 STRIDES = ("contiguous", "channels_last", "reversed", "sliced", "expanded")
@@ -77,3 +77,41 @@ def central_differences(
         change = function(x + shift) - function(x - shift)
         gradient.view(-1)[i] = (grad_y * change).sum() / (2 * step)
     return gradient
+
+
+def run(
+    layer: Layer, arguments: Mapping[str, Tensor | None], grad_y: Tensor | None = None
+) -> dict[str, Tensor]:
+    """A layer's output y and, for a gradient of it, "grad_<name>" of every argument that is there."""
+    asked = {name: arguments[name] for name in layer.signature.forward}
+    results = dict(zip(layer.outputs + layer.saves, as_tuple(layer.forward(**asked)), strict=True))
+    if grad_y is None:
+        return {"y": results["y"]}
+    there = frozenset(name for name, tensor in arguments.items() if tensor is not None)
+    named = {**arguments, **results, "grad_y": grad_y}
+    given = {**named, "specs": specs_of(named), "wanted": there}
+    grads = layer.backward(**{name: given[name] for name in layer.signature.backward})
+    named_grads = zip(layer.signature.tensors, as_tuple(grads), strict=True)
+    return {"y": results["y"]} | {f"grad_{n}": g for n, g in named_grads if n in there}
+
+
+def run_torch(
+    function: Callable[..., Tensor], arguments: Mapping[str, Tensor | None], grad_y: Tensor
+) -> dict[str, Tensor]:
+    """What `run` returns, by a function of torch and its autograd."""
+    sources = {
+        n: t.detach().clone().requires_grad_() for n, t in arguments.items() if t is not None
+    }
+    y = function(**{name: sources.get(name) for name in arguments})
+    grads = torch.autograd.grad(y, list(sources.values()), grad_y)
+    return {"y": y.detach()} | {f"grad_{n}": g for n, g in zip(sources, grads, strict=True)}
+
+
+def assert_near(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, bound: float
+) -> None:
+    """The same names, and relative errors within the bound."""
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        error = relative_error(found[name], tensor)
+        assert error <= bound, f"{name}: {error}"

@@ -448,7 +448,7 @@ def test_worked_example_of_the_columns_under_a_2x2_kernel() -> None:
         [1.0, 2.0, 4.0, 1.0],  # w22 meets x22 x23 x32 x33
     ]
     layer = Conv2d(out_channels=1, kernel_size=2)
-    assert torch.equal(layer.unfold(image(X)), image(columns))
+    assert torch.equal(layer.unfold(image(X), 1), image(columns))
 
 
 def test_worked_example_of_a_convolution() -> None:

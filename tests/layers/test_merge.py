@@ -1,4 +1,4 @@
-"""add and concat against torch, central differences and by hand."""
+"""add, multiply and concat against torch, central differences and by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.layers.merge import Add, Concat
+from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.spec import Spec
 from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
 
@@ -111,3 +111,64 @@ def test_concat_refuses_other_axes_that_differ() -> None:
         Concat().forward(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4, 4))
     with pytest.raises(DescriptionError, match="dim: expected"):
         Concat(dim="channels")
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ((2, 3, 4, 5), (2, 3, 4, 5)),
+        ((2, 3, 4, 5), (2, 3, 1, 1)),
+        ((2, 1, 4, 5), (2, 3, 4, 5)),
+        ((2, 1, 4, 1), (1, 3, 1, 5)),
+        ((1, 3, 4, 1), (2, 3, 4, 1)),
+        ((4,), (1,)),
+        ((), ()),
+        ((0, 3), (1, 3)),
+    ],
+)
+@pytest.mark.parametrize("strides", ["contiguous", "reversed"])
+def test_multiply_broadcasts_as_torch_and_sums_gradients_back(
+    one: tuple[int, ...], two: tuple[int, ...], strides: str, device: torch.device
+) -> None:
+    x, other = tensors([one, two], device, strides=(strides,))
+    kept = x.clone(), other.clone()
+    leaves = x.clone().requires_grad_(), other.clone().requires_grad_()
+    y = leaves[0] * leaves[1]
+    grad_y = random_tensor(y.shape, seed=9, strides=strides, device=device)
+    true = torch.autograd.grad(y, leaves, grad_y)
+    layer, both = Multiply(), frozenset({"x", "other"})
+    assert torch.equal(layer.forward(x, other), y.detach())
+    grads = layer.backward(grad_y, x, other, both)
+    for grad, expected in zip(grads, true, strict=True):
+        assert grad is not None
+        assert relative_error(grad, expected) <= 1e-14
+    grad_x, none = layer.backward(grad_y, x, other, frozenset({"x"}))
+    assert none is None
+    assert grad_x is not None
+    assert torch.equal(grad_x, grads[0])  # type: ignore[arg-type]
+    assert all(map(torch.equal, (x, other), kept))
+
+
+def test_multiply_by_hand_sums_over_the_pixels_that_share_a_gate(device: torch.device) -> None:
+    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [7.0, 8.0]]]], device=device)
+    gate = torch.tensor([10.0, 100.0], device=device).view(1, 2, 1, 1)
+    assert Multiply().forward(image, gate).flatten().tolist() == [
+        10.0, 20.0, 30.0, 40.0, 500.0, 600.0, 700.0, 800.0,
+    ]  # fmt: skip
+    wanted = frozenset({"x", "other"})
+    grads = Multiply().backward(torch.ones_like(image), image, gate, wanted)
+    assert grads[0] is not None
+    assert grads[1] is not None
+    assert grads[0][0, :, 1, 0].tolist() == [10.0, 100.0]
+    assert grads[1].tolist() == [[[[10.0]], [[26.0]]]]  # 1 + 2 + 3 + 4, 5 + 6 + 7 + 8
+
+
+@pytest.mark.parametrize("other", [(3, 1, 1), (2, 2, 4, 4), (2, 3, 4), (1, 2, 3, 4, 4)])
+def test_multiply_refuses_shapes_that_do_not_fit(other: tuple[int, ...]) -> None:
+    words = "expected inputs of one shape, but for sizes of 1, got 2x3x4x4 and "
+    with pytest.raises(GraphError, match=words + "x".join(map(str, other))):
+        Multiply().forward(torch.zeros(2, 3, 4, 4), torch.zeros(other))
+
+
+def test_multiply_needs_the_rows_that_it_makes() -> None:
+    assert [Multiply().window(range(-2, 7), axis) for axis in (0, 1)] == [range(-2, 7)] * 2

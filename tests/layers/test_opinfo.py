@@ -9,6 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.kernels.activation import (
+    AtenGELU,
+    AtenLeakyReLU,
+    AtenPReLU,
+    AtenSiLU,
+    AtenSoftplus,
+    AtenTanh,
+)
 from graphnet.kernels.aten import (
     AtenConv2d,
     AtenMSE,
@@ -16,11 +24,16 @@ from graphnet.kernels.aten import (
     AtenSigmoid,
     AtenTransposeConv2d,
 )
+from graphnet.kernels.linear import AtenLinear
+from graphnet.kernels.pool import AtenMaxPool2d
 from graphnet.layer import Kernel, Layer
-from graphnet.layers.activation import ReLU, Sigmoid
+from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d
+from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
-from graphnet.layers.merge import Add, Concat
+from graphnet.layers.merge import Add, Concat, Multiply
+from graphnet.layers.pool import MaxPool2d
+from graphnet.layers.smooth import GELU, SiLU, Softplus
 from graphnet.observe import as_tuple, call_by_name
 from graphnet.spec import Spec
 from tests.layers.oracle import kernel_of, random_tensor, relative_error
@@ -36,6 +49,17 @@ def op_infos() -> Mapping[str, Any]:
     from torch.testing._internal.common_methods_invocations import op_db
 
     return {op.name: op for op in op_db if not op.variant_test_name}
+
+
+ELEMENTWISE: Mapping[str, type[Layer]] = {
+    "nn.functional.relu": ReLU,
+    "nn.functional.leaky_relu": LeakyReLU,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "nn.functional.gelu": GELU,
+    "nn.functional.silu": SiLU,
+    "nn.functional.softplus": Softplus,
+}
 
 
 def convolutions(layer_type: type[Layer], samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]]:
@@ -65,18 +89,37 @@ def translated(name: str, samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]
             yield from convolutions(Conv2d, samples)
         case "nn.functional.conv_transpose2d":
             yield from convolutions(TransposeConv2d, samples)
-        case "nn.functional.relu":
-            yield from ((s, (ReLU(), {"x": s.input})) for s in samples)
-        case "sigmoid":
-            yield from ((s, (Sigmoid(), {"x": s.input})) for s in samples)
+        case _ if name in ELEMENTWISE:
+            yield from ((s, (ELEMENTWISE[name](**s.kwargs), {"x": s.input})) for s in samples)
+        case "nn.functional.prelu":
+            for s in samples:
+                if s.args and s.args[0].ndim == 1:
+                    (weight,) = s.args
+                    layer = PReLU(num_parameters=weight.numel())
+                    yield s, (layer, {"x": s.input, "weight": weight})
+        case "nn.functional.linear":
+            for s in samples:
+                weight, bias = s.args if len(s.args) == 2 else (*s.args, None)
+                linear = Linear(out_features=weight.shape[0], bias=bias is not None)
+                yield s, (linear, {"x": s.input, "weight": weight, "bias": bias})
         case "nn.functional.mse_loss":
             for s in samples:
                 if s.kwargs.get("reduction", "mean") == "mean":
                     yield s, (MSE(), {"prediction": s.input, "target": s.args[0]})
+        case "nn.functional.max_pool2d":
+            for s in samples:
+                options = dict(s.kwargs)
+                left_out = options.pop("ceil_mode"), options.pop("return_indices")
+                if s.input.ndim == 4 and not any(left_out):
+                    yield s, (MaxPool2d(**options), {"x": s.input})
         case "add":
             for s in samples:
                 if s.input.shape == s.args[0].shape and not s.kwargs:
                     yield s, (Add(), {"xs": (s.input, s.args[0])})
+        case "mul":
+            for s in samples:
+                if s.input.ndim == s.args[0].ndim:
+                    yield s, (Multiply(), {"x": s.input, "other": s.args[0]})
         case "cat":
             for s in samples:
                 if len({x.ndim for x in s.input}) == 1:  # torch also takes an empty 1-D tensor
@@ -123,8 +166,17 @@ def specs_in(value: Any) -> Any:
         ("nn.functional.conv2d", AtenConv2d, 12),
         ("nn.functional.conv_transpose2d", AtenTransposeConv2d, 5),
         ("nn.functional.relu", AtenReLU, 4),
+        ("nn.functional.leaky_relu", AtenLeakyReLU, 9),
+        ("nn.functional.prelu", AtenPReLU, 4),
         ("sigmoid", AtenSigmoid, 3),
+        ("tanh", AtenTanh, 1),
+        ("nn.functional.gelu", AtenGELU, 8),
+        ("nn.functional.silu", AtenSiLU, 3),
+        ("nn.functional.softplus", AtenSoftplus, 3),
+        ("nn.functional.linear", AtenLinear, 18),
+        ("mul", None, 4),
         ("nn.functional.mse_loss", AtenMSE, 4),
+        ("nn.functional.max_pool2d", AtenMaxPool2d, 200),
         ("cat", None, 6),
         ("add", None, 2),
     ],

@@ -1,17 +1,40 @@
-"""nearest_upsampling against torch, central differences and by hand."""
+"""nearest_upsampling and bilinear_upsampling against torch, central differences and by hand."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch import Tensor
 
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.layers.upsample import NearestUpsampling
+from graphnet.kernels.resample import AtenBilinearUpsampling
+from graphnet.layer import Layer, Site
+from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.observe import observe
 from graphnet.spec import Spec
-from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
+from tests.layers.oracle import (
+    STRIDES,
+    assert_near,
+    central_differences,
+    kernel_of,
+    random_tensor,
+    relative_error,
+    run,
+    run_torch,
+)
 
 FACTORS = [(1, 1), (2, 2), (2, 3), (3, 1), (1, 4)]
+bilinear_kernels = pytest.mark.parametrize("kernel", ["reference", "aten"])
+
+
+def bilinear(kernel: str, definition: BilinearUpsampling, x: Tensor) -> Layer:
+    if kernel == "reference":
+        return definition
+    layer = kernel_of(AtenBilinearUpsampling, definition, [x.cpu()])
+    assert layer is not None
+    return layer
 
 
 @pytest.mark.parametrize("factor", FACTORS)
@@ -79,3 +102,82 @@ def test_wrong_factors_are_errors(factor: object) -> None:
 def test_an_input_that_is_no_image_is_an_error() -> None:
     with pytest.raises(GraphError, match="expected an input N x C x H x W, got"):
         NearestUpsampling(scale_factor=2).forward(torch.zeros(3, 4, 4))
+
+
+@bilinear_kernels
+@pytest.mark.parametrize(
+    "factor", [(2, 2), (1, 3), (1.5, 2.37), (0.5, 1.0), (1 / 3, 0.7), (2.9999, 4)]
+)
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 7, 2), (1, 2, 6, 3)])
+def test_bilinear_value_and_gradient_equal_torch(
+    kernel: str,
+    factor: tuple[float, float],
+    align_corners: bool,
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> None:
+    x = random_tensor(shape, seed=1, device=device)
+    scale = tuple(map(float, factor))
+    module = torch.nn.Upsample(scale_factor=scale, mode="bilinear", align_corners=align_corners)
+    grad_y = random_tensor(module(x).shape, seed=2, device=device)
+    expected = run_torch(lambda x: module(x), {"x": x}, grad_y)
+    definition = BilinearUpsampling(scale_factor=factor, align_corners=align_corners)
+    assert_near(run(bilinear(kernel, definition, x), {"x": x}, grad_y), expected, bound=1e-13)
+
+
+@bilinear_kernels
+@pytest.mark.parametrize("strides", STRIDES)
+def test_bilinear_takes_any_strides_and_is_as_exact_as_float32(kernel: str, strides: str) -> None:
+    x = random_tensor((2, 3, 40, 50), seed=1, strides=strides)
+    grad_y = random_tensor((2, 3, 60, 125), seed=2, strides=strides)
+    definition = BilinearUpsampling(scale_factor=(1.5, 2.5))
+    exact = run(definition, {"x": x}, grad_y)
+    found = run(bilinear(kernel, definition, x.float()), {"x": x.float()}, grad_y.float())
+    assert_near({name: tensor.double() for name, tensor in found.items()}, exact, bound=1e-5)
+
+
+@bilinear_kernels
+def test_bilinear_worked_example(kernel: str) -> None:
+    x = torch.tensor([[[[1.0, 5.0]]]], dtype=torch.float64)
+    grad_y = torch.tensor([[[[1.0, 2.0, 4.0, 8.0]]]], dtype=torch.float64)
+    # places -1/4, 1/4, 3/4, 5/4, of which the first and last are kept within the image
+    found = run(bilinear(kernel, BilinearUpsampling(scale_factor=(1, 2)), x), {"x": x}, grad_y)
+    assert found["y"].flatten().tolist() == pytest.approx([1.0, 2.0, 4.0, 5.0])
+    # 1 + 2 * 3/4 + 4 * 1/4;  2 * 1/4 + 4 * 3/4 + 8
+    assert found["grad_x"].flatten().tolist() == pytest.approx([3.5, 11.5])
+    aligned = BilinearUpsampling(scale_factor=(1, 2), align_corners=True)  # 0, 1/3, 2/3, 1
+    found = run(bilinear(kernel, aligned, x), {"x": x}, grad_y)
+    assert found["y"].flatten().tolist() == pytest.approx([1.0, 7.0 / 3.0, 11.0 / 3.0, 5.0])
+    # 1 + 2 * 2/3 + 4 * 1/3;  2 * 1/3 + 4 * 2/3 + 8
+    assert found["grad_x"].flatten().tolist() == pytest.approx([11.0 / 3.0, 34.0 / 3.0])
+
+
+def test_bilinear_forward_keeps_a_nan_among_its_neighbours() -> None:
+    x = torch.zeros(1, 1, 8, 8)
+    x[0, 0, 4, 4] = math.nan
+    y = BilinearUpsampling(scale_factor=2).forward(x)
+    assert y[0, 0, 8:10, 8:10].isnan().all()
+    assert y.isnan().sum() == 16  # the pixels of which it is one of the four neighbours
+
+
+def test_bilinear_kernel_is_for_the_cpu() -> None:
+    site = Site(
+        (BilinearUpsampling(scale_factor=2),), {"x": Spec((1, 1, 2, 2))}, torch.device("cuda")
+    )
+    assert AtenBilinearUpsampling.match(site) is None
+
+
+@pytest.mark.parametrize(
+    "factor", [0, -2.0, float("inf"), float("nan"), (1.0, 2.0, 3.0), True, "2"]
+)
+def test_wrong_bilinear_factors_are_errors(factor: object) -> None:
+    with pytest.raises(DescriptionError, match="scale_factor"):
+        BilinearUpsampling(scale_factor=factor)
+
+
+def test_bilinear_output_must_hold_a_pixel_of_an_image() -> None:
+    with pytest.raises(GraphError, match="leaves nothing of an image of 4x9"):
+        BilinearUpsampling(scale_factor=0.2).forward(torch.zeros(1, 1, 4, 9))
+    with pytest.raises(GraphError, match="expected an input N x C x H x W, got"):
+        BilinearUpsampling(scale_factor=2).forward(torch.zeros(3, 4, 4))

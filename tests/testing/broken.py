@@ -645,6 +645,20 @@ class PlaceDependent(Layer):
         return grad_y * self.ramp(grad_y)
 
 
+@fails("window", says="columns 1 to 1 of 'y' to depend on columns 1 to 1 of the inputs alone")
+class NarrowWindow(Layer):
+    """y[..., j] = x[..., j] + x[..., j - 1]: the pixel to the left counts too."""
+
+    def window(self, rows, axis):
+        return rows
+
+    def forward(self, x):
+        return x + torch.nn.functional.pad(x, (1, 0))[..., :-1]
+
+    def backward(self, grad_y):
+        return grad_y + torch.nn.functional.pad(grad_y, (0, 1))[..., 1:]
+
+
 @fails("overwrites", says="forward_ does not give the bits of forward")
 class OtherInPlace(Twice):
     """2 x, whose method that works in place forgets the factor."""

@@ -9,12 +9,26 @@ import torch
 
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
+from graphnet.layers.activation import LeakyReLU, PReLU
+from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.depthwise import DepthwiseConv2d
+from graphnet.layers.dropout import Dropout
+from graphnet.layers.group_norm import GroupNorm
+from graphnet.layers.layer_norm import LayerNorm2d
+from graphnet.layers.linear import Linear
 from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
-from graphnet.layers.merge import Add, Concat
+from graphnet.layers.masked_loss import MaskedMSE
+from graphnet.layers.merge import Add, Concat, Multiply
 from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
+from graphnet.layers.scale import LayerScale, Rescale
 from graphnet.layers.similarity import MSSSIM, SSIM
-from graphnet.layers.upsample import NearestUpsampling
+from graphnet.layers.smooth import GELU, Softplus
+from graphnet.layers.split import SimpleGate, Split
+from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.registry import Entry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
 from graphnet.testing.report import judge
@@ -49,6 +63,13 @@ CONVOLUTIONS = [
 ]
 
 
+DEPTHWISE = [
+    Sample(DepthwiseConv2d(kernel_size=3, padding=1), [IMAGE]),
+    Sample(DepthwiseConv2d(kernel_size=(2, 3), stride=(2, 1), dilation=(1, 2)), [(2, 3, 7, 5)]),
+    Sample(DepthwiseConv2d(kernel_size=(4, 3), padding="same", bias=False), [IMAGE]),
+]
+
+
 def transposes(cls: type[TransposeConv2d]) -> list[Sample]:
     return [
         transposed(cls, out_channels=3, kernel_size=2, stride=2),
@@ -63,7 +84,48 @@ NORMS = [
     Sample(BatchNorm2d(affine=False, eps=0.1, momentum=1.0), [(3, 2, 5, 3)]),
     Sample(BatchNorm2d(num_features=3, momentum=0.0), [(1, 3, 3, 2)]),
 ]
+LEAKY = [Sample(LeakyReLU(negative_slope=slope), [IMAGE]) for slope in (0.0, 0.3, 2.0)]
+PRELUS = [
+    Sample(PReLU(num_parameters=4), [IMAGE]),
+    Sample(PReLU(num_parameters=None, init=-0.5), [(2, 3)]),
+    Sample(PReLU(init=0.0), [()]),
+]
+GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
+SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]
+LINEARS = [
+    Sample(Linear(out_features=3), [(4,)]),
+    Sample(Linear(in_features=4, out_features=5, bias=False), [(3, 4)]),
+    Sample(Linear(out_features=1), [(2, 3, 5, 4)]),
+]
+GROUP_NORMS = [
+    Sample(GroupNorm(num_groups=2, eps=0.1), [IMAGE]),
+    Sample(GroupNorm(num_groups=1, num_channels=3, affine=False), [(1, 3, 3, 2)]),
+]
+LAYER_NORMS = [
+    Sample(LayerNorm2d(eps=0.1), [IMAGE]),
+    Sample(LayerNorm2d(num_channels=3, bias=False), [(3, 3, 2, 5)]),
+    Sample(LayerNorm2d(affine=False), [IMAGE]),
+]
+MAXIMA = [
+    Sample(MaxPool2d(kernel_size=2), [IMAGE]),
+    Sample(MaxPool2d(kernel_size=3, stride=1, padding=1), [IMAGE]),
+    Sample(MaxPool2d(kernel_size=(2, 3), stride=(3, 2), dilation=(3, 1)), [(2, 3, 7, 5)]),
+]
+MEANS = [
+    Sample(AvgPool2d(kernel_size=2), [IMAGE]),
+    Sample(AvgPool2d(kernel_size=3, stride=(1, 4), padding=(1, 0)), [IMAGE]),
+    Sample(AvgPool2d(kernel_size=3, stride=2, padding=1, count_include_pad=False), [IMAGE]),
+]
+BILINEAR = [
+    Sample(BilinearUpsampling(scale_factor=(2, 1.7)), [(2, 3, 4, 5)]),
+    Sample(BilinearUpsampling(scale_factor=0.6), [IMAGE]),
+    Sample(BilinearUpsampling(scale_factor=(3, 2), align_corners=True), [(2, 2, 3, 1)]),
+]
+SHUFFLES = [Sample(PixelShuffle(upscale_factor=r), [(2, 9, 3, 4)]) for r in (1, 3)]
+UNSHUFFLES = [Sample(PixelUnshuffle(downscale_factor=r), [(2, 3, 9, 3)]) for r in (1, 3)]
+MASK = (torch.arange(96) % 7 == 0).float().reshape(2, 3, 4, 4)
 WRONG_CHANNELS = Conv2d(in_channels=3, out_channels=2, kernel_size=1)
+ALWAYS = {"random_replay": "nothing is dropped"}
 SAMPLES: dict[str, list[Sample]] = {
     "conv2d": [
         *CONVOLUTIONS,
@@ -71,6 +133,11 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Conv2d(out_channels=2, kernel_size=9), [IMAGE], raises=GraphError),
     ],
     "aten/conv2d": CONVOLUTIONS,
+    "depthwise_conv2d": [
+        *DEPTHWISE,
+        Sample(DepthwiseConv2d(kernel_size=9), [IMAGE], raises=GraphError),
+    ],
+    "aten/depthwise_conv2d": DEPTHWISE,
     "transpose_conv2d": [
         *transposes(TransposeConv2d),
         Sample(TransposeConv2d(out_channels=2, kernel_size=1, padding=4), [IMAGE], GraphError),
@@ -81,6 +148,60 @@ SAMPLES: dict[str, list[Sample]] = {
     "nearest_upsampling": [
         Sample(NearestUpsampling(scale_factor=(3, 2)), [IMAGE]),
         Sample(NearestUpsampling(scale_factor=1), [IMAGE]),
+    ],
+    "bilinear_upsampling": [
+        *BILINEAR,
+        Sample(BilinearUpsampling(scale_factor=0.1), [IMAGE], raises=GraphError),
+    ],
+    "aten/bilinear_upsampling": BILINEAR,
+    "pixel_shuffle": [
+        *SHUFFLES,
+        Sample(PixelShuffle(upscale_factor=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/pixel_shuffle": SHUFFLES,
+    "pixel_unshuffle": [
+        *UNSHUFFLES,
+        Sample(PixelUnshuffle(downscale_factor=4), [IMAGE], raises=GraphError),
+    ],
+    "aten/pixel_unshuffle": UNSHUFFLES,
+    "max_pool2d": [
+        *MAXIMA,
+        Sample(MaxPool2d(kernel_size=2, padding=1, dilation=2), [IMAGE]),
+        Sample(MaxPool2d(kernel_size=3, dilation=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/max_pool2d": MAXIMA,
+    "avg_pool2d": [*MEANS, Sample(AvgPool2d(kernel_size=7), [IMAGE], raises=GraphError)],
+    "aten/avg_pool2d": MEANS,
+    "global_avg_pool": [
+        Sample(GlobalAvgPool(), [(3, 2, 1, 5)]),
+        Sample(GlobalAvgPool(), [(2, 4)], raises=GraphError),
+    ],
+    "reflection_pad2d": [
+        Sample(ReflectionPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(ReflectionPad2d(padding=6), [IMAGE], raises=GraphError),
+    ],
+    "replication_pad2d": [
+        Sample(ReplicationPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(ReplicationPad2d(padding=1), [(4, 6)], raises=GraphError),
+    ],
+    "group_norm": [
+        *GROUP_NORMS,
+        Sample(GroupNorm(num_groups=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/group_norm": GROUP_NORMS,
+    "layer_norm2d": [
+        *LAYER_NORMS,
+        Sample(LayerNorm2d(bias=False, subtract_mean=False), [IMAGE]),
+        Sample(LayerNorm2d(num_channels=3), [IMAGE], raises=GraphError),
+    ],
+    "aten/layer_norm2d": LAYER_NORMS,
+    "simplified_channel_attention": [
+        Sample(SimplifiedChannelAttention(), [(3, 2, 1, 5)]),
+        Sample(SimplifiedChannelAttention(), [(2, 4)], raises=GraphError),
+    ],
+    "transposed_attention": [
+        Sample(TransposedAttention(num_heads=3), [(2, 18, 3, 2)]),
+        Sample(TransposedAttention(num_heads=3), [IMAGE], raises=GraphError),
     ],
     "batch_norm2d": [
         *NORMS,
@@ -102,6 +223,50 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Concat(dim=0), [(2, 3), (1, 3)]),
         Sample(Concat(), [IMAGE, (2, 4, 5, 6)], raises=GraphError),
     ],
+    "multiply": [
+        Sample(Multiply(), [IMAGE, (2, 4, 1, 1)]),
+        Sample(Multiply(), [(2, 1, 6, 6), (1, 4, 6, 1)]),
+        Sample(Multiply(), [(5,), (1,)]),
+        Sample(Multiply(), [IMAGE, (4, 1, 1)], raises=GraphError),
+        Sample(Multiply(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
+    ],
+    "split": [
+        Sample(Split(size=3), [IMAGE]),
+        Sample(Split(dim=-1), [IMAGE]),
+        Sample(Split(size=1, dim=0), [(3, 5)]),
+        Sample(Split(size=4), [IMAGE], raises=GraphError),
+        Sample(Split(), [(2, 3)], raises=GraphError),
+        Sample(Split(dim=2), [(2, 4)], raises=GraphError),
+    ],
+    "simple_gate": [
+        Sample(SimpleGate(), [(2, 6)]),
+        Sample(SimpleGate(), [(2, 3, 4, 4)], raises=GraphError),
+        Sample(SimpleGate(), [(4,)], raises=GraphError),
+    ],
+    "leaky_relu": LEAKY,
+    "aten/leaky_relu": LEAKY,
+    "aten/prelu": PRELUS,
+    "prelu": [
+        *PRELUS,
+        Sample(PReLU(num_parameters=3), [IMAGE], raises=GraphError),
+    ],
+    "gelu": GELUS,
+    "aten/gelu": GELUS,
+    "softplus": [*SOFTPLUS, Sample(Softplus(threshold=1e6), [IMAGE])],
+    "aten/softplus": SOFTPLUS,
+    "linear": [
+        *LINEARS,
+        Sample(Linear(in_features=3, out_features=2), [(2, 4)], raises=GraphError),
+        Sample(Linear(out_features=2), [()], raises=GraphError),
+    ],
+    "aten/linear": LINEARS,
+    "rescale": [Sample(Rescale(factor=0.0), [(3,)]), Sample(Rescale(factor=-3.0), [IMAGE])],
+    "layer_scale": [
+        Sample(LayerScale(init=0.0), [(2, 3)]),
+        Sample(LayerScale(init=-2.0), [(1, 3, 5)]),
+        Sample(LayerScale(), [(4,)], raises=GraphError),
+    ],
+    "dropout": [Sample(Dropout(p=0.2), [IMAGE]), Sample(Dropout(p=0.0), [(3,)], skip=ALWAYS)],
     "mse": [
         Sample(MSE(), [(3, 5), (3, 5)]),
         Sample(MSE(), [torch.rand(2, 3), torch.rand(2, 3)]),
@@ -121,6 +286,12 @@ SAMPLES: dict[str, list[Sample]] = {
     "ms_ssim": [
         Sample(MSSSIM(weights=(0.2, 0.8)), [smooth(1, 1, 22, 24), smooth(1, 1, 22, 24) ** 2]),
         Sample(MSSSIM(), [(1, 1, 200, 175)] * 2, raises=GraphError),
+    ],
+    "masked_mse": [
+        Sample(MaskedMSE(), [torch.rand(3, 5), torch.rand(3, 5), torch.rand(3, 5)]),
+        Sample(MaskedMSE(), [torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4), MASK]),
+        Sample(MaskedMSE(), [(3, 5), (3, 5), (3, 4)], raises=GraphError),
+        Sample(MaskedMSE(), [(3, 5), (3, 4), (3, 5)], raises=GraphError),
     ],
 }
 

@@ -129,6 +129,57 @@ def test_denoise_says_when_sixteen_bits_become_eight(tmp_path: Path, model: Path
     assert "16 bits a channel" in result.stderr
 
 
+def test_denoise_tells_the_noise_level_to_a_model_that_wants_it(tmp_path: Path) -> None:
+    layers = [{"id": "c", "conv2d": {"out_channels": 3, "kernel_size": 1, "bias": False}}]
+    weight = torch.cat((torch.eye(3), -torch.ones(3, 1)), 1).reshape(3, 4, 1, 1)  # x - level
+    model = graphnet.Model({"input": {"channels": 4}, "layers": layers})
+    model.with_weights({"c.weight": weight}).save(tmp_path / "model.safetensors")
+    source = save(tmp_path / "a.png", 7, 5, 3)
+    told = ("--noise-level", 10, "-o", tmp_path / "out.png")
+    run(denoise, tmp_path / "model.safetensors", source, *told)
+    result = read_picture(tmp_path / "out.png").pixels
+    expected = np.clip(noise(7, 5, 3).transpose(2, 0, 1).astype(int) - 10, 0, 255)
+    np.testing.assert_array_equal(result, expected)
+    with pytest.raises(DataError, match="If the last one is the noise level, give it too"):
+        run(denoise, tmp_path / "model.safetensors", source, "-o", tmp_path / "out.png")
+
+    report = tmp_path / "report.json"
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    save(clean / "a.png", 40, 30, 3)
+    given = ("--noise", "gaussian:25", "--json", report)
+    run(evaluate, tmp_path / "model.safetensors", clean, *given)
+    found = json.loads(report.read_text())
+    assert found["noise"] == "gaussian:25"
+    assert found["psnr_noisy_db"] == pytest.approx(20 * math.log10(255 / 25), abs=0.3)
+
+
+def test_a_model_that_is_not_told_the_noise_level_says_so(tmp_path: Path, model: Path) -> None:
+    source = save(tmp_path / "a.png", 8, 8, 3)
+    with pytest.raises(DataError, match="and so is not told the noise level of images of 3"):
+        run(denoise, model, source, "-o", tmp_path / "out.png", "--noise-level", 25)
+
+
+def test_evaluate_adds_noise_to_clean_images(tmp_path: Path, model: Path) -> None:
+    for index, size in enumerate([(41, 30), (30, 41)]):
+        save(tmp_path / f"{index}.png", *size, 3, seed=index)
+    reports = []
+    for name in ("a.json", "b.json"):
+        result = run(evaluate, model, tmp_path, "--noise", "gaussian:50", "--json", tmp_path / name)
+        reports.append(json.loads((tmp_path / name).read_text()) | {"elapsed_s": 0})
+    assert "2 images of" in result.output
+    assert "with gaussian:50" in result.output
+    assert reports[0] == reports[1]
+    assert reports[0]["psnr_noisy_db"] == pytest.approx(20 * math.log10(255 / 50), abs=0.2)
+    with pytest.raises(DataError, match="--noise gaussian:x: expected noise such as"):
+        run(evaluate, model, tmp_path, "--noise", "gaussian:x")
+    with pytest.raises(DataError, match="absent: cannot be listed"):
+        run(evaluate, model, tmp_path / "absent", "--noise", "gaussian:25")
+    form = {"patches": {"path": str(tmp_path), "size": 8, "noise": {"gaussian": {"std": 1}}}}
+    with pytest.raises(DataError, match="makes other pairs in each epoch"):
+        run(evaluate, model, json.dumps(form))
+
+
 @pytest.mark.parametrize(
     ("inputs", "output", "message"),
     [

@@ -34,7 +34,7 @@ class FakeModel:
     def divisor(self) -> int:
         return self._divisor
 
-    def predict(self, *inputs: Tensor, device: str, kernels: str) -> Any:
+    def predict(self, *inputs: Tensor, device: str, kernels: str, memory: str | None) -> Any:
         (x,) = inputs
         assert x.shape[1] == (self._channels or x.shape[1])
         assert x.shape[2] % self._divisor == x.shape[3] % self._divisor == 0

@@ -28,7 +28,7 @@ class Shift:
     def divisor(self) -> int:
         return 1
 
-    def predict(self, *inputs: Tensor, device: str, kernels: str) -> Any:
+    def predict(self, *inputs: Tensor, device: str, kernels: str, memory: str | None) -> Any:
         self.batches.append(len(inputs[0]))
         return inputs[0] + self._by
 

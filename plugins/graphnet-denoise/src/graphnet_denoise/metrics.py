@@ -50,7 +50,8 @@ def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
     >>> round(psnr_pooled(target + error, target), 3)
     22.967
     """
-    return pooled_psnr(squared_error(prediction, target))
+    errors = squared_error(prediction, target)
+    return pooled_psnr(errors, torch.ones_like(errors))
 
 
 def ssim(prediction: Tensor, target: Tensor) -> float:
@@ -73,9 +74,9 @@ def mean_psnr(errors: Tensor) -> float:
     return float(10 * torch.log10(1 / errors).mean())
 
 
-def pooled_psnr(errors: Tensor) -> float:
-    """`psnr_pooled` from the mean squared errors, shape (N,), of images of one size."""
-    return float(10 * torch.log10(1 / errors.mean()))
+def pooled_psnr(errors: Tensor, pixels: Tensor) -> float:
+    """`psnr_pooled` from the images' mean squared errors and numbers of pixels, both (N,)."""
+    return float(10 * torch.log10(pixels.sum() / (errors * pixels).sum()))
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -71,13 +71,7 @@ def as_pairs(inputs: NDArray[Any], targets: NDArray[Any], *, where: str) -> Pair
     >>> as_pairs(pixels, pixels, where="here").inputs.shape
     torch.Size([1, 3, 4, 4])
     """
-    for array in (inputs, targets):
-        if array.ndim != 4 or 0 in array.shape:
-            raise DataError(
-                f"{where}: expected arrays (N, C, H, W) of at least one pixel, found "
-                f"{array.shape}. Grey images need their channel axis: array[:, None]."
-            )
-    first, second = _as_tensor(inputs, f"{where}: inputs"), _as_tensor(targets, f"{where}: targets")
+    first, second = as_images(inputs, f"{where}: inputs"), as_images(targets, f"{where}: targets")
     return _paired(first, second, where)
 
 
@@ -94,7 +88,13 @@ def _paired(inputs: Tensor, targets: Tensor, where: str) -> Pairs:
     return Pairs(inputs, targets)
 
 
-def _as_tensor(array: NDArray[Any], where: str) -> Tensor:
+def as_images(array: NDArray[Any], where: str) -> Tensor:
+    """An array (N, C, H, W) as uint8 or as float32 in 0..1, checked; `where` begins every message."""
+    if array.ndim != 4 or 0 in array.shape:
+        raise DataError(
+            f"{where}: expected arrays (N, C, H, W) of at least one pixel, found {array.shape}. "
+            f"Grey images need their channel axis: array[:, None]."
+        )
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array))
     if array.dtype == np.uint16:
@@ -116,7 +116,7 @@ def _as_tensor(array: NDArray[Any], where: str) -> Tensor:
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    with _opened(path) as archive:
+    with opened_arrays(path) as archive:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(
                 f"{path}: expected a zip of arrays, found a single one. Rename it to .npy."
@@ -131,7 +131,7 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _read_npy(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    with _opened(path) as array:
+    with opened_arrays(path) as array:
         if not isinstance(array, np.ndarray):
             raise DataError(
                 f"{path}: expected one array, found a zip of several. Rename it to .npz."
@@ -142,7 +142,7 @@ def _read_npy(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened_arrays(path: Path) -> Iterator[Any]:
     """What numpy.load makes of the file; whatever reading raises in the block is a DataError."""
     try:
         with open(path, "rb") as file:  # opened here, since numpy leaves the file of a bad zip open

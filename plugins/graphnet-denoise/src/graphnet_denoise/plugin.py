@@ -8,13 +8,27 @@ from graphnet.hookspecs import Register, hookimpl
 
 
 @hookimpl
+def graphnet_layers(register: Register) -> None:
+    """Add `denoise/diagonal_means` and `denoise/subtract`, which zero-shot training needs."""
+    from graphnet_denoise.layers import DiagonalMeans, Subtract
+
+    register("denoise/diagonal_means", DiagonalMeans)
+    register("denoise/subtract", Subtract)
+
+
+@hookimpl
 def graphnet_datasets(register: Register) -> None:
-    """Add `photos` (pairs sampled from a folder of photos) and `pairs` (ready pairs in files)."""
+    """Add `photos` (pairs sampled from a folder of photos), `pairs` (ready pairs in files), `patches`
+    (pairs made while training) and `images` (whole images with noise, to measure on)."""
+    from graphnet_denoise.gallery import WholeImages
     from graphnet_denoise.pairs import PairFiles
+    from graphnet_denoise.patches import Patches
     from graphnet_denoise.photos import Photos
 
     register("photos", Photos)
     register("pairs", PairFiles)
+    register("patches", Patches)
+    register("images", WholeImages)
 
 
 @hookimpl

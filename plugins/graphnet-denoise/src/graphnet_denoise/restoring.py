@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
+from graphnet.padding import pad_to_multiple
 from graphnet_denoise.images import Picture
-from graphnet_denoise.padding import pad_to_multiple
 
 
 class Denoiser(Protocol):
@@ -26,62 +26,67 @@ class Denoiser(Protocol):
     def divisor(self) -> int:
         """What H and W have to be multiples of."""
 
-    def predict(self, *inputs: Tensor, device: str, kernels: str) -> Any:
+    def predict(self, *inputs: Tensor, device: str, kernels: str, memory: str | None) -> Any:
         """A clean image for each noisy one, float (N, C, H, W) in 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """A trained model, where it computes, and what the sides of its images must be multiples of."""
+    """A trained model, where it computes, and what the sides of its images must be multiples of.
+
+    `memory`, such as "2GiB", bounds what an image takes: a larger one goes through in tiles.
+    """
 
     model: Denoiser
     divisor: int
     device: str
     kernels: str
+    memory: str | None
 
     @classmethod
-    def of(cls, model: Denoiser, *, device: str = "auto", kernels: str = "auto") -> Self:
+    def of(
+        cls,
+        model: Denoiser,
+        *,
+        device: str = "auto",
+        kernels: str = "auto",
+        memory: str | None = None,
+    ) -> Self:
         """Raises CheckpointError for a model without weights, which would invent its images."""
         if model.weights is None:
             raise CheckpointError(
                 "the model has no weights, only a description. Train it, and give the .safetensors "
                 "file that training writes."
             )
-        return cls(model, model.divisor(), device, kernels)
+        return cls(model, model.divisor(), device, kernels, memory)
 
-    def restore(self, images: Tensor) -> Tensor:
+    def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
         """The model's clean images, float (N, C, H, W), clamped to 0..1 as any image file would.
 
         Sides are padded by reflection and cropped back. Grey images are repeated for a model of
         several channels, and the mean of its channels is taken; a model of one channel sees the
-        channels of a colour image one by one. Raises DataError where that does not help, and when
-        the model gives another shape or numbers that are not finite.
+        channels of a colour image one by one. A model that is told the noise's standard deviation, in
+        255ths, has it in one more channel: `noise_level`. Raises DataError where that does not help, and
+        when the model gives another shape or numbers that are not finite.
         """
         n, c, h, w = images.shape
-        wanted = self.model.input_channels or c
-        if wanted == c:
-            x = images
-        elif c == 1:
-            x = images.expand(n, wanted, h, w)
-        elif wanted == 1:
-            x = images.reshape(n * c, 1, h, w)
-        else:
-            raise DataError(
-                f"the model takes images of {wanted} channels, found {c}. Give images of {wanted} "
-                f"channels or of 1, or train a model for {c}."
-            )
-        y = self._predict(pad_to_multiple(x, self.divisor))[..., :h, :w]
+        x = fitted(images, self.model.input_channels, told=noise_level is not None)
+        wanted = x.shape[1]
+        x = pad_to_multiple(x, self.divisor)
+        if noise_level is not None:
+            x = torch.cat((x, torch.full_like(x[:, :1], noise_level / 255)), dim=1)
+        y = self._predict(x, wanted)[..., :h, :w]
         if wanted != c:
             y = y.mean(dim=1, keepdim=True) if c == 1 else y.reshape(n, c, h, w)
         return y.to(images.device, images.dtype).clamp(0, 1)
 
-    def restore_picture(self, picture: Picture) -> Picture:
+    def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
         """The picture with its pixels denoised and everything else, alpha included, as it was."""
-        return picture.with_tensor(self.restore(picture.tensor()[None])[0])
+        return picture.with_tensor(self.restore(picture.tensor()[None], noise_level=noise_level)[0])
 
-    def _predict(self, x: Tensor) -> Tensor:
-        y = self.model.predict(x, device=self.device, kernels=self.kernels)
-        if not isinstance(y, Tensor) or y.shape != x.shape:
+    def _predict(self, x: Tensor, channels: int) -> Tensor:
+        y = self.model.predict(x, device=self.device, kernels=self.kernels, memory=self.memory)
+        if not isinstance(y, Tensor) or y.shape != (len(x), channels, *x.shape[2:]):
             found = tuple(y.shape) if isinstance(y, Tensor) else f"{len(y)} outputs"
             raise DataError(
                 f"the model is no denoiser of images: from {tuple(x.shape)} it makes {found}. Give "
@@ -93,3 +98,29 @@ class Restorer:
                 "with a smaller learning rate."
             )
         return y
+
+
+def fitted(images: Tensor, takes: int | None, *, told: bool = False) -> Tensor:
+    """Images (N, C, H, W) for a model of `takes` channels, None for any: grey ones repeated for several
+    channels, and for a single one the channels of colour ones as N * C grey images.
+
+    `told`: the last of the model's channels is for the noise level. Raises DataError where nothing fits.
+    """
+    n, c, h, w = images.shape
+    wanted = takes - told if takes else c
+    if wanted == c:
+        return images
+    if c == 1 and wanted > 1:
+        return images.expand(n, wanted, h, w)
+    if wanted == 1:
+        return images.reshape(n * c, 1, h, w)
+    if told:
+        raise DataError(
+            f"the model takes {takes} channels, and so is not told the noise level of images of {c}. "
+            f"Leave the noise level out, or give a model that has a channel for it."
+        )
+    hint = " If the last one is the noise level, give it too." if takes == c + 1 else ""
+    raise DataError(
+        f"the model takes images of {takes} channels, found {c}. Give images of {takes} channels or of "
+        f"1, or train a model for {c}.{hint}"
+    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphnet.data import Pairs
+from graphnet.data import Gallery, Pairs
 from graphnet_denoise import metrics
 from graphnet_denoise.restoring import Restorer
 
@@ -48,19 +49,21 @@ class Comparison:
         return record
 
 
-def compare(restorer: Restorer, pairs: Pairs, *, batch_size: int | None = None) -> Comparison:
+def compare(
+    restorer: Restorer, pairs: Pairs | Gallery, *, batch_size: int | None = None
+) -> Comparison:
     """Score the inputs of `pairs` and the restored images against the targets.
 
-    Without `batch_size` a batch has about a quarter of a million pixels. Raises DataError when the
-    model does not fit the images.
+    Without `batch_size` a batch has about a quarter of a million pixels; images of a gallery come one by
+    one. Raises DataError when the model does not fit the images.
     """
-    size = batch_size or max(1, _BATCH_PIXELS // math.prod(pairs.inputs.shape[2:]))
     noisy, denoised = _Measurements(), _Measurements()
-    for start in range(0, len(pairs), size):
-        part = slice(start, start + size)
-        inputs, targets = as_unit(pairs.inputs[part]), as_unit(pairs.targets[part])
-        noisy.add(inputs, targets)
-        denoised.add(restorer.restore(inputs), targets)
+    for inputs, targets in _batches(pairs, batch_size):
+        channels = targets.shape[1]
+        images, level = inputs[:, :channels], inputs[:, channels:]  # a noise level map, or nothing
+        noisy.add(images, targets)
+        told = float(level[0, 0, 0, 0]) * 255 if level.shape[1] else None
+        denoised.add(restorer.restore(images, noise_level=told), targets)
     exact = noisy.errors() == 0
     return Comparison(
         noisy=noisy.scores(leave_out=exact),
@@ -68,6 +71,18 @@ def compare(restorer: Restorer, pairs: Pairs, *, batch_size: int | None = None) 
         pairs=len(pairs),
         exact=int(exact.sum()),
     )
+
+
+def _batches(pairs: Pairs | Gallery, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(pairs, Gallery):
+        for index in range(len(pairs)):
+            image, target = pairs[index]
+            yield as_unit(image[None]), as_unit(target[None])
+        return
+    size = batch_size or max(1, _BATCH_PIXELS // math.prod(pairs.inputs.shape[2:]))
+    for start in range(0, len(pairs), size):
+        part = slice(start, start + size)
+        yield as_unit(pairs.inputs[part]), as_unit(pairs.targets[part])
 
 
 def as_unit(images: Tensor) -> Tensor:
@@ -84,10 +99,13 @@ class _Measurements:
 
     def __init__(self) -> None:
         self._errors: list[Tensor] = []
+        self._pixels: list[Tensor] = []
         self._similarities: list[Tensor] = []
 
     def add(self, images: Tensor, targets: Tensor) -> None:
-        self._errors.append(metrics.squared_error(images, targets))
+        errors = metrics.squared_error(images, targets)
+        self._errors.append(errors)
+        self._pixels.append(torch.full_like(errors, math.prod(images.shape[2:])))
         if min(images.shape[2:]) >= metrics.WINDOW:
             self._similarities.append(metrics.structural_similarity(images, targets))
 
@@ -99,7 +117,7 @@ class _Measurements:
         counted = errors if bool(leave_out.all()) else errors[~leave_out]
         return Scores(
             psnr_db=metrics.mean_psnr(counted),
-            psnr_pooled_db=metrics.pooled_psnr(errors),
+            psnr_pooled_db=metrics.pooled_psnr(errors, torch.cat(self._pixels)),
             ssim=float(torch.cat(self._similarities).mean()) if self._similarities else None,
         )
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import click
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 import graphnet
 from graphnet.errors import DataError
-from graphnet_denoise.commands.options import device_option, kernels_option
-from graphnet_denoise.images import WRITE_SUFFIXES, list_images, read_picture, write_picture
+from graphnet_denoise.commands.options import device_option, kernels_option, memory_option
+from graphnet_denoise.images import (
+    WRITE_SUFFIXES,
+    Picture,
+    list_images,
+    read_picture,
+    write_picture,
+)
 from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.zeroshot import restore_alone
 
 
 @click.command()
@@ -29,30 +38,86 @@ from graphnet_denoise.restoring import Restorer
     type=click.Path(path_type=Path),
     help="An image file if there is one INPUT, else a folder, made if absent.",
 )
+@click.option(
+    "--noise-level",
+    metavar="STD",
+    type=click.FloatRange(min=0),
+    help="The noise's standard deviation in 255ths, for a model that is told it.",
+)
+@click.option(
+    "--zero-shot",
+    is_flag=True,
+    help="Train the network of MODEL, a .yaml, anew on each image itself: no other data is needed.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="With --zero-shot: how many steps to train.",
+)
 @device_option
 @kernels_option
-def denoise(model: Path, inputs: tuple[Path, ...], output: Path, device: str, kernels: str) -> None:
-    """Denoise images of any size with a trained MODEL (.safetensors).
+@memory_option
+def denoise(
+    model: Path,
+    inputs: tuple[Path, ...],
+    output: Path,
+    noise_level: float | None,
+    zero_shot: bool,
+    steps: int,
+    device: str,
+    kernels: str,
+    memory: str,
+) -> None:
+    """Denoise images of any size with a trained MODEL (.safetensors), or, with --zero-shot, a network.
 
     INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
     by the ending of OUT; in a folder they keep their names, other kinds becoming PNG.
     """
     sources = find_sources(inputs)
     targets = plan_outputs(inputs, sources, output)
-    restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels)
+    network = graphnet.load(model)
+    restore: Restore
+    if not zero_shot:
+        restorer = Restorer.of(network, device=device, kernels=kernels, memory=memory)
+        restore = partial(_by_weights, restorer, noise_level)
+    elif network.weights is None and noise_level is None:
+        restore = partial(restore_alone, network, steps=steps, device=device, kernels=kernels)
+    else:
+        raise DataError(
+            f"{model}: --zero-shot trains a network anew, from its description (.yaml), and is not told "
+            f"the noise level. Leave --zero-shot out, or the weights and the level."
+        )
     for folder in {target.parent for target in targets}:
         _make_folder(folder)
 
     console = Console(stderr=True)
-    quiet = not console.is_terminal or len(sources) == 1
     jobs = list(zip(sources, targets, strict=True))
-    for source, target in track(jobs, "Denoising", console=console, disable=quiet):
-        picture = read_picture(source)
-        if picture.depth == 16 and (
-            picture.pixels.itemsize == 1 or target.suffix.lower() != ".png"
-        ):
-            click.echo(f"{source}: has 16 bits a channel, {target} gets 8", err=True)
-        write_picture(target, restorer.restore_picture(picture))
+    total = len(jobs) * (steps if zero_shot else 1)
+    with Progress(console=console, disable=not console.is_terminal or total == 1) as bar:
+        task = bar.add_task("Denoising", total=total)
+        for source, target in jobs:
+            picture = read_picture(source)
+            if picture.depth == 16 and (
+                picture.pixels.itemsize == 1 or target.suffix.lower() != ".png"
+            ):
+                click.echo(f"{source}: has 16 bits a channel, {target} gets 8", err=True)
+            write_picture(target, restore(picture, advance=lambda: bar.advance(task)))
+
+
+class Restore(Protocol):
+    """A way to denoise; it calls `advance` for each piece of work done."""
+
+    def __call__(self, picture: Picture, *, advance: Callable[[], None]) -> Picture: ...
+
+
+def _by_weights(
+    restorer: Restorer, noise_level: float | None, picture: Picture, *, advance: Callable[[], None]
+) -> Picture:
+    restored = restorer.restore_picture(picture, noise_level=noise_level)
+    advance()
+    return restored
 
 
 def find_sources(inputs: Sequence[Path]) -> list[Path]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,11 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 import graphnet
-from graphnet.data import DataSet
+from graphnet.data import DataSet, Stream
 from graphnet.discovery import default_registry
-from graphnet.errors import DataError
+from graphnet.errors import DataError, DescriptionError
 from graphnet_denoise.atomic import replacing
 from graphnet_denoise.commands.options import device_option, kernels_option
+from graphnet_denoise.gallery import NoisyGallery, WholeImages
+from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
 from graphnet_denoise.restoring import Restorer
 from graphnet_denoise.scoring import Comparison, compare
@@ -37,29 +40,49 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images at a time; else by their size."
 )
+@click.option(
+    "--noise",
+    metavar="NAME:NUMBER",
+    help="DATA holds clean images: add this noise, such as gaussian:25 (std in 255ths), or JSON.",
+)
 @device_option
 @kernels_option
 def evaluate(
-    model: Path, data: str, report: Path | None, batch_size: int | None, device: str, kernels: str
+    model: Path,
+    data: str,
+    report: Path | None,
+    batch_size: int | None,
+    noise: str | None,
+    device: str,
+    kernels: str,
 ) -> None:
     """Compare a trained MODEL (.safetensors) with the clean images of DATA.
 
     DATA is a file or folder of pairs, or a folder of photos (1000 noisy-clean pairs are sampled
     from it), or a data set as JSON: '{"photos": {"path": "photos", "target": "clean", "seed": 1}}'.
+    With --noise it is a folder of clean images of any sizes; noise is added in floating point, never
+    clipped, the same to each image whenever it is measured.
 
     PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of
     the error over all pixels. The model's images are clamped to 0..1.
     """
     started = time.perf_counter()
     restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels)
-    pairs = open_data(data).load()
+    pairs = open_data(data).load() if noise is None else noisy_images(data, noise, restorer)
+    if isinstance(pairs, Stream):
+        raise DataError(
+            f"{data}: makes other pairs in each epoch. Give pairs, or a folder of clean images and "
+            f"--noise."
+        )
     result = compare(restorer, pairs, batch_size=batch_size)
     elapsed_s = time.perf_counter() - started
     if report is not None:
-        record = {"model": str(model), "data": data, **result.record(), "elapsed_s": elapsed_s}
+        record: dict[str, Any] = {"model": str(model), "data": data, "noise": noise}
+        record |= {**result.record(), "elapsed_s": elapsed_s}
         with replacing(report) as file:
             file.write((json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-    Console().print(as_table(result, title=f"{result.pairs} images of {data}"))
+    with_noise = f" with {noise}" if noise else ""
+    Console().print(as_table(result, title=f"{result.pairs} images of {data}{with_noise}"))
 
 
 def open_data(data: str) -> DataSet:
@@ -79,6 +102,18 @@ def open_data(data: str) -> DataSet:
             f"DATA: expected a path, or JSON such as {_EXAMPLE}, found {data!r} ({error})."
         ) from error
     return default_registry().dataset(form)
+
+
+def noisy_images(path: str, noise: str, restorer: Restorer) -> NoisyGallery:
+    """The images at `path` with this noise, and with its level where the model is told it."""
+    try:
+        whole = WholeImages(path=path, noise=parse_noise(noise))
+        gallery = whole.load()
+        if restorer.model.input_channels == gallery.channels + 1:
+            whole = dataclasses.replace(whole, noise_level_map=True)
+    except DescriptionError as error:
+        raise DataError(f"--noise {noise}: {error}") from error
+    return NoisyGallery(whole, gallery.images)
 
 
 def as_table(result: Comparison, *, title: str) -> Table:

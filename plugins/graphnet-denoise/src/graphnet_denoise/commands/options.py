@@ -19,3 +19,11 @@ kernels_option = click.option(
     show_default=True,
     help="Which kernels compute the layers, such as reference or aten.",
 )
+
+memory_option = click.option(
+    "--memory",
+    metavar="SIZE",
+    default="2GiB",
+    show_default=True,
+    help="What an image may take; a larger one goes through in tiles, with the same result.",
+)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
-from graphnet_denoise.padding import pad_to_multiple, reflect
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from graphnet.padding import pad_to_multiple, reflect
 
 
 @given(length=st.integers(1, 40), extra=st.integers(0, 200))

@@ -1,0 +1,206 @@
+"""ATen kernels of activations: each gradient as one operator, in place where the plan allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.layer import Kernel, Layer, Site
+from graphnet.layers.activation import LeakyReLU, beside
+from graphnet.layers.smooth import GELU, Softplus
+
+_aten = torch.ops.aten
+_IN_PLACE = {"y": "x", "grad_x": "grad_y"}
+
+
+class AtenLeakyReLU(Kernel):
+    """leaky_relu with its gradient, from y, as one operator."""
+
+    replaces = "leaky_relu(x)"
+    pointwise: ClassVar[bool] = True
+    kept: ClassVar[tuple[str, ...]] = ("y",)
+    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
+    negative_slope: float
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,) = site.layers
+        assert isinstance(layer, LeakyReLU)
+        return cls(negative_slope=layer.negative_slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.leaky_relu.default(x, self.negative_slope)
+        return y
+
+    def forward_(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.leaky_relu_.default(x, self.negative_slope)
+        return y
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.leaky_relu_backward.default(grad_y, y, self.negative_slope, True)
+        return grad
+
+    def backward_(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.leaky_relu_backward.grad_input(
+            grad_y, y, self.negative_slope, True, grad_input=grad_y
+        )
+        return grad
+
+
+class AtenPReLU(Kernel):
+    """prelu with both its products as one operator, forward and backward."""
+
+    replaces = "prelu(x, weight)"
+    pointwise: ClassVar[bool] = True
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        return cls()
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        y: Tensor = _aten._prelu_kernel.default(x, beside(weight, x))
+        return y
+
+    def backward(self, grad_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        slopes = beside(weight, x)
+        grad_x, below = _aten._prelu_kernel_backward.default(grad_y, x, slopes)
+        return grad_x, below.sum_to_size(slopes.shape).reshape(weight.shape)
+
+
+class AtenTanh(Kernel):
+    """tanh with its gradient as one operator."""
+
+    replaces = "tanh(x)"
+    pointwise: ClassVar[bool] = True
+    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        return cls()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.tanh()
+
+    def forward_(self, x: Tensor) -> Tensor:
+        return x.tanh_()
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.tanh_backward.default(grad_y, y)
+        return grad
+
+    def backward_(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.tanh_backward.grad_input(grad_y, y, grad_input=grad_y)
+        return grad
+
+
+class AtenGELU(Kernel):
+    """gelu and its gradient as one operator each; that of "tanh" is NaN where x^2 overflows, as in torch."""
+
+    replaces = "gelu(x)"
+    pointwise: ClassVar[bool] = True
+    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
+    approximate: Literal["none", "tanh"]
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,) = site.layers
+        assert isinstance(layer, GELU)
+        return cls(approximate=layer.approximate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.gelu.default(x, approximate=self.approximate)
+        return y
+
+    def forward_(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.gelu_.default(x, approximate=self.approximate)
+        return y
+
+    def backward(self, grad_y: Tensor, x: Tensor) -> Tensor:
+        grad: Tensor = _aten.gelu_backward.default(grad_y, x, approximate=self.approximate)
+        return grad
+
+    def backward_(self, grad_y: Tensor, x: Tensor) -> Tensor:
+        grad: Tensor = _aten.gelu_backward.grad_input(
+            grad_y, x, approximate=self.approximate, grad_input=grad_y
+        )
+        return grad
+
+
+class AtenSiLU(Kernel):
+    """silu and its gradient as one operator each."""
+
+    replaces = "silu(x)"
+    pointwise: ClassVar[bool] = True
+    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        return cls()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.silu.default(x)
+        return y
+
+    def forward_(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.silu_.default(x)
+        return y
+
+    def backward(self, grad_y: Tensor, x: Tensor) -> Tensor:
+        grad: Tensor = _aten.silu_backward.default(grad_y, x)
+        return grad
+
+    def backward_(self, grad_y: Tensor, x: Tensor) -> Tensor:
+        grad: Tensor = _aten.silu_backward.grad_input(grad_y, x, grad_input=grad_y)
+        return grad
+
+
+class AtenSoftplus(Kernel):
+    """softplus and its gradient as one operator each; leaves thresholds where exp overflows alone."""
+
+    replaces = "softplus(x)"
+    pointwise: ClassVar[bool] = True
+    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
+    beta: float
+    threshold: float
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,) = site.layers
+        assert isinstance(layer, Softplus)
+        if layer.threshold > _LARGEST_EXPONENT:
+            return None
+        return cls(beta=layer.beta, threshold=layer.threshold)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.softplus.default(x, self.beta, self.threshold)
+        return y
+
+    def forward_(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.softplus.out(x, self.beta, self.threshold, out=x)
+        return y
+
+    def backward(self, grad_y: Tensor, x: Tensor) -> Tensor:
+        grad: Tensor = _aten.softplus_backward.default(grad_y, x, self.beta, self.threshold)
+        return grad
+
+    def backward_(self, grad_y: Tensor, x: Tensor) -> Tensor:
+        grad: Tensor = _aten.softplus_backward.grad_input(
+            grad_y, x, self.beta, self.threshold, grad_input=grad_y
+        )
+        return grad
+
+
+_LARGEST_EXPONENT = 80.0  # aten takes exp(beta x) up to the threshold; in float32 88 is too much
+
+
+KERNELS: dict[str, type[Layer]] = {
+    "aten/leaky_relu": AtenLeakyReLU,
+    "aten/prelu": AtenPReLU,
+    "aten/tanh": AtenTanh,
+    "aten/gelu": AtenGELU,
+    "aten/silu": AtenSiLU,
+    "aten/softplus": AtenSoftplus,
+}

@@ -1,0 +1,94 @@
+"""Bank: all images of a folder or file, decoded once and held in memory, to cut patches from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet.errors import DataError
+from graphnet_denoise.images import list_images, read_picture
+from graphnet_denoise.pairs import as_images, opened_arrays
+
+Pixels = NDArray[Any]
+"""(H, W, C): uint8, uint16, or float32 in 0..1."""
+
+CLEAN = ("clean", "target")
+NOISY = ("noisy", "input", "noisy1")
+"""What single images may be called in an .npz, the first that is there being taken."""
+
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
+
+
+def read_bank(path: Path, *, keys: Sequence[str], channels: int | None, side: int) -> list[Pixels]:
+    """The images at `path`, a folder or an .npz or .npy of (N, C, H, W), of one number of channels.
+
+    `keys` are the names of an .npz's array. `channels` 1 or 3 makes all grey or colour; None leaves grey
+    images grey where there are no others. Images smaller than `side` are passed over. Raises DataError
+    where that leaves none, for a damaged file, and for images that do not fit into the memory.
+    """
+    try:
+        if path.is_dir() or not path.exists():
+            images = [_as_hwc(read_picture(file).pixels) for file in list_images(path)]
+        else:
+            images = [_as_hwc(image) for image in as_images(_array(path, keys), str(path)).numpy()]
+        large = [image for image in images if min(image.shape[:2]) >= side]
+        if not large:
+            h, w, _ = max(images, key=lambda image: min(image.shape[:2])).shape
+            raise DataError(
+                f"{path}: expected images of at least {side} x {side} pixels, but the largest of "
+                f"{len(images)} is {h} x {w}. Give larger images, or a smaller size."
+            )
+        wanted = channels or max(image.shape[2] for image in large)
+        return [_with_channels(image, wanted, path) for image in large]
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: the images do not fit into the memory. Give fewer or smaller ones."
+        ) from error
+
+
+def as_unit(pixels: Pixels) -> NDArray[np.float32]:
+    """Pixels as float32 in 0..1.
+
+    >>> as_unit(np.array([[[0], [51]]], np.uint8)).ravel().tolist()
+    [0.0, 0.20000000298023224]
+    """
+    if pixels.dtype == np.float32:
+        return pixels
+    return np.divide(pixels, np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
+
+
+def _as_hwc(image: NDArray[Any]) -> Pixels:
+    return np.ascontiguousarray(image.transpose(1, 2, 0))
+
+
+def _with_channels(image: Pixels, wanted: int, path: Path) -> Pixels:
+    found = image.shape[2]
+    if found == wanted:
+        return image
+    if found == 1:
+        return np.repeat(image, wanted, axis=2)
+    if (found, wanted) == (3, 1):
+        grey = image @ _LUMA
+        return (grey if image.dtype == np.float32 else np.rint(grey)).astype(image.dtype)[..., None]
+    raise DataError(f"{path}: expected images of {wanted} channels or of 1, found {found}.")
+
+
+def _array(path: Path, keys: Sequence[str]) -> NDArray[Any]:
+    if path.suffix.lower() not in (".npz", ".npy"):
+        raise DataError(
+            f"{path}: expected a folder of images, an .npz or an .npy, found {path.suffix or path.name!r}."
+        )
+    with opened_arrays(path) as found:
+        if isinstance(found, np.ndarray):
+            return found
+        for key in keys:
+            if key in found:
+                return np.asarray(found[key])
+        raise DataError(
+            f"{path}: expected an array called {' or '.join(keys)}; found "
+            f"{', '.join(found.files) or 'none'}."
+        )

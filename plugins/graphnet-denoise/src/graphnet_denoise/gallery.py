@@ -1,0 +1,74 @@
+"""Whole images with noise added, the same at each look: what models are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import NonNegativeInt
+from torch import Tensor
+
+from graphnet.data import DataSet, Gallery
+from graphnet.errors import DescriptionError, Problem
+from graphnet_denoise.bank import CLEAN, Pixels, as_unit, read_bank
+from graphnet_denoise.draws import Draws
+from graphnet_denoise.noise import NOISES, Noise, check_level
+from graphnet_denoise.supervision import Views, as_tensor
+
+
+class WholeImages(DataSet):
+    """Clean images of any sizes, and the same with noise, to measure a model on.
+
+    Fields: `path`, a folder of images, or an .npz or .npy of (N, C, H, W); `noise`, as for `patches`;
+    `seed`, from which, with its number, each image has its noise; `noise_level_map` and `channels`, as
+    for `patches`.
+    """
+
+    path: str
+    noise: Annotated[Noise, pydantic.BeforeValidator(NOISES.field)]
+    seed: NonNegativeInt = 0
+    noise_level_map: bool = False
+    channels: Literal[1, 3] | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise.smallest_block > 1:
+            message = (
+                f"{type(self.noise).__name__} makes small images of large ones, so whole images cannot "
+                f"have it; measure on the data set photos, with target: clean"
+            )
+            raise DescriptionError([Problem(message, "noise")])
+        if self.noise_level_map:
+            check_level(self.noise)
+
+    def load(self) -> NoisyGallery:
+        """Decode the images. Raises DataError where there are none, or one is damaged."""
+        return NoisyGallery(
+            self, read_bank(Path(self.path), keys=CLEAN, channels=self.channels, side=1)
+        )
+
+
+@dataclass(frozen=True)
+class NoisyGallery(Gallery):
+    """The images of a WholeImages data set; noise is added when one is asked for."""
+
+    whole: WholeImages
+    images: Sequence[Pixels]
+
+    @property
+    def channels(self) -> int:
+        return int(self.images[0].shape[2])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        def draws(stream: int) -> Draws:
+            return Draws(self.whole.seed, 0, [index], stream=stream)
+
+        whole, pixels = self.whole, self.images[index]
+        clean = as_unit(pixels)[None]
+        views = Views.of(clean, [pixels], whole.noise, draws, level_map=whole.noise_level_map)
+        return views.as_input(views.noisy())[0], as_tensor(clean)[0]

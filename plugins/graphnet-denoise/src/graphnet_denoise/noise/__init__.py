@@ -1,0 +1,67 @@
+"""Noise that is added to clean images while training or measuring, in floating point.
+
+Standard deviations are given in 255ths of the range from black to white, as papers do. A field that takes
+a range, such as `std: [5, 55]`, gives each image one value, drawn uniformly from it. Noise may leave 0..1:
+`clip: true` cuts it off there, as a camera does, which makes the mean of many noisy images darker or
+lighter than the clean one.
+"""
+
+from __future__ import annotations
+
+import json
+
+from graphnet.errors import DescriptionError, Problem
+from graphnet_denoise.choices import Choices
+from graphnet_denoise.noise.base import Images, Noise, Range, Scenes, check_level
+from graphnet_denoise.noise.blocks import BlockSampling
+from graphnet_denoise.noise.gaussian import Correlated, Gaussian
+from graphnet_denoise.noise.sensor import PoissonGaussian, SaltAndPepper
+
+__all__ = [
+    "NOISES",
+    "BlockSampling",
+    "Correlated",
+    "Gaussian",
+    "Images",
+    "Noise",
+    "PoissonGaussian",
+    "Range",
+    "SaltAndPepper",
+    "Scenes",
+    "check_level",
+    "parse_noise",
+]
+
+NOISES = Choices[Noise](
+    Noise,
+    "graphnet_denoise.noises",
+    {
+        "gaussian": Gaussian,
+        "poisson_gaussian": PoissonGaussian,
+        "salt_and_pepper": SaltAndPepper,
+        "correlated": Correlated,
+        "block_sampling": BlockSampling,
+    },
+)
+
+
+def parse_noise(text: str) -> Noise:
+    """Noise from "name", "name:number" (for its first range) or JSON {name: {field: value}}.
+
+    Raises DescriptionError.
+
+    >>> parse_noise("gaussian:25") == parse_noise('{"gaussian": {"std": 25}}')
+    True
+    """
+    name, colon, value = text.partition(":")
+    try:
+        if text.lstrip().startswith("{"):
+            return NOISES.make(json.loads(text))
+        if not colon:
+            return NOISES.make(name)
+        return NOISES.make({name: {NOISES.find(name).ranges[0]: float(value)}})
+    except (ValueError, IndexError) as error:
+        if isinstance(error, DescriptionError):
+            raise
+        message = f"expected noise such as gaussian:25, or JSON {{name: {{field: value}}}}, found {text!r}"
+        raise DescriptionError([Problem(message)]) from error

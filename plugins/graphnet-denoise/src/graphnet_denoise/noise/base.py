@@ -1,0 +1,99 @@
+"""What noise is: a definition that makes noisy images of clean ones, from random numbers it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+
+from graphnet.definition import Definition
+from graphnet.errors import ContractError, DescriptionError, Problem
+from graphnet_denoise.draws import Draws
+
+Images = NDArray[np.float32]
+"""(N, H, W, C) in 0..1, before noise takes them out of it."""
+
+
+def _as_range(value: object) -> tuple[float, float]:
+    ends = value if isinstance(value, (list, tuple)) else (value, value)
+    match ends:
+        case (bool(), _) | (_, bool()):
+            pass
+        case (int() | float() as low, int() | float() as high) if 0 <= low <= high < math.inf:
+            return float(low), float(high)
+    raise ValueError(
+        f"expected a number of 0 or more, or a range [low, high] of such, found {value!r}"
+    )
+
+
+Range = Annotated[
+    tuple[float, float],
+    pydantic.BeforeValidator(_as_range, json_schema_input_type=float | tuple[float, float]),
+]
+"""One number of 0 or more, or [low, high], from which each image gets its own."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Clean images, and what noise may want to know of them.
+
+    `strength` has, for each range of the noise by its field's name, the value of each image: (N,).
+    `crops` are the pixels (s * H, s * W, C) that the images come from, s the noise's block side.
+    """
+
+    clean: Images
+    strength: Mapping[str, NDArray[np.float32]]
+    crops: Sequence[NDArray[Any]]
+
+
+class Noise(Definition):
+    """How noisy images come from clean ones; subclasses define `noisy`, and say which fields are ranges.
+
+    `level` names the range that a model may be told as one more channel of its input, a standard
+    deviation in 255ths; None where one number does not describe the noise.
+    """
+
+    ranges: ClassVar[tuple[str, ...]] = ()
+    level: ClassVar[str | None] = None
+    smallest_block: ClassVar[int] = 1
+    clip: bool = False
+
+    def noisy(self, scenes: Scenes, draws: Draws) -> Images:
+        """A new array of noisy images, each image's from its own numbers in `draws`."""
+        raise ContractError(f"{type(self).__name__} defines no noisy(scenes, draws)")
+
+    def strength(self, draws: Draws) -> dict[str, NDArray[np.float32]]:
+        """One value from each range for each image: (N,)."""
+        uniform = draws.uniform(len(self.ranges))
+        bounds = [getattr(self, name) for name in self.ranges]
+        return {
+            name: (low + (high - low) * uniform[:, i]).astype(np.float32)
+            for i, (name, (low, high)) in enumerate(zip(self.ranges, bounds, strict=True))
+        }
+
+    def block_sides(self, largest: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
+        """How many source pixels, along each side, one pixel of each image is seen from; 1 for most."""
+        return np.ones_like(largest)
+
+    def __call__(self, scenes: Scenes, draws: Draws) -> Images:
+        """`noisy`, cut off at 0 and 1 where `clip` asks for it."""
+        images = self.noisy(scenes, draws)
+        return np.clip(images, 0, 1, out=images) if self.clip else images
+
+
+def check_level(noise: Noise | None) -> None:
+    """Raise DescriptionError unless a model can be told the noise's level."""
+    if noise is None or noise.level is None:
+        found = "no noise" if noise is None else type(noise).__name__
+        message = f"needs noise with a standard deviation, such as gaussian; found {found}"
+        raise DescriptionError([Problem(message, "noise_level_map")])
+
+
+def for_each(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N,) as (N, 1, 1, 1)."""
+    return values[:, None, None, None]

@@ -1,0 +1,143 @@
+"""Patches cut from images while training: cropped, turned and made noisy anew in every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+from torch import Tensor
+
+from graphnet.data import DataSet, Shape, Stream
+from graphnet.errors import DescriptionError, Problem
+from graphnet_denoise.bank import CLEAN, NOISY, Pixels, as_unit, read_bank
+from graphnet_denoise.draws import GEOMETRY, Draws
+from graphnet_denoise.noise import NOISES, Noise, check_level
+from graphnet_denoise.supervision import SUPERVISIONS, Noise2Noise, Supervision, Views
+
+_SINGLE = [name for name, cls in SUPERVISIONS.builtin.items() if cls.single]
+
+
+class Patches(DataSet):
+    """Patches cut at random from images in memory, with fresh noise in every epoch.
+
+    Fields: `path`, a folder of images (PNG, JPEG, TIFF, WebP, BMP), or an .npz or .npy of (N, C, H, W);
+    `size`, the side of a patch; `per_epoch`, how many are an epoch; `noise`, what is added to the images,
+    or nothing where they are noisy already; `supervision`, what the network is shown and compared with;
+    `augment`, patches flipped and turned by right angles; `noise_level_map`, one more input channel that
+    holds the noise's standard deviation (1 for 255); `channels`, 1 for grey and 3 for colour.
+
+    Images are drawn with equal chances, and positions in them. Smaller ones than a patch are passed over.
+    """
+
+    path: str
+    size: PositiveInt = 64
+    per_epoch: PositiveInt = 20_000
+    noise: Annotated[Noise | None, pydantic.BeforeValidator(NOISES.field)] = None
+    supervision: Annotated[Supervision, pydantic.BeforeValidator(SUPERVISIONS.field)] = (
+        Noise2Noise()
+    )
+    augment: bool = False
+    noise_level_map: bool = False
+    channels: Literal[1, 3] | None = None
+
+    def __post_init__(self) -> None:
+        if self.noise is None and not self.supervision.single:
+            message = (
+                f"{type(self.supervision).__name__} needs noise to be added: give `noise`, or, where the "
+                f"images are noisy already, a supervision that learns from such: {', '.join(_SINGLE)}"
+            )
+            raise DescriptionError([Problem(message, "supervision")])
+        if self.noise_level_map:
+            check_level(self.noise)
+        self.supervision.side(self.size)  # refuses a size that it cannot use
+
+    def load(self) -> PatchStream:
+        """Decode the images. Raises DataError for a folder or file without any that is large enough."""
+        smallest = self.size * (self.noise.smallest_block if self.noise else 1)
+        keys = NOISY if self.noise is None else CLEAN
+        images = read_bank(Path(self.path), keys=keys, channels=self.channels, side=smallest)
+        return PatchStream(self, images)
+
+
+@dataclass(frozen=True)
+class PatchStream(Stream):
+    """The pairs of a Patches data set, over its decoded images."""
+
+    patches: Patches
+    images: Sequence[Pixels]
+
+    def __len__(self) -> int:
+        return self.patches.per_epoch
+
+    @property
+    def input_shape(self) -> Shape:
+        return (self._channels + self.patches.noise_level_map, self._side, self._side)
+
+    @property
+    def target_shapes(self) -> Mapping[str, Shape]:
+        return self.patches.supervision.target_shapes((self._channels, self._side, self._side))
+
+    def batch(self, seed: int, epoch: int, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        def draws(stream: int) -> Draws:
+            return Draws(seed, epoch, indices, stream=stream)
+
+        patches = self.patches
+        crops = self._crops(draws(GEOMETRY))
+        images, level_map = as_seen(crops, patches.size), patches.noise_level_map
+        return patches.supervision.make(
+            Views.of(images, crops, patches.noise, draws, level_map=level_map)
+        )
+
+    def finish(
+        self, batch: tuple[Tensor, ...], predict: Callable[[Tensor], Any], progress: float
+    ) -> tuple[Tensor, ...]:
+        return self.patches.supervision.finish(batch, predict, progress)
+
+    @property
+    def _channels(self) -> int:
+        return int(self.images[0].shape[2])
+
+    @property
+    def _side(self) -> int:
+        return self.patches.supervision.side(self.patches.size)
+
+    def _crops(self, draws: Draws) -> list[Pixels]:
+        """A crop for each pair, turned: views of the images, (s * size, s * size, C)."""
+        size, noise = self.patches.size, self.patches.noise
+        count = draws.count
+        chosen = draws.below(np.full(count, len(self.images)))
+        shapes = np.array([self.images[i].shape[:2] for i in chosen])
+        sides = size * (
+            noise.block_sides(shapes.min(axis=1) // size, draws) if noise else np.ones_like(chosen)
+        )
+        tops, lefts = (draws.below(shapes[:, axis] - sides + 1) for axis in (0, 1))
+        turns = draws.below(np.full(count, 8 if self.patches.augment else 1))
+        return [
+            turned(self.images[i][top : top + side, left : left + side], turn)
+            for i, top, left, side, turn in zip(chosen, tops, lefts, sides, turns, strict=True)
+        ]
+
+
+def turned(pixels: Pixels, turn: int) -> Pixels:
+    """One of the 8 ways to lay a square image (H, W, C) down again; 0 leaves it as it is. A view."""
+    flipped = pixels[:, ::-1] if turn >= 4 else pixels
+    return np.rot90(flipped, turn % 4)
+
+
+def as_seen(crops: Sequence[Pixels], size: int) -> NDArray[np.float32]:
+    """Crops (s * size, s * size, C) as images (N, size, size, C) in 0..1, each pixel a block's mean."""
+    images = np.empty((len(crops), size, size, crops[0].shape[2]), np.float32)
+    for image, crop in zip(images, crops, strict=True):
+        side = len(crop) // size
+        if side == 1:
+            image[...] = as_unit(crop)
+        else:
+            blocks = as_unit(crop).reshape(size, side, size, side, -1)
+            blocks.mean(axis=(1, 3), out=image)
+    return images

@@ -1,0 +1,37 @@
+"""Supervision: what a network is shown and what its output is compared with, made from patches.
+
+To clean images noise is added while training: once, to be compared with the clean image (noise2clean), or
+twice, to compare one with the other (noise2noise). From images that are noisy already, a network learns by
+guessing pixels that it is not shown (noise2void), or from one half of the pixels to the other
+(neighbor2neighbor).
+"""
+
+from __future__ import annotations
+
+from graphnet_denoise.choices import Choices
+from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
+from graphnet_denoise.supervision.blindspot import Noise2Void
+from graphnet_denoise.supervision.neighbors import Neighbor2Neighbor
+from graphnet_denoise.supervision.paired import Noise2Clean, Noise2Noise
+
+__all__ = [
+    "SUPERVISIONS",
+    "Neighbor2Neighbor",
+    "Noise2Clean",
+    "Noise2Noise",
+    "Noise2Void",
+    "Supervision",
+    "Views",
+    "as_tensor",
+]
+
+SUPERVISIONS = Choices[Supervision](
+    Supervision,
+    "graphnet_denoise.supervisions",
+    {
+        "noise2noise": Noise2Noise,
+        "noise2clean": Noise2Clean,
+        "noise2void": Noise2Void,
+        "neighbor2neighbor": Neighbor2Neighbor,
+    },
+)

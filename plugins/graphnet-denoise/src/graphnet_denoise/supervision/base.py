@@ -1,0 +1,105 @@
+"""What a supervision is, and what it sees of the images it makes batches of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet.data import Shape
+from graphnet.definition import Definition
+from graphnet.errors import ContractError
+from graphnet_denoise.draws import NOISE, STRENGTH, SUPERVISION, Draws
+from graphnet_denoise.noise import Images, Noise, Scenes
+
+
+@dataclass(frozen=True)
+class Views:
+    """The images of some pairs as a supervision may see them: (N, H, W, C), in 0..1 but for the noise.
+
+    Without noise the images themselves are noisy: there is one version of each, and nothing clean.
+    """
+
+    scenes: Scenes
+    noise: Noise | None
+    draws: Callable[[int], Draws]
+    level_map: bool
+
+    @classmethod
+    def of(
+        cls,
+        images: Images,
+        crops: Sequence[NDArray[Any]],
+        noise: Noise | None,
+        draws: Callable[[int], Draws],
+        *,
+        level_map: bool,
+    ) -> Self:
+        """Views of these images, which come from `crops`, with a strength of the noise for each."""
+        strength = noise.strength(draws(STRENGTH)) if noise else {}
+        return cls(Scenes(images, strength, crops), noise, draws, level_map)
+
+    @property
+    def clean(self) -> Images:
+        assert self.noise is not None
+        return self.scenes.clean
+
+    def noisy(self, version: int = 0) -> Images:
+        """Noisy images; other versions have noise of the same strength, drawn independently."""
+        if self.noise is None:
+            assert version == 0
+            return self.scenes.clean
+        return self.noise(self.scenes, self.draws(NOISE + version))
+
+    def own(self) -> Draws:
+        """Random numbers for the supervision."""
+        return self.draws(SUPERVISION)
+
+    def as_input(self, images: Images) -> Tensor:
+        """Images as the network takes them, with the noise level as one more channel if it wants that."""
+        if self.level_map:
+            assert self.noise is not None
+            assert self.noise.level is not None
+            level = self.scenes.strength[self.noise.level] / np.float32(255)
+            images = with_level(images, level)
+        return as_tensor(images)
+
+
+class Supervision(Definition):
+    """How batches are made of views. `single`: one noisy version of each image is enough for it."""
+
+    single: ClassVar[bool] = False
+
+    def side(self, size: int) -> int:
+        """The side of what the network is trained on, from patches of this size."""
+        return size
+
+    def target_shapes(self, shape: Shape) -> Mapping[str, Shape]:
+        """What the loss is given beside the prediction, by the names of its arguments."""
+        return {"target": shape}
+
+    def make(self, views: Views) -> tuple[Tensor, ...]:
+        """The input, then the targets, (N, C, H, W); or what `finish` makes them of."""
+        raise ContractError(f"{type(self).__name__} defines no make(views)")
+
+    def finish(
+        self, batch: tuple[Tensor, ...], predict: Callable[[Tensor], Any], progress: float
+    ) -> tuple[Tensor, ...]:
+        """See graphnet.Stream.finish."""
+        return batch
+
+
+def as_tensor(images: Images) -> Tensor:
+    """(N, H, W, C) as (N, C, H, W), the same memory."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def with_level(images: Images, level: NDArray[np.float32]) -> Images:
+    """Images with one more channel: each image's own number in `level`, (N,), at all pixels."""
+    n, h, w, _ = images.shape
+    return np.concatenate((images, np.broadcast_to(level[:, None, None, None], (n, h, w, 1))), -1)

@@ -1,0 +1,83 @@
+"""Noise2Void: guess pixels from their surroundings, and compare with the noisy pixels themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import numpy as np
+import pydantic
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet.data import Shape
+from graphnet_denoise.draws import Draws
+from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
+
+
+class Noise2Void(Supervision):
+    """Blind spots (Krull et al. 2019): a few pixels are replaced and have to be guessed.
+
+    The patch is cut into boxes with one replaced pixel each, at a random place (stratified sampling), so
+    that a share `masked` of the pixels is. Its new value is that of another pixel, drawn uniformly from the
+    square of 2 * radius + 1 around it. All channels of a pixel are replaced together. The target is the noisy
+    patch, and the loss counts the replaced pixels only: it takes a mask, as masked_mse does. What the
+    network learns is the clean image where noise is independent from pixel to pixel, and zero in the mean.
+    """
+
+    single: ClassVar[bool] = True
+    masked: Annotated[float, pydantic.Field(gt=0, le=0.25)] = 0.015
+    radius: pydantic.PositiveInt = 5
+
+    def target_shapes(self, shape: Shape) -> Mapping[str, Shape]:
+        return {"target": shape, "mask": shape}
+
+    def make(self, views: Views) -> tuple[Tensor, ...]:
+        noisy = views.noisy()
+        n, height, width, _ = noisy.shape
+        draws = views.own()
+        rows, columns, there = blind_spots(draws, height, width, round(1 / math.sqrt(self.masked)))
+        rows, columns = np.minimum(rows, height - 1), np.minimum(columns, width - 1)
+        row, column = neighbors(draws, rows, columns, (height, width), self.radius)
+        image = np.broadcast_to(np.arange(n)[:, None], rows.shape)[there]
+        spots = image, rows[there], columns[there]
+        shown = noisy.copy()
+        shown[spots] = noisy[image, row[there], column[there]]
+        mask = np.zeros_like(noisy)
+        mask[spots] = 1
+        return views.as_input(shown), as_tensor(noisy), as_tensor(mask)
+
+
+def blind_spots(
+    draws: Draws, height: int, width: int, box: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """A random pixel in each box of box x box: rows, columns, and whether it is inside: (N, boxes).
+
+    Boxes at the lower and right edges may stand out over them; then so may their pixel.
+    """
+    tops, lefts = (np.arange(0, length, box) for length in (height, width))
+    inside = np.minimum(draws.uniform(len(tops), len(lefts), 2) * box, box - 1).astype(np.int64)
+    rows = (inside[..., 0] + tops[:, None]).reshape(len(inside), -1)
+    columns = (inside[..., 1] + lefts).reshape(len(inside), -1)
+    return rows, columns, (rows < height) & (columns < width)
+
+
+def neighbors(
+    draws: Draws,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    shape: tuple[int, int],
+    radius: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each pixel another one, uniform in the square of 2 * radius + 1 around it, inside the image."""
+    top, left = np.maximum(rows - radius, 0), np.maximum(columns - radius, 0)
+    bottom, right = (
+        np.minimum(at + radius, n - 1) for at, n in ((rows, shape[0]), (columns, shape[1]))
+    )
+    wide = right - left + 1
+    count = (bottom - top + 1) * wide - 1
+    drawn = np.minimum((draws.uniform(rows.shape[1]) * count).astype(np.int64), count - 1)
+    own = (rows - top) * wide + columns - left
+    drawn += drawn >= own  # the square without its own place
+    return top + drawn // wide, left + drawn % wide

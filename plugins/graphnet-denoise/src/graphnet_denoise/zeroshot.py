@@ -1,0 +1,114 @@
+"""Zero-Shot Noise2Noise: a small network trained on the one noisy image that it is to denoise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from graphnet.describe import BlockDescription, ModelDescription, NodeDescription
+from graphnet.errors import DescriptionError, Problem
+from graphnet.model import Model
+from graphnet.padding import pad_to_multiple
+from graphnet_denoise.images import Picture
+from graphnet_denoise.restoring import Restorer, fitted
+
+NETWORK = "network"
+"""The node whose parameters are the network's, in the model that is trained."""
+
+_LR, _HALVED_EVERY = 1e-3, 1000
+
+
+def zero_shot_description(description: ModelDescription) -> ModelDescription:
+    """The model that trains a network on one image y (Mansour & Heckel 2023): its outputs are errors.
+
+    With D1, D2 the two halves of an image (layers.py) and f the network, here the whole denoiser, it gives
+    the differences whose squares are the residual and the consistency loss, one after the other as channels:
+
+        f(D1 y) - D2 y,   f(D2 y) - D1 y,   f(D1 y) - D1 f(y),   f(D2 y) - D2 f(y).
+
+    The paper's loss is twice their mean square: mse with zeros as the target, but for that factor. All
+    three uses of f share its parameters, and gradients go through all of them. Raises DescriptionError for a
+    network of several inputs or outputs.
+    """
+    if len(description.inputs) != 1 or len(description.outputs) > 1:
+        message = "zero-shot denoising needs a network of one input and one output"
+        raise DescriptionError([Problem(message, description.name)])
+    (image,) = description.inputs
+    block = BlockDescription(description.layers, inputs=(image,), outputs=description.outputs)
+    name = next(n for n in (NETWORK + "_" * i for i in range(99)) if n not in description.blocks)
+
+    def node(layer: str, id: str, *inputs: str, share: str | None = None) -> NodeDescription:
+        return NodeDescription(layer, id=id, inputs=inputs, share=share)
+
+    differences = {
+        "residual1": (NETWORK, "noisy.second"),
+        "residual2": ("other", "noisy.first"),
+        "consistency1": (NETWORK, "clean.first"),
+        "consistency2": ("other", "clean.second"),
+    }
+    return ModelDescription(
+        (
+            node("denoise/diagonal_means", "noisy", f"${image}"),
+            node(name, NETWORK, "noisy.first"),
+            node(name, "other", "noisy.second", share=NETWORK),
+            node(name, "whole", f"${image}", share=NETWORK),
+            node("denoise/diagonal_means", "clean", "whole"),
+            *(node("denoise/subtract", id, *pair) for id, pair in differences.items()),
+            node("concat", "errors", *differences),
+        ),
+        name=f"{description.name}-zero-shot",
+        inputs=description.inputs,
+        blocks={**description.blocks, name: block},
+    )
+
+
+def restore_alone(
+    network: Model,
+    picture: Picture,
+    *,
+    steps: int,
+    device: str,
+    kernels: str,
+    advance: Callable[[], None] = lambda: None,
+) -> Picture:
+    """A picture denoised by the network after training on it alone; alpha and depth stay as they were."""
+    image = fitted(picture.tensor()[None], network.input_channels)
+    trained = train_on_image(
+        network, image, steps=steps, device=device, kernels=kernels, advance=advance
+    )
+    return Restorer.of(trained, device=device, kernels=kernels).restore_picture(picture)
+
+
+def train_on_image(
+    network: Model,
+    image: Tensor,
+    *,
+    steps: int = 2000,
+    seed: int = 0,
+    device: str = "auto",
+    kernels: str = "auto",
+    advance: Callable[[], None] = lambda: None,
+) -> Model:
+    """The network with weights trained on a noisy image alone, float (N, C, H, W) in 0..1.
+
+    Adam, with a learning rate of 1e-3 that is halved every 1000 steps; parameters are drawn from `seed`.
+    Sides are padded by reflection to what the network takes at half the size.
+    """
+    model = Model(zero_shot_description(network.description), registry=network.registry, seed=seed)
+    padded = pad_to_multiple(image, 2 * network.divisor())
+    program = model.compile(
+        padded.shape, loss="mse", optimizer={"adam": {"lr": _LR}}, device=device, kernels=kernels
+    )
+    spec = program.plan.values[program.plan.inputs[0]].spec
+    padded = padded.to(spec.device)
+    n, c, h, w = padded.shape
+    zeros = torch.zeros(n, 4 * c, h // 2, w // 2, device=spec.device)
+    batch = program.pack(padded, zeros)
+    for step in range(steps):
+        program.lr = _LR * 0.5 ** (step // _HALVED_EVERY)
+        program.step_packed(*batch)
+        advance()
+    trained = {name.removeprefix(f"{NETWORK}."): w for name, w in program.weights.items()}
+    return network.with_weights(trained)
