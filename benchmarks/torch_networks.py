@@ -66,12 +66,14 @@ def residual_block(channels: int) -> Residual:
 
 
 class UNet(nn.Module):
-    """The residual U-Net: (N, 3, H, W) -> the same; H and W multiples of 8."""
+    """The residual U-Net: (N, inputs, H, W) -> (N, 3, H, W); H and W multiples of 8."""
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 128), blocks: int = 2) -> None:
+    def __init__(
+        self, channels: tuple[int, ...] = (16, 32, 64, 128), blocks: int = 2, inputs: int = 3
+    ) -> None:
         super().__init__()
         levels = list(pairwise(channels))
-        self.head = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
+        self.head = nn.Conv2d(inputs, channels[0], 3, padding=1, bias=False)
         self.downs = nn.ModuleList(
             nn.Sequential(
                 *(residual_block(fine) for _ in range(blocks)),

@@ -14,6 +14,7 @@ from benchmarks import torch_networks
 from graphnet.graph import Kind
 
 _HERE = Path(__file__).parent
+_EXAMPLES = _HERE.parent.parent / "examples" / "denoisers"
 _SEED = 0
 
 
@@ -47,12 +48,12 @@ def with_weights_of(module: nn.Module, model: gn.Model) -> gn.Model:
 
 PAPER = Network(
     "the paper's network",
-    _HERE.parent.parent / "examples" / "denoisers" / "seed.yaml",
+    _EXAMPLES / "seed.yaml",
     torch_networks.paper,
     "sgd",
     3.0,  # 10, the paper's, is on the edge of what is stable over hundreds of steps on one batch
 )
 DNCNN = Network("a DnCNN", _HERE / "dncnn.yaml", torch_networks.dncnn, "adam", 1e-3)
-UNET = Network("a residual U-Net", _HERE / "unet.yaml", torch_networks.UNet, "adam", 1e-3)
+UNET = Network("a residual U-Net", _EXAMPLES / "unet.yaml", torch_networks.UNet, "adam", 1e-3)
 CHAIN = Network("200 tiny layers", _HERE / "chain.yaml", torch_networks.chain, "sgd", 0.1)
 NETWORKS = (PAPER, DNCNN, UNET, CHAIN)

@@ -74,7 +74,7 @@ class Keep:
     def divisor(self) -> int:
         return 4
 
-    def predict(self, *inputs: torch.Tensor, device: str, kernels: str) -> Any:
+    def predict(self, *inputs: torch.Tensor, device: str, kernels: str, memory: str | None) -> Any:
         (x,) = inputs
         assert x.shape[1] == 4
         assert x.shape[2] % 4 == x.shape[3] % 4 == 0
