@@ -69,7 +69,7 @@ def handwritten(device: torch.device) -> Run:
         for weight, bias in zip(weights, biases, strict=True):
             inputs.append(y)
             y = _aten.convolution.default(y, weight, bias, *convolution).relu_()
-        loss: Tensor = _aten.mse_loss.default(y, target)
+        loss: Tensor = _aten.mse_loss.default(y, target).clone()
         grad = _aten.mse_loss_backward.default(one, y, target, 1)
         for layer in range(len(weights) - 1, -1, -1):
             _aten.threshold_backward.grad_input(grad, y, 0, grad_input=grad)
