@@ -15,6 +15,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from ruamel.yaml.representer import SafeRepresenter
 
 from graphnet.errors import DescriptionError, Problem
 
@@ -149,9 +150,21 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
+class _Writer(SafeRepresenter):
+    """Quotes text that begins with a colon, which would not read back within {braces}."""
+
+    def text(self, data: str) -> Any:
+        style = "'" if data.startswith(":") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Writer.add_representer(str, _Writer.text)
+
+
 def dump(data: Any) -> str:
     """Plain data as YAML text that reads back equal."""
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = _Writer
     yaml.default_flow_style = None  # short lists on one line
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.width = 1_000_000  # no folding: folded escapes would not always read back

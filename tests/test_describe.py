@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from graphnet.builder import Builder
@@ -119,6 +119,7 @@ VALUES = st.recursive(
 )
 
 
+@example([("A", "A", {"A": ":0"})])  # without quotes it does not read back
 @given(
     st.lists(
         st.tuples(NAMES, NAMES, st.dictionaries(NAMES, VALUES, max_size=3)), min_size=1, max_size=4

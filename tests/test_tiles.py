@@ -163,4 +163,4 @@ def test_explain_shows_the_tiles_and_the_plan_of_one(tmp_path: Path) -> None:
     assert shown.exit_code == 0, shown.output
     tiling = net.tiling((1, 3, 256, 192), memory="60%")
     assert shown.stdout.startswith(f"{tiling}\n\n")
-    assert f"1x3x{tiling.cuts[0].size}x{tiling.cuts[1].size}" in shown.stdout
+    assert f"1x6x{tiling.cuts[0].size}x{tiling.cuts[1].size}" in shown.stdout
