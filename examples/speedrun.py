@@ -1,7 +1,7 @@
 """How fast the paper's network learns to denoise: from random weights, over several seeds: `make speedrun`.
 
-The paper trains it for 20 epochs, 30 minutes on an RTX 3090, to 24.28 dB. denoisers/speedrun.yaml does it in
-seconds on two CPU cores, from noisy pairs alone, which lie in memory. The clean images are for measuring only.
+The paper trains it for 20 epochs, 30 minutes on an RTX 3090, to 24.28 dB. denoisers/speedrun.yaml does it
+in seconds on two CPU cores, from noisy pairs alone, which lie in memory. Clean images are for measuring.
 Everything lands in runs/speedrun: report.json, curve.png, and the last seed's model.safetensors.
 
     python examples/speedrun.py --photos PHOTOS --pairs PAIRS.npz

@@ -16,7 +16,7 @@ from graphnet_denoise.noise import (
     SaltAndPepper,
     Scenes,
 )
-from graphnet_denoise.patches import Patches, as_seen
+from graphnet_denoise.patches import Patches
 
 from graphnet.errors import DescriptionError
 
@@ -24,7 +24,8 @@ LEVELS = np.linspace(0, 1, 6, dtype=np.float32)
 
 
 def scenes_of(noise: Noise, clean: Images, *, seed: int = 0) -> Scenes:
-    return Scenes(clean, noise.strength(Draws(seed, 0, range(len(clean)), stream=1)), list(clean))
+    strength = noise.strength(Draws(seed, 0, range(len(clean)), stream=1))
+    return Scenes(list(clean), clean.shape[1:3], strength)
 
 
 def noisy(noise: Noise, clean: Images, *, seed: int = 0) -> Images:
@@ -109,10 +110,11 @@ def test_block_sampling_takes_a_random_pixel_of_each_block() -> None:
     rows, columns = np.mgrid[:20, :20]
     crop = np.stack([rows, columns, rows + columns], axis=-1).astype(np.uint8)
     noise = BlockSampling()
-    seen = as_seen([crop] * 500, 4)  # blocks of 5 x 5
+    scenes = Scenes([crop] * 500, (4, 4), {})  # blocks of 5 x 5
+    seen = scenes.clean
     means = crop.reshape(4, 5, 4, 5, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(seen, np.broadcast_to(means, seen.shape) / 255, rtol=1e-5)
-    drawn = noise(Scenes(seen, {}, [crop] * 500), Draws(0, 0, range(500), stream=3)) * 255
+    drawn = noise(scenes, Draws(0, 0, range(500), stream=3)) * 255
     row, column, both = np.rint(np.moveaxis(drawn, -1, 0)).astype(int)
     np.testing.assert_array_equal(both, row + column)  # all channels from one pixel
     np.testing.assert_array_equal(row // 5, np.broadcast_to(np.arange(4)[:, None], row.shape))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphnet.data import DataSet, Gallery
 from graphnet.errors import DescriptionError, Problem
-from graphnet_denoise.bank import CLEAN, Pixels, as_unit, read_bank
+from graphnet_denoise.bank import CLEAN, Pixels, read_bank
 from graphnet_denoise.draws import Draws
 from graphnet_denoise.noise import NOISES, Noise, check_level
 from graphnet_denoise.supervision import Views, as_tensor
@@ -69,6 +69,6 @@ class NoisyGallery(Gallery):
             return Draws(self.whole.seed, 0, [index], stream=stream)
 
         whole, pixels = self.whole, self.images[index]
-        clean = as_unit(pixels)[None]
-        views = Views.of(clean, [pixels], whole.noise, draws, level_map=whole.noise_level_map)
-        return views.as_input(views.noisy())[0], as_tensor(clean)[0]
+        size = pixels.shape[:2]
+        views = Views.of([pixels], size, whole.noise, draws, level_map=whole.noise_level_map)
+        return views.as_input(views.noisy())[0], as_tensor(views.scenes.clean)[0]

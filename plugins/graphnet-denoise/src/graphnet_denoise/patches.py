@@ -9,13 +9,12 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
-from numpy.typing import NDArray
 from pydantic import PositiveInt
 from torch import Tensor
 
 from graphnet.data import DataSet, Shape, Stream
 from graphnet.errors import DescriptionError, Problem
-from graphnet_denoise.bank import CLEAN, NOISY, Pixels, as_unit, read_bank
+from graphnet_denoise.bank import CLEAN, NOISY, Pixels, read_bank
 from graphnet_denoise.draws import GEOMETRY, Draws
 from graphnet_denoise.noise import NOISES, Noise, check_level
 from graphnet_denoise.supervision import SUPERVISIONS, Noise2Noise, Supervision, Views
@@ -89,9 +88,9 @@ class PatchStream(Stream):
 
         patches = self.patches
         crops = self._crops(draws(GEOMETRY))
-        images, level_map = as_seen(crops, patches.size), patches.noise_level_map
+        size, level_map = (patches.size, patches.size), patches.noise_level_map
         return patches.supervision.make(
-            Views.of(images, crops, patches.noise, draws, level_map=level_map)
+            Views.of(crops, size, patches.noise, draws, level_map=level_map)
         )
 
     def finish(
@@ -128,16 +127,3 @@ def turned(pixels: Pixels, turn: int) -> Pixels:
     """One of the 8 ways to lay a square image (H, W, C) down again; 0 leaves it as it is. A view."""
     flipped = pixels[:, ::-1] if turn >= 4 else pixels
     return np.rot90(flipped, turn % 4)
-
-
-def as_seen(crops: Sequence[Pixels], size: int) -> NDArray[np.float32]:
-    """Crops (s * size, s * size, C) as images (N, size, size, C) in 0..1, each pixel a block's mean."""
-    images = np.empty((len(crops), size, size, crops[0].shape[2]), np.float32)
-    for image, crop in zip(images, crops, strict=True):
-        side = len(crop) // size
-        if side == 1:
-            image[...] = as_unit(crop)
-        else:
-            blocks = as_unit(crop).reshape(size, side, size, side, -1)
-            blocks.mean(axis=(1, 3), out=image)
-    return images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, DescriptionError, Problem
+from graphnet_denoise.bank import as_unit
 from graphnet_denoise.draws import Draws
 
 Images = NDArray[np.float32]
@@ -40,15 +42,33 @@ Range = Annotated[
 
 @dataclass(frozen=True)
 class Scenes:
-    """Clean images, and what noise may want to know of them.
+    """What noisy images are made of: crops of photos, as images of `size` (H, W).
 
+    `crops` are the pixels (s * H, s * W, C) that an image is seen through, s the noise's block side.
     `strength` has, for each range of the noise by its field's name, the value of each image: (N,).
-    `crops` are the pixels (s * H, s * W, C) that the images come from, s the noise's block side.
     """
 
-    clean: Images
-    strength: Mapping[str, NDArray[np.float32]]
     crops: Sequence[NDArray[Any]]
+    size: tuple[int, int]
+    strength: Mapping[str, NDArray[np.float32]]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C)."""
+        return (len(self.crops), *self.size, self.crops[0].shape[2])
+
+    @functools.cached_property
+    def clean(self) -> Images:
+        """The images without noise, each pixel the mean of its block; made when they are first asked for."""
+        images = np.empty(self.shape, np.float32)
+        for image, crop in zip(images, self.crops, strict=True):
+            height, width, channels = image.shape
+            side = len(crop) // height
+            pixels = as_unit(crop)
+            if side > 1:
+                pixels = pixels.reshape(height, side, width, side, channels).mean(axis=(1, 3))
+            image[...] = pixels
+        return images
 
 
 class Noise(Definition):

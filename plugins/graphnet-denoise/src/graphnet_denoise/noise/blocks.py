@@ -26,7 +26,7 @@ class BlockSampling(Noise):
         return SMALLEST_BLOCK + draws.below(largest - SMALLEST_BLOCK + 1)
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
-        images = np.empty_like(scenes.clean)
+        images = np.empty(scenes.shape, np.float32)
         height, width = images.shape[1:3]
         rows, columns = np.arange(height)[:, None], np.arange(width)
         uniform = draws.uniform(height, width)

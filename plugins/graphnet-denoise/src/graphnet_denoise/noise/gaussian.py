@@ -25,7 +25,7 @@ class Gaussian(Noise):
     std: Range
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
-        noise = draws.normal(*scenes.clean.shape[1:])
+        noise = draws.normal(*scenes.shape[1:])
         noise *= for_each(scenes.strength["std"]) / 255
         noise += scenes.clean
         return noise
@@ -46,7 +46,7 @@ class Correlated(Noise):
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         kernel = self.kernel()
-        height, width, channels = scenes.clean.shape[1:]
+        height, width, channels = scenes.shape[1:]
         margin = len(kernel) - 1  # drawn around the image too, so that its edges are like the rest
         noise = draws.normal(height + margin, width + margin, channels)
         noise = _filtered(_filtered(noise, kernel, 1), kernel, 2)

@@ -39,9 +39,7 @@ class PoissonGaussian(Noise):
         images = draws.poisson(np.maximum(scenes.clean, 0) * peak)
         images /= peak
         if self.std[1] > 0:
-            images += draws.normal(*scenes.clean.shape[1:]) * (
-                for_each(scenes.strength["std"]) / 255
-            )
+            images += draws.normal(*scenes.shape[1:]) * (for_each(scenes.strength["std"]) / 255)
         return images
 
 
@@ -56,7 +54,7 @@ class SaltAndPepper(Noise):
     share: Annotated[Range, pydantic.AfterValidator(_at_most_one)]
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
-        uniform = draws.uniform(*scenes.clean.shape[1:])
+        uniform = draws.uniform(*scenes.shape[1:])
         half = for_each(scenes.strength["share"]) / 2
         images = np.where(uniform < half, np.float32(0), scenes.clean)
         images[uniform >= 1 - half] = 1

@@ -33,16 +33,16 @@ class Views:
     @classmethod
     def of(
         cls,
-        images: Images,
         crops: Sequence[NDArray[Any]],
+        size: tuple[int, int],
         noise: Noise | None,
         draws: Callable[[int], Draws],
         *,
         level_map: bool,
     ) -> Self:
-        """Views of these images, which come from `crops`, with a strength of the noise for each."""
+        """Views of crops as images of a size (H, W), with a strength of the noise for each."""
         strength = noise.strength(draws(STRENGTH)) if noise else {}
-        return cls(Scenes(images, strength, crops), noise, draws, level_map)
+        return cls(Scenes(crops, size, strength), noise, draws, level_map)
 
     @property
     def clean(self) -> Images:
