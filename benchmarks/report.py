@@ -34,7 +34,8 @@ _METHOD = """\
   tensors donated, N H W C.
 - A float32 row has float32 on all sides. In a bfloat16 row graphnet computes in bfloat16, and torch's
   best is its fastest setting of float32 and bfloat16 autocast. It counts only if the loss after 200
-  steps, each on fresh noise, is within 1 % of float32's.
+  steps, each on fresh noise, is within 1 % of float32's. A single loss jumps by more than that with its noise
+  and with rounding, so it is the mean of the next 50 steps, and of three runs on different noise.
 - Torch's gradients are set to None, SGD and Adam are the fused ones, autocast keeps its weight cache,
   forward and loss are compiled as one graph with their backward. Everyone starts with the same weights
   and returns the loss as a tensor.

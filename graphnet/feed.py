@@ -26,10 +26,15 @@ from graphnet.plan import Plan
 _MOST_THREADS = 8  # beyond it, what is left of Python in a batch holds up the steps
 
 
+def steps_per_epoch(count: int, batch_size: int, every: int) -> int:
+    """The steps of an epoch over `count` samples, as far as they make whole updates of `every` steps."""
+    return count // (batch_size * every) * every
+
+
 class Feed(ABC):
     """The batch of each step, as the plan's inputs want it. An incomplete last one of an epoch is left out.
 
-    Where an update takes the batches of `every` steps, so is what does not make a whole update.
+    Where an update takes the batches of `every` steps, so is what does not make a whole one.
     `waited_s` is the time that steps have waited for their batch so far.
     """
 
@@ -40,7 +45,7 @@ class Feed(ABC):
         # The target follows the prediction's strides, and those follow the input's.
         self.channels_last = any(v.memory_format == torch.channels_last for v in self.values)
         self.count = count
-        self.steps_per_epoch = count // (self.batch_size * every) * every
+        self.steps_per_epoch = steps_per_epoch(count, self.batch_size, every)
         self.seed = seed
         self.waited_s = 0.0
         self._order = (-1, torch.empty(0))  # of the last epoch that was asked for
@@ -144,8 +149,10 @@ class Ahead(Feed):
         return tuple(t.pin_memory() for t in made) if self.device.type == "cuda" else made
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device, dtype, non_blocking=True)
+        there = tensor.to(self.device, non_blocking=True)
+        return (
+            there.to(self.dtype).div_(255.0) if there.dtype == torch.uint8 else there.to(self.dtype)
+        )
 
     def _packed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         shapes = [tuple(tensor.shape[1:]) for tensor in batch]

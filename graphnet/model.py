@@ -293,7 +293,9 @@ class Model:
             plan,
             adding=adding,
             accumulate=accumulate,
-            predictor=lambda slots: self._predictor(slots, options.for_inference(), runner),
+            predictor=lambda slots: self._predictor(
+                slots, options.for_inference(plan.refused), runner
+            ),
             executor=runner,
             lr=rule.lr,
             seed=self.seed if seed is None else seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -46,9 +47,12 @@ class Options:
         if self.keep not in (None, "bfloat16"):
             raise InputError(f"keep {self.keep!r} is not known. Known: bfloat16, or leave it out.")
 
-    def for_inference(self) -> Options:
-        """The same choices for a plan that only predicts: nothing is kept, nothing recomputed."""
-        return replace(self, keep=None, memory=None)
+    def for_inference(self, refused: Iterable[tuple[str, str]]) -> Options:
+        """The same choices for a plan that only predicts: nothing is kept, recomputed or timed again.
+
+        `refused` are the kernels that the training plan does without.
+        """
+        return replace(self, keep=None, memory=None, autotune=False, refused=frozenset(refused))
 
     @property
     def lowered(self) -> bool:

@@ -232,7 +232,6 @@ class Program:
         if any(value.spec.device.type == "cpu" for value in self._input_values):
             keep_freed_memory()
         self.turns = Turns(plan, adding, every=accumulate, tensors=tensors, executor=executor)
-        self.run = self.turns.updating.run
         self._predictor = predictor(self.model_weights)
         if SEED in self._scalars:
             self._scalars[SEED].fill_(seed)

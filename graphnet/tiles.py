@@ -21,12 +21,14 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import InputError, MemoryBudgetError
-from graphnet.graph import Graph, Value
+from graphnet.graph import Call, Graph, Kind
 from graphnet.layer import Layer
 from graphnet.plan import Plan
 from graphnet.units import bytes_text, parse_bytes
 
 _MOST_PARTS = 256  # along one axis
+_LONGEST_PERIOD = 64  # rows of an output after which a layer's window must be the same again
+_ADVICE = "Allow more memory (100% is what the whole image takes), or make the image smaller."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,22 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """An axis of `length` cut into parts of `kept` rows, each read with `before` and `after` around it."""
+    """An axis of `length` cut into parts of `kept` rows, each read with `before` and `after` around it.
+
+    `kept`, `before` and `after` are multiples of `step`, and so is the first row of every part.
+    """
 
     length: int
     kept: int
-    before: int
-    after: int
+    before: int = 0
+    after: int = 0
+    step: int = 1
 
     @property
     def size(self) -> int:
-        """The rows that each part reads, the same for all."""
-        return min(self.length, self.kept + self.before + self.after)
+        """The rows that each part reads, the same for all; as far from a multiple of `step` as `length`."""
+        rest = self.length % self.step
+        return min(self.length, self.kept + self.before + self.after + rest)
 
     @property
     def count(self) -> int:
@@ -76,7 +83,7 @@ class Cut:
 class Tiling:
     """An image (N, C, H, W) as a grid of tiles of one shape; `plan` runs one of them.
 
-    `output` is the shape of the whole result, whose height and width are `scale` times the input's.
+    `output` is the shape of the whole result, which has `scale` rows and columns for each of the input's.
     `peak_bytes` are those of one tile's plan, and of the whole image and result beside it.
     """
 
@@ -106,12 +113,12 @@ class Tiling:
                 whole = torch.empty(self.output, dtype=y.dtype, device=y.device)
             place = whole
             for axis, part in enumerate(parts):
-                first, last = (
-                    int(row * self.scale[axis]) for row in (part.kept[0], part.kept.stop)
-                )
-                origin = int(part.read.start * self.scale[axis])
+                scale, length = self.scale[axis], self.output[2 + axis]
+                first = min(length, int(part.kept.start * scale))
+                inside = part.kept.stop < self.shape[2 + axis]  # else it ends with the result
+                last = min(length, int(part.kept.stop * scale)) if inside else length
                 place = place.narrow(2 + axis, first, last - first)
-                y = y.narrow(2 + axis, first - origin, last - first)
+                y = y.narrow(2 + axis, first - int(part.read.start * scale), last - first)
             place.copy_(y)
             del y  # before the next tile is run
         assert whole is not None
@@ -136,18 +143,21 @@ def tile(graph: Graph, plan_for: Callable[[tuple[int, ...]], Plan], *, memory: i
     InputError for a network that does not fit whole and cannot be run in tiles, saying which layer looks at
     the whole image, and MemoryBudgetError where the smallest tile does not fit.
     """
-    shape, output, scale = _ends(graph)
+    shape, output = _ends(graph)
     whole = plan_for(shape)
     limit = parse_bytes(memory, whole=whole.peak_bytes)
     if whole.peak_bytes <= limit:
-        sides = Cut(shape[2], shape[2], 0, 0), Cut(shape[3], shape[3], 0, 0)
-        return Tiling(whole, sides, shape, output, scale, whole.peak_bytes)
+        sides = Cut(shape[2], shape[2]), Cut(shape[3], shape[3])
+        ratio = Fraction(output[2], shape[2]), Fraction(output[3], shape[3])
+        return Tiling(whole, sides, shape, output, ratio, whole.peak_bytes)
+    paces = [_paces(graph, axis) for axis in (0, 1)]
+    scale = paces[0].rows[graph.outputs[0]], paces[1].rows[graph.outputs[0]]
     ends = [graph.values[name].spec for name in (*graph.inputs, *graph.outputs)]
     outside = sum(
         spec.size_bytes for spec in ends
     )  # the image and its result beside the tile's own
     fixed = outside + sum(whole.values[name].spec.size_bytes for name in whole.slots)
-    ways = [list(_cuts(graph, axis, scale[axis])) for axis in (0, 1)]
+    ways = [list(_cuts(graph, axis, paces[axis])) for axis in (0, 1)]
     grids = sorted(itertools.product(*ways), key=lambda cuts: cuts[0].read * cuts[1].read)
     # Beside what is fixed, plans need memory in proportion to their pixels, as far as the last one tells.
     pixels, peak = shape[2] * shape[3], whole.peak_bytes + outside
@@ -167,75 +177,116 @@ def tile(graph: Graph, plan_for: Callable[[tuple[int, ...]], Plan], *, memory: i
     )
 
 
-def _ends(
-    graph: Graph,
-) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int], tuple[Fraction, Fraction]]:
-    """Shapes of the one input and the one output, images both, and how their sides compare."""
+def _ends(graph: Graph) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """The shapes of the one input and the one output, images both."""
     ends = [graph.values[name].spec.shape for name in (*graph.inputs, *graph.outputs)]
     if len(graph.inputs) != 1 or len(graph.outputs) != 1 or any(len(one) != 4 for one in ends):
         raise InputError(
             f"tiles are for networks that make one image of one image (N x C x H x W), this one has "
-            f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs of shapes {ends}. Leave the "
-            f"bound on the memory out."
+            f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs of shapes {ends}. "
+            f"{_ADVICE}"
         )
     (n, c, h, w), (n_out, c_out, h_out, w_out) = ends
-    scale = Fraction(h_out, h), Fraction(w_out, w)
-    return (n, c, h, w), (n_out, c_out, h_out, w_out), scale
+    return (n, c, h, w), (n_out, c_out, h_out, w_out)
 
 
-def _images(graph: Graph) -> Iterator[Value]:
-    """The values that are images somewhere between the input and the output."""
-    for call in graph.calls.values():
-        for name in (*call.reads(), *call.makes()):
-            value = graph.values[name]
-            if value.initializer is None and len(value.spec.shape) == 4:
-                yield value
+@dataclass(frozen=True, slots=True)
+class _Paces:
+    """How many `rows` each image in the network has for one of the input, by its value's name.
+
+    A part of the input that begins at a multiple of `step` meets every layer at the phase it has at row 0.
+    """
+
+    rows: dict[str, Fraction]
+    step: int
 
 
-def _reach(graph: Graph, axis: int) -> tuple[int, int]:
+def _paces(graph: Graph, axis: int) -> _Paces:
+    rows = {graph.inputs[0]: Fraction(1)}
+    step = 1
+    for call in _layers(graph):
+        read = {rows[name] for name in call.reads() if name in rows}
+        if not read:
+            continue
+        period, shift = _pace(call, axis)
+        if len(read) > 1:
+            raise InputError(
+                f"node {call.node!r} ({call.title}) reads images of several scales. {_ADVICE}"
+            )
+        (pace,) = read
+        step = math.lcm(step, (pace / shift).denominator)
+        rows |= dict.fromkeys(call.makes(), pace * Fraction(period, shift))
+    return _Paces(rows, step)
+
+
+def _pace(call: Call, axis: int) -> tuple[int, int]:
+    """After how many rows of its outputs a layer's window is the same again, and so many rows further on."""
+
+    def window(row: int) -> range:
+        assert isinstance(call.layer, Layer)
+        found = call.layer.window(range(row, row + 1), axis)
+        if found is None:
+            raise InputError(
+                f"node {call.node!r} ({call.title}) looks at the whole image, so this network cannot be run "
+                f"in tiles. {_ADVICE}"
+            )
+        return found
+
+    def repeats(period: int, shift: int) -> bool:
+        """The next time and far away: factors such as 1.01 show themselves late."""
+        return all(
+            range(window(row).start + times * shift, window(row).stop + times * shift)
+            == window(row + times * period)
+            for times in (1, 1000)
+            for row in range(_LONGEST_PERIOD)
+        )
+
+    for period in range(1, _LONGEST_PERIOD + 1):
+        shift = window(period).start - window(0).start
+        if shift > 0 and repeats(period, shift):
+            return period, shift
+    raise InputError(
+        f"node {call.node!r} ({call.title}) looks at no place as at another one within "
+        f"{_LONGEST_PERIOD} rows, so this network cannot be run in tiles. {_ADVICE}"
+    )
+
+
+def _reach(graph: Graph, axis: int, paces: _Paces) -> tuple[int, int]:
     """How far before and after a part of the input the network looks, as its layers' windows add up."""
-    source, result = graph.inputs[0], graph.outputs[0]
-    rows_in, rows_out = (graph.values[name].spec.shape[2 + axis] for name in (source, result))
-    needed = {result: range(rows_out)}
-    for call in reversed(graph.order()):
+    (result,) = graph.outputs
+    needed = {result: range(int(paces.step * paces.rows[result]))}
+    for call in reversed(_layers(graph)):
         made = [needed[name] for name in call.makes() if name in needed]
         if not made:
             continue
         assert isinstance(call.layer, Layer)
         read = call.layer.window(_hull(*made), axis)
-        if read is None:
-            raise InputError(
-                f"node {call.node!r} ({call.title}) looks at the whole image, so this network cannot be run "
-                f"in tiles. Leave the bound on the memory out, or make the image smaller."
-            )
+        assert read is not None
         for name in call.reads():
-            if graph.values[name].initializer is None:
+            if name in paces.rows:
                 needed[name] = _hull(read, needed.get(name, read))
-    read = needed.get(source, range(rows_in))
-    return max(0, -read.start), max(0, read.stop - rows_in)
+    read = needed.get(graph.inputs[0], range(paces.step))
+    return max(0, -read.start), max(0, read.stop - paces.step)
+
+
+def _layers(graph: Graph) -> list[Call]:
+    """The layers in the order in which they run."""
+    return [call for call in graph.order() if call.kind is Kind.LAYER]
 
 
 def _hull(*ranges: range) -> range:
     return range(min(r.start for r in ranges), max(r.stop for r in ranges))
 
 
-def _step(graph: Graph, axis: int) -> int:
-    """What the first row of a tile must be a multiple of, for every layer to meet it at the same phase."""
-    rows = graph.values[graph.inputs[0]].spec.shape[2 + axis]
-    return math.lcm(
-        *(Fraction(rows, value.spec.shape[2 + axis]).numerator for value in _images(graph))
-    )
-
-
-def _cuts(graph: Graph, axis: int, scale: Fraction) -> Iterator[Cut]:
+def _cuts(graph: Graph, axis: int, paces: _Paces) -> Iterator[Cut]:
     """The ways to cut an axis, the fewest parts first: one, two, ... of equal size up to rounding."""
     length = graph.values[graph.inputs[0]].spec.shape[2 + axis]
-    step = math.lcm(_step(graph, axis), scale.denominator)
-    before, after = (-(-reach // step) * step for reach in _reach(graph, axis))
+    step = paces.step
+    before, after = (-(-reach // step) * step for reach in _reach(graph, axis, paces))
     seen: set[int] = set()
     for count in range(1, min(_MOST_PARTS, -(-length // step)) + 1):
         kept = -(-length // (count * step)) * step
-        cut = Cut(length, kept, before, after)
+        cut = Cut(length, kept, before, after, step)
         if kept not in seen and (count == 1 or cut.size < length):
             seen.add(kept)
             yield cut

@@ -15,7 +15,7 @@ from graphnet.config import Job
 from graphnet.data import DataSet, Gallery, Pairs, Stream
 from graphnet.device import resolve
 from graphnet.errors import CheckpointError, DataError, TrainingError
-from graphnet.feed import Ahead, Feed, Memory
+from graphnet.feed import Ahead, Feed, Memory, steps_per_epoch
 from graphnet.graph import Kind
 from graphnet.program import Program, plain_spec
 from graphnet.scoring import score
@@ -88,7 +88,9 @@ class Trainer:
                 f"batch_size is {config.batch_size}{times}, but the data set has {len(self.pairs)} "
                 f"pairs; lower batch_size or give more pairs"
             )
-        self.steps_per_epoch = len(self.pairs) // whole * config.accumulate
+        self.steps_per_epoch = steps_per_epoch(
+            len(self.pairs), config.batch_size, config.accumulate
+        )
         self.total_steps = self.steps_per_epoch * config.epochs
         self.program = self._compile(self.pairs, resume)
         self.loss_sum = 0.0

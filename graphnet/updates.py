@@ -81,8 +81,14 @@ class Updates(Definition):
                 fields |= selector.fields
                 scale = scale if selector.lr_scale is None else selector.lr_scale
         chosen = _changed(self.optimizer, fields).rule_for(spec)
-        own = 1.0 if chosen.lr == self.optimizer.lr else chosen.lr / self.optimizer.lr
-        return chosen, scale * own
+        if chosen.lr == self.optimizer.lr:
+            return chosen, scale
+        if self.optimizer.lr == 0.0:
+            message = (
+                f"a learning rate above 0, of which that of {parameter!r} ({chosen.lr}) is a share"
+            )
+            raise DescriptionError([Problem(f"expected {message}", "lr")])
+        return chosen, scale * (chosen.lr / self.optimizer.lr)
 
     def check_matches(self, parameters: Iterable[str]) -> None:
         """Raise DescriptionError for each selector that matches none of these names."""

@@ -255,14 +255,14 @@ def test_the_executor_in_the_docs_runs() -> None:
     registry = load_registry(plugins=[documented_executor(), Acme()], entry_points=False)
     program = compiled(registry, "acme/timed")
     program.step(*next(pairs(1)))
-    assert program.run.record()["elapsed_s"] > 0
+    assert program.turns.updating.run.record()["elapsed_s"] > 0
 
 
 def test_an_executor_comes_by_the_hook(registry: Registry) -> None:
     program = compiled(registry, {"test/counting": {"start": 40}})
     for x, y in pairs(2):
         program.step(x, y)
-    assert program.run.record() == {"count": 42}
+    assert program.turns.updating.run.record() == {"count": 42}
 
     class Wrong:
         @hookimpl
@@ -299,7 +299,7 @@ def test_another_shape_is_a_miss_that_names_both(registry: Registry) -> None:
     )  # fmt: skip
     x, y = next(pairs(1))
     program.step(x[:1], y[:1])
-    reason = program.run.record()["compiled"]
+    reason = program.turns.updating.run.record()["compiled"]
     assert re.search(r"input: cached float64 2x3x5x7 strides.*, wanted float64 1x3x5x7", reason)
 
 
@@ -333,7 +333,7 @@ def run_until_decided(program: Program, *, limit_s: float = 240.0) -> list[Any]:
     while not any(event.kind in ("switched", "stayed") for event in events):
         assert time.monotonic() - started < limit_s, events
         program.step(x, y)
-        events += program.run.events()
+        events += program.turns.updating.run.events()
     return events
 
 
@@ -344,7 +344,7 @@ def test_auto_starts_on_eager_and_switches_once_the_compiled_plan_agrees(
     program = compiled(registry, "auto", layers=layers)
     events = run_until_decided(program)
     assert [event.kind for event in events] == ["compiling", "switched"]
-    record = program.run.record()
+    record = program.turns.updating.run.record()
     assert record["switched_after"] == program.steps_done > 1
     assert record["stayed"] is None
     # Up to the switch, its own step included, the bits are those of eager; then those of inductor.
@@ -395,7 +395,7 @@ def test_auto_stays_on_eager_without_a_compiler_and_says_so(
     program = compiled(registry, "auto", layers=["sigmoid", "acme/scale"])
     (event,) = run_until_decided(program)
     assert event.message.startswith("stays on eager: Inductor needs a C++ compiler")
-    assert "C++ compiler" in program.run.record()["stayed"]
+    assert "C++ compiler" in program.turns.updating.run.record()["stayed"]
 
 
 def test_auto_stays_on_eager_where_a_layer_cannot_be_compiled(registry: Registry) -> None:
@@ -428,7 +428,7 @@ model = Model({"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 
 program = model.compile((2, 3, 8, 8), loss="mse", optimizer="adam", device="cpu", executor="auto")
 x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 5, 6, 6)
 program.step(x, y)
-print(*(event.kind for event in program.run.events()), flush=True)
+print(*(event.kind for event in program.turns.updating.run.events()), flush=True)
 while sys.argv[1] == "go on":
     program.step(x, y)
 """
@@ -544,7 +544,7 @@ def test_a_resumed_auto_run_goes_on_with_the_executor_that_it_had(
         assert events[-1].event == ("compiled" if stop == 6 else "switched")
         for name, tensor in slots(whole.program).items():
             assert torch.equal(slots(second.program)[name], tensor), (stop, name)
-        assert second.program.run.record()["switched_after"] == 4
+        assert second.program.turns.updating.run.record()["switched_after"] == 4
 
 
 def test_train_says_what_auto_decides_and_logs_it(tmp_path: Path, monkeypatch: Any) -> None:

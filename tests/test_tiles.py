@@ -45,6 +45,21 @@ LARGER: list[Any] = [  # 3/2 of the height, 3 times the width
 ]
 
 
+SHRINKING: list[Any] = [  # sizes are rounded down, and borders are lost
+    {"conv2d": {**CONV, "out_channels": 32}},
+    {"max_pool2d": {"kernel_size": 3, "stride": 2}},
+    {"conv2d": {**CONV, "kernel_size": 4}},
+    {"bilinear_upsampling": {"scale_factor": 1.5}},
+]
+PADDED: list[Any] = [  # a border is added, then lost; a layer that asks for random numbers
+    {"reflection_pad2d": {"padding": 3}},
+    {"conv2d": {**CONV, "out_channels": 32, "kernel_size": 4}},
+    {"dropout": {"p": 0.5}},
+    {"replication_pad2d": {"padding": [0, 2, 1, 4]}},
+    {"conv2d": {**CONV, "kernel_size": 3}},
+]
+
+
 def model(layers: list[Any], seed: int = 3) -> Model:
     return Model({"input": {"channels": 3}, "layers": layers}, seed=seed)
 
@@ -59,6 +74,8 @@ def image(*shape: int) -> Tensor:
         (HOURGLASS, (1, 3, 256, 192)),
         (HOURGLASS, (2, 3, 64, 512)),
         (LARGER, (1, 3, 200, 90)),
+        (SHRINKING, (1, 3, 514, 131)),
+        (PADDED, (1, 3, 250, 70)),
     ],
 )
 @pytest.mark.parametrize("memory", ["70%", "45%"])
@@ -131,6 +148,16 @@ def test_layer_that_looks_at_the_whole_image_is_named() -> None:
     assert net.predict(x, memory="1GiB").shape == (1, 6, 32, 32)  # it fits whole
     with pytest.raises(InputError, match=r"node 'join' \(concat\) looks at the whole image"):
         net.predict(x, memory="20%")
+
+
+def test_layer_without_a_period_is_named() -> None:
+    net = model(
+        [{"id": "a", "conv2d": CONV}, {"id": "up", "bilinear_upsampling": {"scale_factor": 1.01}}]
+    )
+    with pytest.raises(
+        InputError, match=r"node 'up' \(bilinear_upsampling\) looks at no place as at"
+    ):
+        net.tiling((1, 3, 200, 200), memory="50%")
 
 
 def test_two_inputs_cannot_be_cut() -> None:

@@ -79,6 +79,11 @@ class AtenBatchNorm2d(Kernel):
         return y
 
 
+def _in_order(x: Tensor) -> Tensor:
+    """X as native_group_norm reads it: N C H W, and on the CPU N H W C too."""
+    return dense(x) if x.device.type == "cpu" else x.contiguous()
+
+
 class AtenGroupNorm(Kernel):
     """group_norm by aten's; leaves empty images alone."""
 
@@ -99,7 +104,7 @@ class AtenGroupNorm(Kernel):
         n, c, h, w = x.shape
         weight, bias = (None if p is None else p.contiguous() for p in (weight, bias))
         results: tuple[Tensor, Tensor, Tensor] = _aten.native_group_norm.default(
-            dense(x), weight, bias, n, c, h * w, self.num_groups, self.eps
+            _in_order(x), weight, bias, n, c, h * w, self.num_groups, self.eps
         )
         return results
 
@@ -113,7 +118,7 @@ class AtenGroupNorm(Kernel):
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         n, c, h, w = x.shape
-        x = dense(x)
+        x = _in_order(x)
         order = torch.contiguous_format if x.is_contiguous() else torch.channels_last
         mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
         grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphnet.data import Gallery, Pairs
+from graphnet.scoring import as_unit
 from graphnet_denoise import metrics
 from graphnet_denoise.restoring import Restorer
 
@@ -77,21 +78,15 @@ def _batches(pairs: Pairs | Gallery, batch_size: int | None) -> Iterator[tuple[T
     if isinstance(pairs, Gallery):
         for index in range(len(pairs)):
             image, target = pairs[index]
-            yield as_unit(image[None]), as_unit(target[None])
+            yield as_unit(image[None], torch.float32), as_unit(target[None], torch.float32)
         return
     size = batch_size or max(1, _BATCH_PIXELS // math.prod(pairs.inputs.shape[2:]))
     for start in range(0, len(pairs), size):
         part = slice(start, start + size)
-        yield as_unit(pairs.inputs[part]), as_unit(pairs.targets[part])
-
-
-def as_unit(images: Tensor) -> Tensor:
-    """Images of a data set, uint8 or floating point, as float32 in 0..1.
-
-    >>> as_unit(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist()
-    [0.0, 0.20000000298023224, 1.0]
-    """
-    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        yield (
+            as_unit(pairs.inputs[part], torch.float32),
+            as_unit(pairs.targets[part], torch.float32),
+        )
 
 
 class _Measurements:

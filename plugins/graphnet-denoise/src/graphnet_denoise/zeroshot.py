@@ -71,14 +71,20 @@ def restore_alone(
     steps: int,
     device: str,
     kernels: str,
+    memory: str | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Picture:
-    """A picture denoised by the network after training on it alone; alpha and depth stay as they were."""
+    """A picture denoised by the network after training on it alone; alpha and depth stay as they were.
+
+    `memory` bounds the prediction, not the training.
+    """
     image = fitted(picture.tensor()[None], network.input_channels)
     trained = train_on_image(
         network, image, steps=steps, device=device, kernels=kernels, advance=advance
     )
-    return Restorer.of(trained, device=device, kernels=kernels).restore_picture(picture)
+    return Restorer.of(trained, device=device, kernels=kernels, memory=memory).restore_picture(
+        picture
+    )
 
 
 def train_on_image(

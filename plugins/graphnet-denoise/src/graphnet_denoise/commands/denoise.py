@@ -83,7 +83,9 @@ def denoise(
         restorer = Restorer.of(network, device=device, kernels=kernels, memory=memory)
         restore = partial(_by_weights, restorer, noise_level)
     elif network.weights is None and noise_level is None:
-        restore = partial(restore_alone, network, steps=steps, device=device, kernels=kernels)
+        restore = partial(
+            restore_alone, network, steps=steps, device=device, kernels=kernels, memory=memory
+        )
     else:
         raise DataError(
             f"{model}: --zero-shot trains a network anew, from its description (.yaml), and is not told "

@@ -25,5 +25,5 @@ memory_option = click.option(
     metavar="SIZE",
     default="2GiB",
     show_default=True,
-    help="What an image may take; a larger one goes through in tiles, with the same result.",
+    help="What an image may take; a larger one goes through in tiles, with the same result. 100%: no bound.",
 )
