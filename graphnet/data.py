@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from graphnet.definition import Definition
@@ -70,6 +71,7 @@ class Stream(ABC):
     def batch(self, seed: int, epoch: int, indices: Sequence[int]) -> tuple[Tensor, ...]:
         """The pairs of these indices, on the CPU: inputs (N, C, H, W), then targets in their order.
 
+        Floating point, or uint8, which stands for 0..1 in 255 steps.
         Several threads may call it at once. It should not use torch's own threads, which the steps
         need: numpy computes in the thread that calls it.
         """
@@ -108,3 +110,12 @@ class DataSet(Definition):
     def load(self) -> Pairs | Stream | Gallery:
         """Read or make the pairs. Raises DataError, which names the file, when that fails."""
         raise ContractError(f"{type(self).__name__} defines no load()")
+
+
+def as_unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Images of a data set, uint8 or floating point, as 0..1 in `dtype`.
+
+    >>> as_unit(torch.tensor([0, 51, 255], dtype=torch.uint8), torch.float32).tolist()
+    [0.0, 0.20000000298023224, 1.0]
+    """
+    return tensor.to(dtype).div_(255.0) if tensor.dtype == torch.uint8 else tensor.to(dtype)

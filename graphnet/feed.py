@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.data import Pairs, Stream
+from graphnet.data import Pairs, Stream, as_unit
 from graphnet.errors import DataError, blame
 from graphnet.graph import Value
 from graphnet.layout import Layout, pack
@@ -149,10 +149,8 @@ class Ahead(Feed):
         return tuple(t.pin_memory() for t in made) if self.device.type == "cuda" else made
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        there = tensor.to(self.device, non_blocking=True)
-        return (
-            there.to(self.dtype).div_(255.0) if there.dtype == torch.uint8 else there.to(self.dtype)
-        )
+        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.device, dtype, non_blocking=True)
 
     def _packed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         shapes = [tuple(tensor.shape[1:]) for tensor in batch]
@@ -164,6 +162,7 @@ class Ahead(Feed):
         return tuple(map(self._as_wanted, batch, self.values))
 
     def _as_wanted(self, tensor: Tensor, value: Value) -> Tensor:
+        tensor = as_unit(tensor, self.dtype)
         if value.layout is not None:
             return pack(tensor, value.layout).contiguous()
         last = self.channels_last and tensor.ndim == 4
@@ -199,6 +198,4 @@ class Batches:
         batch = self.tensor.index_select(0, index)
         if self.channels_last:
             batch = batch.permute(0, 3, 1, 2)
-        if batch.dtype == torch.uint8:
-            return batch.to(self.dtype).div_(255.0)
-        return batch.to(self.dtype)
+        return as_unit(batch, self.dtype)

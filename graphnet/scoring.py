@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.data import Gallery, Pairs
+from graphnet.data import Gallery, Pairs, as_unit
 from graphnet.padding import pad_to_multiple
 
 Metric = Callable[[Tensor, Tensor], float]
@@ -41,11 +41,6 @@ def score(
         for name, metric in metrics.items():
             totals[name] += metric(output, target)
     return {name: total / len(validation) for name, total in totals.items()}
-
-
-def as_unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 as 0..1, floating point as it is."""
-    return tensor.to(dtype).div_(255.0) if tensor.dtype == torch.uint8 else tensor.to(dtype)
 
 
 def predict_all(

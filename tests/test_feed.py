@@ -64,6 +64,13 @@ class Guided(Made):
         return batch[0], predict(batch[0])
 
 
+class Bytes(Made):
+    """The same in 255 steps."""
+
+    def batch(self, seed: int, epoch: int, indices: Sequence[int]) -> tuple[Tensor, ...]:
+        return tuple((255 * x).round().byte() for x in super().batch(seed, epoch, indices))
+
+
 class Masked(Made):
     """A mask that counts every pixel, as an argument of the loss."""
 
@@ -91,7 +98,7 @@ class MadeSet(DataSet):
     fails: str = ""
 
     def load(self) -> Stream:
-        kind = {"guided": Guided, "masked": Masked}.get(self.fails, Made)
+        kind = {"guided": Guided, "masked": Masked, "bytes": Bytes}.get(self.fails, Made)
         return kind(fails=self.fails)
 
 
@@ -116,6 +123,14 @@ def registry() -> Registry:
 def trainer(registry: Registry, *, resume: Any = None, fails: str = "", **changes: Any) -> Trainer:
     data = {"train": {"test/made": {"fails": fails}}}
     return Trainer(job(registry, **{"data": data, "metrics": [], **changes}), resume=resume)
+
+
+def test_bytes_are_0_to_1_as_in_memory(registry: Registry) -> None:
+    feed = trainer(registry, fails="bytes", without=["layout"]).feed
+    _, index = feed.samples(0)
+    made = Bytes().batch(0, 0, index.tolist())
+    for found, pixels in zip(feed.batch(0), made, strict=True):
+        assert torch.equal(found, pixels.float() / 255)
 
 
 @pytest.mark.parametrize("without", [[], ["layout"]])
