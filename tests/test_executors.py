@@ -176,9 +176,9 @@ def test_inductor_does_the_steps_of_eager_in_the_same_storage(registry: Registry
     for name, tensor in slots(expected).items():
         torch.testing.assert_close(slots(found)[name], tensor, rtol=1e-9, atol=1e-12)
     assert places == {name: tensor.data_ptr() for name, tensor in slots(found).items()}
-    (event,) = found.run.events()
+    (event,) = found.turns.updating.run.events()
     assert event.kind == "compiled"
-    assert found.run.events() == []
+    assert found.turns.updating.run.events() == []
 
 
 def test_inductor_gives_the_same_bits_twice_and_from_other_strides(registry: Registry) -> None:
@@ -189,7 +189,7 @@ def test_inductor_gives_the_same_bits_twice_and_from_other_strides(registry: Reg
         assert torch.equal(first.step(x, y), second.step(strided, repeated))
     for name, tensor in slots(first).items():
         assert torch.equal(slots(second)[name], tensor), name
-    assert "taken from the cache" in second.run.record()["compiled"]
+    assert "taken from the cache" in second.turns.updating.run.record()["compiled"]
 
 
 def test_an_input_that_is_also_the_target_is_no_trouble(registry: Registry) -> None:
@@ -286,8 +286,8 @@ def test_a_damaged_plan_is_compiled_anew_and_said(registry: Registry) -> None:
         path.write_bytes(content[:-8] + b"damaged!")
     second = compiled(registry, "inductor")
     assert torch.equal(second.step(x, y), expected)
-    assert "compiled in" in second.run.record()["compiled"]
-    assert "the cached plan is damaged" in second.run.record()["compiled"]
+    assert "compiled in" in second.turns.updating.run.record()["compiled"]
+    assert "the cached plan is damaged" in second.turns.updating.run.record()["compiled"]
 
 
 def test_another_shape_is_a_miss_that_names_both(registry: Registry) -> None:
@@ -316,7 +316,7 @@ def test_where_standalone_compile_refuses_torch_compile_takes_the_plan(
         torch.testing.assert_close(found.step(x, y), expected.step(x, y), rtol=1e-12, atol=0)
     for name, tensor in slots(expected).items():
         torch.testing.assert_close(slots(found)[name], tensor, rtol=1e-9, atol=1e-12)
-    how = found.run.record()["compiled"]
+    how = found.turns.updating.run.record()["compiled"]
     assert how.startswith(
         "standalone_compile refused (RuntimeError: not today): torch.compile took"
     )
@@ -367,7 +367,11 @@ def test_auto_with_a_recorded_switch_gives_the_same_bits(registry: Registry) -> 
 
     recorded = {"auto": {"switch_after": 3}}
     first, second, eager = run(recorded), run(recorded), run("eager")
-    assert first.run.record()["switched_after"] == second.run.record()["switched_after"] == 3
+    assert (
+        first.turns.updating.run.record()["switched_after"]
+        == second.turns.updating.run.record()["switched_after"]
+        == 3
+    )
     for name, tensor in slots(first).items():
         assert torch.equal(slots(second)[name], tensor), name
         torch.testing.assert_close(slots(eager)[name], tensor, rtol=1e-9, atol=1e-12)
@@ -422,8 +426,9 @@ def test_a_prediction_under_auto_runs_on_eager(registry: Registry) -> None:
 
 
 SCRIPT = """
-import sys, torch
+import signal, sys, torch
 from graphnet.model import Model
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 model = Model({"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 5, "kernel_size": 3}}]})
 program = model.compile((2, 3, 8, 8), loss="mse", optimizer="adam", device="cpu", executor="auto")
 x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 5, 6, 6)

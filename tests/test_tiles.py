@@ -186,7 +186,7 @@ def test_explain_shows_the_tiles_and_the_plan_of_one(tmp_path: Path) -> None:
     file = tmp_path / "net.yaml"
     file.write_text(net.description.to_yaml())
     arguments = [str(file), "--input", "1x3x256x192", "--memory", "60%"]
-    shown = CliRunner().invoke(explain, arguments)
+    shown = CliRunner().invoke(explain, arguments, env={"COLUMNS": "200"})
     assert shown.exit_code == 0, shown.output
     tiling = net.tiling((1, 3, 256, 192), memory="60%")
     assert shown.stdout.startswith(f"{tiling}\n\n")
