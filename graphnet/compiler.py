@@ -154,16 +154,16 @@ def _step(
 
 def _updating(updates: Updates) -> tuple[Pass, ...]:
     """The passes from gradients to new weights: those that are asked for."""
+    found: list[Pass] = []
+    if updates.optimizer is not None:
+        if updates.accumulate > 1:
+            found.append(Pass("accumulate", "add what earlier steps left", total, needed=True))
+        if (norm := updates.clip_grad_norm) is not None:
+            scale = partial(clip, max_norm=norm)
+            found.append(Pass("clip", "scale gradients down to a norm", scale, needed=True))
     optimize = partial(update, updates=updates)
-    found = [Pass("update", "let the optimizer walk the parameters", optimize, needed=True)]
-    if updates.optimizer is None:
-        return tuple(found)
-    if (norm := updates.clip_grad_norm) is not None:
-        scale = partial(clip, max_norm=norm)
-        found.insert(0, Pass("clip", "scale gradients down to a norm", scale, needed=True))
-    if updates.accumulate > 1:
-        found.insert(0, Pass("accumulate", "add what earlier steps left", total, needed=True))
-    if (decay := updates.ema) is not None:
+    found.append(Pass("update", "let the optimizer walk the parameters", optimize, needed=True))
+    if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(average, decay=decay, counter=updates.counter)
         found.append(Pass("average", "let averages follow the weights", follow, needed=True))
     return tuple(found)

@@ -185,7 +185,7 @@ class Model:
         """The plan of the steps before an update, by the kernels of the one with it, if there are such."""
         if updates.accumulate == 1:
             return None
-        options = replace(options, autotune=False, refused=frozenset(plan.refused))
+        options = options.decided(plan.refused)
         graph = forward_graph(self.description, self.registry, inputs, options)
         losses = losses_for(loss, graph.output_names, self.registry)
         return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
@@ -294,7 +294,7 @@ class Model:
             adding=adding,
             accumulate=accumulate,
             predictor=lambda slots: self._predictor(
-                slots, options.for_inference(plan.refused), runner
+                slots, options.for_inference().decided(plan.refused), runner
             ),
             executor=runner,
             lr=rule.lr,
@@ -320,11 +320,14 @@ class Model:
         runner = self.registry.make("executors", executor)
         key = (options, runner)
         if key not in self._predictors:
-            plan = self._plan([x.shape for x in inputs], replace(options, memory=None))
+            shapes = tuple(tuple(x.shape) for x in inputs)
+            made = self._inference(shapes, options)
+            plan = made.plan if isinstance(made, Tiling) else made
             values = [plan.values[name] for name in plan.slots]
             slots = set_up(values, seed=self.seed, given=self.weights)
             self._share(slots)
             self._predictors[key] = self._predictor(slots, options, runner)
+            self._predictors[key].prepare(shapes, made)
         return self._predictors[key](*(x.to(options.device) for x in inputs))
 
     def _share(self, slots: Mapping[str, Tensor]) -> None:

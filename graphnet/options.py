@@ -47,12 +47,13 @@ class Options:
         if self.keep not in (None, "bfloat16"):
             raise InputError(f"keep {self.keep!r} is not known. Known: bfloat16, or leave it out.")
 
-    def for_inference(self, refused: Iterable[tuple[str, str]]) -> Options:
-        """The same choices for a plan that only predicts: nothing is kept, recomputed or timed again.
+    def decided(self, refused: Iterable[tuple[str, str]]) -> Options:
+        """The same choices with the kernels of another plan, which refused these: none is timed again."""
+        return replace(self, autotune=False, refused=frozenset(refused))
 
-        `refused` are the kernels that the training plan does without.
-        """
-        return replace(self, keep=None, memory=None, autotune=False, refused=frozenset(refused))
+    def for_inference(self) -> Options:
+        """The same choices for a plan that only predicts: nothing is kept, nothing recomputed."""
+        return replace(self, keep=None, memory=None)
 
     @property
     def lowered(self) -> bool:

@@ -27,6 +27,8 @@ from graphnet.turns import Turns
 if TYPE_CHECKING:
     from graphnet.model import Model
 
+Shapes = tuple[tuple[int, ...], ...]
+
 
 @torch.inference_mode(mode=False)  # the tensors outlive this call, and are written outside of it
 def set_up(
@@ -120,25 +122,28 @@ class Predictor:
         self._plan_for = plan_for
         self._slots = slots
         self._executor = executor
-        self._prepared: dict[tuple[tuple[int, ...], ...], _Prepared] = {}
+        self._prepared: dict[Shapes, _Prepared] = {}
 
-    def prepared(self, shapes: tuple[tuple[int, ...], ...]) -> _Prepared:
+    def prepared(self, shapes: Shapes) -> _Prepared:
         if shapes not in self._prepared:
-            if len(self._prepared) >= 32:  # many sizes of image: keep the latest
-                self._prepared.pop(next(iter(self._prepared)))
-            made = self._plan_for(shapes)
-            plan, tiling = (made.plan, made) if isinstance(made, Tiling) else (made, None)
-            missing = [name for name in plan.slots if name not in self._slots]
-            if missing:
-                raise CheckpointError(
-                    f"no tensor for {missing[0]!r}. {nearest(missing[0], self._slots)}"
-                )
-            tensors = {**_fixed(plan), **self._slots}
-            rest = [tensors[name] for name in plan.arguments[len(shapes) :] if name in tensors]
-            run = self._executor.prepare(plan)
-            prelude = self._prelude(plan.prelude)
-            self._prepared[shapes] = _Prepared(plan, run, rest, prelude, tiling)
+            self.prepare(shapes, self._plan_for(shapes))
         return self._prepared[shapes]
+
+    def prepare(self, shapes: Shapes, made: Plan | Tiling) -> None:
+        """Make what was planned for inputs of these shapes ready to run."""
+        if len(self._prepared) >= 32:  # many sizes of image: keep the latest
+            self._prepared.pop(next(iter(self._prepared)))
+        plan, tiling = (made.plan, made) if isinstance(made, Tiling) else (made, None)
+        missing = [name for name in plan.slots if name not in self._slots]
+        if missing:
+            raise CheckpointError(
+                f"no tensor for {missing[0]!r}. {nearest(missing[0], self._slots)}"
+            )
+        tensors = {**_fixed(plan), **self._slots}
+        rest = [tensors[name] for name in plan.arguments[len(shapes) :] if name in tensors]
+        run = self._executor.prepare(plan)
+        prelude = self._prelude(plan.prelude)
+        self._prepared[shapes] = _Prepared(plan, run, rest, prelude, tiling)
 
     def _prelude(self, plan: Plan | None) -> _Prelude | None:
         """The prelude made ready; one that an earlier plan has too is not made again."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -108,7 +108,7 @@ class Tiling:
             tile = x
             for axis, part in enumerate(parts):
                 tile = tile.narrow(2 + axis, part.read.start, len(part.read))
-            y = predict(_dense(tile))
+            y = predict(tile.clone())  # in memory of its own
             if whole is None:
                 whole = torch.empty(self.output, dtype=y.dtype, device=y.device)
             place = whole
@@ -150,14 +150,14 @@ def tile(graph: Graph, plan_for: Callable[[tuple[int, ...]], Plan], *, memory: i
         sides = Cut(shape[2], shape[2]), Cut(shape[3], shape[3])
         ratio = Fraction(output[2], shape[2]), Fraction(output[3], shape[3])
         return Tiling(whole, sides, shape, output, ratio, whole.peak_bytes)
-    paces = [_paces(graph, axis) for axis in (0, 1)]
+    layers = [call for call in graph.order() if call.kind is Kind.LAYER]
+    paces = [_paces(graph, layers, axis) for axis in (0, 1)]
     scale = paces[0].rows[graph.outputs[0]], paces[1].rows[graph.outputs[0]]
-    ends = [graph.values[name].spec for name in (*graph.inputs, *graph.outputs)]
-    outside = sum(
-        spec.size_bytes for spec in ends
-    )  # the image and its result beside the tile's own
+    # The image and its result, beside those of the tile.
+    outside = sum(graph.values[name].spec.size_bytes for name in (*graph.inputs, *graph.outputs))
     fixed = outside + sum(whole.values[name].spec.size_bytes for name in whole.slots)
-    ways = [list(_cuts(graph, axis, paces[axis])) for axis in (0, 1)]
+    reach = [_reach(graph, layers, axis, paces[axis]) for axis in (0, 1)]
+    ways = [list(_cuts(shape[2 + axis], reach[axis], paces[axis].step)) for axis in (0, 1)]
     grids = sorted(itertools.product(*ways), key=lambda cuts: cuts[0].read * cuts[1].read)
     # Beside what is fixed, plans need memory in proportion to their pixels, as far as the last one tells.
     pixels, peak = shape[2] * shape[3], whole.peak_bytes + outside
@@ -201,10 +201,10 @@ class _Paces:
     step: int
 
 
-def _paces(graph: Graph, axis: int) -> _Paces:
+def _paces(graph: Graph, layers: Sequence[Call], axis: int) -> _Paces:
     rows = {graph.inputs[0]: Fraction(1)}
     step = 1
-    for call in _layers(graph):
+    for call in layers:
         read = {rows[name] for name in call.reads() if name in rows}
         if not read:
             continue
@@ -251,11 +251,11 @@ def _pace(call: Call, axis: int) -> tuple[int, int]:
     )
 
 
-def _reach(graph: Graph, axis: int, paces: _Paces) -> tuple[int, int]:
+def _reach(graph: Graph, layers: Sequence[Call], axis: int, paces: _Paces) -> tuple[int, int]:
     """How far before and after a part of the input the network looks, as its layers' windows add up."""
     (result,) = graph.outputs
     needed = {result: range(int(paces.step * paces.rows[result]))}
-    for call in reversed(_layers(graph)):
+    for call in reversed(layers):
         made = [needed[name] for name in call.makes() if name in needed]
         if not made:
             continue
@@ -269,20 +269,13 @@ def _reach(graph: Graph, axis: int, paces: _Paces) -> tuple[int, int]:
     return max(0, -read.start), max(0, read.stop - paces.step)
 
 
-def _layers(graph: Graph) -> list[Call]:
-    """The layers in the order in which they run."""
-    return [call for call in graph.order() if call.kind is Kind.LAYER]
-
-
 def _hull(*ranges: range) -> range:
     return range(min(r.start for r in ranges), max(r.stop for r in ranges))
 
 
-def _cuts(graph: Graph, axis: int, paces: _Paces) -> Iterator[Cut]:
+def _cuts(length: int, reach: tuple[int, int], step: int) -> Iterator[Cut]:
     """The ways to cut an axis, the fewest parts first: one, two, ... of equal size up to rounding."""
-    length = graph.values[graph.inputs[0]].spec.shape[2 + axis]
-    step = paces.step
-    before, after = (-(-reach // step) * step for reach in _reach(graph, axis, paces))
+    before, after = (-(-rows // step) * step for rows in reach)
     seen: set[int] = set()
     for count in range(1, min(_MOST_PARTS, -(-length // step)) + 1):
         kept = -(-length // (count * step)) * step
@@ -290,8 +283,3 @@ def _cuts(graph: Graph, axis: int, paces: _Paces) -> Iterator[Cut]:
         if kept not in seen and (count == 1 or cut.size < length):
             seen.add(kept)
             yield cut
-
-
-def _dense(tile: Tensor) -> Tensor:
-    """A part of an image in memory of its own, in the order of axes that the image has."""
-    return tile.clone(memory_format=torch.preserve_format)

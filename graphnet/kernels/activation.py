@@ -9,27 +9,50 @@ import torch
 from torch import Tensor
 
 from graphnet.layer import Kernel, Layer, Site
-from graphnet.layers.activation import LeakyReLU, beside
-from graphnet.layers.smooth import GELU, Softplus
+from graphnet.layers.activation import beside
+from graphnet.layers.smooth import Softplus
 
 _aten = torch.ops.aten
-_IN_PLACE = {"y": "x", "grad_x": "grad_y"}
 
 
-class AtenLeakyReLU(Kernel):
-    """leaky_relu with its gradient, from y, as one operator."""
+class Activation(Kernel):
+    """Operators of aten on one input, in place where the plan allows it; fields are the layer's, by name."""
 
-    replaces = "leaky_relu(x)"
     pointwise: ClassVar[bool] = True
-    kept: ClassVar[tuple[str, ...]] = ("y",)
-    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
-    negative_slope: float
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "x", "grad_x": "grad_y"}
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
         (layer,) = site.layers
-        assert isinstance(layer, LeakyReLU)
-        return cls(negative_slope=layer.negative_slope)
+        return cls(**{name: getattr(layer, name) for name in cls.field_names()})
+
+
+class AtenReLU(Activation):
+    """relu with its gradient as one operator."""
+
+    replaces = "relu(x)"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.relu()
+
+    def forward_(self, x: Tensor) -> Tensor:
+        return x.relu_()
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.threshold_backward.default(grad_y, y, 0)
+        return grad
+
+    def backward_(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.threshold_backward.grad_input(grad_y, y, 0, grad_input=grad_y)
+        return grad
+
+
+class AtenLeakyReLU(Activation):
+    """leaky_relu with its gradient, from y, as one operator."""
+
+    replaces = "leaky_relu(x)"
+    kept: ClassVar[tuple[str, ...]] = ("y",)
+    negative_slope: float
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _aten.leaky_relu.default(x, self.negative_slope)
@@ -70,16 +93,30 @@ class AtenPReLU(Kernel):
         return grad_x, below.sum_to_size(slopes.shape).reshape(weight.shape)
 
 
-class AtenTanh(Kernel):
+class AtenSigmoid(Activation):
+    """sigmoid with its gradient as one operator."""
+
+    replaces = "sigmoid(x)"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid()
+
+    def forward_(self, x: Tensor) -> Tensor:
+        return x.sigmoid_()
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.sigmoid_backward.default(grad_y, y)
+        return grad
+
+    def backward_(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        grad: Tensor = _aten.sigmoid_backward.grad_input(grad_y, y, grad_input=grad_y)
+        return grad
+
+
+class AtenTanh(Activation):
     """tanh with its gradient as one operator."""
 
     replaces = "tanh(x)"
-    pointwise: ClassVar[bool] = True
-    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
-
-    @classmethod
-    def match(cls, site: Site) -> Self | None:
-        return cls()
 
     def forward(self, x: Tensor) -> Tensor:
         return x.tanh()
@@ -96,19 +133,11 @@ class AtenTanh(Kernel):
         return grad
 
 
-class AtenGELU(Kernel):
+class AtenGELU(Activation):
     """gelu and its gradient as one operator each; that of "tanh" is NaN where x^2 overflows, as in torch."""
 
     replaces = "gelu(x)"
-    pointwise: ClassVar[bool] = True
-    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
     approximate: Literal["none", "tanh"]
-
-    @classmethod
-    def match(cls, site: Site) -> Self | None:
-        (layer,) = site.layers
-        assert isinstance(layer, GELU)
-        return cls(approximate=layer.approximate)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _aten.gelu.default(x, approximate=self.approximate)
@@ -129,16 +158,10 @@ class AtenGELU(Kernel):
         return grad
 
 
-class AtenSiLU(Kernel):
+class AtenSiLU(Activation):
     """silu and its gradient as one operator each."""
 
     replaces = "silu(x)"
-    pointwise: ClassVar[bool] = True
-    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
-
-    @classmethod
-    def match(cls, site: Site) -> Self | None:
-        return cls()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _aten.silu.default(x)
@@ -157,12 +180,10 @@ class AtenSiLU(Kernel):
         return grad
 
 
-class AtenSoftplus(Kernel):
+class AtenSoftplus(Activation):
     """softplus and its gradient as one operator each; leaves thresholds where exp overflows alone."""
 
     replaces = "softplus(x)"
-    pointwise: ClassVar[bool] = True
-    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
     beta: float
     threshold: float
 
@@ -170,9 +191,7 @@ class AtenSoftplus(Kernel):
     def match(cls, site: Site) -> Self | None:
         (layer,) = site.layers
         assert isinstance(layer, Softplus)
-        if layer.threshold > _LARGEST_EXPONENT:
-            return None
-        return cls(beta=layer.beta, threshold=layer.threshold)
+        return None if layer.threshold > _LARGEST_EXPONENT else super().match(site)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = _aten.softplus.default(x, self.beta, self.threshold)
@@ -197,8 +216,10 @@ _LARGEST_EXPONENT = 80.0  # aten takes exp(beta x) up to the threshold; in float
 
 
 KERNELS: dict[str, type[Layer]] = {
+    "aten/relu": AtenReLU,
     "aten/leaky_relu": AtenLeakyReLU,
     "aten/prelu": AtenPReLU,
+    "aten/sigmoid": AtenSigmoid,
     "aten/tanh": AtenTanh,
     "aten/gelu": AtenGELU,
     "aten/silu": AtenSiLU,

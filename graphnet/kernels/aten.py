@@ -1,4 +1,4 @@
-"""ATen kernels: torch's own convolutions (oneDNN, cuDNN) and fused elementwise gradients.
+"""ATen kernels: torch's own convolutions (oneDNN, cuDNN), and mse with its gradient as one operator each.
 
 They call the operators behind torch.nn.functional, with gradients stated explicitly through the
 operators that autograd would call.
@@ -19,7 +19,6 @@ from graphnet.spec import Spec
 
 _aten = torch.ops.aten
 _CHANNELS_LAST = {"x": torch.channels_last, "weight": torch.channels_last}
-_IN_PLACE = {"y": "x", "grad_x": "grad_y"}
 
 
 class _AtenConvolution(Kernel):
@@ -155,58 +154,6 @@ class AtenUpsampling(AtenTransposeConv2d):
     replaces = "upsampling(x, weight, bias)"
 
 
-class AtenReLU(Kernel):
-    """relu with its gradient as one operator."""
-
-    replaces = "relu(x)"
-    pointwise: ClassVar[bool] = True
-    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
-
-    @classmethod
-    def match(cls, site: Site) -> Self | None:
-        return cls()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.relu()
-
-    def forward_(self, x: Tensor) -> Tensor:
-        return x.relu_()
-
-    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
-        grad: Tensor = _aten.threshold_backward.default(grad_y, y, 0)
-        return grad
-
-    def backward_(self, grad_y: Tensor, y: Tensor) -> Tensor:
-        grad: Tensor = _aten.threshold_backward.grad_input(grad_y, y, 0, grad_input=grad_y)
-        return grad
-
-
-class AtenSigmoid(Kernel):
-    """sigmoid with its gradient as one operator."""
-
-    replaces = "sigmoid(x)"
-    pointwise: ClassVar[bool] = True
-    overwrites: ClassVar[Mapping[str, str]] = _IN_PLACE
-
-    @classmethod
-    def match(cls, site: Site) -> Self | None:
-        return cls()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.sigmoid()
-
-    def forward_(self, x: Tensor) -> Tensor:
-        return x.sigmoid_()
-
-    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
-        grad: Tensor = _aten.sigmoid_backward.default(grad_y, y)
-        return grad
-
-    def backward_(self, grad_y: Tensor, y: Tensor) -> Tensor:
-        grad: Tensor = _aten.sigmoid_backward.grad_input(grad_y, y, grad_input=grad_y)
-        return grad
-
-
 class AtenMSE(Kernel):
     """mse without a kept difference; leaves empty batches, where torch's meta gradient fails, alone."""
 
@@ -248,7 +195,5 @@ KERNELS: dict[str, type[Layer]] = {
     "aten/depthwise_conv2d": AtenDepthwiseConv2d,
     "aten/transpose_conv2d": AtenTransposeConv2d,
     "aten/upsampling": AtenUpsampling,
-    "aten/relu": AtenReLU,
-    "aten/sigmoid": AtenSigmoid,
     "aten/mse": AtenMSE,
 }

@@ -17,6 +17,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
+from graphnet.errors import ContractError
 from graphnet.layer import Kernel, Site
 from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet.layout import Layout
@@ -34,7 +35,7 @@ class Patch(Kernel):
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
     ) -> Tensor:
         """y from x, both in blocks."""
-        raise NotImplementedError
+        raise ContractError(f"{type(self).__name__} defines no product(x, weight, bias, relu)")
 
     def gradients(
         self,
@@ -45,7 +46,9 @@ class Patch(Kernel):
         mask: Tensor | None = None,
     ) -> Gradients:
         """The gradients of x, weight and bias from that of the product, where `mask` is above 0."""
-        raise NotImplementedError
+        raise ContractError(
+            f"{type(self).__name__} defines no gradients(g, x, weight, wanted, mask)"
+        )
 
     def affine(self, x: Tensor, w: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
         """x (M, K) times w (K, N), plus bias (N,): (M, N)."""

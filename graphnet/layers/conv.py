@@ -31,6 +31,12 @@ def _kernel(weight: Tensor, groups: int) -> Tensor:
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
+def under(rows: range, stride: int, span: int, before: int) -> range:
+    """The rows under a kernel that spans `span` of them, at these places, with so much padding before."""
+    first = rows.start * stride - before
+    return range(first, first + (len(rows) - 1) * stride + span)
+
+
 class _Channels(Layer):
     """What the two convolutions share: their channels and the checks on them."""
 
@@ -98,10 +104,8 @@ class Correlation(Layer):
         return height, width
 
     def window(self, rows: range, axis: int) -> range | None:
-        before = self.pads()[2 - 2 * axis]
-        step, span = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-        first = rows.start * step - before
-        return range(first, first + (len(rows) - 1) * step + span)
+        span = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        return under(rows, self.stride[axis], span, self.pads()[2 - 2 * axis])
 
     def unfold(self, x: Tensor, groups: int) -> Tensor:
         """The patches as columns: (N, G, C/G * K, L)."""

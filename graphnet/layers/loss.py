@@ -141,9 +141,14 @@ class PSNR(Loss):
 
 def subtract(prediction: Tensor, target: Tensor) -> Tensor:
     """prediction - target. Raises GraphError unless their shapes are equal."""
-    if prediction.shape != target.shape:
-        raise GraphError(
-            f"expected a target of the prediction's shape {tuple(prediction.shape)}, "
-            f"got {tuple(target.shape)}"
-        )
+    check_shape("target", target, prediction)
     return prediction - target
+
+
+def check_shape(name: str, found: Tensor, prediction: Tensor) -> None:
+    """Raise GraphError unless a tensor of this name has the prediction's shape."""
+    if found.shape != prediction.shape:
+        raise GraphError(
+            f"expected a {name} of the prediction's shape {tuple(prediction.shape)}, "
+            f"got {tuple(found.shape)}"
+        )

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from graphnet.errors import GraphError
 from graphnet.layer import Loss
+from graphnet.layers.loss import check_shape, subtract
 from graphnet.layout import Layout
 
 _LEAST = 1e-12  # of the mask's sum, so that an empty one gives a loss of 0
@@ -32,13 +32,8 @@ class MaskedMSE(Loss):
     def forward(
         self, prediction: Tensor, target: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        for name, found in (("target", target), ("mask", mask)):
-            if found.shape != prediction.shape:
-                raise GraphError(
-                    f"expected a {name} of the prediction's shape {tuple(prediction.shape)}, "
-                    f"got {tuple(found.shape)}"
-                )
-        difference = prediction - target
+        difference = subtract(prediction, target)
+        check_shape("mask", mask, prediction)
         masked = mask * difference
         total = mask.sum().clamp_min(_LEAST)
         return (masked * difference).sum() / total, masked, total

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphnet.definition import Sides
-from graphnet.errors import GraphError
+from graphnet.errors import ContractError, GraphError
 from graphnet.layer import Layer, Precision
 
 
@@ -20,11 +20,11 @@ class _Padding(Layer):
 
     def extend(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
         """The image with a border of that many pixels on both sides of an axis."""
-        raise NotImplementedError
+        raise ContractError(f"{type(self).__name__} defines no extend(x, axis, before, after)")
 
     def fold(self, g: Tensor, axis: int, before: int, after: int) -> Tensor:
         """The transpose of extend: the border of g added to the pixels that it shows."""
-        raise NotImplementedError
+        raise ContractError(f"{type(self).__name__} defines no fold(g, axis, before, after)")
 
     def forward(self, x: Tensor) -> Tensor:
         left, right, top, bottom = self.padding

@@ -16,6 +16,7 @@ from torch import Tensor
 from graphnet.definition import NonNegativePair, PositivePair
 from graphnet.errors import DescriptionError, GraphError, Problem
 from graphnet.layer import Layer, Precision, Specs
+from graphnet.layers.conv import under
 
 _Place = tuple[slice, slice]
 
@@ -95,9 +96,7 @@ class _Pooling(Layer):
         return F.pad(padded, (-left, -left, -top, -top))
 
     def window(self, rows: range, axis: int) -> range | None:
-        step, span = self.steps[axis], self.spans[axis]
-        first = rows.start * step - self.padding[axis]
-        return range(first, first + (len(rows) - 1) * step + span)
+        return under(rows, self.steps[axis], self.spans[axis], self.padding[axis])
 
 
 class MaxPool2d(_Pooling):

@@ -16,11 +16,12 @@ from graphnet.kernels.activation import (
     AtenGELU,
     AtenLeakyReLU,
     AtenPReLU,
+    AtenReLU,
+    AtenSigmoid,
     AtenSiLU,
     AtenSoftplus,
     AtenTanh,
 )
-from graphnet.kernels.aten import AtenReLU, AtenSigmoid
 from graphnet.layer import Layer
 from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.smooth import GELU, SiLU, Softplus

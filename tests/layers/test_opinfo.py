@@ -13,6 +13,8 @@ from graphnet.kernels.activation import (
     AtenGELU,
     AtenLeakyReLU,
     AtenPReLU,
+    AtenReLU,
+    AtenSigmoid,
     AtenSiLU,
     AtenSoftplus,
     AtenTanh,
@@ -20,8 +22,6 @@ from graphnet.kernels.activation import (
 from graphnet.kernels.aten import (
     AtenConv2d,
     AtenMSE,
-    AtenReLU,
-    AtenSigmoid,
     AtenTransposeConv2d,
 )
 from graphnet.kernels.linear import AtenLinear
