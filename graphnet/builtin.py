@@ -7,7 +7,18 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import activation, aten, gemm, linear, norm, patch, pool, resample, winograd
+from graphnet.kernels import (
+    activation,
+    aten,
+    gemm,
+    linear,
+    norm,
+    patch,
+    pool,
+    resample,
+    strided,
+    winograd,
+)
 from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
@@ -85,7 +96,7 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    first = (winograd, gemm, patch)  # the first that fits is taken
+    first = (winograd, gemm, patch, strided)  # the first that fits is taken
     for module in (*first, aten, norm, activation, linear, pool, resample):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)

@@ -74,12 +74,18 @@ class _Gemm(Patch):
         *,
         turned: bool,
     ) -> Gradients:
-        grad_x, grad_w, grad_bias = operators.affine_gradients(g, x, w, mask, "x" in wanted, turned)
-        return (
-            grad_x if "x" in wanted else None,
-            grad_w if "weight" in wanted else None,
-            grad_bias if "bias" in wanted else None,
-        )
+        made = operators.affine_gradients(g, x, w, mask, "x" in wanted, "bias" in wanted, turned)
+        return only(wanted, made)
+
+
+def only(wanted: frozenset[str], made: Gradients) -> Gradients:
+    """The gradients that are wanted, of those that were computed."""
+    grad_x, grad_weight, grad_bias = made
+    return (
+        grad_x if "x" in wanted else None,
+        grad_weight if "weight" in wanted else None,
+        grad_bias if "bias" in wanted else None,
+    )
 
 
 def _pays(site: Site) -> bool:

@@ -78,13 +78,13 @@ class Patch(Kernel):
         )
 
 
-def _matrix(weight: Tensor) -> Tensor:
+def matrix_of(weight: Tensor) -> Tensor:
     """The weight (A, B, kh, kw) as (A, kh * kw * B)."""
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
-def _unmatrix(matrix: Tensor, weight: Tensor) -> Tensor:
-    """The transpose of `_matrix`: a gradient in the weight's shape."""
+def weight_of(matrix: Tensor, weight: Tensor) -> Tensor:
+    """The transpose of `matrix_of`: a gradient in the weight's shape."""
     a, b, high, wide = weight.shape
     return matrix.view(a, high, wide, b).permute(0, 3, 1, 2)
 
@@ -109,7 +109,7 @@ class _Convolution(Patch):
     def product(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
     ) -> Tensor:
-        w = _matrix(weight).t()
+        w = matrix_of(weight).t()
         y = self.affine(x.reshape(-1, w.shape[0]), w, bias, relu=relu)
         return y.view(*x.shape[:-3], -1)
 
@@ -121,13 +121,13 @@ class _Convolution(Patch):
         wanted: frozenset[str],
         mask: Tensor | None = None,
     ) -> Gradients:
-        w = _matrix(weight).t()
+        w = matrix_of(weight).t()
         mask = None if mask is None else mask.reshape(-1, w.shape[1])
         g, pixels = g.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0])
         grad_x, grad_w, grad_bias = self.affine_gradients(g, pixels, w, wanted, mask, turned=True)
         return (
             None if grad_x is None else grad_x.view(x.shape),
-            None if grad_w is None else _unmatrix(grad_w, weight),
+            None if grad_w is None else weight_of(grad_w, weight),
             grad_bias,
         )
 
@@ -151,7 +151,7 @@ class _TransposeConvolution(Patch):
     def product(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
     ) -> Tensor:
-        w = _matrix(weight)
+        w = matrix_of(weight)
         high, wide = self.kernel_size
         bias = None if bias is None else bias.repeat(high * wide)
         y = self.affine(x.reshape(-1, w.shape[0]), w, bias, relu=relu)
@@ -165,13 +165,13 @@ class _TransposeConvolution(Patch):
         wanted: frozenset[str],
         mask: Tensor | None = None,
     ) -> Gradients:
-        w = _matrix(weight)
+        w = matrix_of(weight)
         mask = None if mask is None else mask.reshape(-1, w.shape[1])
         g, pixels = g.reshape(-1, w.shape[1]), x.reshape(-1, w.shape[0])
         grad_x, grad_w, grad_bias = self.affine_gradients(g, pixels, w, wanted, mask, turned=False)
         return (
             None if grad_x is None else grad_x.view(x.shape),
-            None if grad_w is None else _unmatrix(grad_w, weight),
+            None if grad_w is None else weight_of(grad_w, weight),
             None if grad_bias is None else grad_bias.view(-1, weight.shape[1]).sum(0),
         )
 

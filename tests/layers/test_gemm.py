@@ -39,12 +39,14 @@ def matrices(
 @given(
     st.tuples(rows, columns, columns),
     st.sampled_from(list(BOUNDS)),
-    st.tuples(*[st.booleans()] * 5),
+    st.tuples(*[st.booleans()] * 6),
 )
 def test_products_and_gradients_are_those_of_float64(
-    sizes: tuple[int, int, int], dtype: torch.dtype, flags: tuple[bool, bool, bool, bool, bool]
+    sizes: tuple[int, int, int],
+    dtype: torch.dtype,
+    flags: tuple[bool, bool, bool, bool, bool, bool],
 ) -> None:
-    by_column, relu, with_bias, wants_x, turned = flags
+    by_column, relu, with_bias, wants_x, wants_bias, turned = flags
     m, k, n = sizes
     if dtype == torch.bfloat16:
         k, n = k + k % 2, n + n % 2
@@ -56,7 +58,7 @@ def test_products_and_gradients_are_those_of_float64(
     assert relative_error(y.double(), exact) < BOUNDS[dtype]
 
     grad_x, grad_w, grad_bias = operators.affine_gradients(
-        grad, x, w, y if relu else None, wants_x, turned
+        grad, x, w, y if relu else None, wants_x, wants_bias, turned
     )
     masked = grad.double() * (y > 0) if relu else grad.double()
     if wants_x:
@@ -67,7 +69,10 @@ def test_products_and_gradients_are_those_of_float64(
     assert grad_w.dtype == grad_bias.dtype == wide
     exact_w = masked.t() @ x.double() if turned else x.double().t() @ masked
     assert relative_error(grad_w.double(), exact_w) < BOUNDS[wide]
-    assert relative_error(grad_bias.double(), masked.sum(0)) < BOUNDS[wide]
+    if wants_bias:
+        assert relative_error(grad_bias.double(), masked.sum(0)) < BOUNDS[wide]
+    else:
+        assert grad_bias.numel() == 0
 
 
 @pytest.mark.usefixtures("threads")
@@ -77,7 +82,7 @@ def test_each_number_of_threads_gives_the_same_product_and_repeats_its_gradients
     for count in (1, 2, 2, 5):
         torch.set_num_threads(count)
         products.append(operators.affine(x, w, bias, True))
-        gradients.append(operators.affine_gradients(grad, x, w, None, True, True))
+        gradients.append(operators.affine_gradients(grad, x, w, None, True, True, True))
     assert all(torch.equal(product, products[0]) for product in products)
     assert all(map(torch.equal, gradients[1], gradients[2]))
     for one in gradients:  # more threads add in another order
@@ -98,14 +103,14 @@ def test_a_processor_without_products_in_bfloat16_gets_the_same(tmp_path: object
     x, w, bias, grad = matrices((211, 36, 50), torch.bfloat16, by_column=True)
     expected = [
         operators.affine(x, w, bias, True),
-        *operators.affine_gradients(grad, x, w, None, True, True),
+        *operators.affine_gradients(grad, x, w, None, True, True, True),
     ]
     there = operators.CPP
     try:
         operators.CPP = Native(tmp_path / "gemm.cpp")
         found = [
             operators.affine(x, w, bias, True),
-            *operators.affine_gradients(grad, x, w, None, True, True),
+            *operators.affine_gradients(grad, x, w, None, True, True, True),
         ]
     finally:
         operators.CPP = there
@@ -153,7 +158,7 @@ def test_nan_goes_through_relu_and_its_mask_as_in_torch(dtype: torch.dtype) -> N
     y = operators.affine(x, w, bias, True)
     assert bool(y[7].isnan().all())
     assert not bool(y[:7].isnan().any())
-    grad_x, _, _ = operators.affine_gradients(grad, x, w, y, True, True)
+    grad_x, _, _ = operators.affine_gradients(grad, x, w, y, True, True, True)
     masked = torch.ops.aten.threshold_backward(grad, y, 0)
     assert bool(grad_x[7].any())
     assert relative_error(grad_x.double(), masked.double() @ w.double().t()) < BOUNDS[dtype]
