@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphnet.executors.auto import Auto
+from graphnet.executors.cudagraph import CUDAGraph
 from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.executors.reference import Reference
@@ -123,4 +124,5 @@ def graphnet_executors(register: Register) -> None:
     register("eager", Eager)
     register("reference", Reference)
     register("inductor", Inductor)
+    register("cudagraph", CUDAGraph)
     register("auto", Auto)

@@ -117,6 +117,8 @@ class Ahead(Feed):
         threads = 1 if self.device.type == "cpu" else min(_MOST_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="graphnet-data")
         self._ahead = threads + 1
+        on_cuda = self.device.type == "cuda"
+        self._copies = torch.cuda.Stream(self.device) if on_cuda else None
         self._first = 0  # the step that the first of those being made is for
         self._making: deque[Future[tuple[Tensor, ...]]] = deque()
 
@@ -149,8 +151,16 @@ class Ahead(Feed):
         return tuple(t.pin_memory() for t in made) if self.device.type == "cuda" else made
 
     def _moved(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device; a copy to CUDA goes on beside the steps that run there."""
         dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device, dtype, non_blocking=True)
+        if self._copies is None:
+            return tensor.to(self.device, dtype)
+        with torch.cuda.stream(self._copies):
+            moved = tensor.to(self.device, dtype, non_blocking=True)
+        steps = torch.cuda.current_stream(self.device)
+        steps.wait_stream(self._copies)
+        moved.record_stream(steps)  # its memory is not given to the next copy while steps read it
+        return moved
 
     def _packed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         shapes = [tuple(tensor.shape[1:]) for tensor in batch]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ class RunFolder:
         checkpoint.write(self.checkpoint_path, saved)
 
     def finish(self, saved: Checkpoint) -> None:
-        """Write the model without what only training needs."""
-        model = Checkpoint(saved.description, saved.weights, saved.versions)
+        """Write the model, and how it was trained, without the tensors that only training needs."""
+        model = replace(saved, training_state={})
         checkpoint.write(self.model_path, model)
 
 

@@ -11,8 +11,9 @@ torch.ops.graphnet.patch_convolution(x, weight, bias, transposed, relu)
 torch.ops.graphnet.patch_gradients(grad, x, weight, mask, transposed, wants_x, wants_bias)
     Its gradients, as those of `affine`.
 
-Matrices are read in row-major order but for w, which has any strides; images in channels_last. `gemm.cpp` adds up in float32, or in
-float64 for float64; the gradients of w and bias stay as wide. bfloat16 needs even K and N.
+Matrices are read in row-major order but for w, which has any strides; images in channels_last. `gemm.cpp`
+adds up in float32, or in float64 for float64; the gradients of w and bias stay as wide. bfloat16 needs even K
+and N.
 """
 
 from __future__ import annotations
@@ -203,7 +204,8 @@ affine = register(
     "affine(Tensor x, Tensor w, Tensor? bias, bool relu) -> Tensor", affine_of, affine_shape
 )
 affine_gradients = register(
-    "affine_gradients(Tensor grad, Tensor x, Tensor w, Tensor? mask, bool wants_x, bool wants_bias, bool turned) "
+    "affine_gradients(Tensor grad, Tensor x, Tensor w, Tensor? mask, bool wants_x, bool wants_bias, "
+    "bool turned) "
     "-> (Tensor, Tensor, Tensor)",
     gradients_of,
     gradients_shape,
@@ -215,7 +217,8 @@ patch_convolution = register(
     convolution_shape,
 )
 patch_gradients = register(
-    "patch_gradients(Tensor grad, Tensor x, Tensor weight, Tensor? mask, bool transposed, bool wants_x, bool wants_bias) "
+    "patch_gradients(Tensor grad, Tensor x, Tensor weight, Tensor? mask, bool transposed, bool wants_x, "
+    "bool wants_bias) "
     "-> (Tensor, Tensor, Tensor)",
     convolution_gradients_of,
     convolution_gradients_shape,
@@ -236,7 +239,7 @@ def _gradients_flops(
 
 @register_flop_formula(patch_convolution)
 def _convolution_flops(x: Any, weight: Any, bias: Any, transposed: bool, *_: Any, **__: Any) -> int:
-    n, c, h, w = x
+    n, _, h, w = x
     a, b, high, wide = weight
     patches = n * h * w if transposed else n * (h // high) * (w // wide)
     return int(2 * patches * a * b * high * wide)

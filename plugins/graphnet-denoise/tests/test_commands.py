@@ -10,18 +10,20 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import skimage
 import torch
 from click.testing import CliRunner, Result
 from graphnet_denoise import plugin
 from graphnet_denoise.commands import evaluate as evaluate_module
 from graphnet_denoise.commands.convert import convert_pairs
-from graphnet_denoise.commands.denoise import denoise
+from graphnet_denoise.commands.denoise import BLIND, denoise
 from graphnet_denoise.commands.evaluate import evaluate
 from graphnet_denoise.images import read_picture
 from numpy.typing import NDArray
 from PIL import Image
 
 import graphnet
+from graphnet import checkpoint
 from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DataError, GraphnetError
 
@@ -109,6 +111,34 @@ def test_denoise_many_into_a_new_folder(tmp_path: Path, model: Path) -> None:
     run(denoise, model, tmp_path / "in", alone, "-o", tmp_path / "deep/out")
     names = sorted(path.name for path in (tmp_path / "deep/out").iterdir())
     assert names == ["a.png", "b.jpg", "c.bmp.png", "d.png"]
+
+
+def test_denoise_without_an_output_puts_results_beside_the_images(
+    tmp_path: Path, model: Path
+) -> None:
+    sources = [save(tmp_path / name, 8, 8, 3) for name in ("a.png", "b.jpg")]
+    run(denoise, model, *sources)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"a-denoised.png", "b-denoised.png"} <= names
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), noise(8, 8, 3))
+
+
+def test_denoise_without_a_model_takes_the_one_that_comes_with_it(tmp_path: Path) -> None:
+    """A photo with noise of standard deviation 25 comes out closer to the photo by 8 dB, or 30 dB in all."""
+    clean = skimage.data.astronaut()[:160, 160:320].astype(np.float32)
+    noisy = clean + np.random.default_rng(0).normal(0, 25, clean.shape)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "photo.png")
+    run(denoise, tmp_path / "photo.png")
+    result = np.asarray(Image.open(tmp_path / "photo-denoised.png")).astype(np.float32)
+    psnr = [10 * math.log10(255**2 / ((x - clean) ** 2).mean()) for x in (noisy, result)]
+    assert psnr[1] > max(30.0, psnr[0] + 8.0)
+
+
+def test_the_model_that_comes_with_it_says_how_it_was_trained() -> None:
+    assert BLIND.stat().st_size <= 6 * 2**20
+    config = checkpoint.read(BLIND).training["config"]
+    assert config["data"]["train"]["patches"]["noise"] == {"gaussian": {"std": [5, 55]}}
+    assert config["data"]["train"]["patches"]["path"] == ["bsds400", "photos"]
 
 
 def test_denoise_one_image_into_a_folder(tmp_path: Path, model: Path) -> None:
@@ -212,6 +242,20 @@ def test_denoise_refuses(
         run(denoise, model, *(tmp_path / name for name in inputs), "-o", f"{tmp_path}/{output}")
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
+
+
+def test_denoise_without_an_output_refuses_what_has_no_clear_place(
+    tmp_path: Path, model: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    both = [save(folder / name, 8, 8, 3) for name in ("a.png", "a.jpg")]
+    with pytest.raises(DataError, match="photos: say where the results of a folder go"):
+        run(denoise, model, folder)
+    with pytest.raises(DataError, match="a-denoised.png: would be the result of both"):
+        run(denoise, model, *both)
+    with pytest.raises(DataError, match="there is no image to denoise with"):
+        run(denoise, model)
 
 
 def test_denoise_sees_through_links_to_an_input(tmp_path: Path, model: Path) -> None:

@@ -228,3 +228,24 @@ def test_a_training_file_trains_on_patches(folder: Path) -> None:
     assert first[1] < 0.8 * first[0]
     for name, weight in runs[0].program.weights.items():
         assert torch.equal(weight, runs[1].program.weights[name])
+
+
+def test_several_paths_are_one_bank(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(places(64, 64, 9)).save(other / "a.png")
+    made = REGISTRY.dataset(
+        {"patches": {"path": [str(folder), str(other)], "noise": GAUSSIAN, "size": 32}}
+    )
+    blues = [int(image[0, 0, 2]) for image in made.load().images]
+    assert blues == [0, 1, 2, 9]  # 3 is smaller than a patch
+
+
+def test_of_several_paths_the_one_that_fails_is_named(folder: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(DataError, match="missing"):
+        REGISTRY.dataset(
+            {"patches": {"path": [str(folder), str(missing)], "noise": GAUSSIAN}}
+        ).load()
+    with pytest.raises(DescriptionError, match="path"):
+        REGISTRY.dataset({"patches": {"path": [], "noise": GAUSSIAN}})

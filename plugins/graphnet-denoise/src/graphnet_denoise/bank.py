@@ -23,30 +23,30 @@ NOISY = ("noisy", "input", "noisy1")
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
 
 
-def read_bank(path: Path, *, keys: Sequence[str], channels: int | None, side: int) -> list[Pixels]:
-    """The images at `path`, a folder or an .npz or .npy of (N, C, H, W), of one number of channels.
+def read_bank(
+    paths: Sequence[Path], *, keys: Sequence[str], channels: int | None, side: int
+) -> list[Pixels]:
+    """The images at `paths`, each a folder or an .npz or .npy of (N, C, H, W), of one number of channels.
 
     `keys` are the names of an .npz's array. `channels` 1 or 3 makes all grey or colour; None leaves grey
     images grey where there are no others. Images smaller than `side` are passed over. Raises DataError
     where that leaves none, for a damaged file, and for images that do not fit into the memory.
     """
+    where = ", ".join(map(str, paths))
     try:
-        if path.is_dir() or not path.exists():
-            images = [_as_hwc(read_picture(file).pixels) for file in list_images(path)]
-        else:
-            images = [_as_hwc(image) for image in as_images(_array(path, keys), str(path)).numpy()]
+        images = [image for path in paths for image in _images(path, keys)]
         large = [image for image in images if min(image.shape[:2]) >= side]
         if not large:
             h, w, _ = max(images, key=lambda image: min(image.shape[:2])).shape
             raise DataError(
-                f"{path}: expected images of at least {side} x {side} pixels, but the largest of "
+                f"{where}: expected images of at least {side} x {side} pixels, but the largest of "
                 f"{len(images)} is {h} x {w}. Give larger images, or a smaller size."
             )
         wanted = channels or max(image.shape[2] for image in large)
-        return [_with_channels(image, wanted, path) for image in large]
+        return [_with_channels(image, wanted, where) for image in large]
     except MemoryError as error:
         raise DataError(
-            f"{path}: the images do not fit into the memory. Give fewer or smaller ones."
+            f"{where}: the images do not fit into the memory. Give fewer or smaller ones."
         ) from error
 
 
@@ -61,11 +61,17 @@ def as_unit(pixels: Pixels) -> NDArray[np.float32]:
     return np.divide(pixels, np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
 
 
+def _images(path: Path, keys: Sequence[str]) -> list[Pixels]:
+    if path.is_dir() or not path.exists():
+        return [_as_hwc(read_picture(file).pixels) for file in list_images(path)]
+    return [_as_hwc(image) for image in as_images(_array(path, keys), str(path)).numpy()]
+
+
 def _as_hwc(image: NDArray[Any]) -> Pixels:
     return np.ascontiguousarray(image.transpose(1, 2, 0))
 
 
-def _with_channels(image: Pixels, wanted: int, path: Path) -> Pixels:
+def _with_channels(image: Pixels, wanted: int, where: str) -> Pixels:
     found = image.shape[2]
     if found == wanted:
         return image
@@ -74,7 +80,7 @@ def _with_channels(image: Pixels, wanted: int, path: Path) -> Pixels:
     if (found, wanted) == (3, 1):
         grey = image @ _LUMA
         return (grey if image.dtype == np.float32 else np.rint(grey)).astype(image.dtype)[..., None]
-    raise DataError(f"{path}: expected images of {wanted} channels or of 1, found {found}.")
+    raise DataError(f"{where}: expected images of {wanted} channels or of 1, found {found}.")
 
 
 def _array(path: Path, keys: Sequence[str]) -> NDArray[Any]:

@@ -46,7 +46,7 @@ class WholeImages(DataSet):
     def load(self) -> NoisyGallery:
         """Decode the images. Raises DataError where there are none, or one is damaged."""
         return NoisyGallery(
-            self, read_bank(Path(self.path), keys=CLEAN, channels=self.channels, side=1)
+            self, read_bank([Path(self.path)], keys=CLEAN, channels=self.channels, side=1)
         )
 
 

@@ -25,7 +25,8 @@ _SINGLE = [name for name, cls in SUPERVISIONS.builtin.items() if cls.single]
 class Patches(DataSet):
     """Patches cut at random from images in memory, with fresh noise in every epoch.
 
-    Fields: `path`, a folder of images (PNG, JPEG, TIFF, WebP, BMP), or an .npz or .npy of (N, C, H, W);
+    Fields: `path`, a folder of images (PNG, JPEG, TIFF, WebP, BMP), an .npz or .npy of (N, C, H, W), or
+    several of them as a list;
     `size`, the side of a patch; `per_epoch`, how many are an epoch; `noise`, what is added to the images,
     or nothing where they are noisy already; `supervision`, what the network is shown and compared with;
     `augment`, patches flipped and turned by right angles; `noise_level_map`, one more input channel that
@@ -34,7 +35,7 @@ class Patches(DataSet):
     Images are drawn with equal chances, and positions in them. Smaller ones than a patch are passed over.
     """
 
-    path: str
+    path: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1, strict=False)]
     size: PositiveInt = 64
     per_epoch: PositiveInt = 20_000
     noise: Annotated[Noise | None, pydantic.BeforeValidator(NOISES.field)] = None
@@ -60,7 +61,10 @@ class Patches(DataSet):
         """Decode the images. Raises DataError for a folder or file without any that is large enough."""
         smallest = self.size * (self.noise.smallest_block if self.noise else 1)
         keys = NOISY if self.noise is None else CLEAN
-        images = read_bank(Path(self.path), keys=keys, channels=self.channels, side=smallest)
+        paths = (self.path,) if isinstance(self.path, str) else self.path
+        images = read_bank(
+            [Path(path) for path in paths], keys=keys, channels=self.channels, side=smallest
+        )
         return PatchStream(self, images)
 
 

@@ -24,19 +24,23 @@ from graphnet_denoise.images import (
 from graphnet_denoise.restoring import Restorer
 from graphnet_denoise.zeroshot import restore_alone
 
+BLIND = Path(__file__).parents[1] / "models" / "blind.safetensors"
+"""The model that comes with the command."""
+
+_MODELS = (".safetensors", ".yaml", ".yml")
+
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
 @click.argument(
-    "inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    "files", metavar="[MODEL] INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option(
     "-o",
     "--output",
     metavar="OUT",
-    required=True,
     type=click.Path(path_type=Path),
-    help="An image file if there is one INPUT, else a folder, made if absent.",
+    help="An image file if there is one INPUT, else a folder, made if absent. Without it, the result of "
+    "photo.jpg lies beside it as photo-denoised.png.",
 )
 @click.option(
     "--noise-level",
@@ -60,9 +64,8 @@ from graphnet_denoise.zeroshot import restore_alone
 @kernels_option
 @memory_option
 def denoise(
-    model: Path,
-    inputs: tuple[Path, ...],
-    output: Path,
+    files: tuple[Path, ...],
+    output: Path | None,
     noise_level: float | None,
     zero_shot: bool,
     steps: int,
@@ -72,9 +75,11 @@ def denoise(
 ) -> None:
     """Denoise images of any size with a trained MODEL (.safetensors), or, with --zero-shot, a network.
 
+    Without MODEL, the one that comes with this command: for Gaussian noise of unknown strength, on photos.
     INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
     by the ending of OUT; in a folder they keep their names, other kinds becoming PNG.
     """
+    model, inputs = split_model(files)
     sources = find_sources(inputs)
     targets = plan_outputs(inputs, sources, output)
     network = graphnet.load(model)
@@ -108,6 +113,19 @@ def denoise(
             write_picture(target, restore(picture, advance=lambda: bar.advance(task)))
 
 
+def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
+    """The model, if the first file is one by its ending, else the one that comes with this; and the rest.
+
+    Raises DataError where nothing is left to denoise.
+    """
+    model, inputs = (files[0], files[1:]) if files[0].suffix in _MODELS else (BLIND, files)
+    if not inputs:
+        raise DataError(
+            f"there is no image to denoise with {model}. Give one, or a folder of images."
+        )
+    return model, inputs
+
+
 class Restore(Protocol):
     """A way to denoise; it calls `advance` for each piece of work done."""
 
@@ -135,12 +153,17 @@ def find_sources(inputs: Sequence[Path]) -> list[Path]:
     ]
 
 
-def plan_outputs(inputs: Sequence[Path], sources: Sequence[Path], output: Path) -> list[Path]:
-    """Where the result of each source goes.
+def plan_outputs(
+    inputs: Sequence[Path], sources: Sequence[Path], output: Path | None
+) -> list[Path]:
+    """Where the result of each source goes; without `output`, beside it.
 
     Raises DataError when `output` does not fit the number of inputs, when two results would get one
     name, and when a result would overwrite an input.
     """
+    if output is None:
+        targets = [_beside(path) for path in inputs]
+        return _checked(targets, sources)
     one_image = len(inputs) == 1 and not inputs[0].is_dir()
     as_file = output.suffix.lower() in WRITE_SUFFIXES and not output.is_dir()
     if as_file and not one_image:
@@ -154,6 +177,19 @@ def plan_outputs(inputs: Sequence[Path], sources: Sequence[Path], output: Path) 
             f"found {output.suffix or 'a file without an ending'!r}."
         )
     targets = [output] if as_file else [output / _result_name(source) for source in sources]
+    return _checked(targets, sources)
+
+
+def _beside(path: Path) -> Path:
+    if path.is_dir():
+        raise DataError(
+            f"{path}: say where the results of a folder go, such as -o {path}-denoised."
+        )
+    return path.with_name(f"{path.stem}-denoised.png")
+
+
+def _checked(targets: list[Path], sources: Sequence[Path]) -> list[Path]:
+    """The targets, if none is an input, and none the result of two of them."""
     origins = {source.resolve(): source for source in sources}
     first: dict[Path, Path] = {}
     for source, target in zip(sources, targets, strict=True):

@@ -1,0 +1,155 @@
+"""The cudagraph executor: what a plan launches on the GPU, captured once and replayed as a whole.
+
+A step is then one launch, whatever its number of kernels: nothing in it waits for Python. The first step
+runs three times from the same weights - by eager, by what is captured, by the replay - and only a replay
+that agrees with eager is trusted; its result counts. A graph holds addresses: inputs are copied to where
+it reads them, everything else is used where it is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import CompileError
+from graphnet.executors.agreement import disagreement, tolerance
+from graphnet.executors.eager import Eager
+from graphnet.executors.executor import Event, Executor, Run
+from graphnet.executors.inductor import Inductor
+from graphnet.plan import Plan
+
+Outputs = tuple[Tensor, ...]
+
+
+class CUDAGraph(Executor):
+    """The plan as one CUDA graph (torch.cuda.CUDAGraph), in a memory pool of its own.
+
+    captures: "eager", the plan's own kernels, or "inductor", the compiled plan.
+    """
+
+    captures: Literal["eager", "inductor"] = "eager"
+
+    def prepare(self, plan: Plan) -> Run:
+        device = plan.values[plan.arguments[0]].spec.device
+        if device.type != "cuda":
+            raise CompileError(
+                f"the executor cudagraph captures what runs on CUDA, but this plan is for {device.type}. "
+                f"Choose --device cuda, or the executor eager."
+            )
+        captured: Executor = Inductor() if self.captures == "inductor" else Eager()
+        return Replayed(plan, captured.prepare(plan), record=CUDARecording)
+
+
+class Recording(ABC):
+    """What a function did, to be done again on the same tensors."""
+
+    @abstractmethod
+    def replay(self) -> Outputs:
+        """Do it again. The results are the same tensors each time, with new values."""
+
+
+class CUDARecording(Recording):
+    """The kernels that a function launches, captured as a CUDA graph."""
+
+    def __init__(self, function: Callable[[], Outputs]) -> None:
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = function()
+
+    def replay(self) -> Outputs:
+        self.graph.replay()
+        return self.outputs
+
+
+class Replayed(Run):
+    """A run by replay, once its recording agrees with eager; `stayed` says why there is none.
+
+    `run` is what is recorded, `record` makes a Recording of a function.
+    """
+
+    def __init__(
+        self, plan: Plan, run: Run, *, record: Callable[[Callable[[], Outputs]], Recording]
+    ) -> None:
+        self.plan = plan
+        self.run = run
+        self.record_ = record
+        self.eager = Eager().prepare(plan)
+        self.recording: Recording | None = None
+        self.stayed: str | None = None
+        self.inputs: tuple[Tensor, ...] = ()  # where the recording reads them
+        self.rest: tuple[Tensor, ...] = ()  # what else it was made with
+        self.news: list[Event] = []
+
+    def __call__(self, *arguments: Tensor) -> Outputs:
+        count = len(self.plan.inputs)
+        inputs, rest = arguments[:count], arguments[count:]
+        if self.stayed is not None:
+            return self.eager(*arguments)
+        if self.recording is None or not all(map(_same, rest, self.rest)):
+            return self._record(inputs, rest)
+        return self._replay(self.recording, inputs)
+
+    def events(self) -> list[Event]:
+        more = self.run.events()
+        news, self.news = self.news, []
+        return [*more, *news]
+
+    def record(self) -> dict[str, Any]:
+        return {**self.run.record(), "captured": self.recording is not None, "stayed": self.stayed}
+
+    def _replay(self, recording: Recording, inputs: Sequence[Tensor]) -> Outputs:
+        for place, tensor in zip(self.inputs, inputs, strict=True):
+            place.copy_(tensor, non_blocking=True)
+        return tuple(output.clone() for output in recording.replay())
+
+    def _record(self, inputs: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
+        """Record the step, and run it: by eager too, from the same slots, to compare the two."""
+        again = self.recording is not None
+        self.inputs, self.rest = tuple(tensor.clone() for tensor in inputs), tuple(rest)
+        arguments = (*self.inputs, *self.rest)
+        named = dict(zip(self.plan.arguments, arguments, strict=True))
+        slots = {name: named[name] for name in self.plan.slots}
+        before = {name: tensor.clone() for name, tensor in slots.items()}
+
+        def restore(values: dict[str, Tensor]) -> None:
+            for name, tensor in slots.items():
+                tensor.copy_(values[name])
+
+        expected = self.eager(*arguments)
+        after = {name: tensor.clone() for name, tensor in slots.items()}
+        restore(before)
+        try:
+            self.run(*arguments)  # libraries choose their kernels now: they cannot while recorded
+            restore(before)
+            self.recording = self.record_(lambda: self.run(*arguments))
+            found = self._replay(self.recording, inputs)
+        except (RuntimeError, CompileError) as error:
+            problem: str | None = f"the plan cannot be captured: {str(error).strip()}"
+        else:
+            problem = disagreement(
+                self.plan, before, expected=(expected, after), found=(found, slots)
+            )
+            if problem is not None:
+                problem = f"the captured plan does not agree with eager: {problem}"
+        if problem is not None:
+            restore(after)
+            self.recording, self.stayed = None, problem
+            self.news.append(Event("stayed", f"stays on eager: {problem}"))
+            return expected
+        self.news.append(
+            Event(
+                "captured",
+                f"the plan was captured {'again, as its tensors have moved, ' if again else ''}and agrees "
+                f"with eager on this step (loss and all {len(slots)} weights and states within "
+                f"{tolerance(self.plan):g})",
+            )
+        )
+        return found
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one is other
