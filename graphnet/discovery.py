@@ -208,7 +208,7 @@ class _Register:
             raise PluginError(
                 f"{what} name {name!r} must be 'namespace/name', in small letters, digits and '_'"
             )
-        if self.kind in _NAMESPACED and "/" not in name and self.plugin.name != "builtin":
+        if self.kind in _NAMESPACED and "/" not in name and not self.plugin.builtin:
             space = re.sub(r"\W+", "_", self.plugin.distribution).lower()
             raise PluginError(
                 f"{what} name {name!r} needs a namespace, such as '{space}/{name}'; "

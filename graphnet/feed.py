@@ -117,8 +117,9 @@ class Ahead(Feed):
         threads = 1 if self.device.type == "cpu" else min(_MOST_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="graphnet-data")
         self._ahead = threads + 1
-        on_cuda = self.device.type == "cuda"
-        self._copies = torch.cuda.Stream(self.device) if on_cuda else None
+        self._copies: torch.cuda.Stream | None = None
+        if self.device.type == "cuda":
+            self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._first = 0  # the step that the first of those being made is for
         self._making: deque[Future[tuple[Tensor, ...]]] = deque()
 

@@ -41,6 +41,10 @@ class Plugin:
     disabled: bool = False
 
     @property
+    def builtin(self) -> bool:
+        return self.name == "builtin"
+
+    @property
     def status(self) -> str:
         return "broken" if self.error else "disabled" if self.disabled else "loaded"
 

@@ -67,7 +67,12 @@ class OnTheCPU(CUDAGraph):
 
 def program(executor: object) -> Program:
     return Model(SEED).compile(
-        SHAPE, loss="mse", optimizer=Adam(lr=1e-3), device="cpu", dtype=torch.float64, executor=executor
+        SHAPE,
+        loss="mse",
+        optimizer=Adam(lr=1e-3),
+        device="cpu",
+        dtype=torch.float64,
+        executor=executor,
     )
 
 
@@ -82,7 +87,10 @@ def test_steps_by_replay_are_those_of_eager() -> None:
         losses.append([one.step(*batch(seed)) for one in (mine, theirs)])
         for name, weight in mine.weights.items():
             assert torch.equal(weight, theirs.weights[name])
-    for found, expected in losses:  # also those of earlier steps: none was written over by a later one
+    for (
+        found,
+        expected,
+    ) in losses:  # also those of earlier steps: none was written over by a later one
         assert torch.equal(found, expected)
     (event,) = mine.turns.events()
     assert event.kind == "captured"
@@ -133,7 +141,9 @@ def test_a_plan_for_the_cpu_is_refused() -> None:
 
 
 @pytest.mark.parametrize("captures", ["eager", "inductor"])
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA graphs are made on one")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU: CUDA graphs are made on one"
+)
 def test_on_cuda_steps_by_replay_are_those_of_eager(captures: str) -> None:
     def made(executor: object) -> Program:
         return Model(SEED).compile(

@@ -7,6 +7,7 @@ them at a time, in the processor's cache; torch makes up to three images on the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from graphnet.kernels.gemm import (
 )
 from graphnet.kernels.patch import Gradients, Patch
 from graphnet.layer import Kernel
+from graphnet.layout import Layout
 
 
 class _Images(Patch):
@@ -31,8 +33,11 @@ class _Images(Patch):
         "x": torch.channels_last,
         "weight": torch.channels_last,
     }
-    layouts = None
     transposed: ClassVar[bool]
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        return {}
 
     def product(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False

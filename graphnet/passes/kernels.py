@@ -1,6 +1,7 @@
 """Kernels: replace expressions of layers by kernels that compute the same.
 
-Kernels are tried in the order of registration, larger patterns first. A kernel replaces a match before
+Larger patterns are tried first, then the kernels of installed plugins before the built-in ones, then in the
+order of registration. A kernel replaces a match before
 differentiation, so its own backward becomes the backward of the whole expression. A value inside the
 expression that anything else reads prevents the match. A kernel that works in blocks of pixels (see
 graphnet.layout) is used only where none of them would have to move inside the graph for it.
@@ -44,7 +45,12 @@ def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
         raise UnknownNameError(
             f"unknown kernels {names!r}. {nearest(names, known | {'auto', 'reference'})}"
         )
-    return tuple(sorted(found, key=lambda entry: -_size(parse_pattern(entry.value))))
+    return tuple(sorted(found, key=_precedence))
+
+
+def _precedence(entry: Entry) -> tuple[int, bool]:
+    """Larger patterns first; of equal ones, what somebody installed before what is built in."""
+    return -_size(parse_pattern(entry.value)), entry.plugin.builtin
 
 
 def fused(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
@@ -150,7 +156,7 @@ def kernel_for(
 ) -> Kernel | None:
     """The first kernel that replaces this layer alone, for arguments of these specs."""
     alone = (registry.name_of(layer), *layer.signature.tensors)
-    for entry in registry.kernels.values():
+    for entry in sorted(registry.kernels.values(), key=_precedence):
         if parse_pattern(entry.value) == alone:
             kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
             if kernel is not None and not in_blocks(kernel):

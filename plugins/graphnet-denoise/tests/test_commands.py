@@ -125,7 +125,8 @@ def test_denoise_without_an_output_puts_results_beside_the_images(
 
 def test_denoise_without_a_model_takes_the_one_that_comes_with_it(tmp_path: Path) -> None:
     """A photo with noise of standard deviation 25 comes out closer to the photo by 8 dB, or 30 dB in all."""
-    clean = skimage.data.astronaut()[:160, 160:320].astype(np.float32)
+    photo: NDArray[np.uint8] = skimage.data.astronaut()  # type: ignore[no-untyped-call]
+    clean = photo[:160, 160:320].astype(np.float32)
     noisy = clean + np.random.default_rng(0).normal(0, 25, clean.shape)
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "photo.png")
     run(denoise, tmp_path / "photo.png")

@@ -234,10 +234,10 @@ def test_several_paths_are_one_bank(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     Image.fromarray(places(64, 64, 9)).save(other / "a.png")
-    made = REGISTRY.dataset(
-        {"patches": {"path": [str(folder), str(other)], "noise": GAUSSIAN, "size": 32}}
-    )
-    blues = [int(image[0, 0, 2]) for image in made.load().images]
+    form = {"path": [str(folder), str(other)], "noise": GAUSSIAN, "size": 32}
+    dataset = REGISTRY.dataset({"patches": form})
+    assert isinstance(dataset, Patches)
+    blues = [int(image[0, 0, 2]) for image in dataset.load().images]
     assert blues == [0, 1, 2, 9]  # 3 is smaller than a patch
 
 
