@@ -28,7 +28,7 @@ def paper() -> nn.Module:
 class Residual(nn.Module):
     """x + body(x)."""
 
-    def __init__(self, body: nn.Sequential) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
 

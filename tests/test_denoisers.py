@@ -21,6 +21,7 @@ GRAPHS: dict[str, Callable[[], nn.Module]] = {
     "seed": torch_networks.paper,
     "dncnn": dncnn,
     "unet": torch_networks.UNet,
+    "unet-denoiser": lambda: torch_networks.Residual(torch_networks.UNet()),
     "unet-conditioned": partial(torch_networks.UNet, inputs=4),
     "nafnet": NAFNet,
     "restormer": Restormer,
