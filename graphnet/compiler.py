@@ -1,8 +1,8 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, differentiate, accumulate, clip, update, average,
-            dead, duplicates, keep, recompute, in_place.
+Training:   loss, precision, fusion, kernels, layout, differentiate, accumulate, clip, update,
+            together, average, dead, duplicates, keep, recompute, in_place.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from graphnet.passes.pipeline import Pass, check_names, run
 from graphnet.passes.precision import precision
 from graphnet.passes.recompute import recompute
 from graphnet.passes.simplify import dead, duplicates
+from graphnet.passes.together import together
 from graphnet.passes.update import update
 from graphnet.plan import Plan, schedule
 from graphnet.registry import Entry, Registry
@@ -65,6 +66,7 @@ PASSES = (
     "accumulate",
     "clip",
     "update",
+    "together",
     "average",
     "dead",
     "duplicates",
@@ -163,6 +165,7 @@ def _updating(updates: Updates) -> tuple[Pass, ...]:
             found.append(Pass("clip", "scale gradients down to a norm", scale, needed=True))
     optimize = partial(update, updates=updates)
     found.append(Pass("update", "let the optimizer walk the parameters", optimize, needed=True))
+    found.append(Pass("together", "update all parameters at once on a GPU", together))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(average, decay=decay, counter=updates.counter)
         found.append(Pass("average", "let averages follow the weights", follow, needed=True))

@@ -1,0 +1,61 @@
+"""What all kernels here share: where they run, in which dtypes, and how torch comes to know them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
+"""Whether Triton runs kernels by its interpreter, on CPU tensors: what the tests do. It reads the same variable."""
+
+WIDE = {  # what is computed in, by the dtype in memory
+    torch.float32: torch.float32,
+    torch.bfloat16: torch.float32,
+    torch.float16: torch.float32,
+}
+if INTERPRETED:
+    WIDE[torch.float64] = torch.float64  # for the conformance kit's differences
+_NAMES = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+_torch: Any = torch.library.Library("graphnet_triton", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernels run on tensors there."""
+    return dtype in WIDE and (device.type == "cuda" or (INTERPRETED and device.type == "cpu"))
+
+
+def register(schema: str, compute: Callable[..., Any], shapes: Callable[..., Any]) -> Any:
+    """Register torch.ops.graphnet_triton.NAME; `shapes` makes the results' shapes where there is no data."""
+    name = schema.partition("(")[0]
+    _torch.define(schema, tags=torch.Tag.pt2_compliant_tag)
+    for key in ("CUDA", "CPU"):
+        _torch.impl(name, compute, key)
+    _torch.impl(name, shapes, "Meta")
+    _torch.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    return getattr(torch.ops.graphnet_triton, name)
+
+
+def sums_of(tensor: Tensor) -> Any:
+    """The Triton dtype in which what a tensor holds is added up."""
+    return _NAMES[WIDE[tensor.dtype]]
+
+
+def precision_of(tensor: Tensor) -> str:
+    """How float32 is multiplied: by TF32 only where torch is told to (allow_tf32)."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+def side(size: int, *, most: int = 64) -> int:
+    """How much of an axis a program takes at once: a power of two, 16 at least, as matrix units want."""
+    return max(16, min(most, int(triton.next_power_of_2(size))))
+
+
+def ceil_div(total: int, part: int) -> int:
+    return -(-total // part)

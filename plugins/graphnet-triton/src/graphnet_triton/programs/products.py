@@ -1,0 +1,130 @@
+"""Matrix products: y = m(a) b + bias, and the gradients of its weight and bias."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def product(
+    a,
+    mask,
+    b,
+    bias,
+    y,
+    rows,
+    b_row,
+    b_column,
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    MASKED: tl.constexpr,
+    BIAS: tl.constexpr,
+    RELU: tl.constexpr,
+    SUM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """Some rows and columns of y (rows, COLUMNS) = m(a) b + bias, no less than 0 if RELU.
+
+    a and mask: (rows, DEPTH) in row-major order; m(a) is 0 where mask is not above 0, else a. b: (DEPTH, COLUMNS)
+    with the strides b_row and b_column.
+    """
+    row = tl.program_id(0) * BM + tl.arange(0, BM)
+    column = tl.program_id(1) * BN + tl.arange(0, BN)
+    total = tl.zeros((BM, BN), dtype=SUM)
+    for start in range(0, DEPTH, BK):
+        k = start + tl.arange(0, BK)
+        at = row[:, None] * DEPTH + k[None, :]
+        inside = (row[:, None] < rows) & (k[None, :] < DEPTH)
+        left = tl.load(a + at, mask=inside, other=0.0)
+        if MASKED:
+            left = tl.where(tl.load(mask + at, mask=inside, other=0.0) <= 0, 0.0, left)
+        right = tl.load(
+            b + k[:, None] * b_row + column[None, :] * b_column,
+            mask=(k[:, None] < DEPTH) & (column[None, :] < COLUMNS),
+            other=0.0,
+        )
+        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
+    if BIAS:
+        total += tl.load(bias + column, mask=column < COLUMNS, other=0.0).to(SUM)[None, :]
+    if RELU:
+        total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
+    tl.store(
+        y + row[:, None] * COLUMNS + column[None, :],
+        total.to(y.dtype.element_ty),
+        mask=(row[:, None] < rows) & (column[None, :] < COLUMNS),
+    )
+
+
+@triton.jit
+def weight_gradient(
+    x,
+    g,
+    mask,
+    shares,
+    rows,
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    MASKED: tl.constexpr,
+    BIAS: tl.constexpr,
+    TURNED: tl.constexpr,
+    SUM: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STEPS: tl.constexpr,
+    BI: tl.constexpr,
+    BO: tl.constexpr,
+    BM: tl.constexpr,
+):
+    """A share of x^T m(g), (IN, OUT) or turned round, and behind it of the sum of m(g)'s rows: STEPS * BM rows of all.
+
+    x: (rows, IN); g, mask: (rows, OUT); shares: (number of shares, IN * OUT), or + OUT with BIAS.
+    """
+    i = tl.program_id(0) * BI + tl.arange(0, BI)
+    o = tl.program_id(1) * BO + tl.arange(0, BO)
+    share = tl.program_id(2)
+    total = tl.zeros((BI, BO), dtype=SUM)
+    sums = tl.zeros((BO,), dtype=SUM)
+    for step in range(STEPS):
+        row = (share * STEPS + step) * BM + tl.arange(0, BM)
+        left = tl.load(
+            x + row[None, :] * IN + i[:, None],
+            mask=(row[None, :] < rows) & (i[:, None] < IN),
+            other=0.0,
+        )
+        at = row[:, None] * OUT + o[None, :]
+        inside = (row[:, None] < rows) & (o[None, :] < OUT)
+        right = tl.load(g + at, mask=inside, other=0.0)
+        if MASKED:
+            right = tl.where(tl.load(mask + at, mask=inside, other=0.0) <= 0, 0.0, right)
+        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
+        if BIAS:
+            sums += tl.sum(right.to(SUM), 0)
+    mine = shares + share * (IN * OUT + (OUT if BIAS else 0))
+    if TURNED:
+        place = o[None, :] * IN + i[:, None]
+    else:
+        place = i[:, None] * OUT + o[None, :]
+    tl.store(mine + place, total, mask=(i[:, None] < IN) & (o[None, :] < OUT))
+    if BIAS:
+        if tl.program_id(0) == 0:
+            tl.store(mine + IN * OUT + o, sums, mask=o < OUT)
+
+
+@triton.jit
+def add_shares(
+    shares,
+    weight,
+    bias,
+    COUNT: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    ALL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The sums of shares (COUNT, ALL): the first WEIGHT numbers are the weight's gradient, the rest the bias'."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), dtype=shares.dtype.element_ty)
+    for share in range(COUNT):
+        total += tl.load(shares + share * ALL + at, mask=at < ALL, other=0.0)
+    tl.store(weight + at, total, mask=at < WEIGHT)
+    tl.store(bias + at - WEIGHT, total, mask=(at >= WEIGHT) & (at < ALL))

@@ -1,0 +1,63 @@
+"""Every kernel passes the conformance kit, on samples that it takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from graphnet_triton import affine, gate, mse, norm
+
+from graphnet.layer import Kernel
+from graphnet.layers.activation import ReLU
+from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.layer_norm import LayerNorm2d
+from graphnet.layers.loss import MSE
+from graphnet.layers.norm import BatchNorm2d
+from graphnet.layers.split import SimpleGate
+from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
+from graphnet.testing.report import judge
+
+KERNELS: dict[str, type[Kernel]] = {
+    **affine.KERNELS,
+    **mse.KERNELS,
+    **norm.KERNELS,
+    **gate.KERNELS,
+}
+IMAGE = (2, 4, 4, 6)
+
+
+def patches(cls: type[Any]) -> list[Any]:
+    return [cls(out_channels=3, kernel_size=2, stride=2, bias=bias) for bias in (True, False)]
+
+
+LAYERS: dict[str, list[Any]] = {
+    "conv2d": patches(Conv2d),
+    "transpose_conv2d": patches(TransposeConv2d),
+    "upsampling": patches(Upsampling),
+    "batch_norm2d": [BatchNorm2d(), BatchNorm2d(affine=False, momentum=0.3)],
+    "layer_norm2d": [
+        LayerNorm2d(),
+        LayerNorm2d(bias=False, subtract_mean=False, eps=1e-5),
+        LayerNorm2d(affine=False),
+    ],
+    "simple_gate": [SimpleGate()],
+}
+
+
+def samples(name: str) -> list[Sample]:
+    own = name.removeprefix("triton/")
+    if own == "mse":
+        return [Sample(MSE(), [IMAGE, IMAGE])]
+    layers = LAYERS[own.removesuffix("_relu")]
+    if own.endswith("_relu"):
+        return [Sample((ReLU(), layer), [IMAGE]) for layer in layers]
+    return [Sample(layer, [IMAGE]) for layer in layers]
+
+
+@pytest.mark.parametrize("check", [c for c in CHECKS if not c.slow], ids=lambda c: c.name)
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernel_passes_the_kit(name: str, check: Check) -> None:
+    row = judge(check, cases_for(KERNELS[name], samples(name)))
+    if row.status is Status.SKIPPED:
+        pytest.skip(row.message)
+    assert row.status is Status.PASSED, f"{check.guards}\n{row.message}"

@@ -1,0 +1,146 @@
+"""The operators against torch in float64, on sizes that fit no block; and where kernels are used."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from graphnet_triton import plugin
+from graphnet_triton.affine import affine, affine_gradients
+from graphnet_triton.gate import gate, gate_gradient
+from graphnet_triton.mse import mse
+from graphnet_triton.norm import batch_norm_relu, layer_norm, layer_norm_gradient
+from torch import Tensor
+from torch.nn import functional as F
+
+import graphnet as gn
+from graphnet.discovery import load_registry
+
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+dtypes = pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
+
+
+def normal(*shape: int, dtype: torch.dtype, device: torch.device, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(device, dtype)
+
+
+def close(found: Tensor, expected: Tensor, bound: float) -> bool:
+    return float((found.double() - expected.double()).abs().max()) <= bound * float(
+        expected.double().abs().max()
+    )
+
+
+@dtypes
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (70, 20, 9), (130, 12, 64), (200, 70, 130)])
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("turned", [True, False])
+def test_products_and_gradients(
+    sizes: tuple[int, int, int],
+    relu: bool,
+    turned: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    m, k, n = sizes
+    x, bias = (normal(*s, dtype=dtype, device=device, seed=i) for i, s in enumerate([(m, k), (n,)]))
+    w = normal(n, k, dtype=dtype, device=device, seed=2).t()  # read by its strides
+    grad = normal(m, n, dtype=dtype, device=device, seed=3)
+    y = affine(x, w, bias, relu)
+    exact = x.double() @ w.double() + bias.double()
+    assert close(y, exact.relu() if relu else exact, BOUNDS[dtype])
+
+    mask = y if relu else None
+    masked = grad.double() * (y > 0) if relu else grad.double()
+    grad_x, grad_w, grad_bias = affine_gradients(grad, x, w, mask, True, True, turned)
+    assert close(grad_x, masked @ w.double().t(), BOUNDS[dtype])
+    exact_w = masked.t() @ x.double() if turned else x.double().t() @ masked
+    assert grad_w.dtype == torch.float32
+    assert close(grad_w, exact_w, 1e-5)
+    assert close(grad_bias, masked.sum(0), 1e-5)
+    only = affine_gradients(grad, x, w, mask, False, False, turned)
+    assert [tensor.numel() for tensor in only] == [0, grad_w.numel(), 0]
+    assert torch.equal(only[1], grad_w)
+
+
+@dtypes
+def test_mse_and_its_slope_of_images_in_any_strides(
+    dtype: torch.dtype, device: torch.device
+) -> None:
+    prediction = normal(3, 5, 17, 9, dtype=dtype, device=device)
+    target = normal(3, 5, 17, 9, dtype=dtype, device=device, seed=1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        loss, slope = mse(prediction.contiguous(memory_format=layout), target)
+        difference = prediction.double() - target.double()
+        assert loss.dtype == torch.float32
+        assert close(loss, difference.square().mean(), 1e-5)
+        assert close(slope, 2 * difference / difference.numel(), BOUNDS[dtype])
+
+
+@dtypes
+def test_a_gate_and_its_gradient(dtype: torch.dtype, device: torch.device) -> None:
+    x = normal(2, 10, 7, 5, dtype=dtype, device=device)
+    grad = normal(2, 5, 7, 5, dtype=dtype, device=device, seed=1)
+    one, other = x.chunk(2, 1)
+    assert torch.equal(gate(x), one * other)
+    assert torch.equal(gate_gradient(grad, x), torch.cat((grad * other, grad * one), 1))
+
+
+@dtypes
+@pytest.mark.parametrize("channels", [3, 40])
+def test_layer_norm_is_that_of_torch(
+    channels: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    x = normal(2, channels, 9, 7, dtype=dtype, device=device)
+    weight, bias = (normal(channels, dtype=dtype, device=device, seed=i) for i in (1, 2))
+    grad = normal(2, channels, 9, 7, dtype=dtype, device=device, seed=3)
+    y, mean, inverse_std = layer_norm(x, weight, bias, 1e-6, True)
+    leaves = [t.double().requires_grad_() for t in (x, weight, bias)]
+    with torch.enable_grad():
+        last = leaves[0].permute(0, 2, 3, 1)
+        exact = F.layer_norm(last, (channels,), leaves[1], leaves[2], 1e-6).permute(0, 3, 1, 2)
+        expected = torch.autograd.grad(exact, leaves, grad.double())
+    assert close(y, exact.detach(), BOUNDS[dtype])
+    found = layer_norm_gradient(grad, x, weight, mean, inverse_std, True)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert close(mine, theirs, 2 * BOUNDS[dtype])
+
+
+def test_batch_statistics_of_many_shares_are_those_of_torch(device: torch.device) -> None:
+    """More pixels than one program takes, far from zero, where a plain sum of squares would cancel."""
+    x = 100 + normal(4, 17, 40, 33, dtype=torch.float32, device=device)
+    running = torch.zeros(17, device=device), torch.ones(17, device=device)
+    y, mean, inverse_std, new_mean, new_var = batch_norm_relu(x, None, None, *running, 0.1, 1e-5)
+    exact = x.double()
+    assert close(mean, exact.mean((0, 2, 3)), 1e-6)
+    assert close(inverse_std, (exact.var((0, 2, 3), correction=0) + 1e-5).rsqrt(), 1e-5)
+    assert close(new_mean, 0.1 * exact.mean((0, 2, 3)), 1e-6)
+    assert close(new_var, 0.9 + 0.1 * exact.var((0, 2, 3)), 1e-5)
+    assert close(y, F.batch_norm(exact, None, None, training=True).relu(), 1e-4)
+
+
+DESCRIPTION = {
+    "input": {"channels": 3},
+    "layers": [
+        {"conv2d": {"out_channels": 8, "kernel_size": 2, "stride": 2}},
+        "relu",
+        {"upsampling": {"out_channels": 3, "kernel_size": 2, "stride": 2}},
+    ],
+}
+
+
+def test_a_model_is_trained_by_them_as_by_the_reference(device: torch.device) -> None:
+    registry = load_registry(plugins=[plugin], entry_points=False)
+    programs = [
+        gn.Model(DESCRIPTION, registry=registry).compile(
+            (2, 3, 8, 8), loss="mse", optimizer=gn.SGD(lr=0.5), device=str(device), kernels=kernels
+        )
+        for kernels in ("auto", "reference")
+    ]
+    titles = {step.call.title for step in programs[0].plan.steps}
+    assert {"conv2d_relu [triton]", "upsampling [triton]", "mse [triton]"} <= titles
+    for seed in range(3):
+        pair = [normal(2, 3, 8, 8, dtype=torch.float32, device=device, seed=seed + i) for i in (0, 9)]
+        losses = [program.step(*pair) for program in programs]
+        assert close(losses[0], losses[1], 1e-5)
+    for name, weight in programs[0].weights.items():
+        assert close(weight, programs[1].weights[name], 1e-5)
