@@ -58,8 +58,8 @@ def _list() -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    names = _chosen(options.rows, _QUICK_ROWS if options.quick else rows.NAMES)
     device = resolve(options.device)
+    names = _chosen(options.rows, _QUICK_ROWS if options.quick else rows.on(device))
     effort = QUICK if options.quick else FULL
     if options.seconds:
         effort = replace(effort, budget_s=options.seconds)

@@ -8,7 +8,7 @@ the plan works in blocks, in the time that is measured.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
@@ -19,9 +19,18 @@ from benchmarks.workloads import Contender, Saving, Side, Task, Workload
 from graphnet.plan import Plan
 from graphnet.tiles import Tiling
 
-EXECUTORS = ("eager", "inductor")
+_EXECUTORS: Mapping[str, object] = {"eager": "eager", "inductor": "inductor"}
+_ON_CUDA: Mapping[str, object] = {
+    "cudagraph": "cudagraph",
+    "cudagraph of inductor": {"cudagraph": {"captures": "inductor"}},
+}
 NONE = Saving("none")
 _LOSS_RUNS = 3
+
+
+def executors(device: torch.device) -> Mapping[str, object]:
+    """The executors that are tried on a device, by the words that the table has for them."""
+    return {**_EXECUTORS, **_ON_CUDA} if device.type == "cuda" else _EXECUTORS
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
@@ -40,7 +49,7 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
             compiled=executor != "eager",
         )
         for precision in workload.precisions
-        for executor in EXECUTORS
+        for executor in executors(device)
     ]
     found += [
         Contender(
@@ -73,7 +82,7 @@ def program(
         precision=precision,
         memory=saving.memory,
         keep=saving.keep,
-        executor=executor,
+        executor=executors(device)[executor],
     )
     module = workload.network.module()
     for weight, parameter in zip(made.weights.values(), module.parameters(), strict=True):
@@ -136,8 +145,9 @@ def inference(
     model = workload.network.model()
     whole = model.plan(workload.shape, device=device, precision=precision)
     x = preferred(whole, workload.images(device)[0])
+    chosen = executors(device)[executor]
     return lambda: model.predict(
-        x, device=device, precision=precision, executor=executor, memory=saving.memory
+        x, device=device, precision=precision, executor=chosen, memory=saving.memory
     )
 
 

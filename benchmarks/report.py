@@ -55,6 +55,21 @@ _METHOD = """\
   JAX's times in the table have that advantage too.
 """
 
+_GPU = """\
+## On a GPU
+
+Nothing has been measured on a GPU yet. What runs there - the executor `cudagraph`, the plugin graphnet-triton,
+updates of all parameters at once - is checked on CPUs as far as they can: kernels by Triton's interpreter, the
+executor around a recording that any machine can make. `benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and
+measures, with CUDA events and beside torch's best, whole step captured in a CUDA graph included:
+
+| measured by | what |
+|---|---|
+| `table_gpu.json` | training steps: the paper's network, batch 32; DnCNN-17, 128 x 40x40; the U-Net, 64 x 128x128; an image of 24 megapixels |
+| `training.json` | an epoch of 50,000 pairs, batch 32; from random weights to what the speedrun reaches |
+| `kernels.json` | each layer of the paper's network beside what bandwidth and matrix ceiling allow |
+"""
+
 
 def add_command(commands: Any) -> None:
     """Add `report` to a parser's commands."""
@@ -99,6 +114,7 @@ def page(result: dict[str, Any]) -> str:
         f"{named}\n",
         _METHOD,
         *(_starts(record) for record in found if record.get("starts")),
+        _GPU,
         _every_contender(found),
     ]
     if missing := table.left_out(found):

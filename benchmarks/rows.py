@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+
 from benchmarks.workloads import WORKLOADS, Saving, Workload
 
 
@@ -41,6 +43,12 @@ ROWS = tuple(
     for precision in workload.precisions
 )
 NAMES = (*(row.name for row in ROWS), OVERHEAD, START)
+
+
+def on(device: torch.device) -> tuple[str, ...]:
+    """The rows that are measured on a device."""
+    elsewhere = {row.name for row in ROWS if device.type not in row.workload.devices}
+    return tuple(name for name in NAMES if name not in elsewhere)
 
 
 def describe(name: str) -> str:

@@ -46,6 +46,18 @@ def dncnn() -> nn.Module:
     return Residual(nn.Sequential(*layers, nn.Conv2d(48, 3, 3, padding=1)))
 
 
+def dncnn17() -> nn.Module:
+    """DnCNN as published, 17 convolutions with 64 channels, and norms: (N, 3, H, W) -> the same."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(inplace=True)]
+    for _ in range(15):
+        layers += [
+            nn.Conv2d(64, 64, 3, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(inplace=True),
+        ]
+    return Residual(nn.Sequential(*layers, nn.Conv2d(64, 3, 3, padding=1)))
+
+
 def chain() -> nn.Module:
     """100 convolutions 1x1 with 4 channels, each with a ReLU."""
     layers: list[nn.Module] = []

@@ -23,6 +23,7 @@ from benchmarks.workloads import Contender, Side, Task, Workload
 PLAIN = "eager"
 _TUNED = "compile max-autotune"
 _MODES = ("eager", "compile", _TUNED)
+_CAPTURED = " in a CUDA graph"
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,12 @@ class Setting:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def settings(workload: Workload) -> Iterator[Setting]:
+def settings(workload: Workload, device: torch.device) -> Iterator[Setting]:
     """Every setting that is tried for a workload; frozen and tuned inference in channels_last only."""
+    captured = [f"{mode}{_CAPTURED}" for mode in ("eager", "compile")]
+    modes = (*_MODES, *captured) if _captures(workload, device) else _MODES
     for precision in workload.precisions:
-        for mode in _MODES:
+        for mode in modes:
             if workload.task is Task.TRAIN or mode != _TUNED:
                 yield Setting(mode, False, precision)
             yield Setting(mode, True, precision)
@@ -67,9 +70,9 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
             str(setting),
             setting.precision,
             builder(setting),
-            compiled=setting.mode != "eager",
+            compiled=setting.mode.removesuffix(_CAPTURED) != "eager",
         )
-        for setting in settings(workload)
+        for setting in settings(workload, device)
     ]
 
 
@@ -77,7 +80,8 @@ def training(workload: Workload, setting: Setting, device: torch.device) -> Run:
     """One training step of torch.nn, autograd and a fused optimizer."""
     network = _module(workload.network, setting, device).train()
     x, target = (image.to(memory_format=setting.memory_format) for image in workload.images(device))
-    optimizer = optimizer_of(workload.network, network)
+    captured = setting.mode.endswith(_CAPTURED)
+    optimizer = optimizer_of(workload.network, network, capturable=captured)
 
     def loss_of(x: Tensor, target: Tensor) -> Tensor:
         with _autocast(setting, device):
@@ -92,7 +96,30 @@ def training(workload: Workload, setting: Setting, device: torch.device) -> Run:
         optimizer.step()
         return loss.detach()
 
-    return step
+    return _captured(step) if captured else step
+
+
+def _captures(workload: Workload, device: torch.device) -> bool:
+    return device.type == "cuda" and workload.task is Task.TRAIN
+
+
+def _captured(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """The whole step, optimizer included, as one CUDA graph, made as torch's notes on CUDA graphs say."""
+    beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return loss
+
+    return replay
 
 
 def inference(workload: Workload, setting: Setting, device: torch.device) -> Run:
@@ -114,10 +141,13 @@ def inference(workload: Workload, setting: Setting, device: torch.device) -> Run
     return predict
 
 
-def optimizer_of(network: Network, module: nn.Module) -> torch.optim.Optimizer:
-    """The network's optimizer, in torch's fused form."""
-    kind = torch.optim.SGD if network.optimizer == "sgd" else torch.optim.Adam
-    return kind(module.parameters(), lr=network.lr, fused=True)
+def optimizer_of(
+    network: Network, module: nn.Module, *, capturable: bool = False
+) -> torch.optim.Optimizer:
+    """The network's optimizer, in torch's fused form; SGD can be captured as it is."""
+    if network.optimizer == "sgd":
+        return torch.optim.SGD(module.parameters(), lr=network.lr, fused=True)
+    return torch.optim.Adam(module.parameters(), lr=network.lr, fused=True, capturable=capturable)
 
 
 def _module(network: Network, setting: Setting, device: torch.device) -> nn.Module:
@@ -131,7 +161,7 @@ def _autocast(setting: Setting, device: torch.device) -> torch.autocast:
 
 
 def _compiled(function: Callable[..., Tensor], setting: Setting) -> Callable[..., Tensor]:
-    if setting.mode == "eager":
+    if setting.mode.removesuffix(_CAPTURED) == "eager":
         return function
     options: dict[str, Any] = {}
     if setting.mode == _TUNED:

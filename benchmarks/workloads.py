@@ -9,7 +9,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from benchmarks.networks import CHAIN, DNCNN, PAPER, UNET, Network
+from benchmarks.networks import CHAIN, DNCNN, DNCNN17, PAPER, UNET, Network
 from benchmarks.timing import Run
 
 
@@ -42,7 +42,10 @@ class Saving:
 
 @dataclass(frozen=True)
 class Workload:
-    """A network on inputs of one shape (N, C, H, W); graphnet runs it with these savings too."""
+    """A network on inputs of one shape (N, C, H, W); graphnet runs it with these savings too.
+
+    `devices` are the types of those that it is measured on.
+    """
 
     name: str
     network: Network
@@ -50,6 +53,7 @@ class Workload:
     task: Task
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     savings: tuple[Saving, ...] = ()
+    devices: tuple[str, ...] = ("cpu", "cuda")
 
     def __str__(self) -> str:
         what = "training step" if self.task is Task.TRAIN else "inference"
@@ -127,4 +131,7 @@ WORKLOADS = (
     ),
     Workload("d-train", CHAIN, (1, 4, 4, 4), Task.TRAIN, ("float32",)),
     Workload("d-infer", CHAIN, (1, 4, 4, 4), Task.INFER, ("float32",)),
+    Workload("e-train", DNCNN17, (128, 3, 40, 40), Task.TRAIN, devices=("cuda",)),
+    Workload("f-train", UNET, (64, 3, 128, 128), Task.TRAIN, devices=("cuda",)),
+    Workload("f24mp-infer", UNET, (1, 3, 4000, 6000), Task.INFER, devices=("cuda",)),
 )

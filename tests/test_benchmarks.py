@@ -192,7 +192,7 @@ def test_timing_states_median_spread_and_paired_ratio() -> None:
 
 def test_torch_is_tried_in_every_setting() -> None:
     workload = next(w for w in WORKLOADS if w.name == "a32-train")
-    found = {(s.mode, s.channels_last, s.precision) for s in settings(workload)}
+    found = {(s.mode, s.channels_last, s.precision) for s in settings(workload, CPU)}
     assert found == {
         (mode, channels_last, precision)
         for mode in ("eager", "compile", "compile max-autotune")
@@ -267,7 +267,16 @@ def test_steady_state_begins_where_steps_are_as_quick_as_the_last() -> None:
 
 
 def test_default_table_fits_into_its_time() -> None:
-    assert run.estimate_s(rows.NAMES, device=CPU, effort=FULL) < 35 * 60
+    assert run.estimate_s(rows.on(CPU), device=CPU, effort=FULL) < 35 * 60
+
+
+def test_rows_for_a_gpu_are_measured_on_one() -> None:
+    assert set(rows.NAMES) - set(rows.on(CPU)) == {
+        f"{name}-{precision}"
+        for name in ("e-train", "f-train", "f24mp-infer")
+        for precision in ("fp32", "bf16")
+    }
+    assert rows.on(torch.device("cuda")) == rows.NAMES
 
 
 # -- the command and the pages -----------------------------------------------------------------------

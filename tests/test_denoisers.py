@@ -14,12 +14,12 @@ import graphnet as gn
 from benchmarks import torch_networks
 from graphnet.graph import Kind
 from tests.layers.oracle import relative_error
-from tests.torch_denoisers import NAFNet, Restormer, dncnn
+from tests.torch_denoisers import NAFNet, Restormer
 
 FOLDER = Path(__file__).parent.parent / "examples" / "denoisers"
 GRAPHS: dict[str, Callable[[], nn.Module]] = {
     "seed": torch_networks.paper,
-    "dncnn": dncnn,
+    "dncnn": torch_networks.dncnn17,
     "unet": torch_networks.UNet,
     "unet-denoiser": lambda: torch_networks.Residual(torch_networks.UNet()),
     "unet-conditioned": partial(torch_networks.UNet, inputs=4),

@@ -15,13 +15,6 @@ def conv(before: int, after: int, size: int, **fields: int | bool) -> nn.Conv2d:
     return nn.Conv2d(before, after, size, padding=size // 2, **fields)  # type: ignore[arg-type]
 
 
-def dncnn() -> nn.Module:
-    hidden: list[nn.Module] = []
-    for _ in range(15):
-        hidden += [conv(64, 64, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU()]
-    return Residual(nn.Sequential(conv(3, 64, 3), nn.ReLU(), *hidden, conv(64, 3, 3)))
-
-
 class ChannelNorm(nn.Module):
     """The norm of NAFNet, over the channels of each pixel, and of Restormer, without mean and bias."""
 

@@ -54,6 +54,7 @@ PAPER = Network(
     3.0,  # 10, the paper's, is on the edge of what is stable over hundreds of steps on one batch
 )
 DNCNN = Network("a DnCNN", _HERE / "dncnn.yaml", torch_networks.dncnn, "adam", 1e-3)
+DNCNN17 = Network("DnCNN-17", _EXAMPLES / "dncnn.yaml", torch_networks.dncnn17, "adam", 1e-3)
 UNET = Network("a residual U-Net", _EXAMPLES / "unet.yaml", torch_networks.UNet, "adam", 1e-3)
 CHAIN = Network("200 tiny layers", _HERE / "chain.yaml", torch_networks.chain, "sgd", 0.1)
-NETWORKS = (PAPER, DNCNN, UNET, CHAIN)
+NETWORKS = (PAPER, DNCNN, DNCNN17, UNET, CHAIN)

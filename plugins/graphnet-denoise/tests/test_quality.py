@@ -1,7 +1,7 @@
 """Short trainings of every graph of the examples reach what they would miss with a wrong gradient.
 
-Patches of photos that scikit-image ships, noise of standard deviation 25, noisy pairs alone; measured on parts of
-two photos that are not trained on, which have 20.2 dB.
+Patches of photos that scikit-image ships, noise of standard deviation 25, noisy pairs alone; measured on
+parts of two photos that are not trained on, which have 20.2 dB.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from graphnet.train import Trainer
 PHOTOS = Path(skimage.__file__).parent / "data"
 GRAPHS = Path(__file__).parents[3] / "examples" / "denoisers"
 SEEN = ("coffee.png", "motorcycle_left.png", "rocket.jpg")
-HELD_OUT = {"astronaut.png": (40, 180), "chelsea.png": (60, 120)}  # top and left of a part of 96 x 96
+HELD_OUT = {
+    "astronaut.png": (40, 180),
+    "chelsea.png": (60, 120),
+}  # top and left of a part of 96 x 96
 REACHED_DB = {
     "seed": 0.0,
     "dncnn": 0.0,

@@ -81,8 +81,9 @@ def test_a_gate_and_its_gradient(dtype: torch.dtype, device: torch.device) -> No
     x = normal(2, 10, 7, 5, dtype=dtype, device=device)
     grad = normal(2, 5, 7, 5, dtype=dtype, device=device, seed=1)
     one, other = x.chunk(2, 1)
-    assert torch.equal(gate(x), one * other)
-    assert torch.equal(gate_gradient(grad, x), torch.cat((grad * other, grad * one), 1))
+    bound = 0.0 if dtype == torch.float32 else BOUNDS[dtype]  # the interpreter cuts off, not rounds
+    assert close(gate(x), one * other, bound)
+    assert close(gate_gradient(grad, x), torch.cat((grad * other, grad * one), 1), bound)
 
 
 @dtypes
@@ -139,7 +140,9 @@ def test_a_model_is_trained_by_them_as_by_the_reference(device: torch.device) ->
     titles = {step.call.title for step in programs[0].plan.steps}
     assert {"conv2d_relu [triton]", "upsampling [triton]", "mse [triton]"} <= titles
     for seed in range(3):
-        pair = [normal(2, 3, 8, 8, dtype=torch.float32, device=device, seed=seed + i) for i in (0, 9)]
+        pair = [
+            normal(2, 3, 8, 8, dtype=torch.float32, device=device, seed=seed + i) for i in (0, 9)
+        ]
         losses = [program.step(*pair) for program in programs]
         assert close(losses[0], losses[1], 1e-5)
     for name, weight in programs[0].weights.items():

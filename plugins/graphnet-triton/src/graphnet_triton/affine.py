@@ -1,6 +1,6 @@
-"""Patch layers as fused matrix products: bias and relu forward; mask, data, weight and bias gradient in reverse.
+"""Patch layers as fused products: bias and relu forward; mask, data, weight and bias gradient in reverse.
 
-The kernels of graphnet's `patch` with their products in Triton; see graphnet.kernels.patch for the pixels' order.
+The kernels of graphnet.kernels.patch, which tells how the pixels lie, with their products in Triton.
 
 torch.ops.graphnet_triton.affine(x, w, bias, relu)
     x (M, K) times w (K, N) plus bias (N,), no less than 0 if `relu`: (M, N).
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
@@ -35,6 +34,7 @@ from graphnet.layer import Kernel, Site
 from graphnet_triton.launch import (
     WIDE,
     ceil_div,
+    factor_of,
     precision_of,
     register,
     runs_on,
@@ -106,6 +106,7 @@ def _gradients(
         BIAS=wants_bias,
         TURNED=turned,
         SUM=sums_of(x),
+        FACTOR=factor_of(x),
         PRECISION=precision_of(x),
         STEPS=steps,
         BI=high,
@@ -138,6 +139,7 @@ def _multiply(
         BIAS=bias is not None,
         RELU=relu,
         SUM=sums_of(a),
+        FACTOR=factor_of(a),
         PRECISION=precision_of(a),
         BM=_ROWS,
         BN=wide,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphnet.layer import Kernel, Precision, Site
-from graphnet_triton.launch import ceil_div, register, runs_on
+from graphnet_triton.launch import ceil_div, register, runs_on, sums_of
 from graphnet_triton.programs import gates
 
 _BLOCK = 1024
@@ -27,7 +27,9 @@ def _gate_shape(x: Tensor) -> Tensor:
 def _gate(x: Tensor) -> Tensor:
     y = _gate_shape(x)
     x = x.contiguous(memory_format=_LAST)
-    gates.gate[(ceil_div(y.numel(), _BLOCK),)](x, y, y.numel(), HALF=y.shape[1], BLOCK=_BLOCK)
+    gates.gate[(ceil_div(y.numel(), _BLOCK),)](
+        x, y, y.numel(), HALF=y.shape[1], SUM=sums_of(x), BLOCK=_BLOCK
+    )
     return y
 
 
@@ -39,7 +41,7 @@ def _gradient(grad: Tensor, x: Tensor) -> Tensor:
     grad_x = _gradient_shape(grad, x)
     grad, x = grad.contiguous(memory_format=_LAST), x.contiguous(memory_format=_LAST)
     gates.gate_gradient[(ceil_div(grad.numel(), _BLOCK),)](
-        grad, x, grad_x, grad.numel(), HALF=grad.shape[1], BLOCK=_BLOCK
+        grad, x, grad_x, grad.numel(), HALF=grad.shape[1], SUM=sums_of(x), BLOCK=_BLOCK
     )
     return grad_x
 

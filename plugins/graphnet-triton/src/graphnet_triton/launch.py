@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
-"""Whether Triton runs kernels by its interpreter, on CPU tensors: what the tests do. It reads the same variable."""
+"""Whether kernels run by the interpreter, on CPU tensors, as in the tests; Triton reads this variable too."""
 
 WIDE = {  # what is computed in, by the dtype in memory
     torch.float32: torch.float32,
@@ -21,7 +21,12 @@ WIDE = {  # what is computed in, by the dtype in memory
 }
 if INTERPRETED:
     WIDE[torch.float64] = torch.float64  # for the conformance kit's differences
-_NAMES = {torch.float32: tl.float32, torch.float64: tl.float64}
+_NAMES = {
+    torch.float32: tl.float32,
+    torch.float64: tl.float64,
+    torch.bfloat16: tl.bfloat16,
+    torch.float16: tl.float16,
+}
 
 _torch: Any = torch.library.Library("graphnet_triton", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -45,6 +50,11 @@ def register(schema: str, compute: Callable[..., Any], shapes: Callable[..., Any
 def sums_of(tensor: Tensor) -> Any:
     """The Triton dtype in which what a tensor holds is added up."""
     return _NAMES[WIDE[tensor.dtype]]
+
+
+def factor_of(tensor: Tensor) -> Any:
+    """The Triton dtype in which it is multiplied; the interpreter knows no bfloat16."""
+    return sums_of(tensor) if INTERPRETED else _NAMES[tensor.dtype]
 
 
 def precision_of(tensor: Tensor) -> str:

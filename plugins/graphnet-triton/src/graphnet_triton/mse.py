@@ -1,8 +1,8 @@
 """mse with its slope in the same pass: the reverse pass has nothing left to read but that.
 
 torch.ops.graphnet_triton.mse(prediction, target): the mean of the squared differences, a number in float32,
-and 2 (prediction - target) / elements, in the prediction's dtype and strides. Sums are added in the same order
-each time.
+and 2 (prediction - target) / elements, in the prediction's dtype and strides. Sums are added in the same
+order each time.
 """
 
 from __future__ import annotations

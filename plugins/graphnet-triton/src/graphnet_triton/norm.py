@@ -1,7 +1,7 @@
 """Norms on images in channels_last: layer_norm2d, and batch_norm2d with its relu.
 
-Each pass over the image is one program; sums over pixels are taken in shares, which are added in order, so that
-the same inputs give the same bits.
+Each pass over the image is one program; sums over pixels are taken in shares, which are added in order, so
+that the same inputs give the same bits.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ def _added(shares: Tensor) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-# ---- layer_norm2d -------------------------------------------------------------------------------------------
+# ---- layer_norm2d
 
 
 def _layer_norm_shapes(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, subtract_mean: bool
 ) -> Three:
     n, _, h, w = x.shape
-    return _like(x), x.new_empty((n, 1, h, w)), x.new_empty((n, 1, h, w))
+    mean, inverse_std = (x.new_empty((n, 1, h, w), dtype=WIDE[x.dtype]) for _ in range(2))
+    return _like(x), mean, inverse_std
 
 
 def _layer_norm(
@@ -178,7 +179,7 @@ class TritonLayerNorm2d(Kernel):
         )
 
 
-# ---- relu(batch_norm2d) -------------------------------------------------------------------------------------
+# ---- relu(batch_norm2d)
 
 
 def _batch_norm_relu_shapes(
@@ -192,7 +193,13 @@ def _batch_norm_relu_shapes(
 ) -> Five:
     wide, channels = WIDE[x.dtype], x.shape[1]
     mean, inverse_std = (x.new_empty((channels,), dtype=wide) for _ in range(2))
-    return _like(x), mean, inverse_std, torch.empty_like(running_mean), torch.empty_like(running_var)
+    return (
+        _like(x),
+        mean,
+        inverse_std,
+        torch.empty_like(running_mean),
+        torch.empty_like(running_var),
+    )
 
 
 def _batch_norm_relu(

@@ -5,9 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def squared_error(
-    prediction, target, slope, parts, count, SUM: tl.constexpr, BLOCK: tl.constexpr
-):
+def squared_error(prediction, target, slope, parts, count, SUM: tl.constexpr, BLOCK: tl.constexpr):
     """slope = 2 (prediction - target) / count, and for each block the sum of its squares over count."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count

@@ -1,4 +1,4 @@
-"""Norms of images in channels_last, (pixels, C): over the channels of each pixel, and of each channel over all."""
+"""Norms of images in channels_last, (pixels, C): of each pixel over its channels, or the reverse."""
 
 import triton
 import triton.language as tl
@@ -59,7 +59,7 @@ def layer_norm_gradient(
     BP: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """STEPS * BP pixels of grad_x, and this program's share of the gradients of weight and bias: (shares, 2 C)."""
+    """STEPS * BP pixels of grad_x, and their share of the gradients of weight and bias: (shares, 2 C)."""
     c = tl.arange(0, BC)
     of_weight = tl.zeros((BC,), dtype=SUM)
     of_bias = tl.zeros((BC,), dtype=SUM)
@@ -138,7 +138,7 @@ def batch_statistics(
     PER_SHARE: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """Each channel's statistics from those of the shares (Chan et al. 1983, eq. 2.1), and the running ones."""
+    """Each channel's statistics from those of the shares (Chan et al. 1983, eq. 2.1); the running ones."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     middle = tl.zeros((BC,), dtype=shares.dtype.element_ty)
     squares = tl.zeros((BC,), dtype=shares.dtype.element_ty)
@@ -205,7 +205,7 @@ def batch_norm_sums(
     BP: tl.constexpr,
     BC: tl.constexpr,
 ):
-    """Of a share of the pixels, the sums of m(g) z and of m(g) for each channel: (shares, 2 C). z is the normed x."""
+    """Of a share of the pixels, each channel's sums of m(g) z, z the normed x, and of m(g): (shares, 2 C)."""
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     share = tl.program_id(1)
     middle = tl.load(mean + c, mask=c < C, other=0.0)

@@ -20,6 +20,7 @@ def product(
     BIAS: tl.constexpr,
     RELU: tl.constexpr,
     SUM: tl.constexpr,
+    FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -27,8 +28,8 @@ def product(
 ):
     """Some rows and columns of y (rows, COLUMNS) = m(a) b + bias, no less than 0 if RELU.
 
-    a and mask: (rows, DEPTH) in row-major order; m(a) is 0 where mask is not above 0, else a. b: (DEPTH, COLUMNS)
-    with the strides b_row and b_column.
+    a and mask: (rows, DEPTH) in row-major order; m(a) is 0 where mask is not above 0, else a. b: (DEPTH,
+    COLUMNS) with the strides b_row and b_column. FACTOR is the dtype that is multiplied, SUM that of sums.
     """
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.program_id(1) * BN + tl.arange(0, BN)
@@ -37,14 +38,15 @@ def product(
         k = start + tl.arange(0, BK)
         at = row[:, None] * DEPTH + k[None, :]
         inside = (row[:, None] < rows) & (k[None, :] < DEPTH)
-        left = tl.load(a + at, mask=inside, other=0.0)
+        left = tl.load(a + at, mask=inside, other=0.0).to(FACTOR)
         if MASKED:
-            left = tl.where(tl.load(mask + at, mask=inside, other=0.0) <= 0, 0.0, left)
+            masked = tl.load(mask + at, mask=inside, other=0.0).to(SUM) <= 0
+            left = tl.where(masked, 0.0, left)
         right = tl.load(
             b + k[:, None] * b_row + column[None, :] * b_column,
             mask=(k[:, None] < DEPTH) & (column[None, :] < COLUMNS),
             other=0.0,
-        )
+        ).to(FACTOR)
         total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
     if BIAS:
         total += tl.load(bias + column, mask=column < COLUMNS, other=0.0).to(SUM)[None, :]
@@ -70,13 +72,14 @@ def weight_gradient(
     BIAS: tl.constexpr,
     TURNED: tl.constexpr,
     SUM: tl.constexpr,
+    FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
     STEPS: tl.constexpr,
     BI: tl.constexpr,
     BO: tl.constexpr,
     BM: tl.constexpr,
 ):
-    """A share of x^T m(g), (IN, OUT) or turned round, and behind it of the sum of m(g)'s rows: STEPS * BM rows of all.
+    """x^T m(g), (IN, OUT) or turned round, and behind it the sum of m(g)'s rows, of STEPS * BM rows.
 
     x: (rows, IN); g, mask: (rows, OUT); shares: (number of shares, IN * OUT), or + OUT with BIAS.
     """
@@ -91,24 +94,21 @@ def weight_gradient(
             x + row[None, :] * IN + i[:, None],
             mask=(row[None, :] < rows) & (i[:, None] < IN),
             other=0.0,
-        )
+        ).to(FACTOR)
         at = row[:, None] * OUT + o[None, :]
         inside = (row[:, None] < rows) & (o[None, :] < OUT)
-        right = tl.load(g + at, mask=inside, other=0.0)
+        right = tl.load(g + at, mask=inside, other=0.0).to(FACTOR)
         if MASKED:
-            right = tl.where(tl.load(mask + at, mask=inside, other=0.0) <= 0, 0.0, right)
+            masked = tl.load(mask + at, mask=inside, other=0.0).to(SUM) <= 0
+            right = tl.where(masked, 0.0, right)
         total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
         if BIAS:
             sums += tl.sum(right.to(SUM), 0)
     mine = shares + share * (IN * OUT + (OUT if BIAS else 0))
-    if TURNED:
-        place = o[None, :] * IN + i[:, None]
-    else:
-        place = i[:, None] * OUT + o[None, :]
+    place = o[None, :] * IN + i[:, None] if TURNED else i[:, None] * OUT + o[None, :]
     tl.store(mine + place, total, mask=(i[:, None] < IN) & (o[None, :] < OUT))
     if BIAS:
-        if tl.program_id(0) == 0:
-            tl.store(mine + IN * OUT + o, sums, mask=o < OUT)
+        tl.store(mine + IN * OUT + o, sums, mask=(o < OUT) & (tl.program_id(0) == 0))
 
 
 @triton.jit
@@ -121,7 +121,7 @@ def add_shares(
     ALL: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The sums of shares (COUNT, ALL): the first WEIGHT numbers are the weight's gradient, the rest the bias'."""
+    """The sums of shares (COUNT, ALL): WEIGHT numbers for the weight's gradient, the rest for the bias'."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), dtype=shares.dtype.element_ty)
     for share in range(COUNT):
