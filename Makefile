@@ -8,7 +8,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
-PROJECTS := pyproject.toml plugins/graphnet-denoise/pyproject.toml
+PROJECTS := pyproject.toml plugins/graphnet-denoise/pyproject.toml plugins/graphnet-triton/pyproject.toml
 
 .PHONY: install demo speedrun test lint clean
 
@@ -18,7 +18,7 @@ $(VENV)/installed: $(PROJECTS) constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e '.[dev]' -e 'plugins/graphnet-denoise[plots]'
+		-e '.[dev]' -e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-triton
 	touch $@
 
 demo: install
@@ -34,6 +34,7 @@ lint: install
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto plugins/graphnet-triton
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

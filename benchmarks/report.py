@@ -58,16 +58,16 @@ _METHOD = """\
 _GPU = """\
 ## On a GPU
 
-Nothing has been measured on a GPU yet. What runs there - the executor `cudagraph`, the plugin graphnet-triton,
-updates of all parameters at once - is checked on CPUs as far as they can: kernels by Triton's interpreter, the
-executor around a recording that any machine can make. `benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and
-measures, with CUDA events and beside torch's best, whole step captured in a CUDA graph included:
+Nothing has been measured on a GPU yet. What runs there - the executor `cudagraph`, the plugin
+graphnet-triton, updates of all parameters at once - is checked on CPUs as far as they can: kernels by Triton's
+interpreter, the executor around a recording that any machine can make. `benchmarks/gpu.sh WHEELS OUT`
+runs the tests on CUDA and measures, with CUDA events, beside torch's best, its whole step in a CUDA graph
+included:
 
-| measured by | what |
-|---|---|
-| `table_gpu.json` | training steps: the paper's network, batch 32; DnCNN-17, 128 x 40x40; the U-Net, 64 x 128x128; an image of 24 megapixels |
-| `training.json` | an epoch of 50,000 pairs, batch 32; from random weights to what the speedrun reaches |
-| `kernels.json` | each layer of the paper's network beside what bandwidth and matrix ceiling allow |
+- training steps of the paper's network, batch 32, of DnCNN-17, 128 x 40x40, and of the U-Net, 64 x 128x128;
+  an image of 24 megapixels (`table_gpu.json`);
+- an epoch of 50,000 pairs, batch 32, and the speedrun's recipe (`training.json`);
+- each layer of the paper's network beside what bandwidth and matrix ceiling allow (`kernels.json`).
 """
 
 
