@@ -59,10 +59,10 @@ _GPU = """\
 ## On a GPU
 
 Nothing has been measured on a GPU yet. What runs there - the executor `cudagraph`, the plugin
-graphnet-triton, updates of all parameters at once - is checked on CPUs as far as they can: kernels by Triton's
-interpreter, the executor around a recording that any machine can make. `benchmarks/gpu.sh WHEELS OUT`
-runs the tests on CUDA and measures, with CUDA events, beside torch's best, its whole step in a CUDA graph
-included:
+graphnet-triton, updates of all parameters at once - is checked on CPUs as far as they can: kernels by
+Triton's interpreter, the executor around a recording that any machine can make. On a GPU
+`benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and measures, with CUDA events, beside torch's best, its
+whole step in a CUDA graph included:
 
 - training steps of the paper's network, batch 32, of DnCNN-17, 128 x 40x40, and of the U-Net, 64 x 128x128;
   an image of 24 megapixels (`table_gpu.json`);
