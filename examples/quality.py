@@ -36,6 +36,7 @@ from graphnet.errors import GraphnetError
 
 FOLDER = Path("runs/quality")
 SHOWN_SIZE = 160
+_WIDE = 120  # characters, where there is no terminal
 # Mean PSNR on CBSD68: Zhang et al. 2021 ("Plug-and-play image restoration", DRUNet), and Zamir et al. 2022.
 PUBLISHED = {
     "CBM3D": {15: 33.52, 25: 30.71, 50: 27.38},
@@ -64,7 +65,8 @@ def main() -> int:
     report = {"model": options.model.name, "images": options.images.name, "rows": rows}
     (FOLDER / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     draw(restorer, options.images, options.std)
-    Console().print(as_table(rows, f"{options.model.name} on {options.images}"))
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    console.print(as_table(rows, f"{options.model.name} on {options.images}"))
     print(f"see {FOLDER}/report.json and strip.png")
     return 0
 
