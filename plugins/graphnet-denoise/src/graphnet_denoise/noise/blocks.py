@@ -28,10 +28,12 @@ class BlockSampling(Noise):
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         images = np.empty(scenes.shape, np.float32)
         height, width = images.shape[1:3]
-        rows, columns = np.arange(height)[:, None], np.arange(width)
-        uniform = draws.uniform(height, width)
-        for image, crop, drawn in zip(images, scenes.crops, uniform, strict=True):
-            side = len(crop) // height
-            place = np.minimum(drawn * side**2, side**2 - 1).astype(np.int64)
-            image[...] = as_unit(crop[rows * side + place // side, columns * side + place % side])
+        sides = np.array([len(crop) // height for crop in scenes.crops], np.int32)[:, None, None]
+        drawn = draws.uniform(height, width)
+        place = np.minimum(drawn * sides**2, sides**2 - 1).astype(np.int32)  # in its block
+        row, column = np.divmod(place, sides)
+        row += np.arange(height, dtype=np.int32)[:, None] * sides
+        column += np.arange(width, dtype=np.int32) * sides
+        for image, crop, i, j in zip(images, scenes.crops, row, column, strict=True):
+            image[...] = as_unit(crop[i, j])
         return images
