@@ -15,7 +15,9 @@ from types import ModuleType
 
 import jsonschema
 import pytest
+import skimage
 import torch
+from PIL import Image
 
 import graphnet
 from graphnet import nn
@@ -134,6 +136,27 @@ def test_importing_example_runs_and_learns() -> None:
     assert done.returncode == 0, done.stderr
     losses = [float(loss) for loss in re.findall(r"loss ([0-9.]+)", done.stdout)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_quality_example_gives_the_numbers_of_scikit_image(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("coffee.png", "chelsea.png"):
+        photo = Image.open(Path(skimage.__file__).parent / "data" / name)
+        photo.crop((100, 100, 228, 196)).save(photos / name)
+    command = [sys.executable, str(ROOT / "examples" / "quality.py"), "photos", "--std", "25"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "runs" / "quality" / "report.json").read_text())["rows"]
+    assert row["psnr_db_apart"] < 0.01
+    assert row["ssim_apart"] < 0.001
+    assert row["psnr_db"] > row["noisy_db"] + 8.0
+    assert Image.open(tmp_path / "runs" / "quality" / "strip.png").size == (3 * 2 * 128, 2 * 96)
+    assert f"{row['psnr_db']:.2f}" in done.stdout
+    wrong = subprocess.run(
+        [*command, "--model", "absent.safetensors"], capture_output=True, cwd=tmp_path
+    )
+    assert wrong.returncode == 2
 
 
 def test_builder_example_in_its_module_is_a_model() -> None:
