@@ -1,4 +1,4 @@
-"""Short trainings of every graph of the examples reach what they would miss with a wrong gradient.
+"""Short trainings of the examples' graphs reach what they would miss with a wrong gradient.
 
 Patches of photos that scikit-image ships, noise of standard deviation 25, noisy pairs alone; measured on
 parts of two photos that are not trained on, which have 20.2 dB.
@@ -28,13 +28,9 @@ HELD_OUT = {
     "astronaut.png": (40, 180),
     "chelsea.png": (60, 120),
 }  # top and left of a part of 96 x 96
-REACHED_DB = {
-    "seed": 0.0,
-    "dncnn": 0.0,
-    "unet-denoiser": 0.0,
-    "nafnet": 0.0,
-    "restormer": 0.0,
-}
+# Reached: 22.96, 25.33, 24.12, 27.31. With the gradients of aten's convolutions turned over, those of weights:
+# 16.0, 12.8, -, 26.7; those of images: 8.2, 5.1, 5.1, 5.1. DnCNN begins to learn after the others have.
+REACHED_DB = {"seed": 22.6, "unet-denoiser": 24.8, "nafnet": 23.6, "restormer": 26.95}
 
 
 @pytest.fixture(scope="module")
