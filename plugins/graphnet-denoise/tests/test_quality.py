@@ -28,8 +28,8 @@ HELD_OUT = {
     "astronaut.png": (40, 180),
     "chelsea.png": (60, 120),
 }  # top and left of a part of 96 x 96
-# Reached: 22.96, 25.33, 24.12, 27.31. With the gradients of aten's convolutions turned over, those of weights:
-# 16.0, 12.8, -, 26.7; those of images: 8.2, 5.1, 5.1, 5.1. DnCNN begins to learn after the others have.
+# Reached: 22.96, 25.33, 24.12, 27.31. With the gradients of aten's convolutions turned over, those of
+# weights: 16.0, 12.8, -, 26.7; of images: 8.2, 5.1, 5.1, 5.1. DnCNN begins to learn after the others have.
 REACHED_DB = {"seed": 22.6, "unet-denoiser": 24.8, "nafnet": 23.6, "restormer": 26.95}
 
 
