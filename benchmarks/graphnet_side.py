@@ -16,6 +16,7 @@ import graphnet as gn
 from benchmarks.networks import Network
 from benchmarks.timing import Run
 from benchmarks.workloads import Contender, Saving, Side, Task, Workload
+from graphnet.graph import Kind
 from graphnet.plan import Plan
 from graphnet.tiles import Tiling
 
@@ -85,8 +86,9 @@ def program(
         executor=executors(device)[executor],
     )
     module = workload.network.module()
-    for weight, parameter in zip(made.weights.values(), module.parameters(), strict=True):
-        weight.copy_(parameter.detach())
+    names = made.plan.of(Kind.PARAMETER)
+    for name, parameter in zip(names, module.parameters(), strict=True):
+        made.weights[name].copy_(parameter.detach())
     return made
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, DescriptionError, Problem
-from graphnet.optimizers.fused import fused_adam, fused_sgd
+from graphnet.fused import fused_adam, fused_sgd
 from graphnet.spec import Spec, StateSpec
 
 Rate = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]

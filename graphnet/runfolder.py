@@ -68,8 +68,9 @@ class RunFolder:
         checkpoint.write(self.checkpoint_path, saved)
 
     def finish(self, saved: Checkpoint) -> None:
-        """Write the model, and how it was trained, without the tensors that only training needs."""
-        model = replace(saved, training_state={})
+        """Write the model, with how it was trained, without what only a resumed run needs."""
+        recipe = {key: saved.training[key] for key in ("config", "step")}
+        model = replace(saved, training=recipe, training_state={})
         checkpoint.write(self.model_path, model)
 
 

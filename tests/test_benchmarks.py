@@ -19,7 +19,7 @@ from benchmarks import first_step, jax_side, memory, overhead, report, rows, run
 from benchmarks.__main__ import main
 from benchmarks.contenders import of
 from benchmarks.measure import FULL, QUICK, Measured, measure
-from benchmarks.networks import CHAIN, NETWORKS, PAPER, UNET, Network, with_weights_of
+from benchmarks.networks import CHAIN, DNCNN17, NETWORKS, PAPER, UNET, Network, with_weights_of
 from benchmarks.timing import Timing, interleave
 from benchmarks.torch_side import Setting, optimizer_of, settings
 from benchmarks.torch_side import training as torch_training
@@ -74,6 +74,14 @@ def test_training_steps_of_both_sides_agree(network: Network) -> None:
     theirs = torch_training(small, Setting("eager", False, "float32"), CPU)
     for _ in range(5):
         torch.testing.assert_close(mine(), theirs(), rtol=1e-4, atol=1e-6)
+
+
+def test_both_sides_of_a_network_with_running_statistics_begin_alike() -> None:
+    (workload,) = (w for w in WORKLOADS if w.network is DNCNN17)
+    small = dataclasses.replace(workload, shape=(2, 3, 8, 8))
+    mine = next(c for c in of(small, CPU) if c.name == "graphnet: eager, float32").build()
+    theirs = torch_training(small, Setting("eager", False, "float32"), CPU)
+    torch.testing.assert_close(mine(), theirs(), rtol=1e-5, atol=1e-6)
 
 
 FIRST = ("a32-train", "b-train", "c-train", "d-train")

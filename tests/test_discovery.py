@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 import graphnet as gn
 from graphnet.definition import summary
 from graphnet.discovery import load_registry
 from graphnet.errors import PluginError, UnknownNameError
 from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer
+from graphnet.layer import Kernel, Layer, Site
 from tests.models import Acme, Swish
 
 ROOT = Path(__file__).parent.parent
@@ -318,3 +320,32 @@ def test_core_suite_passes_with_the_built_ins_from_an_outside_entry_point(tmp_pa
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "no tests ran" not in done.stdout
+
+
+class Mine(Kernel):
+    """What somebody installed for a layer that has a built-in kernel too."""
+
+    replaces = "sigmoid(x)"
+
+    @classmethod
+    def match(cls, site: Site) -> Mine:
+        return cls()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        return grad_y * y * (1 - y)
+
+
+def test_of_two_kernels_that_fit_the_installed_one_is_taken() -> None:
+    class Faster:
+        @hookimpl
+        def graphnet_kernels(self, register: Register) -> None:
+            register("acme/sigmoid", Mine)
+
+    description = {"input": {"channels": 4}, "layers": ["sigmoid"]}
+    for plugins, title in (([], "sigmoid [aten]"), ([Faster()], "sigmoid [acme]")):
+        registry = load_registry(plugins=plugins, entry_points=False)
+        plan = gn.Model(description, registry=registry).plan((2, 4, 6, 6))
+        assert [step.call.title for step in plan.steps] == [title]

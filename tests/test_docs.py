@@ -142,8 +142,8 @@ def test_quality_example_gives_the_numbers_of_scikit_image(tmp_path: Path) -> No
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("coffee.png", "chelsea.png"):
-        photo = Image.open(Path(skimage.__file__).parent / "data" / name)
-        photo.crop((100, 100, 228, 196)).save(photos / name)
+        with Image.open(Path(skimage.__file__).parent / "data" / name) as photo:
+            photo.crop((100, 100, 228, 196)).save(photos / name)
     command = [sys.executable, str(ROOT / "examples" / "quality.py"), "photos", "--std", "25"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -151,7 +151,8 @@ def test_quality_example_gives_the_numbers_of_scikit_image(tmp_path: Path) -> No
     assert row["psnr_db_apart"] < 0.01
     assert row["ssim_apart"] < 0.001
     assert row["psnr_db"] > row["noisy_db"] + 8.0
-    assert Image.open(tmp_path / "runs" / "quality" / "strip.png").size == (3 * 2 * 128, 2 * 96)
+    with Image.open(tmp_path / "runs" / "quality" / "strip.png") as strip:
+        assert strip.size == (3 * 2 * 128, 2 * 96)
     assert f"{row['psnr_db']:.2f}" in done.stdout
     wrong = subprocess.run(
         [*command, "--model", "absent.safetensors"], capture_output=True, cwd=tmp_path

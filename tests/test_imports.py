@@ -16,7 +16,7 @@ ROOT = Path(graphnet.__file__).parent
 # Each module may import those above it and in its own row.
 ORDER = [
     {"errors", "spec", "random", "layout", "padding", "cachedir", "cache", "files", "units"},
-    {"native"},
+    {"native", "operators"},
     {"definition"},
     {"layer", "hookspecs", "data"},
     {"registry", "observe", "watch"},
@@ -30,7 +30,7 @@ ORDER = [
     {"machine"},
     {"measure"},
     {"build"},
-    {"optim"},
+    {"optim", "fused"},
     {"updates"},
     {"passes"},
     {"source", "standalone", "breakdown", "explain"},
@@ -61,6 +61,7 @@ SDK = {
     "random",
     "layer",
     "native",
+    "operators",
     "hookspecs",
     "optim",
     "executors",

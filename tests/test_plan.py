@@ -16,8 +16,7 @@ from graphnet.discovery import load_registry
 from graphnet.errors import PlanError
 from graphnet.executors import prepare
 from graphnet.graph import Const, Graph, Kind
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Kernel, Loss, Site
+from graphnet.layer import Loss
 from graphnet.layers.loss import MSE
 from graphnet.losses import Term
 from graphnet.model import Model
@@ -390,32 +389,3 @@ def test_verifier_rejects_a_value_read_after_its_slot_changed(registry: Registry
     message = "upsampling_2.*reads 'upsampling_2.bias', but its storage now holds something else"
     with pytest.raises(PlanError, match=message):
         verify(graph, replace(plan, steps=tuple(steps)))
-
-
-class Mine(Kernel):
-    """What somebody installed for a layer that has a built-in kernel too."""
-
-    replaces = "sigmoid(x)"
-
-    @classmethod
-    def match(cls, site: Site) -> Mine:
-        return cls()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x)
-
-    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
-        return grad_y * y * (1 - y)
-
-
-def test_of_two_kernels_that_fit_the_installed_one_is_taken() -> None:
-    class Faster:
-        @hookimpl
-        def graphnet_kernels(self, register: Register) -> None:
-            register("acme/sigmoid", Mine)
-
-    description = {"input": {"channels": 4}, "layers": ["sigmoid"]}
-    for plugins, title in (([], "sigmoid [aten]"), ([Faster()], "sigmoid [acme]")):
-        registry = load_registry(plugins=plugins, entry_points=False)
-        plan = Model(description, registry=registry).plan(SHAPE)
-        assert [step.call.title for step in plan.steps] == [title]

@@ -57,4 +57,4 @@ DNCNN = Network("a DnCNN", _HERE / "dncnn.yaml", torch_networks.dncnn, "adam", 1
 DNCNN17 = Network("DnCNN-17", _EXAMPLES / "dncnn.yaml", torch_networks.dncnn17, "adam", 1e-3)
 UNET = Network("a residual U-Net", _EXAMPLES / "unet.yaml", torch_networks.UNet, "adam", 1e-3)
 CHAIN = Network("200 tiny layers", _HERE / "chain.yaml", torch_networks.chain, "sgd", 0.1)
-NETWORKS = (PAPER, DNCNN, DNCNN17, UNET, CHAIN)
+NETWORKS = (PAPER, DNCNN, UNET, CHAIN)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from graphnet.kernels import gemm_operators as operators
-from graphnet.kernels.operators import ARITHMETIC
 from graphnet.kernels.patch import (
     Gradients,
     Patch,
@@ -30,6 +29,7 @@ from graphnet.kernels.patch import (
 from graphnet.layer import Kernel, Site, layer_names, parse_pattern
 from graphnet.layers.activation import ReLU
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.operators import ARITHMETIC
 from graphnet.spec import Spec
 
 _LEAST_ROWS = 96  # patches: fewer are done before the threads have begun

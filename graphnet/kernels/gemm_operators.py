@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from graphnet.kernels.operators import ARITHMETIC, register
 from graphnet.kernels.patch import matrix_of
 from graphnet.native import Native
+from graphnet.operators import ARITHMETIC, register
 
 Gradients = tuple[Tensor, Tensor, Tensor]
 Form = tuple[int, int]

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from graphnet.kernels import winograd_operators as operators
-from graphnet.kernels.operators import ARITHMETIC
 from graphnet.layer import Kernel, Layer, Site
 from graphnet.layers.activation import ReLU
 from graphnet.layers.conv import Conv2d
 from graphnet.layers.merge import Add
+from graphnet.operators import ARITHMETIC
 from graphnet.spec import Spec
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]

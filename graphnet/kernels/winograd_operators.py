@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from graphnet.kernels.operators import ARITHMETIC, register
 from graphnet.native import Native
+from graphnet.operators import ARITHMETIC, register
 
 CPP = Native(Path(__file__).with_name("winograd.cpp"))
 POSITIONS = 36

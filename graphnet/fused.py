@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from graphnet.kernels.operators import register
+from graphnet.operators import register
 
 Tensors = Sequence[Tensor]
 
