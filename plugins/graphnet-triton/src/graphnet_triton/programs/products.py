@@ -108,7 +108,7 @@ def weight_gradient(
     place = o[None, :] * IN + i[:, None] if TURNED else i[:, None] * OUT + o[None, :]
     tl.store(mine + place, total, mask=(i[:, None] < IN) & (o[None, :] < OUT))
     if BIAS:
-        tl.store(mine + IN * OUT + o, sums, mask=(o < OUT) & (tl.program_id(0) == 0))
+        tl.store(mine + IN * OUT + o, sums, mask=o < OUT)  # the same for every i
 
 
 @triton.jit
