@@ -23,7 +23,6 @@ from benchmarks.workloads import Contender, Side, Task, Workload
 PLAIN = "eager"
 _TUNED = "compile max-autotune"
 _MODES = ("eager", "compile", _TUNED)
-_CAPTURED = " in a CUDA graph"
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,11 @@ class Setting:
     channels_last: bool
     precision: str
     frozen: bool = False
+    captured: bool = False
 
     def __str__(self) -> str:
         words = [self.mode, *(["frozen"] if self.frozen else [])]
+        words += ["in a CUDA graph"] if self.captured else []
         return " ".join([*words, *(["channels_last"] if self.channels_last else [])])
 
     @property
@@ -46,15 +47,17 @@ class Setting:
 
 def settings(workload: Workload, device: torch.device) -> Iterator[Setting]:
     """Every setting that is tried for a workload; frozen and tuned inference in channels_last only."""
-    captured = [f"{mode}{_CAPTURED}" for mode in ("eager", "compile")]
-    modes = (*_MODES, *captured) if _captures(workload, device) else _MODES
     for precision in workload.precisions:
-        for mode in modes:
+        for mode in _MODES:
             if workload.task is Task.TRAIN or mode != _TUNED:
                 yield Setting(mode, False, precision)
             yield Setting(mode, True, precision)
         if workload.task is Task.INFER:
             yield Setting("compile", True, precision, frozen=True)
+        elif device.type == "cuda":
+            for mode in ("eager", "compile"):
+                for channels_last in (False, True):
+                    yield Setting(mode, channels_last, precision, captured=True)
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
@@ -70,7 +73,7 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
             str(setting),
             setting.precision,
             builder(setting),
-            compiled=setting.mode.removesuffix(_CAPTURED) != "eager",
+            compiled=setting.mode != "eager",
         )
         for setting in settings(workload, device)
     ]
@@ -80,8 +83,7 @@ def training(workload: Workload, setting: Setting, device: torch.device) -> Run:
     """One training step of torch.nn, autograd and a fused optimizer."""
     network = _module(workload.network, setting, device).train()
     x, target = (image.to(memory_format=setting.memory_format) for image in workload.images(device))
-    captured = setting.mode.endswith(_CAPTURED)
-    optimizer = optimizer_of(workload.network, network, capturable=captured)
+    optimizer = optimizer_of(workload.network, network, capturable=setting.captured)
 
     def loss_of(x: Tensor, target: Tensor) -> Tensor:
         with _autocast(setting, device):
@@ -96,11 +98,7 @@ def training(workload: Workload, setting: Setting, device: torch.device) -> Run:
         optimizer.step()
         return loss.detach()
 
-    return _captured(step) if captured else step
-
-
-def _captures(workload: Workload, device: torch.device) -> bool:
-    return device.type == "cuda" and workload.task is Task.TRAIN
+    return _captured(step) if setting.captured else step
 
 
 def _captured(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -161,7 +159,7 @@ def _autocast(setting: Setting, device: torch.device) -> torch.autocast:
 
 
 def _compiled(function: Callable[..., Tensor], setting: Setting) -> Callable[..., Tensor]:
-    if setting.mode.removesuffix(_CAPTURED) == "eager":
+    if setting.mode == "eager":
         return function
     options: dict[str, Any] = {}
     if setting.mode == _TUNED:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from graphnet.operators import register
+from graphnet.operators import no_results, register
 
 Tensors = Sequence[Tensor]
 
@@ -41,18 +41,6 @@ def _sgd(
         maximize=False,
         is_first_step=False,  # buffers are 0 before it
     )
-
-
-def _sgd_shapes(
-    parameters: Tensors,
-    grads: Tensors,
-    buffers: Tensors,
-    lr: Tensor,
-    weight_decay: float,
-    momentum: float,
-    nesterov: bool,
-) -> None:
-    """Nothing is made."""
 
 
 def _adam(
@@ -87,21 +75,6 @@ def _adam(
     )
 
 
-def _adam_shapes(
-    parameters: Tensors,
-    grads: Tensors,
-    exp_avgs: Tensors,
-    exp_avg_sqs: Tensors,
-    lr: Tensor,
-    step: Tensor,
-    betas: Sequence[float],
-    eps: float,
-    weight_decay: float,
-    decoupled: bool,
-) -> None:
-    """Nothing is made."""
-
-
 def _alike(grads: Tensors, parameters: Tensors) -> list[Tensor]:
     """Gradients in the dtypes and strides of the parameters, as torch takes them."""
     return [
@@ -116,13 +89,13 @@ fused_sgd = register(
     "fused_sgd(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] buffers, Tensor lr, "
     "float weight_decay, float momentum, bool nesterov) -> ()",
     _sgd,
-    _sgd_shapes,
+    no_results,
     devices=("CPU", "CUDA"),
 )
 fused_adam = register(
     "fused_adam(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
     "Tensor lr, Tensor step, float[] betas, float eps, float weight_decay, bool decoupled) -> ()",
     _adam,
-    _adam_shapes,
+    no_results,
     devices=("CPU", "CUDA"),
 )

@@ -142,6 +142,7 @@ class Adam(Optimizer):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     weight_decay: Rate = 0.0
+    decoupled: ClassVar[bool] = False  # whether weight decay stays out of the gradient
 
     def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
         return {"exp_avg": StateSpec(parameter.shape), "exp_avg_sq": StateSpec(parameter.shape)}
@@ -179,19 +180,11 @@ class Adam(Optimizer):
         exp_avgs: Tensors,
         exp_avg_sqs: Tensors,
     ) -> None:
-        self._fused(parameters, grads, lr, step, exp_avgs, exp_avg_sqs, decoupled=False)
-
-    def _fused(
-        self,
-        parameters: Tensors,
-        grads: Tensors,
-        lr: Tensor,
-        step: Tensor,
-        *moments: Tensors,
-        decoupled: bool,
-    ) -> None:
-        betas, eps, decay = self.betas, self.eps, self.weight_decay
-        fused_adam(parameters, grads, *moments, lr, step, betas, eps, decay, decoupled)
+        moments, betas = (exp_avgs, exp_avg_sqs), self.betas
+        fused_adam(
+            *(parameters, grads, *moments, lr, step),
+            *(betas, self.eps, self.weight_decay, self.decoupled),
+        )
 
 
 class AdamW(Adam):
@@ -201,22 +194,14 @@ class AdamW(Adam):
     """
 
     weight_decay: Rate = 1e-2
+    decoupled: ClassVar[bool] = True
 
     def decay(self, parameter: Tensor, grad: Tensor, lr: Tensor) -> Tensor:
         if self.weight_decay:
             parameter.mul_(1.0 - lr * self.weight_decay)
         return grad
 
-    def update_many(
-        self,
-        parameters: Tensors,
-        grads: Tensors,
-        lr: Tensor,
-        step: Tensor,
-        exp_avgs: Tensors,
-        exp_avg_sqs: Tensors,
-    ) -> None:
-        self._fused(parameters, grads, lr, step, exp_avgs, exp_avg_sqs, decoupled=True)
+    update_many = Adam.update_many  # a class whose update is another's does not inherit it
 
 
 class Schedule(Definition):

@@ -23,6 +23,14 @@ def tolerance(plan: Plan) -> float:
     return max((TOLERANCES.get(dtype, 0.0) for dtype in dtypes), default=0.0)
 
 
+def agrees(plan: Plan) -> str:
+    """In words, what was compared and found close."""
+    return (
+        f"agrees with eager on this step (loss and all {len(plan.slots)} weights and states within "
+        f"{tolerance(plan):g})"
+    )
+
+
 def disagreement(
     plan: Plan,
     before: Mapping[str, Tensor],

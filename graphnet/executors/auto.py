@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphnet.cache import Hit, open_cache
 from graphnet.errors import CacheError, CompileError, LayerError
-from graphnet.executors.agreement import disagreement, tolerance
+from graphnet.executors.agreement import agrees, disagreement
 from graphnet.executors.background import Compilation
 from graphnet.executors.compilation import (
     Compiled,
@@ -154,11 +154,9 @@ class _Run(Run):
             self._stay(f"the compiled plan does not agree with eager: {problem}")
             return outputs
         self.compiled, self.switched_after = compiled, self.steps
-        limit = tolerance(self.plan)
         self._say(
             "switched",
-            f"goes on with the compiled plan, which was {compiled.how}, and agrees with eager on this "
-            f"step (loss and all {len(slots)} weights and states within {limit:g})",
+            f"goes on with the compiled plan, which was {compiled.how}, and {agrees(self.plan)}",
         )
         return outputs
 

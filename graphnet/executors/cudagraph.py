@@ -8,6 +8,7 @@ it reads them, everything else is used where it is.
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CompileError
-from graphnet.executors.agreement import disagreement, tolerance
+from graphnet.executors.agreement import agrees, disagreement
 from graphnet.executors.eager import Eager
 from graphnet.executors.executor import Event, Executor, Run
 from graphnet.executors.inductor import Inductor
@@ -76,7 +77,7 @@ class Replayed(Run):
     ) -> None:
         self.plan = plan
         self.run = run
-        self.record_ = record
+        self.recorder = record
         self.eager = Eager().prepare(plan)
         self.recording: Recording | None = None
         self.stayed: str | None = None
@@ -89,7 +90,7 @@ class Replayed(Run):
         inputs, rest = arguments[:count], arguments[count:]
         if self.stayed is not None:
             return self.eager(*arguments)
-        if self.recording is None or not all(map(_same, rest, self.rest)):
+        if self.recording is None or not all(map(operator.is_, rest, self.rest)):
             return self._record(inputs, rest)
         return self._replay(self.recording, inputs)
 
@@ -125,7 +126,7 @@ class Replayed(Run):
         try:
             self.run(*arguments)  # libraries choose their kernels now: they cannot while recorded
             restore(before)
-            self.recording = self.record_(lambda: self.run(*arguments))
+            self.recording = self.recorder(lambda: self.run(*arguments))
             found = self._replay(self.recording, inputs)
         except (RuntimeError, CompileError) as error:
             problem: str | None = f"the plan cannot be captured: {str(error).strip()}"
@@ -140,16 +141,6 @@ class Replayed(Run):
             self.recording, self.stayed = None, problem
             self.news.append(Event("stayed", f"stays on eager: {problem}"))
             return expected
-        self.news.append(
-            Event(
-                "captured",
-                f"the plan was captured {'again, as its tensors have moved, ' if again else ''}and agrees "
-                f"with eager on this step (loss and all {len(slots)} weights and states within "
-                f"{tolerance(self.plan):g})",
-            )
-        )
+        moved = "again, as its tensors have moved, " if again else ""
+        self.news.append(Event("captured", f"the plan was captured {moved}and {agrees(self.plan)}"))
         return found
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one is other

@@ -13,12 +13,10 @@ import math
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from graphnet.kernels import gemm_operators as operators
 from graphnet.kernels.patch import (
-    Gradients,
-    Patch,
+    Fused,
     PatchConv2d,
     PatchConv2dReLU,
     PatchTransposeConv2d,
@@ -40,8 +38,11 @@ _LAYERS: dict[str, type[Any]] = {
 }
 
 
-class _Gemm(Patch):
-    """Where the products fit, and how they are called."""
+class _Gemm(Fused):
+    """Where the products fit, and what computes them."""
+
+    product_operator = operators.affine
+    gradients_operator = operators.affine_gradients
 
     @classmethod
     def samples(cls) -> list[Any]:
@@ -59,33 +60,6 @@ class _Gemm(Patch):
         if kernel is None or site.device.type != "cpu" or not _pays(site):
             return None
         return kernel if operators.CPP.usable() else None
-
-    def affine(self, x: Tensor, w: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
-        y: Tensor = operators.affine(x, w, bias, relu)
-        return y
-
-    def affine_gradients(
-        self,
-        g: Tensor,
-        x: Tensor,
-        w: Tensor,
-        wanted: frozenset[str],
-        mask: Tensor | None,
-        *,
-        turned: bool,
-    ) -> Gradients:
-        made = operators.affine_gradients(g, x, w, mask, "x" in wanted, "bias" in wanted, turned)
-        return only(wanted, made)
-
-
-def only(wanted: frozenset[str], made: Gradients) -> Gradients:
-    """The gradients that are wanted, of those that were computed."""
-    grad_x, grad_weight, grad_bias = made
-    return (
-        grad_x if "x" in wanted else None,
-        grad_weight if "weight" in wanted else None,
-        grad_bias if "bias" in wanted else None,
-    )
 
 
 def _pays(site: Site) -> bool:

@@ -25,7 +25,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from graphnet.kernels.patch import matrix_of
+from graphnet.kernels.patch import (
+    affine_flops,
+    affine_gradients_flops,
+    affine_gradients_shape,
+    affine_shape,
+    matrix_of,
+)
 from graphnet.native import Native
 from graphnet.operators import ARITHMETIC, register
 
@@ -38,32 +44,10 @@ _NHWC = torch.channels_last
 CPP = Native(Path(__file__).with_name("gemm.cpp"))
 
 
-def affine_shape(x: Tensor, w: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    return x.new_empty((x.shape[0], w.shape[1]))
-
-
 def affine_of(x: Tensor, w: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     y = affine_shape(x, w, bias, relu)
     _forward(x.contiguous(), _MATRIX, x.shape[0], w, bias, relu, y, _MATRIX)
     return y
-
-
-def gradients_shape(
-    grad: Tensor,
-    x: Tensor,
-    w: Tensor,
-    mask: Tensor | None,
-    wants_x: bool,
-    wants_bias: bool,
-    turned: bool,
-) -> Gradients:
-    rows, columns = w.shape
-    wide = ARITHMETIC[x.dtype]
-    return (
-        x.new_empty(x.shape if wants_x else (0,)),
-        x.new_empty((columns, rows) if turned else (rows, columns), dtype=wide),
-        x.new_empty((columns if wants_bias else 0,), dtype=wide),
-    )
 
 
 def gradients_of(
@@ -75,7 +59,7 @@ def gradients_of(
     wants_bias: bool,
     turned: bool,
 ) -> Gradients:
-    made = gradients_shape(grad, x, w, mask, wants_x, wants_bias, turned)
+    made = affine_gradients_shape(grad, x, w, mask, wants_x, wants_bias, turned)
     x, grad, mask = x.contiguous(), grad.contiguous(), None if mask is None else mask.contiguous()
     _backward(grad, _MATRIX, x, _MATRIX, x.shape[0], w, mask, made, turned)
     return made
@@ -101,8 +85,8 @@ def convolution_of(
     if transposed and bias is not None:
         bias = bias.repeat(weight[0, 0].numel())
     x, w = x.contiguous(memory_format=_NHWC), _matrix(weight, transposed)
-    *forms, rows = _forms(x, y, weight, transposed)
-    _forward(x, forms[0], rows, w, bias, relu, y, forms[1])
+    x_form, y_form, rows = _forms(x, y, weight, transposed)
+    _forward(x, x_form, rows, w, bias, relu, y, y_form)
     return y
 
 
@@ -134,7 +118,7 @@ def convolution_gradients_of(
 ) -> Gradients:
     grad, x = (image.contiguous(memory_format=_NHWC) for image in (grad, x))
     mask = None if mask is None else mask.contiguous(memory_format=_NHWC)
-    *forms, rows = _forms(x, grad, weight, transposed)
+    x_form, form, rows = _forms(x, grad, weight, transposed)
     w = _matrix(weight, transposed)
     grad_x, grad_weight, _ = convolution_gradients_shape(
         grad, x, weight, mask, transposed, wants_x, wants_bias
@@ -142,7 +126,7 @@ def convolution_gradients_of(
     grad_w = grad_weight.permute(0, 2, 3, 1).view(weight.shape[0], -1)
     grad_bias = grad_w.new_empty(w.shape[1] if wants_bias else 0)
     made = (grad_x, grad_w, grad_bias)
-    _backward(grad, forms[1], x, forms[0], rows, w, mask, made, not transposed)
+    _backward(grad, form, x, x_form, rows, w, mask, made, not transposed)
     return (
         grad_x,
         grad_weight,
@@ -154,12 +138,11 @@ def _matrix(weight: Tensor, transposed: bool) -> Tensor:
     return matrix_of(weight) if transposed else matrix_of(weight).t()
 
 
-def _forms(x: Tensor, y: Tensor, weight: Tensor, transposed: bool) -> tuple[Any, Any, int]:
+def _forms(x: Tensor, y: Tensor, weight: Tensor, transposed: bool) -> tuple[Form, Form, int]:
     """How the rows of x and of y lie in memory, and their number."""
-    few, high = (x if transposed else y), weight.shape[2]
-    form = (few.shape[3], high)
-    forms = (_MATRIX, form) if transposed else (form, _MATRIX)
-    return *forms, few.numel() // few.shape[1]
+    few = x if transposed else y
+    patches, rows = (few.shape[3], weight.shape[2]), few.numel() // few.shape[1]
+    return (_MATRIX, patches, rows) if transposed else (patches, _MATRIX, rows)
 
 
 def _forward(
@@ -208,7 +191,7 @@ affine_gradients = register(
     "bool turned) "
     "-> (Tensor, Tensor, Tensor)",
     gradients_of,
-    gradients_shape,
+    affine_gradients_shape,
 )
 
 patch_convolution = register(
@@ -225,16 +208,8 @@ patch_gradients = register(
 )
 
 
-@register_flop_formula(affine)
-def _affine_flops(x: Any, w: Any, *_: Any, **__: Any) -> int:
-    return 2 * int(x[0]) * int(w[0]) * int(w[1])
-
-
-@register_flop_formula(affine_gradients)
-def _gradients_flops(
-    grad: Any, x: Any, w: Any, mask: Any, wants_x: bool, *_: Any, **__: Any
-) -> int:
-    return _affine_flops(x, w) * (2 if wants_x else 1)
+register_flop_formula(affine)(affine_flops)
+register_flop_formula(affine_gradients)(affine_gradients_flops)
 
 
 @register_flop_formula(patch_convolution)

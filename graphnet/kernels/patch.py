@@ -12,7 +12,7 @@ M is the number of patches, K = kernel height * width * C of the patch's channel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -21,8 +21,7 @@ from graphnet.errors import ContractError
 from graphnet.layer import Kernel, Site
 from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet.layout import Layout
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+from graphnet.operators import Gradients, only
 
 
 class Patch(Kernel):
@@ -76,6 +75,66 @@ class Patch(Kernel):
             grad_w,
             g.sum(0) if "bias" in wanted else None,
         )
+
+
+class Fused(Patch):
+    """Both by an operator that does all at once, with the arguments of `affine_shape` and of the other."""
+
+    product_operator: ClassVar[Any]
+    gradients_operator: ClassVar[Any]
+
+    def affine(self, x: Tensor, w: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor:
+        y: Tensor = self.product_operator(x, w, bias, relu)
+        return y
+
+    def affine_gradients(
+        self,
+        g: Tensor,
+        x: Tensor,
+        w: Tensor,
+        wanted: frozenset[str],
+        mask: Tensor | None,
+        *,
+        turned: bool,
+    ) -> Gradients:
+        made = self.gradients_operator(g, x, w, mask, "x" in wanted, "bias" in wanted, turned)
+        return only(wanted, made)
+
+
+def affine_shape(x: Tensor, w: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+    """What `affine` returns, without its numbers."""
+    return x.new_empty((x.shape[0], w.shape[1]))
+
+
+def affine_gradients_shape(
+    grad: Tensor,
+    x: Tensor,
+    w: Tensor,
+    mask: Tensor | None,
+    wants_x: bool,
+    wants_bias: bool,
+    turned: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients without their numbers: empty where not wanted, of w and bias at least float32."""
+    rows, columns = w.shape
+    wide = torch.promote_types(x.dtype, torch.float32)
+    return (
+        x.new_empty(x.shape if wants_x else (0,)),
+        x.new_empty((columns, rows) if turned else (rows, columns), dtype=wide),
+        x.new_empty((columns if wants_bias else 0,), dtype=wide),
+    )
+
+
+def affine_flops(x: Any, w: Any, *_: Any, **__: Any) -> int:
+    """The operations of `affine`, from shapes."""
+    return 2 * int(x[0]) * int(w[0]) * int(w[1])
+
+
+def affine_gradients_flops(
+    grad: Any, x: Any, w: Any, mask: Any, wants_x: bool, *_: Any, **__: Any
+) -> int:
+    """The operations of its gradients, from shapes."""
+    return affine_flops(x, w) * (2 if wants_x else 1)
 
 
 def matrix_of(weight: Tensor) -> Tensor:

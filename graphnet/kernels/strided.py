@@ -19,11 +19,11 @@ from graphnet.kernels.gemm import (
     GemmConv2dReLU,
     GemmTransposeConv2d,
     GemmTransposeConv2dReLU,
-    only,
 )
-from graphnet.kernels.patch import Gradients, Patch
+from graphnet.kernels.patch import Patch
 from graphnet.layer import Kernel
 from graphnet.layout import Layout
+from graphnet.operators import Gradients, only
 
 
 class _Images(Patch):

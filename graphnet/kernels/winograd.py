@@ -23,10 +23,8 @@ from graphnet.layer import Kernel, Layer, Site
 from graphnet.layers.activation import ReLU
 from graphnet.layers.conv import Conv2d
 from graphnet.layers.merge import Add
-from graphnet.operators import ARITHMETIC
+from graphnet.operators import ARITHMETIC, Gradients
 from graphnet.spec import Spec
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 _MOST_WASTE = 1.5  # pixels in tiles for each one that is wanted
 _LEAST_TILES = 24  # of an image or batch: what is computed at once

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from graphnet.native import Native
-from graphnet.operators import ARITHMETIC, register
+from graphnet.operators import ARITHMETIC, no_results, register
 
 CPP = Native(Path(__file__).with_name("winograd.cpp"))
 POSITIONS = 36
@@ -76,19 +76,6 @@ def convolution_into(
     _convolve(x, weight, turned, padding, bias, mask, add, False, dense)
     if dense is not y:
         y.copy_(dense)
-
-
-def convolution_into_shape(
-    y: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    turned: bool,
-    padding: Sequence[int],
-    bias: Tensor | None,
-    mask: Tensor | None,
-    adds: bool,
-) -> None:
-    """Nothing is made."""
 
 
 def _convolve(
@@ -191,7 +178,7 @@ winograd_convolution_ = register(
     "winograd_convolution_(Tensor(a!) y, Tensor x, Tensor weight, bool turned, int[] padding, Tensor? bias, "
     "Tensor? mask, bool adds) -> ()",
     convolution_into,
-    convolution_into_shape,
+    no_results,
 )
 winograd_gradients = register(
     "winograd_gradients(Tensor x, Tensor grad, int[] padding, Tensor? mask) -> (Tensor, Tensor)",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
+from graphnet_triton import INTERPRETED
 
-if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET", "") in ("", "0"):
+if not torch.cuda.is_available() and not INTERPRETED:
     collect_ignore_glob = ["test_*.py"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graphnet_triton import affine, gate, mse, norm
+from graphnet_triton import affine, batch_norm, gate, layer_norm, mse
 
 from graphnet.layer import Kernel
 from graphnet.layers.activation import ReLU
@@ -20,7 +20,8 @@ from graphnet.testing.report import judge
 KERNELS: dict[str, type[Kernel]] = {
     **affine.KERNELS,
     **mse.KERNELS,
-    **norm.KERNELS,
+    **batch_norm.KERNELS,
+    **layer_norm.KERNELS,
     **gate.KERNELS,
 }
 IMAGE = (2, 4, 4, 6)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from graphnet_triton import plugin
 from graphnet_triton.affine import affine, affine_gradients
+from graphnet_triton.batch_norm import batch_norm_relu
 from graphnet_triton.gate import gate, gate_gradient
+from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
-from graphnet_triton.norm import batch_norm_relu, layer_norm, layer_norm_gradient
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphnet.layer import Kernel, Precision, Site
-from graphnet_triton.launch import ceil_div, register, runs_on, sums_of
+from graphnet_triton.launch import ceil_div, nhwc_like, register, runs_on, sums_of
 from graphnet_triton.programs import gates
 
 _BLOCK = 1024
@@ -34,7 +34,7 @@ def _gate(x: Tensor) -> Tensor:
 
 
 def _gradient_shape(grad: Tensor, x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=_LAST)
+    return nhwc_like(x)
 
 
 def _gradient(grad: Tensor, x: Tensor) -> Tensor:

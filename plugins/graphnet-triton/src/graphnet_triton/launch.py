@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
-"""Whether kernels run by the interpreter, on CPU tensors, as in the tests; Triton reads this variable too."""
+from graphnet import operators
+from graphnet_triton import INTERPRETED
 
 WIDE = {  # what is computed in, by the dtype in memory
     torch.float32: torch.float32,
@@ -28,23 +27,12 @@ _NAMES = {
     torch.float16: tl.float16,
 }
 
-_torch: Any = torch.library.Library("graphnet_triton", "FRAGMENT")  # type: ignore[no-untyped-call]
+register = partial(operators.register, namespace="graphnet_triton", devices=("CUDA", "CPU"))
 
 
 def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the kernels run on tensors there."""
     return dtype in WIDE and (device.type == "cuda" or (INTERPRETED and device.type == "cpu"))
-
-
-def register(schema: str, compute: Callable[..., Any], shapes: Callable[..., Any]) -> Any:
-    """Register torch.ops.graphnet_triton.NAME; `shapes` makes the results' shapes where there is no data."""
-    name = schema.partition("(")[0]
-    _torch.define(schema, tags=torch.Tag.pt2_compliant_tag)
-    for key in ("CUDA", "CPU"):
-        _torch.impl(name, compute, key)
-    _torch.impl(name, shapes, "Meta")
-    _torch.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    return getattr(torch.ops.graphnet_triton, name)
 
 
 def sums_of(tensor: Tensor) -> Any:
@@ -69,3 +57,8 @@ def side(size: int, *, most: int = 64) -> int:
 
 def ceil_div(total: int, part: int) -> int:
     return -(-total // part)
+
+
+def nhwc_like(x: Tensor) -> Tensor:
+    """An empty image as x, in channels_last."""
+    return torch.empty_like(x, memory_format=torch.channels_last)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 import graphnet as gn
 from graphnet.hookspecs import Register
+from graphnet_triton import INTERPRETED
 
 GRAPHNET_CONTRACT = 1
 
 
 @gn.hookimpl
 def graphnet_kernels(register: Register) -> None:
-    interpreted = os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
-    if not torch.cuda.is_available() and not interpreted:
+    if not torch.cuda.is_available() and not INTERPRETED:
         return  # nothing could run; importing Triton takes a moment, which no command here has to spend
-    from graphnet_triton import affine, gate, mse, norm
+    from graphnet_triton import affine, batch_norm, gate, layer_norm, mse
 
-    for module in (affine, mse, norm, gate):
+    for module in (affine, mse, batch_norm, layer_norm, gate):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)

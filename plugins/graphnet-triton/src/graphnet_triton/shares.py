@@ -1,0 +1,33 @@
+"""Sums over pixels in shares: each program takes some, and what they found is added in order.
+
+So a sum has the same bits each time, which atomic additions would not give.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from graphnet_triton.launch import ceil_div
+from graphnet_triton.programs import products
+
+_PROGRAMS = 264  # two for each multiprocessor of a large GPU
+_SUMS = 256  # numbers that a program adds up
+
+
+def cut(total: int, at_once: int, *, tiles: int = 1) -> tuple[int, int]:
+    """How many shares `total` is cut into, of how many steps of `at_once`; `tiles` programs take a share."""
+    blocks = ceil_div(total, at_once)
+    steps = ceil_div(blocks, max(1, _PROGRAMS // tiles))
+    return ceil_div(blocks, steps), steps
+
+
+def add_up(shares: Tensor, first: Tensor, second: Tensor | None) -> None:
+    """The sums of shares (S, N) into `first`, and what that has no room for into `second`."""
+    count, width = shares.shape
+    products.add_shares[(ceil_div(width, _SUMS),)](
+        *(shares, first, first if second is None else second),
+        COUNT=count,
+        WEIGHT=first.numel(),
+        ALL=width,
+        BLOCK=_SUMS,
+    )
