@@ -208,7 +208,10 @@ class Kernel(Layer):
 
     `replaces` is the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))". A
     layer of `*xs` stands in it with as many arguments as the kernel takes: "add(skip, conv2d(x, w, b))".
-    `match` looks at a site where it fits and returns an instance, or None to leave the site alone.
+    `chain(x, *parameters)` stands for any row of layers, each of one input, from x on; behind it are the
+    parameters that are there, in the order in which they are used: "mse(chain(x, *parameters), target)".
+    `match` looks at a site where it fits and returns an instance, or None to leave the site alone; of chains
+    it is shown the longest first.
     """
 
     replaces: ClassVar[str]
@@ -224,27 +227,40 @@ class Kernel(Layer):
 
 
 Pattern = str | tuple[Any, ...]
-"""A name, or a tuple of a layer's name and its arguments' patterns."""
+"""A name, or a tuple of a layer's name and its arguments' patterns; a chain is (CHAIN, x, parameters)."""
+CHAIN = "chain"
 
 
 def layer_names(pattern: Pattern) -> Iterator[str]:
-    """The names of the layers in a pattern, outermost first."""
+    """The names of the layers in a pattern, outermost first; nothing is known of those in a chain."""
     if not isinstance(pattern, str):
-        yield pattern[0]
+        if pattern[0] != CHAIN:
+            yield pattern[0]
         for part in pattern[1:]:
             yield from layer_names(part)
+
+
+def has_chain(pattern: Pattern) -> bool:
+    """Whether there is a chain in a pattern."""
+    return not isinstance(pattern, str) and (pattern[0] == CHAIN or any(map(has_chain, pattern[1:])))
 
 
 def parse_pattern(kernel: type[Kernel]) -> Pattern:
     """`relu(conv2d(x, weight, bias))` as ("relu", ("conv2d", "x", "weight", "bias")).
 
-    A namespaced layer is written with a dot in place of the slash: "acme.swish(x)".
+    The `*parameters` of a chain stand in it without their star. A namespaced layer is written with a dot in place of the slash: "acme.swish(x)".
     """
 
     def walk(node: ast.expr) -> Pattern:
         match node:
             case ast.Name(id=name):
                 return name
+            case ast.Call(
+                func=ast.Name(id=name),
+                args=[ast.Name(id=x), ast.Starred(value=ast.Name(id=parameters))],
+                keywords=[],
+            ) if name == CHAIN:
+                return (CHAIN, x, parameters)
             case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
                 return (name, *map(walk, arguments))
             case ast.Call(

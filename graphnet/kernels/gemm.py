@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import torch
 
+from graphnet.kernels import chain_operators
 from graphnet.kernels import gemm_operators as operators
 from graphnet.kernels.patch import (
     Fused,
@@ -24,9 +25,11 @@ from graphnet.kernels.patch import (
     PatchUpsampling,
     PatchUpsamplingReLU,
 )
+from graphnet.kernels.patch_chain import PatchChain
 from graphnet.layer import Kernel, Site, layer_names, parse_pattern
-from graphnet.layers.activation import ReLU
+from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.layers.loss import MSE
 from graphnet.operators import ARITHMETIC
 from graphnet.spec import Spec
 
@@ -67,7 +70,7 @@ def _pays(site: Site) -> bool:
     x, weight = site.specs["x"], site.specs["weight"]
     if x is None or weight is None or x.dtype not in ARITHMETIC:
         return False
-    if x.dtype == torch.bfloat16 and (torch.cpu._is_amx_tile_supported() or not _even(weight)):
+    if x.dtype == torch.bfloat16 and not _multiplies_bfloat16(weight):
         return False
     patches = x.numel // x.shape[1]
     if isinstance(layer, Conv2d):
@@ -75,10 +78,10 @@ def _pays(site: Site) -> bool:
     return patches >= _LEAST_ROWS
 
 
-def _even(weight: Spec) -> bool:
-    """Whether both sides of the product come in pairs, whichever way the convolution goes."""
-    first, second, high, wide = weight.shape
-    return first % 2 == 0 and second * high * wide % 2 == 0
+def _multiplies_bfloat16(*weights: Spec) -> bool:
+    """Whether both sides of all products come in pairs, and torch has no matrix units for them."""
+    sides = [side for first, *rest in (w.shape for w in weights) for side in (first, math.prod(rest))]
+    return not torch.cpu._is_amx_tile_supported() and all(side % 2 == 0 for side in sides)
 
 
 class GemmConv2d(_Gemm, PatchConv2d):
@@ -105,7 +108,41 @@ class GemmUpsamplingReLU(_Gemm, PatchUpsamplingReLU):
     """upsampling and relu as one matrix product, as PatchTransposeConv2d."""
 
 
+class GemmChain(PatchChain):
+    """A chain of patch layers with its mean squared error, each thread some patches at a time."""
+
+    operator = chain_operators.patch_chain
+
+    @classmethod
+    def samples(cls) -> list[Any]:
+        """Samples for the conformance kit: down and up again, an hourglass turned over, with and without bias."""
+        down, up = (
+            layer(out_channels=channels, kernel_size=(2, 2), stride=(2, 2), bias=bias)
+            for layer, channels, bias in ((Conv2d, 6, True), (Upsampling, 4, False))
+        )
+        deeper = Conv2d(out_channels=4, kernel_size=(2, 1), stride=(2, 1))
+        image, wide, own = (2, 4, 20, 24), (2, 4, 40, 48), [(6, 4, 2, 2), (6,)]
+        return [
+            ((MSE(), Sigmoid(), up, ReLU(), down), [image, *own, (6, 4, 2, 2), image]),
+            ((MSE(), ReLU(), deeper, down), [image, *own, (4, 6, 2, 1), (4,), (2, 4, 5, 12)]),
+            ((MSE(), up, down, ReLU(), up), [image, (4, 4, 2, 2), *own, (6, 4, 2, 2), wide]),
+        ]
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        kernel = super().match(site)
+        x = site.specs["x"]
+        if kernel is None or x is None or site.device.type != "cpu":
+            return None
+        weights = [spec for spec in site.specs["parameters"] if len(spec.shape) == 4]
+        few = kernel.patches(x) < _LEAST_ROWS
+        if few or (x.dtype == torch.bfloat16 and not _multiplies_bfloat16(*weights)):
+            return None
+        return kernel if chain_operators.CPP.usable() else None
+
+
 KERNELS: dict[str, type[Kernel]] = {
+    "gemm/mse_chain": GemmChain,
     "gemm/conv2d_relu": GemmConv2dReLU,
     "gemm/transpose_conv2d_relu": GemmTransposeConv2dReLU,
     "gemm/upsampling_relu": GemmUpsamplingReLU,

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 
 from graphnet.build import resolve_view
+from graphnet.calls import Cast
 from graphnet.errors import LayerError, UnknownNameError, blame, nearest
-from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value
-from graphnet.layer import Kernel, Layer, Pattern, Site, layer_names, parse_pattern
+from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value, flatten
+from graphnet.layer import CHAIN, Kernel, Layer, Pattern, Site, has_chain, layer_names, parse_pattern
 from graphnet.layout import Layout, blocked_shape, plain_shape
 from graphnet.observe import observe
 from graphnet.passes.differentiate import at
@@ -26,6 +27,10 @@ from graphnet.passes.forward import bound_arguments
 from graphnet.passes.layout import in_blocks, unprofitable
 from graphnet.registry import Entry, Registry
 from graphnet.spec import Spec
+
+
+LONGEST_CHAIN = 32  # layers: a kernel for a chain is offered no longer one
+_AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
 
 
 def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
@@ -64,7 +69,8 @@ def single(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
 
 
 def _size(pattern: Pattern) -> int:
-    return len(list(layer_names(pattern)))
+    """How many layers a pattern has at most."""
+    return len(list(layer_names(pattern))) + (LONGEST_CHAIN if has_chain(pattern) else 0)
 
 
 def substitute(
@@ -127,9 +133,8 @@ def candidates(
     for entry in kernels:
         substitution = _Substitution(graph, entry, registry, frozenset())
         for name, call in graph.calls.items():
-            match = substitution.match(call)
-            kernel = substitution.instance(call, match) if match else None
-            if match is not None and kernel is not None:
+            if found := substitution.find(call):
+                match, kernel = found
                 replaced = (name, *match.inner)
                 bound = tuple((port, match.bound[port]) for port in kernel.signature.tensors)
                 yield Candidate(name, entry.name, kernel, replaced, bound)
@@ -191,11 +196,12 @@ class _Substitution:
                 continue  # inside an expression that has been replaced
             if (name, self.entry.name) in self.graph.refused:
                 continue
-            match = self.match(call)
-            if match is None or any(inner not in calls for inner in match.inner):
+            found = self.find(call)
+            if found is None:
                 continue
-            kernel = self.instance(call, match)
-            if kernel is None or (name in self.plain and in_blocks(kernel)):
+            match, kernel = found
+            gone = any(inner not in calls for inner in match.inner)
+            if gone or (name in self.plain and in_blocks(kernel)):
                 continue
             for inner in match.inner:
                 for made in calls.pop(inner).makes():
@@ -203,13 +209,21 @@ class _Substitution:
             self.replace(call, kernel, match, calls, values)
         return replace(self.graph, calls=calls, values=values)
 
-    def match(self, call: Call) -> _Match | None:
-        bound: dict[str, Arg] = {}
-        found: list[Call] = []
-        if not self.fits(self.pattern, call.results[0], call, bound, found):
-            return None
-        layers = tuple(c.layer for c in found if isinstance(c.layer, Layer))
-        return _Match(bound, layers, tuple(c.name for c in found[1:]))
+    def find(self, call: Call) -> tuple[_Match, Kernel] | None:
+        """The kernel for the expression that ends with a call; of chains in it, the longest that it takes."""
+        for length in range(LONGEST_CHAIN, 0, -1) if has_chain(self.pattern) else (0,):
+            bound: dict[str, Arg] = {}
+            found: list[Call] = []
+            if self.fits(self.pattern, call.results[0], call, bound, found, length):
+                layers = tuple(
+                    c.layer
+                    for c in found
+                    if isinstance(c.layer, Layer) and not isinstance(c.layer, Cast)
+                )
+                match = _Match(bound, layers, tuple(c.name for c in found[1:]))
+                if kernel := self.instance(call, match):
+                    return match, kernel
+        return None
 
     def fits(
         self,
@@ -218,30 +232,77 @@ class _Substitution:
         call: Call | None,
         bound: dict[str, Arg],
         found: list[Call],
+        length: int,
     ) -> bool:
         if isinstance(pattern, str):
             arg = value if isinstance(value, (str, tuple, Const)) else Const(None)
             return bound.setdefault(pattern, arg) == arg
-        if call is None:
-            call = self.graph.producers.get(value) if isinstance(value, str) else None
-            read_by = self.graph.readers.get(str(value), ())
-            if call is None or len(read_by) != 1 or value in self.graph.outputs:
-                return False
-        if call.kind not in (Kind.LAYER, Kind.LOSS) or call.method != "forward":
-            return False
-        layer = call.layer
-        if not isinstance(layer, Layer) or isinstance(layer, Kernel):
-            return False
-        if self.names(layer) != pattern[0] or call.results[0] != value:
+        if pattern[0] == CHAIN:
+            return self.chain(pattern[1:], value, bound, found, length)
+        call = call or self.inner(value)
+        layer = self.replaceable(call, value)
+        if call is None or layer is None or self.names(layer) != pattern[0]:
             return False
         args = _arguments(layer, call, len(pattern) - 1)
         if len(args) != len(pattern) - 1:
             return False
         found.append(call)
         return all(
-            self.fits(part, arg, None, bound, found)
+            self.fits(part, arg, None, bound, found, length)
             for part, arg in zip(pattern[1:], args, strict=True)
         )
+
+    def chain(
+        self,
+        names: tuple[str, str],
+        value: object,
+        bound: dict[str, Arg],
+        found: list[Call],
+        length: int,
+    ) -> bool:
+        """Whether so many layers of one input lie before a value; binds the input and all parameters.
+
+        Casts that precision put between them are passed over, but none is the first of a chain.
+        """
+        parameters: tuple[str, ...] = ()
+        for _ in range(length):
+            call = self.inner(value)
+            layer = self.replaceable(call, value)
+            link = self.link(call, layer) if call and layer else None
+            if call is None or link is None:
+                return False
+            value, own = link
+            parameters = own + parameters
+            found.append(call)
+        whole = isinstance(value, str) and not isinstance(found[-1].layer, Cast)
+        return whole and all(
+            bound.setdefault(name, arg) == arg
+            for name, arg in zip(names, (value, parameters), strict=True)
+        )
+
+    def link(self, call: Call, layer: Layer) -> tuple[Arg, tuple[str, ...]] | None:
+        """A layer's one input and the parameters that are there; None if it has states or other inputs."""
+        ports = call.ports()
+        names = layer.signature.tensors
+        specs = {name: self.graph.spec_of(ports[name]) for name in names}
+        parameters, states = layer.parameters(specs), layer.states(specs)
+        inputs = [name for name in names if name not in parameters and name not in states]
+        if states or len(inputs) != 1 or "key" in layer.signature.forward:
+            return None
+        own = tuple(ports[name] for name in names if name in parameters)
+        return ports[inputs[0]], tuple(arg for arg in own if isinstance(arg, str))
+
+    def inner(self, value: object) -> Call | None:
+        """The call that makes a value, if nobody but this expression reads it."""
+        seen = value in self.graph.outputs or len(self.graph.readers.get(str(value), ())) != 1
+        return self.graph.producers.get(value) if isinstance(value, str) and not seen else None
+
+    def replaceable(self, call: Call | None, value: object) -> Layer | None:
+        """The layer of a call whose first result is the value, unless it has become a kernel."""
+        if call is None or call.kind not in (Kind.LAYER, Kind.LOSS) or call.method != "forward":
+            return None
+        layer = call.layer if call.results[0] == value else None
+        return layer if isinstance(layer, Layer) and not isinstance(layer, Kernel) else None
 
     def instance(self, call: Call, match: _Match) -> Kernel | None:
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
@@ -315,10 +376,14 @@ class _Substitution:
     ) -> None:
         """Note the strides in which a stored value is best kept; the first kernel to ask decides."""
         for port, memory_format in formats.items():
-            name = bound.get(port)
-            source = self.stored(name) if isinstance(name, str) else None
-            if source is not None and values[source].memory_format is None:
-                values[source] = replace(values[source], memory_format=memory_format)
+            arg = bound.get(port)
+            for name in flatten((arg,)) if arg is not None else ():
+                source = self.stored(name)
+                if source is None or values[source].memory_format is not None:
+                    continue
+                axes = len(values[source].spec.shape)
+                if _AXES.get(memory_format, axes) == axes:
+                    values[source] = replace(values[source], memory_format=memory_format)
 
     def stored(self, name: str) -> str | None:
         """The source that a value has its strides from: itself, or what a pointwise call reads."""

@@ -36,13 +36,13 @@ def _plain_class(cls: type[Kernel]) -> type[Kernel]:
     def wrapped(method: str, results: Sequence[str]) -> Any:
         original = getattr(cls, method)
         signature = inspect.signature(original)
-        asked = tuple(signature.parameters)[1:]
 
         def run(self: Kernel, *args: Any, **named: Any) -> Any:
             stacks = blocks(self)
-            given = dict(zip(asked, args, strict=False)) | named
-            given = {name: _packed(value, stacks.get(name)) for name, value in given.items()}
-            returned = original(self, **given)
+            given = signature.bind(self, *args, **named)
+            for name, value in given.arguments.items():
+                given.arguments[name] = _packed(value, stacks.get(name))
+            returned = original(*given.args, **given.kwargs)
             values = tuple(
                 unpack(value) if name in stacks and value is not None else value
                 for name, value in zip(results, as_tuple(returned), strict=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import ContractError, GraphError
-from graphnet.layer import Kernel, Layer, Pattern, Site, parse_pattern
+from graphnet.layer import CHAIN, Kernel, Layer, Pattern, Site, layer_names, parse_pattern
 from graphnet.observe import (
     Bound,
     Ports,
@@ -32,10 +32,14 @@ from graphnet.testing.leaves import Named, specs_of
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """One layer of the expression; its arguments are names or other nodes."""
+    """One layer of the expression; its arguments are names or other nodes.
+
+    In a chain that is its one input; its parameters are the next ones of the tuple `parameters`.
+    """
 
     layer: Layer
     arguments: tuple[Node | str, ...]
+    parameters: str = ""
 
     @property
     def spread(self) -> bool:
@@ -51,6 +55,7 @@ class Expression:
 
     def __init__(self, pattern: Pattern, layers: Sequence[Layer]) -> None:
         self.layers = tuple(layers)
+        self.chained = len(self.layers) - len(list(layer_names(pattern)))
         remaining = iter(self.layers)
         root = self._node(pattern, remaining)
         if isinstance(root, str) or next(remaining, None) is not None:
@@ -62,10 +67,19 @@ class Expression:
     def _node(self, pattern: Pattern, remaining: Iterator[Layer]) -> Node | str:
         if isinstance(pattern, str):
             return pattern
+        if pattern[0] == CHAIN:
+            return self._chain(*pattern[1:], [next(remaining) for _ in range(self.chained)])
         layer = next(remaining, None)
         if layer is None:
             raise ContractError(f"no layer is given for {pattern[0]!r} in the kernel's pattern")
         return Node(layer, tuple(self._node(part, remaining) for part in pattern[1:]))
+
+    def _chain(self, x: str, parameters: str, layers: Sequence[Layer]) -> Node | str:
+        """The layers of a chain, outermost first."""
+        node: Node | str = x
+        for layer in reversed(layers):
+            node = Node(layer, (node,), parameters)
+        return node
 
     def ports(self, inputs: Sequence[Spec], dtype: torch.dtype) -> Ports:
         """The inputs, parameters and states behind the pattern's names. Raises GraphError if they clash."""
@@ -97,6 +111,8 @@ class Expression:
         evaluation = _Evaluation(arguments)
         outputs = evaluation.forward(self.root)
         evaluation.backward(self.root, grads)
+        for name, own in evaluation.chained.items():
+            evaluation.gradients[name] = tuple(evaluation.gradients.pop(one) for one in own)
         return outputs, evaluation.gradients, evaluation.states
 
     def predict(self, arguments: Named) -> tuple[Tensor, ...]:
@@ -123,6 +139,8 @@ class _Binder:
     def spec(self, node: Node) -> Spec:
         """The spec of a node's first output; binds the names below it."""
         names = node.layer.signature.tensors
+        if node.parameters:
+            return observe(node.layer, "forward", self.link(node).specs)[0].spec
         if node.spread:
             return observe(node.layer, "forward", self.bind(node).specs)[0].spec
         if len(names) != len(node.arguments):
@@ -140,6 +158,22 @@ class _Binder:
                 self.parameters[argument] = ports.parameters[name]
             self.specs[argument] = ports.specs[name]
         return observe(node.layer, "forward", ports.specs)[0].spec
+
+    def link(self, node: Node) -> Ports:
+        """Give a layer of a chain the next inputs as its parameters."""
+        (argument,) = node.arguments
+        given = self.spec(argument) if isinstance(argument, Node) else self.leaf(argument)
+        ports = bind_inputs(node.layer, [given], self.dtype)
+        self.taken[node.parameters] = None
+        own = []
+        for name in (name for name, spec in ports.parameters.items() if spec is not None):
+            own.append(self.next(node.parameters))
+            if own[-1].shape != ports.specs[name].shape:  # type: ignore[union-attr]
+                raise GraphError(f"{name!r} of {node.layer} cannot be {own[-1]}")
+        known = self.specs.get(node.parameters, ())
+        assert isinstance(known, tuple)
+        self.specs[node.parameters] = (*known, *own)
+        return ports
 
     def bind(self, node: Node) -> Ports:
         """Ask the layer for its parameters, with as many inputs as it turns out to need."""
@@ -166,11 +200,14 @@ class _Binder:
                     raise
         raise ContractError(f"{type(node.layer).__name__} in the pattern has no input")
 
+    def next(self, name: str) -> Spec:
+        if not self.inputs:
+            raise GraphError(f"no input is given for {name!r} of the kernel's pattern")
+        return self.inputs.pop(0)
+
     def leaf(self, name: str) -> Spec:
         if name not in self.specs:
-            if not self.inputs:
-                raise GraphError(f"no input is given for {name!r} of the kernel's pattern")
-            self.specs[name] = self.inputs.pop(0)
+            self.specs[name] = self.next(name)
             self.taken[name] = None
         spec = self.specs[name]
         assert isinstance(spec, Spec)
@@ -183,6 +220,8 @@ class _Evaluation:
     def __init__(self, arguments: Named) -> None:
         self.arguments = arguments
         self.values: dict[Node, Named] = {}
+        self.chained: dict[str, list[str]] = {}  # the parameters of a chain, each by a name of its own
+        self.owned: dict[Node, dict[str, str]] = {}  # a layer of a chain: its parameters -> these names
         self.gradients: Named = {}
         self.states: Named = {}
 
@@ -192,7 +231,8 @@ class _Evaluation:
         results = self.call(layer, "forward", named)
         saved = len(layer.outputs + layer.saves)
         named |= zip(layer.outputs + layer.saves, results[:saved], strict=True)
-        kept_in = dict(zip(layer.signature.tensors, node.arguments, strict=not node.spread))
+        whole = not node.spread and not node.parameters
+        kept_in = dict(zip(layer.signature.tensors, node.arguments, strict=whole))
         for state, moved in zip(layer.updates, results[saved:], strict=True):
             self.states[f"{kept_in[state]}_next"] = moved
         self.values[node] = named
@@ -212,8 +252,25 @@ class _Evaluation:
             evaluate(part)[0] if isinstance(part, Node) else self.arguments[part]
             for part in node.arguments
         ]
+        if node.parameters:
+            return self.link(node, *given)
         bound = [tuple(given)] if node.spread else given
         named: Named = dict(zip(layer.signature.tensors, bound, strict=True))
+        named["specs"] = specs_of(named)
+        return named
+
+    def link(self, node: Node, x: Tensor) -> Named:
+        """The arguments of a layer of a chain: its input and the next parameters, innermost layer first."""
+        port = next(iter(node.layer.signature.tensors))
+        declared = node.layer.parameters(specs_of({port: x}))
+        names = self.chained.setdefault(node.parameters, [])
+        named: Named = dict.fromkeys(declared)
+        self.owned[node] = {}
+        for parameter in (name for name, spec in declared.items() if spec is not None):
+            named[parameter] = self.arguments[node.parameters][len(names)]
+            self.owned[node][parameter] = f"{node.parameters}[{len(names)}]"
+            names.append(self.owned[node][parameter])
+        named = {port: x, **named}
         named["specs"] = specs_of(named)
         return named
 
@@ -238,7 +295,8 @@ class _Evaluation:
             for argument, gradient in zip(node.arguments, as_tuple(returned), strict=True):
                 self.send(argument, gradient)
             return
-        for name, argument in zip(layer.signature.tensors, node.arguments, strict=True):
+        reached = dict(zip(layer.signature.tensors, node.arguments, strict=not node.parameters))
+        for name, argument in (reached | self.owned.get(node, {})).items():
             if name in named["wanted"]:
                 self.send(argument, results[name])
 

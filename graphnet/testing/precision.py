@@ -32,6 +32,9 @@ def bfloat16(case: Case) -> None:
 
 
 def _as_in_float64(case: Case, dtype: torch.dtype, tolerance: float) -> None:
+    kernel = case.expression and case.expression.match(type(case.layer), case.input_specs(dtype))
+    if case.expression is not None and kernel is None:
+        raise NotApplicable(f"the kernel does not match inputs in {dtype}")
     arguments = case.arguments(dtype=dtype)
     if not floating(arguments):
         raise NotApplicable("the layer takes no floating tensor")

@@ -1,0 +1,218 @@
+"""Patch chains: a row of patch layers and its mean squared error, with all gradients, as one step.
+
+In block order (see patch.py) each patch of the coarsest image goes through all products by itself, from the
+pixels of x to those of the prediction and back. So a kernel can take some patches through forward, loss and
+reverse while they are in a cache, and nothing between x and the gradients has to lie in memory. The loss'
+own gradient, known only afterwards, is a factor of all of them:
+
+    d loss / d p = grad_loss * (d mean squared error / d p).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.definition import Definition
+from graphnet.layer import Kernel, Layer, Site, Specs
+from graphnet.layers.activation import ReLU, Sigmoid
+from graphnet.layers.conv import Conv2d, TransposeConv2d
+from graphnet.layout import Layout
+from graphnet.operators import ARITHMETIC
+from graphnet.spec import Spec
+
+Flags = list[bool]
+"""For each product one after the other: transposed, bias, relu."""
+
+
+class Link(Definition):
+    """One product of a chain: a patch convolution or a transposed one, with relu behind it or without."""
+
+    kernel_size: tuple[int, int]
+    transposed: bool
+    bias: bool
+    relu: bool = False
+
+    @classmethod
+    def of(cls, layer: Conv2d | TransposeConv2d) -> Self | None:
+        """The link for a layer, if its stride is its kernel size and nothing is padded."""
+        transposed = isinstance(layer, TransposeConv2d)
+        pads = (
+            (*layer.padding, *layer.output_padding)
+            if isinstance(layer, TransposeConv2d)
+            else layer.pads()
+        )
+        if layer.stride != layer.kernel_size or layer.dilation != (1, 1) or layer.groups != 1:
+            return None
+        if any(pads):
+            return None
+        return cls(kernel_size=layer.kernel_size, transposed=transposed, bias=layer.bias)
+
+
+def links_of(layers: Sequence[Layer]) -> tuple[tuple[Link, ...], bool] | None:
+    """The products of layers in the order in which they run, and whether a sigmoid is the last of all."""
+    links: list[Link] = []
+    for place, layer in enumerate(layers):
+        if isinstance(layer, (Conv2d, TransposeConv2d)):
+            link = Link.of(layer)
+            if link is None:
+                return None
+            links.append(link)
+        elif isinstance(layer, ReLU) and links and not links[-1].relu:
+            links[-1] = replace(links[-1], relu=True)
+        elif isinstance(layer, Sigmoid) and links and place == len(layers) - 1:
+            return tuple(links), True
+        else:
+            return None
+    return tuple(links), False
+
+
+class PatchChain(Kernel):
+    """mse of patch convolutions and transposed ones, relu behind any of them, sigmoid at the end or none."""
+
+    replaces = "mse(chain(x, *parameters), target)"
+    outputs: ClassVar[tuple[str, ...]] = ("loss",)
+    saves: ClassVar[tuple[str, ...]] = ("slope", "slopes")
+    nondifferentiable: ClassVar[tuple[str, ...]] = ("target",)
+    memory_formats: ClassVar[dict[str, torch.memory_format]] = {"parameters": torch.channels_last}
+    operator: ClassVar[Any]  # with the arguments of `chain_shapes`
+
+    links: tuple[Link, ...]
+    logistic: bool
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        before, behind = self.blocks()
+        return {"x": before, "target": behind}
+
+    def blocks(self) -> tuple[Layout, Layout]:
+        """x in blocks for all convolutions that make it smaller, the prediction for what makes it larger."""
+        before: Layout = ()
+        now: Layout = ()
+        for link in self.links:
+            if link.transposed:
+                now = (link.kernel_size, *now)
+            elif now:
+                now = now[1:]
+            else:
+                before = (*before, link.kernel_size)
+        return before, now
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        found = links_of(site.layers[:0:-1])
+        if found is None or len(found[0]) < 2:
+            return None
+        x, target, parameters = (site.specs[name] for name in ("x", "target", "parameters"))
+        assert x is not None
+        assert target is not None
+        kernel = cls(links=found[0], logistic=found[1])
+        if not any(kernel.blocks()):
+            return None  # x and target could come in any layout
+        same = all(spec.dtype == x.dtype for spec in parameters)  # type: ignore[union-attr]
+        if not same or not kernel._in_place(tuple(x.shape), tuple(target.shape)):
+            return None
+        return kernel if ARITHMETIC.get(x.dtype) == target.dtype and x.numel else None
+
+    def _in_place(self, x: tuple[int, ...], target: tuple[int, ...]) -> bool:
+        """Whether blocks fill the image at each step, and undo each other where they meet."""
+        now: Layout = ()
+        high, wide = x[2:]
+        for link in self.links:
+            h, w = link.kernel_size
+            if link.transposed:
+                now = (link.kernel_size, *now)
+                high, wide = high * h, wide * w
+            elif (now and now[0] != link.kernel_size) or high % h or wide % w:
+                return False
+            else:
+                now = now[1:]
+                high, wide = high // h, wide // w
+        return (high, wide) == target[2:]
+
+    def patches(self, x: Spec) -> int:
+        """How many of the coarsest patches an image (N, C, H, W) has."""
+        return x.numel // x.shape[1] // math.prod(h * w for h, w in self.blocks()[0])
+
+    def forward(self, x: Tensor, target: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        flags = [f for link in self.links for f in (link.transposed, link.bias, link.relu)]
+        loss, slope, slopes = self.operator(x, target, parameters, flags, self.logistic)
+        return loss, slope, slopes
+
+    def backward(
+        self, grad_loss: Tensor, slope: Tensor, slopes: Tensor, specs: Specs, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, None, tuple[Tensor, ...]]:
+        scaled = slopes * grad_loss
+        gradients: list[Tensor] = []
+        at = 0
+        for spec in specs["parameters"]:
+            part = scaled[at : at + spec.numel]
+            at += spec.numel
+            if len(spec.shape) == 4:
+                first, second, high, wide = spec.shape
+                part = part.view(first, high, wide, second).permute(0, 3, 1, 2)
+            gradients.append(part)
+        grad_x = (slope * grad_loss).to(slope.dtype) if "x" in wanted else None
+        return grad_x, None, tuple(gradients)
+
+
+def products_of(
+    parameters: Sequence[Tensor], flags: Sequence[bool]
+) -> Iterator[tuple[Tensor, Tensor | None, bool, bool]]:
+    """For each product its weight, bias, and whether it is transposed and has a relu behind it."""
+    remaining = iter(parameters)
+    for transposed, bias, relu in zip(flags[::3], flags[1::3], flags[2::3], strict=True):
+        weight = next(remaining)
+        yield weight, next(remaining) if bias else None, transposed, relu
+
+
+def patches_of(weights: Sequence[Tensor], transposed: Sequence[bool]) -> tuple[int, list[int]]:
+    """What a coarsest patch consists of: pixels of x, and the rows that each product has of it."""
+    now, most = 1, 1
+    rows = []
+    for weight, larger in zip(weights, transposed, strict=True):
+        taps = weight[0, 0].numel()
+        if larger:
+            rows.append(now)
+            now *= taps
+        elif now >= taps:
+            now //= taps
+            rows.append(now)
+        else:  # then now is 1: all patches so far have grown
+            most *= taps
+            rows = [taps * count for count in rows]
+            rows.append(1)
+    return most, rows
+
+
+def chain_shapes(
+    x: Tensor, target: Tensor, parameters: Sequence[Tensor], flags: Flags, logistic: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a chain's operator returns, without its numbers: loss, gradient of x, gradients of the parameters.
+
+    The last ones one behind the other, weights as (A, kh, kw, B), for a loss whose gradient is 1.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    count = sum(parameter.numel() for parameter in parameters)
+    return (
+        x.new_empty((), dtype=wide),
+        torch.empty_like(x, memory_format=torch.contiguous_format),
+        x.new_empty((count,), dtype=wide),
+    )
+
+
+def chain_flops(
+    x: Any, target: Any, parameters: Any, flags: Any, logistic: Any, *_: Any, **__: Any
+) -> int:
+    """Its operations, from shapes: three products for each layer."""
+    weights = [shape for shape in parameters if len(shape) == 4]
+    empty = [torch.empty(shape, device="meta") for shape in weights]
+    pixels, rows = patches_of(empty, flags[::3])
+    patches = math.prod(x) // (x[-1] * pixels)
+    return sum(6 * patches * n * math.prod(w) for n, w in zip(rows, weights, strict=True))
+
