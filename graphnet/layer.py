@@ -242,13 +242,16 @@ def layer_names(pattern: Pattern) -> Iterator[str]:
 
 def has_chain(pattern: Pattern) -> bool:
     """Whether there is a chain in a pattern."""
-    return not isinstance(pattern, str) and (pattern[0] == CHAIN or any(map(has_chain, pattern[1:])))
+    return not isinstance(pattern, str) and (
+        pattern[0] == CHAIN or any(map(has_chain, pattern[1:]))
+    )
 
 
 def parse_pattern(kernel: type[Kernel]) -> Pattern:
     """`relu(conv2d(x, weight, bias))` as ("relu", ("conv2d", "x", "weight", "bias")).
 
-    The `*parameters` of a chain stand in it without their star. A namespaced layer is written with a dot in place of the slash: "acme.swish(x)".
+    The `*parameters` of a chain stand in it without their star. A namespaced layer is written with a dot in
+    place of the slash: "acme.swish(x)".
     """
 
     def walk(node: ast.expr) -> Pattern:
@@ -261,7 +264,7 @@ def parse_pattern(kernel: type[Kernel]) -> Pattern:
                 keywords=[],
             ) if name == CHAIN:
                 return (CHAIN, x, parameters)
-            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name != CHAIN:
                 return (name, *map(walk, arguments))
             case ast.Call(
                 func=ast.Attribute(value=ast.Name(id=space), attr=name), args=arguments, keywords=[]
@@ -269,14 +272,15 @@ def parse_pattern(kernel: type[Kernel]) -> Pattern:
                 return (f"{space}/{name}", *map(walk, arguments))
         raise ContractError(
             f"{kernel.__name__}.replaces must be an expression of layer names and arguments, such as "
-            f"'relu(conv2d(x, weight, bias))'; found {getattr(kernel, 'replaces', None)!r}"
+            f"'relu(conv2d(x, weight, bias))' or 'mse(chain(x, *parameters), target)'; "
+            f"found {getattr(kernel, 'replaces', None)!r}"
         )
 
     try:
         pattern = walk(ast.parse(kernel.replaces, mode="eval").body)
     except (SyntaxError, AttributeError):
         pattern = ""
-    if isinstance(pattern, str):
+    if isinstance(pattern, str) or pattern[0] == CHAIN:
         raise ContractError(
             f"{kernel.__name__}.replaces must be an expression such as 'conv2d(x, weight, bias)'; "
             f"found {getattr(kernel, 'replaces', None)!r}"

@@ -20,8 +20,7 @@ namespace {
 
 constexpr int64_t kRows = 384;  // of the product with most of them, at once
 enum Purpose {
-    kRight, kRightTurned, kShifts, kWeightSums, kLosses, kBandOfX, kActivations, kSlopes, kOtherSlopes, kLeftPairs,
-    kRightPairs
+    kPacked, kShifts, kWeightSums, kBandOfX, kOutputs, kSlopes, kOtherSlopes, kLeftPairs, kRightPairs
 };
 
 inline V<double> exponential(V<double> x) {
@@ -51,10 +50,10 @@ struct Product {
     bool relu, turned;  // turned: the weight's gradient is (out, in)
     const S *w, *bias;
     Panels<S> panels, into, weight_panels;
-    S *right, *right_turned;
-    A* shift;
-    int64_t sums_at, bias_at;  // in a thread's sums
-    int64_t gradient_at;       // in the result: the weight's, behind it the bias'
+    int64_t right_at, turned_at, shift_at;  // in what all threads read
+    int64_t sums_at, bias_at;               // in a thread's sums
+    int64_t outputs_at;                     // in a band's memory
+    int64_t gradient_at;                    // in the result: the weight's, behind it the bias'
 
     Product(const int64_t* step, int64_t w, int64_t bias)
         : rows(step[0]), in(step[1]), out(step[2]), by_row(step[3]), by_column(step[4]), taps(step[5]),
@@ -83,42 +82,35 @@ struct Chain {
     typedef typename Term<S>::A A;
     static constexpr int64_t lanes = Vector<A>::lanes, depth = Term<S>::depth;
     std::vector<Product<S>> products;
-    std::vector<int64_t> outputs_at;  // of each product, in a band's memory
-    int64_t band, x_size, y_size;     // the coarsest patches at once; numbers of one of them
-    int64_t outputs_size, widest, left_size, right_size, sums_size, losses_at;
     bool logistic;
+    int64_t band, x_size, y_size;  // the coarsest patches at once; numbers of one of them
+    int64_t packed_size, shifts_size, outputs_size, widest, left_size, right_size, sums_size, losses_at;
 
     Chain(int64_t count, const int64_t* steps, const int64_t* weights, const int64_t* biases, bool logistic)
         : logistic(logistic) {
-        Places right, turned, shifts, sums, outputs;
+        Places packed, shifts, sums, outputs;
         int64_t gradients = 0, most = 1;
         for (int64_t i = 0; i < count; i++) products.emplace_back(steps + 8 * i, weights[i], biases[i]);
         for (const auto& p : products) most = std::max(most, p.rows);
         band = rounded_up(std::max(kRows / most, int64_t(1)), kSums);
         widest = left_size = right_size = 0;
         for (auto& p : products) {
-            p.right = (S*)nullptr + right.take(p.packed());
-            p.right_turned = (S*)nullptr + turned.take(p.packed_turned());
-            p.shift = p.bias ? (A*)nullptr + shifts.take(p.out + p.panels.columns()) : nullptr;
+            p.right_at = packed.take(p.packed());
+            p.turned_at = packed.take(p.packed_turned());
+            p.shift_at = shifts.take(p.out);
             p.sums_at = sums.take(rounded_up(p.weight_rows(), kSums) * p.weight_panels.columns());
             p.bias_at = sums.take(p.out + lanes);
             p.gradient_at = gradients;
             gradients += p.gradients();
             const int64_t all = band * p.rows, behind = kSums * std::max(p.in, p.out);  // a product may look there
-            outputs_at.push_back(outputs.take(all * p.out + behind));
+            p.outputs_at = outputs.take(all * p.out + behind);
             widest = std::max(widest, all * std::max(p.in, p.out) + behind);
             left_size = std::max(left_size, all * p.left_width() + kSums * depth);
-            right_size = std::max(right_size, all * p.weight_panels.columns());
+            right_size = std::max(right_size, (all + depth) * p.weight_panels.columns());
         }
         losses_at = sums.take(lanes);
-        outputs_size = outputs.size, sums_size = sums.size;
+        packed_size = packed.size, shifts_size = shifts.size, outputs_size = outputs.size, sums_size = sums.size;
         x_size = products.front().rows * products.front().in, y_size = products.back().rows * products.back().out;
-        S *const rights = scratch<kRight, S>(right.size), *const others = scratch<kRightTurned, S>(turned.size);
-        A* const all_shifts = scratch<kShifts, A>(shifts.size);
-        for (auto& p : products) {
-            p.right = rights + (p.right - (S*)nullptr), p.right_turned = others + (p.right_turned - (S*)nullptr);
-            if (p.bias) p.shift = all_shifts + (p.shift - (A*)nullptr);
-        }
     }
 
     // The loss' share and g_n of a band whose y_n lies in `y`.
@@ -147,18 +139,21 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
     constexpr int64_t lanes = Vector<A>::lanes;
     const auto& products = chain.products;
     const int64_t last = products.size() - 1, numbers = rows * chain.y_size, size = chain.sums_size;
+    S* packed = scratch<kPacked, S>(chain.packed_size);
+    A* shifts = scratch<kShifts, A>(chain.shifts_size);
     A* sums = scratch<kWeightSums, A>(threads * size);
 #pragma omp parallel num_threads(threads)
     {
         for (const auto& p : products) {
-            pack(p.w, p.in, p.out, p.by_row, p.by_column, p.panels, p.right);
-            pack(p.w, p.out, p.in, p.by_column, p.by_row, p.into, p.right_turned);
+            pack(p.w, p.in, p.out, p.by_row, p.by_column, p.panels, packed + p.right_at);
+            pack(p.w, p.out, p.in, p.by_column, p.by_row, p.into, packed + p.turned_at);
 #pragma omp for schedule(static)
-            for (int64_t c = 0; c < (p.bias ? p.out : 0); c++) store<A>(p.shift + c, load<A>(p.bias + c % (p.out / p.taps), 1), 1);
+            for (int64_t c = 0; c < (p.bias ? p.out : 0); c++)
+                store<A>(shifts + p.shift_at + c, load<A>(p.bias + c % (p.out / p.taps), 1), 1);
         }
         const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
         const Share share(rows, kSums, thread, all);
-        S* outputs = scratch<kActivations, S>(chain.outputs_size);
+        S* outputs = scratch<kOutputs, S>(chain.outputs_size);
         S* slopes[2] = {scratch<kSlopes, S>(chain.widest), scratch<kOtherSlopes, S>(chain.widest)};
         S* left = scratch<kLeftPairs, S>(chain.left_size);
         S* right = scratch<kRightPairs, S>(chain.right_size);
@@ -173,14 +168,15 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
                 std::memcpy((void*)copy, begin, count * chain.x_size * sizeof(S));
                 begin = copy;
             }
-            const auto input_of = [&](int64_t i) { return i ? outputs + chain.outputs_at[i - 1] : begin; };
+            const auto input_of = [&](int64_t i) { return i ? outputs + products[i - 1].outputs_at : begin; };
             for (int64_t i = 0; i <= last; i++) {
                 const auto& p = products[i];
-                multiply_by(p.panels)(input_of(i), p.in, count * p.rows, p.right, p.panels, p.shift, p.relu, nullptr,
-                                      outputs + chain.outputs_at[i], p.out);
+                multiply_by(p.panels)(input_of(i), p.in, count * p.rows, packed + p.right_at, p.panels,
+                                      p.bias ? shifts + p.shift_at : nullptr, p.relu, nullptr, outputs + p.outputs_at,
+                                      p.out);
             }
             S* g = slopes[0];
-            losses += chain.loss(outputs + chain.outputs_at[last], target + first * chain.y_size, count * chain.y_size,
+            losses += chain.loss(outputs + products[last].outputs_at, target + first * chain.y_size, count * chain.y_size,
                                  A(2) / numbers, products[last].relu, g);
             for (int64_t i = last; i >= 0; i--) {
                 const auto& p = products[i];
@@ -200,7 +196,7 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
                                                     steps_of<S>(patches), mine + p.sums_at);
                 S* next = i ? slopes[(last - i + 1) % 2] : dx + first * chain.x_size;
                 const S* mask = i && products[i - 1].relu ? a : nullptr;
-                multiply_by(p.into)(g, p.out, patches, p.right_turned, p.into, nullptr, false, mask, next, p.in);
+                multiply_by(p.into)(g, p.out, patches, packed + p.turned_at, p.into, nullptr, false, mask, next, p.in);
                 g = next;
             }
         }

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from graphnet.kernels.patch import matrix_of
-from graphnet.kernels.patch_chain import chain_flops, chain_shapes, patches_of, products_of
+from graphnet.kernels.patch_chain import Flags, chain_flops, chain_shapes, patches_of, products_of
 from graphnet.native import Native
 from graphnet.operators import register
 
@@ -27,7 +27,7 @@ CPP = Native(Path(__file__).with_name("chain.cpp"))
 
 
 def chain_of(
-    x: Tensor, target: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool], logistic: bool
+    x: Tensor, target: Tensor, parameters: Sequence[Tensor], flags: Flags, logistic: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, target = x.contiguous(), target.contiguous()
     made = loss, slope, slopes = chain_shapes(x, target, parameters, flags, logistic)

@@ -80,7 +80,9 @@ def _pays(site: Site) -> bool:
 
 def _multiplies_bfloat16(*weights: Spec) -> bool:
     """Whether both sides of all products come in pairs, and torch has no matrix units for them."""
-    sides = [side for first, *rest in (w.shape for w in weights) for side in (first, math.prod(rest))]
+    sides = [
+        side for first, *rest in (w.shape for w in weights) for side in (first, math.prod(rest))
+    ]
     return not torch.cpu._is_amx_tile_supported() and all(side % 2 == 0 for side in sides)
 
 
@@ -115,7 +117,7 @@ class GemmChain(PatchChain):
 
     @classmethod
     def samples(cls) -> list[Any]:
-        """Samples for the conformance kit: down and up again, an hourglass turned over, with and without bias."""
+        """Samples for the conformance kit: down and up, down alone, up and down and up."""
         down, up = (
             layer(out_channels=channels, kernel_size=(2, 2), stride=(2, 2), bias=bias)
             for layer, channels, bias in ((Conv2d, 6, True), (Upsampling, 4, False))
@@ -134,7 +136,8 @@ class GemmChain(PatchChain):
         x = site.specs["x"]
         if kernel is None or x is None or site.device.type != "cpu":
             return None
-        weights = [spec for spec in site.specs["parameters"] if len(spec.shape) == 4]
+        parameters: Any = site.specs["parameters"]
+        weights = [spec for spec in parameters if len(spec.shape) == 4]
         few = kernel.patches(x) < _LEAST_ROWS
         if few or (x.dtype == torch.bfloat16 and not _multiplies_bfloat16(*weights)):
             return None

@@ -108,13 +108,14 @@ class PatchChain(Kernel):
         found = links_of(site.layers[:0:-1])
         if found is None or len(found[0]) < 2:
             return None
-        x, target, parameters = (site.specs[name] for name in ("x", "target", "parameters"))
+        x, target = site.specs["x"], site.specs["target"]
+        parameters: Any = site.specs["parameters"]
         assert x is not None
         assert target is not None
         kernel = cls(links=found[0], logistic=found[1])
         if not any(kernel.blocks()):
             return None  # x and target could come in any layout
-        same = all(spec.dtype == x.dtype for spec in parameters)  # type: ignore[union-attr]
+        same = all(spec.dtype == x.dtype for spec in parameters)
         if not same or not kernel._in_place(tuple(x.shape), tuple(target.shape)):
             return None
         return kernel if ARITHMETIC.get(x.dtype) == target.dtype and x.numel else None
@@ -215,4 +216,3 @@ def chain_flops(
     pixels, rows = patches_of(empty, flags[::3])
     patches = math.prod(x) // (x[-1] * pixels)
     return sum(6 * patches * n * math.prod(w) for n, w in zip(rows, weights, strict=True))
-

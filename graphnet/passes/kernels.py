@@ -19,7 +19,16 @@ from graphnet.build import resolve_view
 from graphnet.calls import Cast
 from graphnet.errors import LayerError, UnknownNameError, blame, nearest
 from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value, flatten
-from graphnet.layer import CHAIN, Kernel, Layer, Pattern, Site, has_chain, layer_names, parse_pattern
+from graphnet.layer import (
+    CHAIN,
+    Kernel,
+    Layer,
+    Pattern,
+    Site,
+    has_chain,
+    layer_names,
+    parse_pattern,
+)
 from graphnet.layout import Layout, blocked_shape, plain_shape
 from graphnet.observe import observe
 from graphnet.passes.differentiate import at
@@ -27,7 +36,6 @@ from graphnet.passes.forward import bound_arguments
 from graphnet.passes.layout import in_blocks, unprofitable
 from graphnet.registry import Entry, Registry
 from graphnet.spec import Spec
-
 
 LONGEST_CHAIN = 32  # layers: a kernel for a chain is offered no longer one
 _AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
@@ -274,10 +282,11 @@ class _Substitution:
             value, own = link
             parameters = own + parameters
             found.append(call)
-        whole = isinstance(value, str) and not isinstance(found[-1].layer, Cast)
-        return whole and all(
-            bound.setdefault(name, arg) == arg
-            for name, arg in zip(names, (value, parameters), strict=True)
+        if not isinstance(value, str) or isinstance(found[-1].layer, Cast):
+            return False
+        x, tail = names
+        return (
+            bound.setdefault(x, value) == value and bound.setdefault(tail, parameters) == parameters
         )
 
     def link(self, call: Call, layer: Layer) -> tuple[Arg, tuple[str, ...]] | None:

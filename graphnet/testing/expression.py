@@ -68,7 +68,8 @@ class Expression:
         if isinstance(pattern, str):
             return pattern
         if pattern[0] == CHAIN:
-            return self._chain(*pattern[1:], [next(remaining) for _ in range(self.chained)])
+            _, x, parameters = pattern
+            return self._chain(x, parameters, [next(remaining) for _ in range(self.chained)])
         layer = next(remaining, None)
         if layer is None:
             raise ContractError(f"no layer is given for {pattern[0]!r} in the kernel's pattern")
@@ -220,8 +221,12 @@ class _Evaluation:
     def __init__(self, arguments: Named) -> None:
         self.arguments = arguments
         self.values: dict[Node, Named] = {}
-        self.chained: dict[str, list[str]] = {}  # the parameters of a chain, each by a name of its own
-        self.owned: dict[Node, dict[str, str]] = {}  # a layer of a chain: its parameters -> these names
+        self.chained: dict[
+            str, list[str]
+        ] = {}  # the parameters of a chain, each by a name of its own
+        self.owned: dict[
+            Node, dict[str, str]
+        ] = {}  # a layer of a chain: its parameters -> these names
         self.gradients: Named = {}
         self.states: Named = {}
 

@@ -178,8 +178,8 @@ def autograd(
 def gradient_at_kinks(case: Case) -> None:
     """At kinks and ties each gradient lies between the derivatives of its two sides.
 
-    Where layers follow each other, one's kink may turn another's round; a kernel may then give what the layers
-    that it replaces do.
+    Where layers follow each other, one's kink may turn another's round; a kernel may then give what the
+    layers that it replaces do.
     """
     case.require_backward()
     arguments = case.arguments()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graphnet_triton import affine, batch_norm, gate, layer_norm, mse
+from graphnet_triton import affine, batch_norm, chain, gate, layer_norm, mse
 
 from graphnet.layer import Kernel
-from graphnet.layers.activation import ReLU
+from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
 from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.loss import MSE
@@ -19,6 +19,7 @@ from graphnet.testing.report import judge
 
 KERNELS: dict[str, type[Kernel]] = {
     **affine.KERNELS,
+    **chain.KERNELS,
     **mse.KERNELS,
     **batch_norm.KERNELS,
     **layer_norm.KERNELS,
@@ -31,6 +32,12 @@ def patches(cls: type[Any]) -> list[Any]:
     return [cls(out_channels=3, kernel_size=2, stride=2, bias=bias) for bias in (True, False)]
 
 
+DOWN, UP = (
+    cls(out_channels=2, kernel_size=(2, 2), stride=(2, 2), bias=bias)
+    for cls, bias in ((Conv2d, True), (Upsampling, False))
+)
+WEIGHTS = [(2, 2, 2, 2), (2,), (2, 2, 2, 2)]
+CHAINS = [Sample((MSE(), Sigmoid(), UP, ReLU(), DOWN), [(1, 2, 4, 6), *WEIGHTS, (1, 2, 4, 6)])]
 LAYERS: dict[str, list[Any]] = {
     "conv2d": patches(Conv2d),
     "transpose_conv2d": patches(TransposeConv2d),
@@ -47,6 +54,8 @@ LAYERS: dict[str, list[Any]] = {
 
 def samples(name: str) -> list[Sample]:
     own = name.removeprefix("triton/")
+    if own == "mse_chain":
+        return CHAINS
     if own == "mse":
         return [Sample(MSE(), [IMAGE, IMAGE])]
     layers = LAYERS[own.removesuffix("_relu")]

@@ -7,6 +7,7 @@ import torch
 from graphnet_triton import plugin
 from graphnet_triton.affine import affine, affine_gradients
 from graphnet_triton.batch_norm import batch_norm_relu
+from graphnet_triton.chain import patch_chain
 from graphnet_triton.gate import gate, gate_gradient
 from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 import graphnet as gn
 from graphnet.discovery import load_registry
+from graphnet.layout import pack, unpack
 
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 dtypes = pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
@@ -61,6 +63,69 @@ def test_products_and_gradients(
     only = affine_gradients(grad, x, w, mask, False, False, turned)
     assert [tensor.numel() for tensor in only] == [0, grad_w.numel(), 0]
     assert torch.equal(only[1], grad_w)
+
+
+def through_torch(x: Tensor, parameters: list[Tensor], flags: list[bool], logistic: bool) -> Tensor:
+    """A chain by torch's own convolutions, on images N C H W."""
+    remaining = iter(parameters)
+    for transposed, bias, relu in zip(flags[::3], flags[1::3], flags[2::3], strict=True):
+        weight = next(remaining)
+        convolution = F.conv_transpose2d if transposed else F.conv2d
+        x = convolution(x, weight, next(remaining) if bias else None, stride=weight.shape[2:])
+        x = x.relu() if relu else x
+    return x.sigmoid() if logistic else x
+
+
+CHAINS = [  # flags, weights, the blocks of x and of the target
+    (
+        (0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0),
+        (True, 2, 2),
+        [(9, 3, 2, 2), (5, 9, 2, 2), (5, 9, 2, 2), (9, 3, 2, 2)],
+    ),
+    ((0, 0, 1, 0, 1, 1), (False, 2, 0), [(20, 3, 2, 2), (17, 20, 2, 1)]),
+    ((1, 1, 0, 0, 0, 0, 1, 0, 0), (True, 0, 1), [(3, 4, 2, 3), (6, 4, 2, 3), (6, 2, 3, 1)]),
+]
+
+
+@dtypes
+@pytest.mark.parametrize("given", CHAINS, ids=["hourglass", "down", "up"])
+def test_a_chain_and_all_its_gradients(
+    given: tuple[tuple[int, ...], tuple[bool, int, int], list[tuple[int, ...]]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    numbers, (logistic, before, behind), shapes = given
+    flags = [bool(flag) for flag in numbers]
+    parameters = []
+    for i, shape in enumerate(shapes):
+        parameters.append(normal(*shape, dtype=dtype, device=device, seed=i) / shape[0] ** 0.5)
+        if flags[3 * i + 1]:
+            channels = shape[1] if flags[3 * i] else shape[0]
+            parameters.append(normal(channels, dtype=dtype, device=device, seed=9 + i))
+    blocks = [
+        (shape[2], shape[3])
+        for shape, transposed in zip(shapes, flags[::3], strict=True)
+        if not transposed
+    ][:before]
+    grown = [(shape[2], shape[3]) for shape in reversed(shapes)][:behind]
+    x = normal(2, 3, 4 * 3, 4 * 5, dtype=dtype, device=device, seed=20)
+    leaves = [tensor.double().requires_grad_() for tensor in (x, *parameters)]
+    with torch.enable_grad():
+        y = through_torch(leaves[0], leaves[1:], flags, logistic)
+        target = normal(*y.shape, dtype=torch.float32, device=device, seed=21)
+        exact = F.mse_loss(y, target.double())
+        expected = torch.autograd.grad(exact, leaves)
+    packed = (pack(image, tuple(stack)) for image, stack in ((x, blocks), (target, grown)))
+    loss, slope, slopes = patch_chain(*packed, parameters, flags, logistic)
+    orders = [g.permute(0, 2, 3, 1) if g.ndim == 4 else g for g in expected[1:]]
+    bound = 5 * BOUNDS[dtype]
+    assert loss.dtype == torch.float32
+    assert close(loss, exact.detach(), bound)
+    for found, wanted in (
+        (unpack(slope), expected[0]),
+        (slopes, torch.cat([order.flatten() for order in orders])),
+    ):  # in the mean square: rounding moves some numbers to the other side of a relu's kink
+        assert float((found.double() - wanted).norm()) <= bound * float(wanted.norm())
 
 
 @dtypes
@@ -130,16 +195,22 @@ DESCRIPTION = {
 }
 
 
-def test_a_model_is_trained_by_them_as_by_the_reference(device: torch.device) -> None:
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [("mse", {"mse_chain [triton]"}), ("l1", {"conv2d_relu [triton]", "upsampling [triton]"})],
+)
+def test_a_model_is_trained_by_them_as_by_the_reference(
+    loss: str, expected: set[str], device: torch.device
+) -> None:
     registry = load_registry(plugins=[plugin], entry_points=False)
     programs = [
         gn.Model(DESCRIPTION, registry=registry).compile(
-            (2, 3, 8, 8), loss="mse", optimizer=gn.SGD(lr=0.5), device=str(device), kernels=kernels
+            (2, 3, 8, 8), loss=loss, optimizer=gn.SGD(lr=0.5), device=str(device), kernels=kernels
         )
         for kernels in ("auto", "reference")
     ]
     titles = {step.call.title for step in programs[0].plan.steps}
-    assert {"conv2d_relu [triton]", "upsampling [triton]", "mse [triton]"} <= titles
+    assert expected <= titles
     for seed in range(3):
         pair = [
             normal(2, 3, 8, 8, dtype=torch.float32, device=device, seed=seed + i) for i in (0, 9)

@@ -71,18 +71,33 @@ def _gradients(
     )
     if wants_x:
         _multiply(grad, mask, w.t(), None, False, grad_x)
+    sum_products(x, grad, mask, grad_w, grad_bias if wants_bias else None, turned=turned)
+    return grad_x, grad_w, grad_bias
+
+
+def sum_products(
+    x: Tensor,
+    grad: Tensor,
+    mask: Tensor | None,
+    grad_w: Tensor,
+    grad_bias: Tensor | None,
+    *,
+    turned: bool,
+) -> None:
+    """grad_w = x^T m(grad), or the other way round if `turned`; into grad_bias the sum of m(grad)."""
     x, grad, mask = x.contiguous(), grad.contiguous(), None if mask is None else mask.contiguous()
-    inner, outer = w.shape
+    inner, outer = x.shape[1], grad.shape[1]
     high, wide = side(inner), side(outer)
     tiles = ceil_div(inner, high) * ceil_div(outer, wide)
     count, steps = cut(len(x), _ROWS, tiles=tiles)
-    shares = grad_w.new_empty((count, grad_w.numel() + grad_bias.numel()))
+    sums = grad_w.numel() + (0 if grad_bias is None else grad_bias.numel())
+    shares = grad_w.new_empty((count, sums))
     products.weight_gradient[ceil_div(inner, high), ceil_div(outer, wide), count](
         *(x, grad, x if mask is None else mask, shares, len(x)),
         IN=inner,
         OUT=outer,
         MASKED=mask is not None,
-        BIAS=wants_bias,
+        BIAS=grad_bias is not None,
         TURNED=turned,
         SUM=sums_of(x),
         FACTOR=factor_of(x),
@@ -92,8 +107,7 @@ def _gradients(
         BO=wide,
         BM=_ROWS,
     )
-    add_up(shares, grad_w, grad_bias if wants_bias else None)
-    return grad_x, grad_w, grad_bias
+    add_up(shares, grad_w, grad_bias)
 
 
 def _multiply(

@@ -1,0 +1,128 @@
+"""Chains of patch layers: forward, loss and reverse of some patches in one program, then the weights' sums.
+
+torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic), as graphnet's own operator of
+that name (graphnet.kernels.chain_operators): the loss, its gradient by x, and those by the parameters.
+
+A patch of the coarsest image needs nothing of its neighbours, so one program takes some of them through all
+products and back; what is between lies in memory that no other program touches, and that the sums for the
+weights read afterwards. It pays where images are small: a launch for each layer would take longer than it
+runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from graphnet.kernels.patch import matrix_of
+from graphnet.kernels.patch_chain import (
+    PatchChain,
+    chain_flops,
+    chain_shapes,
+    patches_of,
+    products_of,
+)
+from graphnet.layer import Kernel, Site
+from graphnet_triton.affine import sum_products
+from graphnet_triton.launch import (
+    ceil_div,
+    factor_of,
+    precision_of,
+    register,
+    runs_on,
+    side,
+    sums_of,
+)
+from graphnet_triton.programs import chains, losses
+
+_TILE = 16  # of the coarsest patches that a program takes
+_MOST_PATCHES = 1 << 16  # beyond, each layer fills the GPU by itself, and larger tiles are faster
+_BLOCK = 1024
+
+
+def _chain(
+    x: Tensor, target: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool], logistic: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    x, target = x.contiguous(), target.contiguous()
+    loss, slope, sums = chain_shapes(x, target, parameters, list(flags), logistic)
+    products = list(products_of(parameters, flags))
+    pixels, rows = patches_of([weight for weight, *_ in products], flags[::3])
+    patches = x.numel() // (x.shape[-1] * pixels)
+    weights = [
+        matrix_of(weight) if transposed else matrix_of(weight).t()
+        for weight, _, transposed, _ in products
+    ]
+    values = [x.view(patches * rows[0], -1)]
+    for w, count in zip(weights, rows, strict=True):
+        values.append(x.new_empty((patches * count, w.shape[1])))
+    slopes = [slope, *(value.new_empty(value.shape) for value in values[1:])]
+    parts = loss.new_empty(ceil_div(patches, _TILE))
+    sides = [size for w in weights for size in w.shape]
+    chains.forward_loss_reverse[(len(parts),)](
+        *(tuple(values), tuple(slopes), tuple(weights)),
+        tuple(x if bias is None else bias.contiguous() for _, bias, *_ in products),
+        *(target, parts, patches),
+        LINKS=len(products),
+        ROWS=tuple(rows),
+        SIDES=tuple(sides),
+        STRIDES=tuple(stride for w in weights for stride in w.stride()),
+        CHANNELS=tuple(
+            weight.shape[1] if transposed else weight.shape[0]
+            for weight, _, transposed, _ in products
+        ),
+        BIASES=tuple(bias is not None for _, bias, *_ in products),
+        RELUS=tuple(relu for *_, relu in products),
+        LOGISTIC=logistic,
+        NUMBERS=rows[-1] * sides[-1],
+        SUM=sums_of(x),
+        FACTOR=factor_of(x),
+        PRECISION=precision_of(x),
+        TILE=_TILE,
+        BM=_TILE,
+        BN=side(max(sides)),
+        BK=side(max(sides)),
+        BLOCK=_BLOCK,
+    )
+    losses.add_up[(1,)](parts, loss, COUNT=len(parts), BLOCK=_BLOCK)
+    at = 0
+    for (weight, bias, transposed, _), count, value, grad in zip(
+        products, rows, values, slopes[1:], strict=False
+    ):
+        columns = grad.shape[1]
+        own = sums[at : at + weight.numel()]
+        at += weight.numel()
+        shift = None if bias is None else sums.new_empty(columns)
+        sum_products(value.view(patches * count, -1), grad, None, own, shift, turned=not transposed)
+        if bias is not None and shift is not None:
+            sums[at : at + bias.numel()] = shift.view(-1, bias.numel()).sum(0)
+            at += bias.numel()
+    return loss, slope, sums
+
+
+patch_chain = register(
+    "patch_chain(Tensor x, Tensor target, Tensor[] parameters, bool[] flags, bool logistic) "
+    "-> (Tensor, Tensor, Tensor)",
+    _chain,
+    chain_shapes,
+)
+register_flop_formula(patch_chain)(chain_flops)
+
+
+class TritonChain(PatchChain):
+    """A chain of patch layers with its mean squared error."""
+
+    operator = patch_chain
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        kernel: Self | None = super().match(site)
+        x = site.specs["x"]
+        if kernel is None or x is None or not runs_on(site.device, x.dtype):
+            return None
+        return kernel if kernel.patches(x) <= _MOST_PATCHES else None
+
+
+KERNELS: dict[str, type[Kernel]] = {"triton/mse_chain": TritonChain}

@@ -1,0 +1,135 @@
+"""Chains of products: a tile of patches from the pixels of x to the loss, and back to the gradient of x."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _times(
+    a,
+    b,
+    bias,
+    mask,
+    y,
+    first,
+    rows,
+    B_ROW: tl.constexpr,
+    B_COLUMN: tl.constexpr,
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BIAS: tl.constexpr,
+    RELU: tl.constexpr,
+    MASKED: tl.constexpr,
+    SUM: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    COUNT: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """COUNT rows of y (rows, COLUMNS) from `first` on: a b + bias, no less than 0 if RELU.
+
+    It is 0 where the mask is not above 0. Each CHANNELS columns have the same bias. All else as in
+    products.product.
+    """
+    for m in range(0, COUNT, BM):
+        row = first + m + tl.arange(0, BM)
+        for n in range(0, COLUMNS, BN):
+            column = n + tl.arange(0, BN)
+            inside = (row[:, None] < rows) & (column[None, :] < COLUMNS)
+            total = tl.zeros((BM, BN), dtype=SUM)
+            for start in range(0, DEPTH, BK):
+                k = start + tl.arange(0, BK)
+                left = tl.load(
+                    a + row[:, None] * DEPTH + k[None, :],
+                    mask=(row[:, None] < rows) & (k[None, :] < DEPTH),
+                    other=0.0,
+                ).to(FACTOR)
+                right = tl.load(
+                    b + k[:, None] * B_ROW + column[None, :] * B_COLUMN,
+                    mask=(k[:, None] < DEPTH) & (column[None, :] < COLUMNS),
+                    other=0.0,
+                ).to(FACTOR)
+                total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
+            if BIAS:
+                shift = tl.load(bias + column % CHANNELS, mask=column < COLUMNS, other=0.0).to(SUM)
+                total += shift[None, :]
+            if RELU:
+                total = tl.where(total < 0, 0.0, total)  # NaN stays NaN
+            at = row[:, None] * COLUMNS + column[None, :]
+            if MASKED:
+                total = tl.where(
+                    tl.load(mask + at, mask=inside, other=0.0).to(SUM) <= 0, 0.0, total
+                )
+            tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
+    tl.debug_barrier()  # the next product reads what other threads of this program have written
+
+
+@triton.jit
+def forward_loss_reverse(
+    values,
+    slopes,
+    weights,
+    biases,
+    target,
+    losses,
+    patches,
+    LINKS: tl.constexpr,
+    ROWS: tl.constexpr,
+    SIDES: tl.constexpr,
+    STRIDES: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    BIASES: tl.constexpr,
+    RELUS: tl.constexpr,
+    LOGISTIC: tl.constexpr,
+    NUMBERS: tl.constexpr,
+    SUM: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    TILE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """TILE of the coarsest patches through all products, and the gradient of each value on the way back.
+
+    values: x, then what each of the LINKS products makes; slopes: their gradients, masked. For each patch a
+    product has ROWS rows of SIDES[2 i] numbers and makes SIDES[2 i + 1]; its weight, in that shape, has the
+    two STRIDES. NUMBERS: how many of the prediction belong to a patch. losses: each program's share.
+    """
+    first = tl.program_id(0) * TILE
+    for i in tl.static_range(LINKS):
+        _times(
+            *(values[i], weights[i], biases[i], values[i], values[i + 1]),
+            *(first * ROWS[i], patches * ROWS[i], STRIDES[2 * i], STRIDES[2 * i + 1]),
+            *(SIDES[2 * i], SIDES[2 * i + 1], CHANNELS[i], BIASES[i], RELUS[i], False),
+            *(SUM, FACTOR, PRECISION, TILE * ROWS[i], BM, BN, BK),
+        )
+    prediction, slope = values[LINKS], slopes[LINKS]
+    squares = tl.zeros((BLOCK,), dtype=SUM)
+    for start in range(0, TILE * NUMBERS, BLOCK):
+        at = first * NUMBERS + start + tl.arange(0, BLOCK)
+        inside = (start + tl.arange(0, BLOCK) < TILE * NUMBERS) & (at < patches * NUMBERS)
+        y = tl.load(prediction + at, mask=inside, other=0.0).to(SUM)
+        p = 1 / (1 + tl.exp(-y)) if LOGISTIC else y
+        error = tl.where(inside, p - tl.load(target + at, mask=inside, other=0.0).to(SUM), 0.0)
+        squares += error * error
+        gradient = 2 * error / (patches * NUMBERS)
+        if LOGISTIC:
+            gradient *= p * (1 - p)
+        if RELUS[LINKS - 1]:
+            gradient = tl.where(y <= 0, 0.0, gradient)
+        tl.store(slope + at, gradient.to(slope.dtype.element_ty), mask=inside)
+    tl.store(losses + tl.program_id(0), tl.sum(squares, 0) / (patches * NUMBERS))
+    tl.debug_barrier()
+    for j in tl.static_range(LINKS):
+        i: tl.constexpr = LINKS - 1 - j
+        _times(
+            *(slopes[i + 1], weights[i], biases[i], values[i], slopes[i]),
+            *(first * ROWS[i], patches * ROWS[i], STRIDES[2 * i + 1], STRIDES[2 * i]),
+            *(SIDES[2 * i + 1], SIDES[2 * i], CHANNELS[i], False, False, i > 0 and RELUS[i - 1]),
+            *(SUM, FACTOR, PRECISION, TILE * ROWS[i], BM, BN, BK),
+        )
