@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from graphnet_denoise.images import Picture
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, turned
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
@@ -74,6 +74,24 @@ def test_colour_images_pass_a_grey_model_channel_by_channel() -> None:
 def test_a_model_of_unknown_channels_takes_what_there_is() -> None:
     images = random_images(1, 2, 4, 4)
     assert torch.equal(Restorer.of(FakeModel(channels=None)).restore(images), images * 0.5)
+
+
+def test_self_ensemble_is_the_mean_over_all_flips_and_turns() -> None:
+    """A model that moves pixels one to the right: laid down again, it moves them in all four directions."""
+    model = FakeModel(lambda x: x.roll(1, 3), divisor=1)
+    images = random_images(2, 3, 6, 5)
+    restored = Restorer.of(model, self_ensemble=True).restore(images)
+    expected = [images.roll(step, axis) for axis in (2, 3) for step in (1, -1)]
+    torch.testing.assert_close(restored, torch.stack(expected).mean(0))
+    assert len(model.asked) == 8
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_each_turn_goes_back(turn: int) -> None:
+    images = random_images(1, 2, 3, 4)
+    assert torch.equal(turned(turned(images, turn), turn, back=True), images)
+    others = [turned(images, other) for other in range(8) if other != turn]
+    assert not any(torch.equal(turned(images, turn), other) for other in others)
 
 
 def test_results_are_clamped() -> None:

@@ -14,6 +14,9 @@ from graphnet.padding import pad_to_multiple
 from graphnet_denoise.images import Picture
 
 
+_TURNS = 8
+
+
 class Denoiser(Protocol):
     """What is needed of a model; graphnet.Model has it."""
 
@@ -34,7 +37,9 @@ class Denoiser(Protocol):
 class Restorer:
     """A trained model, where it computes, and what the sides of its images must be multiples of.
 
-    `memory`, such as "2GiB", bounds what an image takes: a larger one goes through in tiles.
+    `memory`, such as "2GiB", bounds what an image takes: a larger one goes through in tiles. With
+    `self_ensemble` the mean over an image's 8 flips and turns is taken (Timofte et al. 2016): somewhat better, in
+    8 times the time.
     """
 
     model: Denoiser
@@ -42,6 +47,7 @@ class Restorer:
     device: str
     kernels: str
     memory: str | None
+    self_ensemble: bool = False
 
     @classmethod
     def of(
@@ -51,6 +57,7 @@ class Restorer:
         device: str = "auto",
         kernels: str = "auto",
         memory: str | None = None,
+        self_ensemble: bool = False,
     ) -> Self:
         """Raises CheckpointError for a model without weights, which would invent its images."""
         if model.weights is None:
@@ -58,7 +65,7 @@ class Restorer:
                 "the model has no weights, only a description. Train it, and give the .safetensors "
                 "file that training writes."
             )
-        return cls(model, model.divisor(), device, kernels, memory)
+        return cls(model, model.divisor(), device, kernels, memory, self_ensemble)
 
     def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
         """The model's clean images, float (N, C, H, W), clamped to 0..1 as any image file would.
@@ -69,6 +76,14 @@ class Restorer:
         255ths, has it in one more channel: `noise_level`. Raises DataError where that does not help, and
         when the model gives another shape or numbers that are not finite.
         """
+        turns = range(_TURNS if self.self_ensemble else 1)
+        total = torch.zeros_like(images)
+        for turn in turns:
+            restored = self._restore(turned(images, turn), noise_level)
+            total += turned(restored, turn, back=True) / len(turns)
+        return total.clamp(0, 1)
+
+    def _restore(self, images: Tensor, noise_level: float | None) -> Tensor:
         n, c, h, w = images.shape
         x = fitted(images, self.model.input_channels, told=noise_level is not None)
         wanted = x.shape[1]
@@ -78,7 +93,7 @@ class Restorer:
         y = self._predict(x, wanted)[..., :h, :w]
         if wanted != c:
             y = y.mean(dim=1, keepdim=True) if c == 1 else y.reshape(n, c, h, w)
-        return y.to(images.device, images.dtype).clamp(0, 1)
+        return y.to(images.device, images.dtype)
 
     def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
         """The picture with its pixels denoised and everything else, alpha included, as it was."""
@@ -98,6 +113,20 @@ class Restorer:
                 "with a smaller learning rate."
             )
         return y
+
+
+def turned(images: Tensor, turn: int, *, back: bool = False) -> Tensor:
+    """One of the 8 ways to lay images (N, C, H, W) down again, flips and right angles; or `back` from it.
+
+    >>> turned(torch.arange(4).reshape(1, 1, 2, 2), 1)
+    tensor([[[[1, 3],
+              [0, 2]]]])
+    """
+    if back:
+        images = images.rot90(-turn % 4, (2, 3))
+        return images.flip(3) if turn >= 4 else images
+    images = images.flip(3) if turn >= 4 else images
+    return images.rot90(turn % 4, (2, 3))
 
 
 def fitted(images: Tensor, takes: int | None, *, told: bool = False) -> Tensor:

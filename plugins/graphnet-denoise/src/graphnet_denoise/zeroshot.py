@@ -72,6 +72,7 @@ def restore_alone(
     device: str,
     kernels: str,
     memory: str | None = None,
+    self_ensemble: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Picture:
     """A picture denoised by the network after training on it alone; alpha and depth stay as they were.
@@ -82,9 +83,10 @@ def restore_alone(
     trained = train_on_image(
         network, image, steps=steps, device=device, kernels=kernels, advance=advance
     )
-    return Restorer.of(trained, device=device, kernels=kernels, memory=memory).restore_picture(
-        picture
+    restorer = Restorer.of(
+        trained, device=device, kernels=kernels, memory=memory, self_ensemble=self_ensemble
     )
+    return restorer.restore_picture(picture)
 
 
 def train_on_image(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import click
 from rich.console import Console
@@ -13,7 +13,12 @@ from rich.progress import Progress
 
 import graphnet
 from graphnet.errors import DataError
-from graphnet_denoise.commands.options import device_option, kernels_option, memory_option
+from graphnet_denoise.commands.options import (
+    device_option,
+    kernels_option,
+    memory_option,
+    self_ensemble_option,
+)
 from graphnet_denoise.images import (
     WRITE_SUFFIXES,
     Picture,
@@ -60,6 +65,7 @@ _MODELS = (".safetensors", ".yaml", ".yml")
     show_default=True,
     help="With --zero-shot: how many steps to train.",
 )
+@self_ensemble_option
 @device_option
 @kernels_option
 @memory_option
@@ -69,6 +75,7 @@ def denoise(
     noise_level: float | None,
     zero_shot: bool,
     steps: int,
+    self_ensemble: bool,
     device: str,
     kernels: str,
     memory: str,
@@ -84,13 +91,17 @@ def denoise(
     targets = plan_outputs(inputs, sources, output)
     network = graphnet.load(model)
     restore: Restore
+    where: _Where = {
+        "device": device,
+        "kernels": kernels,
+        "memory": memory,
+        "self_ensemble": self_ensemble,
+    }
     if not zero_shot:
-        restorer = Restorer.of(network, device=device, kernels=kernels, memory=memory)
+        restorer = Restorer.of(network, **where)
         restore = partial(_by_weights, restorer, noise_level)
     elif network.weights is None and noise_level is None:
-        restore = partial(
-            restore_alone, network, steps=steps, device=device, kernels=kernels, memory=memory
-        )
+        restore = partial(restore_alone, network, steps=steps, **where)
     else:
         raise DataError(
             f"{model}: --zero-shot trains a network anew, from its description (.yaml), and is not told "
@@ -124,6 +135,15 @@ def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
             f"there is no image to denoise with {model}. Give one, or a folder of images."
         )
     return model, inputs
+
+
+class _Where(TypedDict):
+    """Where and how a model computes, whether it is trained or to be trained."""
+
+    device: str
+    kernels: str
+    memory: str
+    self_ensemble: bool
 
 
 class Restore(Protocol):

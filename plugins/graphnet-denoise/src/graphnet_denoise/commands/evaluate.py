@@ -18,7 +18,11 @@ from graphnet.data import DataSet, Stream
 from graphnet.discovery import default_registry
 from graphnet.errors import DataError, DescriptionError
 from graphnet_denoise.atomic import replacing
-from graphnet_denoise.commands.options import device_option, kernels_option
+from graphnet_denoise.commands.options import (
+    device_option,
+    kernels_option,
+    self_ensemble_option,
+)
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
@@ -45,6 +49,7 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
     metavar="NAME:NUMBER",
     help="DATA holds clean images: add this noise, such as gaussian:25 (std in 255ths), or JSON.",
 )
+@self_ensemble_option
 @device_option
 @kernels_option
 def evaluate(
@@ -53,6 +58,7 @@ def evaluate(
     report: Path | None,
     batch_size: int | None,
     noise: str | None,
+    self_ensemble: bool,
     device: str,
     kernels: str,
 ) -> None:
@@ -67,7 +73,9 @@ def evaluate(
     the error over all pixels. The model's images are clamped to 0..1.
     """
     started = time.perf_counter()
-    restorer = Restorer.of(graphnet.load(model), device=device, kernels=kernels)
+    restorer = Restorer.of(
+        graphnet.load(model), device=device, kernels=kernels, self_ensemble=self_ensemble
+    )
     pairs = open_data(data).load() if noise is None else noisy_images(data, noise, restorer)
     if isinstance(pairs, Stream):
         raise DataError(
@@ -78,6 +86,7 @@ def evaluate(
     elapsed_s = time.perf_counter() - started
     if report is not None:
         record: dict[str, Any] = {"model": str(model), "data": data, "noise": noise}
+        record |= {"self_ensemble": self_ensemble}
         record |= {**result.record(), "elapsed_s": elapsed_s}
         with replacing(report) as file:
             file.write((json.dumps(record, indent=2, allow_nan=False) + "\n").encode())

@@ -80,8 +80,12 @@ class Noise(Definition):
 
     ranges: ClassVar[tuple[str, ...]] = ()
     level: ClassVar[str | None] = None
-    smallest_block: ClassVar[int] = 1
     clip: bool = False
+
+    @property
+    def smallest_block(self) -> int:
+        """The least side of the block of source pixels that one pixel is made of."""
+        return 1
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         """A new array of noisy images, each image's from its own numbers in `draws`."""

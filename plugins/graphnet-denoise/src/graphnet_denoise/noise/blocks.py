@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
 
 from graphnet_denoise.bank import as_unit
@@ -16,14 +17,19 @@ from graphnet_denoise.photos import SMALLEST_BLOCK
 class BlockSampling(Noise):
     """Each pixel is one random source pixel of its block, all channels from the same one.
 
-    The clean pixel is the mean of its block, s x s source pixels, s drawn for each patch from 4 to the
-    largest that fits into the photo: what the data set `photos` samples beforehand (see photos.py).
+    The clean pixel is the mean of its block, s x s source pixels, s drawn for each patch from `smallest` to
+    the largest that fits into the photo: what the data set `photos` samples beforehand (see photos.py). The
+    larger the blocks, the more their pixels differ, and the stronger is the noise.
     """
 
-    smallest_block: ClassVar[int] = SMALLEST_BLOCK
+    smallest: Annotated[int, pydantic.Field(ge=2)] = SMALLEST_BLOCK
+
+    @property
+    def smallest_block(self) -> int:
+        return self.smallest
 
     def block_sides(self, largest: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
-        return SMALLEST_BLOCK + draws.below(largest - SMALLEST_BLOCK + 1)
+        return self.smallest + draws.below(largest - self.smallest + 1)
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         images = np.empty(scenes.shape, np.float32)
