@@ -18,7 +18,7 @@
 
 namespace {
 
-constexpr int64_t kRows = 384;  // of the product with most of them, at once
+constexpr int64_t kRows = 576;  // of the product with most of them, at once
 enum Purpose {
     kPacked, kShifts, kWeightSums, kBandOfX, kOutputs, kSlopes, kOtherSlopes, kLeftPairs, kRightPairs
 };
