@@ -78,10 +78,14 @@ def residual_block(channels: int) -> Residual:
 
 
 class UNet(nn.Module):
-    """The residual U-Net: (N, inputs, H, W) -> (N, 3, H, W); H and W multiples of 8."""
+    """The residual U-Net: (N, inputs, H, W) -> (N, outputs, H, W); H and W multiples of 8."""
 
     def __init__(
-        self, channels: tuple[int, ...] = (16, 32, 64, 128), blocks: int = 2, inputs: int = 3
+        self,
+        channels: tuple[int, ...] = (16, 32, 64, 128),
+        blocks: int = 2,
+        inputs: int = 3,
+        outputs: int = 3,
     ) -> None:
         super().__init__()
         levels = list(pairwise(channels))
@@ -101,7 +105,7 @@ class UNet(nn.Module):
             )
             for fine, coarse in reversed(levels)
         )
-        self.tail = nn.Conv2d(channels[0], 3, 3, padding=1, bias=False)
+        self.tail = nn.Conv2d(channels[0], outputs, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         skips = [self.head(x)]

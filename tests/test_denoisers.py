@@ -22,6 +22,8 @@ GRAPHS: dict[str, Callable[[], nn.Module]] = {
     "dncnn": torch_networks.dncnn17,
     "unet": torch_networks.UNet,
     "unet-denoiser": lambda: torch_networks.Residual(torch_networks.UNet()),
+    "unet-wide": lambda: torch_networks.Residual(torch_networks.UNet((24, 48, 96, 192))),
+    "unet-grey": lambda: torch_networks.Residual(torch_networks.UNet(inputs=1, outputs=1)),
     "unet-conditioned": partial(torch_networks.UNet, inputs=4),
     "nafnet": NAFNet,
     "restormer": Restormer,
@@ -43,7 +45,7 @@ def test_forward_and_all_gradients_equal_torch(name: str, kernels: str) -> None:
         parameter.data = noise / fan**0.5 + (1.0 if fan == 1 else 0.0)
     x, target = (
         torch.rand(SHAPE[0], c, *SHAPE[1:], generator=generator, dtype=torch.float64)
-        for c in (channels, 3)
+        for c in (channels, min(channels, 3))
     )
 
     program = model.compile(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import jsonschema
+import numpy as np
 import pytest
 import skimage
 import torch
@@ -158,6 +159,40 @@ def test_quality_example_gives_the_numbers_of_scikit_image(tmp_path: Path) -> No
         [*command, "--model", "absent.safetensors"], capture_output=True, cwd=tmp_path
     )
     assert wrong.returncode == 2
+
+
+def test_microscopy_example_measures_every_way_to_denoise(tmp_path: Path) -> None:
+    pixels = np.asarray(
+        Image.open(Path(skimage.__file__).parent / "data" / "moon.png").convert("L")
+    )
+    average = np.stack([pixels[200:248, 100:164], pixels[100:148, 300:364]]) / 255.0
+    noise = np.random.default_rng(0).normal(0, 0.1, average.shape)
+    gains = np.array([0.5, 0.8])[:, None, None]  # exposures differ
+    np.savez(tmp_path / "pairs.npz", noisy=gains * (average + noise) + 0.1, average=average)
+    script = str(ROOT / "examples" / "microscopy.py")
+    quick = ["data.train.patches.per_epoch=64", "data.train.patches.size=32", "batch_size=8"]
+    settings = [part for setting in quick for part in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, script, "pairs.npz", "--images", "1", *settings],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "runs" / "microscopy" / "report.json").read_text())
+    (row,) = report["rows"]
+    assert row["noisy"] == pytest.approx(20.0, abs=1.0)  # of noise 0.1, whatever the gain
+    others = {name: row[name] for name in ("non-local means", "wavelets", "total variation")}
+    assert min(others.values()) > row["noisy"] + 1.0
+    assert report["best_other"] == max(others, key=lambda name: others[name])
+    assert row["graphnet"] > row["noisy"] + 0.5
+    with Image.open(tmp_path / "runs" / "microscopy" / "strip.png") as strip:
+        assert strip.size == (4 * 2 * 64, 2 * 48)
+    np.savez(tmp_path / "flat.npz", noisy=average[0], average=average[0])
+    for file in ("flat.npz", "absent.npz"):
+        wrong = subprocess.run([sys.executable, script, file], capture_output=True, cwd=tmp_path)
+        assert wrong.returncode == 2
+        assert file.encode() in wrong.stderr
 
 
 def test_builder_example_in_its_module_is_a_model() -> None:
