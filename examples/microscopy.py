@@ -131,10 +131,10 @@ def others(noisy: Pixels) -> Mapping[str, tuple[Callable[..., Pixels], dict[str,
         "non-local means": (
             functools.partial(denoise_nl_means, fast_mode=True),
             {
-                "h": np.arange(0.4, 1.7, 0.15) * sigma,
+                "h": np.array([0.6, 0.9, 1.2, 1.6, 2.0, 2.5]) * sigma,
                 "sigma": [0.0, sigma],
                 "patch_size": [5, 7],
-                "patch_distance": [6, 9],
+                "patch_distance": [6],
             },
         ),
         "wavelets": (
