@@ -13,7 +13,6 @@ from graphnet.errors import CheckpointError, DataError
 from graphnet.padding import pad_to_multiple
 from graphnet_denoise.images import Picture
 
-
 _TURNS = 8
 
 
@@ -38,8 +37,8 @@ class Restorer:
     """A trained model, where it computes, and what the sides of its images must be multiples of.
 
     `memory`, such as "2GiB", bounds what an image takes: a larger one goes through in tiles. With
-    `self_ensemble` the mean over an image's 8 flips and turns is taken (Timofte et al. 2016): somewhat better, in
-    8 times the time.
+    `self_ensemble` the mean over an image's 8 flips and turns is taken (Timofte et al. 2016): somewhat
+    better, in 8 times the time.
     """
 
     model: Denoiser
