@@ -11,7 +11,7 @@ import torch
 
 import graphnet.layer
 from graphnet.errors import ContractError, DescriptionError, GraphError, LayerError
-from graphnet.layer import Kernel, Layer, parse_pattern
+from graphnet.layer import Kernel, Layer, has_chain, layer_names, parse_pattern
 from graphnet.observe import bind_inputs, observe, observe_backward
 from graphnet.spec import Constant, ParameterSpec, Spec
 from tests.models import Swish
@@ -205,7 +205,14 @@ def test_forward_must_return_outputs_and_saves() -> None:
         observe(Short(), "forward", {"x": SPEC})
 
 
-@pytest.mark.parametrize("text", ["relu", "relu(", "relu(x) + 1", "relu(x=3)", "f(g)(x)"])
+_CHAINS = [
+    "chain(x, *parameters)",
+    "mse(chain(x), target)",
+    "mse(chain(relu(x), *parameters), target)",
+]
+
+
+@pytest.mark.parametrize("text", ["relu", "relu(", "relu(x) + 1", "relu(x=3)", "f(g)(x)", *_CHAINS])
 def test_kernel_pattern_must_be_an_expression_of_layers(text: str) -> None:
     with pytest.raises(ContractError, match=r"\.replaces must be an expression"):
         type(
@@ -221,6 +228,19 @@ def test_kernel_pattern_is_parsed() -> None:
             return x
 
     assert parse_pattern(Fused) == ("relu", ("acme/swish", "x", ("relu", "z")))
+
+
+def test_kernel_pattern_may_hold_a_chain() -> None:
+    class Whole(Kernel):
+        replaces = "mse(chain(x, *parameters), target)"
+
+        def forward(self, x, target, *parameters):
+            return x
+
+    pattern = parse_pattern(Whole)
+    assert pattern == ("mse", ("chain", "x", "parameters"), "target")
+    assert has_chain(pattern)
+    assert list(layer_names(pattern)) == ["mse"]
 
 
 def test_the_example_in_the_modules_text_is_the_layer_of_the_tests() -> None:
