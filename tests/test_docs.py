@@ -24,7 +24,7 @@ import graphnet
 from graphnet import nn
 from graphnet.builder import Builder
 from graphnet.compiler import PASSES
-from graphnet.config import TrainConfig
+from graphnet.config import TrainConfig, read_job
 from graphnet.describe import parse_text
 from graphnet.discovery import default_registry, load_registry
 from graphnet.model import Model
@@ -159,6 +159,23 @@ def test_quality_example_gives_the_numbers_of_scikit_image(tmp_path: Path) -> No
         [*command, "--model", "absent.safetensors"], capture_output=True, cwd=tmp_path
     )
     assert wrong.returncode == 2
+
+
+RECIPES = sorted((ROOT / "examples" / "denoisers").glob("*-train.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_are_valid_and_in_the_table(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the data lies that some of them name by a bare path
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (256, 256)).save(tmp_path / "photos" / "black.png")
+    black = np.zeros((1, 3, 32, 32), np.uint8)
+    np.savez(tmp_path / "pairs.npz", noisy=black, clean=black)
+    job = read_job(path, settings=[], registry=default_registry())
+    assert job.model.input_channels in (1, 3, 4)
+    assert f"[{path.name}]({path.name})" in (path.parent / "README.md").read_text()
 
 
 def test_microscopy_example_measures_every_way_to_denoise(tmp_path: Path) -> None:
