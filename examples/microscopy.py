@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from graphnet_denoise.bank import as_unit
 from graphnet_denoise.restoring import Restorer
 from numpy.typing import NDArray
 from PIL import Image
@@ -48,6 +49,7 @@ FOLDER = Path("runs/microscopy")
 CONFIG = Path(__file__).parent / "denoisers" / "microscopy-train.yaml"
 SHOWN_SIZE = 192
 OURS = "graphnet"
+_WIDE = 120  # characters, where there is no terminal
 Pixels = NDArray[np.float32]
 
 
@@ -94,13 +96,11 @@ def read(file: Path) -> tuple[Pixels, Pixels]:
         raise DataError(
             f"{file}: expected noisy and average as (N, H, W), found {noisy.shape} and {average.shape}"
         )
-    return as_unit(noisy), as_unit(average)
-
-
-def as_unit(pixels: NDArray[Any]) -> Pixels:
-    """uint8 as 0..1; floating point as it is."""
-    scale = np.float32(255 if pixels.dtype == np.uint8 else 1)
-    return pixels.astype(np.float32) / scale
+    noisy, average = (
+        as_unit(pixels.astype(np.float32) if pixels.dtype.kind == "f" else pixels)
+        for pixels in (noisy, average)
+    )
+    return noisy, average
 
 
 def psnr(image: Pixels, average: Pixels) -> float:
@@ -120,8 +120,9 @@ def measure(
         restored[name] = calibrate_denoiser(noisy, denoiser, grid)(noisy)
     started = time.perf_counter()
     restored[OURS] = by_network(noisy, settings)
+    seconds = time.perf_counter() - started
     row = {name: psnr(image, average) for name, image in restored.items()}
-    return row | {"seconds": time.perf_counter() - started}, restored
+    return row | {"seconds": seconds}, restored
 
 
 def others(noisy: Pixels) -> Mapping[str, tuple[Callable[..., Pixels], dict[str, Any]]]:
@@ -188,7 +189,7 @@ def report(rows: list[dict[str, float]], file: Path) -> None:
     for name in means:
         table.add_column(name, justify="right")
     table.add_row(*(f"{value:.2f}" for value in means.values()))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
     print(
         f"{means[OURS] - means[best]:+.2f} dB against {best}. See {FOLDER}/report.json and strip.png"
     )

@@ -28,7 +28,7 @@ inline V<double> exponential(V<double> x) {
     return x;
 }
 
-// 2^n e^r for x = n log 2 + r; e^r by its series, whose 8th term is below float's rounding for |r| <= log(2) / 2.
+// 2^n e^r for x = n log 2 + r; what e^r's series leaves out is below float's rounding for |r| <= log(2) / 2.
 inline V<float> exponential(V<float> x) {
     typedef int32_t Whole __attribute__((vector_size(kBytes)));
     constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: what is added to it loses its fraction
@@ -203,14 +203,8 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
         store(mine + chain.losses_at, losses);
 #pragma omp barrier
         for (const auto& p : products) {
-            const int64_t columns = p.weight_columns(), row = p.weight_panels.columns();
-#pragma omp for schedule(static) nowait
-            for (int64_t i = 0; i < p.weight_rows(); i++)
-                for (int64_t j = 0; j < columns; j += lanes) {
-                    V<A> total{};
-                    for (int64_t k = 0; k < all; k++) total += load(sums + k * size + p.sums_at + i * row + j);
-                    store<A>(gradients + p.gradient_at + i * columns + j, total, columns - j);
-                }
+            add_up(sums + p.sums_at, size, all, p.weight_rows(), p.weight_columns(), p.weight_panels.columns(),
+                   gradients + p.gradient_at);
             const int64_t channels = p.out / p.taps;
 #pragma omp for schedule(static) nowait
             for (int64_t c = 0; c < (p.bias ? channels : 0); c++) {

@@ -150,13 +150,7 @@ void gradients(const Rows<const S>& g, const S* mask, const Rows<const S>& x, in
             add(left, dw_rows, left_width, pairs, panels, steps_of<S>(count), mine);
         }
 #pragma omp barrier
-#pragma omp for schedule(static) nowait
-        for (int64_t i = 0; i < dw_rows; i++)
-            for (int64_t j = 0; j < dw_columns; j += lanes) {
-                V<A> total{};
-                for (int64_t k = 0; k < all; k++) total += load(sums + k * sums_size + i * row + j);
-                store<A>(dw + i * dw_columns + j, total, dw_columns - j);
-            }
+        add_up(sums, sums_size, all, dw_rows, dw_columns, row, dw);
 #pragma omp single
         for (int64_t j = 0; db && j < out; j++) {
             db[j] = 0;

@@ -101,6 +101,17 @@ class Fused(Patch):
         return only(wanted, made)
 
 
+def is_patch(layer: Conv2d | TransposeConv2d) -> bool:
+    """Whether the places of the kernel lie side by side: its stride is its size, and nothing is padded."""
+    pads = (
+        (*layer.padding, *layer.output_padding)
+        if isinstance(layer, TransposeConv2d)
+        else layer.pads()
+    )
+    apart = layer.stride == layer.kernel_size and layer.dilation == (1, 1)
+    return apart and layer.groups == 1 and not any(pads)
+
+
 def affine_shape(x: Tensor, w: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
     """What `affine` returns, without its numbers."""
     return x.new_empty((x.shape[0], w.shape[1]))
@@ -159,8 +170,7 @@ class _Convolution(Patch):
     def match(cls, site: Site) -> Self | None:
         layer, x = site.layers[-1], site.specs["x"]
         assert isinstance(layer, Conv2d)
-        plain = layer.dilation == (1, 1) and layer.groups == 1 and layer.pads() == (0, 0, 0, 0)
-        if layer.stride != layer.kernel_size or not plain or x is None:
+        if not is_patch(layer) or x is None:
             return None
         whole = all(n % k == 0 for n, k in zip(x.shape[2:], layer.kernel_size, strict=True))
         return cls(kernel_size=layer.kernel_size) if whole and x.numel else None
@@ -202,10 +212,8 @@ class _TransposeConvolution(Patch):
     def match(cls, site: Site) -> Self | None:
         layer, x = site.layers[-1], site.specs["x"]
         assert isinstance(layer, TransposeConv2d)
-        plain = layer.dilation == (1, 1) and layer.groups == 1 and layer.padding == (0, 0)
-        if layer.stride != layer.kernel_size or not plain or layer.output_padding != (0, 0):
-            return None
-        return cls(kernel_size=layer.kernel_size) if x is not None and x.numel else None
+        fits = is_patch(layer) and x is not None and x.numel
+        return cls(kernel_size=layer.kernel_size) if fits else None
 
     def product(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False

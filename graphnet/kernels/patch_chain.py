@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from graphnet.definition import Definition
+from graphnet.kernels.patch import is_patch
 from graphnet.layer import Kernel, Layer, Site, Specs
 from graphnet.layers.activation import ReLU, Sigmoid
 from graphnet.layers.conv import Conv2d, TransposeConv2d
@@ -38,31 +39,18 @@ class Link(Definition):
     bias: bool
     relu: bool = False
 
-    @classmethod
-    def of(cls, layer: Conv2d | TransposeConv2d) -> Self | None:
-        """The link for a layer, if its stride is its kernel size and nothing is padded."""
-        transposed = isinstance(layer, TransposeConv2d)
-        pads = (
-            (*layer.padding, *layer.output_padding)
-            if isinstance(layer, TransposeConv2d)
-            else layer.pads()
-        )
-        if layer.stride != layer.kernel_size or layer.dilation != (1, 1) or layer.groups != 1:
-            return None
-        if any(pads):
-            return None
-        return cls(kernel_size=layer.kernel_size, transposed=transposed, bias=layer.bias)
-
 
 def links_of(layers: Sequence[Layer]) -> tuple[tuple[Link, ...], bool] | None:
     """The products of layers in the order in which they run, and whether a sigmoid is the last of all."""
     links: list[Link] = []
     for place, layer in enumerate(layers):
         if isinstance(layer, (Conv2d, TransposeConv2d)):
-            link = Link.of(layer)
-            if link is None:
+            if not is_patch(layer):
                 return None
-            links.append(link)
+            transposed = isinstance(layer, TransposeConv2d)
+            links.append(
+                Link(kernel_size=layer.kernel_size, transposed=transposed, bias=layer.bias)
+            )
         elif isinstance(layer, ReLU) and links and not links[-1].relu:
             links[-1] = replace(links[-1], relu=True)
         elif isinstance(layer, Sigmoid) and links and place == len(layers) - 1:
@@ -70,6 +58,25 @@ def links_of(layers: Sequence[Layer]) -> tuple[tuple[Link, ...], bool] | None:
         else:
             return None
     return tuple(links), False
+
+
+def blocks_of(links: Sequence[Link]) -> tuple[Layout, Layout] | None:
+    """x in blocks for all convolutions that make it smaller, the prediction for what makes it larger.
+
+    None where a convolution meets blocks of another size than its own.
+    """
+    before: Layout = ()
+    now: Layout = ()
+    for link in links:
+        if link.transposed:
+            now = (link.kernel_size, *now)
+        elif not now:
+            before = (*before, link.kernel_size)
+        elif now[0] == link.kernel_size:
+            now = now[1:]
+        else:
+            return None
+    return before, now
 
 
 class PatchChain(Kernel):
@@ -87,21 +94,15 @@ class PatchChain(Kernel):
 
     @property
     def layouts(self) -> Mapping[str, Layout]:
-        before, behind = self.blocks()
+        before, behind = self.blocks
         return {"x": before, "target": behind}
 
+    @property
     def blocks(self) -> tuple[Layout, Layout]:
-        """x in blocks for all convolutions that make it smaller, the prediction for what makes it larger."""
-        before: Layout = ()
-        now: Layout = ()
-        for link in self.links:
-            if link.transposed:
-                now = (link.kernel_size, *now)
-            elif now:
-                now = now[1:]
-            else:
-                before = (*before, link.kernel_size)
-        return before, now
+        """Those of x and of the prediction."""
+        found = blocks_of(self.links)
+        assert found is not None
+        return found
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
@@ -112,33 +113,22 @@ class PatchChain(Kernel):
         parameters: Any = site.specs["parameters"]
         assert x is not None
         assert target is not None
-        kernel = cls(links=found[0], logistic=found[1])
-        if not any(kernel.blocks()):
-            return None  # x and target could come in any layout
-        same = all(spec.dtype == x.dtype for spec in parameters)
-        if not same or not kernel._in_place(tuple(x.shape), tuple(target.shape)):
-            return None
-        return kernel if ARITHMETIC.get(x.dtype) == target.dtype and x.numel else None
-
-    def _in_place(self, x: tuple[int, ...], target: tuple[int, ...]) -> bool:
-        """Whether blocks fill the image at each step, and undo each other where they meet."""
-        now: Layout = ()
-        high, wide = x[2:]
-        for link in self.links:
-            h, w = link.kernel_size
-            if link.transposed:
-                now = (link.kernel_size, *now)
-                high, wide = high * h, wide * w
-            elif (now and now[0] != link.kernel_size) or high % h or wide % w:
-                return False
-            else:
-                now = now[1:]
-                high, wide = high // h, wide // w
-        return (high, wide) == target[2:]
+        links, logistic = found
+        blocks = blocks_of(links)
+        if blocks is None or not any(blocks):
+            return None  # without any x and target could come in any layout
+        (before, behind), same = blocks, all(spec.dtype == x.dtype for spec in parameters)
+        for axis in (0, 1):
+            smaller, larger = (math.prod(b[axis] for b in stack) for stack in (before, behind))
+            high, left = divmod(x.shape[2 + axis], smaller)
+            if left or high * larger != target.shape[2 + axis]:
+                return None
+        fits = same and x.numel and ARITHMETIC.get(x.dtype) == target.dtype
+        return cls(links=links, logistic=logistic) if fits else None
 
     def patches(self, x: Spec) -> int:
         """How many of the coarsest patches an image (N, C, H, W) has."""
-        return x.numel // x.shape[1] // math.prod(h * w for h, w in self.blocks()[0])
+        return x.numel // x.shape[1] // math.prod(h * w for h, w in self.blocks[0])
 
     def forward(self, x: Tensor, target: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         flags = [f for link in self.links for f in (link.transposed, link.bias, link.relu)]

@@ -204,6 +204,20 @@ void multiply_turned(const S* left, int64_t rows, int64_t width, const S* right,
         }
 }
 
+// The sums of all threads in order, by all of them: rows `row` numbers apart, the threads' sums `size` apart, into a
+// dense matrix. Nobody waits for the others.
+template <class A>
+void add_up(const A* sums, int64_t size, int64_t threads, int64_t rows, int64_t columns, int64_t row, A* to) {
+    constexpr int64_t lanes = Vector<A>::lanes;
+#pragma omp for schedule(static) nowait
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j += lanes) {
+            V<A> total{};
+            for (int64_t k = 0; k < threads; k++) total += load(sums + k * size + i * row + j);
+            store<A>(to + i * columns + j, total, columns - j);
+        }
+}
+
 template <class S>
 auto multiply_by(const Panels<S>& panels) {
     return panels.vectors == 3 ? multiply<S, 3> : panels.vectors == 2 ? multiply<S, 2> : multiply<S, 1>;

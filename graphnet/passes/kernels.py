@@ -16,11 +16,9 @@ from typing import Any
 import torch
 
 from graphnet.build import resolve_view
-from graphnet.calls import Cast
 from graphnet.errors import LayerError, UnknownNameError, blame, nearest
 from graphnet.graph import SOURCES, Arg, Call, Const, Graph, Kind, Value, flatten
 from graphnet.layer import (
-    CHAIN,
     Kernel,
     Layer,
     Pattern,
@@ -34,10 +32,10 @@ from graphnet.observe import observe
 from graphnet.passes.differentiate import at
 from graphnet.passes.forward import bound_arguments
 from graphnet.passes.layout import in_blocks, unprofitable
+from graphnet.passes.matching import LONGEST_CHAIN, Match, Matcher
 from graphnet.registry import Entry, Registry
 from graphnet.spec import Spec
 
-LONGEST_CHAIN = 32  # layers: a kernel for a chain is offered no longer one
 _AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
 
 
@@ -148,15 +146,6 @@ def candidates(
                 yield Candidate(name, entry.name, kernel, replaced, bound)
 
 
-def _arguments(layer: Layer, call: Call, count: int) -> list[Arg]:
-    """What stands behind the arguments of a layer in a pattern; `*xs` may be spelled out in it."""
-    ports = call.ports()
-    args = [ports[name] for name in layer.signature.tensors]
-    if layer.signature.variadic and count > 1 and isinstance(args[0], tuple):
-        return [*args[0], *args[1:]]
-    return args
-
-
 class Everywhere:
     """Contains every call."""
 
@@ -177,13 +166,6 @@ def kernel_for(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    bound: Mapping[str, Arg]
-    layers: tuple[Layer, ...]
-    inner: tuple[str, ...]
-
-
 class _Substitution:
     """One kernel over one graph."""
 
@@ -194,8 +176,7 @@ class _Substitution:
         self.plain = plain
         self.entry = entry
         self.kernel: type[Kernel] = entry.value
-        self.pattern = parse_pattern(self.kernel)
-        self.names = registry.name_of
+        self.matcher = Matcher(graph, parse_pattern(self.kernel), registry)
 
     def run(self) -> Graph:
         calls, values = dict(self.graph.calls), dict(self.graph.values)
@@ -217,103 +198,14 @@ class _Substitution:
             self.replace(call, kernel, match, calls, values)
         return replace(self.graph, calls=calls, values=values)
 
-    def find(self, call: Call) -> tuple[_Match, Kernel] | None:
+    def find(self, call: Call) -> tuple[Match, Kernel] | None:
         """The kernel for the expression that ends with a call; of chains in it, the longest that it takes."""
-        for length in range(LONGEST_CHAIN, 0, -1) if has_chain(self.pattern) else (0,):
-            bound: dict[str, Arg] = {}
-            found: list[Call] = []
-            if self.fits(self.pattern, call.results[0], call, bound, found, length):
-                layers = tuple(
-                    c.layer
-                    for c in found
-                    if isinstance(c.layer, Layer) and not isinstance(c.layer, Cast)
-                )
-                match = _Match(bound, layers, tuple(c.name for c in found[1:]))
-                if kernel := self.instance(call, match):
-                    return match, kernel
+        for match in self.matcher.matches(call):
+            if kernel := self.instance(call, match):
+                return match, kernel
         return None
 
-    def fits(
-        self,
-        pattern: Pattern,
-        value: object,
-        call: Call | None,
-        bound: dict[str, Arg],
-        found: list[Call],
-        length: int,
-    ) -> bool:
-        if isinstance(pattern, str):
-            arg = value if isinstance(value, (str, tuple, Const)) else Const(None)
-            return bound.setdefault(pattern, arg) == arg
-        if pattern[0] == CHAIN:
-            return self.chain(pattern[1:], value, bound, found, length)
-        call = call or self.inner(value)
-        layer = self.replaceable(call, value)
-        if call is None or layer is None or self.names(layer) != pattern[0]:
-            return False
-        args = _arguments(layer, call, len(pattern) - 1)
-        if len(args) != len(pattern) - 1:
-            return False
-        found.append(call)
-        return all(
-            self.fits(part, arg, None, bound, found, length)
-            for part, arg in zip(pattern[1:], args, strict=True)
-        )
-
-    def chain(
-        self,
-        names: tuple[str, str],
-        value: object,
-        bound: dict[str, Arg],
-        found: list[Call],
-        length: int,
-    ) -> bool:
-        """Whether so many layers of one input lie before a value; binds the input and all parameters.
-
-        Casts that precision put between them are passed over, but none is the first of a chain.
-        """
-        parameters: tuple[str, ...] = ()
-        for _ in range(length):
-            call = self.inner(value)
-            layer = self.replaceable(call, value)
-            link = self.link(call, layer) if call and layer else None
-            if call is None or link is None:
-                return False
-            value, own = link
-            parameters = own + parameters
-            found.append(call)
-        if not isinstance(value, str) or isinstance(found[-1].layer, Cast):
-            return False
-        x, tail = names
-        return (
-            bound.setdefault(x, value) == value and bound.setdefault(tail, parameters) == parameters
-        )
-
-    def link(self, call: Call, layer: Layer) -> tuple[Arg, tuple[str, ...]] | None:
-        """A layer's one input and the parameters that are there; None if it has states or other inputs."""
-        ports = call.ports()
-        names = layer.signature.tensors
-        specs = {name: self.graph.spec_of(ports[name]) for name in names}
-        parameters, states = layer.parameters(specs), layer.states(specs)
-        inputs = [name for name in names if name not in parameters and name not in states]
-        if states or len(inputs) != 1 or "key" in layer.signature.forward:
-            return None
-        own = tuple(ports[name] for name in names if name in parameters)
-        return ports[inputs[0]], tuple(arg for arg in own if isinstance(arg, str))
-
-    def inner(self, value: object) -> Call | None:
-        """The call that makes a value, if nobody but this expression reads it."""
-        seen = value in self.graph.outputs or len(self.graph.readers.get(str(value), ())) != 1
-        return self.graph.producers.get(value) if isinstance(value, str) and not seen else None
-
-    def replaceable(self, call: Call | None, value: object) -> Layer | None:
-        """The layer of a call whose first result is the value, unless it has become a kernel."""
-        if call is None or call.kind not in (Kind.LAYER, Kind.LOSS) or call.method != "forward":
-            return None
-        layer = call.layer if call.results[0] == value else None
-        return layer if isinstance(layer, Layer) and not isinstance(layer, Kernel) else None
-
-    def instance(self, call: Call, match: _Match) -> Kernel | None:
+    def instance(self, call: Call, match: Match) -> Kernel | None:
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
         device = self.graph.values[str(call.results[0])].spec.device
         with blame(f"{at(call)}kernel {self.entry.name!r}: ", "match"):
@@ -323,7 +215,7 @@ class _Substitution:
         self,
         call: Call,
         kernel: Kernel,
-        match: _Match,
+        match: Match,
         calls: dict[str, Call],
         values: dict[str, Value],
     ) -> None:
@@ -361,7 +253,7 @@ class _Substitution:
         )
         self.store(kernel.memory_formats, match.bound, values)
 
-    def new_states(self, call: Call, kernel: Kernel, match: _Match) -> tuple[str, ...]:
+    def new_states(self, call: Call, kernel: Kernel, match: Match) -> tuple[str, ...]:
         """The names that the new values of the kernel's states had before; it must move all of them."""
         found: dict[Arg, str] = {}
         for one in (call, *(self.graph.calls[name] for name in match.inner)):

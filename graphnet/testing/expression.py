@@ -221,12 +221,9 @@ class _Evaluation:
     def __init__(self, arguments: Named) -> None:
         self.arguments = arguments
         self.values: dict[Node, Named] = {}
-        self.chained: dict[
-            str, list[str]
-        ] = {}  # the parameters of a chain, each by a name of its own
-        self.owned: dict[
-            Node, dict[str, str]
-        ] = {}  # a layer of a chain: its parameters -> these names
+        # The parameters of a chain each have a name of their own; `owned` has those of a layer by its ports.
+        self.chained: dict[str, list[str]] = {}
+        self.owned: dict[Node, dict[str, str]] = {}
         self.gradients: Named = {}
         self.states: Named = {}
 

@@ -178,8 +178,7 @@ def autograd(
 def gradient_at_kinks(case: Case) -> None:
     """At kinks and ties each gradient lies between the derivatives of its two sides.
 
-    Where layers follow each other, one's kink may turn another's round; a kernel may then give what the
-    layers that it replaces do.
+    In a chain of layers one's kink may turn another's round: a kernel for it may give what the layers do.
     """
     case.require_backward()
     arguments = case.arguments()
@@ -208,8 +207,8 @@ def gradient_at_kinks(case: Case) -> None:
 
 
 def _of_pattern(case: Case, one: Pass) -> dict[str, Tensor]:
-    """The gradients that the layers in a kernel's pattern give."""
-    if case.expression is None:
+    """The gradients that the layers give, for a kernel with a chain in its pattern."""
+    if case.expression is None or not case.expression.chained:
         return {}
     grads = [one.grads[f"grad_{name}"] for name in case.layer.outputs]
     _, gradients, _ = case.expression.run(one.arguments, grads)

@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from graphnet_triton.programs.products import sum_of_products
+
 
 @triton.jit
 def _times(
@@ -39,20 +41,10 @@ def _times(
         for n in range(0, COLUMNS, BN):
             column = n + tl.arange(0, BN)
             inside = (row[:, None] < rows) & (column[None, :] < COLUMNS)
-            total = tl.zeros((BM, BN), dtype=SUM)
-            for start in range(0, DEPTH, BK):
-                k = start + tl.arange(0, BK)
-                left = tl.load(
-                    a + row[:, None] * DEPTH + k[None, :],
-                    mask=(row[:, None] < rows) & (k[None, :] < DEPTH),
-                    other=0.0,
-                ).to(FACTOR)
-                right = tl.load(
-                    b + k[:, None] * B_ROW + column[None, :] * B_COLUMN,
-                    mask=(k[:, None] < DEPTH) & (column[None, :] < COLUMNS),
-                    other=0.0,
-                ).to(FACTOR)
-                total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
+            total = sum_of_products(
+                *(a, a, b, row, column, rows, B_ROW, B_COLUMN),
+                *(DEPTH, COLUMNS, False, SUM, FACTOR, PRECISION, BM, BN, BK),
+            )
             if BIAS:
                 shift = tl.load(bias + column % CHANNELS, mask=column < COLUMNS, other=0.0).to(SUM)
                 total += shift[None, :]

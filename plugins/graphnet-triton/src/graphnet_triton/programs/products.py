@@ -5,6 +5,45 @@ import triton.language as tl
 
 
 @triton.jit
+def sum_of_products(
+    a,
+    mask,
+    b,
+    row,
+    column,
+    rows,
+    b_row,
+    b_column,
+    DEPTH: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    MASKED: tl.constexpr,
+    SUM: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """m(a) b for BM rows and BN columns, see `product`."""
+    total = tl.zeros((BM, BN), dtype=SUM)
+    for start in range(0, DEPTH, BK):
+        k = start + tl.arange(0, BK)
+        at = row[:, None] * DEPTH + k[None, :]
+        inside = (row[:, None] < rows) & (k[None, :] < DEPTH)
+        left = tl.load(a + at, mask=inside, other=0.0).to(FACTOR)
+        if MASKED:
+            masked = tl.load(mask + at, mask=inside, other=0.0).to(SUM) <= 0
+            left = tl.where(masked, 0.0, left)
+        right = tl.load(
+            b + k[:, None] * b_row + column[None, :] * b_column,
+            mask=(k[:, None] < DEPTH) & (column[None, :] < COLUMNS),
+            other=0.0,
+        ).to(FACTOR)
+        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
+    return total
+
+
+@triton.jit
 def product(
     a,
     mask,
@@ -33,21 +72,10 @@ def product(
     """
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.program_id(1) * BN + tl.arange(0, BN)
-    total = tl.zeros((BM, BN), dtype=SUM)
-    for start in range(0, DEPTH, BK):
-        k = start + tl.arange(0, BK)
-        at = row[:, None] * DEPTH + k[None, :]
-        inside = (row[:, None] < rows) & (k[None, :] < DEPTH)
-        left = tl.load(a + at, mask=inside, other=0.0).to(FACTOR)
-        if MASKED:
-            masked = tl.load(mask + at, mask=inside, other=0.0).to(SUM) <= 0
-            left = tl.where(masked, 0.0, left)
-        right = tl.load(
-            b + k[:, None] * b_row + column[None, :] * b_column,
-            mask=(k[:, None] < DEPTH) & (column[None, :] < COLUMNS),
-            other=0.0,
-        ).to(FACTOR)
-        total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=SUM)
+    total = sum_of_products(
+        *(a, mask, b, row, column, rows, b_row, b_column),
+        *(DEPTH, COLUMNS, MASKED, SUM, FACTOR, PRECISION, BM, BN, BK),
+    )
     if BIAS:
         total += tl.load(bias + column, mask=column < COLUMNS, other=0.0).to(SUM)[None, :]
     if RELU:
