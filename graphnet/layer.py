@@ -195,12 +195,14 @@ class Site:
     """A place in a graph where a kernel's pattern fits, as `Kernel.match` sees it.
 
     `layers` are the definitions in the pattern, outermost first; `specs` the shapes of the names in it
-    (None for an absent optional parameter).
+    (None for an absent optional parameter). `data` are the names of what no parameter has an influence on:
+    nobody will want their gradients.
     """
 
     layers: tuple[Layer, ...]
     specs: Mapping[str, Spec | None]
     device: torch.device
+    data: frozenset[str] = frozenset()
 
 
 class Kernel(Layer):

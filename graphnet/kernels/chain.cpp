@@ -18,7 +18,7 @@
 
 namespace {
 
-constexpr int64_t kRows = 576;  // of the product with most of them, at once
+constexpr int64_t kRowBytes = 2304;  // of a column of the product with most rows, at once
 enum Purpose {
     kPacked, kShifts, kWeightSums, kBandOfX, kOutputs, kSlopes, kOtherSlopes, kLeftPairs, kRightPairs
 };
@@ -47,7 +47,7 @@ template <class S>
 struct Product {
     typedef typename Term<S>::A A;
     int64_t rows, in, out, by_row, by_column, taps;
-    bool relu, turned;  // turned: the weight's gradient is (out, in)
+    bool relu, turned, across;  // turned: the weight's gradient is (out, in); across: its sums are
     const S *w, *bias;
     Panels<S> panels, into, weight_panels;
     int64_t right_at, turned_at, shift_at;  // in what all threads read
@@ -57,12 +57,12 @@ struct Product {
 
     Product(const int64_t* step, int64_t w, int64_t bias)
         : rows(step[0]), in(step[1]), out(step[2]), by_row(step[3]), by_column(step[4]), taps(step[5]),
-          relu(step[6] != 0), turned(step[7] != 0), w(reinterpret_cast<const S*>(w)),
-          bias(reinterpret_cast<const S*>(bias)), panels(out), into(in), weight_panels(turned ? in : out) {}
+          relu(step[6] != 0), turned(step[7] != 0), across(turned_sums<S>(in, out, turned)), w(reinterpret_cast<const S*>(w)),
+          bias(reinterpret_cast<const S*>(bias)), panels(out), into(in), weight_panels(across ? in : out) {}
     int64_t packed() const { return steps_of<S>(in) * Term<S>::depth * panels.columns(); }
     int64_t packed_turned() const { return steps_of<S>(out) * Term<S>::depth * into.columns(); }
-    int64_t weight_rows() const { return turned ? out : in; }
-    int64_t weight_columns() const { return turned ? in : out; }
+    int64_t weight_rows() const { return across ? out : in; }
+    int64_t weight_columns() const { return across ? in : out; }
     int64_t left_width() const { return rounded_up(weight_rows(), Vector<A>::lanes); }
     int64_t gradients() const { return in * out + (bias ? out / taps : 0); }
 };
@@ -92,7 +92,7 @@ struct Chain {
         int64_t gradients = 0, most = 1;
         for (int64_t i = 0; i < count; i++) products.emplace_back(steps + 8 * i, weights[i], biases[i]);
         for (const auto& p : products) most = std::max(most, p.rows);
-        band = rounded_up(std::max(kRows / most, int64_t(1)), kSums);
+        band = rounded_up(std::max(kRowBytes / int64_t(sizeof(S)) / most, int64_t(1)), kSums);
         widest = left_size = right_size = 0;
         for (auto& p : products) {
             p.right_at = packed.take(p.packed());
@@ -147,10 +147,11 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
         for (const auto& p : products) {
             pack(p.w, p.in, p.out, p.by_row, p.by_column, p.panels, packed + p.right_at);
             pack(p.w, p.out, p.in, p.by_column, p.by_row, p.into, packed + p.turned_at);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
             for (int64_t c = 0; c < (p.bias ? p.out : 0); c++)
                 store<A>(shifts + p.shift_at + c, load<A>(p.bias + c % (p.out / p.taps), 1), 1);
         }
+#pragma omp barrier
         const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
         const Share share(rows, kSums, thread, all);
         S* outputs = scratch<kOutputs, S>(chain.outputs_size);
@@ -160,8 +161,10 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
         A* mine = sums + thread * size;
         std::memset(mine, 0, size * sizeof(A));
         V<A> losses{};
-        for (int64_t first = share.from; first < share.to; first += chain.band) {
-            const int64_t count = std::min(chain.band, share.to - first);
+        const int64_t bands = (share.to - share.from + chain.band - 1) / chain.band;
+        for (int64_t number = 0; number < bands; number++) {
+            const Share of_band(share.to - share.from, kSums, number, bands);
+            const int64_t first = share.from + of_band.from, count = of_band.to - of_band.from;
             const S* begin = x + first * chain.x_size;
             if (count % kSums) {  // a product would look behind the end of x
                 S* copy = scratch<kBandOfX, S>((chain.band + kSums) * chain.x_size);
@@ -190,10 +193,11 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
                               right, sum);
                 };
                 A* bias = p.bias ? mine + p.bias_at : nullptr;
-                p.turned ? pack_left(g, bias) : pack_left(a, nullptr);
-                p.turned ? pack_right(a, nullptr) : pack_right(g, bias);
+                p.across ? pack_left(g, bias) : pack_left(a, nullptr);
+                p.across ? pack_right(a, nullptr) : pack_right(g, bias);
                 multiply_turned_by(p.weight_panels)(left, p.weight_rows(), p.left_width(), right, p.weight_panels,
                                                     steps_of<S>(patches), mine + p.sums_at);
+                if (!i && !dx) break;
                 S* next = i ? slopes[(last - i + 1) % 2] : dx + first * chain.x_size;
                 const S* mask = i && products[i - 1].relu ? a : nullptr;
                 multiply_by(p.into)(g, p.out, patches, packed + p.turned_at, p.into, nullptr, false, mask, next, p.in);
@@ -204,7 +208,7 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
 #pragma omp barrier
         for (const auto& p : products) {
             add_up(sums + p.sums_at, size, all, p.weight_rows(), p.weight_columns(), p.weight_panels.columns(),
-                   gradients + p.gradient_at);
+                   p.across != p.turned, gradients + p.gradient_at);
             const int64_t channels = p.out / p.taps;
 #pragma omp for schedule(static) nowait
             for (int64_t c = 0; c < (p.bias ? channels : 0); c++) {
@@ -227,7 +231,8 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
 }  // namespace
 
 // `steps` are the numbers of each Product in order; weights and biases addresses, 0 for no bias. x and target are dense,
-// `rows` coarsest patches; `gradients` takes each product's dw and db, one behind the other.
+// `rows` coarsest patches; `gradients` takes each product's dw and db, one behind the other. dx may be
+// left out.
 #define EXPORT(NAME, S, A)                                                                                            \
     extern "C" void train_##NAME(const S* x, const A* target, int64_t rows, int64_t count, const int64_t* steps,      \
                                  const int64_t* weights, const int64_t* biases, int64_t logistic, A* loss, S* dx,     \

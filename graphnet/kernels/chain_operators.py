@@ -1,9 +1,10 @@
 """The operator of the chain kernel, registered so that torch's compiler takes it as it stands.
 
-torch.ops.graphnet.patch_chain(x, target, parameters, flags, logistic)
+torch.ops.graphnet.patch_chain(x, target, parameters, flags, logistic, wants_x)
     The mean squared error of a chain of patch layers, its gradient by x, and those by the parameters, one
-    behind the other. x and target in blocks; flags say of each product whether it is transposed, has a
-    bias, and a relu behind it; with `logistic` a sigmoid ends the chain.
+    behind the other; that of x is empty without `wants_x`. x and target in blocks; flags say of each
+    product whether it is transposed, has a bias, and a relu behind it; with `logistic` a sigmoid ends the
+    chain.
 
 `chain.cpp` adds up in float32, or in float64 for float64; the loss and the parameters' gradients stay as
 wide. bfloat16 needs even sides of all weights' matrices.
@@ -27,10 +28,15 @@ CPP = Native(Path(__file__).with_name("chain.cpp"))
 
 
 def chain_of(
-    x: Tensor, target: Tensor, parameters: Sequence[Tensor], flags: Flags, logistic: bool
+    x: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    flags: Flags,
+    logistic: bool,
+    wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, target = x.contiguous(), target.contiguous()
-    made = loss, slope, slopes = chain_shapes(x, target, parameters, flags, logistic)
+    made = loss, slope, slopes = chain_shapes(x, target, parameters, flags, logistic, wants_x)
     products = list(products_of(parameters, flags))
     pixels, rows = patches_of([product[0] for product in products], flags[::3])
     matrices = [matrix_of(weight) for weight, *_ in products]
@@ -44,14 +50,14 @@ def chain_of(
         *("train", x, target, x.numel() // (x.shape[-1] * pixels), len(products), steps),
         [matrix.data_ptr() for matrix in matrices],
         [0 if bias is None else bias.data_ptr() for bias in biases],
-        *(logistic, loss, slope, slopes, torch.get_num_threads()),
+        *(logistic, loss, slope if wants_x else None, slopes, torch.get_num_threads()),
     )
     return made
 
 
 patch_chain = register(
-    "patch_chain(Tensor x, Tensor target, Tensor[] parameters, bool[] flags, bool logistic) "
-    "-> (Tensor, Tensor, Tensor)",
+    "patch_chain(Tensor x, Tensor target, Tensor[] parameters, bool[] flags, bool logistic, "
+    "bool wants_x) -> (Tensor, Tensor, Tensor)",
     chain_of,
     chain_shapes,
 )

@@ -77,6 +77,7 @@ void forward(const Rows<const S>& x, int64_t rows, const S* w, const Size& size,
 #pragma omp parallel num_threads(threads)
     {
         pack(w, size.rows, size.columns, size.by_row, size.by_column, panels, right);
+#pragma omp barrier
         const Share share(rows, panels.rows, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t first = share.from; first < share.to; first += kBand) {
             const int64_t count = std::min(kBand, share.to - first);
@@ -120,7 +121,8 @@ void gradients(const Rows<const S>& g, const S* mask, const Rows<const S>& x, in
     S* right = scratch<kRightTurned, S>(steps_of<S>(out) * T::depth * into.columns());
     const auto back = multiply_by(into);
 
-    const int64_t dw_rows = turned ? out : in, dw_columns = turned ? in : out;
+    const bool across = turned_sums<S>(in, out, turned);
+    const int64_t dw_rows = across ? out : in, dw_columns = across ? in : out;
     const Panels<S> panels(dw_columns);
     const auto add = multiply_turned_by(panels);
     const int64_t left_width = rounded_up(dw_rows, lanes), row = panels.columns(), bias_size = out + lanes;
@@ -129,6 +131,7 @@ void gradients(const Rows<const S>& g, const S* mask, const Rows<const S>& x, in
 #pragma omp parallel num_threads(threads)
     {
         if (dx.data) pack(w, out, in, size.by_column, size.by_row, into, right);
+#pragma omp barrier
         const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
         const Share share(rows, kSums, thread, all);
         S* left = scratch<kLeftPairs, S>(kBand * left_width + kSums * T::depth);  // a product may look behind it
@@ -145,12 +148,12 @@ void gradients(const Rows<const S>& g, const S* mask, const Rows<const S>& x, in
                 scatter(result, dx, first, count);
             }
             const S* band = gathered<kBandOfX>(x, first, count, 1);
-            pack_rows(turned ? grad : band, count, dw_rows, dw_rows, left_width, 0, left_width, left);
-            pack_rows(turned ? band : grad, count, dw_columns, dw_columns, panels.width, 0, row, pairs);
+            pack_rows(across ? grad : band, count, dw_rows, dw_rows, left_width, 0, left_width, left);
+            pack_rows(across ? band : grad, count, dw_columns, dw_columns, panels.width, 0, row, pairs);
             add(left, dw_rows, left_width, pairs, panels, steps_of<S>(count), mine);
         }
 #pragma omp barrier
-        add_up(sums, sums_size, all, dw_rows, dw_columns, row, dw);
+        add_up(sums, sums_size, all, dw_rows, dw_columns, row, across != turned, dw);
 #pragma omp single
         for (int64_t j = 0; db && j < out; j++) {
             db[j] = 0;

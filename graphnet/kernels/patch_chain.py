@@ -91,6 +91,7 @@ class PatchChain(Kernel):
 
     links: tuple[Link, ...]
     logistic: bool
+    wants_x: bool = True
 
     @property
     def layouts(self) -> Mapping[str, Layout]:
@@ -124,7 +125,8 @@ class PatchChain(Kernel):
             if left or high * larger != target.shape[2 + axis]:
                 return None
         fits = same and x.numel and ARITHMETIC.get(x.dtype) == target.dtype
-        return cls(links=links, logistic=logistic) if fits else None
+        wants_x = "x" not in site.data
+        return cls(links=links, logistic=logistic, wants_x=wants_x) if fits else None
 
     def patches(self, x: Spec) -> int:
         """How many of the coarsest patches an image (N, C, H, W) has."""
@@ -132,7 +134,9 @@ class PatchChain(Kernel):
 
     def forward(self, x: Tensor, target: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
         flags = [f for link in self.links for f in (link.transposed, link.bias, link.relu)]
-        loss, slope, slopes = self.operator(x, target, parameters, flags, self.logistic)
+        loss, slope, slopes = self.operator(
+            x, target, parameters, flags, self.logistic, self.wants_x
+        )
         return loss, slope, slopes
 
     def backward(
@@ -182,27 +186,42 @@ def patches_of(weights: Sequence[Tensor], transposed: Sequence[bool]) -> tuple[i
 
 
 def chain_shapes(
-    x: Tensor, target: Tensor, parameters: Sequence[Tensor], flags: Flags, logistic: bool
+    x: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    flags: Flags,
+    logistic: bool,
+    wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What a chain's operator returns, without its numbers: loss, gradient of x, gradients of the parameters.
 
-    The last ones one behind the other, weights as (A, kh, kw, B), for a loss whose gradient is 1.
+    The last ones one behind the other, weights as (A, kh, kw, B), for a loss whose gradient is 1. That of x
+    is empty if it is not wanted.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     count = sum(parameter.numel() for parameter in parameters)
     return (
         x.new_empty((), dtype=wide),
-        torch.empty_like(x, memory_format=torch.contiguous_format),
+        x.new_empty(x.shape if wants_x else 0),
         x.new_empty((count,), dtype=wide),
     )
 
 
 def chain_flops(
-    x: Any, target: Any, parameters: Any, flags: Any, logistic: Any, *_: Any, **__: Any
+    x: Any,
+    target: Any,
+    parameters: Any,
+    flags: Any,
+    logistic: Any,
+    wants_x: Any,
+    *_: Any,
+    **__: Any,
 ) -> int:
-    """Its operations, from shapes: three products for each layer."""
+    """Its operations, from shapes: three products for each layer, two for the first if x has no gradient."""
     weights = [shape for shape in parameters if len(shape) == 4]
     empty = [torch.empty(shape, device="meta") for shape in weights]
     pixels, rows = patches_of(empty, flags[::3])
     patches = math.prod(x) // (x[-1] * pixels)
-    return sum(6 * patches * n * math.prod(w) for n, w in zip(rows, weights, strict=True))
+    products: list[int] = [patches * n * math.prod(w) for n, w in zip(rows, weights, strict=True)]
+    without = 0 if wants_x else 2 * products[0]
+    return 6 * sum(products) - without

@@ -101,13 +101,13 @@ void pack_rows(const S* from, int64_t rows, int64_t columns, int64_t by_row, int
         }
 }
 
-// A matrix of any strides into panels, by all threads of a region.
+// A matrix of any strides into panels, by all threads of a region. Nobody waits for the others.
 template <class S>
 void pack(const S* from, int64_t rows, int64_t columns, int64_t by_row, int64_t by_column, const Panels<S>& panels,
           S* to) {
     constexpr int64_t depth = Term<S>::depth;
     const int64_t steps = steps_of<S>(rows), size = steps * panels.width * depth;
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
     for (int64_t panel = 0; panel < panels.count; panel++) {
         const int64_t first = panel * panels.width;
         if (by_column == 1) {
@@ -132,25 +132,33 @@ void pack(const S* from, int64_t rows, int64_t columns, int64_t by_row, int64_t 
 
 // ---- the product ------------------------------------------------------------------------------------------
 
-// sums[i][j] += over k of a[i * a_row + k * a_step] times step k of a panel, for M rows and N vectors.
+// sums[i][j] += over k of a[i * a_row + k * a_step] times step k of a panel, for M rows and N vectors. All loops but
+// the one over k are unrolled: else the sums would go through memory to `put`.
 template <class S, int64_t M, int64_t N, class Take, class Put>
 inline void product(const S* a, int64_t a_row, int64_t a_step, const S* panel, int64_t steps, const Take& take,
                     const Put& put) {
     typedef Term<S> T;
     constexpr int64_t lanes = Vector<typename T::A>::lanes;
     V<typename T::A> sums[M][N];
+#pragma GCC unroll 24
     for (int64_t i = 0; i < M; i++)
+#pragma GCC unroll 24
         for (int64_t j = 0; j < N; j++) sums[i][j] = take(i, j);
     for (int64_t k = 0; k < steps; k++) {
         typename T::Right right[N];
+#pragma GCC unroll 24
         for (int64_t j = 0; j < N; j++)
             right[j] = read<typename T::Right>(panel + (k * N + j) * lanes * T::depth);
+#pragma GCC unroll 24
         for (int64_t i = 0; i < M; i++) {
             const auto left = read<typename T::Left>(a + i * a_row + k * a_step);
+#pragma GCC unroll 24
             for (int64_t j = 0; j < N; j++) sums[i][j] = add_product(sums[i][j], left, right[j]);
         }
     }
+#pragma GCC unroll 24
     for (int64_t i = 0; i < M; i++)
+#pragma GCC unroll 24
         for (int64_t j = 0; j < N; j++) put(i, j, sums[i][j]);
 }
 
@@ -197,24 +205,41 @@ void multiply_turned(const S* left, int64_t rows, int64_t width, const S* right,
     for (int64_t p = 0; p < panels.count; p++)
         for (int64_t i0 = 0; i0 < rows; i0 += M) {
             A* to = sums + i0 * row + p * panels.width;
+            for (int64_t i = 0; i < M; i++)  // in the first cache when they are added to
+                for (int64_t j = 0; j < N; j++) __builtin_prefetch(to + i * row + j * lanes, 1);
             product<S, M, N>(
                 left + i0 * T::depth, T::depth, width * T::depth, right + p * steps * panels.width * T::depth, steps,
-                [&](int64_t i, int64_t j) { return load(to + i * row + j * lanes); },
-                [&](int64_t i, int64_t j, V<A> sum) { store(to + i * row + j * lanes, sum); });
+                [&](int64_t, int64_t) { return V<A>{}; },
+                [&](int64_t i, int64_t j, V<A> sum) {
+                    A* at = to + i * row + j * lanes;
+                    store(at, load(at) + sum);
+                });
         }
 }
 
+// Whether the sums of x^T g are taken turned, (out, in), for they are whole products then; `otherwise` if that is equal.
+template <class S>
+bool turned_sums(int64_t in, int64_t out, bool otherwise) {
+    const auto sums = [](int64_t rows, int64_t columns) {
+        const Panels<S> panels(columns);
+        return rounded_up(rows, panels.rows) * panels.columns();
+    };
+    return sums(out, in) == sums(in, out) ? otherwise : sums(out, in) < sums(in, out);
+}
+
 // The sums of all threads in order, by all of them: rows `row` numbers apart, the threads' sums `size` apart, into a
-// dense matrix. Nobody waits for the others.
+// dense matrix, or its transpose if `turned`. Nobody waits for the others.
 template <class A>
-void add_up(const A* sums, int64_t size, int64_t threads, int64_t rows, int64_t columns, int64_t row, A* to) {
+void add_up(const A* sums, int64_t size, int64_t threads, int64_t rows, int64_t columns, int64_t row, bool turned,
+            A* to) {
     constexpr int64_t lanes = Vector<A>::lanes;
 #pragma omp for schedule(static) nowait
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j += lanes) {
             V<A> total{};
             for (int64_t k = 0; k < threads; k++) total += load(sums + k * size + i * row + j);
-            store<A>(to + i * columns + j, total, columns - j);
+            if (!turned) store<A>(to + i * columns + j, total, columns - j);
+            for (int64_t k = 0; turned && k < std::min(lanes, columns - j); k++) to[(j + k) * rows + i] = total[k];
         }
 }
 

@@ -241,22 +241,30 @@ void untransform(const A* m, const Output<S, A>& out, const Tiles& tiles, int64_
 // ---- matrix products --------------------------------------------------------------------------------------
 
 // out[i][j] (+)= sum over k of a[i * a_row + k * a_step] * b[k * b_row + j], for M rows and N vectors.
+// All loops but the one over k are unrolled: else the sums would go through memory.
 template <class A, int64_t M, int64_t N, bool kAdd>
 inline void product(const A* a, int64_t a_row, int64_t a_step, const A* b, int64_t b_row, int64_t depth, A* out,
                     int64_t out_row) {
     constexpr int64_t lanes = Vector<A>::lanes;
     V<A> sum[M][N];
+#pragma GCC unroll 24
     for (int64_t i = 0; i < M; i++)
+#pragma GCC unroll 24
         for (int64_t j = 0; j < N; j++) sum[i][j] = kAdd ? load(out + i * out_row + j * lanes) : V<A>{};
     for (int64_t k = 0; k < depth; k++) {
         V<A> right[N];
+#pragma GCC unroll 24
         for (int64_t j = 0; j < N; j++) right[j] = load(b + k * b_row + j * lanes);
+#pragma GCC unroll 24
         for (int64_t i = 0; i < M; i++) {
             const A left = a[i * a_row + k * a_step];
+#pragma GCC unroll 24
             for (int64_t j = 0; j < N; j++) sum[i][j] += left * right[j];
         }
     }
+#pragma GCC unroll 24
     for (int64_t i = 0; i < M; i++)
+#pragma GCC unroll 24
         for (int64_t j = 0; j < N; j++) store(out + i * out_row + j * lanes, sum[i][j]);
 }
 

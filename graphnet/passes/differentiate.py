@@ -32,6 +32,26 @@ def differentiate(graph: Graph, *, share: float = 1.0) -> Graph:
     return _Differentiator(graph).run(loss, share)
 
 
+def live_values(graph: Graph) -> set[str]:
+    """The values that a parameter has an influence on: only they need a gradient."""
+    live = set(graph.parameters)
+    for call in graph.order():
+        if call.kind in _DIFFERENTIABLE and any(name in live for name in call.reads()):
+            layer = call.layer
+            assert isinstance(layer, Layer)
+            live.update(
+                name for name in call.results[: len(layer.outputs)] if isinstance(name, str)
+            )
+    return live
+
+
+def reads_live(arg: Arg, live: set[str]) -> bool:
+    """Whether an argument is one of these values, or several with one of them among them."""
+    if isinstance(arg, tuple):
+        return any(name in live for name in arg)
+    return isinstance(arg, str) and arg in live
+
+
 class _Differentiator:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -39,7 +59,7 @@ class _Differentiator:
         self.values = dict(graph.values)
         self.order = graph.order()
         self.contributions: dict[str, list[str]] = {}
-        self.live = self.reached_by_parameters()
+        self.live = live_values(graph)
 
     def run(self, loss: str, share: float) -> Graph:
         name = "@one" if share == 1.0 else "@share"
@@ -51,18 +71,6 @@ class _Differentiator:
             name: total for name in self.graph.parameters if (total := self.total(name)) is not None
         }
         return replace(self.graph, calls=self.calls, values=self.values, gradients=gradients)
-
-    def reached_by_parameters(self) -> set[str]:
-        """The values that a parameter has an influence on: only they need a gradient."""
-        live = set(self.graph.parameters)
-        for call in self.order:
-            if call.kind in _DIFFERENTIABLE and any(name in live for name in call.reads()):
-                layer = call.layer
-                assert isinstance(layer, Layer)
-                live.update(
-                    name for name in call.results[: len(layer.outputs)] if isinstance(name, str)
-                )
-        return live
 
     def constant(self, name: str, fill: float, spec: Spec) -> str:
         """A constant of this spec; zeros of one spec are shared."""
@@ -103,7 +111,7 @@ class _Differentiator:
         wanted = frozenset(
             name
             for name in names
-            if name not in layer.nondifferentiable and self.wants(ports[name])
+            if name not in layer.nondifferentiable and reads_live(ports[name], self.live)
         )
         if not wanted:
             return
@@ -128,11 +136,6 @@ class _Differentiator:
             args=asked,
             results=tuple(results) if names != (layer.signature.variadic,) else as_flat(results),
         )
-
-    def wants(self, arg: Arg) -> bool:
-        if isinstance(arg, tuple):
-            return any(name in self.live for name in arg)
-        return isinstance(arg, str) and arg in self.live
 
     def missing(self, layer: Layer, name: str, call: Call) -> Arg:
         """The gradient of an output that nobody used: None where the layer takes that, else zeros."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from graphnet.layer import (
 )
 from graphnet.layout import Layout, blocked_shape, plain_shape
 from graphnet.observe import observe
-from graphnet.passes.differentiate import at
+from graphnet.passes.differentiate import at, live_values, reads_live
 from graphnet.passes.forward import bound_arguments
 from graphnet.passes.layout import in_blocks, unprofitable
 from graphnet.passes.matching import LONGEST_CHAIN, Match, Matcher
@@ -178,6 +179,10 @@ class _Substitution:
         self.kernel: type[Kernel] = entry.value
         self.matcher = Matcher(graph, parse_pattern(self.kernel), registry)
 
+    @cached_property
+    def live(self) -> set[str]:
+        return live_values(self.graph)
+
     def run(self) -> Graph:
         calls, values = dict(self.graph.calls), dict(self.graph.values)
         for name, call in self.graph.calls.items():
@@ -208,8 +213,9 @@ class _Substitution:
     def instance(self, call: Call, match: Match) -> Kernel | None:
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
         device = self.graph.values[str(call.results[0])].spec.device
+        data = frozenset(n for n, arg in match.bound.items() if not reads_live(arg, self.live))
         with blame(f"{at(call)}kernel {self.entry.name!r}: ", "match"):
-            return self.kernel.match(Site(match.layers, specs, device))
+            return self.kernel.match(Site(match.layers, specs, device, data))
 
     def replace(
         self,

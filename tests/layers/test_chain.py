@@ -88,10 +88,17 @@ def test_it_trains_as_the_layers_do(
     assert relative_error(*moved) < bound
 
 
-def test_a_chain_may_begin_behind_other_layers() -> None:
-    mine, reference = (compiled(["tanh", *HOURGLASS], kernels=k) for k in ("auto", "reference"))
-    assert TITLE in titles(mine)
-    x, target = (random_tensor((6, 4, 24, 24), seed=i, dtype=torch.float32) for i in range(2))
+@pytest.mark.parametrize(
+    ("first", "wanted"), [([], False), (["tanh"], False), ([patch("upsampling", 4), "tanh"], True)]
+)
+def test_the_gradient_of_x_is_computed_for_parameters_before_it(
+    first: list[Any], wanted: bool
+) -> None:
+    mine, reference = (compiled([*first, *HOURGLASS], kernels=k) for k in ("auto", "reference"))
+    chain = next(step.call for step in mine.plan.steps if step.call.title == TITLE)
+    assert bool(mine.plan.values[str(chain.results[1])].spec.numel) is wanted
+    x = random_tensor((6, 4, 24, 24), seed=0, dtype=torch.float32)
+    target = random_tensor(tuple(mine.predict(x).shape), seed=1, dtype=torch.float32)
     for program in (mine, reference):
         program.step(x, target)
     for name, weight in mine.weights.items():

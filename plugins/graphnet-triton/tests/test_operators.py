@@ -115,8 +115,8 @@ def test_a_chain_and_all_its_gradients(
         target = normal(*y.shape, dtype=torch.float32, device=device, seed=21)
         exact = F.mse_loss(y, target.double())
         expected = torch.autograd.grad(exact, leaves)
-    packed = (pack(image, tuple(stack)) for image, stack in ((x, blocks), (target, grown)))
-    loss, slope, slopes = patch_chain(*packed, parameters, flags, logistic)
+    packed = [pack(image, tuple(stack)) for image, stack in ((x, blocks), (target, grown))]
+    loss, slope, slopes = patch_chain(*packed, parameters, flags, logistic, True)
     orders = [g.permute(0, 2, 3, 1) if g.ndim == 4 else g for g in expected[1:]]
     bound = {torch.float32: 5e-5, torch.bfloat16: 0.2}[dtype]
     assert loss.dtype == torch.float32
@@ -126,6 +126,9 @@ def test_a_chain_and_all_its_gradients(
         (slopes, torch.cat([order.flatten() for order in orders])),
     ):  # in the mean square: rounding moves some numbers to the other side of a relu's kink
         assert float((found.double() - wanted).norm()) <= bound * float(wanted.norm())
+    _, nothing, same = patch_chain(*packed, parameters, flags, logistic, False)
+    assert nothing.numel() == 0
+    assert torch.equal(same, slopes)
 
 
 @dtypes

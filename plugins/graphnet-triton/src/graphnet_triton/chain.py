@@ -1,7 +1,8 @@
 """Chains of patch layers: forward, loss and reverse of some patches in one program, then the weights' sums.
 
-torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic), as graphnet's own operator of
-that name (graphnet.kernels.chain_operators): the loss, its gradient by x, and those by the parameters.
+torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic, wants_x), as graphnet's own
+operator of that name (graphnet.kernels.chain_operators): the loss, its gradient by x, and those by the
+parameters.
 
 A patch of the coarsest image needs nothing of its neighbours, so one program takes some of them through all
 products and back; what is between lies in memory that no other program touches, and that the sums for the
@@ -44,10 +45,15 @@ _BLOCK = 1024
 
 
 def _chain(
-    x: Tensor, target: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool], logistic: bool
+    x: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    flags: Sequence[bool],
+    logistic: bool,
+    wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, target = x.contiguous(), target.contiguous()
-    loss, slope, sums = chain_shapes(x, target, parameters, list(flags), logistic)
+    loss, slope, sums = chain_shapes(x, target, parameters, list(flags), logistic, wants_x)
     products = list(products_of(parameters, flags))
     pixels, rows = patches_of([weight for weight, *_ in products], flags[::3])
     patches = x.numel() // (x.shape[-1] * pixels)
@@ -76,6 +82,7 @@ def _chain(
         BIASES=tuple(bias is not None for _, bias, *_ in products),
         RELUS=tuple(relu for *_, relu in products),
         LOGISTIC=logistic,
+        WANTS_X=wants_x,
         NUMBERS=rows[-1] * sides[-1],
         SUM=sums_of(x),
         FACTOR=factor_of(x),
@@ -103,8 +110,8 @@ def _chain(
 
 
 patch_chain = register(
-    "patch_chain(Tensor x, Tensor target, Tensor[] parameters, bool[] flags, bool logistic) "
-    "-> (Tensor, Tensor, Tensor)",
+    "patch_chain(Tensor x, Tensor target, Tensor[] parameters, bool[] flags, bool logistic, "
+    "bool wants_x) -> (Tensor, Tensor, Tensor)",
     _chain,
     chain_shapes,
 )

@@ -76,6 +76,7 @@ def forward_loss_reverse(
     BIASES: tl.constexpr,
     RELUS: tl.constexpr,
     LOGISTIC: tl.constexpr,
+    WANTS_X: tl.constexpr,
     NUMBERS: tl.constexpr,
     SUM: tl.constexpr,
     FACTOR: tl.constexpr,
@@ -88,9 +89,10 @@ def forward_loss_reverse(
 ):
     """TILE of the coarsest patches through all products, and the gradient of each value on the way back.
 
-    values: x, then what each of the LINKS products makes; slopes: their gradients, masked. For each patch a
-    product has ROWS rows of SIDES[2 i] numbers and makes SIDES[2 i + 1]; its weight, in that shape, has the
-    two STRIDES. NUMBERS: how many of the prediction belong to a patch. losses: each program's share.
+    values: x, then what each of the LINKS products makes; slopes: their gradients, masked, that of x only
+    if it WANTS_X. For each patch a product has ROWS rows of SIDES[2 i] numbers and makes SIDES[2 i + 1]; its
+    weight, in that shape, has the two STRIDES. NUMBERS: how many of the prediction belong to a patch.
+    losses: each program's share.
     """
     first = tl.program_id(0) * TILE
     for i in tl.static_range(LINKS):
@@ -117,7 +119,7 @@ def forward_loss_reverse(
         tl.store(slope + at, gradient.to(slope.dtype.element_ty), mask=inside)
     tl.store(losses + tl.program_id(0), tl.sum(squares, 0) / (patches * NUMBERS))
     tl.debug_barrier()
-    for j in tl.static_range(LINKS):
+    for j in tl.static_range(LINKS if WANTS_X else LINKS - 1):
         i: tl.constexpr = LINKS - 1 - j
         _times(
             *(slopes[i + 1], weights[i], biases[i], values[i], slopes[i]),
