@@ -30,7 +30,7 @@ from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.layers.masked_loss import MaskedMSE
-from graphnet.layers.merge import Add, Concat, Multiply
+from graphnet.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
 from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
@@ -75,6 +75,7 @@ def graphnet_layers(register: Register) -> None:
     register("softplus", Softplus)
     register("add", Add)
     register("multiply", Multiply)
+    register("subtract", Subtract)
     register("concat", Concat)
     register("split", Split)
     register("simple_gate", SimpleGate)

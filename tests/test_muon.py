@@ -16,7 +16,7 @@ from graphnet.optim import SGD, AdamW
 from graphnet.optimizers.muon import Muon
 from graphnet.passes.update import ScaledRate
 from graphnet.spec import Spec
-from tests.layers.oracle import random_tensor
+from tests.layers.oracle import random_tensor, relative_error
 from tests.models import SEED
 
 RULES: dict[str, dict[str, Any]] = {
@@ -33,31 +33,61 @@ def in_torch(fields: dict[str, Any], leaves: list[Tensor]) -> torch.optim.Optimi
     return torch.optim.Muon(leaves, **fields)
 
 
+def iterated(fields: dict[str, Any], matrix: Tensor) -> Tensor:
+    """What NS makes of a matrix, by its singular values: x (a + b x^2 + c x^4), again and again."""
+    rule = Muon(**fields)
+    a, b, c = rule.ns_coefficients
+    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
+    s = s / s.norm().clamp(min=rule.eps)
+    for _ in range(rule.ns_steps):
+        s = s * (a + b * s**2 + c * s**4)
+    return u @ s.diag() @ v
+
+
+@rules
+@pytest.mark.parametrize("shape", [(5, 3), (3, 7), (4, 4), (1, 6), (6, 1), (30, 400), (90, 40)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])
+def test_singular_values_go_through_the_polynomial(
+    fields: dict[str, Any],
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    bound: float,
+    device: torch.device,
+) -> None:
+    for kind in ("random", "of rank 1", "zero"):
+        matrix = random_tensor(shape, seed=3, dtype=dtype, device=device)
+        if kind != "random":
+            matrix = matrix[:, :1] * matrix[:1] * (kind != "zero")
+        for steps, room in ((0, 1), (1, 1), (5, 1), (8, 30)):  # rounding grows too
+            given = {**fields, "ns_steps": steps}
+            found = Muon(**given).orthogonal(matrix)
+            expected = iterated(given, matrix)
+            assert found.dtype == dtype
+            assert relative_error(found.double(), expected) <= bound * room
+
+
 @rules
 @pytest.mark.parametrize("shape", [(5, 3), (3, 7), (4, 4), (1, 6), (6, 1), (4, 3, 3, 2), (8, 2, 2)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_ten_steps_equal_torch_on_the_matrix(
-    fields: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+def test_ten_steps_are_those_of_torch_but_for_its_rounding(
+    fields: dict[str, Any], shape: tuple[int, ...], device: torch.device
 ) -> None:
     rule = Muon(**fields)
-    parameter = random_tensor(shape, seed=0, dtype=dtype, device=device)
+    parameter = random_tensor(shape, seed=0, dtype=torch.float32, device=device)
     leaf = parameter.clone().flatten(1).requires_grad_()
     optimizer = in_torch(fields, [leaf])
     buffer = torch.zeros_like(parameter)
-    start = parameter.clone()
+    start = parameter.clone().flatten(1)
     for step in range(10):
         rate = rule.lr / (1 + step)
-        grad = random_tensor(shape, seed=step + 1, dtype=dtype, device=device)
+        grad = random_tensor(shape, seed=step + 1, dtype=torch.float32, device=device)
         kept = grad.clone()
-        rule.update(parameter, grad, torch.tensor(rate, dtype=dtype, device=device), buffer)
+        rule.update(parameter, grad, torch.tensor(rate, device=device), buffer)
         assert torch.equal(grad, kept)
         optimizer.param_groups[0]["lr"] = rate
         leaf.grad = grad.flatten(1)
         optimizer.step()
-    assert not torch.equal(parameter, start)
-    tolerance = 1e-12 if dtype is torch.float64 else 1e-5
-    found, expected = parameter.flatten(1), leaf.detach()
-    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    moved = leaf.detach() - start
+    assert float((parameter.flatten(1) - start - moved).norm()) <= 0.03 * float(moved.norm())
 
 
 @pytest.mark.parametrize("strides", ["channels_last", "reversed", "sliced"])
@@ -139,9 +169,8 @@ def test_a_program_trains_weights_by_muon_and_biases_by_adamw_with_its_own_rate(
             optimizer.step()
         program.step(x, target)
     for name, leaf in leaves.items():
-        # bfloat16 rounds gradients that differ in their last digits to neighbours now and then
-        atol = 2e-3 if name in matrices else 1e-3
-        torch.testing.assert_close(program.weights[name], leaf.detach(), rtol=0, atol=atol)
+        # torch iterates in bfloat16; weights move by 0.05, biases as far
+        torch.testing.assert_close(program.weights[name], leaf.detach(), rtol=0, atol=5e-3)
     updates = {s.call.name: s.call for s in program.plan.steps if s.call.kind is Kind.UPDATE}
     assert updates["conv2d_1.weight:update"].layer == rule
     assert updates["upsampling_1.bias:update"].layer == AdamW(lr=0.005, weight_decay=0.1)

@@ -84,11 +84,7 @@ class Multiply(Layer):
         return rows
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        pairs = zip(x.shape, other.shape, strict=False)
-        if x.ndim != other.ndim or any(m != n and 1 not in (m, n) for m, n in pairs):
-            raise GraphError(
-                f"expected inputs of one shape, but for sizes of 1, got {' and '.join(_shapes(x, other))}"
-            )
+        _check_broadcast(x, other)
         return x * other
 
     def backward(
@@ -97,6 +93,45 @@ class Multiply(Layer):
         grad_x = (grad_y * other).sum_to_size(x.shape) if "x" in wanted else None
         grad_other = (grad_y * x).sum_to_size(other.shape) if "other" in wanted else None
         return grad_x, grad_other
+
+
+class Subtract(Layer):
+    """x less other, either of which may be broadcast, as torch.sub.
+
+    Both have the same number of axes; where their sizes on an axis differ, one of them is 1: the mean of
+    each channel, (N, C, 1, 1), is subtracted from all its pixels.
+    With g the gradient of y, that of x is g, summed over the axes along which x was broadcast, and that of
+    other likewise of -g. x, other, y: any shape. Raises GraphError for shapes that do not fit.
+
+    >>> Subtract().forward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0], [3.0]]))
+    tensor([[0., 1.],
+            [0., 1.]])
+    """
+
+    precision: ClassVar[Precision] = "follow"
+
+    def window(self, rows: range, axis: int) -> range | None:
+        return rows
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        _check_broadcast(x, other)
+        return x - other
+
+    def backward(
+        self, grad_y: Tensor, specs: Specs, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad_x = grad_y.sum_to_size(specs["x"].shape) if "x" in wanted else None
+        grad_other = -grad_y.sum_to_size(specs["other"].shape) if "other" in wanted else None
+        return grad_x, grad_other
+
+
+def _check_broadcast(x: Tensor, other: Tensor) -> None:
+    """Raises GraphError unless the sizes agree, but for sizes of 1."""
+    pairs = zip(x.shape, other.shape, strict=False)
+    if x.ndim != other.ndim or any(m != n and 1 not in (m, n) for m, n in pairs):
+        raise GraphError(
+            f"expected inputs of one shape, but for sizes of 1, got {' and '.join(_shapes(x, other))}"
+        )
 
 
 def _shapes(*xs: Tensor) -> list[str]:
