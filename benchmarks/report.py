@@ -58,11 +58,11 @@ _METHOD = """\
 _LIMIT = """\
 ## Where a limit lies
 
-A bfloat16 training step of the paper's network, batch 32, has 1.7e9 operations. This processor multiplies
-bfloat16 at 0.4e12 a second on two threads (`graphnet machine`), so the products alone take 4.2 ms; the whole
-step - casts, sigmoid, loss, updates - took 4.75 ms by itself and 4.98 to 5.5 ms in turn with all others.
-Torch's best took 9.3 to 12.6 ms from run to run, which makes the ratio 1.87 to 2.28. With nothing left but
-the products it would be 2.2 of 9.3.
+A bfloat16 training step of the paper's network, batch 32, has 1.7e9 operations. Matrix products run at
+0.42e12 a second here on two threads (`graphnet machine`; a loop of nothing but multiply-adds at 0.47e12), so
+they take 4.0 ms, and the whole step - casts, sigmoid, loss, updates - took 4.4 to 4.8 ms over three runs of
+the table. Torch's best took 8.9 to 10.8 ms, each time more where graphnet took more: ratios of 2.03 to 2.25.
+With nothing left but the products it would be 2.2 of 8.9.
 """
 
 _GPU = """\

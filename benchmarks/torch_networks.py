@@ -25,6 +25,18 @@ def paper() -> nn.Module:
     )
 
 
+class Centred(nn.Module):
+    """The body of images less the mean of each channel."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x - x.mean((2, 3), keepdim=True))
+        return y
+
+
 class Residual(nn.Module):
     """x + body(x)."""
 
@@ -78,32 +90,36 @@ def residual_block(channels: int) -> Residual:
 
 
 class UNet(nn.Module):
-    """The residual U-Net: (N, inputs, H, W) -> (N, outputs, H, W); H and W multiples of 8."""
+    """The residual U-Net: (N, inputs, H, W) -> (N, outputs, H, W); H and W multiples of 8.
+
+    `blocks` residual blocks on each side of every level, `finest` of the first.
+    """
 
     def __init__(
         self,
         channels: tuple[int, ...] = (16, 32, 64, 128),
         blocks: int = 2,
+        finest: int = 2,
         inputs: int = 3,
         outputs: int = 3,
     ) -> None:
         super().__init__()
-        levels = list(pairwise(channels))
+        levels = list(zip(pairwise(channels), (finest, *[blocks] * len(channels)), strict=False))
         self.head = nn.Conv2d(inputs, channels[0], 3, padding=1, bias=False)
         self.downs = nn.ModuleList(
             nn.Sequential(
-                *(residual_block(fine) for _ in range(blocks)),
+                *(residual_block(fine) for _ in range(count)),
                 nn.Conv2d(fine, coarse, 2, 2, bias=False),
             )
-            for fine, coarse in levels
+            for (fine, coarse), count in levels
         )
         self.body = nn.Sequential(*(residual_block(channels[-1]) for _ in range(blocks)))
         self.ups = nn.ModuleList(
             nn.Sequential(
                 nn.ConvTranspose2d(coarse, fine, 2, 2, bias=False),
-                *(residual_block(fine) for _ in range(blocks)),
+                *(residual_block(fine) for _ in range(count)),
             )
-            for fine, coarse in reversed(levels)
+            for (fine, coarse), count in reversed(levels)
         )
         self.tail = nn.Conv2d(channels[0], outputs, 3, padding=1, bias=False)
 

@@ -11,20 +11,20 @@ import torch
 from torch import nn
 
 import graphnet as gn
-from benchmarks import torch_networks
+from benchmarks.torch_networks import Centred, Residual, UNet, dncnn17, paper
 from graphnet.graph import Kind
 from tests.layers.oracle import relative_error
 from tests.torch_denoisers import NAFNet, Restormer
 
 FOLDER = Path(__file__).parent.parent / "examples" / "denoisers"
 GRAPHS: dict[str, Callable[[], nn.Module]] = {
-    "seed": torch_networks.paper,
-    "dncnn": torch_networks.dncnn17,
-    "unet": torch_networks.UNet,
-    "unet-denoiser": lambda: torch_networks.Residual(torch_networks.UNet()),
-    "unet-wide": lambda: torch_networks.Residual(torch_networks.UNet((24, 48, 96, 192))),
-    "unet-grey": lambda: torch_networks.Residual(torch_networks.UNet(inputs=1, outputs=1)),
-    "unet-conditioned": partial(torch_networks.UNet, inputs=4),
+    "seed": paper,
+    "dncnn": dncnn17,
+    "unet": UNet,
+    "unet-denoiser": lambda: Residual(UNet()),
+    "unet-fine": lambda: Residual(Centred(UNet((32, 40, 64, 128), finest=3))),
+    "unet-grey": lambda: Residual(UNet(inputs=1, outputs=1)),
+    "unet-conditioned": partial(UNet, inputs=4),
     "nafnet": NAFNet,
     "restormer": Restormer,
 }

@@ -1,4 +1,4 @@
-"""add, multiply and concat against torch, central differences and by hand."""
+"""add, multiply, subtract and concat against torch, central differences and by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.layers.merge import Add, Concat, Multiply
+from graphnet.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.spec import Spec
 from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
 
@@ -113,19 +113,19 @@ def test_concat_refuses_other_axes_that_differ() -> None:
         Concat(dim="channels")
 
 
-@pytest.mark.parametrize(
-    ("one", "two"),
-    [
-        ((2, 3, 4, 5), (2, 3, 4, 5)),
-        ((2, 3, 4, 5), (2, 3, 1, 1)),
-        ((2, 1, 4, 5), (2, 3, 4, 5)),
-        ((2, 1, 4, 1), (1, 3, 1, 5)),
-        ((1, 3, 4, 1), (2, 3, 4, 1)),
-        ((4,), (1,)),
-        ((), ()),
-        ((0, 3), (1, 3)),
-    ],
-)
+BROADCAST = [
+    ((2, 3, 4, 5), (2, 3, 4, 5)),
+    ((2, 3, 4, 5), (2, 3, 1, 1)),
+    ((2, 1, 4, 5), (2, 3, 4, 5)),
+    ((2, 1, 4, 1), (1, 3, 1, 5)),
+    ((1, 3, 4, 1), (2, 3, 4, 1)),
+    ((4,), (1,)),
+    ((), ()),
+    ((0, 3), (1, 3)),
+]
+
+
+@pytest.mark.parametrize(("one", "two"), BROADCAST)
 @pytest.mark.parametrize("strides", ["contiguous", "reversed"])
 def test_multiply_broadcasts_as_torch_and_sums_gradients_back(
     one: tuple[int, ...], two: tuple[int, ...], strides: str, device: torch.device
@@ -163,12 +163,42 @@ def test_multiply_by_hand_sums_over_the_pixels_that_share_a_gate(device: torch.d
     assert grads[1].tolist() == [[[[10.0]], [[26.0]]]]  # 1 + 2 + 3 + 4, 5 + 6 + 7 + 8
 
 
+@pytest.mark.parametrize(("one", "two"), BROADCAST)
+@pytest.mark.parametrize("strides", ["contiguous", "reversed"])
+def test_subtract_broadcasts_as_torch_and_sums_gradients_back(
+    one: tuple[int, ...], two: tuple[int, ...], strides: str, device: torch.device
+) -> None:
+    x, other = tensors([one, two], device, strides=(strides,))
+    leaves = x.clone().requires_grad_(), other.clone().requires_grad_()
+    y = leaves[0] - leaves[1]
+    grad_y = random_tensor(y.shape, seed=9, strides=strides, device=device)
+    true = torch.autograd.grad(y, leaves, grad_y)
+    layer, specs = Subtract(), {"x": specs_of([x])["xs"][0], "other": specs_of([other])["xs"][0]}
+    assert torch.equal(layer.forward(x, other), y.detach())
+    grads = layer.backward(grad_y, specs, frozenset({"x", "other"}))
+    for grad, expected in zip(grads, true, strict=True):
+        assert grad is not None
+        assert relative_error(grad, expected) <= 1e-14
+    assert layer.backward(grad_y, specs, frozenset({"other"}))[0] is None
+    assert layer.backward(grad_y, specs, frozenset({"x"}))[1] is None
+
+
+def test_subtract_by_hand_takes_each_channels_mean_from_its_pixels(device: torch.device) -> None:
+    image = torch.tensor([[[[1.0, 3.0]], [[5.0, 6.0]]]], device=device)
+    mean = torch.tensor([2.0, 5.0], device=device).view(1, 2, 1, 1)
+    assert Subtract().forward(image, mean).flatten().tolist() == [-1.0, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("layer", [Multiply(), Subtract()])
 @pytest.mark.parametrize("other", [(3, 1, 1), (2, 2, 4, 4), (2, 3, 4), (1, 2, 3, 4, 4)])
-def test_multiply_refuses_shapes_that_do_not_fit(other: tuple[int, ...]) -> None:
+def test_shapes_that_do_not_fit_are_refused(
+    layer: Multiply | Subtract, other: tuple[int, ...]
+) -> None:
     words = "expected inputs of one shape, but for sizes of 1, got 2x3x4x4 and "
     with pytest.raises(GraphError, match=words + "x".join(map(str, other))):
-        Multiply().forward(torch.zeros(2, 3, 4, 4), torch.zeros(other))
+        layer.forward(torch.zeros(2, 3, 4, 4), torch.zeros(other))
 
 
-def test_multiply_needs_the_rows_that_it_makes() -> None:
-    assert [Multiply().window(range(-2, 7), axis) for axis in (0, 1)] == [range(-2, 7)] * 2
+@pytest.mark.parametrize("layer", [Multiply(), Subtract()])
+def test_the_rows_that_are_made_are_needed(layer: Multiply | Subtract) -> None:
+    assert [layer.window(range(-2, 7), axis) for axis in (0, 1)] == [range(-2, 7)] * 2

@@ -31,7 +31,7 @@ from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import MSE
-from graphnet.layers.merge import Add, Concat, Multiply
+from graphnet.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.layers.pool import MaxPool2d
 from graphnet.layers.smooth import GELU, SiLU, Softplus
 from graphnet.observe import as_tuple, call_by_name
@@ -120,6 +120,10 @@ def translated(name: str, samples: Iterator[Any]) -> Iterator[tuple[Any, Sample]
             for s in samples:
                 if s.input.ndim == s.args[0].ndim:
                     yield s, (Multiply(), {"x": s.input, "other": s.args[0]})
+        case "sub":
+            for s in samples:
+                if s.input.ndim == s.args[0].ndim and not s.kwargs:
+                    yield s, (Subtract(), {"x": s.input, "other": s.args[0]})
         case "cat":
             for s in samples:
                 if len({x.ndim for x in s.input}) == 1:  # torch also takes an empty 1-D tensor
@@ -175,6 +179,7 @@ def specs_in(value: Any) -> Any:
         ("nn.functional.softplus", AtenSoftplus, 3),
         ("nn.functional.linear", AtenLinear, 18),
         ("mul", None, 4),
+        ("sub", None, 2),
         ("nn.functional.mse_loss", AtenMSE, 4),
         ("nn.functional.max_pool2d", AtenMaxPool2d, 200),
         ("cat", None, 6),

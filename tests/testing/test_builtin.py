@@ -19,7 +19,7 @@ from graphnet.layers.layer_norm import LayerNorm2d
 from graphnet.layers.linear import Linear
 from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.layers.masked_loss import MaskedMSE
-from graphnet.layers.merge import Add, Concat, Multiply
+from graphnet.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.layers.norm import BatchNorm2d
 from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
 from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
@@ -229,6 +229,13 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Multiply(), [(5,), (1,)]),
         Sample(Multiply(), [IMAGE, (4, 1, 1)], raises=GraphError),
         Sample(Multiply(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
+    ],
+    "subtract": [
+        Sample(Subtract(), [IMAGE, (2, 4, 1, 1)]),
+        Sample(Subtract(), [(2, 1, 6, 6), (1, 4, 6, 1)]),
+        Sample(Subtract(), [(5,), (1,)]),
+        Sample(Subtract(), [IMAGE, (4, 1, 1)], raises=GraphError),
+        Sample(Subtract(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
     ],
     "split": [
         Sample(Split(size=3), [IMAGE]),

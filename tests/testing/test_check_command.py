@@ -91,7 +91,7 @@ def test_distribution_or_module_stands_for_all_its_layers_and_kernels() -> None:
     names = {entry.name for entry in entries}
     assert {"relu", "mse", "aten/relu"} <= names
     _, entries = resolve("graphnet.layers.merge")
-    assert {entry.name for entry in entries} == {"add", "multiply", "concat"}
+    assert {entry.name for entry in entries} == {"add", "subtract", "multiply", "concat"}
 
 
 @pytest.mark.parametrize("name", ["relux", "acme/nothing", "no-such-distribution"])
