@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnet.cache import Cache
-from graphnet.graph import Kind, Value, flatten
+from graphnet.graph import Value, flatten
 from graphnet.machine import describe
 from graphnet.measure import synchronize
 from graphnet.observe import as_tuple, call_by_name, gradient_names
@@ -109,7 +109,8 @@ class Stopwatch:
             f"grad_{name}": torch.ones_like(y)
             for name, y in zip(layer.outputs, forward(), strict=False)
         }
-        wanted = self.wanted(candidate, specs)
+        names_of_gradients = frozenset(gradient_names(layer, specs))
+        wanted = names_of_gradients - candidate.data - {*layer.nondifferentiable}
 
         def both() -> object:
             results = dict(zip(names, forward(), strict=False))
@@ -117,17 +118,6 @@ class Stopwatch:
             return layer.backward(**{name: everything[name] for name in layer.signature.backward})
 
         return both
-
-    def wanted(self, candidate: Candidate, specs: Mapping[str, Any]) -> frozenset[str]:
-        """The arguments that get a gradient: not the graph's inputs, nor what is absent."""
-        layer, arguments = candidate.layer, dict(candidate.bound)
-        data = {
-            name
-            for name, arg in arguments.items()
-            if not isinstance(arg, tuple)
-            and (not isinstance(arg, str) or self.values[arg].kind is Kind.INPUT)
-        }
-        return frozenset(gradient_names(layer, specs)) - data - {*layer.nondifferentiable}
 
 
 def _random(spec: Spec | None, memory_format: torch.memory_format | None) -> Tensor | None:

@@ -57,8 +57,9 @@ struct Product {
 
     Product(const int64_t* step, int64_t w, int64_t bias)
         : rows(step[0]), in(step[1]), out(step[2]), by_row(step[3]), by_column(step[4]), taps(step[5]),
-          relu(step[6] != 0), turned(step[7] != 0), across(turned_sums<S>(in, out, turned)), w(reinterpret_cast<const S*>(w)),
-          bias(reinterpret_cast<const S*>(bias)), panels(out), into(in), weight_panels(across ? in : out) {}
+          relu(step[6] != 0), turned(step[7] != 0), across(turned_sums<S>(in, out, turned)),
+          w(reinterpret_cast<const S*>(w)), bias(reinterpret_cast<const S*>(bias)), panels(out), into(in),
+          weight_panels(across ? in : out) {}
     int64_t packed() const { return steps_of<S>(in) * Term<S>::depth * panels.columns(); }
     int64_t packed_turned() const { return steps_of<S>(out) * Term<S>::depth * into.columns(); }
     int64_t weight_rows() const { return across ? out : in; }
@@ -231,8 +232,7 @@ void train(const S* x, const typename Term<S>::A* target, int64_t rows, const Ch
 }  // namespace
 
 // `steps` are the numbers of each Product in order; weights and biases addresses, 0 for no bias. x and target are dense,
-// `rows` coarsest patches; `gradients` takes each product's dw and db, one behind the other. dx may be
-// left out.
+// `rows` coarsest patches; `gradients` takes each product's dw and db, one behind the other. dx may be left out.
 #define EXPORT(NAME, S, A)                                                                                            \
     extern "C" void train_##NAME(const S* x, const A* target, int64_t rows, int64_t count, const int64_t* steps,      \
                                  const int64_t* weights, const int64_t* biases, int64_t logistic, A* loss, S* dx,     \

@@ -13,9 +13,8 @@ from torch import Tensor
 from graphnet.optim import AdamW, Fraction, Optimizer, Rate
 from graphnet.spec import Spec, StateSpec
 
-_STEPS_ON_GRAM = (
-    5  # rounding makes some of its smallest eigenvalues negative, and they grow with each step
-)
+# Rounding makes some of its smallest eigenvalues negative, and they grow with each step.
+_STEPS_ON_GRAM = 5
 
 
 class Muon(Optimizer):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -96,9 +95,10 @@ def substitute(
         for call in graph.calls.values()
         if isinstance(call.layer, Layer)
     }
+    live = live_values(graph)  # a kernel's results are those of the expression that it replaces
     for entry in kernels:
         if present.issuperset(layer_names(parse_pattern(entry.value))):
-            graph = _Substitution(graph, entry, registry, plain).run()
+            graph = _Substitution(graph, entry, registry, plain, live).run()
     return graph
 
 
@@ -118,7 +118,7 @@ class Candidate:
     """A way to compute some calls at once: a kernel in the place of `root`, or root's own layer.
 
     `entry` is the kernel's name, empty for the layer itself; `replaced` are the calls that it stands for.
-    `bound` are its arguments by name.
+    `bound` are its arguments by name, `data` those of which nobody will want the gradient.
     """
 
     root: str
@@ -126,25 +126,34 @@ class Candidate:
     layer: Layer
     replaced: tuple[str, ...]
     bound: tuple[tuple[str, Arg], ...]
+    data: frozenset[str]
 
 
 def candidates(
     graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry
 ) -> Iterator[Candidate]:
     """Every layer of a graph that has no kernels yet, and every kernel that fits somewhere."""
+    live = live_values(graph)
     for name, call in graph.calls.items():
         if isinstance(call.layer, Layer) and call.kind in (Kind.LAYER, Kind.LOSS):
             ports, names = call.ports(), call.layer.signature.tensors
-            bound = tuple((port, ports[port]) for port in names)
-            yield Candidate(name, "", call.layer, (name,), bound)
+            arguments = {port: ports[port] for port in names}
+            bound, data = tuple(arguments.items()), _data(arguments, live)
+            yield Candidate(name, "", call.layer, (name,), bound, data)
     for entry in kernels:
-        substitution = _Substitution(graph, entry, registry, frozenset())
+        substitution = _Substitution(graph, entry, registry, frozenset(), live)
         for name, call in graph.calls.items():
             if found := substitution.find(call):
                 match, kernel = found
                 replaced = (name, *match.inner)
                 bound = tuple((port, match.bound[port]) for port in kernel.signature.tensors)
-                yield Candidate(name, entry.name, kernel, replaced, bound)
+                data = _data(match.bound, live)
+                yield Candidate(name, entry.name, kernel, replaced, bound, data)
+
+
+def _data(arguments: Mapping[str, Arg], live: set[str]) -> frozenset[str]:
+    """The names of the arguments that no parameter has an influence on."""
+    return frozenset(name for name, arg in arguments.items() if not reads_live(arg, live))
 
 
 class Everywhere:
@@ -171,17 +180,19 @@ class _Substitution:
     """One kernel over one graph."""
 
     def __init__(
-        self, graph: Graph, entry: Entry, registry: Registry, plain: Container[str]
+        self,
+        graph: Graph,
+        entry: Entry,
+        registry: Registry,
+        plain: Container[str],
+        live: set[str],
     ) -> None:
         self.graph = graph
         self.plain = plain
+        self.live = live
         self.entry = entry
         self.kernel: type[Kernel] = entry.value
         self.matcher = Matcher(graph, parse_pattern(self.kernel), registry)
-
-    @cached_property
-    def live(self) -> set[str]:
-        return live_values(self.graph)
 
     def run(self) -> Graph:
         calls, values = dict(self.graph.calls), dict(self.graph.values)
@@ -213,7 +224,7 @@ class _Substitution:
     def instance(self, call: Call, match: Match) -> Kernel | None:
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
         device = self.graph.values[str(call.results[0])].spec.device
-        data = frozenset(n for n, arg in match.bound.items() if not reads_live(arg, self.live))
+        data = _data(match.bound, self.live)
         with blame(f"{at(call)}kernel {self.entry.name!r}: ", "match"):
             return self.kernel.match(Site(match.layers, specs, device, data))
 
