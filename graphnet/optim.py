@@ -29,8 +29,8 @@ Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 class Optimizer(Definition):
     """How one parameter is updated; subclasses define `update` and, if they keep tensors, `states`.
 
-    `update` asks for its arguments by name: `parameter`, `grad` (the same shape), `lr` (0-dim, the
-    parameter's dtype), `step` (0-dim int64, 0 in the first step) and its own states (None for an
+    `update` asks for its arguments by name: `parameter`, `grad` (the same shape and dtype), `lr` (0-dim,
+    the parameter's dtype), `step` (0-dim int64, 0 in the first step) and its own states (None for an
     absent one). It writes the parameter and the states in place and returns nothing.
     """
 
@@ -98,9 +98,9 @@ class SGD(Optimizer):
         step: Tensor,
         momentum_buffer: Tensor | None,
     ) -> None:
-        direction = grad.to(parameter.dtype)
+        direction = grad
         if self.weight_decay:
-            direction = torch.add(direction, parameter, alpha=self.weight_decay)
+            direction = torch.add(grad, parameter, alpha=self.weight_decay)
         if momentum_buffer is not None:
             fresh = direction
             if self.dampening:  # the first step takes the whole gradient
@@ -160,7 +160,7 @@ class Adam(Optimizer):
         exp_avg: Tensor,
         exp_avg_sq: Tensor,
     ) -> None:
-        grad = self.decay(parameter, grad.to(parameter.dtype), lr)
+        grad = self.decay(parameter, grad, lr)
         beta1, beta2 = self.betas
         exp_avg.lerp_(grad, 1.0 - beta1)
         exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1.0 - beta2)

@@ -64,10 +64,10 @@ def dense(x: Tensor) -> Tensor:
     An axis of size 1 may have any stride. With one that fits neither order, torch 2.13 mixes the two up
     on the CPU: it permutes the weight's gradient with groups, or refuses to compute it without.
     """
-    _, c, h, w = x.shape
-    if x.is_contiguous() or x.stride() == (h * w * c, 1, w * c, c):
+    if x.is_contiguous():
         return x
-    return x.contiguous()
+    _, c, h, w = x.shape
+    return x if x.stride() == (h * w * c, 1, w * c, c) else x.contiguous()
 
 
 def _crashes(layer: Correlation | TransposeConv2d, padding: tuple[int, int]) -> bool:

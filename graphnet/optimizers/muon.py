@@ -65,7 +65,6 @@ class Muon(Optimizer):
         return {"momentum_buffer": StateSpec(parameter.shape)}
 
     def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, momentum_buffer: Tensor) -> None:
-        grad = grad.to(parameter.dtype)
         momentum_buffer.lerp_(grad, 1.0 - self.momentum)
         direction = grad.lerp(momentum_buffer, self.momentum) if self.nesterov else momentum_buffer
         matrix = direction.flatten(1)

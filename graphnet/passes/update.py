@@ -17,6 +17,7 @@ from graphnet.errors import ContractError, nearest
 from graphnet.graph import LR, SLOTS, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.optim import Optimizer
+from graphnet.passes.precision import add_cast, dtype_name
 from graphnet.spec import Spec, StateSpec
 from graphnet.updates import Updates
 
@@ -46,6 +47,10 @@ def update(graph: Graph, *, updates: Updates) -> Graph:
                 rates[scale] = f"{LR}:{len(rates)}"
                 calls[rates[scale]] = _rate(values, rates[scale], scale)
             step = scalar(values, updates.counter, replace(spec, dtype=torch.int64))
+            if (wanted := dtype_name(values[parameter])) != dtype_name(values[gradient]):
+                gradient = add_cast(
+                    gradient, f"{parameter}:grad", wanted, calls=calls, values=values
+                )
             call = _optimize(values, optimizer, parameter, gradient, rates[scale], step)
             calls[call.name] = call
     return _after_readers(replace(graph, calls=calls, values=values))
