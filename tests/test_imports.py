@@ -16,7 +16,7 @@ ROOT = Path(graphnet.__file__).parent
 # Each module may import those above it and in its own row.
 ORDER = [
     {"errors", "spec", "random", "layout", "padding", "cachedir", "cache", "files", "units"},
-    {"native", "operators"},
+    {"native", "operators", "init"},
     {"definition"},
     {"layer", "hookspecs", "data"},
     {"registry", "observe", "watch"},
@@ -57,6 +57,7 @@ SDK = {
     "definition",
     "errors",
     "spec",
+    "init",
     "layout",
     "random",
     "layer",

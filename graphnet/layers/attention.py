@@ -5,7 +5,6 @@ Axes: N batch, C channels, H and W of the image, L = H W pixels, c = C / heads c
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
@@ -13,8 +12,9 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from graphnet.errors import GraphError
+from graphnet.init import weight_and_bias
 from graphnet.layer import Layer, Precision, Specs
-from graphnet.spec import Constant, ParameterSpec, Uniform
+from graphnet.spec import Constant, ParameterSpec
 
 
 class SimplifiedChannelAttention(Layer):
@@ -36,11 +36,7 @@ class SimplifiedChannelAttention(Layer):
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
         channels = _image(specs["x"].shape)[1]
-        start = Uniform(1.0 / math.sqrt(channels))
-        return {
-            "weight": ParameterSpec((channels, channels, 1, 1), start),
-            "bias": ParameterSpec((channels,), start),
-        }
+        return weight_and_bias((channels, channels, 1, 1), (channels,))
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mean = x.mean((2, 3))

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from graphnet.definition import NonNegativePair, PositivePair
 from graphnet.errors import DescriptionError, GraphError, Problem
+from graphnet.init import ConvInit, weight_and_bias
 from graphnet.layer import Layer, Precision, Specs
-from graphnet.spec import ParameterSpec, Spec, Uniform
+from graphnet.spec import ParameterSpec, Spec
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
@@ -160,7 +161,8 @@ class Conv2d(Correlation, _Channels):
 
     x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,); y: (N, O, H', W') with
     H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Any floating dtype.
-    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K).
+    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K); with
+    weight_init as graphnet.init.Init of that name, and the bias at 0.
     padding "same" keeps H and W (stride 1 only), "valid" is 0.
     Raises GraphError when the channels do not fit or the kernel is larger than the padded input.
 
@@ -170,13 +172,13 @@ class Conv2d(Correlation, _Channels):
 
     groups: PositiveInt = 1
     bias: bool = True
+    weight_init: ConvInit | None = None
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
         channels = self.channels(specs["x"], self.groups)
-        shape = (self.out_channels, channels // self.groups, *self.kernel_size)
-        start = Uniform(1.0 / math.sqrt(math.prod(shape[1:])))
-        bias = ParameterSpec((self.out_channels,), start) if self.bias else None
-        return {"weight": ParameterSpec(shape, start), "bias": bias}
+        weight = (self.out_channels, channels // self.groups, *self.kernel_size)
+        bias = (self.out_channels,) if self.bias else None
+        return weight_and_bias(weight, bias, init=self.weight_init, groups=self.groups)
 
 
 class TransposeConv2d(_Channels):
@@ -188,7 +190,8 @@ class TransposeConv2d(_Channels):
 
     x: (N, C, H, W); weight: (C, O/G, kh, kw); bias: (O,); y: (N, O, H', W') with
     H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1. Any floating dtype.
-    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(O/G * K).
+    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(O/G * K); with
+    weight_init as graphnet.init.Init of that name, and the bias at 0.
     Raises DescriptionError unless output_padding is smaller than stride or dilation on each axis,
     GraphError when the channels do not fit or the output would be empty.
     """
@@ -200,6 +203,7 @@ class TransposeConv2d(_Channels):
     groups: PositiveInt = 1
     bias: bool = True
     dilation: PositivePair = (1, 1)
+    weight_init: ConvInit | None = None
 
     def __post_init__(self) -> None:
         for out, stride, dilation in zip(
@@ -211,10 +215,9 @@ class TransposeConv2d(_Channels):
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
         channels = self.channels(specs["x"], self.groups)
-        shape = (channels, self.out_channels // self.groups, *self.kernel_size)
-        start = Uniform(1.0 / math.sqrt(math.prod(shape[1:])))
-        bias = ParameterSpec((self.out_channels,), start) if self.bias else None
-        return {"weight": ParameterSpec(shape, start), "bias": bias}
+        weight = (channels, self.out_channels // self.groups, *self.kernel_size)
+        bias = (self.out_channels,) if self.bias else None
+        return weight_and_bias(weight, bias, init=self.weight_init, groups=self.groups)
 
     def full(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int]:
         """Height and width before padding is cut off."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from graphnet.errors import GraphError
+from graphnet.init import ConvInit, weight_and_bias
 from graphnet.layer import Specs
 from graphnet.layers.conv import Correlation
-from graphnet.spec import ParameterSpec, Uniform
+from graphnet.spec import ParameterSpec
 
 
 class DepthwiseConv2d(Correlation):
@@ -18,7 +17,7 @@ class DepthwiseConv2d(Correlation):
 
     x: (N, C, H, W); weight: (C, 1, kh, kw); bias: (C,), none where the field is false; y: (N, C, H', W') with
     H' and the fields as for conv2d. Any floating dtype. Backward keeps x. Parameters start as torch's:
-    U(-b, b), b = 1 / sqrt(kh kw).
+    U(-b, b), b = 1 / sqrt(kh kw); weight_init as for conv2d.
     Raises GraphError for what is no image, and when the kernel is larger than the padded input.
 
     >>> DepthwiseConv2d(kernel_size=3, padding=1).kernel_size
@@ -26,13 +25,12 @@ class DepthwiseConv2d(Correlation):
     """
 
     bias: bool = True
+    weight_init: ConvInit | None = None
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
         x = specs["x"]
         if len(x.shape) != 4:
             raise GraphError(f"expected an input N x C x H x W, got {x}")
-        start = Uniform(1.0 / math.sqrt(math.prod(self.kernel_size)))
-        return {
-            "weight": ParameterSpec((x.shape[1], 1, *self.kernel_size), start),
-            "bias": ParameterSpec((x.shape[1],), start) if self.bias else None,
-        }
+        bias = (x.shape[1],) if self.bias else None
+        weight = (x.shape[1], 1, *self.kernel_size)
+        return weight_and_bias(weight, bias, init=self.weight_init, groups=x.shape[1])

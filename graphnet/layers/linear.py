@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 from pydantic import PositiveInt
 from torch import Tensor
 
 from graphnet.errors import GraphError
+from graphnet.init import LinearInit, weight_and_bias
 from graphnet.layer import Layer, Precision, Specs
-from graphnet.spec import ParameterSpec, Spec, Uniform
+from graphnet.spec import ParameterSpec, Spec
 
 
 class Linear(Layer):
@@ -21,7 +21,7 @@ class Linear(Layer):
 
     x: (..., I), with any number of axes before; weight W: (O, I); bias b: (O,); y: (..., O). I is
     inferred, or checked where in_features is given. Parameters start as torch's: U(-k, k),
-    k = 1 / sqrt(I). Backward keeps x.
+    k = 1 / sqrt(I); with weight_init as graphnet.init.Init of that name, and the bias at 0. Backward keeps x.
     Raises GraphError for an input without axes, or with another last one than in_features.
 
     >>> Linear(out_features=10).parameters({"x": Spec((32, 64))})["weight"].shape
@@ -32,6 +32,7 @@ class Linear(Layer):
     in_features: PositiveInt | None = None
     out_features: PositiveInt
     bias: bool = True
+    weight_init: LinearInit | None = None
 
     def features(self, x: Spec) -> int:
         """The input's features, checked against the configuration."""
@@ -46,9 +47,8 @@ class Linear(Layer):
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
         features = self.features(specs["x"])
-        start = Uniform(1.0 / math.sqrt(features))
-        bias = ParameterSpec((self.out_features,), start) if self.bias else None
-        return {"weight": ParameterSpec((self.out_features, features), start), "bias": bias}
+        bias = (self.out_features,) if self.bias else None
+        return weight_and_bias((self.out_features, features), bias, init=self.weight_init)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         y = x @ weight.t()
