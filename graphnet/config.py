@@ -159,6 +159,11 @@ def make_job(
         if made["optimizer"] is not None:
             attempt(("parameters", i), functools.partial(selector, one, made["optimizer"]))
     attempt(("executor",), lambda: registry.make("executors", config.executor))
+    if config.metrics and config.data.validation is None:
+        message = (
+            "metrics are measured on a validation set: give data.validation, or leave them out"
+        )
+        found.append(Problem(message, "metrics", locations.where(("metrics",))))
     if found:
         raise DescriptionError(found)
     return Job(config, metrics=metrics, registry=registry, **made)
@@ -197,9 +202,21 @@ def _apply(data: dict[str, Any], setting: str) -> None:
         value, _ = read_text(text, name=f"--set {path}")
     except DescriptionError:
         value = text  # a path with characters that mean something in YAML
-    place = data
+    place: Any = data
     for key in keys[:-1]:
-        if not isinstance(place.get(key), dict):
-            place[key] = {}
-        place = place[key]
-    place[keys[-1]] = value
+        at = _index(place, key, path)
+        inside = place[at] if isinstance(place, list) else place.get(at)
+        if not isinstance(inside, (dict, list)):
+            inside = place[at] = {}
+        place = inside
+    place[_index(place, keys[-1], path)] = value
+
+
+def _index(place: dict[str, Any] | list[Any], key: str, path: str) -> Any:
+    """The key, as a number where it is of a list."""
+    if isinstance(place, dict):
+        return key
+    if not key.isdigit() or int(key) >= len(place):
+        message = f"--set {path}: expected an item's number below {len(place)}, found {key!r}"
+        raise DescriptionError([Problem(message)])
+    return int(key)

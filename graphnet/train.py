@@ -17,6 +17,7 @@ from graphnet.device import resolve
 from graphnet.errors import CheckpointError, DataError, TrainingError
 from graphnet.feed import Ahead, Feed, Memory, steps_per_epoch
 from graphnet.graph import Kind
+from graphnet.model import Model
 from graphnet.program import Program, plain_spec
 from graphnet.scoring import score
 from graphnet.trace import first_nonfinite
@@ -78,6 +79,11 @@ class Trainer:
         config = job.config
         self.job = job
         self.device = resolve(config.device)
+        if len(outputs := job.model.description.outputs) > 1:
+            raise DataError(
+                f"a training file is for a model of one output, this one has {', '.join(outputs)}. From "
+                f"Python, compile takes a loss for each: loss={{output: loss}}."
+            )
         self.pairs = _to_train_on(job.train)
         channels = self.pairs.input_shape[0]
         self.validation = _to_measure_on(job.validation, channels) if job.validation else None
@@ -93,8 +99,12 @@ class Trainer:
         )
         self.total_steps = self.steps_per_epoch * config.epochs
         self.program = self._compile(self.pairs, resume)
+        if isinstance(self.validation, Pairs) and job.metrics:
+            _check_sizes(job.model, self.validation)
+        self.epochs_done = 0
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
+        self._other_kernels = ""
         self._before: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(resume)
@@ -161,10 +171,17 @@ class Trainer:
                 f"the checkpoint was made with another configuration: {', '.join(differing)} differ. "
                 f"Use the same file and settings, or start a new run."
             )
+        if saved.description.to_data() != self.job.model.description.to_data():
+            raise CheckpointError(
+                "the checkpoint was made with another model than the file describes now. Put the model "
+                "back as it was, or start a new run."
+            )
         self.program.restore(saved.training_state, steps_done=training["step"])
         self.program.turns.restore(training.get("executor", {}))
+        self.epochs_done = training["epochs_done"]
         self.loss_sum = training["loss_sum"]
         self.elapsed_s = training["elapsed_s"]
+        self._other_kernels = _differing(training.get("kernels", {}), self.kernels)
 
     @property
     def kernels(self) -> dict[str, str]:
@@ -176,6 +193,7 @@ class Trainer:
         """Everything a resumed run needs."""
         training = {
             "step": self.program.steps_done,
+            "epochs_done": self.epochs_done,
             "loss_sum": self.loss_sum,
             "elapsed_s": self.elapsed_s,
             "config": self.job.config.model_dump(mode="json"),
@@ -194,12 +212,15 @@ class Trainer:
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
         """Train to the end, or until `should_stop()` says so between two steps.
 
+        An epoch's steps are done when its last Steps record comes, before anything is measured.
         Raises TrainingError when the loss is not finite: it says which step, node and plugin made the
         first value that is not. The weights are then those before that step.
         """
         config, program = self.job.config, self.program
-        while program.steps_done < self.total_steps:
-            epoch = program.steps_done // self.steps_per_epoch
+        if self._other_kernels:
+            yield Decided(program.steps_done, "kernels", self._other_kernels)
+        while self.epochs_done < config.epochs:
+            epoch = self.epochs_done
             trained_s, waited_s = self.elapsed_s, self.feed.waited_s
             group = torch.zeros((), dtype=torch.float64, device=self.device)
             in_group, started = 0, time.perf_counter()
@@ -221,10 +242,10 @@ class Trainer:
                     )
                     group.zero_()
                     in_group, started = 0, time.perf_counter()
-            mean = self.loss_sum / self.steps_per_epoch
-            self.loss_sum = 0.0
-            waiting = (self.feed.waited_s - waited_s) / (self.elapsed_s - trained_s)
+            mean, took_s = self.loss_sum / self.steps_per_epoch, self.elapsed_s - trained_s
+            waiting = (self.feed.waited_s - waited_s) / took_s if took_s else 0.0
             metrics = self.evaluate()
+            self.epochs_done, self.loss_sum = epoch + 1, 0.0
             yield Epoch(epoch + 1, program.steps_done, mean, metrics, self.elapsed_s, waiting)
 
     def _next_step(self) -> tuple[Tensor, ...]:
@@ -319,3 +340,27 @@ def _to_measure_on(dataset: DataSet, channels: int) -> Pairs | Gallery:
             f"have {len(first)}"
         )
     return loaded
+
+
+def _check_sizes(model: Model, validation: Pairs) -> None:
+    """Raise DataError unless the network makes images of the validation targets' size."""
+    graph = model.graph((1, *validation.input_shape))
+    made, found = graph.values[graph.outputs[0]].spec.shape[1:], tuple(validation.targets.shape[1:])
+    if made != found:
+        raise DataError(
+            f"the network makes {made} of the validation set's {validation.input_shape}, but its targets "
+            f"are {found}. Give images of a size that comes out as it went in, or leave metrics out."
+        )
+
+
+def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is said of kernels that are not those that the checkpoint was made with; nothing if they are."""
+    nodes = [node for node in {**before, **now} if before.get(node) != now.get(node)]
+    if not nodes:
+        return ""
+    changes = [f"{n}: {before.get(n, 'nothing')} -> {now.get(n, 'nothing')}" for n in nodes[:4]]
+    more = f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
+    return (
+        f"kernels are not those that the checkpoint was made with, so bits will differ: "
+        f"{'; '.join(changes)}{more}"
+    )

@@ -77,6 +77,18 @@ def test_train_writes_log_checkpoint_and_model_and_explain_reads_it(config: Path
     assert "holds a run already" in fails("train", config, "--run", folder)
 
 
+def test_settings_reach_into_lists_and_a_models_name_is_no_path(config: Path) -> None:
+    text = config.read_text().replace("loss: mse", "loss: [mse, {l1: {}, weight: 0.5}]")
+    config.write_text(text.replace(f"model: {SEED}", "model: {name: ../../out, layers: [sigmoid]}"))
+    done = graphnet("train", config, "--set", "loss.1.weight=0.25", cwd=config.parent)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (config.parent / "runs").iterdir()
+    start = json.loads((folder / "log.jsonl").read_text().splitlines()[0])
+    assert start["config"]["loss"] == ["mse", {"l1": {}, "weight": 0.25}]
+    message = fails("train", config, "--set", "loss.2.weight=1")
+    assert "--set loss.2.weight: expected an item's number below 2, found '2'" in message
+
+
 def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(config: Path) -> None:
     folder = config.parent / "run"
     command = [sys.executable, "-m", "graphnet", "train", str(config), "--run", str(folder)]

@@ -24,7 +24,7 @@ from graphnet.model import Model
 from graphnet.registry import Registry
 from graphnet.runfolder import RunFolder
 from graphnet.stopwatch import Stopwatch
-from graphnet.train import Epoch, Steps, Stopped, Trainer
+from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
 from tests.models import SEED, Acme
 
 
@@ -32,15 +32,16 @@ class Noise(DataSet):
     """Random pairs, and a way to ask for a broken one."""
 
     count: int = 40
+    side: int = 8
     nan: bool = False
 
     def load(self) -> Pairs:
         generator = torch.Generator().manual_seed(7)
         pairs = torch.randint(
-            0, 256, (2, self.count, 3, 8, 8), generator=generator, dtype=torch.uint8
+            0, 256, (2, self.count, 3, self.side, self.side), generator=generator, dtype=torch.uint8
         )
         if self.nan:
-            return Pairs(torch.full((self.count, 3, 8, 8), torch.nan), pairs[1])
+            return Pairs(torch.full(pairs[1].shape, torch.nan), pairs[1])
         return Pairs(pairs[0], pairs[1])
 
 
@@ -234,6 +235,64 @@ def test_resuming_with_another_configuration_is_refused(registry: Registry, tmp_
         Trainer(
             job(registry, batch_size=4, optimizer={"sgd": {"lr": 0.1}}), resume=trainer.checkpoint()
         )
+
+
+def test_resuming_with_another_model_is_refused(registry: Registry, tmp_path: Path) -> None:
+    description = SEED | {"layers": ["sigmoid" if one == "relu" else one for one in SEED["layers"]]}
+    checkpoint.write(tmp_path / "c.safetensors", Trainer(job(registry)).checkpoint())
+    changed = job(registry)
+    changed.model = Model(description, registry=registry)  # the file that `model` names has changed
+    with pytest.raises(CheckpointError, match="made with another model than the file describes"):
+        Trainer(changed, resume=checkpoint.read(tmp_path / "c.safetensors"))
+
+
+def test_a_resumed_run_says_that_kernels_are_others(registry: Registry) -> None:
+    saved = Trainer(job(registry)).checkpoint()
+    (record, *_) = Trainer(job(registry), resume=saved).run()
+    assert isinstance(record, Steps)
+    kernels = {**saved.training["kernels"], "relu_1": "conv2d_relu [acme]"}
+    other = replace(saved, training={**saved.training, "kernels": kernels})
+    (record, *_) = Trainer(job(registry), resume=other).run()
+    assert isinstance(record, Decided)
+    assert record.message.startswith("kernels are not those that the checkpoint was made with")
+    assert "relu_1: conv2d_relu [acme] -> " in record.message
+
+
+def test_measuring_that_fails_loses_no_step_and_is_done_when_resumed(registry: Registry) -> None:
+    """The checkpoint behind an epoch's last Steps record goes on with the epoch's metrics."""
+    whole = list(Trainer(job(registry)).run())
+    trainer = Trainer(job(registry))
+    for record in trainer.run():
+        if isinstance(record, Steps) and record.step == trainer.steps_per_epoch:
+            break
+    rest = list(Trainer(job(registry), resume=trainer.checkpoint()).run())
+    (first, again) = (next(r for r in records if isinstance(r, Epoch)) for records in (whole, rest))
+    assert (again.epoch, again.step, again.loss, again.metrics) == (
+        (first.epoch, first.step, first.loss, first.metrics)
+    )
+    assert rest[0] == again
+    assert [type(record) for record in rest] == [Epoch, Steps, Steps, Epoch]
+
+
+def test_a_model_of_several_outputs_is_refused(registry: Registry) -> None:
+    description = {
+        "input": {"channels": 3},
+        "layers": [{"id": "a", "relu": {}}, {"id": "b", "sigmoid": {}, "inputs": ["$input"]}],
+        "outputs": ["a", "b"],
+    }
+    with pytest.raises(DataError, match="for a model of one output, this one has a, b"):
+        Trainer(job(registry, model=description))
+
+
+def test_validation_images_whose_size_does_not_come_out_are_refused(registry: Registry) -> None:
+    changes = {"data": {"train": {"test/noise": {}}, "validation": {"test/noise": {"side": 6}}}}
+    with pytest.raises(DataError, match=r"makes \(3, 4, 4\) of the validation set's \(3, 6, 6\)"):
+        Trainer(job(registry, **changes))
+
+
+def test_metrics_without_a_validation_set_are_refused(registry: Registry) -> None:
+    with pytest.raises(DescriptionError, match="metrics: metrics are measured on a validation set"):
+        job(registry, data={"train": {"test/noise": {}}})
 
 
 def test_a_resumed_run_keeps_the_kernels_that_were_chosen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from rich.progress import (
 from graphnet.checkpoint import versions_of
 from graphnet.config import Job, read_job
 from graphnet.discovery import default_registry
+from graphnet.model import Model
 from graphnet.runfolder import RunFolder
 from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
 
@@ -85,7 +87,7 @@ def train(
     }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
     job = read_job(config, settings=[*settings, *overrides], registry=default_registry())
-    run = RunFolder(folder or Path("runs") / job.model.description.name, resume=resume)
+    run = RunFolder(folder or Path("runs") / _file_name(job.model), resume=resume)
     console = Console(stderr=True)
     with console.status("reading the data and making the plan"):
         trainer = Trainer(job, resume=run.resume() if resume else None)
@@ -101,6 +103,11 @@ def train(
         return
     run.finish(trainer.checkpoint())
     console.print(f"the model is in {run.model_path}")
+
+
+def _file_name(model: Model) -> str:
+    """The model's name as that of a folder."""
+    return re.sub(r"[^\w.-]+", "-", model.description.name).strip(".-") or "model"
 
 
 def _start_record(job: Job, trainer: Trainer) -> dict[str, object]:
@@ -142,6 +149,8 @@ def _loop(
             match record:
                 case Steps():
                     run.log("steps", asdict(record))
+                    if record.step % trainer.steps_per_epoch == 0:
+                        run.save(trainer.checkpoint())  # should measuring fail, nothing is lost
                     progress.update(
                         task,
                         completed=record.step,
