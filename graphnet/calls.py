@@ -13,10 +13,11 @@ from graphnet.definition import Definition
 from graphnet.layer import Layer, Precision, Specs
 from graphnet.layout import Layout, pack, unpack
 
-DType = Literal["float32", "bfloat16", "float64"]
+DType = Literal["float32", "bfloat16", "float16", "float64"]
 DTYPES: dict[DType, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
     "float64": torch.float64,
 }
 

@@ -95,7 +95,7 @@ class Gradients:
 
     def __init__(self, plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> None:
         self.plan = plan
-        self._values: dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = dict(tensors)
         self._uses = uses_of(plan)
         self._totals: dict[str, str] = {}  # value -> the value that holds its whole gradient
         quiet = replace(plan, steps=tuple(s for s in plan.steps if s.call.kind is not Kind.UPDATE))

@@ -19,7 +19,7 @@ from graphnet.spec import Constant, Initializer, ParameterSpec, Uniform
 LinearInit = Literal[
     "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal", "zeros"
 ]
-ConvInit = LinearInit | Literal["dirac"]
+ConvInit = Literal[LinearInit, "dirac"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Init:
     """torch.nn.init's function of this name, with its defaults; `groups` is for "dirac" alone, as there.
 
     kaiming: He et al. 2015, eq. 10; xavier: Glorot & Bengio 2010, eq. 16; orthogonal: Saxe et al. 2013;
-    dirac: each channel is passed on, as far as there are both.
+    dirac: each channel is passed on by the middle of its kernel, as far as there are both. Half precision is
+    rounded from float32.
 
     >>> Init("dirac")(torch.empty(2, 2, 1, 1), torch.Generator()).flatten()
     tensor([1., 0., 0., 1.])
@@ -42,8 +43,9 @@ class Init:
                 return tensor.zero_()
             case "dirac":
                 return torch.nn.init.dirac_(tensor, self.groups)
-        drawn: Tensor = getattr(torch.nn.init, f"{self.name}_")(tensor, generator=generator)
-        return drawn
+        wide = tensor if tensor.dtype.itemsize > 2 else tensor.float()
+        getattr(torch.nn.init, f"{self.name}_")(wide, generator=generator)
+        return tensor.copy_(wide)
 
 
 def weight_and_bias(

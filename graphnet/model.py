@@ -27,6 +27,7 @@ from graphnet.plan import Plan
 from graphnet.program import Predictor, Program, set_up
 from graphnet.registry import Registry
 from graphnet.tiles import Tiling, tile
+from graphnet.units import parse_bytes
 from graphnet.updates import Updates, updates_for
 
 _MAX_DIVISOR = 256
@@ -210,20 +211,28 @@ class Model:
             dtype=dtype,
             precision=precision,
             kernels=kernels,
-            memory=memory,
             without=frozenset(without),
         )
-        made = self._inference(inputs, options)
-        assert isinstance(made, Tiling)
-        return made
+        whole = self._plan(inputs, options)
+        limit = parse_bytes(memory, whole=whole.peak_bytes)
+        return self._tiling(inputs, options, whole, limit=limit)
+
+    def _tiling(
+        self, inputs: Sequence[Shape], options: Options, whole: Plan, *, limit: int
+    ) -> Tiling:
+        graph = forward_graph(self.description, self.registry, inputs, options)
+        return tile(graph, whole, lambda shape: self._plan([shape], options), limit=limit)
 
     def _inference(self, inputs: Sequence[Shape], options: Options) -> Plan | Tiling:
-        """The plan of inference, in tiles where the options bound its memory."""
-        whole = replace(options, memory=None)
+        """The plan of inference, in tiles where it does not fit into the memory of the options."""
+        unbound = replace(options, memory=None)
+        plan = self._plan(inputs, unbound)
         if options.memory is None:
-            return self._plan(inputs, whole)
-        graph = forward_graph(self.description, self.registry, inputs, options)
-        return tile(graph, lambda shape: self._plan([shape], whole), memory=options.memory)
+            return plan
+        limit = parse_bytes(options.memory, whole=plan.peak_bytes)
+        if plan.peak_bytes <= limit:
+            return plan
+        return self._tiling(inputs, unbound, plan, limit=limit)
 
     def compile(
         self,

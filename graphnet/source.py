@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from graphnet.definition import Definition
 from graphnet.graph import Arg, Call, Const, Kind, Slot
 from graphnet.layer import Layer
 
@@ -59,6 +60,7 @@ class _Writer:
         self.numbers: Counter[str] = Counter()
         self.lines: list[str] = []
         self.steps: dict[int, Step] = {}
+        self.methods: dict[tuple[Definition, str], Any] = {}
 
     def write(self) -> Source:
         for step in self.plan.steps:
@@ -114,7 +116,9 @@ class _Writer:
         self.steps[len(self.lines) + 2] = step
         self.lines.append(f"    # {self.comment(call)}")
         function = self.unique(f"{self.node(call)}_{self.verb(call)}")
-        self.namespace[function] = getattr(call.layer, call.method)
+        # One object for equal layers: what many calls go through stays in the processor's cache.
+        method = getattr(call.layer, call.method)
+        self.namespace[function] = self.methods.setdefault((call.layer, call.method), method)
         expression = f"{function}({self.arguments(call, function)})"
         if call.kind is Kind.UPDATE:
             self.lines.append(f"    {expression}")

@@ -24,7 +24,7 @@ from graphnet.errors import InputError, MemoryBudgetError
 from graphnet.graph import Call, Graph, Kind
 from graphnet.layer import Layer
 from graphnet.plan import Plan
-from graphnet.units import bytes_text, parse_bytes
+from graphnet.units import bytes_text
 
 _MOST_PARTS = 256  # along one axis
 _LONGEST_PERIOD = 64  # rows of an output after which a layer's window must be the same again
@@ -135,17 +135,17 @@ class Tiling:
         )
 
 
-def tile(graph: Graph, plan_for: Callable[[tuple[int, ...]], Plan], *, memory: int | str) -> Tiling:
-    """The tiles that read the fewest pixels in all and whose plan fits into the memory.
+def tile(
+    graph: Graph, whole: Plan, plan_for: Callable[[tuple[int, ...]], Plan], *, limit: int
+) -> Tiling:
+    """The tiles that read the fewest pixels in all and whose plan fits into so many bytes.
 
-    `graph` is the forward graph of the whole image, as described; `plan_for` makes the inference plan of
-    an input shape; `memory` is a number of bytes, "1GiB", or "50%" of what the whole image takes. Raises
-    InputError for a network that does not fit whole and cannot be run in tiles, saying which layer looks at
-    the whole image, and MemoryBudgetError where the smallest tile does not fit.
+    `graph` is the forward graph of the whole image, as described, `whole` its inference plan; `plan_for`
+    makes that of another shape. Raises InputError for what is no network of one image, and one that does
+    not fit whole and cannot be run in tiles, saying which layer looks at the whole image, and
+    MemoryBudgetError where the smallest tile does not fit.
     """
     shape, output = _ends(graph)
-    whole = plan_for(shape)
-    limit = parse_bytes(memory, whole=whole.peak_bytes)
     if whole.peak_bytes <= limit:
         sides = Cut(shape[2], shape[2]), Cut(shape[3], shape[3])
         ratio = Fraction(output[2], shape[2]), Fraction(output[3], shape[3])

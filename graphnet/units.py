@@ -90,8 +90,8 @@ def parse_bytes(text: int | str, *, whole: int) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(%|[a-z]*)\s*", str(text), re.IGNORECASE | re.ASCII)
     unit = found[2].upper() if found else "?"
-    factor = whole / 100 if unit == "%" else _BYTES.get(unit)
-    amount = 0 if found is None or factor is None else int(float(found[1]) * factor)
+    factor, parts = (whole, 100) if unit == "%" else (_BYTES.get(unit), 1)
+    amount = 0 if found is None or factor is None else int(float(found[1]) * factor / parts)
     if isinstance(text, bool) or amount < 1:
         raise InputError(
             f"expected an amount of memory such as '2GiB', '500MB', '50%' or a number of bytes, "

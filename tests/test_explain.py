@@ -218,10 +218,17 @@ def test_command_takes_what_training_takes(model_file: Path) -> None:
     ("arguments", "message"),
     [
         (["--source", "--passes"], "give one of them"),
-        (["--gradients", "--measure"], "--gradients runs a step"),
+        (["--gradients", "--measure"], "--measure: --gradients runs a step"),
+        (
+            ["--gradients", "--precision", "bfloat16", "--without", "fusion"],
+            "--precision, --without: ",
+        ),
+        (["--keep", "bfloat16", "--loss", "mse"], "--loss, --keep: to be given with --training"),
+        (["--source", "--json"], "--json: --source prints Python"),
+        (["--passes", "--measure"], "--measure: it times the steps of the table"),
         (["--without", "layuot"], "Did you mean 'layout'?"),
         (["--precision", "float8"], "float8"),
-        (["--node", "a"], "go with --gradients"),
+        (["--node", "a"], "--node: to be given with --gradients"),
     ],
 )
 def test_command_says_what_does_not_go_together(

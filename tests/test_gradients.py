@@ -277,13 +277,23 @@ def test_explain_gradients_prints_tables_and_json(model_file: str, tmp_path: Pat
 
 def test_explain_gradients_refuses_in_words(model_file: str, tmp_path: Path) -> None:
     base = (model_file, "--input", "1x3x8x8")
-    with pytest.raises(InputError, match="--node and --data go with --gradients"):
+    with pytest.raises(InputError, match="--node: to be given with --gradients"):
         run(*base, "--node", "a")
     with pytest.raises(InputError, match="--gradients runs a step"):
         run(*base, "--gradients", "--training")
     (tmp_path / "bad.npz").write_text("no arrays")
     with pytest.raises(DataError, match="not an .npz file of plain arrays"):
         run(*base, "--gradients", "--data", str(tmp_path / "bad.npz"))
+
+
+def test_a_parameter_behind_another_output_has_a_norm_and_no_gradient() -> None:
+    one = {"conv2d": {"out_channels": 3, "kernel_size": 1}, "inputs": ["$input"]}
+    layers = [{"id": "a", **one}, {"id": "b", **one}]
+    model = Model({"input": {"channels": 3}, "layers": layers, "outputs": ["a", "b"]})
+    rows = {row.name: row for row in Gradients.of(model, (1, 3, 4, 4)).parameters}
+    assert rows["a.weight"].gradient_norm > 0
+    assert rows["b.weight"].value_norm > 0
+    assert (rows["b.weight"].gradient_norm, rows["b.weight"].contributions) == (0.0, 0)
 
 
 # -- values that are not finite ----------------------------------------------------------------------

@@ -169,6 +169,28 @@ def test_two_hundred_steps_end_where_float32_ends() -> None:
     assert ends[1] == pytest.approx(ends[0], rel=0.01)
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_model_trains_in_half_precision(kind: torch.dtype) -> None:
+    """Parameters too; torch's batch norm would keep its running mean in float32."""
+    last = {"conv2d": {"out_channels": 3, "kernel_size": 1}}
+    model = Model(network(CONVOLUTION, "batch_norm2d", "relu", last), seed=1)
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.rand(2, *SHAPE, generator=generator, dtype=torch.float64)
+    trained: dict[torch.dtype, dict[str, Tensor]] = {}
+    start: dict[str, Tensor] = {}
+    for dtype in (torch.float64, kind):
+        program = model.compile(SHAPE, loss="mse", optimizer=SGD(lr=0.1), device="cpu", dtype=dtype)
+        start = start or {name: tensor.clone() for name, tensor in program.weights.items()}
+        for name, tensor in program.weights.items():
+            tensor.copy_(start[name])
+        for _ in range(3):
+            program.step(x.to(dtype), target.to(dtype))
+        trained[dtype] = program.weights
+    assert {tensor.dtype for tensor in trained[kind].values()} == {kind}
+    for name, exact in trained[torch.float64].items():
+        torch.testing.assert_close(trained[kind][name].double(), exact, rtol=0.05, atol=0.02)
+
+
 def test_prediction_in_bfloat16_comes_out_in_float32() -> None:
     x = torch.rand(SHAPE)
     low, full = (Model(SEED).predict(x, precision=p) for p in ("bfloat16", None))

@@ -170,11 +170,16 @@ def test_clone_that_means_something_else_is_rejected(registry: Registry) -> None
         ("3kb", 3000),
         ("2 GB", 2 * 10**9),
         ("50%", 500),
+        ("100%", 1000),
         ("12.5 %", 125),
     ],
 )
 def test_amounts_of_memory(text: int | str, expected: int) -> None:
     assert parse_bytes(text, whole=1000) == expected
+
+
+def test_all_of_it_is_all_of_it() -> None:
+    assert all(parse_bytes("100%", whole=n) == n for n in range(1, 5000))
 
 
 @pytest.mark.parametrize("text", ["", "two", "0", "-1GiB", "2 Gi", "1e9", "0%", True])

@@ -134,6 +134,15 @@ def test_plan_of_a_small_image_runs_it_whole() -> None:
     assert torch.equal(net.predict(x, memory="1GiB"), net.predict(x))
 
 
+def test_what_fits_runs_whole_whatever_it_is() -> None:
+    """Only a network that does not fit has to be one of images."""
+    linear = Model({"layers": [{"linear": {"out_features": 3}}]})
+    x = torch.rand(2, 5)
+    assert torch.equal(linear.predict(x, memory="1MiB"), linear.predict(x, memory="100%"))
+    with pytest.raises(InputError, match="tiles are for networks that make one image"):
+        linear.predict(x, memory="50%")
+
+
 def test_sizes_of_the_output_are_those_of_the_input_times_its_scale() -> None:
     tiling = model(LARGER).tiling((1, 3, 200, 90), memory="60%")
     assert isinstance(tiling, Tiling)

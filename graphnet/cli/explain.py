@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,9 +55,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     "--training", is_flag=True, help="The whole training step: forward, loss, reverse, update."
 )
 @click.option("--loss", help="The loss of the training step; else the first one registered.")
-@click.option(
-    "--optimizer", default="sgd", show_default=True, help="The optimizer of the training step."
-)
+@click.option("--optimizer", help="The optimizer of the training step; else sgd.")
 @click.option(
     "--kernels",
     default="auto",
@@ -105,7 +104,7 @@ def explain(
     inputs: tuple[str, ...],
     training: bool,
     loss: str | None,
-    optimizer: str,
+    optimizer: str | None,
     kernels: str,
     precision: str | None,
     keep: str | None,
@@ -132,18 +131,23 @@ def explain(
     """
     loaded = Model.load(model)
     shapes = [parse_shape(text) for text in inputs]
+    of_plan = {"--precision": precision, "--memory": memory, "--without": without}
+    of_training = {"--optimizer": optimizer, "--keep": keep}
+    shown = {"--source": source, "--passes": passes, "--html": html}
     if gradients:
-        if training or source or passes or measure or html:
-            raise InputError(
-                "--gradients runs a step; --training, --source, --passes, --measure and --html show "
-                "its plan"
-            )
+        more = {"--training": training, "--measure": measure, **of_plan, **of_training}
+        _refuse({**shown, **more}, "--gradients runs a step as described, without a plan")
         _gradients(loaded, shapes, loss, kernels, device, nodes, paths, data, seed, as_json)
         return
-    if nodes or data:
-        raise InputError("--node and --data go with --gradients")
+    _refuse({"--node": nodes, "--data": data}, "to be given with --gradients")
+    if not training:
+        _refuse({"--loss": loss, **of_training}, "to be given with --training")
     if source + passes + (html is not None) > 1:
         raise InputError("--source, --passes and --html show different things: give one of them")
+    if source or passes:
+        _refuse({"--measure": measure}, "it times the steps of the table and the page")
+    if source:
+        _refuse({"--json": as_json}, "--source prints Python")
     if memory and not training:
         tiling = loaded.tiling(
             *shapes,
@@ -158,7 +162,7 @@ def explain(
     rule = None
     if training:
         loss = loss or next(iter(loaded.registry.losses))
-        entry = loaded.registry.find("optimizers", optimizer).value
+        entry = loaded.registry.find("optimizers", optimizer or "sgd").value
         rule = entry(lr=1.0) if "lr" in entry.required() else entry()
     plan = loaded.plan(
         *shapes,
@@ -179,6 +183,12 @@ def explain(
     else:
         heading = Heading(loaded.description.name, inputs, precision or "float32", training)
         _show(plan, heading, measure=measure, html=html, as_json=as_json)
+
+
+def _refuse(options: Mapping[str, object], reason: str) -> None:
+    """Raise InputError if any of these options is given."""
+    if given := [name for name, value in options.items() if value]:
+        raise InputError(f"{', '.join(given)}: {reason}")
 
 
 def _show(plan: Plan, heading: Heading, *, measure: bool, html: Path | None, as_json: bool) -> None:

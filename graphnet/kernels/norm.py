@@ -17,7 +17,10 @@ _aten = torch.ops.aten
 
 
 class AtenBatchNorm2d(Kernel):
-    """batch_norm2d by aten's batch norm and its backward; leaves channels of one value or none alone."""
+    """batch_norm2d by aten's batch norm and its backward.
+
+    Leaves channels of one value or none alone, and running statistics in half precision, which aten widens.
+    """
 
     replaces = "batch_norm2d(x, weight, bias, running_mean, running_var)"
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
@@ -27,9 +30,9 @@ class AtenBatchNorm2d(Kernel):
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
-        (layer,), x = site.layers, site.specs["x"]
+        (layer,), x, running = site.layers, site.specs["x"], site.specs["running_mean"]
         assert isinstance(layer, BatchNorm2d)
-        if x is None or x.numel <= x.shape[1]:
+        if x is None or running is None or x.numel <= x.shape[1] or running.dtype.itemsize < 4:
             return None
         return cls(eps=layer.eps, momentum=layer.momentum)
 

@@ -44,7 +44,8 @@ class BilinearUpsampling(Layer):
     Linear interpolation on one axis after the other. On an axis of n pixels and m = floor(n scale_factor) of
     the output, y[i] lies at
         s = (i + 1/2) / scale_factor - 1/2, or with align_corners  s = i (n - 1) / (m - 1),
-    and is (1 - s + l) x[l] + (s - l) x[l + 1] with l = floor(s), both neighbours kept within the image. So
+    and is (1 - s + l) x[l] + (s - l) x[l + 1] with l = floor(s), both neighbours kept within the image; where
+    m = n, the axis stays as it is, as in torch on a CPU. So
     y = R x C^T, with a matrix for each axis that has two weights in a row; forward takes these two alone. The
     gradient is the transposed product, R^T g C, in which a NaN of g spreads over rows and columns.
 
@@ -77,7 +78,9 @@ class BilinearUpsampling(Layer):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """For the m places of an axis: the pixels before and after, and the weight of the one after."""
         i = torch.arange(m, dtype=torch.float64, device=device)
-        if self.align_corners:
+        if m == n:
+            s = i
+        elif self.align_corners:
             s = i * ((n - 1) / max(m - 1, 1))
         else:
             s = (i + 0.5) * (1 / self.scale_factor[axis]) - 0.5

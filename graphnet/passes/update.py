@@ -47,10 +47,9 @@ def update(graph: Graph, *, updates: Updates) -> Graph:
                 rates[scale] = f"{LR}:{len(rates)}"
                 calls[rates[scale]] = _rate(values, rates[scale], scale)
             step = scalar(values, updates.counter, replace(spec, dtype=torch.int64))
-            if (wanted := dtype_name(values[parameter])) != dtype_name(values[gradient]):
-                gradient = add_cast(
-                    gradient, f"{parameter}:grad", wanted, calls=calls, values=values
-                )
+            if values[gradient].spec.dtype != spec.dtype:
+                wanted, name = dtype_name(values[parameter]), f"{parameter}:grad"
+                gradient = add_cast(gradient, name, wanted, calls=calls, values=values)
             call = _optimize(values, optimizer, parameter, gradient, rates[scale], step)
             calls[call.name] = call
     return _after_readers(replace(graph, calls=calls, values=values))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphnet.discovery import default_registry
 from graphnet.errors import DescriptionError
-from graphnet.init import Init
+from graphnet.init import ConvInit, Init
 from graphnet.model import Model
 from graphnet.optim import SGD
 from graphnet.spec import Spec
@@ -47,6 +47,16 @@ def test_weights_start_with_the_numbers_of_torch_and_biases_with_0(layer: str, n
     assert not bias.any()
 
 
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_from_float32(name: ConvInit, dtype: torch.dtype) -> None:
+    wide, narrow = (
+        Init(name)(torch.full((6, 4, 3, 3), 7.0, dtype=d), torch.Generator().manual_seed(1))
+        for d in (torch.float32, dtype)
+    )
+    assert torch.equal(narrow, wide.to(dtype))
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_zeros_make_a_layer_that_starts_as_nothing(layer: str) -> None:
     weight, bias = start(layer, "zeros")
@@ -77,8 +87,11 @@ def test_dirac_with_fewer_channels_than_the_input_passes_the_first_on() -> None:
 
 
 @pytest.mark.parametrize(("layer", "name"), [("conv2d", "he_normal"), ("linear", "dirac")])
-def test_a_name_that_there_is_not_is_an_error_that_lists_what_there_is(
+def test_a_name_that_there_is_not_is_one_error_that_lists_what_there_is(
     layer: str, name: str
 ) -> None:
-    with pytest.raises(DescriptionError, match=r"(?s)weight_init.*kaiming_normal.*orthogonal"):
+    with pytest.raises(
+        DescriptionError, match=r"weight_init.*kaiming_normal.*orthogonal"
+    ) as caught:
         start(layer, name)
+    assert len(caught.value.problems) == 1

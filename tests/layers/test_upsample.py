@@ -106,7 +106,8 @@ def test_an_input_that_is_no_image_is_an_error() -> None:
 
 @bilinear_kernels
 @pytest.mark.parametrize(
-    "factor", [(2, 2), (1, 3), (1.5, 2.37), (0.5, 1.0), (1 / 3, 0.7), (2.9999, 4)]
+    "factor",
+    [(2, 2), (1, 3), (1.5, 2.37), (0.5, 1.0), (1 / 3, 0.7), (2.9999, 4), (1.1, 2), (1.04, 1.1)],
 )
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 1, 7, 2), (1, 2, 6, 3)])
