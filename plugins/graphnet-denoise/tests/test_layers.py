@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from graphnet_denoise.layers import DiagonalMeans, Subtract
+from graphnet_denoise.layers import DiagonalMeans
 
 from graphnet.errors import GraphError
 from graphnet.testing import LayerTests, Sample
@@ -14,13 +14,6 @@ class TestDiagonalMeans(LayerTests):
         Sample(DiagonalMeans(), [(1, 1, 2, 2)]),
         Sample(DiagonalMeans(), [(2, 3, 5, 6)], raises=GraphError),
         Sample(DiagonalMeans(), [(2, 3, 6, 5)], raises=GraphError),
-    ]
-
-
-class TestSubtract(LayerTests):
-    samples = [
-        Sample(Subtract(), [(2, 3, 4, 5), (2, 3, 4, 5)]),
-        Sample(Subtract(), [(2, 3), (2, 4)], raises=GraphError),
     ]
 
 

@@ -178,6 +178,10 @@ def test_colour_becomes_grey_as_pillow_does_it(tmp_path: Path) -> None:
             {"supervision": "neighbor2neighbor", "size": 33},
             "size: neighbor2neighbor halves patches: expected an even number, found 33",
         ),
+        (
+            {"supervision": "zero_shot_noise2noise", "size": 7},
+            "size: zero_shot_noise2noise halves patches: expected an even number, found 7",
+        ),
         ({"noise": GAUSSIAN, "size": 0}, "size: expected greater than 0, found 0"),
         ({"noise": GAUSSIAN, "per_epoch": -1}, "per_epoch"),
         ({"noise": GAUSSIAN, "channels": 2}, "channels"),

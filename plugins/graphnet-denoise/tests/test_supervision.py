@@ -9,7 +9,7 @@ import pytest
 import torch
 from graphnet_denoise import plugin
 from graphnet_denoise.patches import Patches, PatchStream
-from graphnet_denoise.supervision import Neighbor2Neighbor
+from graphnet_denoise.supervision import Neighbor2Neighbor, ZeroShotNoise2Noise
 from graphnet_denoise.supervision.neighbors import sub_image
 from torch import Tensor
 
@@ -157,7 +157,55 @@ def test_sub_images_by_hand() -> None:
     assert picked.tolist() == [[[[0, 3], [12, 15]]]]
 
 
-# -- both, in training -------------------------------------------------------------------------------
+# -- zero_shot_noise2noise ---------------------------------------------------------------------------
+
+
+def test_input_and_target_are_the_means_of_both_diagonals_in_either_order(noisy: Path) -> None:
+    made = stream(noisy, "zero_shot_noise2noise")
+    assert made.input_shape == (2, 16, 16)
+    assert made.target_shapes == {"target": (2, 16, 16)}
+    images, _, exchanged = made.batch(0, 0, range(400))
+    squares = images.square()  # of which the diagonals differ
+    given, target = made.finish((squares, squares, exchanged), lambda x: x, 0.0)
+    cells = squares[0].reshape(2, 16, 2, 16, 2).permute(2, 4, 0, 1, 3)  # all images are the same
+    falling, rising = (cells[0, 0] + cells[1, 1]) / 2, (cells[0, 1] + cells[1, 0]) / 2
+    fell = torch.tensor([torch.equal(image, falling) for image in given])
+    assert all(torch.equal(image, rising) for image in given[~fell])
+    assert abs(int(fell.sum()) - 200) < 5 * 100**0.5
+    # f is the identity here: what D1 f(y) adds to D2 y is the input itself
+    torch.testing.assert_close(target, (given + (falling + rising - given)) / 2)
+
+
+def test_the_target_of_halves_has_the_gradient_of_both_terms() -> None:
+    """Against torch's gradient of the paper's loss with f(y) held, times the factor of the docstring."""
+    draw = torch.Generator().manual_seed(0)
+    y = torch.rand(2, 3, 8, 8, generator=draw, dtype=torch.float64)
+    weight = torch.rand(3, 3, 3, 3, generator=draw, dtype=torch.float64).requires_grad_()
+
+    def network(x: Tensor) -> Tensor:
+        return torch.nn.functional.conv2d(x, weight, padding=1).tanh()
+
+    def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+        kernels = torch.tensor([[[0, 0.5], [0.5, 0]], [[0.5, 0], [0, 0.5]]], dtype=torch.float64)
+        one, two = (k.expand(3, 1, 2, 2) for k in kernels)
+        conv2d = torch.nn.functional.conv2d
+        return conv2d(x, one, stride=2, groups=3), conv2d(x, two, stride=2, groups=3)
+
+    exchanged = torch.tensor([False, True]).reshape(2, 1, 1, 1)
+    with torch.no_grad():
+        clean = halves(network(y))
+        shown, target = ZeroShotNoise2Noise().finish((y, y, exchanged), network, 0.5)
+    first, second = halves(y)
+    assert torch.equal(shown, torch.stack((first[0], second[1])))
+    wanted, whole = torch.stack((second[0], first[1])), torch.stack((clean[0][0], clean[1][1]))
+    prediction = network(shown)
+    both = (prediction - wanted).square().mean() + (prediction - whole).square().mean()
+    (true,) = torch.autograd.grad(both, weight, retain_graph=True)
+    (found,) = torch.autograd.grad(torch.nn.functional.mse_loss(prediction, target), weight)
+    torch.testing.assert_close(2 * found, true, rtol=1e-12, atol=1e-15)
+
+
+# -- all, in training -----------------------------------------------------------------------------------
 
 
 def job(path: Path, supervision: Any, loss: str) -> Any:
@@ -176,7 +224,8 @@ def job(path: Path, supervision: Any, loss: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("supervision", "loss"), [("noise2void", "masked_mse"), ("neighbor2neighbor", "mse")]
+    ("supervision", "loss"),
+    [("noise2void", "masked_mse"), ("neighbor2neighbor", "mse"), ("zero_shot_noise2noise", "mse")],
 )
 def test_networks_learn_from_noisy_images_alone_and_resume(
     noisy: Path, supervision: str, loss: str

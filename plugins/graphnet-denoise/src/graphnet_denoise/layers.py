@@ -1,4 +1,4 @@
-"""Layers that zero-shot training puts around a network: two halves of an image, and differences."""
+"""The layer that zero-shot training puts around a network: two halves of an image."""
 
 from __future__ import annotations
 
@@ -42,20 +42,3 @@ class DiagonalMeans(Layer):
                 half = grad_second if row == column else grad_first
                 grad_x[:, :, :, row, :, column] = half / 2
         return grad_x.reshape(n, c, 2 * h, 2 * w)
-
-
-class Subtract(Layer):
-    """x - other, elementwise, of two tensors of one shape. Backward keeps nothing."""
-
-    pointwise: ClassVar[bool] = True
-    precision: ClassVar[Precision] = "follow"
-
-    def forward(self, x: Tensor, other: Tensor) -> Tensor:
-        if x.shape != other.shape:
-            raise GraphError(
-                f"expected inputs of one shape, got {tuple(x.shape)} and {tuple(other.shape)}"
-            )
-        return x - other
-
-    def backward(self, grad_y: Tensor) -> tuple[Tensor, Tensor]:
-        return grad_y, -grad_y

@@ -9,11 +9,10 @@ from graphnet.hookspecs import Register, hookimpl
 
 @hookimpl
 def graphnet_layers(register: Register) -> None:
-    """Add `denoise/diagonal_means` and `denoise/subtract`, which zero-shot training needs."""
-    from graphnet_denoise.layers import DiagonalMeans, Subtract
+    """Add `denoise/diagonal_means`, which zero-shot training needs."""
+    from graphnet_denoise.layers import DiagonalMeans
 
     register("denoise/diagonal_means", DiagonalMeans)
-    register("denoise/subtract", Subtract)
 
 
 @hookimpl

@@ -55,7 +55,7 @@ def zero_shot_description(description: ModelDescription) -> ModelDescription:
             node(name, "other", "noisy.second", share=NETWORK),
             node(name, "whole", f"${image}", share=NETWORK),
             node("denoise/diagonal_means", "clean", "whole"),
-            *(node("denoise/subtract", id, *pair) for id, pair in differences.items()),
+            *(node("subtract", id, *pair) for id, pair in differences.items()),
             node("concat", "errors", *differences),
         ),
         name=f"{description.name}-zero-shot",

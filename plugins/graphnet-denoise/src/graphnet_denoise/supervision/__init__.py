@@ -3,7 +3,7 @@
 To clean images noise is added while training: once, to be compared with the clean image (noise2clean), or
 twice, to compare one with the other (noise2noise). From images that are noisy already, a network learns by
 guessing pixels that it is not shown (noise2void), or from one half of the pixels to the other
-(neighbor2neighbor).
+(neighbor2neighbor, zero_shot_noise2noise).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from graphnet_denoise.choices import Choices
 from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
 from graphnet_denoise.supervision.blindspot import Noise2Void
+from graphnet_denoise.supervision.diagonals import ZeroShotNoise2Noise
 from graphnet_denoise.supervision.neighbors import Neighbor2Neighbor
 from graphnet_denoise.supervision.paired import Noise2Clean, Noise2Noise
 
@@ -22,6 +23,7 @@ __all__ = [
     "Noise2Void",
     "Supervision",
     "Views",
+    "ZeroShotNoise2Noise",
     "as_tensor",
 ]
 
@@ -33,5 +35,6 @@ SUPERVISIONS = Choices[Supervision](
         "noise2clean": Noise2Clean,
         "noise2void": Noise2Void,
         "neighbor2neighbor": Neighbor2Neighbor,
+        "zero_shot_noise2noise": ZeroShotNoise2Noise,
     },
 )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from graphnet.data import Shape
 from graphnet.definition import Definition
-from graphnet.errors import ContractError
+from graphnet.errors import ContractError, DescriptionError, Problem
 from graphnet_denoise.draws import NOISE, STRENGTH, SUPERVISION, Draws
 from graphnet_denoise.noise import Images, Noise, Scenes
 
@@ -92,6 +92,14 @@ class Supervision(Definition):
     ) -> tuple[Tensor, ...]:
         """See graphnet.Stream.finish."""
         return batch
+
+
+def halved(size: int, name: str) -> int:
+    """Half of a patch's size, for the supervision of this name. Raises DescriptionError for an odd one."""
+    if size % 2:
+        message = f"{name} halves patches: expected an even number, found {size}"
+        raise DescriptionError([Problem(message, "size")])
+    return size // 2
 
 
 def as_tensor(images: Images) -> Tensor:

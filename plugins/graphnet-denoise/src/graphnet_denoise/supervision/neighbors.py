@@ -10,8 +10,7 @@ import pydantic
 import torch
 from torch import Tensor
 
-from graphnet.errors import DescriptionError, Problem
-from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
+from graphnet_denoise.supervision.base import Supervision, Views, as_tensor, halved
 
 # Two neighbouring pixels of a cell of 2 x 2, whose pixels are 0 1 / 2 3: side by side or one below the other.
 _PAIRS = np.array([(0, 1), (1, 0), (0, 2), (2, 0), (1, 3), (3, 1), (2, 3), (3, 2)])
@@ -35,10 +34,7 @@ class Neighbor2Neighbor(Supervision):
     gamma: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 2.0
 
     def side(self, size: int) -> int:
-        if size % 2:
-            message = f"neighbor2neighbor halves patches: expected an even number, found {size}"
-            raise DescriptionError([Problem(message, "size")])
-        return size // 2
+        return halved(size, "neighbor2neighbor")
 
     def make(self, views: Views) -> tuple[Tensor, ...]:
         noisy = views.noisy()
