@@ -128,15 +128,16 @@ def make_job(
     found: list[Problem] = []
 
     def attempt(place: Place, make: Callable[[], Any]) -> Any:
-        field, where = dotted(place), locations.where(place)
         try:
             return make()
         except DescriptionError as error:
+            inner = (*place, *_name(data, place))
             for problem in error.problems:
-                path = ".".join(part for part in (field, problem.path) if part)
+                path = ".".join(part for part in (dotted(inner), problem.path) if part)
+                where = locations.where((*inner, *_place(problem.path)))
                 found.append(problem if problem.where else Problem(problem.message, path, where))
         except GraphnetError as error:
-            found.append(Problem(str(error), field, where))
+            found.append(Problem(str(error), dotted(place), locations.where(place)))
 
     metrics: dict[str, Any] = {}
     for name in config.metrics:
@@ -144,7 +145,10 @@ def make_job(
         if entry is not None:
             metrics[name] = entry.value
     made = {
-        "model": attempt(("model",), lambda: _model(config.model, folder, registry)),
+        "model": attempt(
+            ("model",),
+            lambda: _model(config.model, folder, registry, locations.below(("model",))),
+        ),
         "optimizer": attempt(("optimizer",), lambda: registry.make("optimizers", config.optimizer)),
         "schedule": attempt(("schedule",), lambda: registry.make("schedules", config.schedule)),
         "train": attempt(("data", "train"), lambda: registry.dataset(config.data.train)),
@@ -181,10 +185,22 @@ def _place(path: str) -> Place:
     return tuple(int(part) if part.isdigit() else part for part in path.split("."))
 
 
-def _model(form: Form, folder: Path, registry: Registry) -> Model:
+_NAMED = {("optimizer",), ("schedule",), ("data", "train"), ("data", "validation"), ("executor",)}
+
+
+def _name(data: Any, place: Place) -> Place:
+    """The name in a field that is {name: {field: value}}; nothing in a field of another form."""
+    if place not in _NAMED:
+        return ()
+    for key in place:
+        data = data[key]
+    return tuple(data) if isinstance(data, dict) else ()
+
+
+def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -> Model:
     if isinstance(form, str):
         return Model.load(folder / form, registry=registry)
-    return Model(parse(form), registry=registry)
+    return Model(parse(form, locations), registry=registry)
 
 
 def _known(error: ValidationError) -> list[str]:

@@ -7,6 +7,7 @@ whenever an instance is made. Definitions hold no tensors, compare by value and 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, dataclass_transform
@@ -71,8 +72,22 @@ class _Checked(type):
 
 
 def problems(errors: Iterable[Any], known: Iterable[str]) -> list[Problem]:
-    """pydantic's error records as Problems, in our words."""
-    return [problem for error in errors for problem in _problems(error, known)]
+    """pydantic's error records as Problems, in our words; a union's, one for each member, as one."""
+    found: list[Problem] = []
+    for problem in (problem for error in errors for problem in _problems(error, known)):
+        if found and (joined := _joined(found[-1], problem)):
+            found[-1] = joined
+        else:
+            found.append(problem)
+    return found
+
+
+def _joined(one: Problem, other: Problem) -> Problem | None:
+    """Two of "expected A, found X" about the same field as "expected A or B, found X"."""
+    parts = [re.fullmatch(r"expected (.*), found (.*)", p.message, re.S) for p in (one, other)]
+    if one.path != other.path or parts[0] is None or parts[1] is None or parts[0][2] != parts[1][2]:
+        return None
+    return Problem(f"expected {parts[0][1]} or {parts[1][1]}, found {parts[0][2]}", one.path)
 
 
 def _problems(error: Mapping[str, Any], known: Iterable[str]) -> Iterable[Problem]:
@@ -83,6 +98,8 @@ def _problems(error: Mapping[str, Any], known: Iterable[str]) -> Iterable[Proble
 def _problem(error: Mapping[str, Any], known: Iterable[str]) -> Problem:
     location = tuple(str(part) for part in error["loc"])
     # For a union pydantic appends the member it tried, such as "int" or "tuple[...]": not a place.
+    if location and location[-1] in _TYPES and error["type"].endswith("_type"):
+        location = location[:-1]
     path = ".".join(part for part in location if part.isidentifier() or part.isdigit())
     match error["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
@@ -95,7 +112,11 @@ def _problem(error: Mapping[str, Any], known: Iterable[str]) -> Problem:
             return Problem(str(error["ctx"]["error"]), path)
         case _:
             expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+            expected = re.sub(r"dictionary( or instance of \w+)?", "mapping", expected)
             return Problem(f"expected {expected}, found {error['input']!r}", path)
+
+
+_TYPES = ("str", "int", "float", "bool")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

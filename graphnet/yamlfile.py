@@ -43,6 +43,11 @@ class Locations:
             return f"{self.name}:{line}:{column}"
         return self.name
 
+    def below(self, path: Place) -> Locations:
+        """The places of what stands in a field, as of a document of its own."""
+        inside = {p[len(path) :]: at for p, at in self.places.items() if p[: len(path)] == path}
+        return Locations(self.name, inside)
+
 
 def read_file(path: Path) -> tuple[Any, Locations]:
     """Read a YAML file. Raises DescriptionError for a missing file or bad YAML."""

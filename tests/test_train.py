@@ -14,7 +14,7 @@ from torch import nn
 
 from graphnet import checkpoint
 from graphnet.checkpoint import Checkpoint
-from graphnet.config import Job, make_job
+from graphnet.config import Job, make_job, read_job
 from graphnet.data import DataSet, Pairs
 from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
@@ -357,6 +357,45 @@ def test_targets_must_have_the_networks_shape(registry: Registry) -> None:
         Trainer(job(registry, model={"layers": layers}))
 
 
+def test_a_problem_is_where_the_field_stands(registry: Registry, tmp_path: Path) -> None:
+    path = tmp_path / "train.yaml"
+    path.write_text(
+        """
+model:
+  layers:
+    - relu
+    - conv2d: {out_channels: 3, kernel_sizes: 3}
+data:
+  train:
+    test/noise:
+      cuont: 3
+loss: mse
+optimizer:
+  sgd:
+    lr: -1
+epochs: 1
+batch_size: 4
+"""
+    )
+    with pytest.raises(DescriptionError) as caught:
+        read_job(path, registry=registry)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{path}:5:15: layers[1].conv2d.kernel_size: must be given",
+        f"{path}:5:47: layers[1].conv2d.kernel_sizes: unknown field. Did you mean 'kernel_size'?",
+        f"{path}:13:9: optimizer.sgd.lr: expected greater than or equal to 0, found -1",
+        f"{path}:9:14: data.train.test/noise.cuont: unknown field. Did you mean 'count'?",
+    ]
+
+
+def test_a_field_of_no_form_that_it_may_have_is_one_problem(registry: Registry) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        job(registry, loss=5, model=[])
+    assert [str(problem) for problem in caught.value.problems] == [
+        "model: expected string or mapping, found []",
+        "loss: expected string or mapping or list, found 5",
+    ]
+
+
 def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> None:
     with pytest.raises(DescriptionError) as caught:
         job(
@@ -370,7 +409,7 @@ def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> N
         "metrics: unknown metric 'psnrr'. Known: test/error.",
         "model.layers[0].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid'?",
         "optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?",
-        "schedule.steps: must be given",
+        "schedule.warm_up.steps: must be given",
     ]
     with pytest.raises(DescriptionError) as caught:
         job(registry, epochs=0, batch_size="many", seeed=1)

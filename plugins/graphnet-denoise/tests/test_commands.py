@@ -204,7 +204,7 @@ def test_evaluate_adds_noise_to_clean_images(tmp_path: Path, model: Path) -> Non
     assert reports[0]["psnr_noisy_db"] == pytest.approx(20 * math.log10(255 / 50), abs=0.2)
     with pytest.raises(DataError, match="--noise gaussian:x: expected noise such as"):
         run(evaluate, model, tmp_path, "--noise", "gaussian:x")
-    with pytest.raises(DataError, match="absent: cannot be listed"):
+    with pytest.raises(DataError, match="absent: no such file or folder"):
         run(evaluate, model, tmp_path / "absent", "--noise", "gaussian:25")
     form = {"patches": {"path": str(tmp_path), "size": 8, "noise": {"gaussian": {"std": 1}}}}
     with pytest.raises(DataError, match="makes other pairs in each epoch"):

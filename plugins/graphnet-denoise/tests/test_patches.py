@@ -195,7 +195,7 @@ def test_wrong_fields_are_refused_in_words(fields: dict[str, Any], message: str)
 
 def test_folders_without_fitting_images_are_refused(folder: Path, tmp_path: Path) -> None:
     for path, fields, message in (
-        (folder / "absent", {}, "absent: cannot be listed"),
+        (folder / "absent", {}, "absent: no such file or folder"),
         (folder / "0.png", {}, r"0\.png: expected a folder of images, an \.npz or an \.npy"),
         (folder, {"size": 64}, r"at least 64 x 64 pixels, but the largest of 4 is 40 x 50. Give l"),
     ):

@@ -62,7 +62,11 @@ def as_unit(pixels: Pixels) -> NDArray[np.float32]:
 
 
 def _images(path: Path, keys: Sequence[str]) -> list[Pixels]:
-    if path.is_dir() or not path.exists():
+    if not path.exists():
+        raise DataError(
+            f"{path}: no such file or folder. Give a folder of images, an .npz or an .npy that exists."
+        )
+    if path.is_dir():
         return [_as_hwc(read_picture(file).pixels) for file in list_images(path)]
     return [_as_hwc(image) for image in as_images(_array(path, keys), str(path)).numpy()]
 
