@@ -94,11 +94,11 @@ class Problem:
 
 
 class DescriptionError(GraphnetError, ValueError):
-    """A description or configuration is wrong; `problems` holds everything that is wrong with it."""
+    """A description or configuration is wrong; `problems` holds everything that is wrong with it, once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(str(problem) for problem in problems))
-        self.problems = tuple(problems)
+        self.problems = tuple(dict.fromkeys(problems))  # a block that is used often is wrong each time
+        super().__init__("\n".join(map(str, self.problems)))
 
 
 @contextmanager

@@ -163,6 +163,15 @@ layerz: 3
     ]
 
 
+def test_an_error_in_a_block_that_is_used_often_comes_once(registry: Registry) -> None:
+    text = "blocks: {one: {layers: [{linear: {out_feature: 3}}]}}\nlayers: [one, one, one]\n"
+    assert problems(text, registry) == [
+        "model.yaml:1:34: blocks.one.layers[0].linear.out_features: must be given",
+        "model.yaml:1:48: blocks.one.layers[0].linear.out_feature: unknown field. Did you mean "
+        "'out_features' or 'in_features'?",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
