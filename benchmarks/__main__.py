@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import report, rows, table
-from benchmarks.measure import FULL, QUICK
+from benchmarks.measure import BRIEF, FULL, QUICK
 from benchmarks.run import Result, estimate_s, run
 from graphnet.device import resolve
 from graphnet.errors import GraphnetError, UnknownNameError, nearest
@@ -37,7 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--quick", action="store_true", help="a few rounds, nothing compiled")
     parser.add_argument(
-        "--seconds", type=float, help=f"of rounds for each workload; {FULL.budget_s:.0f} without it"
+        "--seconds",
+        type=float,
+        help=f"of rounds for each workload; {FULL.budget_s:.0f} without it, {BRIEF.budget_s:.0f} on CUDA",
+    )
+    parser.add_argument(
+        "--building",
+        type=float,
+        metavar="SECONDS",
+        help="for building the contenders of a workload",
     )
     commands = parser.add_subparsers(dest="command", title="commands")
     report.add_command(commands)
@@ -60,9 +68,11 @@ def _list() -> int:
 def _measure(options: argparse.Namespace) -> int:
     device = resolve(options.device)
     names = _chosen(options.rows, _QUICK_ROWS if options.quick else rows.on(device))
-    effort = QUICK if options.quick else FULL
+    effort = QUICK if options.quick else BRIEF if device.type == "cuda" else FULL
     if options.seconds:
         effort = replace(effort, budget_s=options.seconds)
+    if options.building:
+        effort = replace(effort, building_s=options.building)
     progress, output = Console(stderr=True), Console()
     if not output.is_terminal:
         output = Console(width=_WIDE)

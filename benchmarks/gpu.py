@@ -1,7 +1,8 @@
 """What is asked of a GPU beside the table: `python -m benchmarks.gpu kernels|training --json FILE`.
 
-kernels: each layer of the paper's network, forward and reverse, beside what the GPU's measured bandwidth and
-matrix ceiling allow. training: an epoch of 50,000 pairs, and how fast the paper's network learns, on pairs
+kernels: the steps of the paper's network in bfloat16, beside what the GPU's measured bandwidth and matrix
+ceiling allow: with mse, for which a whole chain of layers may be one kernel, and with l1, for which each
+layer has its own. training: an epoch of 50,000 pairs, and how fast the paper's network learns, on pairs
 sampled from the photos that scikit-image ships.
 """
 
@@ -11,6 +12,8 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +22,15 @@ import torch
 import graphnet as gn
 from benchmarks.networks import PAPER
 from benchmarks.timing import machine as facts
-from benchmarks.timing import seconds
+from benchmarks.timing import seconds, settle
 from examples.demo import copy_photos
 from graphnet.config import read_job
-from graphnet.cost import call_cost
+from graphnet.cost import bind_arguments, call_cost
 from graphnet.discovery import default_registry
-from graphnet.graph import Kind
+from graphnet.graph import Call, Kind
+from graphnet.machine import Machine
 from graphnet.measure import measure
+from graphnet.plan import Plan
 from graphnet.program import set_up
 from graphnet.train import Decided, Epoch, Trainer
 
@@ -34,60 +39,70 @@ _REPEATS = 200
 
 
 def main() -> int:
-    """Measure a part, and write it."""
+    """Measure a part, and write what there is after each piece of it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("part", choices=("kernels", "training"))
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     device = torch.device(options.device)
-    found = kernels(device) if options.part == "kernels" else training(device)
-    result = {"machine": facts(device), "measured": time.strftime("%Y-%m-%d %H:%M"), **found}
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    settle(device)
+    parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
+        "kernels": lambda: kernels(device, measure(device, say=print)),
+        "training": lambda: training(device),
+    }
+    about = {"machine": facts(device), "measured": time.strftime("%Y-%m-%d %H:%M")}
+    for found in parts[options.part]():
+        options.json.write_text(json.dumps({**about, **found}, indent=1) + "\n")
+    print(options.json.read_text())
     return 0
 
 
-@torch.no_grad()
-def kernels(device: torch.device) -> dict[str, Any]:
-    """Each step of the training plan alone, on its own tensors: its time, and the least by the roofline."""
-    numbers = measure(device, say=print)
-    rows = []
-    for batch in (32, 512):
+def kernels(
+    device: torch.device, machine: Machine, *, batches: tuple[int, ...] = (32, 512)
+) -> Iterator[dict[str, Any]]:
+    """Each step of some training plans alone: its time, and the least by the roofline; after each plan."""
+    rows: list[dict[str, Any]] = []
+    for batch, loss in product(batches, ("mse", "l1")):
         plan = gn.load(PAPER.file).plan(
             (batch, 3, 32, 32),
-            loss="mse",
+            loss=loss,
             optimizer=gn.Adam(),
             device=device,
             precision="bfloat16",
         )
-        for step in plan.steps:
-            call = step.call
-            if call.kind not in (Kind.LAYER, Kind.LOSS, Kind.BACKWARD):
-                continue
-            cost = call_cost(call, plan.values)
-            arguments = [_drawn(arg, plan) for arg in call.args]
-            function = getattr(call.layer, call.method)
-            for _ in range(3):
-                function(*arguments)
-            taken = seconds(lambda f=function, a=arguments: f(*a), _REPEATS, device)  # type: ignore[misc]
-            least = max(
-                cost.bytes_moved / numbers.bandwidth, cost.flops / numbers.ceiling(torch.bfloat16)
-            )
-            rows.append(
-                {
-                    "batch": batch,
-                    "call": call.name,
-                    "kernel": call.title,
-                    "us": 1e6 * taken,
-                    "least_us": 1e6 * least,
-                    "share": least / taken,
-                }
-            )
-    return {"roofline": str(numbers), "rows": rows}
+        rows += [
+            {"batch": batch, "loss": loss, **_timed(step.call, plan, device, machine)}
+            for step in plan.steps
+            if step.call.kind in (Kind.LAYER, Kind.LOSS, Kind.BACKWARD)
+        ]
+        yield {"roofline": str(machine), "rows": rows}
 
 
-def _drawn(arg: Any, plan: Any) -> Any:
+@torch.no_grad()
+def _timed(call: Call, plan: Plan, device: torch.device, machine: Machine) -> dict[str, Any]:
+    """A call on random tensors of its own."""
+    given, named = bind_arguments(call.layer, call.method, [_drawn(a, plan) for a in call.args])
+    function = getattr(call.layer, call.method)
+
+    def run() -> object:
+        return function(*given, **named)
+
+    seconds(run, 3, device)  # compiled, and warm
+    taken = seconds(run, _REPEATS, device)
+    cost = call_cost(call, plan.values)
+    ceiling = machine.ceiling(torch.bfloat16)
+    least = max(cost.bytes_moved / machine.bandwidth, cost.flops / ceiling)
+    return {
+        "call": call.name,
+        "kernel": call.title,
+        "us": 1e6 * taken,
+        "least_us": 1e6 * least,
+        "share": least / taken,
+    }
+
+
+def _drawn(arg: Any, plan: Plan) -> Any:
     """Random tensors for what stands in a call, in the strides that they are stored with."""
     if isinstance(arg, str):
         value = plan.values[arg]
@@ -97,7 +112,7 @@ def _drawn(arg: Any, plan: Any) -> Any:
     return tuple(_drawn(one, plan) for one in arg) if isinstance(arg, tuple) else arg.value
 
 
-def training(device: torch.device) -> dict[str, Any]:
+def training(device: torch.device) -> Iterator[dict[str, Any]]:
     """The seconds of an epoch of 50,000 pairs, and of the recipe that learns fastest, and what they reach."""
     executor = "cudagraph" if device.type == "cuda" else "eager"
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +140,7 @@ def training(device: torch.device) -> dict[str, Any]:
                 "events": [record.message for record in records if isinstance(record, Decided)],
                 "executor": trainer.program.turns.record(),
             }
-    return found
+            yield found
 
 
 if __name__ == "__main__":

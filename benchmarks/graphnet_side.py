@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 import graphnet as gn
 from benchmarks.networks import Network
 from benchmarks.timing import Run
-from benchmarks.workloads import Contender, Saving, Side, Task, Workload
+from benchmarks.workloads import Contender, Saving, Side, Task, Unavailable, Workload
 from graphnet.graph import Kind
 from graphnet.plan import Plan
 from graphnet.tiles import Tiling
@@ -26,7 +27,6 @@ _ON_CUDA: Mapping[str, object] = {
     "cudagraph of inductor": {"cudagraph": {"captures": "inductor"}},
 }
 NONE = Saving("none")
-_LOSS_RUNS = 3
 
 
 def executors(device: torch.device) -> Mapping[str, object]:
@@ -47,7 +47,8 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
             executor,
             precision,
             builder(executor, precision),
-            compiled=executor != "eager",
+            compiled="inductor" in executor,
+            captured=executor in _ON_CUDA,
         )
         for precision in workload.precisions
         for executor in executors(device)
@@ -108,19 +109,37 @@ def training(
     """One training step on packed tensors."""
     made = program(workload, executor, precision, device, saving=saving)
     images = made.pack(*(preferred(made.plan, image) for image in workload.images(device)))
-    return lambda: made.step_packed(*images)
+
+    def step() -> object:
+        return made.step_packed(*images)
+
+    return captured(step, made.turns.record) if executor in _ON_CUDA else step
+
+
+def captured(run: Run, record: Callable[[], Mapping[str, Any]]) -> Run:
+    """`run` after its first time. Raises Unavailable if, by its record, it is not captured."""
+    run()
+    if stayed := record()["stayed"]:
+        raise Unavailable(f"it stays on eager: {stayed}")
+    return run
 
 
 def loss_after(
-    workload: Workload, executor: str, precision: str, device: torch.device, *, steps: int
+    workload: Workload,
+    executor: str,
+    precision: str,
+    device: torch.device,
+    *,
+    steps: int,
+    runs: int,
 ) -> float:
     """The loss after this many training steps from the same weights, each step on fresh noise.
 
     A single loss jumps by several percent with its noise and with the path that rounding led the weights
-    along, so it is the mean of the next quarter as many steps, and of runs on different noise.
+    along, so it is the mean of the next quarter as many steps, and of some runs on different noise.
     """
     found = []
-    for run in range(_LOSS_RUNS):
+    for run in range(runs):
         made = program(workload, executor, precision, device)
         for step in range(steps + steps // 4):
             loss = made.step(*workload.images(device, draw=run * 10_000 + step))
@@ -148,9 +167,17 @@ def inference(
     whole = model.plan(workload.shape, device=device, precision=precision)
     x = preferred(whole, workload.images(device)[0])
     chosen = executors(device)[executor]
-    return lambda: model.predict(
-        x, device=device, precision=precision, executor=chosen, memory=saving.memory
-    )
+
+    def predict() -> object:
+        return model.predict(
+            x, device=device, precision=precision, executor=chosen, memory=saving.memory
+        )
+
+    def record() -> Mapping[str, Any]:
+        (predictor,) = model._predictors.values()
+        return predictor.prepared((workload.shape,)).run.record()
+
+    return captured(predict, record) if executor in _ON_CUDA else predict
 
 
 def planned(

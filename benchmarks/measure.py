@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,15 +26,21 @@ _SLOW = 4.0  # times slower than the fastest of its side: timed by its warm-up a
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: seconds of interleaved rounds, whether to compile, the steps of a training."""
+    """How much is measured: seconds of interleaved rounds, whether to compile, the steps of a training and
+    how many of those, and the seconds in which the contenders of a workload are to be built."""
 
     budget_s: float
     rounds: tuple[int, int]
     compiled: bool
     loss_steps: int
+    loss_runs: int = 3
+    building_s: float = 3600.0
 
 
 FULL = Effort(budget_s=12.0, rounds=(7, 60), compiled=True, loss_steps=200)
+BRIEF = Effort(  # on a GPU, where all of it ends within minutes
+    budget_s=2.0, rounds=(7, 60), compiled=True, loss_steps=200, loss_runs=1, building_s=40.0
+)
 QUICK = Effort(budget_s=0.3, rounds=(3, 5), compiled=False, loss_steps=0)
 
 
@@ -65,39 +75,101 @@ def measure(
     effort: Effort,
     say: Say,
 ) -> Measured:
-    """Time the contenders of a workload that compute in these precisions."""
-    found = {
-        contender.name: contender
-        for contender in contenders.of(workload, device)
-        if contender.precision in precisions
-    }
+    """Time the contenders of a workload that compute in these precisions.
+
+    What compiles is built last, in the lowest precision first: that is left out if the time is over.
+    """
+    wanted = [one for one in contenders.of(workload, device) if one.precision in precisions]
+    wanted.sort(key=lambda one: (one.compiled, -precisions.index(one.precision)))
+    found = {contender.name: contender for contender in wanted}
     runs: dict[str, Run] = {}
     warm: dict[str, float] = {}
     unavailable: dict[str, str] = {}
+    deadline = time.perf_counter() + effort.building_s
     for number, (name, contender) in enumerate(found.items(), 1):
         say(f"{workload.name}: warming up {number}/{len(found)}, {name}")
         if contender.compiled and not effort.compiled:
             unavailable[name] = "left out by --quick, which compiles nothing"
             continue
         try:
-            run = contender.build()
-            run()
-            warm[name] = least_seconds(run, device)
+            with at_most(deadline - time.perf_counter()):
+                try:
+                    run = ready(contender)
+                except torch.OutOfMemoryError:  # it is not to lose for what others hold
+                    keep(runs, best_of_each_side(runs, warm, found))
+                    run = ready(contender)
+                warm[name] = least_seconds(run, device)
             runs[name] = run
         except Exception as error:  # whatever a compiler or a library raises is its reason
             unavailable[name] = reason(error)
-    slow = {
+        keep(runs, quick_enough(runs, warm, found, device))
+    say(f"{workload.name}: timing {len(runs)} contenders in turn")
+    timings: dict[str, Timing] = {}
+    if runs:
+        timings = interleave(runs, device=device, budget_s=effort.budget_s, rounds=effort.rounds)
+    timings |= {name: Timing(name, (1e3 * warm[name],)) for name in warm if name not in runs}
+    keep(runs, set())
+    for name, timing in timings.items():  # there even if what follows is cut off
+        say(f"{workload.name}: {name}: {timing.median_ms:.4g} ms")
+    return Measured(workload, found, timings, unavailable)
+
+
+def ready(contender: Contender) -> Run:
+    """A contender after its first call."""
+    run = contender.build()
+    run()
+    return run
+
+
+def quick_enough(
+    runs: Mapping[str, Run],
+    warm: Mapping[str, float],
+    found: Mapping[str, Contender],
+    device: torch.device,
+) -> set[str]:
+    """Those not much slower than the fastest of their side so far; the others had their time."""
+    fastest: dict[Side, float] = {}
+    for name, taken in warm.items():
+        fastest[found[name].side] = min(taken, fastest.get(found[name].side, taken))
+    return {
         name
         for name, run in runs.items()
-        if (limit := _SLOW * min(warm[one] for one in warm if found[one].side is found[name].side))
-        and warm[name] > limit
-        and least_seconds(run, device) > limit  # once more: it may have been disturbed
+        if warm[name] <= (limit := _SLOW * fastest[found[name].side])
+        or least_seconds(run, device) <= limit  # once more: it may have been disturbed
     }
-    quick = {name: run for name, run in runs.items() if name not in slow}
-    say(f"{workload.name}: timing {len(quick)} contenders in turn")
-    timings = interleave(quick, device=device, budget_s=effort.budget_s, rounds=effort.rounds)
-    timings |= {name: Timing(name, (1e3 * warm[name],)) for name in slow}
-    return Measured(workload, found, timings, unavailable)
+
+
+def best_of_each_side(
+    runs: Mapping[str, Run], warm: Mapping[str, float], found: Mapping[str, Contender]
+) -> set[str]:
+    best = {found[name].side: name for name in sorted(runs, key=lambda one: -warm[one])}
+    return set(best.values())
+
+
+def keep(runs: dict[str, Run], names: set[str]) -> None:
+    """Drop the other runs, and the memory that they hold."""
+    for name in runs.keys() - names:
+        del runs[name]
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in what takes longer; again each second, as a compiler may swallow one."""
+
+    def late(*_: object) -> None:
+        raise TimeoutError("the time for building contenders was over")
+
+    if seconds <= 0:
+        late()
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def least_seconds(run: Run, device: torch.device) -> float:

@@ -7,6 +7,7 @@ is faster. None stands where something was not measured or could not be.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -55,6 +56,10 @@ class Recorder:
         torch_best = self.measured.fastest(Side.TORCH, row.opponents)
         jax = self.measured.fastest(Side.JAX, row.opponents)
         plain = self.measured.timings.get(_PLAIN)
+        eager = self.eager(row)
+        # On a GPU these processes have memory of their own; on CPUs they would take each other's time.
+        with ThreadPoolExecutor(4 if self.device.type == "cuda" else 1) as pool:
+            list(pool.map(self.peak, dict.fromkeys((mine, torch_best, plain, eager))))
         record: Record = {
             "row": row.name,
             "what": str(row.workload),
@@ -70,7 +75,7 @@ class Recorder:
             "plain_torch_peak_mb": self.peak(plain),
         }
         record["peak_ratio"] = _share(record["peak_mb"], record["best_torch_peak_mb"])
-        record |= self.predicted(row) | self.loss(row)
+        record |= self.predicted(row, eager) | self.loss(row)
         if row.saving:
             whole = self.measured.fastest(Side.GRAPHNET, (row.precision,))
             record["time_for_memory"] = _ratio(mine, whole)
@@ -102,21 +107,25 @@ class Recorder:
                 self.problems[f"memory of {timing.name}"] = str(error)
         return self.peaks[timing.name]
 
-    def predicted(self, row: Row) -> Record:
-        """What the plan says: its peak, to be compared with the eager executor's, and the roofline."""
-        eager = [
+    def eager(self, row: Row) -> Timing | None:
+        """That of graphnet's eager executor."""
+        found = (
             timing
             for name, timing in self.measured.timings.items()
             if (one := self.measured.contenders[name]).side is Side.GRAPHNET
             and (one.precision, one.saving) == (row.precision, row.saving)
-            and not one.compiled
-        ]
-        if not eager:
+            and one.setting.startswith("eager")
+        )
+        return next(found, None)
+
+    def predicted(self, row: Row, eager: Timing | None) -> Record:
+        """What the plan says: its peak, to be compared with the eager executor's, and the roofline."""
+        if eager is None:
             return {"predicted_peak_mb": None, "eager_peak_mb": None, "roofline_ms": None}
         saving = row.saving or graphnet_side.NONE
         made = graphnet_side.planned(row.workload, row.precision, self.device, saving=saving)
         plan, runs = (made.plan, made.count) if isinstance(made, Tiling) else (made, 1)
-        measured = self.peak(eager[0])
+        measured = self.peak(eager)
         predicted = made.peak_bytes / 1e6
         return {
             "predicted_peak_mb": predicted,
@@ -139,7 +148,12 @@ class Recorder:
                 contender = self.measured.contenders[timing.name]
                 self.say(f"{timing.name}: the loss after {steps} steps")
                 self.losses[timing.name] = graphnet_side.loss_after(
-                    row.workload, contender.setting, precision, self.device, steps=steps
+                    row.workload,
+                    contender.setting,
+                    precision,
+                    self.device,
+                    steps=steps,
+                    runs=self.effort.loss_runs,
                 )
             found[precision] = self.losses[timing.name]
         exact, lowered = found["float32"], found["bfloat16"]

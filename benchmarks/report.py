@@ -75,9 +75,25 @@ Triton's interpreter, the executor around a recording that any machine can make.
 whole step in a CUDA graph included:
 
 - training steps of the paper's network, batch 32, of DnCNN-17, 128 x 40x40, and of the U-Net, 64 x 128x128;
-  an image of 24 megapixels (`table_gpu.json`);
+  an image of 24 megapixels (`table_*.json`);
 - an epoch of 50,000 pairs, batch 32, and the speedrun's recipe (`training.json`);
 - each layer of the paper's network beside what bandwidth and matrix ceiling allow (`kernels.json`).
+
+It differs from the table above, as it is to end within minutes:
+
+- Torch is tried in few settings: bfloat16 in channels_last, float32 in N C H W; eager, compiled, with
+  reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph. What is not
+  built when the time for a workload is over is left out and named, max-autotune and float32 first. The loss
+  after 200 steps is that of one run.
+- A contender whose plan could not be captured is left out with the reason, not timed as what it is not.
+- float32 is multiplied in float32 on all sides, not in TF32.
+- What is captured replays without a call of the allocator, so its memory is the peak from before it was
+  built until it replays. That counts what is only there on the way: graphnet's copies of weights and
+  states, by which the captured step is compared with eager, and torch's steps to warm up.
+- A plan's predicted peak counts the tensors of its operators, and what graphnet-triton's kernels need
+  between their programs. cuBLAS and cuDNN take room for their own work from torch's allocator, as much as
+  they like, and no plan can know it: on CUDA the tests require what is measured to be what was predicted,
+  within 5 %, and 128 MiB more at most (`tests/test_peak.py`).
 """
 
 

@@ -14,6 +14,7 @@ from benchmarks.measure import Effort, Say, measure
 from benchmarks.records import Record, Recorder
 from benchmarks.rows import OVERHEAD, ROWS, START, Row, needed
 from benchmarks.timing import machine as facts
+from benchmarks.timing import settle
 from graphnet.machine import Machine, to_data
 from graphnet.measure import measure as measure_machine
 
@@ -34,10 +35,7 @@ def run(
     A result has `machine`, `roofline` (the numbers behind roofline_ms), `started`, `elapsed_s`, `rows`.
     """
     started, clock = time.strftime("%Y-%m-%d %H:%M"), time.perf_counter()
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cudnn.benchmark = True
+    settle(device)
     numbers = measure_machine(device, say=say)
     found: list[Record] = []
     for record in _records(names, device=device, effort=effort, say=say, machine=numbers):

@@ -97,6 +97,16 @@ def seconds(run: Run, times: int, device: torch.device) -> float:
     return (time.perf_counter() - start) / times
 
 
+def settle(device: torch.device) -> None:
+    """What holds for all that is measured on CUDA: it is the current device, float32 is multiplied as such,
+    and cuDNN chooses its kernels by trying them."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = True
+
+
 def machine(device: torch.device) -> dict[str, str]:
     """What the numbers were measured on."""
     processor = platform.processor()
@@ -117,5 +127,5 @@ def machine(device: torch.device) -> dict[str, str]:
     if device.type == "cuda":
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = str(torch.version.cuda)
-        found["tf32"] = "off in float32 rows"
+        found["tf32"] = "off"
     return found

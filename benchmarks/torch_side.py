@@ -22,7 +22,9 @@ from benchmarks.workloads import Contender, Side, Task, Workload
 
 PLAIN = "eager"
 _TUNED = "compile max-autotune"
+_REPLAYED = "compile reduce-overhead"
 _MODES = ("eager", "compile", _TUNED)
+_OPTIONS = {_TUNED: "max-autotune", _REPLAYED: "reduce-overhead"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,27 @@ class Setting:
 
 
 def settings(workload: Workload, device: torch.device) -> Iterator[Setting]:
-    """Every setting that is tried for a workload; frozen and tuned inference in channels_last only."""
+    """Every setting that is tried for a workload, those that take longest to compile last."""
+    return _on_cuda(workload) if device.type == "cuda" else _on_cpu(workload)
+
+
+def _on_cuda(workload: Workload) -> Iterator[Setting]:
+    """Few: bfloat16 in channels_last, as tensor cores want it, float32 in N C H W, of which Inductor moves
+    what it likes. A training step also as one CUDA graph, its optimizer included."""
+    for precision in workload.precisions:
+        last = precision == "bfloat16"
+        yield Setting("eager", last, precision)
+        if workload.task is Task.TRAIN:
+            yield Setting("eager", last, precision, captured=True)
+        yield Setting("compile", last, precision)
+        if workload.task is Task.TRAIN:
+            yield Setting("compile", last, precision, captured=True)
+        yield Setting(_REPLAYED, last, precision)
+        yield Setting(_TUNED, last, precision)
+
+
+def _on_cpu(workload: Workload) -> Iterator[Setting]:
+    """All; frozen and tuned inference in channels_last only."""
     for precision in workload.precisions:
         for mode in _MODES:
             if workload.task is Task.TRAIN or mode != _TUNED:
@@ -54,10 +76,6 @@ def settings(workload: Workload, device: torch.device) -> Iterator[Setting]:
             yield Setting(mode, True, precision)
         if workload.task is Task.INFER:
             yield Setting("compile", True, precision, frozen=True)
-        elif device.type == "cuda":
-            for mode in ("eager", "compile"):
-                for channels_last in (False, True):
-                    yield Setting(mode, channels_last, precision, captured=True)
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
@@ -74,6 +92,7 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
             setting.precision,
             builder(setting),
             compiled=setting.mode != "eager",
+            captured=setting.captured or setting.mode in _OPTIONS,
         )
         for setting in settings(workload, device)
     ]
@@ -162,8 +181,8 @@ def _compiled(function: Callable[..., Tensor], setting: Setting) -> Callable[...
     if setting.mode == "eager":
         return function
     options: dict[str, Any] = {}
-    if setting.mode == _TUNED:
-        options = dict(torch._inductor.list_mode_options("max-autotune"))
+    if setting.mode in _OPTIONS:
+        options = dict(torch._inductor.list_mode_options(_OPTIONS[setting.mode]))
     if setting.frozen:
         options["freezing"] = True
     compiled: Callable[..., Tensor] = torch.compile(

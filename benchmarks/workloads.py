@@ -65,11 +65,13 @@ class Workload:
         generator = torch.Generator().manual_seed(0)
         coarse = 0.35 + 0.3 * torch.rand(n, c, max(2, h // 8), max(2, w // 8), generator=generator)
         clean = torch.nn.functional.interpolate(
-            coarse, (h, w), mode="bilinear", align_corners=False
+            coarse.to(device), (h, w), mode="bilinear", align_corners=False
         )
-        generator.manual_seed(1 + draw)
-        noisy = (clean + 0.03 * torch.randn(clean.shape, generator=generator) for _ in range(2))
-        first, second = (image.clamp(0, 1).to(device) for image in noisy)
+        noise = torch.Generator(device).manual_seed(1 + draw)
+        first, second = (
+            (clean + 0.03 * torch.randn(clean.shape, generator=noise, device=device)).clamp(0, 1)
+            for _ in range(2)
+        )
         return first, second
 
 
@@ -78,7 +80,7 @@ class Contender:
     """One way to run a workload. `build` makes its tensors and returns what is timed.
 
     `setting` says in words how it is run; names are unique in a workload. One with a `saving` is no
-    candidate for the best of its side.
+    candidate for the best of its side. What is `captured` is replayed, without a call of the allocator.
     """
 
     side: Side
@@ -86,6 +88,7 @@ class Contender:
     precision: str
     build: Callable[[], Run]
     compiled: bool = False
+    captured: bool = False
     saving: Saving | None = None
 
     @property

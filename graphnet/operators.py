@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ ARITHMETIC = {  # what C++ computes in, by the dtype in memory
     torch.float64: torch.float64,
 }
 
+_scratch: dict[Any, Callable[..., Iterable[Tensor]]] = {}
+
 
 def register(
     schema: str,
@@ -26,19 +28,44 @@ def register(
     *,
     namespace: str = "graphnet",
     devices: Sequence[str] = ("CPU",),
+    scratch: Callable[..., Iterable[Tensor]] | None = None,
 ) -> Any:
     """Register torch.ops.NAMESPACE.NAME; `shapes` makes the results' shapes where there is no data.
 
-    Autograd does not see through it: its results are constants to torch.
+    `scratch` makes the tensors that `compute` needs on the way beside its results, so that a plan's memory
+    counts them. Autograd does not see through the operator: its results are constants to torch.
     """
     name = schema.partition("(")[0]
     library = _library(namespace)
     library.define(schema, tags=torch.Tag.pt2_compliant_tag)
     for device in devices:
-        library.impl(name, compute, device)
+        library.impl(name, _there(compute) if device == "CUDA" else compute, device)
     library.impl(name, shapes, "Meta")
     library.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    return getattr(getattr(torch.ops, namespace), name)
+    operator = getattr(getattr(torch.ops, namespace), name)
+    if scratch is not None:
+        _scratch[operator] = scratch
+    return operator
+
+
+def _there(compute: Callable[..., Any]) -> Callable[..., Any]:
+    """`compute` on the GPU where its first tensor lies: what launches kernels does so on the current one."""
+
+    @functools.wraps(compute)
+    def run(first: Tensor | Sequence[Tensor], *others: Any, **options: Any) -> Any:
+        with torch.cuda.device((first if isinstance(first, Tensor) else first[0]).device):
+            return compute(first, *others, **options)
+
+    return run
+
+
+def scratch_bytes(
+    operator: Any, arguments: Sequence[Any], options: Mapping[str, Any] | None = None
+) -> int:
+    """What torch.ops.NAMESPACE.NAME needs on the way, for arguments without data; 0 where it says nothing."""
+    makes = _scratch.get(operator)
+    made = () if makes is None else makes(*arguments, **(options or {}))
+    return sum(tensor.nbytes for tensor in made)
 
 
 @functools.cache

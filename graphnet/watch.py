@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphnet.operators import scratch_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -73,7 +75,8 @@ class _Allocations(TorchDispatchMode):
                 self.alive_bytes += size
             self.users[storage] += 1
             weakref.finalize(tensor, self.drop, storage, size)
-        self.peak_bytes = max(self.peak_bytes, self.alive_bytes)
+        inside = scratch_bytes(func.overloadpacket, args, kwargs)
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes + inside)
         return returned
 
     def drop(self, storage: int, size: int) -> None:

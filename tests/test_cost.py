@@ -16,6 +16,7 @@ from graphnet.discovery import load_registry
 from graphnet.graph import Arg, Call, Const, Kind, Value
 from graphnet.layer import Layer, Specs
 from graphnet.model import Model
+from graphnet.operators import register
 from graphnet.optim import SGD
 from graphnet.spec import Spec
 from graphnet.watch import peak_bytes_of
@@ -134,3 +135,18 @@ def test_peak_counts_what_a_call_holds_at_once() -> None:
     assert peak_bytes_of(held) == 3072
     assert peak_bytes_of(lambda: x.view(16, 16).t()) == 0  # a view holds nothing
     assert peak_bytes_of(lambda: x.exp().relu_()) == 1024
+
+
+def test_peak_counts_what_an_operator_of_our_own_needs_on_the_way() -> None:
+    operator = register(
+        "needs_room(Tensor x, int rows) -> Tensor",
+        lambda x, rows: x.clone(),
+        lambda x, rows: torch.empty_like(x),
+        namespace="graphnet_tests",
+        scratch=lambda x, rows: [x.new_empty(rows, x.numel()), x.new_empty(3)],
+    )
+    x = torch.empty(64, device="meta")
+    assert peak_bytes_of(lambda: operator(x, 10)) == 4 * (64 + 10 * 64 + 3)
+    assert peak_bytes_of(lambda: operator(x, rows=10)) == 4 * (64 + 10 * 64 + 3)
+    before = torch.empty(7, device="meta")
+    assert peak_bytes_of(lambda: [before.clone(), operator(x, 0)]) == 4 * (7 + 64 + 3)

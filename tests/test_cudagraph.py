@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
+from graphnet.discovery import load_registry
 from graphnet.errors import CompileError
-from graphnet.executors.cudagraph import CUDAGraph, Outputs, Recording, Replayed
+from graphnet.executors.cudagraph import CUDAGraph, CUDARecording, Outputs, Recording, Replayed
 from graphnet.executors.eager import Eager
 from graphnet.executors.executor import Run
+from graphnet.hookspecs import Register, hookimpl
+from graphnet.layer import Layer
 from graphnet.model import Model
 from graphnet.optim import Adam
 from graphnet.plan import Plan
@@ -55,13 +59,64 @@ class Failing(Again):
         raise RuntimeError("operation not permitted when stream is capturing")
 
 
+class Strict(Again):
+    """Refuses, while it records, what waits for the device, as CUDA does."""
+
+    recording: ClassVar[bool] = False
+
+    def __init__(self, function: Callable[[], Outputs]) -> None:
+        Strict.recording = True
+        try:
+            function()
+        finally:
+            Strict.recording = False
+        super().__init__(function)
+
+
+class Peeks(Layer):
+    """x, after a look at one of its numbers from Python."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if Strict.recording:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        if not x.is_meta:  # nothing is observed of it when the graph is built
+            x.amax().item()
+        return x.clone()
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return grad_y
+
+
+class Peeking:
+    """The plugin with that layer."""
+
+    @hookimpl
+    def graphnet_layers(self, register: Register) -> None:
+        register("acme/peeks", Peeks)
+
+
+PEEKS: dict[str, Any] = {
+    "input": {"channels": 3},
+    "layers": [{"conv2d": {"out_channels": 3, "kernel_size": 1}}, "acme/peeks", "sigmoid"],
+}
+
+
+def peeking(executor: object, device: str) -> Program:
+    registry = load_registry(plugins=[Peeking()])
+    return Model(PEEKS, registry=registry).compile(
+        SHAPE, loss="mse", optimizer=Adam(lr=1e-3), device=device, executor=executor
+    )
+
+
 class OnTheCPU(CUDAGraph):
     """The executor with a recording that any machine can make."""
 
     recording: str = "Again"
 
     def prepare(self, plan: Plan) -> Run:
-        kinds: dict[str, type[Recording]] = {"Again": Again, "Wrong": Wrong, "Failing": Failing}
+        kinds: dict[str, type[Recording]] = {
+            kind.__name__: kind for kind in (Again, Wrong, Failing, Strict)
+        }
         return Replayed(plan, Eager().prepare(plan), record=kinds[self.recording])
 
 
@@ -118,6 +173,17 @@ def test_what_cannot_be_captured_stays_on_eager_and_says_why() -> None:
     assert mine.turns.record()["captured"] is False
 
 
+def test_a_layer_that_waits_for_the_device_stays_on_eager_and_is_named() -> None:
+    mine, theirs = peeking(OnTheCPU(recording="Strict"), "cpu"), peeking("eager", "cpu")
+    for seed in range(3):
+        pair = [tensor.float() for tensor in batch(seed)]
+        assert torch.equal(*(one.step(*pair) for one in (mine, theirs)))
+    (event,) = mine.turns.events()
+    assert event.kind == "stayed"
+    assert "node 'peeks_1' (acme/peeks): forward failed" in event.message
+    assert "not permitted when stream is capturing" in event.message
+
+
 def test_tensors_that_have_moved_are_captured_again() -> None:
     plan = Model(SEED).plan(SHAPE)
     run = OnTheCPU().prepare(plan)
@@ -140,10 +206,13 @@ def test_a_plan_for_the_cpu_is_refused() -> None:
         Model(SEED).compile(SHAPE, loss="mse", optimizer=Adam(), device="cpu", executor="cudagraph")
 
 
-@pytest.mark.parametrize("captures", ["eager", "inductor"])
-@pytest.mark.skipif(
+on_cuda = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: CUDA graphs are made on one"
 )
+
+
+@pytest.mark.parametrize("captures", ["eager", "inductor"])
+@on_cuda
 def test_on_cuda_steps_by_replay_are_those_of_eager(captures: str) -> None:
     def made(executor: object) -> Program:
         return Model(SEED).compile(
@@ -158,3 +227,26 @@ def test_on_cuda_steps_by_replay_are_those_of_eager(captures: str) -> None:
     for name, weight in mine.weights.items():
         torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-3, atol=1e-5)
     assert mine.turns.record()["captured"] is True
+
+
+@on_cuda
+def test_on_cuda_a_plan_is_captured_after_one_that_cannot_be() -> None:
+    device = torch.device("cuda")
+    pair = [tensor.float().cuda() for tensor in batch(0)]
+    waits = peeking("cudagraph", "cuda")
+    for _ in range(2):
+        waits.step(*pair)
+    assert waits.turns.record()["captured"] is False
+    x = torch.rand(3, device=device)  # random numbers are no longer those of the graph
+    with pytest.raises(RuntimeError):
+        CUDARecording(lambda: (x * x.sum().item(),), device=device)
+    recording = CUDARecording(lambda: (x + 1,), device=device)
+    for _ in range(2):
+        x += 1
+        (found,) = recording.replay()
+        assert torch.equal(found, x + 1)
+    fine = Model(SEED).compile(
+        SHAPE, loss="mse", optimizer=Adam(lr=1e-3), device="cuda", executor="cudagraph"
+    )
+    fine.step(*pair)
+    assert fine.turns.record() == {"captured": True, "stayed": None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ CONV = {"conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
 DEEP: dict[str, Any] = {"input": {"channels": 3}, "layers": [CONV, "sigmoid"] * 10}
 CPU = torch.device("cpu")
 FLOAT64: dict[str, Any] = {"device": "cpu", "dtype": torch.float64}
+
+
+@pytest.fixture(autouse=True)
+def _same_bits() -> Iterator[None]:
+    """Two runs are compared bit by bit, and cuDNN adds up a weight's gradient in any order unless told."""
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        yield
 
 
 def pair(step: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

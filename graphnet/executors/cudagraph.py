@@ -8,15 +8,17 @@ it reads them, everything else is used where it is.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from graphnet.errors import CompileError
+from graphnet.errors import CompileError, LayerError
 from graphnet.executors.agreement import agrees, disagreement
 from graphnet.executors.eager import Eager
 from graphnet.executors.executor import Event, Executor, Run
@@ -42,7 +44,8 @@ class CUDAGraph(Executor):
                 f"Choose --device cuda, or the executor eager."
             )
         captured: Executor = Inductor() if self.captures == "inductor" else Eager()
-        return Replayed(plan, captured.prepare(plan), record=CUDARecording)
+        record = partial(CUDARecording, device=device)
+        return Replayed(plan, captured.prepare(plan), record=record)
 
 
 class Recording(ABC):
@@ -54,16 +57,45 @@ class Recording(ABC):
 
 
 class CUDARecording(Recording):
-    """The kernels that a function launches, captured as a CUDA graph."""
+    """The kernels that a function launches on a device, captured as a CUDA graph.
 
-    def __init__(self, function: Callable[[], Outputs]) -> None:
+    Other threads may go on using the device meanwhile, as those do that make batches.
+    """
+
+    def __init__(self, function: Callable[[], Outputs], *, device: torch.device) -> None:
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outputs = function()
+        pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            try:
+                self.graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                self.outputs = function()
+                self.graph.capture_end()
+            except Exception:
+                _abandon(self.graph, pool)
+                raise
 
     def replay(self) -> Outputs:
         self.graph.replay()
         return self.outputs
+
+
+def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+    """End a capture that failed on the current device, so that others can follow.
+
+    torch ends it as far as CUDA is concerned, but where CUDA then reports the failure, it leaves its
+    allocator giving out the memory of the graph, and its random numbers belonging to it.
+    """
+    try:
+        graph.capture_end()
+    except RuntimeError:
+        index = torch.cuda.current_device()
+        with contextlib.suppress(RuntimeError):  # where it had got so far as to end that
+            torch._C._cuda_endAllocateToPool(index, pool)
+            torch._C._cuda_releasePool(index, pool)
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 class Replayed(Run):
@@ -128,7 +160,7 @@ class Replayed(Run):
             restore(before)
             self.recording = self.recorder(lambda: self.run(*arguments))
             found = self._replay(self.recording, inputs)
-        except (RuntimeError, CompileError) as error:
+        except (RuntimeError, CompileError, LayerError) as error:
             problem: str | None = f"the plan cannot be captured: {str(error).strip()}"
         else:
             problem = disagreement(

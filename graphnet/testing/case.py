@@ -22,10 +22,9 @@ from graphnet.observe import Ports, as_tuple, bind_inputs, call_by_name, gradien
 from graphnet.registry import Registry
 from graphnet.spec import ParameterSpec, Spec, StateSpec
 from graphnet.testing.check import Check, NotApplicable, undisturbed
-from graphnet.testing.expression import Expression
+from graphnet.testing.expression import CPU, Expression
 from graphnet.testing.leaves import Named, floating, specs_of
 
-CPU = torch.device("cpu")
 Input = tuple[int, ...] | Tensor
 
 

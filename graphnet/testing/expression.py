@@ -29,6 +29,8 @@ from graphnet.spec import ParameterSpec, Spec, StateSpec
 from graphnet.testing.check import NotApplicable
 from graphnet.testing.leaves import Named, specs_of
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, eq=False)
 class Node:
@@ -95,10 +97,11 @@ class Expression:
             MappingProxyType(binder.specs),
         )
 
-    def match(self, kernel: type[Kernel], inputs: Sequence[Spec]) -> Kernel | None:
-        """The kernel's instance for these inputs, as the kernels pass would make it."""
+    def match(
+        self, kernel: type[Kernel], inputs: Sequence[Spec], *, device: torch.device = CPU
+    ) -> Kernel | None:
+        """The kernel's instance for these inputs on a device, as the kernels pass would make it."""
         specs: dict[str, Any] = dict(self.ports(inputs, inputs[0].dtype).specs)
-        device = torch.device("cpu")
         on_device = {
             name: spec.on(device) if isinstance(spec, Spec) else spec
             for name, spec in specs.items()

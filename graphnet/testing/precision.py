@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from graphnet.layer import Kernel
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import CheckFailure, NotApplicable, check
 from graphnet.testing.compare import difference, expect_close
+from graphnet.testing.expression import CPU
 from graphnet.testing.leaves import Named, converted, floating, leaves, replaced
 from graphnet.testing.observed import expect_dtype
 
@@ -33,12 +36,7 @@ def bfloat16(case: Case) -> None:
 
 
 def _as_in_float64(case: Case, dtype: torch.dtype, tolerance: float) -> None:
-    if (
-        case.expression is not None
-        and isinstance(case.layer, Kernel)
-        and case.expression.match(type(case.layer), case.input_specs(dtype)) is None
-    ):
-        raise NotApplicable(f"the kernel does not match inputs in {dtype}")
+    _require_match(case, dtype, CPU)
     arguments = case.arguments(dtype=dtype)
     if not floating(arguments):
         raise NotApplicable("the layer takes no floating tensor")
@@ -58,6 +56,15 @@ def _as_in_float64(case: Case, dtype: torch.dtype, tolerance: float) -> None:
         if leaf not in case.ports.parameters:
             expect_dtype(f"the gradient of {leaf!r}", gradient, arguments)
     _near(leaves(found.gradients, names), leaves(expected, names), 2.0 * tolerance)
+
+
+def _require_match(case: Case, dtype: torch.dtype, device: torch.device) -> None:
+    """Raises NotApplicable where the case is about a kernel that is not made for such inputs there."""
+    if case.expression is None or not isinstance(case.layer, Kernel):
+        return
+    inputs = case.input_specs(dtype)
+    if case.expression.match(type(case.layer), inputs, device=device) is None:
+        raise NotApplicable(f"the kernel does not match inputs in {dtype} on {device}")
 
 
 def _near(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
@@ -111,13 +118,16 @@ def cuda(case: Case) -> None:
     if not torch.cuda.is_available():
         raise NotApplicable("there is no CUDA device")
     device = torch.device("cuda")
-    one = _run_on(case, torch.device("cpu"))
+    _require_match(case, torch.float64, device)
+    one = _run_on(case, CPU)
     _run_on(case, device)  # the first call of a library may wait while it is set up
     mode = torch.cuda.get_sync_debug_mode()
     arguments = case.arguments(device=device)
     grads = replaced(one.grads, {k: g.to(device) for k, g in leaves(one.grads).items()})
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():  # torch says once that the mode is a prototype
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
         results = case.forward(arguments)
         trained = bool(one.gradients)
         gradients = case.backward(arguments, results, grads) if trained else {}

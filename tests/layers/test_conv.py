@@ -298,14 +298,15 @@ def sample(
 def test_output_and_gradients_equal_torch_in_float64_on_sampled_configurations(
     cases: st.SearchStrategy[Case], facts: dict[str, Fact], device: torch.device
 ) -> None:
-    seen = sample(cases, 800, lambda case: check(case, device, dtype=torch.float64, bound=1e-10))
+    number = 800 if device.type == "cpu" else 160  # cuDNN plans each anew
+    seen = sample(cases, number, lambda case: check(case, device, dtype=torch.float64, bound=1e-10))
     kernels = [KERNELS[type(case.layer)] for case in seen]
     inputs = [torch.empty(case.shape, device=device) for case in seen]
     matches = [kernel_of(k, c.layer, [x]) for k, c, x in zip(kernels, seen, inputs, strict=True)]
-    assert len(seen) >= 300
-    assert sum(match is not None for match in matches) >= 300
+    assert len(seen) >= 3 * number // 8
+    assert sum(match is not None for match in matches) >= 3 * number // 8
     counts = {name: sum(fact(case) for case in seen) for name, fact in facts.items()}
-    assert min(counts.values()) >= 8, counts
+    assert min(counts.values()) >= number // 100, counts
 
 
 @pytest.mark.filterwarnings(SAME_COPY)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import pytest
 import torch
-from graphnet_triton import plugin
-from graphnet_triton.affine import affine, affine_gradients
+from graphnet_triton import chain, plugin
+from graphnet_triton.affine import TritonConv2d, affine, affine_gradients
 from graphnet_triton.batch_norm import batch_norm_relu
 from graphnet_triton.chain import patch_chain
-from graphnet_triton.gate import gate, gate_gradient
+from graphnet_triton.gate import TritonSimpleGate, gate, gate_gradient
 from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 
 import graphnet as gn
 from graphnet.discovery import load_registry
-from graphnet.layout import pack, unpack
+from graphnet.kernels.patch_chain import chain_shapes
+from graphnet.layer import Kernel, Layer, Site
+from graphnet.layers.conv import Conv2d
+from graphnet.layers.split import SimpleGate
+from graphnet.layout import Layout, pack, unpack
+from graphnet.spec import Spec
+from graphnet.watch import peak_bytes_of
 
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 dtypes = pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)
@@ -34,7 +44,11 @@ def close(found: Tensor, expected: Tensor, bound: float) -> bool:
 
 
 @dtypes
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (70, 20, 9), (130, 12, 64), (200, 70, 130)])
+@pytest.mark.parametrize(
+    "sizes",
+    [(1, 1, 1), (70, 20, 9), (130, 12, 64), (200, 70, 130)],
+    ids=lambda sizes: "x".join(map(str, sizes)),
+)
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("turned", [True, False])
 def test_products_and_gradients(
@@ -76,25 +90,36 @@ def through_torch(x: Tensor, parameters: list[Tensor], flags: list[bool], logist
     return x.sigmoid() if logistic else x
 
 
-CHAINS = [  # flags, weights, the blocks of x and of the target
-    (
-        (0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0),
-        (True, 2, 2),
-        [(9, 3, 2, 2), (5, 9, 2, 2), (5, 9, 2, 2), (9, 3, 2, 2)],
+HOURGLASS = (0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0)
+CHAINS = {  # flags; whether a sigmoid ends it, the blocks of x and of the target; weights
+    "paper": (HOURGLASS, (True, 2, 2), [(64, 3, 2, 2), *[(256, 64, 2, 2)] * 2, (64, 3, 2, 2)]),
+    "hourglass": (HOURGLASS, (True, 2, 2), [(9, 3, 2, 2), *[(5, 9, 2, 2)] * 2, (9, 3, 2, 2)]),
+    "down": ((0, 0, 1, 0, 1, 1), (False, 2, 0), [(20, 3, 2, 2), (17, 20, 2, 1)]),
+    "up": (
+        (1, 1, 0, 0, 0, 0, 1, 0, 0),
+        (True, 0, 1),
+        [(3, 4, 2, 3), (6, 4, 2, 3), (6, 2, 3, 1)],
     ),
-    ((0, 0, 1, 0, 1, 1), (False, 2, 0), [(20, 3, 2, 2), (17, 20, 2, 1)]),
-    ((1, 1, 0, 0, 0, 0, 1, 0, 0), (True, 0, 1), [(3, 4, 2, 3), (6, 4, 2, 3), (6, 2, 3, 1)]),
-]
+}
 
 
-@dtypes
-@pytest.mark.parametrize("given", CHAINS, ids=["hourglass", "down", "up"])
-def test_a_chain_and_all_its_gradients(
-    given: tuple[tuple[int, ...], tuple[bool, int, int], list[tuple[int, ...]]],
-    dtype: torch.dtype,
-    device: torch.device,
-) -> None:
-    numbers, (logistic, before, behind), shapes = given
+class Drawn(NamedTuple):
+    """A chain's arguments, x and target as images N C H W, and what packs those two."""
+
+    x: Tensor
+    target: Tensor
+    parameters: list[Tensor]
+    flags: list[bool]
+    logistic: bool
+    layouts: tuple[Layout, Layout]
+
+    def arguments(self, wants_x: bool) -> tuple[Any, ...]:
+        images = map(pack, (self.x, self.target), self.layouts)
+        return (*images, self.parameters, self.flags, self.logistic, wants_x)
+
+
+def drawn(name: str, dtype: torch.dtype, device: torch.device) -> Drawn:
+    numbers, (logistic, before, behind), shapes = CHAINS[name]
     flags = [bool(flag) for flag in numbers]
     parameters = []
     for i, shape in enumerate(shapes):
@@ -109,14 +134,21 @@ def test_a_chain_and_all_its_gradients(
     ][:before]
     grown = [(shape[2], shape[3]) for shape in reversed(shapes)][:behind]
     x = normal(2, 3, 4 * 3, 4 * 5, dtype=dtype, device=device, seed=20)
-    leaves = [tensor.double().requires_grad_() for tensor in (x, *parameters)]
+    y = through_torch(x, parameters, flags, logistic)
+    target = normal(*y.shape, dtype=torch.float32, device=device, seed=21)
+    return Drawn(x, target, parameters, flags, logistic, (tuple(blocks), tuple(grown)))
+
+
+@dtypes
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_and_all_its_gradients(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    given = drawn(name, dtype, device)
+    leaves = [tensor.double().requires_grad_() for tensor in (given.x, *given.parameters)]
     with torch.enable_grad():
-        y = through_torch(leaves[0], leaves[1:], flags, logistic)
-        target = normal(*y.shape, dtype=torch.float32, device=device, seed=21)
-        exact = F.mse_loss(y, target.double())
+        y = through_torch(leaves[0], leaves[1:], given.flags, given.logistic)
+        exact = F.mse_loss(y, given.target.double())
         expected = torch.autograd.grad(exact, leaves)
-    packed = [pack(image, tuple(stack)) for image, stack in ((x, blocks), (target, grown))]
-    loss, slope, slopes = patch_chain(*packed, parameters, flags, logistic, True)
+    loss, slope, slopes = patch_chain(*given.arguments(wants_x=True))
     orders = [g.permute(0, 2, 3, 1) if g.ndim == 4 else g for g in expected[1:]]
     bound = {torch.float32: 5e-5, torch.bfloat16: 0.2}[dtype]
     assert loss.dtype == torch.float32
@@ -126,7 +158,7 @@ def test_a_chain_and_all_its_gradients(
         (slopes, torch.cat([order.flatten() for order in orders])),
     ):  # in the mean square: rounding moves some numbers to the other side of a relu's kink
         assert float((found.double() - wanted).norm()) <= bound * float(wanted.norm())
-    _, nothing, same = patch_chain(*packed, parameters, flags, logistic, False)
+    _, nothing, same = patch_chain(*given.arguments(wants_x=False))
     assert nothing.numel() == 0
     assert torch.equal(same, slopes)
 
@@ -186,6 +218,52 @@ def test_batch_statistics_of_many_shares_are_those_of_torch(device: torch.device
     assert close(new_mean, 0.1 * exact.mean((0, 2, 3)), 1e-6)
     assert close(new_var, 0.9 + 0.1 * exact.var((0, 2, 3)), 1e-5)
     assert close(y, F.batch_norm(exact, None, None, training=True).relu(), 1e-4)
+
+
+@dtypes
+@pytest.mark.parametrize("name", CHAINS)
+def test_plans_count_what_a_chain_needs_on_the_way(
+    name: str, dtype: torch.dtype, device: torch.device
+) -> None:
+    given = drawn(name, dtype, device)
+    stored = [
+        p.contiguous(memory_format=torch.channels_last) if p.ndim == 4 else p
+        for p in given.parameters
+    ]
+    *images, _, flags, logistic, wants_x = given.arguments(wants_x=True)
+    arguments = (*(image.contiguous() for image in images), stored, flags, logistic, wants_x)
+    without_data = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments)
+
+    def peak(function: Callable[..., object], given: tuple[Any, ...]) -> int:
+        """On copies, which count too: the interpreter takes the arguments anew."""
+        return peak_bytes_of(lambda: function(*tree_map_only(Tensor, torch.clone, given)))
+
+    needed = peak(chain._chain, arguments)
+    assert peak(patch_chain, without_data) == pytest.approx(needed, rel=0.02)
+    assert peak(chain_shapes, without_data) < 0.9 * needed
+
+
+WIDENING = Conv2d(out_channels=64, kernel_size=(2, 2), stride=(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "layer", "shape", "matches"),
+    [
+        (TritonConv2d, WIDENING, (1, 3, 8000, 8000), True),
+        (TritonConv2d, WIDENING, (1, 3, 12000, 12000), False),
+        (TritonSimpleGate, SimpleGate(), (1, 2, 2**15, 2**15 - 1), True),
+        (TritonSimpleGate, SimpleGate(), (1, 2, 2**15, 2**15), False),
+    ],
+)
+def test_what_32_bits_cannot_count_is_left_to_others(
+    kernel: type[Kernel],
+    layer: Layer,
+    shape: tuple[int, ...],
+    matches: bool,
+    device: torch.device,
+) -> None:
+    site = Site((layer,), {"x": Spec(shape, torch.float32, device)}, device)
+    assert (kernel.match(site) is not None) is matches
 
 
 DESCRIPTION = {

@@ -15,6 +15,7 @@ bits: each program sums its share of the rows, and the shares are added in order
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 from torch import Tensor
@@ -34,7 +35,9 @@ from graphnet.kernels.patch import (
     affine_shape,
 )
 from graphnet.layer import Kernel, Site
+from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet_triton.launch import (
+    WIDE,
     ceil_div,
     factor_of,
     precision_of,
@@ -88,11 +91,8 @@ def sum_products(
     x, grad, mask = x.contiguous(), grad.contiguous(), None if mask is None else mask.contiguous()
     inner, outer = x.shape[1], grad.shape[1]
     high, wide = side(inner), side(outer)
-    tiles = ceil_div(inner, high) * ceil_div(outer, wide)
-    count, steps = cut(len(x), _ROWS, tiles=tiles)
-    sums = grad_w.numel() + (0 if grad_bias is None else grad_bias.numel())
-    shares = grad_w.new_empty((count, sums))
-    products.weight_gradient[ceil_div(inner, high), ceil_div(outer, wide), count](
+    shares, steps = shares_of(x, grad, grad_bias is not None)
+    products.weight_gradient[ceil_div(inner, high), ceil_div(outer, wide), len(shares)](
         *(x, grad, x if mask is None else mask, shares, len(x)),
         IN=inner,
         OUT=outer,
@@ -108,6 +108,14 @@ def sum_products(
         BM=_ROWS,
     )
     add_up(shares, grad_w, grad_bias)
+
+
+def shares_of(x: Tensor, grad: Tensor, wants_bias: bool) -> tuple[Tensor, int]:
+    """Room for the shares of x^T grad and, with the bias, of the sums of grad; the steps of each share."""
+    inner, outer = x.shape[1], grad.shape[1]
+    tiles = ceil_div(inner, side(inner)) * ceil_div(outer, side(outer))
+    count, steps = cut(len(x), _ROWS, tiles=tiles)
+    return x.new_empty((count, (inner + wants_bias) * outer), dtype=WIDE[x.dtype]), steps
 
 
 def _multiply(
@@ -142,6 +150,9 @@ affine_gradients = register(
     "bool turned) -> (Tensor, Tensor, Tensor)",
     _gradients,
     affine_gradients_shape,
+    scratch=lambda grad, x, w, mask, wants_x, wants_bias, turned: [
+        shares_of(x, grad, wants_bias)[0]
+    ],
 )
 
 
@@ -158,8 +169,13 @@ class _Affine(Fused):
     @classmethod
     def match(cls, site: Site) -> Self | None:
         kernel: Self | None = super().match(site)
-        x = site.specs["x"]
-        return kernel if x is not None and runs_on(site.device, x.dtype) else None
+        layer, x = site.layers[-1], site.specs["x"]
+        if kernel is None or x is None:
+            return None
+        assert isinstance(layer, (Conv2d, TransposeConv2d))
+        pixels, taps = x.numel // x.shape[1], math.prod(layer.kernel_size)
+        pixels = pixels * taps if isinstance(layer, TransposeConv2d) else pixels // taps
+        return kernel if runs_on(site.device, x, pixels * layer.out_channels) else None
 
 
 class TritonConv2d(_Affine, PatchConv2d):

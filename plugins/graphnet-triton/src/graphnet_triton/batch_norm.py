@@ -150,7 +150,7 @@ class TritonBatchNorm2dReLU(Kernel):
     def match(cls, site: Site) -> Self | None:
         layer, x = site.layers[-1], site.specs["x"]
         assert isinstance(layer, BatchNorm2d)
-        if x is None or x.numel <= x.shape[1] or not runs_on(site.device, x.dtype):
+        if x is None or x.numel <= x.shape[1] or not runs_on(site.device, x):
             return None
         return cls(momentum=layer.momentum, eps=layer.eps)
 

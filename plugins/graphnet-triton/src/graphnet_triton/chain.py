@@ -12,8 +12,9 @@ runs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
@@ -27,7 +28,7 @@ from graphnet.kernels.patch_chain import (
     products_of,
 )
 from graphnet.layer import Kernel, Site
-from graphnet_triton.affine import sum_products
+from graphnet_triton.affine import shares_of, sum_products
 from graphnet_triton.launch import (
     ceil_div,
     factor_of,
@@ -55,20 +56,14 @@ def _chain(
     x, target = x.contiguous(), target.contiguous()
     loss, slope, sums = chain_shapes(x, target, parameters, list(flags), logistic, wants_x)
     products = list(products_of(parameters, flags))
-    pixels, rows = patches_of([weight for weight, *_ in products], flags[::3])
-    patches = x.numel() // (x.shape[-1] * pixels)
-    weights = [
-        matrix_of(weight) if transposed else matrix_of(weight).t()
-        for weight, _, transposed, _ in products
-    ]
-    values = [x.view(patches * rows[0], -1)]
-    for w, count in zip(weights, rows, strict=True):
-        values.append(x.new_empty((patches * count, w.shape[1])))
-    slopes = [slope, *(value.new_empty(value.shape) for value in values[1:])]
+    patches, rows = _patches(x, parameters, flags)
+    made, gradients = _between(x, parameters, flags)
+    values, slopes = (x.view(patches * rows[0], -1), *made), (slope, *gradients)
+    weights = _matrices(parameters, flags)
     parts = loss.new_empty(ceil_div(patches, _TILE))
     sides = [size for w in weights for size in w.shape]
     chains.forward_loss_reverse[(len(parts),)](
-        *(tuple(values), tuple(slopes), tuple(weights)),
+        *(values, slopes, tuple(weights)),
         tuple(x if bias is None else bias.contiguous() for _, bias, *_ in products),
         *(target, parts, patches),
         LINKS=len(products),
@@ -96,7 +91,7 @@ def _chain(
     losses.add_up[(1,)](parts, loss, COUNT=len(parts), BLOCK=_BLOCK)
     at = 0
     for (weight, bias, transposed, _), count, value, grad in zip(
-        products, rows, values, slopes[1:], strict=False
+        products, rows, values, gradients, strict=False
     ):
         columns = grad.shape[1]
         own = sums[at : at + weight.numel()]
@@ -109,11 +104,61 @@ def _chain(
     return loss, slope, sums
 
 
+def _patches(
+    x: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool]
+) -> tuple[int, list[int]]:
+    """How many of the coarsest patches x has, and the rows that each product has of one."""
+    weights = [weight for weight, *_ in products_of(parameters, flags)]
+    pixels, rows = patches_of(weights, flags[::3])
+    return x.numel() // (x.shape[-1] * pixels), rows
+
+
+def _matrices(parameters: Sequence[Tensor], flags: Sequence[bool]) -> list[Tensor]:
+    return [
+        matrix_of(weight) if transposed else matrix_of(weight).t()
+        for weight, _, transposed, _ in products_of(parameters, flags)
+    ]
+
+
+def _between(
+    x: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Room for what each product makes, and for the gradients of that."""
+    patches, rows = _patches(x, parameters, flags)
+    made, gradients = (
+        [
+            x.new_empty((patches * count, w.shape[1]))
+            for w, count in zip(_matrices(parameters, flags), rows, strict=True)
+        ]
+        for _ in range(2)
+    )
+    return made, gradients
+
+
+def _scratch(
+    x: Tensor,
+    target: Tensor,
+    parameters: Sequence[Tensor],
+    flags: Sequence[bool],
+    logistic: bool,
+    wants_x: bool,
+) -> list[Tensor]:
+    """What lies between the products, and the largest of the shares for a weight."""
+    made, gradients = _between(x, parameters, flags)
+    patches, rows = _patches(x, parameters, flags)
+    shares = [
+        shares_of(value.reshape(patches * count, -1), grad, bias)[0]
+        for value, grad, count, bias in zip((x, *made), gradients, rows, flags[1::3], strict=False)
+    ]
+    return [*made, *gradients, max(shares, key=Tensor.numel)]
+
+
 patch_chain = register(
     "patch_chain(Tensor x, Tensor target, Tensor[] parameters, bool[] flags, bool logistic, "
     "bool wants_x) -> (Tensor, Tensor, Tensor)",
     _chain,
     chain_shapes,
+    scratch=_scratch,
 )
 register_flop_formula(patch_chain)(chain_flops)
 
@@ -126,10 +171,14 @@ class TritonChain(PatchChain):
     @classmethod
     def match(cls, site: Site) -> Self | None:
         kernel: Self | None = super().match(site)
-        x = site.specs["x"]
-        if kernel is None or x is None or not runs_on(site.device, x.dtype):
+        x, target = site.specs["x"], site.specs["target"]
+        if kernel is None or x is None or target is None:
             return None
-        return kernel if kernel.patches(x) <= _MOST_PATCHES else None
+        parameters: Any = site.specs["parameters"]
+        pixels = max(image.numel // image.shape[1] for image in (x, target))
+        widest = max(max(spec.shape[0], math.prod(spec.shape[1:])) for spec in parameters)
+        fits = runs_on(site.device, x, target.numel, pixels * widest)
+        return kernel if fits and kernel.patches(x) <= _MOST_PATCHES else None
 
 
 KERNELS: dict[str, type[Kernel]] = {"triton/mse_chain": TritonChain}

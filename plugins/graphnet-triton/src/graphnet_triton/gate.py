@@ -64,7 +64,7 @@ class TritonSimpleGate(Kernel):
         x = site.specs["x"]
         if x is None or len(x.shape) != 4 or x.shape[1] % 2 or not x.numel:
             return None
-        return cls() if runs_on(site.device, x.dtype) else None
+        return cls() if runs_on(site.device, x) else None
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = gate(x)

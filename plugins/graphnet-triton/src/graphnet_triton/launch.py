@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from graphnet import operators
+from graphnet.spec import Spec
 from graphnet_triton import INTERPRETED
 
 WIDE = {  # what is computed in, by the dtype in memory
@@ -20,6 +21,7 @@ WIDE = {  # what is computed in, by the dtype in memory
 }
 if INTERPRETED:
     WIDE[torch.float64] = torch.float64  # for the conformance kit's differences
+_MOST = 2**31 - 1  # elements: the programs count them in 32 bits
 _NAMES = {
     torch.float32: tl.float32,
     torch.float64: tl.float64,
@@ -30,9 +32,10 @@ _NAMES = {
 register = partial(operators.register, namespace="graphnet_triton", devices=("CUDA", "CPU"))
 
 
-def runs_on(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels run on tensors there."""
-    return dtype in WIDE and (device.type == "cuda" or (INTERPRETED and device.type == "cpu"))
+def runs_on(device: torch.device, x: Spec, *sizes: int) -> bool:
+    """Whether the kernels run there on tensors as x, and on others of so many elements."""
+    there = device.type == "cuda" or (INTERPRETED and device.type == "cpu")
+    return there and x.dtype in WIDE and max(x.numel, *sizes, 0) <= _MOST
 
 
 def sums_of(tensor: Tensor) -> Any:

@@ -124,7 +124,7 @@ class TritonLayerNorm2d(Kernel):
         assert isinstance(layer, LayerNorm2d)
         if x is None or not x.numel or x.shape[1] > _MOST_CHANNELS:
             return None
-        fits = runs_on(site.device, x.dtype)
+        fits = runs_on(site.device, x)
         return cls(eps=layer.eps, subtract_mean=layer.subtract_mean) if fits else None
 
     def forward(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Three:

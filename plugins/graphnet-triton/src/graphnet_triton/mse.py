@@ -60,7 +60,7 @@ class TritonMSE(Kernel):
     @classmethod
     def match(cls, site: Site) -> Self | None:
         x = site.specs["prediction"]
-        fits = x is not None and x.numel and runs_on(site.device, x.dtype)
+        fits = x is not None and x.numel and runs_on(site.device, x)
         return cls() if fits else None
 
     @property

@@ -119,8 +119,7 @@ def forward_loss_reverse(
         tl.store(slope + at, gradient.to(slope.dtype.element_ty), mask=inside)
     tl.store(losses + tl.program_id(0), tl.sum(squares, 0) / (patches * NUMBERS))
     tl.debug_barrier()
-    for j in tl.static_range(LINKS if WANTS_X else LINKS - 1):
-        i: tl.constexpr = LINKS - 1 - j
+    for i in tl.static_range(LINKS - 1, -1 if WANTS_X else 0, -1):
         _times(
             *(slopes[i + 1], weights[i], biases[i], values[i], slopes[i]),
             *(first * ROWS[i], patches * ROWS[i], STRIDES[2 * i + 1], STRIDES[2 * i]),

@@ -1,0 +1,99 @@
+"""Compiles every program for a Hopper GPU, on a machine without one: `python compiling.py bfloat16`.
+
+A driver takes the place of the GPU's; what the operators launch, on CPU tensors, is compiled and not run.
+Prints the name of each.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from graphnet_triton import affine, batch_norm, chain, gate, layer_norm, mse
+from test_operators import CHAINS, drawn
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+from triton.backends.nvidia.driver import ty_to_cpp
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+
+class Hopper(DriverBase):  # type: ignore[misc]
+    """As much of a driver as the compiler asks for."""
+
+    @classmethod
+    def is_active(cls) -> bool:
+        return True
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        return str(ty_to_cpp(ty))
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def get_benchmarker(self) -> Any:
+        raise NotImplementedError("nothing runs here")
+
+
+def compile_only(function: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+    """In the place of JITFunction.run, which would launch what it compiled."""
+    kernel = RUN(function, *arguments, grid=grid, warmup=True, **options)
+    print(function.fn.__name__)
+    return kernel
+
+
+def products(dtype: torch.dtype) -> None:
+    for m, k, n in ((1, 1, 1), (70, 20, 9), (32 * 256, 12, 64), (32 * 64, 256, 256)):
+        x, w, bias, grad = (torch.zeros(s, dtype=dtype) for s in ((m, k), (n, k), n, (m, n)))
+        y = affine._affine(x, w.t(), bias, True)
+        affine._affine(x, w.t(), None, False)
+        affine._gradients(grad, x, w.t(), y, True, True, True)
+        affine._gradients(grad, x, w.t(), None, True, False, False)
+
+
+def norms(dtype: torch.dtype) -> None:
+    for channels in (3, 40):
+        x, weight = torch.zeros(2, channels, 9, 7, dtype=dtype), torch.zeros(channels, dtype=dtype)
+        running = torch.zeros(channels)
+        for one in (weight, None):
+            _, mean, scale = layer_norm._layer_norm(x, one, one, 1e-6, one is not None)
+            layer_norm._layer_norm_gradient(x, x, one, mean, scale, one is not None)
+            y, mean, scale, *_ = batch_norm._batch_norm_relu(
+                x, one, one, running, running, 0.1, 1e-5
+            )
+            batch_norm._batch_norm_relu_gradient(x, x, y, one, mean, scale)
+
+
+def others(dtype: torch.dtype) -> None:
+    x, half = torch.zeros(2, 10, 7, 5, dtype=dtype), torch.zeros(2, 5, 7, 5, dtype=dtype)
+    gate._gate(x)
+    gate._gradient(half, x)
+    mse._mse(x, x)
+    mse._mse(x, x.float())
+
+
+def chains(dtype: torch.dtype) -> None:
+    for name in CHAINS:
+        given = drawn(name, dtype, torch.device("cpu"))
+        for wants_x in (True, False):
+            chain._chain(*given.arguments(wants_x))
+
+
+RUN = JITFunction.run
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    driver.set_active(Hopper())
+    JITFunction.run = compile_only
+    for part in (products, chains, norms, others):
+        part(getattr(torch, sys.argv[1]))
