@@ -21,10 +21,10 @@ class Noise2Void(Supervision):
 
     The patch is cut into boxes with one replaced pixel each, at a random place (stratified sampling). Boxes
     have round(1 / sqrt(masked)) pixels a side, so that about a share `masked` of all is. Its new value is
-    that of another pixel, drawn uniformly from the square of 2 * radius + 1 around it. All channels of a pixel are
-    replaced together. The target is the noisy patch, and the loss counts the replaced pixels only: it takes a
-    mask, as masked_mse does. What the network learns is the clean image where noise is independent from pixel
-    to pixel, and zero in the mean.
+    that of another pixel, drawn uniformly from the square of 2 * radius + 1 around it. All channels of a
+    pixel are replaced together. The target is the noisy patch, and the loss counts the replaced pixels
+    only: it takes a mask, as masked_mse does. What the network learns is the clean image where noise is
+    independent from pixel to pixel, and zero in the mean.
     """
 
     single: ClassVar[bool] = True
