@@ -17,7 +17,12 @@ import pydantic.dataclasses
 
 from graphnet.errors import DescriptionError, Problem, nearest
 
-_CONFIG = pydantic.ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+_CONFIG = pydantic.ConfigDict(
+    extra="forbid",
+    strict=True,
+    arbitrary_types_allowed=True,
+    defer_build=True,  # of most classes no instance is ever made in a process
+)
 
 
 def _spread(

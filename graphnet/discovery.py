@@ -28,6 +28,7 @@ from graphnet import hookspecs
 from graphnet.data import DataSet
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, PluginError, nearest
+from graphnet.garbage import uncollected
 from graphnet.layer import CONTRACT, Kernel, Layer, Loss, parse_pattern
 from graphnet.registry import KINDS, Entry, Plugin, Registry
 
@@ -60,6 +61,7 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
 }
 
 
+@uncollected()
 def load_registry(
     *, plugins: Sequence[object] = (), entry_points: bool = True, builtin: str | None = BUILTIN
 ) -> Registry:
@@ -124,6 +126,8 @@ def _candidates() -> list[_Candidate]:
     for dist in importlib.metadata.distributions():
         try:
             points = dist.entry_points.select(group=GROUP)
+            if not points:
+                continue  # to read the name and version of all that is installed takes a while
             name, version = dist.name, dist.version
         except Exception as error:  # damaged metadata
             broken = Plugin(str(dist), str(dist), "unknown", error=_cause(error))

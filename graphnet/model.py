@@ -18,6 +18,7 @@ from graphnet.discovery import default_registry
 from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError
 from graphnet.executors import Executor
 from graphnet.expand import expand
+from graphnet.garbage import uncollected
 from graphnet.graph import Graph
 from graphnet.losses import losses_for
 from graphnet.optim import Optimizer
@@ -160,6 +161,7 @@ class Model:
         )
         return self._plan(inputs, options, loss=loss, updates=updates)
 
+    @uncollected()
     def _plan(
         self,
         inputs: Sequence[Shape],

@@ -15,7 +15,18 @@ from graphnet.discovery import load_registry
 ROOT = Path(graphnet.__file__).parent
 # Each module may import those above it and in its own row.
 ORDER = [
-    {"errors", "spec", "random", "layout", "padding", "cachedir", "cache", "files", "units"},
+    {
+        "errors",
+        "garbage",
+        "spec",
+        "random",
+        "layout",
+        "padding",
+        "cachedir",
+        "cache",
+        "files",
+        "units",
+    },
     {"native", "operators", "init"},
     {"definition"},
     {"layer", "hookspecs", "data"},
