@@ -34,7 +34,7 @@ def cells(record: Record) -> tuple[str, ...]:
         record.get("graphnet") or "-",
         milliseconds(record.get("best_torch_ms")),
         record.get("best_torch") or "-",
-        number(record.get("ratio"), 2),
+        number(record.get("ratio"), 2) + ("" if record.get("counts", True) else ", does not count"),
         milliseconds(record.get("plain_torch_ms")),
         milliseconds(record.get("jax_ms")),
         number(record.get("peak_mb"), 1),
