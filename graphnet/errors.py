@@ -97,9 +97,8 @@ class DescriptionError(GraphnetError, ValueError):
     """A description or configuration is wrong; `problems` holds everything that is wrong with it, once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        self.problems = tuple(
-            dict.fromkeys(problems)
-        )  # a block that is used often is wrong each time
+        # A block that is used often is wrong each time.
+        self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(map(str, self.problems)))
 
 

@@ -57,9 +57,9 @@ def _chain(
     loss, slope, sums = chain_shapes(x, target, parameters, list(flags), logistic, wants_x)
     products = list(products_of(parameters, flags))
     patches, rows = _patches(x, parameters, flags)
-    made, gradients = _between(x, parameters, flags)
-    values, slopes = (x.view(patches * rows[0], -1), *made), (slope, *gradients)
     weights = _matrices(parameters, flags)
+    made, gradients = _between(x, weights, patches, rows)
+    values, slopes = (x.view(patches * rows[0], -1), *made), (slope, *gradients)
     parts = loss.new_empty(ceil_div(patches, _TILE))
     sides = [size for w in weights for size in w.shape]
     chains.forward_loss_reverse[(len(parts),)](
@@ -121,31 +121,20 @@ def _matrices(parameters: Sequence[Tensor], flags: Sequence[bool]) -> list[Tenso
 
 
 def _between(
-    x: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool]
+    x: Tensor, weights: Sequence[Tensor], patches: int, rows: Sequence[int]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Room for what each product makes, and for the gradients of that."""
-    patches, rows = _patches(x, parameters, flags)
     made, gradients = (
-        [
-            x.new_empty((patches * count, w.shape[1]))
-            for w, count in zip(_matrices(parameters, flags), rows, strict=True)
-        ]
+        [x.new_empty((patches * count, w.shape[1])) for w, count in zip(weights, rows, strict=True)]
         for _ in range(2)
     )
     return made, gradients
 
 
-def _scratch(
-    x: Tensor,
-    target: Tensor,
-    parameters: Sequence[Tensor],
-    flags: Sequence[bool],
-    logistic: bool,
-    wants_x: bool,
-) -> list[Tensor]:
+def _scratch(x: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool]) -> list[Tensor]:
     """What lies between the products, and the largest of the shares for a weight."""
-    made, gradients = _between(x, parameters, flags)
     patches, rows = _patches(x, parameters, flags)
+    made, gradients = _between(x, _matrices(parameters, flags), patches, rows)
     shares = [
         shares_of(value.reshape(patches * count, -1), grad, bias)[0]
         for value, grad, count, bias in zip((x, *made), gradients, rows, flags[1::3], strict=False)
@@ -158,7 +147,7 @@ patch_chain = register(
     "bool wants_x) -> (Tensor, Tensor, Tensor)",
     _chain,
     chain_shapes,
-    scratch=_scratch,
+    scratch=lambda x, target, parameters, flags, *_: _scratch(x, parameters, flags),
 )
 register_flop_formula(patch_chain)(chain_flops)
 
