@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from graphnet.layer import Layer as Layer
     from graphnet.layer import Loss as Loss
     from graphnet.model import Model as Model
+    from graphnet.multitensor import MultiTensorKernel as MultiTensorKernel
     from graphnet.native import Native as Native
     from graphnet.optim import SGD as SGD
     from graphnet.optim import Adam as Adam
@@ -60,6 +61,7 @@ _HOMES = {
     "Model": "model",
     "Muon": "optimizers.muon",
     "Native": "native",
+    "MultiTensorKernel": "multitensor",
     "Optimizer": "optim",
     "Pairs": "data",
     "ParameterSpec": "spec",

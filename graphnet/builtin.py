@@ -13,6 +13,7 @@ from graphnet.kernels import (
     aten,
     gemm,
     linear,
+    multi_tensor,
     norm,
     patch,
     pool,
@@ -99,7 +100,7 @@ def graphnet_losses(register: Register) -> None:
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
     first = (winograd, gemm, patch, strided)  # the first that fits is taken
-    for module in (*first, aten, norm, activation, linear, pool, resample):
+    for module in (*first, aten, norm, activation, linear, pool, resample, multi_tensor):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

@@ -103,3 +103,24 @@ class Assign(Definition):
 
     def update(self, slot: Tensor, value: Tensor) -> None:
         slot.copy_(value)
+
+
+class AddTo(Definition):
+    """Adds a gradient to what is there."""
+
+    def update(self, total: Tensor, gradient: Tensor) -> None:
+        total.add_(gradient)
+
+
+class Clear(Definition):
+    """Sets a slot to zero."""
+
+    def update(self, total: Tensor) -> None:
+        total.zero_()
+
+
+class Follow(Definition):
+    """Moves an average towards its parameter by a share of their distance."""
+
+    def update(self, average: Tensor, parameter: Tensor, rate: Tensor) -> None:
+        average.lerp_(parameter, rate.to(average.dtype))

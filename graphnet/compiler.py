@@ -2,7 +2,7 @@
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
 Training:   loss, precision, fusion, kernels, layout, differentiate, accumulate, clip, update,
-            together, average, dead, duplicates, keep, recompute, in_place.
+            average, together, dead, duplicates, keep, recompute, in_place.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from graphnet.passes.keep import keep
 from graphnet.passes.kernels import (
     Everywhere,
     choose,
+    choose_multi_tensor,
     fused,
     plain_calls,
     single,
@@ -66,8 +67,8 @@ PASSES = (
     "accumulate",
     "clip",
     "update",
-    "together",
     "average",
+    "together",
     "dead",
     "duplicates",
     "constants",
@@ -141,11 +142,13 @@ def _step(
 ) -> Plan:
     attach = partial(attach_loss, losses=losses)
     reverse = partial(differentiate, share=1.0 / updates.accumulate)
+    gather = partial(together, kernels=choose_multi_tensor(registry, options.kernels))
     passes = (
         Pass("loss", "put the losses on the outputs", attach, needed=True),
         *_forward_passes(registry, options, training=True),
         Pass("differentiate", "add the reverse pass", reverse, needed=True),
         *from_gradients,
+        Pass("together", "cast and update all parameters at once on a GPU", gather),
         *_SIMPLIFY,
         *((_KEEP,) if options.keep is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
@@ -165,7 +168,6 @@ def _updating(updates: Updates) -> tuple[Pass, ...]:
             found.append(Pass("clip", "scale gradients down to a norm", scale, needed=True))
     optimize = partial(update, updates=updates)
     found.append(Pass("update", "let the optimizer walk the parameters", optimize, needed=True))
-    found.append(Pass("together", "update all parameters at once on a GPU", together))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(average, decay=decay, counter=updates.counter)
         found.append(Pass("average", "let averages follow the weights", follow, needed=True))

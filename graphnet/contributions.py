@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphnet.graph import Arg, Call, Const, Kind
+from graphnet.graph import Arg, Call, Const, Kind, flatten
 from graphnet.layer import Layer
+from graphnet.multitensor import MultiTensorKernel
 from graphnet.observe import gradient_names
 from graphnet.plan import Plan
 from graphnet.spec import Constant
@@ -27,8 +28,8 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
     calls = {step.call.name: step.call.pure() for step in plan.steps}
     found: dict[str, list[Use]] = {}
     for call in calls.values():
-        if call.kind is not Kind.BACKWARD:
-            continue
+        if call.kind is not Kind.BACKWARD or call.name.removesuffix(":backward") not in calls:
+            continue  # the other way round of a cast that was gathered with others
         layer = call.layer
         assert isinstance(layer, Layer)
         ports = calls[call.name.removesuffix(":backward")].ports()
@@ -52,6 +53,10 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
             for value, one in zip(values, gradients, strict=False):
                 if isinstance(one, str):
                     found.setdefault(value, []).append(Use(call, one, outputs))
+    for call in calls.values():
+        if isinstance(call.layer, MultiTensorKernel) and call.kind is not Kind.UPDATE:
+            casts = zip(flatten(call.args), call.results, strict=True)
+            found |= {source: found[copy] for source, copy in casts if copy in found}
     return found
 
 

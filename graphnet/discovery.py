@@ -30,6 +30,7 @@ from graphnet.definition import Definition
 from graphnet.errors import ContractError, PluginError, nearest
 from graphnet.garbage import uncollected
 from graphnet.layer import CONTRACT, Kernel, Layer, Loss, parse_pattern
+from graphnet.multitensor import MultiTensorKernel
 from graphnet.registry import KINDS, Entry, Plugin, Registry
 
 GROUP = "graphnet.plugins"
@@ -52,7 +53,10 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
         lambda v: _is(Layer)(v) and not _is(Loss)(v),
     ),
     "losses": ("a subclass of graphnet.Loss", _is(Loss)),
-    "kernels": ("a subclass of graphnet.Kernel", _is(Kernel)),
+    "kernels": (
+        "a subclass of graphnet.Kernel or graphnet.MultiTensorKernel",
+        lambda v: _is(Kernel)(v) or _is(MultiTensorKernel)(v),
+    ),
     "optimizers": ("a subclass of graphnet.Optimizer", _is(Definition)),
     "schedules": ("a subclass of graphnet.Schedule", _is(Definition)),
     "executors": ("a subclass of graphnet.Executor", _is(Definition)),
@@ -226,6 +230,8 @@ class _Register:
             raise ContractError(f"{name!r} ({value.__name__}) defines no forward")
         if inspect.isclass(value) and issubclass(value, Kernel):
             parse_pattern(value)
+        if _is(MultiTensorKernel)(value) and not hasattr(value, "replaces"):
+            raise ContractError(f"{name!r} ({value.__name__}) does not say which rule it replaces")
         other = self.known.get(name) or self.mine.get(name)
         if other is not None:
             theirs = other.plugin

@@ -34,7 +34,10 @@ def graphnet_losses(register: Register) -> None:
 
 @hookspec
 def graphnet_kernels(register: Register) -> None:
-    """Add kernels, other ways to compute an expression of layers: `register("acme/fused", Fused)`."""
+    """Add kernels, other ways to compute an expression of layers: `register("acme/fused", Fused)`.
+
+    Or, to update many parameters at once, subclasses of graphnet.MultiTensorKernel.
+    """
 
 
 @hookspec

@@ -18,11 +18,9 @@ from torch import Tensor
 
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, DescriptionError, Problem
-from graphnet.fused import fused_adam, fused_sgd
 from graphnet.spec import Spec, StateSpec
 
 Rate = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
-Tensors = tuple[Tensor, ...]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -58,13 +56,6 @@ class Optimizer(Definition):
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Write the parameter and its states."""
         raise ContractError(f"{type(self).__name__} defines no update(parameter, grad, ...)")
-
-    def update_many(self, *args: Any) -> None:
-        """`update` of several parameters: a tuple of tensors for each argument but `lr` and `step`.
-
-        A rule that defines it in its own class gets all parameters on a GPU in one call.
-        """
-        raise ContractError(f"{type(self).__name__} defines no update_many(parameter, grad, ...)")
 
 
 class SGD(Optimizer):
@@ -112,24 +103,6 @@ class SGD(Optimizer):
                 direction = momentum_buffer
         parameter.addcmul_(direction, lr, value=-1.0)
 
-    def update_many(
-        self,
-        parameters: Tensors,
-        grads: Tensors,
-        lr: Tensor,
-        step: Tensor,
-        momentum_buffers: Tensors | None,
-    ) -> None:
-        if (
-            self.dampening
-        ):  # its first step is another, and torch wants to know from Python which it is
-            buffers = momentum_buffers or (None,) * len(parameters)
-            for parameter, grad, buffer in zip(parameters, grads, buffers, strict=True):
-                self.update(parameter, grad, lr, step, buffer)
-            return
-        buffers = momentum_buffers or ()
-        fused_sgd(parameters, grads, buffers, lr, self.weight_decay, self.momentum, self.nesterov)
-
 
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015, algorithm 1), as torch.optim.Adam; weight decay joins the gradient.
@@ -171,21 +144,6 @@ class Adam(Optimizer):
         denominator = exp_avg_sq.sqrt().div_(root).add_(self.eps)
         parameter.addcmul_(exp_avg / denominator, step_size, value=-1.0)
 
-    def update_many(
-        self,
-        parameters: Tensors,
-        grads: Tensors,
-        lr: Tensor,
-        step: Tensor,
-        exp_avgs: Tensors,
-        exp_avg_sqs: Tensors,
-    ) -> None:
-        moments, betas = (exp_avgs, exp_avg_sqs), self.betas
-        fused_adam(
-            *(parameters, grads, *moments, lr, step),
-            *(betas, self.eps, self.weight_decay, self.decoupled),
-        )
-
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW.
@@ -200,8 +158,6 @@ class AdamW(Adam):
         if self.weight_decay:
             parameter.mul_(1.0 - lr * self.weight_decay)
         return grad
-
-    update_many = Adam.update_many  # a class whose update is another's does not inherit it
 
 
 class Schedule(Definition):

@@ -18,6 +18,7 @@ from graphnet.errors import CheckpointError, DataError, TrainingError
 from graphnet.feed import Ahead, Feed, Memory, steps_per_epoch
 from graphnet.graph import Kind
 from graphnet.model import Model
+from graphnet.multitensor import MultiTensorKernel
 from graphnet.program import Program, plain_spec
 from graphnet.scoring import score
 from graphnet.trace import first_nonfinite
@@ -185,9 +186,15 @@ class Trainer:
 
     @property
     def kernels(self) -> dict[str, str]:
-        """Node -> the layer and kernel that computes it, for the log."""
-        steps = (step.call for step in self.program.plan.steps)
-        return {call.node: call.title for call in steps if call.kind in (Kind.LAYER, Kind.LOSS)}
+        """Node, or call for many parameters -> the layer or rule and its kernel, for the log."""
+        found: dict[str, str] = {}
+        for step in self.program.plan.steps:
+            call = step.call
+            if isinstance(call.layer, MultiTensorKernel):
+                found[call.name] = call.title
+            elif call.kind in (Kind.LAYER, Kind.LOSS):
+                found[call.node] = call.title
+        return found
 
     def checkpoint(self) -> Checkpoint:
         """Everything a resumed run needs."""

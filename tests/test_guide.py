@@ -131,6 +131,32 @@ def test_the_guides_native_kernel_passes_the_kit(tmp_path: Path) -> None:
         assert rows[name].status is Status.PASSED
 
 
+def test_the_guides_optimizer_and_its_kernel_pass_the_kit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+
+    import torch
+
+    from graphnet.testing import Status, run_checks
+
+    for name in ("lion.py", "many_lions.py"):  # here the kernel is to run on a CPU too
+        (tmp_path / name).write_text(FILES[name].replace('== "cuda"', 'in ("cpu", "cuda")'))
+    monkeypatch.syspath_prepend(tmp_path)
+    lion, many = (importlib.import_module(name) for name in ("lion", "many_lions"))
+    registry = load_registry(plugins=[lion, many], entry_points=False)
+    for rule in (registry.optimizers["acme/lion"].value, registry.kernels["acme/lion"].value):
+        report = run_checks(rule, registry=registry)
+        assert report.failures == ()
+    passed = [row.check for row in report.rows if row.status is Status.PASSED]
+    assert "kernel_equals_rule" in passed
+
+    p, m, lr = torch.tensor([1.0, -2.0]), torch.tensor([0.5, -0.1]), torch.tensor(0.25)
+    lion.Lion(lr=0.25).update(p, torch.tensor([-9.0, 1.0]), lr, m)
+    torch.testing.assert_close(p, torch.tensor([1.25, -2.25]))  # 0.45 - 0.9 < 0; -0.09 + 0.1 > 0
+    torch.testing.assert_close(m, torch.tensor([0.405, -0.089]))
+
+
 def test_the_guides_layer_folds_into_a_convolution() -> None:
     namespace: dict[str, object] = {"__name__": __name__}
     exec(FILES["folding.py"], namespace)

@@ -1,22 +1,28 @@
-"""Together: one call for the updates of all parameters, which changes them as one call each does."""
+"""Together: one call for the updates or casts of all parameters, which does what one call each does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from graphnet import compiler
+import graphnet as gn
+from graphnet.definition import Definition
+from graphnet.discovery import load_registry
+from graphnet.errors import ContractError, LayerError
+from graphnet.gradients import Gradients
 from graphnet.graph import Kind
+from graphnet.hookspecs import Register
+from graphnet.kernels import multi_tensor
 from graphnet.model import Model
+from graphnet.multitensor import Tensors
 from graphnet.optim import SGD, Adam, AdamW, Optimizer
 from graphnet.optimizers.muon import Muon
-from graphnet.passes.together import together
 from graphnet.program import Program
+from graphnet.spec import Spec
 from tests.layers.oracle import random_tensor
 from tests.models import SEED
 
@@ -24,14 +30,13 @@ SHAPE = (4, 3, 8, 8)
 RULES: dict[str, Optimizer] = {
     "sgd": SGD(lr=0.5),
     "momentum": SGD(lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
-    "dampening": SGD(lr=0.1, momentum=0.9, dampening=0.5),
     "adam": Adam(lr=1e-2, weight_decay=0.1, betas=(0.8, 0.9)),
     "adamw": AdamW(lr=1e-2, weight_decay=0.1),
 }
 
 
 class Ascent(Adam):
-    """Inherits `update_many`, which does not do what it does."""
+    """Derived from a rule that has a kernel, which does not do what it does."""
 
     def decay(self, parameter: Tensor, grad: Tensor, lr: Tensor) -> Tensor:
         return -grad
@@ -39,8 +44,8 @@ class Ascent(Adam):
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pass gathers updates on the CPU too."""
-    monkeypatch.setattr(compiler, "together", partial(together, devices=("cpu", "cuda")))
+    """The kernels match on the CPU too."""
+    monkeypatch.setattr(multi_tensor, "DEVICES", {"cpu", "cuda"})
 
 
 def program(rule: Optimizer, **options: Any) -> Program:
@@ -81,8 +86,8 @@ def test_averages_and_scales_and_clipping_go_with_it() -> None:
     }
     rule = AdamW(lr=1e-2, weight_decay=0.1)
     mine, theirs = program(rule, **options), program(rule, without=["together"], **options)
-    gathered = [name for name in updates(mine) if name.startswith("adamw:")]
-    assert len(gathered) == 2  # with and without decay
+    kinds = [name.partition(":")[0] for name in updates(mine)]
+    assert sorted(kinds) == ["adamw", "adamw", "ema"]  # with and without decay
     for seed in range(3):
         for one in (mine, theirs):
             one.step(*batch(seed))
@@ -90,22 +95,169 @@ def test_averages_and_scales_and_clipping_go_with_it() -> None:
         torch.testing.assert_close(average, theirs.averages[name], rtol=1e-5, atol=1e-6)
 
 
-def test_on_a_cpu_and_for_other_rules_and_dtypes_updates_stay_apart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures("on_cpu")
+def test_gradients_of_small_batches_are_added_up_and_cleared_at_once() -> None:
+    mine, theirs = (
+        program(RULES["adam"], accumulate=2, without=without) for without in ([], ["together"])
+    )
+    assert mine.turns.adding is not None
+    titles = [step.call.title for step in mine.turns.adding.plan.steps]
+    assert titles.count("accumulate [aten]") == 1
+    assert len(updates(mine)) == 2  # adam, clear
+    for seed in range(6):
+        for one in (mine, theirs):
+            one.step(*batch(seed))
+    for name, weight in mine.weights.items():
+        torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_in_bfloat16_weights_are_cast_at_once_and_gradients_by_the_update() -> None:
+    options: dict[str, Any] = {"precision": "bfloat16", "kernels": "aten"}
+    mine = program(RULES["adam"], **options)
+    theirs = program(RULES["adam"], without=["together"], **options)
+    casts = [step.call for step in mine.plan.steps if step.call.title.startswith("cast")]
+    assert [call.title for call in casts if call.kind is not Kind.BACKWARD].count(
+        "cast [aten]"
+    ) == 1
+    assert len([call for call in casts if call.kind is Kind.BACKWARD]) < 8
+    (adam,) = (step.call for step in mine.plan.steps if step.call.kind is Kind.UPDATE)
+    assert {mine.plan.values[name].spec.dtype for name in adam.args[1]} == {torch.bfloat16}
+    for seed in range(4):
+        losses = [one.step(*batch(seed)) for one in (mine, theirs)]
+        torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    for name, weight in mine.weights.items():
+        torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_gradients_can_be_looked_at_through_gathered_casts() -> None:
+    layers: list[Any] = [
+        {"id": "a", "conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}},
+        "relu",
+    ]
+    model = Model(
+        {
+            "input": {"channels": 3},
+            "layers": [
+                *layers,
+                {**layers[0], "id": "b", "share": "a"},
+                {"conv2d": {"out_channels": 3, "kernel_size": 1}},
+            ],
+        }
+    )
+    seen = []
+    for without in ([], ["together"]):
+        made = model.compile(
+            SHAPE,
+            loss="mse",
+            optimizer=RULES["adam"],
+            device="cpu",
+            precision="bfloat16",
+            kernels="aten",
+            without=without,
+        )
+        seen.append(Gradients(made.plan, made.arguments(*batch(0))).parameters)
+    for mine, theirs in zip(*seen, strict=True):
+        assert (mine.name, mine.shape) == (theirs.name, theirs.shape)
+        assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=0.01)
+
+
+def test_on_a_cpu_updates_stay_apart() -> None:
     assert len(updates(program(RULES["adam"]))) == 8
-    gathers: Callable[..., Any] = partial(together, devices=("cpu",))
-    monkeypatch.setattr(compiler, "together", gathers)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_rules_and_dtypes_without_a_kernel_stay_apart() -> None:
     assert len(updates(program(Muon(lr=0.1)))) == 4 + 1  # weights apart, biases by adamw
     assert len(updates(program(Ascent(lr=0.1)))) == 8
+    assert len(updates(program(SGD(lr=0.1, momentum=0.9, dampening=0.5)))) == 8
     assert len(updates(program(RULES["adam"], dtype=torch.float64))) == 8
+    assert len(updates(program(RULES["adam"], kernels="reference"))) == 8
+
+
+class Sign(Optimizer):
+    """p -= lr sign(g)."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor) -> None:
+        parameter.sub_(lr * grad.sign())
+
+
+class ManySigns(gn.MultiTensorKernel):
+    """Sign for many parameters, in float32."""
+
+    replaces = Sign
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> ManySigns | None:
+        return cls(rule=rule) if specs[0].dtype == torch.float32 else None
+
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor) -> None:
+        torch._foreach_sub_(parameters, torch._foreach_mul(torch._foreach_sign(grads), lr))
+
+
+class Installed:
+    """A plugin with an optimizer and a kernel for it."""
+
+    kernel: Any = ManySigns
+
+    @gn.hookimpl
+    def graphnet_optimizers(self, register: Register) -> None:
+        register("acme/sign", Sign)
+
+    @gn.hookimpl
+    def graphnet_kernels(self, register: Register) -> None:
+        register("acme/sign", self.kernel)
+
+
+def test_a_plugin_brings_a_kernel_for_its_own_rule() -> None:
+    registry = load_registry(plugins=[Installed()], entry_points=False)
+    model = Model(SEED, registry=registry)
+    programs = [
+        model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu", kernels=kernels)
+        for kernels in ("acme", "reference")
+    ]
+    titles = [step.call.title for step in programs[0].plan.steps]
+    assert titles.count("sign [acme]") == 1
+    assert len(updates(programs[1])) == 8
+    for one in programs:
+        one.step(*batch(0))
+    for name, weight in programs[0].weights.items():
+        assert torch.equal(weight, programs[1].weights[name])
+
+
+class Broken(ManySigns):
+    """Its match fails."""
+
+    replaces = Sign
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> ManySigns | None:
+        raise KeyError("acme")
+
+
+def test_a_kernel_whose_match_fails_is_named() -> None:
+    plugin = Installed()
+    plugin.kernel = Broken
+    model = Model(SEED, registry=load_registry(plugins=[plugin], entry_points=False))
+    with pytest.raises(LayerError, match=r"kernel 'acme/sign': match failed: KeyError: 'acme'"):
+        model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu")
+
+
+def test_what_a_kernel_replaces_is_a_rule() -> None:
+    with pytest.raises(ContractError, match=r"Wrong.replaces must be the class of a rule.*'sgd'"):
+        type("Wrong", (gn.MultiTensorKernel,), {"replaces": "sgd"})
+    plugin = Installed()
+    plugin.kernel = type("Silent", (gn.MultiTensorKernel,), {})
+    with pytest.raises(ContractError, match=r"\(Silent\) does not say which rule it replaces"):
+        load_registry(plugins=[plugin], entry_points=False)
 
 
 @pytest.mark.usefixtures("on_cpu")
 def test_the_plan_runs_as_a_file_and_is_verified() -> None:
     made = program(RULES["adam"])
     text = made.plan.source()
-    assert "adam.update_many" in text
+    assert "adam.run" in text
     namespace: dict[str, Any] = {"__name__": "plan"}
     exec(compile(text, "plan.py", "exec"), namespace)
     arguments = made.arguments(*batch(0))

@@ -1,4 +1,4 @@
-"""graphnet check: run the conformance checks on layers and kernels."""
+"""graphnet check: run the conformance checks on layers, kernels and optimizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,27 +20,27 @@ from graphnet.cli import json_text
 from graphnet.discovery import default_registry, load_registry
 from graphnet.errors import PluginError, UnknownNameError, nearest
 from graphnet.registry import Entry, Registry
-from graphnet.testing import CHECKS, Check, Report, Status, run_checks
+from graphnet.testing import CHECKS, RULE_CHECKS, Check, Report, Status, checks_for, run_checks
 
 _COLORS = {Status.PASSED: "green", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
 Checked = tuple[Registry, list[Entry]]
 
 
-@click.command(short_help="Check a layer, or all layers of a module or distribution.")
+@click.command(short_help="Check a layer, kernel or optimizer, or all of a module or distribution.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--json", "as_json", is_flag=True, help="The rows for machines.")
 @click.option("--slow", is_flag=True, help="Also what takes long: Inductor.")
 def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
-    """Run the conformance checks on a layer, loss or kernel.
+    """Run the conformance checks on a layer, loss, kernel or optimizer.
 
-    NAME is its name (acme/swish), or a module or distribution: then all layers and kernels of it.
+    NAME is its name (acme/swish), or a module or distribution: then all that it registers of these.
     Exit status 1 when a check fails.
     """
     found = [resolve(name) for name in names]
     work = [(registry, entry) for registry, entries in found for entry in entries]
-    checks = [one for one in CHECKS if slow or not one.slow]
+    checks = [c for _, entry in work for c in checks_for(entry.value) if slow or not c.slow]
     reports = []
-    with _progress(len(work) * len(checks)) as advance:
+    with _progress(len(checks)) as advance:
         for registry, entry in work:
 
             def tell(one: Check, name: str = entry.name) -> None:
@@ -58,31 +58,28 @@ def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
 
 
 def resolve(name: str) -> Checked:
-    """What a name stands for: a layer, a kernel, a distribution, or a module.
+    """What a name stands for: a layer, a kernel, an optimizer, a distribution, or a module.
 
     Raises UnknownNameError for a name that is none of these, PluginError for a module that is broken.
     """
     registry = default_registry()
     known = _checkable(registry)
-    if name in known:
-        return registry, [known[name]]
-    mine = [
-        entry for entry in known.values() if _normal(entry.plugin.distribution) == _normal(name)
-    ]
-    mine = mine or [e for e in known.values() if _inside(e.value.__module__, name)]
+    mine = [entry for entry in known if entry.name == name]  # a rule and its kernel may share one
+    mine = mine or [e for e in known if _normal(e.plugin.distribution) == _normal(name)]
+    mine = mine or [e for e in known if _inside(e.value.__module__, name)]
     if mine:
         return registry, mine
     if not _importable(name):
-        distributions = {entry.plugin.distribution for entry in known.values()}
+        distributions = {entry.plugin.distribution for entry in known}
         raise UnknownNameError(
-            f"{name!r} is no layer, kernel, distribution or module. "
-            f"{nearest(name, {*known, *distributions})}"
+            f"{name!r} is no layer, kernel, optimizer, distribution or module. "
+            f"{nearest(name, {*distributions, *(entry.name for entry in known)})}"
         )
     return _from_module(name)
 
 
 def _from_module(name: str) -> Checked:
-    """The layers of a module that is not installed as a plugin, but has its hooks."""
+    """What is in a module that is not installed as a plugin, but has its hooks."""
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:  # the author's code
@@ -93,17 +90,18 @@ def _from_module(name: str) -> Checked:
         registry = load_registry(plugins=[module])
     except PluginError as error:
         raise PluginError(f"module {name!r}: {error}") from error
-    entries = [e for e in _checkable(registry).values() if e.plugin.name == module.__name__]
+    entries = [e for e in _checkable(registry) if e.plugin.name == module.__name__]
     if not entries:
         raise PluginError(
-            f"module {name!r} registers no layer and no kernel. Define graphnet_layers(register) "
+            f"module {name!r} registers no layer, kernel or optimizer. Define graphnet_layers(register) "
             f"with @graphnet.hookimpl in it."
         )
     return registry, entries
 
 
-def _checkable(registry: Registry) -> Mapping[str, Entry]:
-    return {**registry.layers, **registry.losses, **registry.kernels}
+def _checkable(registry: Registry) -> list[Entry]:
+    kinds = (registry.layers, registry.losses, registry.kernels, registry.optimizers)
+    return [entry for kind in kinds for entry in kind.values()]
 
 
 def _normal(distribution: str) -> str:
@@ -149,7 +147,7 @@ def _plain(report: Report) -> dict[str, Any]:
 
 
 def _print(report: Report) -> None:
-    guards = {one.name: one.guards for one in CHECKS}
+    guards = {one.name: one.guards for one in (*CHECKS, *RULE_CHECKS)}
     table = Table("check", "status", "what it guards, or what is wrong", title=escape(report.layer))
     for row in report.rows:
         color = _COLORS[row.status]

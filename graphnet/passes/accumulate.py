@@ -12,29 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from graphnet.calls import Accumulate
-from graphnet.definition import Definition
+from graphnet.calls import Accumulate, AddTo, Clear
 from graphnet.graph import Call, Graph, Kind, Value
 from graphnet.passes.update import beside, node_of, write
 from graphnet.spec import StateSpec
 
 GRAD = "@grad"  # the slot's name behind that of the parameter
-
-
-class AddTo(Definition):
-    """Adds a gradient to what is there."""
-
-    def update(self, total: Tensor, gradient: Tensor) -> None:
-        total.add_(gradient)
-
-
-class Clear(Definition):
-    """Sets a slot to zero."""
-
-    def update(self, total: Tensor) -> None:
-        total.zero_()
 
 
 def add_up(graph: Graph) -> Graph:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from graphnet.definition import Definition
+from graphnet.calls import Follow
 from graphnet.graph import STEP, Call, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.passes.update import beside, node_of, scalar, write
@@ -29,13 +29,6 @@ class FollowRate(Layer):
     def forward(self, step: Tensor) -> Tensor:
         t = step.to(torch.float64)
         return 1.0 - ((1.0 + t) / (10.0 + t)).clamp_max(self.decay)
-
-
-class Follow(Definition):
-    """Moves an average towards its parameter by a share of their distance."""
-
-    def update(self, average: Tensor, parameter: Tensor, rate: Tensor) -> None:
-        average.lerp_(parameter, rate.to(average.dtype))
 
 
 def average(graph: Graph, *, decay: float, counter: str = STEP) -> Graph:

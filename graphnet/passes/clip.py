@@ -31,7 +31,7 @@ class ClipFactor(Layer):
 
     def forward(self, *xs: Tensor) -> Tensor:
         dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)
-        norms = torch.stack([torch.linalg.vector_norm(x, dtype=dtype) for x in xs])
+        norms = torch.stack(torch._foreach_norm(xs, 2, dtype))
         factor: Tensor = self.max_norm / (torch.linalg.vector_norm(norms) + 1e-6)
         return factor.clamp_max(1.0)
 

@@ -28,6 +28,7 @@ from graphnet.layer import (
     parse_pattern,
 )
 from graphnet.layout import Layout, blocked_shape, plain_shape
+from graphnet.multitensor import MultiTensorKernel
 from graphnet.observe import observe
 from graphnet.passes.differentiate import at, live_values, reads_live
 from graphnet.passes.forward import bound_arguments
@@ -40,12 +41,25 @@ _AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
 
 
 def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
-    """The kernels behind `--kernels`: "auto" (all), "reference" (none), or a namespace such as "aten".
+    """The kernels of layers behind `--kernels`: "auto" (all), "reference" (none), or a namespace ("aten").
 
     Raises UnknownNameError for a namespace in which no plugin registered a kernel.
     """
+    found = (entry for entry in _named(registry, names) if issubclass(entry.value, Kernel))
+    return tuple(sorted(found, key=_precedence))
+
+
+def choose_multi_tensor(registry: Registry, names: str) -> tuple[Entry, ...]:
+    """Those of updates and casts, what somebody installed before what is built in; raises as `choose`."""
+    found = (
+        entry for entry in _named(registry, names) if issubclass(entry.value, MultiTensorKernel)
+    )
+    return tuple(sorted(found, key=lambda entry: entry.plugin.builtin))
+
+
+def _named(registry: Registry, names: str) -> list[Entry]:
     if names == "reference":
-        return ()
+        return []
     found = [
         entry
         for entry in registry.kernels.values()
@@ -56,7 +70,7 @@ def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
         raise UnknownNameError(
             f"unknown kernels {names!r}. {nearest(names, known | {'auto', 'reference'})}"
         )
-    return tuple(sorted(found, key=_precedence))
+    return found
 
 
 def _precedence(entry: Entry) -> tuple[int, bool]:
@@ -168,7 +182,7 @@ def kernel_for(
 ) -> Kernel | None:
     """The first kernel that replaces this layer alone, for arguments of these specs."""
     alone = (registry.name_of(layer), *layer.signature.tensors)
-    for entry in sorted(registry.kernels.values(), key=_precedence):
+    for entry in choose(registry, "auto"):
         if parse_pattern(entry.value) == alone:
             kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
             if kernel is not None and not in_blocks(kernel):

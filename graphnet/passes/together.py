@@ -1,41 +1,37 @@
-"""Together: on a GPU, the updates of all parameters that go by one rule become one call.
+"""Together: calls by equal rules, on a tensor of their own each, become one call of a multi-tensor kernel.
 
-The update of a few thousand weights takes less time than launching its operators, and torch's fused
-optimizers launch once for all tensors. All gradients are alive until the last of them is there: on a CPU,
-where a call costs little and memory counts, updates stay apart.
+Gathered are updates, and the casts of parameters that a step begins with. Which rules have such a kernel, and
+where, the kernels say; the built-in ones are for GPUs, where launching takes longer than running.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
+from graphnet.calls import Cast
+from graphnet.errors import blame
 from graphnet.graph import Arg, Call, Graph, Kind
-from graphnet.optim import Optimizer
+from graphnet.multitensor import MultiTensorKernel
+from graphnet.registry import Entry
 
-_SHARED = frozenset({"lr", "step"})
+_SHARED = frozenset({Kind.SCALAR, Kind.SCALE})
 
 
-def together(graph: Graph, *, devices: Collection[str] = ("cuda",)) -> Graph:
-    """Gather updates of float32 parameters on such devices, by rules that define `update_many`."""
+def together(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
+    """Gather calls for which one of the kernels fits; of several, the first."""
+    ruled = {entry.value.replaces for entry in kernels}
     groups: dict[object, list[Call]] = {}
     for call in graph.calls.values():
-        rule = call.layer
-        if call.kind is not Kind.UPDATE or not isinstance(rule, Optimizer):
-            continue
-        specs = [graph.values[slot].spec for slot in call.writes.values()]
-        fits = all(s.device.type in devices and s.dtype == torch.float32 for s in specs)
-        if fits and "update_many" in vars(type(rule)):
-            arguments = zip(rule.arguments, call.args, strict=True)
-            shared = tuple(arg for name, arg in arguments if name in _SHARED)
-            groups.setdefault((rule, shared, specs[0].device), []).append(call)
+        if type(call.layer) in ruled and _may_be_gathered(call, graph):
+            spec = graph.values[_first(call)].spec
+            common = tuple(arg if _is_common(arg, graph) else "" for arg in call.args)
+            key = (call.layer, call.kind, common, spec.device, spec.dtype)
+            groups.setdefault(key, []).append(call)
     gathered = {
         call.name: one
         for calls in groups.values()
-        if len(calls) > 1
-        for one in [_gathered(calls)]
+        if len(calls) > 1 and (one := _gathered(calls, graph, kernels)) is not None
         for call in calls
     }
     if not gathered:
@@ -43,29 +39,79 @@ def together(graph: Graph, *, devices: Collection[str] = ("cuda",)) -> Graph:
     calls: dict[str, Call] = {}
     for name, call in graph.calls.items():
         one = gathered.get(name, call)
-        calls.pop(one.name, None)  # it runs where the last of its updates did
-        calls[one.name] = _after(one, gathered)
-    return replace(graph, calls=calls)
+        if one.kind is Kind.UPDATE:
+            calls.pop(one.name, None)  # it runs where the last of its updates did
+        calls.setdefault(one.name, _after(one, gathered))
+    read = {name for call in calls.values() for name in call.reads()}
+    gradients = {
+        parameter: name if name in read else _uncast(name, graph)
+        for parameter, name in graph.gradients.items()
+    }
+    return replace(graph, calls=calls, gradients=gradients)
 
 
-def _gathered(calls: list[Call]) -> Call:
+def _may_be_gathered(call: Call, graph: Graph) -> bool:
+    """An update, or a cast of a parameter: nothing that another of its group could wait for."""
+    if call.kind is Kind.UPDATE:
+        return True
+    reads = (graph.values[name].kind for name in call.reads())
+    return call.method == "forward" and set(reads) == {Kind.PARAMETER}
+
+
+def _first(call: Call) -> str:
+    return next(call.reads())
+
+
+def _is_common(arg: Arg, graph: Graph) -> bool:
+    """Whether an argument is no tensor of the call's own: a constant, or a number of the whole step."""
+    if not isinstance(arg, str):
+        return True
+    value = graph.values[arg]
+    return value.kind in _SHARED and value.spec.shape == ()
+
+
+def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> Call | None:
+    """One call in place of these, by the first kernel that fits."""
     first = calls[0]
-    assert isinstance(first.layer, Optimizer)
+    specs = [graph.values[_first(call)].spec for call in calls]
+    for entry in kernels:
+        if entry.value.replaces is not type(first.layer):
+            continue
+        with blame(f"kernel {entry.name!r}: ", "match"):
+            kernel: MultiTensorKernel | None = entry.value.match(first.layer, specs)
+        if kernel is not None:
+            break
+    else:
+        return None
     args: list[Arg] = []
-    columns = zip(*(call.args for call in calls), strict=True)
-    for name, column in zip(first.layer.arguments, columns, strict=True):
-        apart = name not in _SHARED and isinstance(column[0], str)
-        args.append(tuple(str(arg) for arg in column) if apart else column[0])
+    for column in zip(*(call.args for call in calls), strict=True):
+        if _is_common(column[0], graph):
+            args.append(column[0])
+        else:
+            own = (str(arg) for arg in column)
+            args.append(tuple(_uncast(name, graph) if kernel.casts else name for name in own))
     return replace(
         first,
         name=f"{first.title}:{first.name}",
-        method="update_many",
+        layer=kernel,
+        method="run",
         args=tuple(args),
         results=tuple(result for call in calls for result in call.results),
+        title=f"{first.title} [{entry.name.partition('/')[0]}]",
         node=f"{len(calls)} parameters",
         writes={new: slot for call in calls for new, slot in call.writes.items()},
         after=tuple(dict.fromkeys(name for call in calls for name in call.after)),
     )
+
+
+def _uncast(name: str, graph: Graph) -> str:
+    """The narrower value that this one is a cast of, or itself."""
+    call = graph.producers.get(name)
+    if call is None or not isinstance(call.layer, Cast):
+        return name
+    source = _first(call)
+    narrower = graph.values[source].spec.dtype.itemsize < graph.values[name].spec.dtype.itemsize
+    return source if narrower else name
 
 
 def _after(call: Call, gathered: Mapping[str, Call]) -> Call:

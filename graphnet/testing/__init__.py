@@ -1,4 +1,4 @@
-"""The conformance kit: checks that any plugin author runs on a layer or kernel.
+"""The conformance kit: checks that any plugin author runs on a layer, kernel or optimizer.
 
     from graphnet.testing import LayerTests
 
@@ -17,7 +17,8 @@ from graphnet.testing.case import Case, Sample
 from graphnet.testing.check import Check, CheckFailure, NotApplicable
 from graphnet.testing.checks import CHECKS
 from graphnet.testing.cost import LayerCost, observed_cost
-from graphnet.testing.report import Report, Row, Status, cases_for, run_checks
+from graphnet.testing.report import Report, Row, Status, cases_for, checks_for, run_checks
+from graphnet.testing.rules import RULE_CHECKS, RuleCase
 from graphnet.testing.samples import NoSample
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS",
+    "RULE_CHECKS",
     "Case",
     "Check",
     "CheckFailure",
@@ -35,9 +37,11 @@ __all__ = [
     "NotApplicable",
     "Report",
     "Row",
+    "RuleCase",
     "Sample",
     "Status",
     "cases_for",
+    "checks_for",
     "observed_cost",
     "parametrize_with_checks",
     "run_checks",

@@ -1,4 +1,4 @@
-"""Check: one question that the kit asks of a layer, and the two ways not to pass it."""
+"""Check: one question that the kit asks of a layer or rule, and the two ways not to pass it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,7 @@ from graphnet.errors import GraphnetError
 
 if TYPE_CHECKING:
     from graphnet.testing.case import Case
+    from graphnet.testing.rules import RuleCase
 
 
 class CheckFailure(GraphnetError, AssertionError):
@@ -30,7 +31,7 @@ class Check:
     """A named check; call it with a case. `slow` ones run only when they are asked for."""
 
     name: str
-    function: Callable[[Case], None]
+    function: Callable[[Any], None]
     slow: bool = False
 
     @property
@@ -38,7 +39,7 @@ class Check:
         """What the check guards, in one line."""
         return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
 
-    def __call__(self, case: Case) -> None:
+    def __call__(self, case: Case | RuleCase) -> None:
         """Raise CheckFailure or NotApplicable, or return."""
         with undisturbed():
             self.function(case)
@@ -52,11 +53,11 @@ def undisturbed() -> Iterator[None]:
         yield
 
 
-def check(function: Callable[[Case], None]) -> Check:
+def check(function: Callable[[Any], None]) -> Check:
     """A function as the check of its name."""
     return Check(function.__name__, function)
 
 
-def slow_check(function: Callable[[Case], None]) -> Check:
+def slow_check(function: Callable[[Any], None]) -> Check:
     """A function as the check of its name, run only when slow ones are asked for."""
     return Check(function.__name__, function, slow=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -121,18 +123,12 @@ def cuda(case: Case) -> None:
     _require_match(case, torch.float64, device)
     one = _run_on(case, CPU)
     _run_on(case, device)  # the first call of a library may wait while it is set up
-    mode = torch.cuda.get_sync_debug_mode()
     arguments = case.arguments(device=device)
     grads = replaced(one.grads, {k: g.to(device) for k, g in leaves(one.grads).items()})
-    try:
-        with warnings.catch_warnings():  # torch says once that the mode is a prototype
-            warnings.simplefilter("ignore")
-            torch.cuda.set_sync_debug_mode("error")
+    with unsynchronized():
         results = case.forward(arguments)
         trained = bool(one.gradients)
         gradients = case.backward(arguments, results, grads) if trained else {}
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
     found = leaves(results, case.layer.outputs) | leaves(gradients, sorted(one.gradients))
     for name, tensor in found.items():
         if tensor.device.type != "cuda":
@@ -144,6 +140,19 @@ def cuda(case: Case) -> None:
         advice="Both are float64: look for operators that differ, or for memory that is not set.",
         tolerance=1e-9,
     )
+
+
+@contextmanager
+def unsynchronized() -> Iterator[None]:
+    """Where anything that waits for a CUDA device is an error."""
+    mode = torch.cuda.get_sync_debug_mode()
+    try:
+        with warnings.catch_warnings():  # torch says once that the mode is a prototype
+            warnings.simplefilter("ignore")
+            torch.cuda.set_sync_debug_mode("error")
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(mode)
 
 
 def _run_on(case: Case, device: torch.device) -> Pass:

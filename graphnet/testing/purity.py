@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -65,40 +65,36 @@ def data_dependent_shapes(case: Case) -> None:
 def global_random(case: Case) -> None:
     """Random numbers come from `key` only; the global generators are not touched."""
     arguments = case.arguments()
-    before = _random_states()
-    results = case.forward(arguments)
-    _unmoved(before, "forward")
+    with undrawn("forward"):
+        results = case.forward(arguments)
     if case.trainable:
         grads = case.grads(results)
+        with undrawn("backward"):
+            case.backward(arguments, results, grads)
+
+
+@contextmanager
+def undrawn(method: str) -> Iterator[None]:
+    """Raise CheckFailure where what runs within moves a global random generator, or sets one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20150325)  # one that nobody would set
         before = _random_states()
-        case.backward(arguments, results, grads)
-        _unmoved(before, "backward")
-
-
-def _random_states() -> dict[str, Any]:
-    return {
-        "torch": torch.get_rng_state(),
-        "Python": random.getstate(),
-        "NumPy": np.random.get_state(legacy=False),
-    }
-
-
-def _unmoved(before: dict[str, Any], method: str) -> None:
-    after = _random_states()
-    moved = [
-        name
-        for name in before
-        if (
-            not torch.equal(before[name], after[name])
-            if name == "torch"
-            else repr(before[name]) != repr(after[name])
-        )
-    ]
+        yield
+        after = _random_states()
+    moved = [name for name in before if before[name] != after[name]]
     if moved:
         raise CheckFailure(
             f"expected {method} to leave global random state alone, found that it drew from "
             f"{moved[0]}'s. Name `key` and draw with graphnet.random.uniform(key, shape)."
         )
+
+
+def _random_states() -> dict[str, str | bytes]:
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "Python": repr(random.getstate()),
+        "NumPy": repr(np.random.get_state(legacy=False)),
+    }
 
 
 @check

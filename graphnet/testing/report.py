@@ -1,4 +1,4 @@
-"""run_checks: all checks on all samples of a layer, and the report of them."""
+"""run_checks: all checks on all samples of a layer or rule, and the report of them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
+from graphnet.definition import Definition
 from graphnet.discovery import default_registry
 from graphnet.errors import GraphnetError
 from graphnet.layer import Kernel, Layer, Loss
+from graphnet.multitensor import MultiTensorKernel
+from graphnet.optim import Optimizer
 from graphnet.registry import Entry, Plugin, Registry
 from graphnet.testing.blocks import in_plain_layout
 from graphnet.testing.case import Case, Sample
@@ -20,9 +23,11 @@ from graphnet.testing.check import Check, CheckFailure, NotApplicable
 from graphnet.testing.checks import CHECKS
 from graphnet.testing.expression import expression_for
 from graphnet.testing.purity import runs
+from graphnet.testing.rules import RULE_CHECKS, RuleCase, rule_cases, rule_runs
 from graphnet.testing.samples import as_sample, samples_for, samples_of
 
-Given = Sequence[Sample | Layer | tuple[Any, ...]]
+Given = Sequence[Any]
+"""Samples: `Sample`s, layers, (layer, inputs); rules for what is about rules."""
 
 
 class Status(StrEnum):
@@ -35,7 +40,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One check of one layer: its status, and why it failed or was skipped."""
+    """One check of one layer or rule: its status, and why it failed or was skipped."""
 
     check: str
     status: Status
@@ -44,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The rows of one layer, in the order of CHECKS."""
+    """The rows of one layer or rule, in the order of its checks."""
 
     layer: str
     rows: tuple[Row, ...]
@@ -60,26 +65,29 @@ class Report:
 
 
 def run_checks(
-    target: Layer | type[Layer],
+    target: Definition | type[Definition],
     samples: Given | None = None,
     *,
     registry: Registry | None = None,
-    checks: Iterable[Check] = CHECKS,
+    checks: Iterable[Check] | None = None,
     slow: bool = False,
     progress: Callable[[Check], None] | None = None,
 ) -> Report:
-    """Run the checks on a layer or kernel; `samples` are generated where none are given.
+    """Run the checks on a layer, loss, kernel or optimizer; `samples` are generated where none are given.
 
-    `progress` is told each check before it runs.
+    Those of an optimizer, or of a kernel that replaces one, are optimizers. `progress` is told each check
+    before it runs.
     """
     cls = target if isinstance(target, type) else type(target)
     name = (registry or default_registry()).name_of(cls)
     try:
         cases = cases_for(target, samples, registry=registry)
     except GraphnetError as error:
-        return Report(name, (Row(runs.name, Status.FAILED, str(error)),))
+        return Report(
+            name, (Row((rule_runs if _of_rules(cls) else runs).name, Status.FAILED, str(error)),)
+        )
     rows = []
-    for check in checks:
+    for check in checks_for(cls) if checks is None else checks:
         if slow or not check.slow:
             if progress is not None:
                 progress(check)
@@ -87,7 +95,16 @@ def run_checks(
     return Report(name, tuple(rows))
 
 
-def judge(check: Check, cases: Sequence[Case]) -> Row:
+def checks_for(cls: type) -> tuple[Check, ...]:
+    """The checks that concern a class."""
+    return RULE_CHECKS if _of_rules(cls) else CHECKS
+
+
+def _of_rules(cls: type) -> bool:
+    return issubclass(cls, (Optimizer, MultiTensorKernel))
+
+
+def judge(check: Check, cases: Sequence[Case | RuleCase]) -> Row:
     """One check on all cases: failed if it fails on one, skipped if it concerns none."""
     reasons: dict[str, None] = {}
     passed = False
@@ -102,7 +119,7 @@ def judge(check: Check, cases: Sequence[Case]) -> Row:
     return Row(check.name, Status.SKIPPED, "; ".join(reason for reason in reasons if reason))
 
 
-def judge_case(check: Check, case: Case) -> Row:
+def judge_case(check: Check, case: Case | RuleCase) -> Row:
     """One check on one case."""
     excuse = case.excuse(check)
     if excuse:
@@ -119,11 +136,20 @@ def judge_case(check: Check, case: Case) -> Row:
 
 
 def cases_for(
-    target: Layer | type[Layer], samples: Given | None = None, *, registry: Registry | None = None
-) -> tuple[Case, ...]:
-    """The cases of a layer or kernel. Raises NoSample, or CheckFailure for an unusable kernel."""
-    registry = registry or default_registry()
+    target: Definition | type[Definition],
+    samples: Given | None = None,
+    *,
+    registry: Registry | None = None,
+) -> Sequence[Case | RuleCase]:
+    """The cases of what is to be checked. Raises NoSample, or CheckFailure for an unusable kernel."""
     cls = target if isinstance(target, type) else type(target)
+    if _of_rules(cls):
+        return rule_cases(target, samples)
+    if not issubclass(cls, Layer):
+        raise CheckFailure(
+            f"expected a layer, loss, kernel or optimizer, found {cls.__name__}: the kit has no checks for it"
+        )
+    registry = registry or default_registry()
     if samples is not None:
         given = tuple(as_sample(sample) for sample in samples)
     elif isinstance(target, Layer) and not isinstance(target, Kernel):

@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 
 import pytest
 
+from graphnet.definition import Definition
 from graphnet.layer import Layer
 from graphnet.testing.case import Case, Sample
 from graphnet.testing.check import Check
 from graphnet.testing.checks import CHECKS
-from graphnet.testing.report import Given, Status, cases_for, judge, judge_case
+from graphnet.testing.report import Given, Status, cases_for, checks_for, judge, judge_case
+from graphnet.testing.rules import RuleCase
 from graphnet.testing.samples import as_sample
 
 
@@ -21,27 +23,29 @@ class LayerTests:
         class TestSwish(LayerTests):
             layer = Swish(beta=2.0)
 
-    `layer` is a definition or a class; a kernel's tests state the class and samples of what it replaces.
+    `layer` is a definition or a class: a layer, loss, kernel or optimizer. A kernel's tests state the class
+    and samples of what it replaces.
     `slow = True` adds the checks that take long.
     """
 
-    layer: ClassVar[Layer | type[Layer] | None] = None
+    layer: ClassVar[Definition | type[Definition] | None] = None
     samples: ClassVar[Given | None] = None
     slow: ClassVar[bool] = False
 
     @classmethod
-    def cases(cls) -> Sequence[Case]:
+    def cases(cls) -> Sequence[Case | RuleCase]:
         """The cases, made once for a class."""
         if "_cases" not in vars(cls):
             cls._cases = _cases(cls.layer, cls.samples)
         return cls._cases
 
-    _cases: ClassVar[Sequence[Case]]
+    _cases: ClassVar[Sequence[Case | RuleCase]]
 
     @classmethod
     def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
         if "check" in metafunc.fixturenames:
-            found = [check for check in CHECKS if cls.slow or not check.slow]
+            target = cls.layer if isinstance(cls.layer, type) else type(cls.layer)
+            found = [check for check in checks_for(target) if cls.slow or not check.slow]
             metafunc.parametrize("check", found, ids=[check.name for check in found])
 
     def test_layer(self, check: Check) -> None:
@@ -63,6 +67,7 @@ def parametrize_with_checks(samples: Given, *, slow: bool = False) -> Callable[.
     """
     found: list[Any] = []
     for case in _cases(None, samples):
+        assert isinstance(case, Case)
         for check in CHECKS:
             if slow or not check.slow:
                 layer = type(case.layer).__name__
@@ -76,7 +81,7 @@ class _Reported:
     def __init__(self, check: Check) -> None:
         self.check = check
 
-    def __call__(self, case: Case) -> None:
+    def __call__(self, case: Case | RuleCase) -> None:
         row = judge_case(self.check, case)
         if row.status is Status.SKIPPED:
             pytest.skip(row.message)
@@ -84,7 +89,9 @@ class _Reported:
             pytest.fail(f"{case}: {self.check.guards}\n{row.message}", pytrace=False)
 
 
-def _cases(layer: Layer | type[Layer] | None, samples: Given | None) -> Sequence[Case]:
+def _cases(
+    layer: Definition | type[Definition] | None, samples: Given | None
+) -> Sequence[Case | RuleCase]:
     """The cases of a layer, or of all layers that the samples name."""
     if layer is not None:
         return cases_for(layer, samples)

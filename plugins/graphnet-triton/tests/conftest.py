@@ -11,7 +11,7 @@ from graphnet_triton import INTERPRETED
 
 collect_ignore = [] if INTERPRETED else ["test_kit.py"]
 if not torch.cuda.is_available() and not INTERPRETED:
-    collect_ignore.append("test_operators.py")
+    collect_ignore += ["test_operators.py", "test_updates.py"]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ WIDE = {  # what is computed in, by the dtype in memory
 if INTERPRETED:
     WIDE[torch.float64] = torch.float64  # for the conformance kit's differences
 _MOST = 2**31 - 1  # elements: the programs count them in 32 bits
-_NAMES = {
+NAMES = {
     torch.float32: tl.float32,
     torch.float64: tl.float64,
     torch.bfloat16: tl.bfloat16,
@@ -40,12 +40,12 @@ def runs_on(device: torch.device, x: Spec, *sizes: int) -> bool:
 
 def sums_of(tensor: Tensor) -> Any:
     """The Triton dtype in which what a tensor holds is added up."""
-    return _NAMES[WIDE[tensor.dtype]]
+    return NAMES[WIDE[tensor.dtype]]
 
 
 def factor_of(tensor: Tensor) -> Any:
     """The Triton dtype in which it is multiplied; the interpreter knows no bfloat16."""
-    return sums_of(tensor) if INTERPRETED else _NAMES[tensor.dtype]
+    return sums_of(tensor) if INTERPRETED else NAMES[tensor.dtype]
 
 
 def precision_of(tensor: Tensor) -> str:

@@ -1,0 +1,233 @@
+"""Updates and casts of all parameters in one launch: SGD, Adam, AdamW, moving averages.
+
+torch.ops.graphnet_triton.sgd(parameters, grads, buffers, lr, step, momentum, dampening, weight_decay,
+                              nesterov)
+torch.ops.graphnet_triton.adam(parameters, grads, exp_avgs, exp_avg_sqs, lr, step, betas, eps, weight_decay,
+                               decoupled)
+torch.ops.graphnet_triton.follow(averages, parameters, rate)
+    What the rules do in their `update` to each parameter, in float32; gradients in any floating dtype.
+torch.ops.graphnet_triton.cast(xs, dtype)
+    The tensors in another dtype.
+
+The blocks of all tensors stand in one row, so a large weight is shared out among as many programs as it has
+blocks; torch's fused optimizers give it one for each 65,536 elements, which leaves most of a GPU idle where a
+network is small. A flat buffer in memory would ask for a copy of all gradients into it: here each tensor
+stays where it is, and its address is an argument. 64 tensors make a launch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.calls import DTYPES, Cast, Follow
+from graphnet.definition import Definition
+from graphnet.kernels.multi_tensor import FusedAdam
+from graphnet.multitensor import MultiTensorKernel, Tensors
+from graphnet.operators import no_results
+from graphnet.optim import SGD, AdamW
+from graphnet.spec import Spec
+from graphnet_triton.launch import NAMES, ceil_div, register, runs_on
+from graphnet_triton.programs import updates
+
+_BLOCK = 1024
+_MOST = 64  # tensors in a launch: five numbers for each go into the 4 KiB that arguments may take
+
+
+def launch(
+    program: Any, *columns: Sequence[Tensor], given: Sequence[Tensor] = (), **constants: Any
+) -> None:
+    """A program over the elements of tensors: the i-th of each column are of one size and lie alike.
+
+    Tensors of other dtypes go into another launch; `given` and `constants` are the program's own arguments.
+    """
+    alike: dict[tuple[torch.dtype, ...], list[tuple[Tensor, ...]]] = {}
+    for row in zip(*columns, strict=True):
+        if row[0].numel():
+            alike.setdefault(tuple(tensor.dtype for tensor in row), []).append(row)
+    for dtypes, rows in alike.items():
+        for begin in range(0, len(rows), _MOST):
+            part = rows[begin : begin + _MOST]
+            sizes = [row[0].numel() for row in part]
+            *starts, total = accumulate((ceil_div(size, _BLOCK) for size in sizes), initial=0)
+            program[(total,)](
+                tuple(
+                    tuple(tensor.data_ptr() for tensor in column)
+                    for column in zip(*part, strict=True)
+                ),
+                *(tuple(starts), tuple(sizes), *given),
+                COUNT=len(part),
+                TYPES=tuple(NAMES[dtype] for dtype in dtypes),
+                BLOCK=_BLOCK,
+                **constants,
+            )
+
+
+def _as(parameters: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients, those that lie otherwise than their parameters as copies that do not."""
+    pairs = list(zip(grads, parameters, strict=True))
+    return [g if g.stride() == p.stride() else _room(p, g).copy_(g) for g, p in pairs]
+
+
+def _room(parameter: Tensor, grad: Tensor) -> Tensor:
+    return torch.empty_like(parameter, dtype=grad.dtype)
+
+
+def _scratch(parameters: Sequence[Tensor], grads: Sequence[Tensor], *_: Any) -> list[Tensor]:
+    pairs = zip(parameters, grads, strict=True)
+    return [_room(p, g) for p, g in pairs if g.stride() != p.stride()]
+
+
+def _sgd(
+    parameters: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    lr: Tensor,
+    step: Tensor,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+) -> None:
+    columns = (parameters, _as(parameters, grads), *((buffers,) if momentum else ()))
+    launch(
+        *(updates.sgd, *columns),
+        given=(lr, step),
+        MOMENTUM=momentum,
+        DAMPENING=dampening,
+        WEIGHT_DECAY=weight_decay,
+        NESTEROV=nesterov,
+    )
+
+
+def _adam(
+    parameters: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    lr: Tensor,
+    step: Tensor,
+    betas: Sequence[float],
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+) -> None:
+    launch(
+        *(updates.adam, parameters, _as(parameters, grads), exp_avgs, exp_avg_sqs),
+        given=(lr, step),
+        LOG_BETAS=tuple(math.log(beta) if beta else -math.inf for beta in betas),
+        SHARES=tuple(1.0 - beta for beta in betas),
+        EPS=eps,
+        WEIGHT_DECAY=weight_decay,
+        DECOUPLED=decoupled,
+    )
+
+
+def _follow(averages: Sequence[Tensor], parameters: Sequence[Tensor], rate: Tensor) -> None:
+    launch(updates.follow, averages, parameters, given=(rate,))
+
+
+def _cast(xs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    made = _casts(xs, dtype)
+    launch(updates.cast, made, xs)
+    return made
+
+
+def _casts(xs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    return [torch.empty_like(x, dtype=dtype) for x in xs]
+
+
+sgd = register(
+    "sgd(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] buffers, Tensor lr, Tensor step, "
+    "float momentum, float dampening, float weight_decay, bool nesterov) -> ()",
+    _sgd,
+    no_results,
+    scratch=_scratch,
+)
+adam = register(
+    "adam(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
+    "Tensor lr, Tensor step, float[] betas, float eps, float weight_decay, bool decoupled) -> ()",
+    _adam,
+    no_results,
+    scratch=_scratch,
+)
+follow = register(
+    "follow(Tensor(a!)[] averages, Tensor[] parameters, Tensor rate) -> ()", _follow, no_results
+)
+cast = register("cast(Tensor[] xs, ScalarType dtype) -> Tensor[]", _cast, _casts)
+
+
+class _Updates(MultiTensorKernel):
+    """Where these programs run: on float32."""
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> Self | None:
+        there = specs[0].dtype == torch.float32 and runs_on(specs[0].device, specs[0])
+        return cls(rule=rule) if there else None
+
+
+class TritonSGD(_Updates):
+    """sgd of all parameters."""
+
+    replaces: ClassVar[type[Definition]] = SGD
+    casts: ClassVar[bool] = True
+    rule: SGD
+
+    def run(
+        self,
+        parameters: Tensors,
+        grads: Tensors,
+        lr: Tensor,
+        step: Tensor,
+        momentum_buffers: Tensors | None,
+    ) -> None:
+        rule, buffers = self.rule, momentum_buffers or ()
+        sgd(
+            *(parameters, grads, buffers, lr, step),
+            *(rule.momentum, rule.dampening, rule.weight_decay, rule.nesterov),
+        )
+
+
+class TritonAdam(_Updates, FusedAdam):
+    """adam of all parameters."""
+
+    operator: ClassVar[Any] = adam
+
+
+class TritonAdamW(TritonAdam):
+    """adamw of all parameters."""
+
+    replaces: ClassVar[type[Definition]] = AdamW
+
+
+class TritonFollow(_Updates):
+    """The moving averages of all parameters."""
+
+    replaces: ClassVar[type[Definition]] = Follow
+
+    def run(self, averages: Tensors, parameters: Tensors, rate: Tensor) -> None:
+        follow(averages, parameters, rate)
+
+
+class TritonCast(_Updates):
+    """Casts of all parameters."""
+
+    replaces: ClassVar[type[Definition]] = Cast
+    rule: Cast
+
+    def run(self, xs: Tensors) -> Tensors:
+        return tuple(cast(xs, DTYPES[self.rule.dtype]))
+
+
+KERNELS: dict[str, type[MultiTensorKernel]] = {
+    "triton/sgd": TritonSGD,
+    "triton/adam": TritonAdam,
+    "triton/adamw": TritonAdamW,
+    "triton/ema": TritonFollow,
+    "triton/cast": TritonCast,
+}

@@ -1,0 +1,101 @@
+"""Updates and casts of many tensors at once: the kit's checks, and what it does not ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from graphnet_triton import plugin, updates
+from graphnet_triton.programs import updates as programs
+
+import graphnet as gn
+from graphnet.discovery import load_registry
+from graphnet.testing import RULE_CHECKS, Check, Status, cases_for
+from graphnet.testing.report import judge
+
+
+@pytest.mark.parametrize("check", RULE_CHECKS, ids=lambda c: c.name)
+@pytest.mark.parametrize("name", updates.KERNELS)
+def test_kernel_passes_the_kit(name: str, check: Check) -> None:
+    row = judge(check, cases_for(updates.KERNELS[name]))
+    if row.status is Status.SKIPPED:
+        pytest.skip(row.message)
+    assert row.status is Status.PASSED, f"{check.guards}\n{row.message}"
+
+
+def test_without_a_first_moment_there_is_no_correction(device: torch.device) -> None:
+    """beta 0, whose logarithm is minus infinity."""
+    rule = gn.Adam(lr=0.1, betas=(0.0, 0.5))
+    one, other = (torch.linspace(-1, 1, 5, device=device) for _ in range(2))
+    grad, lr, step = one.square(), torch.tensor(0.1, device=device), torch.tensor(0, device=device)
+    states = [torch.zeros(5, device=device) for _ in range(4)]
+    updates.TritonAdam(rule=rule).run((one,), (grad,), lr, step, (states[0],), (states[1],))
+    rule.update(other, grad, lr, step, *states[2:])
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(states[0], grad)
+
+
+@pytest.mark.parametrize(("sizes", "launches"), [([3] * 64, 1), ([3] * 65, 2), ([0, 3, 3000], 1)])
+def test_launches_of_many_tensors(
+    sizes: list[int], launches: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each 64 tensors, in which a program takes 1024 elements of one tensor."""
+    grids: list[int] = []
+
+    class Counted:
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            grids.append(*grid)
+            return cast[grid]
+
+    cast = programs.cast
+    monkeypatch.setattr(programs, "cast", Counted())
+    xs = [torch.rand(size, device=device) for size in sizes]
+    made = updates.cast(xs, torch.float64)
+    assert all(torch.equal(one.float(), x) for one, x in zip(made, xs, strict=True))
+    assert len(grids) == launches
+    assert sum(grids) == sum(-(-size // 1024) for size in sizes)
+
+
+@pytest.mark.parametrize("rule", [gn.SGD(lr=0.1, momentum=0.9), gn.Adam(lr=0.01)], ids=str)
+def test_a_step_in_bfloat16_casts_and_updates_all_weights_at_once(
+    rule: gn.Optimizer, device: torch.device
+) -> None:
+    """Layers by torch, whose gradients are bfloat16; what is left of the launches are two."""
+    registry = load_registry(plugins=[plugin], entry_points=False)
+    description = {
+        "input": {"channels": 3},
+        "layers": [{"conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}] * 3,
+    }
+    programs = [
+        gn.Model(description, registry=registry).compile(
+            (2, 3, 8, 8),
+            loss="l1",
+            optimizer=rule,
+            device=str(device),
+            precision="bfloat16",
+            ema=0.9,
+            without=without,
+        )
+        for without in ([], ["together"])
+    ]
+    titles = [step.call.title for step in programs[0].plan.steps]
+    name = type(rule).__name__.lower()
+    assert [t for t in titles if t.endswith("[triton]")] == [
+        "cast [triton]",
+        f"{name} [triton]",
+        "ema [triton]",
+    ]
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        pair = [torch.rand((2, 3, 8, 8), generator=generator).to(device) for _ in range(2)]
+        losses = [program.step(*pair) for program in programs]
+        torch.testing.assert_close(
+            *losses, rtol=0.05, atol=0.0
+        )  # the interpreter cuts off, not rounds
+    for mine, theirs in (
+        (programs[0].weights, programs[1].weights),
+        (programs[0].averages, programs[1].averages),
+    ):
+        for slot, tensor in mine.items():
+            torch.testing.assert_close(tensor, theirs[slot], rtol=0.05, atol=0.01)

@@ -1,0 +1,247 @@
+"""The kit's checks of optimizers and of kernels for many tensors: what is right passes, what is not bites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import graphnet as gn
+from graphnet.definition import Definition
+from graphnet.discovery import load_registry
+from graphnet.kernels import multi_tensor
+from graphnet.multitensor import Tensors
+from graphnet.optim import ConstantSchedule
+from graphnet.spec import Spec, StateSpec
+from graphnet.testing import RULE_CHECKS, Check, LayerTests, Status, cases_for, run_checks
+from graphnet.testing.report import judge
+
+REGISTRY = load_registry(entry_points=False)
+
+
+checks = pytest.mark.parametrize("check", RULE_CHECKS, ids=lambda check: check.name)
+
+
+def judged(rule: type[Definition], check: Check) -> None:
+    row = judge(check, cases_for(rule, registry=REGISTRY))
+    if row.status is Status.SKIPPED:
+        pytest.skip(row.message)
+    assert row.status is Status.PASSED, row.message
+
+
+@checks
+@pytest.mark.parametrize("name", REGISTRY.optimizers)
+def test_built_in_optimizer_passes(name: str, check: Check) -> None:
+    judged(REGISTRY.optimizers[name].value, check)
+
+
+@checks
+@pytest.mark.parametrize("name", multi_tensor.KERNELS)
+def test_built_in_kernel_passes(name: str, check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multi_tensor, "DEVICES", {"cpu", "cuda"})
+    judged(multi_tensor.KERNELS[name], check)
+
+
+def test_a_kernel_that_takes_nothing_here_is_not_judged() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("it runs on this machine's GPU")
+    report = run_checks(multi_tensor.KERNELS["aten/sgd"], registry=REGISTRY)
+    assert {row.status for row in report.rows} == {Status.SKIPPED}
+    assert "there is no CUDA device" in report.rows[0].message
+
+
+class Lion(gn.Optimizer):
+    """p -= lr sign(b m + (1 - b) g); m = b m + (1 - b) g   (Chen et al. 2023, with one beta)."""
+
+    beta: float = 0.9
+
+    def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
+        return {"exp_avg": StateSpec(parameter.shape)}
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        exp_avg.lerp_(grad, 1.0 - self.beta)
+        parameter.sub_(lr * exp_avg.sign())
+
+
+class TestLion(LayerTests):
+    layer = Lion(lr=0.1)
+
+
+class Forgetful(Lion):
+    """States nothing of the tensor that it asks for."""
+
+    def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
+        return {}
+
+
+class Returning(Lion):
+    """Returns the new parameter, and writes none."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> Any:
+        return parameter - lr * grad
+
+
+class Greedy(Lion):
+    """Scales the gradient where it stands."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter.sub_(grad.mul_(lr))
+
+
+class Counting(Lion):
+    """Counts its calls outside of the states."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        _CALLS.append(1)
+        parameter.sub_(lr * grad / len(_CALLS))
+
+
+_CALLS: list[int] = []
+
+
+class Reading(Lion):
+    """Reads the norm back."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        if grad.norm() > 0:
+            parameter.sub_(lr * grad)
+
+
+class Drawing(Lion):
+    """Adds noise, always the same, from the global generator."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        torch.manual_seed(0)
+        parameter.sub_(lr * (grad + torch.rand(())))
+
+
+class Raw(Lion):
+    """Reads the gradient's numbers as they lie in memory."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        flat = grad.as_strided((grad.numel(),), (1,))
+        parameter.sub_(lr * torch.empty_like(grad).copy_(flat.view(parameter.shape)))
+
+
+class Cancelling(Lion):
+    """Loses its gradient in a large number."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter.sub_(lr * ((grad + 1e6) - 1e6))
+
+
+class Printing(Lion):
+    """Tells the world."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter.sub_(lr * grad)
+        print(end="")
+
+
+BROKEN = [
+    ("rule_runs", Forgetful, "found 'exp_avg'. Return it from states"),
+    ("rule_runs", Returning, "expected nothing back for tensor 0, found Tensor"),
+    ("rule_writes", Greedy, "'grad[0]': a step wrote to it"),
+    ("rule_repeats", Counting, "'parameter[0]': the same steps gave something else"),
+    ("rule_host_reads", Reading, "found aten._local_scalar_dense"),
+    ("rule_random", Drawing, "a step"),
+    ("rule_strides", Raw, "when gradients have other strides"),
+    ("rule_dtypes", Cancelling, "in float32 it is not what it is in float64"),
+    ("rule_compiles", Printing, "expected a step to be traced whole"),
+]
+
+
+@pytest.mark.parametrize(("check", "rule", "says"), BROKEN, ids=lambda v: getattr(v, "__name__", v))
+def test_a_wrong_optimizer_fails_first_on_the_check_that_names_its_fault(
+    check: str, rule: type[gn.Optimizer], says: str
+) -> None:
+    report = run_checks(rule, registry=REGISTRY)
+    assert report.failures[0].check == check
+    assert says in report.failures[0].message
+
+
+class ManyLions(gn.MultiTensorKernel):
+    """Lion for many parameters."""
+
+    replaces = Lion
+    rule: Lion
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> gn.MultiTensorKernel | None:
+        return cls(rule=rule)
+
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor, exp_avgs: Tensors) -> None:
+        for parameter, grad, exp_avg in zip(parameters, grads, exp_avgs, strict=True):
+            self.rule.update(parameter, grad.to(parameter.dtype), lr, exp_avg)
+
+
+class Narrow(ManyLions):
+    """Promises to cast gradients, and cuts them off."""
+
+    replaces = Lion
+    casts = True
+
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor, exp_avgs: Tensors) -> None:
+        wide = [
+            g if g.dtype == torch.float32 else torch.zeros_like(g, dtype=torch.float32)
+            for g in grads
+        ]
+        super().run(parameters, tuple(wide), lr, exp_avgs)
+
+
+class Few(ManyLions):
+    """Forgets all but the first 64."""
+
+    replaces = Lion
+
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor, exp_avgs: Tensors) -> None:
+        super().run(parameters[:64], grads[:64], lr, exp_avgs[:64])
+
+
+def test_wrong_kernels_fail_where_they_are_compared_with_the_rule() -> None:
+    assert run_checks(ManyLions, registry=REGISTRY).failures == ()
+    for kernel, says in ((Narrow, "of 9 tensors"), (Few, "of 81 tensors")):
+        (failure,) = run_checks(kernel, registry=REGISTRY).failures
+        assert failure.check == "kernel_equals_rule"
+        assert f"{says} it is not what the rule makes of each" in failure.message
+
+
+class Demanding(Lion):
+    """Has a field without a default."""
+
+    gamma: float
+
+
+class Sampled(Demanding):
+    """Says with which."""
+
+    @classmethod
+    def samples(cls) -> list[Sampled]:
+        return [cls(lr=0.1, gamma=0.5)]
+
+
+class Nobodys(Lion):
+    """Leaves every parameter to Lion."""
+
+    def rule_for(self, parameter: Spec) -> gn.Optimizer:
+        return Lion(lr=self.lr)
+
+
+def test_what_cannot_be_tried_is_said() -> None:
+    (failure,) = run_checks(Demanding, registry=REGISTRY).failures
+    assert "no Demanding could be made for the checks. Give `samples`" in failure.message
+    assert run_checks(Sampled, registry=REGISTRY).failures == ()
+    assert "expected rule_for to leave some" in run_checks(Nobodys).failures[0].message
+
+
+def test_every_check_bites() -> None:
+    bitten = {check for check, _, _ in BROKEN} | {"kernel_equals_rule"}
+    assert {check.name for check in RULE_CHECKS} - bitten == {"rule_cuda"}  # needs a device
+
+
+def test_what_the_kit_has_no_checks_for_is_said() -> None:
+    report = run_checks(ConstantSchedule, registry=REGISTRY)
+    assert "the kit has no checks for it" in report.failures[0].message
