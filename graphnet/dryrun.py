@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from graphnet.cost import bind_arguments
+from graphnet.definition import Definition
 from graphnet.graph import Arg, Call, Const, Slot, Value
-from graphnet.layer import Layer
 from graphnet.observe import META, as_tuple
 from graphnet.spec import Spec
 from graphnet.watch import storage_of
@@ -51,9 +51,9 @@ _Frozen = Spec | tuple[Spec, ...] | Hashable
 
 
 def dry_run(call: Call, values: Mapping[str, Value]) -> tuple[Returned, ...]:
-    """The results of a layer's call one by one, those that nobody reads too.
+    """The results of a call one by one, those that nobody reads too.
 
-    What the layer raises on arguments of these specs, it raises here.
+    What its definition raises on arguments of these specs, it raises here.
     """
 
     def freeze(arg: Arg) -> _Frozen:
@@ -67,7 +67,6 @@ def dry_run(call: Call, values: Mapping[str, Value]) -> tuple[Returned, ...]:
             case Const(value=value):
                 return Const(value)
 
-    assert isinstance(call.layer, Layer)
     return _run_twice(call.layer, call.method, tuple(freeze(arg) for arg in call.args))
 
 
@@ -79,7 +78,9 @@ class _Named:
 
 
 @functools.lru_cache(maxsize=65536)
-def _run_twice(layer: Layer, method: str, arguments: tuple[_Frozen, ...]) -> tuple[Returned, ...]:
+def _run_twice(
+    layer: Definition, method: str, arguments: tuple[_Frozen, ...]
+) -> tuple[Returned, ...]:
     plain = _run(layer, method, arguments, torch.contiguous_format)
     try:
         other = _run(layer, method, arguments, torch.channels_last)
@@ -98,7 +99,7 @@ def _run_twice(layer: Layer, method: str, arguments: tuple[_Frozen, ...]) -> tup
 
 
 def _run(
-    layer: Layer, method: str, arguments: tuple[_Frozen, ...], strides: torch.memory_format
+    layer: Definition, method: str, arguments: tuple[_Frozen, ...], strides: torch.memory_format
 ) -> tuple[Returned, ...]:
     given: list[Tensor] = []
 

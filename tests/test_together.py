@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
+from graphnet.calls import Cast
 from graphnet.definition import Definition
 from graphnet.discovery import load_registry
-from graphnet.errors import ContractError, LayerError
+from graphnet.errors import ContractError, LayerError, PlanError
 from graphnet.gradients import Gradients
 from graphnet.graph import Kind
 from graphnet.hookspecs import Register
@@ -242,6 +243,41 @@ def test_a_kernel_whose_match_fails_is_named() -> None:
     model = Model(SEED, registry=load_registry(plugins=[plugin], entry_points=False))
     with pytest.raises(LayerError, match=r"kernel 'acme/sign': match failed: KeyError: 'acme'"):
         model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu")
+
+
+class Fewer(ManySigns):
+    """Takes no learning rate."""
+
+    replaces = Sign
+
+    def run(self, parameters: Tensors, grads: Tensors) -> None:
+        torch._foreach_sub_(parameters, grads)
+
+
+class Forgetting(gn.MultiTensorKernel):
+    """Casts all parameters but the last."""
+
+    replaces = Cast
+    rule: Cast
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> gn.MultiTensorKernel | None:
+        return cls(rule=rule)
+
+    def run(self, xs: Tensors) -> Tensors:
+        return tuple(x.bfloat16() for x in xs[:-1])
+
+
+def test_kernels_that_do_not_fit_their_calls_are_refused_when_the_plan_is_made() -> None:
+    plugin = Installed()
+    plugin.kernel = Fewer
+    model = Model(SEED, registry=load_registry(plugins=[plugin], entry_points=False))
+    with pytest.raises(PlanError, match=r"run refuses .*takes 3 positional arguments but 4 were"):
+        model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu")
+    plugin.kernel = Forgetting
+    model = Model(SEED, registry=load_registry(plugins=[plugin], entry_points=False))
+    with pytest.raises(PlanError, match="run returns 7 results, not 8"):
+        model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu", precision="bfloat16")
 
 
 def test_what_a_kernel_replaces_is_a_rule() -> None:
