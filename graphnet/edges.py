@@ -1,7 +1,8 @@
 """Edges: whether each call makes of its arguments what the table of values says.
 
-A layer, or a kernel for many tensors, is asked on meta tensors of the arguments' specs; what it returns must have the shapes, dtypes and
-views that the table states. Layouts must fit what the layer declares about its ports.
+A layer, or a kernel for many tensors, is asked on meta tensors of the arguments' specs; what it returns must
+have the shapes, dtypes and views that the table states. Layouts must fit what the layer declares about its
+ports.
 """
 
 from __future__ import annotations

@@ -50,9 +50,17 @@ class Feed(ABC):
         self.waited_s = 0.0
         self._order = (-1, torch.empty(0))  # of the last epoch that was asked for
 
-    @abstractmethod
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """What `Program.step_packed` takes in this step; the first one of a run is 0."""
+        return self.made(*self.given(step))
+
+    @abstractmethod
+    def given(self, step: int) -> tuple[Tensor, ...]:
+        """What `made` makes the batch of this step of; with it what `Program.step_made` takes."""
+
+    def made(self, *given: Tensor) -> tuple[Tensor, ...]:
+        """A batch, as a function of these tensors."""
+        return given
 
     def samples(self, step: int) -> tuple[int, Tensor]:
         """The epoch that a step belongs to, and the samples that it trains on."""
@@ -83,9 +91,12 @@ class Memory(Feed):
             for tensor, value in zip((pairs.inputs, pairs.targets), self.values, strict=True)
         ]
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
+    def given(self, step: int) -> tuple[Tensor, ...]:
         _, index = self.samples(step)
-        return tuple(tensor.take(index) for tensor in self.tensors)
+        return (index,)
+
+    def made(self, *given: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.take(*given) for tensor in self.tensors)
 
     def order(self, epoch: int) -> Tensor:
         return super().order(epoch).to(self.device)
@@ -123,7 +134,7 @@ class Ahead(Feed):
         self._first = 0  # the step that the first of those being made is for
         self._making: deque[Future[tuple[Tensor, ...]]] = deque()
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
+    def given(self, step: int) -> tuple[Tensor, ...]:
         if step != self._first:  # the run goes on in its middle, or some of its steps run again
             self._making.clear()
             self._first = step

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, InputError, nearest
-from graphnet.executors import Executor, Run, keep_freed_memory, prepare
+from graphnet.executors import Executor, Make, Run, as_given, keep_freed_memory, prepare
 from graphnet.graph import LR, SEED, STEP, UPDATES, Kind, Value
 from graphnet.layout import pack, plain_shape
 from graphnet.passes.average import EMA
@@ -306,11 +306,18 @@ class Program:
             check_input(tensor, value)
         return self.step_packed(*self.pack(*tensors))
 
-    @torch.no_grad()
     def step_packed(self, *tensors: Tensor) -> Tensor:
         """`step` on tensors that `pack` returned, or samples of those; nothing is checked."""
+        return self.step_made(as_given, *tensors)
+
+    @torch.no_grad()
+    def step_made(self, make: Make, *given: Tensor) -> Tensor:
+        """`step_packed` on the tensors that `make` makes of others, such as samples of a data set by index.
+
+        It is to depend on those tensors' values alone: the executor cudagraph captures it with the step.
+        """
         turn = self.turns.at(self.steps_done)
-        (loss,) = turn.run(*tensors, *turn.rest)
+        (loss,) = turn.run.on(make, given, turn.rest)
         self.steps_done += 1
         if STEP in self._scalars:
             self._scalars[STEP].add_(1)

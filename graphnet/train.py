@@ -238,7 +238,7 @@ class Trainer:
                     return
                 if in_group == 0:
                     self._remember()
-                group += program.step_packed(*self._next_step())
+                group += program.step_made(self.feed.made, *self._next_step())
                 in_group += 1
                 for event in program.turns.events():
                     yield Decided(program.steps_done, event.kind, event.message)
@@ -256,11 +256,11 @@ class Trainer:
             yield Epoch(epoch + 1, program.steps_done, mean, metrics, self.elapsed_s, waiting)
 
     def _next_step(self) -> tuple[Tensor, ...]:
-        """The batch of the next step; sets its learning rate."""
+        """What the batch of the next step is made of; sets its learning rate."""
         done, every = self.program.steps_done, self.job.config.accumulate
         factor = self.job.schedule.factor(done // every, self.total_steps // every)
         self.program.lr = self.job.optimizer.lr * factor
-        return self.feed.batch(done)
+        return self.feed.given(done)
 
     @property
     def _slots(self) -> dict[str, Tensor]:
@@ -282,14 +282,16 @@ class Trainer:
         program.rewind(program.steps_done - count)
         for _ in range(count):
             _, index = self.feed.samples(program.steps_done)
-            batch = self._next_step()
+            given = self._next_step()
             found = first_nonfinite(
-                program.next_plan, program.packed_arguments(*batch), registry=self.job.registry
+                program.next_plan,
+                program.packed_arguments(*self.feed.made(*given)),
+                registry=self.job.registry,
             )
             if found is not None:
                 pairs = tuple(int(index[i]) for i in found.samples)
                 return f"In step {program.steps_done + 1}, {replace(found, samples=pairs)}."
-            program.step_packed(*batch)
+            program.step_made(self.feed.made, *given)
         return "Run again, the same steps are finite: a layer is not deterministic."
 
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:

@@ -153,6 +153,27 @@ def test_steps_by_replay_are_those_of_eager() -> None:
     assert mine.turns.record() == {"captured": True, "stayed": None}
 
 
+def cut(images: Tensor, targets: Tensor) -> Callable[..., tuple[Tensor, ...]]:
+    return lambda index: (images[index], targets[index])
+
+
+def test_batches_are_cut_in_the_recording() -> None:
+    """Then a step is given an index; another data set is captured again."""
+    mine, theirs = program(OnTheCPU()), program("eager")
+    data = mine.pack(*(random_tensor((20, *SHAPE[1:]), seed=seed) for seed in (0, 1)))
+    make, before = cut(*data), Again.made
+    for number in range(4):
+        index = torch.arange(4) * 3 + number
+        losses = [one.step_made(make, index) for one in (mine, theirs)]
+        assert torch.equal(*losses)
+    assert Again.made == before + 1
+    assert torch.equal(*(one.step_made(cut(*data[::-1]), index) for one in (mine, theirs)))
+    assert torch.equal(*(one.step(*batch(0)) for one in (mine, theirs)))
+    assert Again.made == before + 3
+    for name, weight in mine.weights.items():
+        assert torch.equal(weight, theirs.weights[name])
+
+
 def test_a_replay_that_does_something_else_is_not_trusted() -> None:
     mine, theirs = program(OnTheCPU(recording="Wrong")), program("eager")
     for seed in range(3):
@@ -223,6 +244,13 @@ def test_on_cuda_steps_by_replay_are_those_of_eager(captures: str) -> None:
     for seed in range(5):
         pair = [tensor.float().cuda() for tensor in batch(seed)]
         found, expected = mine.step(*pair), theirs.step(*pair)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    images = (random_tensor((20, *SHAPE[1:]), seed=seed).float().cuda() for seed in (0, 1))
+    data = mine.pack(*images)
+    make = cut(*data)
+    for number in range(3):
+        index = torch.arange(4, device="cuda") * 3 + number
+        found, expected = (one.step_made(make, index) for one in (mine, theirs))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     for name, weight in mine.weights.items():
         torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-3, atol=1e-5)

@@ -2,8 +2,9 @@
 
 A step is then one launch, whatever its number of kernels: nothing in it waits for Python. The first step
 runs three times from the same weights - by eager, by what is captured, by the replay - and only a replay
-that agrees with eager is trusted; its result counts. A graph holds addresses: inputs are copied to where
-it reads them, everything else is used where it is.
+that agrees with eager is trusted; its result counts. A graph holds addresses: what inputs are made of is
+copied to where it reads it, everything else is used where it is. Batches of a data set on the device are cut
+in the graph too: an index is all that a step is told.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from graphnet.errors import CompileError, LayerError
 from graphnet.executors.agreement import agrees, disagreement
 from graphnet.executors.eager import Eager
-from graphnet.executors.executor import Event, Executor, Run
+from graphnet.executors.executor import Event, Executor, Make, Run, as_given
 from graphnet.executors.inductor import Inductor
 from graphnet.plan import Plan
 
@@ -113,18 +114,22 @@ class Replayed(Run):
         self.eager = Eager().prepare(plan)
         self.recording: Recording | None = None
         self.stayed: str | None = None
-        self.inputs: tuple[Tensor, ...] = ()  # where the recording reads them
+        self.make: Make = as_given
+        self.given: tuple[Tensor, ...] = ()  # where the recording reads what inputs are made of
         self.rest: tuple[Tensor, ...] = ()  # what else it was made with
         self.news: list[Event] = []
 
     def __call__(self, *arguments: Tensor) -> Outputs:
         count = len(self.plan.inputs)
-        inputs, rest = arguments[:count], arguments[count:]
+        return self.on(as_given, arguments[:count], arguments[count:])
+
+    def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
         if self.stayed is not None:
-            return self.eager(*arguments)
-        if self.recording is None or not all(map(operator.is_, rest, self.rest)):
-            return self._record(inputs, rest)
-        return self._replay(self.recording, inputs)
+            return self.eager.on(make, given, rest)
+        same = make == self.make and all(map(operator.is_, rest, self.rest))
+        if self.recording is None or not same:
+            return self._record(make, given, rest)
+        return self._replay(self.recording, given)
 
     def events(self) -> list[Event]:
         more = self.run.events()
@@ -134,16 +139,17 @@ class Replayed(Run):
     def record(self) -> dict[str, Any]:
         return {**self.run.record(), "captured": self.recording is not None, "stayed": self.stayed}
 
-    def _replay(self, recording: Recording, inputs: Sequence[Tensor]) -> Outputs:
-        for place, tensor in zip(self.inputs, inputs, strict=True):
+    def _replay(self, recording: Recording, given: Sequence[Tensor]) -> Outputs:
+        for place, tensor in zip(self.given, given, strict=True):
             place.copy_(tensor, non_blocking=True)
         return tuple(output.clone() for output in recording.replay())
 
-    def _record(self, inputs: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
+    def _record(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
         """Record the step, and run it: by eager too, from the same slots, to compare the two."""
         again = self.recording is not None
-        self.inputs, self.rest = tuple(tensor.clone() for tensor in inputs), tuple(rest)
-        arguments = (*self.inputs, *self.rest)
+        self.make, self.given = make, tuple(tensor.clone() for tensor in given)
+        self.rest = tuple(rest)
+        arguments = (*make(*self.given), *self.rest)
         named = dict(zip(self.plan.arguments, arguments, strict=True))
         slots = {name: named[name] for name in self.plan.slots}
         before = {name: tensor.clone() for name, tensor in slots.items()}
@@ -158,8 +164,8 @@ class Replayed(Run):
         try:
             self.run(*arguments)  # libraries choose their kernels now: they cannot while recorded
             restore(before)
-            self.recording = self.recorder(lambda: self.run(*arguments))
-            found = self._replay(self.recording, inputs)
+            self.recording = self.recorder(lambda: self.run.on(make, self.given, self.rest))
+            found = self._replay(self.recording, given)
         except (RuntimeError, CompileError, LayerError) as error:
             problem: str | None = f"the plan cannot be captured: {str(error).strip()}"
         else:
@@ -173,6 +179,6 @@ class Replayed(Run):
             self.recording, self.stayed = None, problem
             self.news.append(Event("stayed", f"stays on eager: {problem}"))
             return expected
-        moved = "again, as its tensors have moved, " if again else ""
+        moved = "again, as it reads other tensors now, " if again else ""
         self.news.append(Event("captured", f"the plan was captured {moved}and {agrees(self.plan)}"))
         return found

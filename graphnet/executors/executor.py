@@ -13,7 +13,7 @@ An executor is a Definition: its fields are its configuration, as in `executor: 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,9 @@ from torch import Tensor
 from graphnet.definition import Definition
 from graphnet.errors import ContractError
 from graphnet.plan import Plan
+
+Make = Callable[..., tuple[Tensor, ...]]
+"""Makes a plan's inputs of other tensors: of a data set's, by index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,14 @@ class Run(ABC):
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Run all steps once."""
 
+    def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Run all steps once on the inputs that `make` makes of the tensors `given`, and on `rest`.
+
+        `make` depends on these tensors' values alone, with nothing that waits for the device: an executor
+        that records what a step launches may record it as well.
+        """
+        return self(*make(*given), *rest)
+
     def events(self) -> list[Event]:
         """What was decided since this was last asked."""
         return []
@@ -54,6 +65,11 @@ class Run(ABC):
     def restore(self, record: Mapping[str, Any]) -> None:
         """Go on as the run that wrote this record; called before the first step, if at all."""
         del record  # nothing was chosen
+
+
+def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The Make for inputs that are there."""
+    return tensors
 
 
 class Executor(Definition):
