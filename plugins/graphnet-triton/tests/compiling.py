@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch
-from graphnet_triton import affine, batch_norm, chain, gate, layer_norm, mse
+from graphnet_triton import affine, batch_norm, chain, gate, layer_norm, mse, updates
 from test_operators import CHAINS, drawn
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
@@ -48,7 +48,12 @@ class Hopper(DriverBase):  # type: ignore[misc]
 def compile_only(function: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
     """In the place of JITFunction.run, which would launch what it compiled."""
     kernel = RUN(function, *arguments, grid=grid, warmup=True, **options)
-    print(function.fn.__name__)
+    name, shared = function.fn.__name__, kernel.metadata.shared
+    if shared > SHARED_BYTES:
+        raise ValueError(
+            f"{name}: {shared} bytes of shared memory, and a program has {SHARED_BYTES}"
+        )
+    print(name)
     return kernel
 
 
@@ -87,13 +92,28 @@ def chains(dtype: torch.dtype) -> None:
         given = drawn(name, dtype, torch.device("cpu"))
         for wants_x in (True, False):
             chain._chain(*given.arguments(wants_x))
+    for images in (32, 320):  # as in the paper, and for tiles as large as they come
+        chain._chain(*drawn("paper", dtype, torch.device("cpu"), size=(images, 32, 32)).stored())
+
+
+def rules(dtype: torch.dtype) -> None:
+    lr, step = torch.zeros(()), torch.zeros((), dtype=torch.int64)
+    for sizes in ((1, 3, 3000), range(1, 65)):
+        xs, grads = ([torch.zeros(n, dtype=d) for n in sizes] for d in (torch.float32, dtype))
+        for flag in (True, False):
+            updates._sgd(xs, grads, xs, lr, step, 0.9 * flag, 0.5 * flag, 0.1 * flag, flag)
+            updates._adam(xs, grads, xs, xs, lr, step, (0.9 * flag, 0.999), 1e-8, 0.1 * flag, flag)
+        updates._adam(xs, grads, xs, xs, lr, step, (0.9, 0.999), 1e-8, 0.1, False)
+        updates._follow(xs, xs, lr.double())
+        updates._cast(xs, dtype)
 
 
 RUN = JITFunction.run
+SHARED_BYTES = 227 * 1024  # of a Hopper GPU's multiprocessor, for one program
 
 if __name__ == "__main__":
     torch.set_grad_enabled(False)
     driver.set_active(Hopper())
     JITFunction.run = compile_only
-    for part in (products, chains, norms, others):
+    for part in (products, chains, norms, others, rules):
         part(getattr(torch, sys.argv[1]))

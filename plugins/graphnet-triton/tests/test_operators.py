@@ -16,7 +16,9 @@ from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from triton.runtime.jit import KernelInterface
 
 import graphnet as gn
 from graphnet.discovery import load_registry
@@ -91,15 +93,18 @@ def through_torch(x: Tensor, parameters: list[Tensor], flags: list[bool], logist
 
 
 HOURGLASS = (0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 0)
-CHAINS = {  # flags; whether a sigmoid ends it, the blocks of x and of the target; weights
-    "paper": (HOURGLASS, (True, 2, 2), [(64, 3, 2, 2), *[(256, 64, 2, 2)] * 2, (64, 3, 2, 2)]),
-    "hourglass": (HOURGLASS, (True, 2, 2), [(9, 3, 2, 2), *[(5, 9, 2, 2)] * 2, (9, 3, 2, 2)]),
-    "down": ((0, 0, 1, 0, 1, 1), (False, 2, 0), [(20, 3, 2, 2), (17, 20, 2, 1)]),
+CHAINS = {  # flags; whether a sigmoid ends it, the blocks of x and of the target; weights; images
+    "paper": (HOURGLASS, (True, 2, 2), [(64, 3, 2, 2), *[(256, 64, 2, 2)] * 2, (64, 3, 2, 2)], 2),
+    "hourglass": (HOURGLASS, (True, 2, 2), [(9, 3, 2, 2), *[(5, 9, 2, 2)] * 2, (9, 3, 2, 2)], 2),
+    "down": ((0, 0, 1, 0, 1, 1), (False, 2, 0), [(20, 3, 2, 2), (17, 20, 2, 1)], 2),
     "up": (
         (1, 1, 0, 0, 0, 0, 1, 0, 0),
         (True, 0, 1),
         [(3, 4, 2, 3), (6, 4, 2, 3), (6, 2, 3, 1)],
+        2,
     ),
+    "wide": ((0, 1, 1, 1, 1, 0), (True, 1, 1), [(300, 3, 2, 2), (300, 70, 2, 2)], 1),
+    "many": ((1, 0, 1, 1, 0, 0), (False, 0, 2), [(3, 4, 3, 1), (4, 2, 1, 3)], 9),
 }
 
 
@@ -117,9 +122,22 @@ class Drawn(NamedTuple):
         images = map(pack, (self.x, self.target), self.layouts)
         return (*images, self.parameters, self.flags, self.logistic, wants_x)
 
+    def stored(self) -> tuple[Any, ...]:
+        """The arguments as a model stores them: images in row-major order, weights in channels_last."""
+        *images, parameters, flags, logistic, wants_x = self.arguments(wants_x=True)
+        stored = [
+            p.contiguous(memory_format=torch.channels_last) if p.ndim == 4 else p
+            for p in parameters
+        ]
+        return (*(image.contiguous() for image in images), stored, flags, logistic, wants_x)
 
-def drawn(name: str, dtype: torch.dtype, device: torch.device) -> Drawn:
-    numbers, (logistic, before, behind), shapes = CHAINS[name]
+
+def drawn(
+    name: str, dtype: torch.dtype, device: torch.device, *, size: tuple[int, int, int] | None = None
+) -> Drawn:
+    """size: images, their height and their width."""
+    numbers, (logistic, before, behind), shapes, images = CHAINS[name]
+    count, high, wide = size or (images, 4 * 3, 4 * 5)
     flags = [bool(flag) for flag in numbers]
     parameters = []
     for i, shape in enumerate(shapes):
@@ -133,7 +151,7 @@ def drawn(name: str, dtype: torch.dtype, device: torch.device) -> Drawn:
         if not transposed
     ][:before]
     grown = [(shape[2], shape[3]) for shape in reversed(shapes)][:behind]
-    x = normal(2, 3, 4 * 3, 4 * 5, dtype=dtype, device=device, seed=20)
+    x = normal(count, 3, high, wide, dtype=dtype, device=device, seed=20)
     y = through_torch(x, parameters, flags, logistic)
     target = normal(*y.shape, dtype=torch.float32, device=device, seed=21)
     return Drawn(x, target, parameters, flags, logistic, (tuple(blocks), tuple(grown)))
@@ -161,6 +179,41 @@ def test_a_chain_and_all_its_gradients(name: str, dtype: torch.dtype, device: to
     _, nothing, same = patch_chain(*given.arguments(wants_x=False))
     assert nothing.numel() == 0
     assert torch.equal(same, slopes)
+
+
+class Work(TorchDispatchMode):
+    """Notes each operator of torch that does more than to make room or to look at it in another way."""
+
+    idle = (torch.ops.aten.new_empty.default, torch.ops.aten.promote_types.default)
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view and func not in self.idle:
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_chain_is_three_launches_that_fill_a_gpu(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = drawn("paper", torch.float32, device, size=(32, 32, 32)).stored()
+    launched: list[tuple[str, int]] = []
+
+    def note(program: Any, grid: tuple[int]) -> Callable[..., None]:
+        launched.append((program.fn.__name__, *grid))
+        return lambda *_, **__: None
+
+    monkeypatch.setattr(KernelInterface, "__getitem__", note)
+    with Work() as work:
+        chain._chain(*arguments)
+    (first, tiles), (second, shares), (third, _) = launched
+    assert (first, second, third) == ("forward_loss_reverse", "weight_gradients", "add_all_shares")
+    assert tiles == 2048 // 16
+    assert 200 < shares <= 264
+    assert work.names == []
 
 
 @dtypes
@@ -225,13 +278,7 @@ def test_batch_statistics_of_many_shares_are_those_of_torch(device: torch.device
 def test_plans_count_what_a_chain_needs_on_the_way(
     name: str, dtype: torch.dtype, device: torch.device
 ) -> None:
-    given = drawn(name, dtype, device)
-    stored = [
-        p.contiguous(memory_format=torch.channels_last) if p.ndim == 4 else p
-        for p in given.parameters
-    ]
-    *images, _, flags, logistic, wants_x = given.arguments(wants_x=True)
-    arguments = (*(image.contiguous() for image in images), stored, flags, logistic, wants_x)
+    arguments = drawn(name, dtype, device).stored()
     without_data = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments)
 
     def peak(function: Callable[..., object], given: tuple[Any, ...]) -> int:

@@ -74,11 +74,11 @@ def _gradients(
     )
     if wants_x:
         _multiply(grad, mask, w.t(), None, False, grad_x)
-    sum_products(x, grad, mask, grad_w, grad_bias if wants_bias else None, turned=turned)
+    _sum_products(x, grad, mask, grad_w, grad_bias if wants_bias else None, turned=turned)
     return grad_x, grad_w, grad_bias
 
 
-def sum_products(
+def _sum_products(
     x: Tensor,
     grad: Tensor,
     mask: Tensor | None,
@@ -91,7 +91,7 @@ def sum_products(
     x, grad, mask = x.contiguous(), grad.contiguous(), None if mask is None else mask.contiguous()
     inner, outer = x.shape[1], grad.shape[1]
     high, wide = side(inner), side(outer)
-    shares, steps = shares_of(x, grad, grad_bias is not None)
+    shares, steps = _shares_of(x, grad, grad_bias is not None)
     products.weight_gradient[ceil_div(inner, high), ceil_div(outer, wide), len(shares)](
         *(x, grad, x if mask is None else mask, shares, len(x)),
         IN=inner,
@@ -110,7 +110,7 @@ def sum_products(
     add_up(shares, grad_w, grad_bias)
 
 
-def shares_of(x: Tensor, grad: Tensor, wants_bias: bool) -> tuple[Tensor, int]:
+def _shares_of(x: Tensor, grad: Tensor, wants_bias: bool) -> tuple[Tensor, int]:
     """Room for the shares of x^T grad and, with the bias, of the sums of grad; the steps of each share."""
     inner, outer = x.shape[1], grad.shape[1]
     tiles = ceil_div(inner, side(inner)) * ceil_div(outer, side(outer))
@@ -151,7 +151,7 @@ affine_gradients = register(
     _gradients,
     affine_gradients_shape,
     scratch=lambda grad, x, w, mask, wants_x, wants_bias, turned: [
-        shares_of(x, grad, wants_bias)[0]
+        _shares_of(x, grad, wants_bias)[0]
     ],
 )
 

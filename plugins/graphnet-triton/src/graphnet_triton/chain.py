@@ -5,19 +5,22 @@ operator of that name (graphnet.kernels.chain_operators): the loss, its gradient
 parameters.
 
 A patch of the coarsest image needs nothing of its neighbours, so one program takes some of them through all
-products and back; what is between lies in memory that no other program touches, and that the sums for the
-weights read afterwards. It pays where images are small: a launch for each layer would take longer than it
-runs.
+products and back; what is between lies in memory that no other program touches. A second launch reads it and
+takes the sums for all weights in shares, a third adds these up. It pays where images are small: a launch for
+each layer would take longer than it runs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple, Self
 
+import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
+from triton.compiler.compiler import max_shared_mem
 
 from graphnet.kernels.patch import matrix_of
 from graphnet.kernels.patch_chain import (
@@ -28,8 +31,8 @@ from graphnet.kernels.patch_chain import (
     products_of,
 )
 from graphnet.layer import Kernel, Site
-from graphnet_triton.affine import shares_of, sum_products
 from graphnet_triton.launch import (
+    WIDE,
     ceil_div,
     factor_of,
     precision_of,
@@ -38,11 +41,16 @@ from graphnet_triton.launch import (
     side,
     sums_of,
 )
-from graphnet_triton.programs import chains, losses
+from graphnet_triton.programs import chains
+from graphnet_triton.shares import PROGRAMS, cut
 
-_TILE = 16  # of the coarsest patches that a program takes
+_PROCESSORS = 132  # of an H100: patches are cut into about as many tiles
 _MOST_PATCHES = 1 << 16  # beyond, each layer fills the GPU by itself, and larger tiles are faster
 _BLOCK = 1024
+_BLOCK_BYTES = 1 << 15  # of a product at once: its sums must fit into the registers of a program
+_SHARED_BYTES = 227 * 1024  # of an H100's multiprocessor, for one program
+_ROWS = 64  # of the factors of a weight's gradient that a program takes at once
+_SUMS = 2048  # numbers that a program reads at once to add them up
 
 
 def _chain(
@@ -53,55 +61,166 @@ def _chain(
     logistic: bool,
     wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Three launches, and nothing else where all is contiguous and weights are in channels_last."""
     x, target = x.contiguous(), target.contiguous()
     loss, slope, sums = chain_shapes(x, target, parameters, list(flags), logistic, wants_x)
     products = list(products_of(parameters, flags))
     patches, rows = _patches(x, parameters, flags)
     weights = _matrices(parameters, flags)
     made, gradients = _between(x, weights, patches, rows)
-    values, slopes = (x.view(patches * rows[0], -1), *made), (slope, *gradients)
-    parts = loss.new_empty(ceil_div(patches, _TILE))
-    sides = [size for w in weights for size in w.shape]
-    chains.forward_loss_reverse[(len(parts),)](
+    values, slopes = (x, *made), (slope, *gradients)
+    cuts, shares = _shares(x, weights, flags[1::3], patches, rows)
+    tiles = ceil_div(patches, _tile(patches))
+    sides = tuple(size for w in weights for size in w.shape)
+    same: dict[str, Any] = {
+        "LINKS": len(products),
+        "ROWS": tuple(rows),
+        "SIDES": sides,
+        "BIASES": tuple(flags[1::3]),
+        "SUM": sums_of(x),
+        "FACTOR": factor_of(x),
+        "PRECISION": precision_of(x),
+    }
+    chains.forward_loss_reverse[(tiles,)](
         *(values, slopes, tuple(weights)),
         tuple(x if bias is None else bias.contiguous() for _, bias, *_ in products),
-        *(target, parts, patches),
-        LINKS=len(products),
-        ROWS=tuple(rows),
-        SIDES=tuple(sides),
+        *(target, shares, patches),
+        **same,
         STRIDES=tuple(stride for w in weights for stride in w.stride()),
-        CHANNELS=tuple(
-            weight.shape[1] if transposed else weight.shape[0]
-            for weight, _, transposed, _ in products
-        ),
-        BIASES=tuple(bias is not None for _, bias, *_ in products),
-        RELUS=tuple(relu for *_, relu in products),
+        CHANNELS=tuple(_channels(weight, transposed) for weight, _, transposed, _ in products),
+        RELUS=tuple(flags[2::3]),
         LOGISTIC=logistic,
         WANTS_X=wants_x,
         NUMBERS=rows[-1] * sides[-1],
-        SUM=sums_of(x),
-        FACTOR=factor_of(x),
-        PRECISION=precision_of(x),
-        TILE=_TILE,
-        BM=_TILE,
-        BN=side(max(sides)),
-        BK=side(max(sides)),
         BLOCK=_BLOCK,
+        **_blocks(x, weights, patches, rows),
     )
-    losses.add_up[(1,)](parts, loss, COUNT=len(parts), BLOCK=_BLOCK)
-    at = 0
-    for (weight, bias, transposed, _), count, value, grad in zip(
-        products, rows, values, gradients, strict=False
-    ):
-        columns = grad.shape[1]
-        own = sums[at : at + weight.numel()]
-        at += weight.numel()
-        shift = None if bias is None else sums.new_empty(columns)
-        sum_products(value.view(patches * count, -1), grad, None, own, shift, turned=not transposed)
-        if bias is not None and shift is not None:
-            sums[at : at + bias.numel()] = shift.view(-1, bias.numel()).sum(0)
-            at += bias.numel()
+    starts = _starts(cut.tiles * cut.shares for cut in cuts)
+    chains.weight_gradients[(starts[-1],)](
+        *(values, slopes, shares, patches),
+        **same,
+        TURNED=tuple(not transposed for transposed in flags[::3]),
+        STARTS=starts,
+        PLACES=tuple(cut.place for cut in cuts),
+        STEPS=tuple(cut.steps for cut in cuts),
+        SIZES=tuple(side(size) for size in sides),
+        BM=_ROWS,
+    )
+    totals = [_Total(0, 0, tiles, 1, 1, 1), *_totals(parameters, flags, cuts)]
+    starts = _starts(ceil_div(total.size, total.blocks[1]) for total in totals)
+    chains.add_all_shares[(starts[-1],)](
+        *(shares, loss, sums),
+        STARTS=starts,
+        TOTALS=tuple((*total, *total.blocks) for total in totals),
+    )
     return loss, slope, sums
+
+
+def _blocks(
+    x: Tensor, weights: Sequence[Tensor], patches: int, rows: Sequence[int]
+) -> dict[str, Any]:
+    """What a program takes at once, see programs.chains: a product is one block, read in a short loop."""
+    tile, size_bytes = _tile(patches), x.element_size()
+    high: list[int] = []
+    wide: list[int] = []
+    deep: list[int] = []
+    for w, count in zip(weights, rows, strict=True):
+        high.append(min(64, tile * (count & -count)))  # divides the rows of a tile
+        columns = min(256, _BLOCK_BYTES // (high[-1] * size_bytes))
+        wide += [side(size, most=columns) for size in w.shape]
+        deep += [side(size, most=64 if size_bytes == 2 else 32) for size in w.shape]
+    factor_bytes = (max(high) + max(wide)) * max(deep) * size_bytes
+    shared_bytes = max_shared_mem(x.device.index) if x.is_cuda else _SHARED_BYTES
+    return {
+        "TILE": tile,
+        "BM": tuple(high),
+        "BN": tuple(wide),
+        "BK": tuple(deep),
+        "num_warps": 8,
+        # A multiprocessor has one program: it waits for memory unless many blocks are on their way.
+        "num_stages": max(1, min(5, shared_bytes // factor_bytes)),
+    }
+
+
+class _Cut(NamedTuple):
+    """The shares of a weight's gradient and its bias': where they start, their number, the numbers of each.
+
+    A share is made in some steps by the programs of all tiles.
+    """
+
+    place: int
+    shares: int
+    width: int
+    steps: int
+    tiles: int
+
+
+class _Total(NamedTuple):
+    """Numbers that are sums of shares, see programs.chains."""
+
+    place: int
+    into: int
+    shares: int
+    width: int
+    taps: int
+    size: int
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """How many rows of how many numbers are read at once: 64 rows, or more of few numbers."""
+        rows, size = (int(triton.next_power_of_2(n)) for n in (self.shares * self.taps, self.size))
+        wide = min(size, _SUMS // min(64, rows))
+        return min(rows, _SUMS // wide), wide
+
+
+def _shares(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[bool],
+    patches: int,
+    rows: Sequence[int],
+) -> tuple[list[_Cut], Tensor]:
+    """The shares of all gradients, and room for them behind each program's part of the loss."""
+    tiles = [math.prod(ceil_div(size, side(size)) for size in w.shape) for w in weights]
+    work = [own * ceil_div(patches * count, _ROWS) for own, count in zip(tiles, rows, strict=True)]
+    cuts, place = [], 16 * ceil_div(ceil_div(patches, _tile(patches)), 16)  # for wide reads
+    for w, bias, own, row, steps in zip(weights, biases, tiles, rows, work, strict=True):
+        programs = PROGRAMS * steps // sum(work)  # so that all take about equally many steps
+        count, each = cut(patches * row, _ROWS, tiles=own, programs=programs)
+        width = (w.shape[0] + bias) * w.shape[1]
+        cuts.append(_Cut(place, count, width, each, own))
+        place += count * width
+    return cuts, x.new_empty(place, dtype=WIDE[x.dtype])
+
+
+def _totals(
+    parameters: Sequence[Tensor], flags: Sequence[bool], cuts: Sequence[_Cut]
+) -> Iterator[_Total]:
+    """The gradients of weights and biases, in the parameters' order."""
+    into = 0
+    for (weight, bias, transposed, _), (place, count, width, *_) in zip(
+        products_of(parameters, flags), cuts, strict=True
+    ):
+        size, channels = weight.numel(), _channels(weight, transposed)
+        yield _Total(place, into, count, width, 1, size)
+        into += size
+        if bias is not None:
+            yield _Total(place + size, into, count, width, (width - size) // channels, channels)
+            into += channels
+
+
+def _starts(counts: Iterable[int]) -> tuple[int, ...]:
+    """Where each part of the programs starts, and where the last one ends."""
+    return tuple(accumulate(counts, initial=0))
+
+
+def _tile(patches: int) -> int:
+    """How many of the coarsest patches a program takes."""
+    return side(ceil_div(patches, _PROCESSORS))
+
+
+def _channels(weight: Tensor, transposed: bool) -> int:
+    return weight.shape[1] if transposed else weight.shape[0]
 
 
 def _patches(
@@ -132,14 +251,12 @@ def _between(
 
 
 def _scratch(x: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool]) -> list[Tensor]:
-    """What lies between the products, and the largest of the shares for a weight."""
+    """What lies between the products, and the shares of all sums."""
     patches, rows = _patches(x, parameters, flags)
-    made, gradients = _between(x, _matrices(parameters, flags), patches, rows)
-    shares = [
-        shares_of(value.reshape(patches * count, -1), grad, bias)[0]
-        for value, grad, count, bias in zip((x, *made), gradients, rows, flags[1::3], strict=False)
-    ]
-    return [*made, *gradients, max(shares, key=Tensor.numel)]
+    weights = _matrices(parameters, flags)
+    made, gradients = _between(x, weights, patches, rows)
+    _, shares = _shares(x, weights, flags[1::3], patches, rows)
+    return [*made, *gradients, shares]
 
 
 patch_chain = register(

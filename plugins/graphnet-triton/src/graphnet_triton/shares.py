@@ -10,14 +10,14 @@ from torch import Tensor
 from graphnet_triton.launch import ceil_div
 from graphnet_triton.programs import products
 
-_PROGRAMS = 264  # two for each multiprocessor of a large GPU
+PROGRAMS = 264  # two for each multiprocessor of a large GPU
 _SUMS = 256  # numbers that a program adds up
 
 
-def cut(total: int, at_once: int, *, tiles: int = 1) -> tuple[int, int]:
+def cut(total: int, at_once: int, *, tiles: int = 1, programs: int = PROGRAMS) -> tuple[int, int]:
     """How many shares `total` is cut into, of how many steps of `at_once`; `tiles` programs take a share."""
     blocks = ceil_div(total, at_once)
-    steps = ceil_div(blocks, max(1, _PROGRAMS // tiles))
+    steps = ceil_div(blocks, max(1, programs // tiles))
     return ceil_div(blocks, steps), steps
 
 

@@ -1,9 +1,9 @@
-"""Chains of products: a tile of patches from the pixels of x to the loss, and back to the gradient of x."""
+"""Chains of products: patches from the pixels of x to the loss and back, then the sums over all of them."""
 
 import triton
 import triton.language as tl
 
-from graphnet_triton.programs.products import sum_of_products
+from graphnet_triton.programs.products import share_of_gradient, sum_of_products
 
 
 @triton.jit
@@ -36,6 +36,7 @@ def _times(
     It is 0 where the mask is not above 0. Each CHANNELS columns have the same bias. All else as in
     products.product.
     """
+    tl.static_assert(COUNT % BM == 0, "the rows behind belong to another program")
     for m in range(0, COUNT, BM):
         row = first + m + tl.arange(0, BM)
         for n in range(0, COLUMNS, BN):
@@ -92,7 +93,8 @@ def forward_loss_reverse(
     values: x, then what each of the LINKS products makes; slopes: their gradients, masked, that of x only
     if it WANTS_X. For each patch a product has ROWS rows of SIDES[2 i] numbers and makes SIDES[2 i + 1]; its
     weight, in that shape, has the two STRIDES. NUMBERS: how many of the prediction belong to a patch.
-    losses: each program's share.
+    losses: each program's share. A product takes BM of its rows at once, and of the axis SIDES[j] BN as
+    columns or BK as depth.
     """
     first = tl.program_id(0) * TILE
     for i in tl.static_range(LINKS):
@@ -100,7 +102,7 @@ def forward_loss_reverse(
             *(values[i], weights[i], biases[i], values[i], values[i + 1]),
             *(first * ROWS[i], patches * ROWS[i], STRIDES[2 * i], STRIDES[2 * i + 1]),
             *(SIDES[2 * i], SIDES[2 * i + 1], CHANNELS[i], BIASES[i], RELUS[i], False),
-            *(SUM, FACTOR, PRECISION, TILE * ROWS[i], BM, BN, BK),
+            *(SUM, FACTOR, PRECISION, TILE * ROWS[i], BM[i], BN[2 * i + 1], BK[2 * i]),
         )
     prediction, slope = values[LINKS], slopes[LINKS]
     squares = tl.zeros((BLOCK,), dtype=SUM)
@@ -124,5 +126,86 @@ def forward_loss_reverse(
             *(slopes[i + 1], weights[i], biases[i], values[i], slopes[i]),
             *(first * ROWS[i], patches * ROWS[i], STRIDES[2 * i + 1], STRIDES[2 * i]),
             *(SIDES[2 * i + 1], SIDES[2 * i], CHANNELS[i], False, False, i > 0 and RELUS[i - 1]),
-            *(SUM, FACTOR, PRECISION, TILE * ROWS[i], BM, BN, BK),
+            *(SUM, FACTOR, PRECISION, TILE * ROWS[i], BM[i], BN[2 * i], BK[2 * i + 1]),
         )
+
+
+@triton.jit
+def weight_gradients(
+    values,
+    slopes,
+    shares,
+    patches,
+    LINKS: tl.constexpr,
+    ROWS: tl.constexpr,
+    SIDES: tl.constexpr,
+    BIASES: tl.constexpr,
+    TURNED: tl.constexpr,
+    SUM: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STARTS: tl.constexpr,
+    PLACES: tl.constexpr,
+    STEPS: tl.constexpr,
+    SIZES: tl.constexpr,
+    BM: tl.constexpr,
+):
+    """The shares of all gradients of weights and biases, see products.weight_gradient.
+
+    values and slopes with LINKS, ROWS and SIDES as in `forward_loss_reverse`. The programs from STARTS[i]
+    to STARTS[i + 1] work for the weight i, on tiles of SIZES as SIDES; its shares start at PLACES[i].
+    """
+    program = tl.program_id(0)
+    for i in tl.static_range(LINKS):
+        if (program >= STARTS[i]) & (program < STARTS[i + 1]):
+            own = program - STARTS[i]
+            high = tl.cdiv(SIDES[2 * i], SIZES[2 * i])
+            wide = tl.cdiv(SIDES[2 * i + 1], SIZES[2 * i + 1])
+            share_of_gradient(
+                *(values[i], slopes[i + 1], values[i], shares + PLACES[i], patches * ROWS[i]),
+                *(own % high, own // high % wide, own // (high * wide)),
+                *(SIDES[2 * i], SIDES[2 * i + 1], False, BIASES[i], TURNED[i]),
+                *(SUM, FACTOR, PRECISION, STEPS[i], SIZES[2 * i], SIZES[2 * i + 1], BM),
+            )
+
+
+@triton.jit
+def _add(
+    shares,
+    sums,
+    block,
+    PLACE: tl.constexpr,
+    INTO: tl.constexpr,
+    COUNT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TAPS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PART: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """BLOCK of the SIZE numbers that are written into sums from INTO on.
+
+    Each is the sum of one in each of TAPS rows in each of COUNT shares; a share has WIDTH numbers, and the
+    rows of the first one start at PLACE. PART rows are read at once.
+    """
+    at = block * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), dtype=shares.dtype.element_ty)
+    for start in range(0, COUNT * TAPS, PART):
+        row = start + tl.arange(0, PART)
+        place = PLACE + row // TAPS * WIDTH + row % TAPS * SIZE
+        inside = (row[:, None] < COUNT * TAPS) & (at[None, :] < SIZE)
+        numbers = tl.load(shares + place[:, None] + at[None, :], mask=inside, other=0.0)
+        total += tl.sum(numbers, 0)
+    tl.store(sums + INTO + at, total, mask=at < SIZE)
+
+
+@triton.jit
+def add_all_shares(shares, loss, sums, STARTS: tl.constexpr, TOTALS: tl.constexpr):
+    """The loss, then the gradients of all weights and biases, each as TOTALS[i] tells `_add`.
+
+    The programs from STARTS[i] to STARTS[i + 1] make its blocks. The order of additions is always the same.
+    """
+    program = tl.program_id(0)
+    for i in tl.static_range(len(TOTALS)):
+        if (program >= STARTS[i]) & (program < STARTS[i + 1]):
+            _add(shares, loss if i == 0 else sums, program - STARTS[i], *TOTALS[i])

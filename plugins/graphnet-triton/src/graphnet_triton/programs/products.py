@@ -88,12 +88,15 @@ def product(
 
 
 @triton.jit
-def weight_gradient(
+def share_of_gradient(
     x,
     g,
     mask,
     shares,
     rows,
+    high,
+    wide,
+    share,
     IN: tl.constexpr,
     OUT: tl.constexpr,
     MASKED: tl.constexpr,
@@ -107,13 +110,9 @@ def weight_gradient(
     BO: tl.constexpr,
     BM: tl.constexpr,
 ):
-    """x^T m(g), (IN, OUT) or turned round, and behind it the sum of m(g)'s rows, of STEPS * BM rows.
-
-    x: (rows, IN); g, mask: (rows, OUT); shares: (number of shares, IN * OUT), or + OUT with BIAS.
-    """
-    i = tl.program_id(0) * BI + tl.arange(0, BI)
-    o = tl.program_id(1) * BO + tl.arange(0, BO)
-    share = tl.program_id(2)
+    """The tile (`high`, `wide`) of one of the shares, see `weight_gradient`."""
+    i = high * BI + tl.arange(0, BI)
+    o = wide * BO + tl.arange(0, BO)
     total = tl.zeros((BI, BO), dtype=SUM)
     sums = tl.zeros((BO,), dtype=SUM)
     for step in range(STEPS):
@@ -137,6 +136,36 @@ def weight_gradient(
     tl.store(mine + place, total, mask=(i[:, None] < IN) & (o[None, :] < OUT))
     if BIAS:
         tl.store(mine + IN * OUT + o, sums, mask=o < OUT)  # the same for every i
+
+
+@triton.jit
+def weight_gradient(
+    x,
+    g,
+    mask,
+    shares,
+    rows,
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    MASKED: tl.constexpr,
+    BIAS: tl.constexpr,
+    TURNED: tl.constexpr,
+    SUM: tl.constexpr,
+    FACTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+    STEPS: tl.constexpr,
+    BI: tl.constexpr,
+    BO: tl.constexpr,
+    BM: tl.constexpr,
+):
+    """x^T m(g), (IN, OUT) or turned round, and behind it the sum of m(g)'s rows, of STEPS * BM rows.
+
+    x: (rows, IN); g, mask: (rows, OUT); shares: (number of shares, IN * OUT), or + OUT with BIAS.
+    """
+    share_of_gradient(
+        *(x, g, mask, shares, rows, tl.program_id(0), tl.program_id(1), tl.program_id(2)),
+        *(IN, OUT, MASKED, BIAS, TURNED, SUM, FACTOR, PRECISION, STEPS, BI, BO, BM),
+    )
 
 
 @triton.jit

@@ -53,12 +53,12 @@ def sgd(
     p = tl.load(parameters, mask=inside, other=0.0)
     g = tl.load(_start(tensors[1], starts, COUNT, TYPES[1]) + at, mask=inside, other=0.0)
     direction = g.to(tl.float32)
-    if WEIGHT_DECAY:
+    if WEIGHT_DECAY != 0:
         direction += WEIGHT_DECAY * p
-    if MOMENTUM:
+    if MOMENTUM != 0:
         buffers = _start(tensors[2], starts, COUNT, TYPES[2]) + at
         fresh = direction
-        if DAMPENING:  # the first step takes the whole gradient
+        if DAMPENING != 0:  # the first step takes the whole gradient
             fresh *= tl.where(tl.load(step) > 0, 1.0 - DAMPENING, 1.0)
         b = MOMENTUM * tl.load(buffers, mask=inside, other=0.0) + fresh
         tl.store(buffers, b, mask=inside)
@@ -94,7 +94,7 @@ def adam(
     g = tl.load(_start(tensors[1], starts, COUNT, TYPES[1]) + at, mask=inside, other=0.0)
     g = g.to(tl.float32)
     rate = tl.load(lr)
-    if WEIGHT_DECAY:
+    if WEIGHT_DECAY != 0:
         if DECOUPLED:
             p *= 1.0 - rate * WEIGHT_DECAY
         else:
