@@ -13,6 +13,7 @@ import graphnet as gn
 from graphnet.discovery import load_registry
 from graphnet.testing import RULE_CHECKS, Check, Status, cases_for
 from graphnet.testing.report import judge
+from graphnet.watch import Operation, operations_of
 
 
 @pytest.mark.parametrize("check", RULE_CHECKS, ids=lambda c: c.name)
@@ -99,3 +100,36 @@ def test_a_step_in_bfloat16_casts_and_updates_all_weights_at_once(
     ):
         for slot, tensor in mine.items():
             torch.testing.assert_close(tensor, theirs[slot], rtol=0.05, atol=0.01)
+
+
+def test_a_step_of_a_chain_in_bfloat16_is_six_operators(device: torch.device) -> None:
+    """Casts of the image and of all weights, the chain, its gradients' scale, the update, the count."""
+    registry = load_registry(plugins=[plugin], entry_points=False)
+    description = {
+        "input": {"channels": 3},
+        "layers": [
+            {"conv2d": {"out_channels": 8, "kernel_size": 2, "stride": 2}},
+            "relu",
+            {"upsampling": {"out_channels": 3, "kernel_size": 2, "stride": 2}},
+            "sigmoid",
+        ],
+    }
+    program = gn.Model(description, registry=registry).compile(
+        (2, 3, 8, 8), loss="mse", optimizer=gn.SGD(lr=0.1), device=str(device), precision="bfloat16"
+    )
+    images = program.pack(*(torch.rand(2, 3, 8, 8, device=device) for _ in range(2)))
+    operations = operations_of(lambda: program.step_packed(*images))
+    assert [str(o) for o in operations if not views(o)] == [
+        "aten._to_copy",
+        "graphnet_triton.cast",
+        "graphnet_triton.patch_chain",
+        "aten.mul.Tensor",
+        "graphnet_triton.sgd",
+        "aten.add_.Tensor",
+    ]
+
+
+def views(operation: Operation) -> bool:
+    """Whether an operator only looks at its argument in another way."""
+    name = str(operation).partition(".")[2]
+    return name.partition(".")[0] in ("view", "slice", "permute", "detach", "transpose", "t")
