@@ -63,7 +63,7 @@ $python -m graphnet plugins 2>&1 | tee -a "$log"
 
 # These three import what is not there: jsonschema, playwright, expecttest.
 absent=(--ignore tests/test_docs.py --ignore tests/test_page.py --ignore tests/layers/test_opinfo.py)
-tests tests-triton 40 plugins/graphnet-triton/tests/test_operators.py
+tests tests-triton 55 plugins/graphnet-triton/tests/test_operators.py plugins/graphnet-triton/tests/test_updates.py
 tests tests 75 --continue-on-collection-errors "${absent[@]}" -k "$device" -m "not slow" tests
 rows a32 95 40 a32-train-bf16,a32-train-fp32
 part training 45 $python -m benchmarks.gpu training --device "$device" --json "$out/training.json"
@@ -73,7 +73,8 @@ part kernels 35 $python -m benchmarks.gpu kernels --device "$device" --json "$ou
 rows f24mp 40 15 f24mp-infer-bf16
 if command -v compute-sanitizer >/dev/null; then
     part sanitizer 60 compute-sanitizer --error-exitcode 1 $python -m pytest -q -p no:cacheprovider \
-        plugins/graphnet-triton/tests/test_operators.py -k "70x20x9 or hourglass or mse or gate"
+        plugins/graphnet-triton/tests/test_operators.py plugins/graphnet-triton/tests/test_updates.py \
+        -k "70x20x9 or hourglass or mse or gate or launches or first_moment"
 else
     echo "== sanitizer: there is no compute-sanitizer here" | tee -a "$log"
 fi

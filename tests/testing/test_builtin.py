@@ -9,6 +9,7 @@ import torch
 
 from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
+from graphnet.layer import Kernel
 from graphnet.layers.activation import LeakyReLU, PReLU
 from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
@@ -34,7 +35,8 @@ from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
 from graphnet.testing.report import judge
 
 REGISTRY = load_registry(entry_points=False)
-ENTRIES: dict[str, Entry] = {**REGISTRY.layers, **REGISTRY.losses, **REGISTRY.kernels}
+KERNELS = {n: e for n, e in REGISTRY.kernels.items() if issubclass(e.value, Kernel)}
+ENTRIES: dict[str, Entry] = {**REGISTRY.layers, **REGISTRY.losses, **KERNELS}
 IMAGE = (2, 4, 6, 6)
 
 
