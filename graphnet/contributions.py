@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,21 @@ class Use:
 def uses_of(plan: Plan) -> dict[str, list[Use]]:
     """Value -> its uses whose gradients add up to its own, as the backward calls state them."""
     calls = {step.call.name: step.call.pure() for step in plan.steps}
+    forward = {
+        name: call.ports()
+        for name, call in calls.items()
+        if isinstance(call.layer, Layer) and call.method == "forward"
+    }
+    copies = _gathered_casts(calls.values())
+    for copy, source in copies.items():  # each as the call of its own that it was
+        forward[copy.removesuffix(".y")] = {"x": source, "y": copy}
     found: dict[str, list[Use]] = {}
     for call in calls.values():
-        if call.kind is not Kind.BACKWARD or call.name.removesuffix(":backward") not in calls:
-            continue  # the other way round of a cast that was gathered with others
+        if call.kind is not Kind.BACKWARD:
+            continue
         layer = call.layer
         assert isinstance(layer, Layer)
-        ports = calls[call.name.removesuffix(":backward")].ports()
+        ports = forward[call.name.removesuffix(":backward")]
         given = dict(zip(layer.signature.backward, call.args, strict=True))
         outputs = {}
         for name in layer.outputs:
@@ -53,11 +61,21 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
             for value, one in zip(values, gradients, strict=False):
                 if isinstance(one, str):
                     found.setdefault(value, []).append(Use(call, one, outputs))
-    for call in calls.values():
-        if isinstance(call.layer, MultiTensorKernel) and call.kind is not Kind.UPDATE:
-            casts = zip(flatten(call.args), call.results, strict=True)
-            found |= {source: found[copy] for source, copy in casts if copy in found}
+    for copy, source in copies.items():
+        if copy in found:  # without a cast back the update itself reads the copy's gradient
+            found.setdefault(source, found[copy])
     return found
+
+
+def _gathered_casts(calls: Iterable[Call]) -> dict[str, str]:
+    """What casts of many parameters at once made -> the parameters."""
+    return {
+        copy: source
+        for call in calls
+        if isinstance(call.layer, MultiTensorKernel) and call.kind is Kind.LAYER
+        for copy, source in zip(call.results, flatten(call.args), strict=True)
+        if isinstance(copy, str)
+    }
 
 
 def _spec(plan: Plan, arg: Arg) -> Any:

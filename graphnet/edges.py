@@ -1,8 +1,7 @@
 """Edges: whether each call makes of its arguments what the table of values says.
 
-A layer, or a kernel for many tensors, is asked on meta tensors of the arguments' specs; what it returns must
-have the shapes, dtypes and views that the table states. Layouts must fit what the layer declares about its
-ports.
+Layers and rules are tried on meta tensors of the arguments' specs; what they return must have the shapes,
+dtypes and views that the table states. Layouts must fit what the layer declares about its ports.
 """
 
 from __future__ import annotations
@@ -14,21 +13,21 @@ from graphnet.dryrun import Returned, dry_run, flat
 from graphnet.graph import SOURCES, Arg, Call, Const, Kind, Slot, Value, flatten
 from graphnet.layer import Layer
 from graphnet.layout import Layout
-from graphnet.multitensor import MultiTensorKernel
 from graphnet.observe import META
 
 _PLAIN: Mapping[str, Layout] = {}
+_SHOWN = 6  # arguments that an error names
 
 
 def disagreement(call: Call, values: Mapping[str, Value]) -> str:
     """What is wrong with a call's arguments and results, in words; empty if they agree."""
-    if not isinstance(call.layer, (Layer, MultiTensorKernel)):
-        return _update(call, values)
     try:
         returned = dry_run(call, values)
-    except Exception as error:  # whatever the layer's own code says to such arguments
-        given = ", ".join(f"{name!r} ({values[name].spec})" for name in call.reads())
-        return f"{call.method} refuses {given}: {type(error).__name__}: {error}"
+    except Exception as error:  # whatever the definition's own code says to such arguments
+        read = [f"{name!r} ({values[name].spec})" for name in call.reads()]
+        more = f" and {len(read) - _SHOWN} more" if len(read) > _SHOWN else ""
+        given = f"{', '.join(read[:_SHOWN])}{more}"
+        return f"{call.title}: {call.method} refuses {given}: {type(error).__name__}: {error}"
     if call.kind is Kind.UPDATE:
         return _update(call, values)
     if len(returned) != len(results := list(flat(call.results))):
@@ -36,7 +35,7 @@ def disagreement(call: Call, values: Mapping[str, Value]) -> str:
     for name, one in zip(results, returned, strict=True):
         if name is not None and (words := _result(call, values[name], one, values)):
             return words
-    if isinstance(call.layer, MultiTensorKernel):
+    if not isinstance(call.layer, Layer):
         return ""
     return _constants(call, values) or _layouts(call, call.layer, values)
 

@@ -50,16 +50,12 @@ class Feed(ABC):
         self.waited_s = 0.0
         self._order = (-1, torch.empty(0))  # of the last epoch that was asked for
 
-    def batch(self, step: int) -> tuple[Tensor, ...]:
-        """What `Program.step_packed` takes in this step; the first one of a run is 0."""
-        return self.made(*self.given(step))
-
     @abstractmethod
     def given(self, step: int) -> tuple[Tensor, ...]:
-        """What `made` makes the batch of this step of; with it what `Program.step_made` takes."""
+        """What `made` makes the batch of this step of, the first one of a run being 0."""
 
     def made(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """A batch, as a function of these tensors."""
+        """A batch, as a function of these tensors; both are what `Program.step_made` takes."""
         return given
 
     def samples(self, step: int) -> tuple[int, Tensor]:

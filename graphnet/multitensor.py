@@ -13,8 +13,8 @@ than to run; one call for all of them is one launch.
         def match(cls, rule, specs):
             return cls(rule=rule) if specs[0].device.type == "cuda" else None
 
-        def run(self, parameters, grads, lr, step, exp_avgs):
-            acme.fused_lion(parameters, grads, exp_avgs, lr, self.rule.beta)
+        def run(self, parameters, grads, lr, exp_avgs):
+            torch.ops.acme.fused_lion(parameters, grads, exp_avgs, lr, self.rule.betas)
 
     @gn.hookimpl
     def graphnet_kernels(register):
@@ -23,16 +23,19 @@ than to run; one call for all of them is one launch.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
+from graphnet.calls import Cast
 from graphnet.definition import Definition
 from graphnet.errors import ContractError
 from graphnet.spec import Spec
 
 Tensors = tuple[Tensor, ...]
+COMMON = ("lr", "step", "rate")  # what all calls are given alike; everything else is a call's own
 
 
 class MultiTensorKernel(Definition):
@@ -50,14 +53,8 @@ class MultiTensorKernel(Definition):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        replaces = vars(cls).get("replaces")
-        if replaces is not None and not (
-            isinstance(replaces, type) and issubclass(replaces, Definition)
-        ):
-            raise ContractError(
-                f"{cls.__name__}.replaces must be the class of a rule, such as graphnet.SGD; "
-                f"found {replaces!r}"
-            )
+        if "replaces" in vars(cls):  # else a base that leaves it to its subclasses
+            _check(cls)
 
     @classmethod
     def match(cls, rule: Definition, specs: Sequence[Spec]) -> Self | None:
@@ -69,10 +66,54 @@ class MultiTensorKernel(Definition):
         raise ContractError(f"{cls.__name__} defines no match(rule, specs)")
 
     def run(self, *args: Any) -> Tensors | None:
-        """The rule's method for several tensors, by the names of its arguments.
+        """What the rule's method does, to several tensors; it takes the same arguments in the same order.
 
-        What all calls have in common, such as `lr` and `step`, comes as it is, everything else as a tuple
-        with a tensor for each call; None stays None. Updates write in place and return nothing; a cast
-        returns a tuple.
+        `lr`, `step` and `rate` come as they are, everything else, its name in the plural, as a tuple with a
+        tensor for each call, and None for absent states. Updates write in place and return nothing; a cast
+        returns a tuple. When a plan is made it is tried on tensors without data (device "meta"), so what
+        launches by itself has to be an operator of torch that is registered for those too.
         """
         raise ContractError(f"{type(self).__name__} defines no run(...)")
+
+
+def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
+    """The names that a rule's method asks for: `update`, or the `forward` of a cast."""
+    method = rule.forward if issubclass(rule, Cast) else getattr(rule, "update", None)
+    return () if method is None else tuple(inspect.signature(method).parameters)[1:]
+
+
+def matched(
+    kernel: type[MultiTensorKernel], rule: Definition, specs: Sequence[Spec]
+) -> MultiTensorKernel | None:
+    """What a kernel's match returns. Raises ContractError unless that is a kernel, or None."""
+    found: object = kernel.match(rule, specs)
+    if found is not None and not isinstance(found, MultiTensorKernel):
+        raise ContractError(
+            f"{kernel.__name__}.match must return cls(rule=rule) or None, returned {found!r}"
+        )
+    return found
+
+
+def _check(cls: type[MultiTensorKernel]) -> None:
+    """Raise ContractError unless the class replaces a rule, and takes what that takes."""
+    replaces: object = cls.replaces
+    is_rule = isinstance(replaces, type) and issubclass(replaces, Definition)
+    names = arguments_of(replaces) if is_rule else ()  # type: ignore[arg-type]
+    if not names:
+        raise ContractError(
+            f"{cls.__name__}.replaces must be the class of an optimizer, such as graphnet.SGD, or Cast, "
+            f"Follow, AddTo or Clear of graphnet.calls; found {replaces!r}"
+        )
+    if cls.run is MultiTensorKernel.run:
+        raise ContractError(f"{cls.__name__} defines no run(...)")
+    expected = [_plurals(name) for name in names]
+    found = tuple(inspect.signature(cls.run).parameters)[1:]
+    if len(found) != len(expected) or any(f not in e for f, e in zip(found, expected, strict=True)):
+        raise ContractError(
+            f"{cls.__name__}.run must take ({', '.join(e[0] for e in expected)}), as what it replaces takes "
+            f"({', '.join(names)}) for one tensor; found ({', '.join(found)})"
+        )
+
+
+def _plurals(name: str) -> tuple[str, ...]:
+    return (name,) if name in COMMON else (f"{name}s", f"{name[:-1]}ies", f"{name}es")

@@ -314,7 +314,8 @@ class Program:
     def step_made(self, make: Make, *given: Tensor) -> Tensor:
         """`step_packed` on the tensors that `make` makes of others, such as samples of a data set by index.
 
-        It is to depend on those tensors' values alone: the executor cudagraph captures it with the step.
+        It is to depend on those tensors' values alone, and to be the same object in every step: the
+        executor cudagraph captures it with the step.
         """
         turn = self.turns.at(self.steps_done)
         (loss,) = turn.run.on(make, given, turn.rest)

@@ -13,6 +13,7 @@ from graphnet.errors import InputError
 from graphnet.executors import prepare
 from graphnet.executors.reference import Reference
 from graphnet.graph import Call, Kind
+from graphnet.multitensor import MultiTensorKernel
 from graphnet.plan import Plan, Step
 from graphnet.program import set_up
 from graphnet.registry import Registry
@@ -196,6 +197,7 @@ def _origin(
     before: Mapping[str, Tensor],
     registry: Registry,
 ) -> NonFinite:
+    call = _one_of(call, name)
     kinds = (registry.layers, registry.losses, registry.kernels, registry.optimizers)
     entries = (entry for kind in kinds for entry in kind.values())
     entry = next((entry for entry in entries if entry.value is type(call.layer)), None)
@@ -206,3 +208,13 @@ def _origin(
         tensor = before[argument] if argument in call.writes.values() else values[argument]
         read[argument] = Statistics.of(tensor)
     return NonFinite(name, Statistics.of(values[name]), call, plugin, read, call.kind)
+
+
+def _one_of(call: Call, name: str) -> Call:
+    """Of a call for many tensors, the part that made this one; any other call as it is."""
+    if not isinstance(call.layer, MultiTensorKernel):
+        return call
+    columns = [column for column in (*call.args, call.results) if isinstance(column, tuple)]
+    place = next(column.index(name) for column in columns if name in column)
+    args = tuple(arg[place] if isinstance(arg, tuple) else arg for arg in call.args)
+    return replace(call, args=args, node=name.rpartition(".")[0])

@@ -188,8 +188,9 @@ class Trainer:
     def kernels(self) -> dict[str, str]:
         """Node, or call for many parameters -> the layer or rule and its kernel, for the log."""
         found: dict[str, str] = {}
-        for step in self.program.plan.steps:
-            call = step.call
+        plans = (self.program.turns.adding, self.program.turns.updating)
+        calls = (step.call for turn in plans if turn is not None for step in turn.plan.steps)
+        for call in calls:
             if isinstance(call.layer, MultiTensorKernel):
                 found[call.name] = call.title
             elif call.kind in (Kind.LAYER, Kind.LOSS):

@@ -174,6 +174,18 @@ def test_batches_are_cut_in_the_recording() -> None:
         assert torch.equal(weight, theirs.weights[name])
 
 
+def test_after_a_capture_that_failed_nothing_old_is_replayed() -> None:
+    mine, theirs = program(OnTheCPU()), program("eager")
+    data = mine.pack(*(random_tensor((20, *SHAPE[1:]), seed=seed) for seed in (0, 1)))
+    first, second, index = cut(*data), cut(*data[::-1]), torch.arange(4)
+    assert torch.equal(*(one.step_made(first, index) for one in (mine, theirs)))
+    before = Again.made
+    with pytest.raises(IndexError):
+        mine.step_made(second, index + 50)
+    assert torch.equal(*(one.step_made(second, index) for one in (mine, theirs)))
+    assert Again.made == before + 1
+
+
 def test_a_replay_that_does_something_else_is_not_trusted() -> None:
     mine, theirs = program(OnTheCPU(recording="Wrong")), program("eager")
     for seed in range(3):

@@ -18,12 +18,15 @@ from graphnet.gradients import Gradients
 from graphnet.graph import Kind
 from graphnet.hookspecs import Register
 from graphnet.kernels import multi_tensor
+from graphnet.layers.activation import ReLU
+from graphnet.layout import pack
 from graphnet.model import Model
 from graphnet.multitensor import Tensors
 from graphnet.optim import SGD, Adam, AdamW, Optimizer
 from graphnet.optimizers.muon import Muon
 from graphnet.program import Program
-from graphnet.spec import Spec
+from graphnet.spec import Constant, ParameterSpec, Spec
+from graphnet.trace import complete, first_nonfinite
 from tests.layers.oracle import random_tensor
 from tests.models import SEED
 
@@ -96,6 +99,38 @@ def test_averages_and_scales_and_clipping_go_with_it() -> None:
         torch.testing.assert_close(average, theirs.averages[name], rtol=1e-5, atol=1e-6)
 
 
+class Shift(gn.Layer):
+    """x + by. by: 0-dim."""
+
+    def parameters(self, specs: Any) -> Any:
+        return {"by": ParameterSpec((), Constant(0.5))}
+
+    def forward(self, x: Tensor, by: Tensor) -> Tensor:
+        return x + by
+
+    def backward(self, grad_y: Tensor) -> tuple[Tensor, Tensor]:
+        return grad_y, grad_y.sum()
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_parameters_without_an_axis_are_gathered_with_the_others() -> None:
+    class Plugin:
+        @gn.hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            register("acme/shift", Shift)
+
+    registry = load_registry(plugins=[Plugin()], entry_points=False)
+    model = Model({"layers": ["acme/shift", "sigmoid", "acme/shift"]}, registry=registry)
+    options: dict[str, Any] = {"optimizer": RULES["adam"], "clip_grad_norm": 0.1, "device": "cpu"}
+    mine, theirs = (
+        model.compile(SHAPE, loss="mse", without=without, **options)
+        for without in ([], ["together"])
+    )
+    assert len(updates(mine)) == 1
+    for seed in range(3):
+        torch.testing.assert_close(*(one.step(*batch(seed)) for one in (mine, theirs)))
+
+
 @pytest.mark.usefixtures("on_cpu")
 def test_gradients_of_small_batches_are_added_up_and_cleared_at_once() -> None:
     mine, theirs = (
@@ -131,22 +166,41 @@ def test_in_bfloat16_weights_are_cast_at_once_and_gradients_by_the_update() -> N
         torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-4, atol=1e-6)
 
 
+class Scale(gn.Layer):
+    """x * factor, in the dtype of x. factor: 1 number."""
+
+    precision = "follow"
+
+    def parameters(self, specs: Any) -> Any:
+        return {"factor": ParameterSpec((1,), Constant(1.5))}
+
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
+
+    def backward(self, grad_y: Tensor, x: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        return grad_y * factor, (grad_y * x).sum().reshape(1)
+
+
 @pytest.mark.usefixtures("on_cpu")
-def test_gradients_can_be_looked_at_through_gathered_casts() -> None:
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}, {"clip_grad_norm": 0.1}], ids=str)
+def test_gradients_can_be_looked_at_through_gathered_casts(options: dict[str, Any]) -> None:
+    """A weight is used twice, and a factor in both dtypes."""
+
+    class Plugin:
+        @gn.hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            register("acme/scale", Scale)
+
+    conv: dict[str, Any] = {"conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
     layers: list[Any] = [
-        {"id": "a", "conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}},
-        "relu",
+        {"id": "a", **conv},
+        {"id": "s", "acme/scale": {}},
+        {"id": "b", **conv, "share": "a"},
+        "sigmoid",
+        {"id": "t", "acme/scale": {}, "share": "s"},
     ]
-    model = Model(
-        {
-            "input": {"channels": 3},
-            "layers": [
-                *layers,
-                {**layers[0], "id": "b", "share": "a"},
-                {"conv2d": {"out_channels": 3, "kernel_size": 1}},
-            ],
-        }
-    )
+    registry = load_registry(plugins=[Plugin()], entry_points=False)
+    model = Model({"input": {"channels": 3}, "layers": layers}, registry=registry)
     seen = []
     for without in ([], ["together"]):
         made = model.compile(
@@ -157,11 +211,29 @@ def test_gradients_can_be_looked_at_through_gathered_casts() -> None:
             precision="bfloat16",
             kernels="aten",
             without=without,
+            **options,
         )
-        seen.append(Gradients(made.plan, made.arguments(*batch(0))).parameters)
+        made.step(*batch(0))
+        seen.append(Gradients(made.next_plan, made.arguments(*batch(1))).parameters)
+    assert {row.name for row in seen[0]} == {"a.weight", "a.bias", "s.factor"}
     for mine, theirs in zip(*seen, strict=True):
         assert (mine.name, mine.shape) == (theirs.name, theirs.shape)
-        assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=0.01)
+        assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=0.02)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_of_all_parameters_the_one_that_overflows_is_named() -> None:
+    rule = SGD(lr=1.0, weight_decay=1.0)
+    plan = Model(SEED).plan(SHAPE, loss="mse", optimizer=rule, device="cpu")
+    given: dict[str, Tensor] = dict(zip(("$input", "@target"), batch(0), strict=True))
+    plain = {name: pack(tensor, plan.values[name].layout or ()) for name, tensor in given.items()}
+    tensors = complete(plan, {**plain, "@lr": torch.tensor(1e10)})
+    tensors["conv2d_2.bias"][:] = -1e30  # behind it all is 0, but for its own decay
+    found = first_nonfinite(plan, tensors)
+    assert found is not None
+    assert "node 'conv2d_2' (sgd [aten], from graphnet-framework" in str(found)
+    assert found.value == "conv2d_2.bias"
+    assert set(found.inputs or ()) == {"conv2d_2.bias", "conv2d_2.grad_bias", "@lr", "@step"}
 
 
 def test_on_a_cpu_updates_stay_apart() -> None:
@@ -245,13 +317,14 @@ def test_a_kernel_whose_match_fails_is_named() -> None:
         model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu")
 
 
-class Fewer(ManySigns):
-    """Takes no learning rate."""
+class ByHand(ManySigns):
+    """Looks at numbers from Python."""
 
     replaces = Sign
 
-    def run(self, parameters: Tensors, grads: Tensors) -> None:
-        torch._foreach_sub_(parameters, grads)
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor) -> None:
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.sub_(float(lr) * grad.sign())
 
 
 class Forgetting(gn.MultiTensorKernel):
@@ -268,11 +341,31 @@ class Forgetting(gn.MultiTensorKernel):
         return tuple(x.bfloat16() for x in xs[:-1])
 
 
+class Agreeing(ManySigns):
+    """Says yes, and no more."""
+
+    replaces = Sign
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> Any:
+        return True
+
+
+def test_match_returns_a_kernel() -> None:
+    plugin = Installed()
+    plugin.kernel = Agreeing
+    model = Model(SEED, registry=load_registry(plugins=[plugin], entry_points=False))
+    with pytest.raises(
+        ContractError, match=r"'acme/sign': Agreeing.match must return cls\(rule=rule\)"
+    ):
+        model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu")
+
+
 def test_kernels_that_do_not_fit_their_calls_are_refused_when_the_plan_is_made() -> None:
     plugin = Installed()
-    plugin.kernel = Fewer
+    plugin.kernel = ByHand
     model = Model(SEED, registry=load_registry(plugins=[plugin], entry_points=False))
-    with pytest.raises(PlanError, match=r"run refuses .*takes 3 positional arguments but 4 were"):
+    with pytest.raises(PlanError, match=r"sign \[acme\]: run refuses .* and 11 more: RuntimeError"):
         model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu")
     plugin.kernel = Forgetting
     model = Model(SEED, registry=load_registry(plugins=[plugin], entry_points=False))
@@ -280,9 +373,22 @@ def test_kernels_that_do_not_fit_their_calls_are_refused_when_the_plan_is_made()
         model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu", precision="bfloat16")
 
 
-def test_what_a_kernel_replaces_is_a_rule() -> None:
-    with pytest.raises(ContractError, match=r"Wrong.replaces must be the class of a rule.*'sgd'"):
-        type("Wrong", (gn.MultiTensorKernel,), {"replaces": "sgd"})
+def test_what_a_kernel_replaces_is_a_rule_and_it_takes_what_that_takes() -> None:
+    def made(run: object = ManySigns.run, replaces: object = Sign) -> Any:
+        return type("Wrong", (gn.MultiTensorKernel,), {"replaces": replaces, "run": run})
+
+    for replaces in ("sgd", ReLU):
+        with pytest.raises(
+            ContractError, match=r"Wrong.replaces must be the class of an optimizer"
+        ):
+            made(replaces=replaces)
+    for run in (lambda self, parameters, grads: None, lambda self, parameters, lr, grads: None):
+        with pytest.raises(
+            ContractError, match=r"run must take \(parameters, grads, lr\), as what"
+        ):
+            made(run)
+    with pytest.raises(ContractError, match="Wrong defines no run"):
+        made(gn.MultiTensorKernel.run)
     plugin = Installed()
     plugin.kernel = type("Silent", (gn.MultiTensorKernel,), {})
     with pytest.raises(ContractError, match=r"\(Silent\) does not say which rule it replaces"):

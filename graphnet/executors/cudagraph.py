@@ -146,10 +146,10 @@ class Replayed(Run):
 
     def _record(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
         """Record the step, and run it: by eager too, from the same slots, to compare the two."""
-        again = self.recording is not None
-        self.make, self.given = make, tuple(tensor.clone() for tensor in given)
-        self.rest = tuple(rest)
-        arguments = (*make(*self.given), *self.rest)
+        again, self.recording = self.recording is not None, None  # whatever fails on the way
+        places = tuple(tensor.clone() for tensor in given)
+        self.make, self.given, self.rest = make, places, tuple(rest)
+        arguments = (*make(*places), *rest)
         named = dict(zip(self.plan.arguments, arguments, strict=True))
         slots = {name: named[name] for name in self.plan.slots}
         before = {name: tensor.clone() for name, tensor in slots.items()}
@@ -164,7 +164,7 @@ class Replayed(Run):
         try:
             self.run(*arguments)  # libraries choose their kernels now: they cannot while recorded
             restore(before)
-            self.recording = self.recorder(lambda: self.run.on(make, self.given, self.rest))
+            self.recording = self.recorder(lambda: self.run.on(make, places, rest))
             found = self._replay(self.recording, given)
         except (RuntimeError, CompileError, LayerError) as error:
             problem: str | None = f"the plan cannot be captured: {str(error).strip()}"

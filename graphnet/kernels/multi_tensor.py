@@ -200,7 +200,7 @@ class ForeachCast(Foreach):
 
 
 class ForeachFollow(Foreach):
-    """The moving averages of all parameters, in three launches."""
+    """The moving averages of all parameters, in a few launches."""
 
     replaces: ClassVar[type[Definition]] = Follow
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from graphnet.calls import Cast
 from graphnet.errors import blame
 from graphnet.graph import Arg, Call, Graph, Kind
-from graphnet.multitensor import MultiTensorKernel
+from graphnet.multitensor import matched
 from graphnet.registry import Entry
 
 _SHARED = frozenset({Kind.SCALAR, Kind.SCALE})
@@ -67,7 +67,7 @@ def _is_common(arg: Arg, graph: Graph) -> bool:
     if not isinstance(arg, str):
         return True
     value = graph.values[arg]
-    return value.kind in _SHARED and value.spec.shape == ()
+    return value.kind in _SHARED and value.spec.shape == () and arg not in graph.gradients.values()
 
 
 def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> Call | None:
@@ -78,7 +78,7 @@ def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> 
         if entry.value.replaces is not type(first.layer):
             continue
         with blame(f"kernel {entry.name!r}: ", "match"):
-            kernel: MultiTensorKernel | None = entry.value.match(first.layer, specs)
+            kernel = matched(entry.value, first.layer, specs)
         if kernel is not None:
             break
     else:

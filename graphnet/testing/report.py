@@ -80,6 +80,8 @@ def run_checks(
     """
     cls = target if isinstance(target, type) else type(target)
     name = (registry or default_registry()).name_of(cls)
+    if issubclass(cls, MultiTensorKernel):
+        name += " (kernel)"  # it may be called as its rule is
     try:
         cases = cases_for(target, samples, registry=registry)
     except GraphnetError as error:

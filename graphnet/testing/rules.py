@@ -6,10 +6,10 @@ after the other, a kernel by one `run` on all, beside the rule that it replaces.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,22 +17,25 @@ from torch import Tensor
 
 from graphnet.calls import Cast
 from graphnet.definition import Definition
-from graphnet.errors import DescriptionError
-from graphnet.multitensor import MultiTensorKernel
+from graphnet.errors import DescriptionError, blame
+from graphnet.multitensor import COMMON, MultiTensorKernel, arguments_of, matched
 from graphnet.optim import Optimizer
 from graphnet.spec import Spec
 from graphnet.testing.case import draw, generator
 from graphnet.testing.check import Check, CheckFailure, NotApplicable, check
-from graphnet.testing.compare import expect_close, expect_same_bits
+from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
 from graphnet.testing.precision import unsynchronized
 from graphnet.testing.purity import undrawn
 from graphnet.testing.samples import NoSample
 from graphnet.watch import operations_of
 
-CPU = torch.device("cpu")
+CPU, META = torch.device("cpu"), torch.device("meta")
 _SHAPES = ((), (1,), (3,), (4, 3, 2, 2), (1500,), (2, 5, 7), (0,), (6, 9, 1, 1), (40, 30))
-_COMMON = ("lr", "step", "rate")  # what all calls are given alike; everything else is a call's own
-_STEPS = 3
+_RATES = (0.05, 0.025, 0.1)  # in step 0, 1, ...: none is the lr of a rule that is made here
+_TOLERANCES = {
+    torch.float32: 1e-5,
+    torch.float64: 1e-12,
+}  # of a kernel; bfloat16 is too coarse to tell
 
 Own = dict[str, Tensor | None]
 """A call's own arguments by name; None for a state that is absent."""
@@ -49,6 +52,16 @@ class Tensors:
         """All tensors by name and number."""
         numbered = {f"{n}[{i}]": t for i, own in enumerate(self.own) for n, t in own.items()}
         return {n: t for n, t in {**self.common, **numbered}.items() if t is not None}
+
+    def double(self) -> Tensors:
+        """The same numbers in float64; integers stay."""
+        common = {n: _double(tensor) for n, tensor in self.common.items()}
+        own = [{n: None if t is None else _double(t) for n, t in o.items()} for o in self.own]
+        return Tensors(common, own)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,7 @@ class RuleCase:
     @property
     def arguments(self) -> tuple[str, ...]:
         """The names that the rule's method asks for."""
-        if isinstance(self.rule, Optimizer):
-            return self.rule.arguments
-        return tuple(inspect.signature(getattr(self.rule, self.method)).parameters)
+        return arguments_of(type(self.rule))
 
     def drawn(
         self,
@@ -94,15 +105,14 @@ class RuleCase:
         for number, shape in enumerate(self.shapes() * many):
             tensors: Own = {}
             for name in self.arguments:
-                if name not in _COMMON:
+                if name not in COMMON:
                     tensor = draw(shape, name, number).to(device, dtype)
                     tensors[name] = _last(tensor) if len(shape) == 4 else tensor
             own.append({**tensors, **self.states(shape, dtype, device)})
-        rate = getattr(self.rule, "lr", 0.1)
         common = {
-            "lr": torch.tensor(rate, dtype=dtype, device=device),
+            "lr": torch.tensor(_RATES[0], dtype=dtype, device=device),
             "step": torch.tensor(0, device=device),
-            "rate": torch.tensor(rate, dtype=torch.float64, device=device),
+            "rate": torch.tensor(_RATES[0], dtype=torch.float64, device=device),
         }
         return Tensors({n: t for n, t in common.items() if n in self.arguments}, own)
 
@@ -148,9 +158,9 @@ class RuleCase:
     ) -> dict[str, Tensor]:
         """Some steps with a new gradient in each; what is left after them, and what the last one made."""
         made: list[Any] = []
-        for number in range(_STEPS):
-            if "step" in given.common:
-                given.common["step"].fill_(number)
+        for number, rate in enumerate(_RATES):
+            for name, tensor in given.common.items():
+                tensor.fill_(number if name == "step" else rate)
             for i, own in enumerate(given.own):
                 grad = own.get("grad")
                 if grad is not None:
@@ -177,6 +187,8 @@ def rule_cases(
     """
     cls = target if isinstance(target, type) else type(target)
     if issubclass(cls, MultiTensorKernel):
+        if samples is None and isinstance(target, MultiTensorKernel):
+            samples = (target.rule,)
         return _of_kernel(cls, samples or _rules(cls, cls.replaces))
     if samples is None:
         samples = (target,) if isinstance(target, Definition) else _rules(cls, cls)
@@ -187,8 +199,7 @@ def _of_kernel(cls: type[MultiTensorKernel], rules: Sequence[Definition]) -> tup
     devices = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
     found: list[RuleCase] = []
     for rule, device in itertools.product(rules, devices):
-        specs = [Spec(shape, torch.float32, device) for shape in RuleCase(rule).shapes()]
-        kernel = cls.match(rule, specs)
+        kernel = _kernel(cls, rule, torch.float32, device)
         if kernel is not None and not (found and found[-1].rule is rule):
             found.append(RuleCase(rule, kernel, device))
     if found:
@@ -203,9 +214,16 @@ def _of_kernel(cls: type[MultiTensorKernel], rules: Sequence[Definition]) -> tup
     )
 
 
+def _kernel(
+    cls: type[MultiTensorKernel], rule: Definition, dtype: torch.dtype, device: torch.device
+) -> MultiTensorKernel | None:
+    with blame(f"{cls.__name__}: ", "match"):
+        return matched(cls, rule, [Spec(s, dtype, device) for s in RuleCase(rule).shapes()])
+
+
 def _rules(cls: type[Definition], replaces: type[Definition]) -> tuple[Definition, ...]:
     """The author's samples; or the rule by its defaults, and with one or two of its fields changed."""
-    own = getattr(cls, "samples", None)
+    own = getattr(cls, "samples", None) or getattr(replaces, "samples", None)
     found = tuple(_generated(replaces) if own is None else own())
     if not found:
         raise NoSample(
@@ -221,8 +239,9 @@ def _generated(rule: type[Definition]) -> Iterator[Definition]:
         given = {"dtype": "bfloat16"}
     free: dict[str, Any] = {}
     for one in fields(rule):  # type: ignore[arg-type]  # every definition is a dataclass
-        if isinstance(one.default, (bool, float)) and one.name not in given:
-            free[one.name] = True if isinstance(one.default, bool) else 0.25
+        other = _other(one.default)
+        if other is not None and one.name not in given:
+            free[one.name] = other
     for count in range(3):
         for names in itertools.combinations(free, count):
             try:
@@ -231,21 +250,33 @@ def _generated(rule: type[Definition]) -> Iterator[Definition]:
                 continue  # they do not go together, or there are others without a default
 
 
+def _other(value: object) -> Any:
+    """Another value for a field with this one, or None: of numbers, switches and tuples of numbers."""
+    match value:
+        case bool():
+            return not value
+        case float():
+            return 0.25
+        case tuple() if value and all(isinstance(one, float) for one in value):
+            return tuple(0.25 + 0.125 * i for i in range(len(value)))
+    return None
+
+
 @check
 def rule_runs(case: RuleCase) -> None:
     """An update asks for what there is, writes in place, and returns nothing; a cast returns each tensor."""
     rule = case.rule
+    if not case.shapes():
+        raise CheckFailure(
+            f"expected rule_for to leave some parameters to {rule}, found that it leaves none"
+        )
     if isinstance(rule, Optimizer):
-        known = {"parameter", "grad", "lr", "step", *rule.states(Spec((2, 2)))}
+        known = {"parameter", "grad", "lr", "step", *rule.states(Spec(case.shapes()[0]))}
         if unknown := [name for name in rule.arguments if name not in known]:
             raise CheckFailure(
                 f"expected update to ask for parameter, grad, lr, step and its states, found {unknown[0]!r}. "
                 f"Return it from states."
             )
-    if not case.shapes():
-        raise CheckFailure(
-            f"expected rule_for to leave some parameters to {rule}, found that it leaves none"
-        )
     given = case.drawn()
     made = case.step(given)
     for i, result in enumerate(made):
@@ -254,6 +285,15 @@ def rule_runs(case: RuleCase) -> None:
                 f"expected {'nothing' if case.method == 'update' else 'a tensor'} back for tensor {i}, found "
                 f"{type(result).__name__}. Write the parameter and the states in place."
             )
+    first = case.arguments[0]
+    before, after = case.drawn().leaves(), given.leaves()
+    if case.method == "update" and all(
+        same_bits(after[name], before[name]) for name in before if name.startswith(f"{first}[")
+    ):
+        raise CheckFailure(
+            f"expected a step to change {first!r}, found that none has changed. Write it in place: "
+            f"`{first}.sub_(...)`, where `{first} = {first} - ...` only names something new."
+        )
 
 
 @check
@@ -261,7 +301,7 @@ def rule_writes(case: RuleCase) -> None:
     """A step writes the parameter and its states only, never a gradient or what all steps share."""
     given = case.drawn()
     first = case.arguments[0]
-    states = case.states((), torch.float32, case.device)
+    states = case.states(case.shapes()[0], torch.float32, case.device)
     free = states.keys() | ({first} if case.method == "update" else set())
     watched = {n: t for n, t in given.leaves().items() if n.partition("[")[0] not in free}
     before = {name: tensor.clone() for name, tensor in watched.items()}
@@ -307,7 +347,7 @@ def rule_random(case: RuleCase) -> None:
 
 @check
 def rule_strides(case: RuleCase) -> None:
-    """Gradients may come in any strides, and a parameter's own are kept."""
+    """Gradients may come in any strides."""
 
     def crossed(grad: Tensor, number: int) -> Tensor:
         """The same numbers, the last axis the slowest."""
@@ -326,7 +366,7 @@ def rule_strides(case: RuleCase) -> None:
 def rule_dtypes(case: RuleCase) -> None:
     """float32 steps are those in float64, but for rounding; a rule takes bfloat16 parameters as well."""
     if case.kernel is not None:
-        raise NotApplicable("kernel_equals_rule compares dtypes")
+        raise NotApplicable("kernel_equals_rule tries the dtypes that a kernel takes")
     expect_close(
         case.steps(case.drawn()),
         case.steps(case.drawn(dtype=torch.float64)),
@@ -338,7 +378,7 @@ def rule_dtypes(case: RuleCase) -> None:
     case.steps(given)
     for name, tensor in given.leaves().items():
         if not bool(tensor.isfinite().all()):
-            raise CheckFailure(f"{name!r} is not finite after {_STEPS} steps in bfloat16")
+            raise CheckFailure(f"{name!r} is not finite after {len(_RATES)} steps in bfloat16")
 
 
 @check
@@ -390,32 +430,70 @@ def kernel_equals_rule(case: RuleCase) -> None:
     if case.kernel is None:
         raise NotApplicable("the rule is no kernel")
     alone = replace(case, kernel=None)
+    for dtype, tolerance in _TOLERANCES.items():
+        kernel = _kernel(type(case.kernel), case.rule, dtype, case.device)
+        if kernel is None:
+            continue
+        mine = replace(case, kernel=kernel)
+        for many, narrow in ((1, False), (9, False), *(((1, True),) if kernel.casts else ())):
+            given = mine.drawn(dtype=dtype, many=many)
+            exactly = given.double()
+            rounded = partial(_rounded, dtype=dtype, narrow=narrow)
+            found = mine.steps(given, grads=rounded)
+            expected = alone.steps(exactly, grads=lambda *g, r=rounded: r(*g).double())
+            expect_close(
+                found,
+                {name: tensor.to(found[name].dtype) for name, tensor in expected.items()},
+                what=f"of {len(given.own)} tensors in {dtype} it is not what the rule makes of each",
+                advice="Compute the same, or let match return None where it cannot.",
+                tolerance=1e-2 if isinstance(case.rule, Cast) else tolerance,
+                usual=dict.fromkeys(expected, torch.ones(())),  # a sum may cancel to nothing
+            )
 
-    def narrow(grad: Tensor, number: int) -> Tensor:
-        return grad.bfloat16() if number % 2 else grad
 
-    def wide(grad: Tensor, number: int) -> Tensor:
-        return narrow(grad, number).to(grad.dtype)
+def _rounded(grad: Tensor, number: int, *, dtype: torch.dtype, narrow: bool) -> Tensor:
+    """A gradient as a kernel is given it: every other one in bfloat16 if `narrow`."""
+    return grad.to(torch.bfloat16 if narrow and number % 2 else dtype)
 
-    for many, casts in ((1, False), (9, False), *(((1, True),) if case.kernel.casts else ())):
-        expected = alone.steps(
-            alone.drawn(dtype=torch.float64, many=many), grads=wide if casts else None
-        )
-        expect_close(
-            case.steps(case.drawn(many=many), grads=narrow if casts else None),
-            expected,
-            what=f"of {many * len(case.shapes())} tensors it is not what the rule makes of each",
-            advice="Compute the same, or let match return None where it cannot.",
-            tolerance=1e-2 if isinstance(case.rule, Cast) else 1e-5,
-            usual=dict.fromkeys(expected, torch.ones(())),  # a sum may cancel to nothing
-        )
+
+@check
+def rule_meta(case: RuleCase) -> None:
+    """A step runs on tensors without data: so plans are checked, and their memory counted."""
+    given = case.drawn(device=META)
+    try:
+        case.step(given)
+    except Exception as error:
+        raise CheckFailure(
+            f"expected a step on tensors of the device meta to run, found {type(error).__name__}: {error}. "
+            f"Read no numbers from Python, and register what launches by itself as an operator of torch "
+            f"with a twin for shapes."
+        ) from error
+
+
+@check
+def rule_rate(case: RuleCase) -> None:
+    """A step goes by the tensor `lr`, not by the rule's field: where it is 0, the parameter stays."""
+    if "lr" not in case.arguments:
+        raise NotApplicable("the rule asks for no lr")
+    first = case.arguments[0]
+    given, before = case.drawn(), case.drawn().leaves()
+    given.common["lr"].zero_()
+    case.step(given)
+    expect_same_bits(
+        given.leaves(),
+        {name: tensor for name, tensor in before.items() if name.startswith(f"{first}[")},
+        what="it has changed in a step whose lr is 0",
+        advice="Take the argument lr, which schedules change, in place of self.lr.",
+    )
 
 
 RULE_CHECKS: tuple[Check, ...] = (
     rule_runs,
     rule_writes,
     rule_repeats,
+    rule_rate,
     rule_host_reads,
+    rule_meta,
     rule_random,
     rule_strides,
     rule_dtypes,

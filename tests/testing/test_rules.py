@@ -141,7 +141,31 @@ class Printing(Lion):
         print(end="")
 
 
+class Idle(Lion):
+    """Only gives a name to something new."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter = parameter - lr * grad
+
+
+class Stubborn(Lion):
+    """Goes by its own field."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter.sub_(self.lr * grad)
+
+
+class Numerical(Lion):
+    """Goes through NumPy."""
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter.sub_(lr * torch.from_numpy(grad.float().numpy().copy()))
+
+
 BROKEN = [
+    ("rule_runs", Idle, "expected a step to change 'parameter', found that none has changed"),
+    ("rule_rate", Stubborn, "it has changed in a step whose lr is 0"),
+    ("rule_meta", Numerical, "expected a step on tensors of the device meta to run"),
     ("rule_runs", Forgetful, "found 'exp_avg'. Return it from states"),
     ("rule_runs", Returning, "expected nothing back for tensor 0, found Tensor"),
     ("rule_writes", Greedy, "'grad[0]': a step wrote to it"),
@@ -201,12 +225,97 @@ class Few(ManyLions):
         super().run(parameters[:64], grads[:64], lr, exp_avgs[:64])
 
 
+class Fixed(ManyLions):
+    """Knows one beta only."""
+
+    replaces = Lion
+
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor, exp_avgs: Tensors) -> None:
+        type(self)(rule=Lion(lr=1.0)).rerun(parameters, grads, lr, exp_avgs)
+
+    def rerun(self, *args: Any) -> None:
+        super().run(*args)
+
+
+class Single(ManyLions):
+    """Does nothing in float64, but takes it."""
+
+    replaces = Lion
+
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor, exp_avgs: Tensors) -> None:
+        if parameters[0].dtype != torch.float64:
+            super().run(parameters, grads, lr, exp_avgs)
+
+
+class Pairs(Lion):
+    """Two betas; for matrices only."""
+
+    betas: tuple[float, float] = (0.9, 0.99)
+
+    def rule_for(self, parameter: Spec) -> gn.Optimizer:
+        return self if len(parameter.shape) == 2 else Lion(lr=self.lr)
+
+    def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
+        rows, columns = parameter.shape
+        return {"exp_avg": StateSpec((rows, columns))}
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter.sub_(lr * exp_avg.lerp(grad, 1.0 - self.betas[0]).sign())
+        exp_avg.lerp_(grad, 1.0 - self.betas[1])
+
+
+class FixedPairs(gn.MultiTensorKernel):
+    """Pairs, by betas of its own."""
+
+    replaces = Pairs
+    rule: Pairs
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> gn.MultiTensorKernel | None:
+        return cls(rule=rule)
+
+    def run(self, parameters: Tensors, grads: Tensors, lr: Tensor, exp_avgs: Tensors) -> None:
+        for one in zip(parameters, grads, [lr] * len(grads), exp_avgs, strict=True):
+            Pairs(lr=0.1).update(*one)
+
+
+def compared(kernel: Any) -> str:
+    """What the comparison with the rule says of a kernel."""
+    report = run_checks(kernel, registry=REGISTRY, checks=RULE_CHECKS[-1:])
+    return report.rows[0].message
+
+
+def test_a_rule_for_some_shapes_only_passes_and_its_other_numbers_are_tried() -> None:
+    assert run_checks(Pairs, registry=REGISTRY).failures == ()
+    assert "betas=(0.25, 0.375)" in compared(FixedPairs)
+    assert compared(FixedPairs(rule=Pairs(lr=0.3))) == ""
+
+
+class Failing(ManyLions):
+    """Its match asks for what is not there."""
+
+    replaces = Lion
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> Any:
+        return cls(rule=rule) if specs[0].dev else None
+
+
+def test_a_match_that_fails_is_one_row_of_the_report() -> None:
+    (failure,) = run_checks(Failing, registry=REGISTRY).failures
+    assert "Failing: match failed: AttributeError" in failure.message
+
+
 def test_wrong_kernels_fail_where_they_are_compared_with_the_rule() -> None:
     assert run_checks(ManyLions, registry=REGISTRY).failures == ()
-    for kernel, says in ((Narrow, "of 9 tensors"), (Few, "of 81 tensors")):
-        (failure,) = run_checks(kernel, registry=REGISTRY).failures
-        assert failure.check == "kernel_equals_rule"
-        assert f"{says} it is not what the rule makes of each" in failure.message
+    cases = (
+        (Narrow, "of 9 tensors in torch.float32"),
+        (Few, "of 81 tensors in torch.float32"),
+        (Fixed, "of 9 tensors in torch.float32"),
+        (Single, "of 9 tensors in torch.float64"),
+    )
+    for kernel, says in cases:
+        assert f"{says} it is not what the rule makes of each" in compared(kernel)
 
 
 class Demanding(Lion):
