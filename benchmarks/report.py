@@ -69,13 +69,13 @@ _GPU = """\
 ## On a GPU
 
 Nothing has been measured on a GPU yet. What runs there - the executor `cudagraph`, the plugin
-graphnet-triton, casts and updates of all parameters at once - is checked on CPUs as far as they can: kernels by
-Triton's interpreter and by compiling them for a Hopper GPU, the executor around a recording that any machine
-can make. So it is known that a captured training step of the paper's network in bfloat16 is the cutting of its
-batch and seven launches - two for casts, three for the chain, one each for its gradients' scale and the update -
-and that no program asks for more shared memory than a multiprocessor has; it is not known how long they take. On
-a GPU `benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and measures, with CUDA events, beside torch's best, its
-whole step in a CUDA graph included:
+graphnet-triton, casts and updates of all parameters at once - is checked on CPUs as far as they can: kernels
+by Triton's interpreter and by compiling them for a Hopper GPU, the executor around a recording that any
+machine can make. So it is known that a captured training step of the paper's network in bfloat16 is the
+cutting of its batch and seven launches - two for casts, three for the chain, one each for its gradients'
+scale and the update - and that no program asks for more shared memory than a multiprocessor has; it is not
+known how long they take. On a GPU `benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and measures, with
+CUDA events, beside torch's best, its whole step in a CUDA graph included:
 
 | what | file | measured on |
 |---|---|---|
@@ -85,7 +85,7 @@ whole step in a CUDA graph included:
 | an image of 24 megapixels denoised, and its memory | `table_f24mp.json` | nothing yet |
 | an epoch of 50,000 pairs, batch 32, with the paper's network | `training.json` | nothing yet |
 | the speedrun's recipe, from random weights | `training.json` | nothing yet |
-| each layer of the paper's network beside what bandwidth and matrix ceiling allow | `kernels.json` | nothing yet |
+| each layer of the paper's network beside the GPU's ceilings | `kernels.json` | nothing yet |
 
 It differs from the table above, as it is to end within minutes:
 

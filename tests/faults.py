@@ -149,8 +149,9 @@ def clone_after_update(graph: Graph, plan: Plan, draw: random.Random) -> Planted
         slots = [name for name in call.reads() if f"{name}:update" in graph.calls]
         for slot in slots:
             update = graph.calls[f"{slot}:update"]
+            made = set(plan.values) - set(plan.arguments)  # by then its gradient is not
             hasty = replace(
-                update, after=(), args=tuple(a for a in update.args if a in plan.arguments)
+                update, after=(), args=tuple(slot if a in made else a for a in update.args)
             )
             broken = with_call(graph, hasty)
             steps = [s for s in plan.steps if s.call.name != update.name]

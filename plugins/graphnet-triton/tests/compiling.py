@@ -57,13 +57,28 @@ def compile_only(function: Any, *arguments: Any, grid: Any, warmup: bool, **opti
     return kernel
 
 
+SIZES = (  # few rows, some, many and very many, for each of which a program takes other blocks
+    *((1, 1, 1), (70, 20, 9), (1 << 13, 12, 64), (1 << 11, 256, 256)),
+    *((1 << 13, 256, 256), (1 << 17, 12, 64), (1 << 17, 12, 200), (1 << 15, 256, 256)),
+    *((1 << 17, 256, 256), (1 << 17, 64, 256), (100_000, 500, 500)),
+)
+
+
 def products(dtype: torch.dtype) -> None:
-    for m, k, n in ((1, 1, 1), (70, 20, 9), (32 * 256, 12, 64), (32 * 64, 256, 256)):
-        x, w, bias, grad = (torch.zeros(s, dtype=dtype) for s in ((m, k), (n, k), n, (m, n)))
-        y = affine._affine(x, w.t(), bias, True)
-        affine._affine(x, w.t(), None, False)
-        affine._gradients(grad, x, w.t(), y, True, True, True)
-        affine._gradients(grad, x, w.t(), None, True, False, False)
+    units = [(dtype, False)]
+    if dtype == torch.float32:  # in TF32, too; and programs for very many rows are of 16 bits only
+        units += [(dtype, True), (torch.bfloat16, False)]
+    for factor, torch.backends.cuda.matmul.allow_tf32 in units:
+        for size in SIZES:
+            _products(factor, *size)
+
+
+def _products(dtype: torch.dtype, m: int, k: int, n: int) -> None:
+    x, w, bias, grad = (torch.empty(s, dtype=dtype) for s in ((m, k), (n, k), n, (m, n)))
+    y = affine._affine(x, w.t(), bias, True)
+    affine._affine(x, w.t(), None, False)
+    affine._gradients(grad, x, w.t(), y, True, True, True)
+    affine._gradients(grad, x, w.t(), None, True, False, False)
 
 
 def norms(dtype: torch.dtype) -> None:

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from graphnet_triton import chain, plugin
-from graphnet_triton.affine import TritonConv2d, affine, affine_gradients
+from graphnet_triton.affine import TritonConv2d, _gradients, affine, affine_gradients
 from graphnet_triton.batch_norm import batch_norm_relu
 from graphnet_triton.chain import patch_chain
 from graphnet_triton.gate import TritonSimpleGate, gate, gate_gradient
 from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
+from graphnet_triton.shares import add_up
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -45,21 +46,34 @@ def close(found: Tensor, expected: Tensor, bound: float) -> bool:
     )
 
 
+LIMITS = [f"graphnet_triton.affine.{name}" for name in ("_PROCESSORS", "_BLOCKS", "_STEPS")]
+USUAL, SOME, MANY = (132, 8, 4), (2, 8, 4), (1, 2, 1)  # under which 100 rows are few, some, many
+
+
 @dtypes
 @pytest.mark.parametrize(
-    "sizes",
-    [(1, 1, 1), (70, 20, 9), (130, 12, 64), (200, 70, 130)],
-    ids=lambda sizes: "x".join(map(str, sizes)),
+    ("limits", "sizes"),
+    [
+        *((USUAL, sizes) for sizes in [(1, 1, 1), (70, 20, 9), (130, 12, 64), (200, 70, 130)]),
+        (SOME, (70, 80, 200)),
+        *((MANY, sizes) for sizes in [(130, 20, 300), (150, 12, 64), (100, 70, 270)]),
+        *((MANY, sizes) for sizes in [(150, 72, 200), (260, 256, 64)]),
+    ],
+    ids=lambda numbers: "x".join(map(str, numbers)),
 )
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("turned", [True, False])
 def test_products_and_gradients(
+    limits: tuple[int, int, int],
     sizes: tuple[int, int, int],
     relu: bool,
     turned: bool,
     dtype: torch.dtype,
     device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name, limit in zip(LIMITS, limits, strict=True):
+        monkeypatch.setattr(name, limit)
     m, k, n = sizes
     x, bias = (normal(*s, dtype=dtype, device=device, seed=i) for i, s in enumerate([(m, k), (n,)]))
     w = normal(n, k, dtype=dtype, device=device, seed=2).t()  # read by its strides
@@ -79,6 +93,63 @@ def test_products_and_gradients(
     only = affine_gradients(grad, x, w, mask, False, False, turned)
     assert [tensor.numel() for tensor in only] == [0, grad_w.numel(), 0]
     assert torch.equal(only[1], grad_w)
+
+
+class Launched(NamedTuple):
+    """A program of products, how many of it run, and the rows and columns of what one takes at once."""
+
+    name: str
+    grid: tuple[int, ...]
+    block: tuple[int, int]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "product", "gradient"),
+    [
+        (2_048, 256, Launched("product", (32 * 4,), (64, 64)), ((4, 4, 16), (64, 64))),
+        (8_192, 256, Launched("product", (128 * 2,), (64, 128)), ((4, 4, 16), (64, 64))),
+        (32_768, 256, Launched("product", (256,), (128, 256)), ((1, 2, 64), (256, 128))),
+        (100_000, 256, Launched("long_product", (132,), (64, 256)), ((1, 2, 66), (256, 128))),
+        (100_000, 64, Launched("long_product", (264,), (64, 64)), ((1, 1, 131), (256, 64))),
+        (100_000, 12, Launched("product", (782,), (128, 16)), ((1, 1, 261), (256, 16))),
+        (100_000, 255, Launched("product", (782,), (128, 256)), ((1, 2, 66), (256, 128))),
+    ],
+)
+def test_the_more_rows_the_larger_the_blocks(
+    rows: int,
+    columns: int,
+    product: Launched,
+    gradient: tuple[tuple[int, ...], tuple[int, int]],
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each block of 256 columns or of 256 x 128 sums reads its rows once; but all of a GPU has to work."""
+    launched: list[Launched] = []
+
+    def note(program: Any, grid: tuple[int, ...]) -> Callable[..., None]:
+        name = program.fn.__name__
+        sides = ("BI", "BO") if name == "weight_gradient" else ("BM", "BN")
+        return lambda *_, **options: launched.append(
+            Launched(name, grid, (options.get(sides[0], 0), options.get(sides[1], 0)))
+        )
+
+    monkeypatch.setattr(KernelInterface, "__getitem__", note)
+    x, w = (
+        torch.empty(s, dtype=torch.bfloat16, device=device) for s in ((rows, 256), (256, columns))
+    )
+    y = affine(x, w, None, False)
+    affine_gradients(y, x, w, None, False, False, False)
+    assert launched[:2] == [product, Launched("weight_gradient", *gradient)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_shares_are_added_to_what_they_are_shares_of(count: int, device: torch.device) -> None:
+    shares = normal(count, 70, dtype=torch.float32, device=device)
+    first, second = (torch.empty(n, device=device) for n in (60, 10))
+    add_up(shares, first, second)
+    assert close(torch.cat((first, second)), shares.double().sum(0), 1e-6)
+    add_up(shares[:, :60].contiguous(), first.zero_(), None)
+    assert close(first, shares[:, :60].double().sum(0), 1e-6)
 
 
 def through_torch(x: Tensor, parameters: list[Tensor], flags: list[bool], logistic: bool) -> Tensor:
@@ -273,6 +344,24 @@ def test_batch_statistics_of_many_shares_are_those_of_torch(device: torch.device
     assert close(y, F.batch_norm(exact, None, None, training=True).relu(), 1e-4)
 
 
+def peak(function: Callable[..., object], given: tuple[Any, ...]) -> int:
+    """On copies, which count too: the interpreter takes the arguments anew."""
+    return peak_bytes_of(lambda: function(*tree_map_only(Tensor, torch.clone, given)))
+
+
+@pytest.mark.parametrize("rows", [100, 600])
+def test_plans_count_the_shares_of_a_weight_gradient(
+    rows: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LIMITS[0], 2)
+    sizes = ((rows, 128), (rows, 128), (128, 128), (rows, 128))
+    grad, x, w, y = (normal(*size, dtype=torch.float32, device=device) for size in sizes)
+    arguments = (grad, x, w, y, False, True, True)
+    without_data = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments)
+    needed = peak(_gradients, arguments)
+    assert peak(affine_gradients, without_data) == pytest.approx(needed, rel=0.02)
+
+
 @dtypes
 @pytest.mark.parametrize("name", CHAINS)
 def test_plans_count_what_a_chain_needs_on_the_way(
@@ -280,10 +369,6 @@ def test_plans_count_what_a_chain_needs_on_the_way(
 ) -> None:
     arguments = drawn(name, dtype, device).stored()
     without_data = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), arguments)
-
-    def peak(function: Callable[..., object], given: tuple[Any, ...]) -> int:
-        """On copies, which count too: the interpreter takes the arguments anew."""
-        return peak_bytes_of(lambda: function(*tree_map_only(Tensor, torch.clone, given)))
 
     needed = peak(chain._chain, arguments)
     assert peak(patch_chain, without_data) == pytest.approx(needed, rel=0.02)

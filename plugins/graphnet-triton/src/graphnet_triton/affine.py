@@ -49,7 +49,9 @@ from graphnet_triton.launch import (
 from graphnet_triton.programs import products
 from graphnet_triton.shares import add_up, cut
 
-_ROWS = 64  # patches that a program takes at once
+_PROCESSORS = 132  # of an H100: with fewer programs some of them are idle
+_BLOCKS = 8  # of rows that each program needs at least to read a weight once and keep it
+_STEPS = 4  # that each program needs at least to sum a large tile of a weight's gradient
 
 Made = tuple[Tensor, Tensor, Tensor]
 
@@ -90,9 +92,10 @@ def _sum_products(
     """grad_w = x^T m(grad), or the other way round if `turned`; into grad_bias the sum of m(grad)."""
     x, grad, mask = x.contiguous(), grad.contiguous(), None if mask is None else mask.contiguous()
     inner, outer = x.shape[1], grad.shape[1]
-    high, wide = side(inner), side(outer)
     shares, steps = _shares_of(x, grad, grad_bias is not None)
-    products.weight_gradient[ceil_div(inner, high), ceil_div(outer, wide), len(shares)](
+    blocks = _gradient_blocks(x, outer)
+    tiles = ceil_div(inner, blocks["BI"]), ceil_div(outer, blocks["BO"])
+    products.weight_gradient[*tiles, len(shares)](
         *(x, grad, x if mask is None else mask, shares, len(x)),
         IN=inner,
         OUT=outer,
@@ -103,9 +106,7 @@ def _sum_products(
         FACTOR=factor_of(x),
         PRECISION=precision_of(x),
         STEPS=steps,
-        BI=high,
-        BO=wide,
-        BM=_ROWS,
+        **blocks,
     )
     add_up(shares, grad_w, grad_bias)
 
@@ -113,9 +114,37 @@ def _sum_products(
 def _shares_of(x: Tensor, grad: Tensor, wants_bias: bool) -> tuple[Tensor, int]:
     """Room for the shares of x^T grad and, with the bias, of the sums of grad; the steps of each share."""
     inner, outer = x.shape[1], grad.shape[1]
-    tiles = ceil_div(inner, side(inner)) * ceil_div(outer, side(outer))
-    count, steps = cut(len(x), _ROWS, tiles=tiles)
+    blocks = _gradient_blocks(x, outer)
+    tiles = ceil_div(inner, blocks["BI"]) * ceil_div(outer, blocks["BO"])
+    programs = _PROCESSORS * (8 // blocks["num_warps"])  # one of 8 warps fills a multiprocessor
+    count, steps = cut(len(x), blocks["BM"], tiles=tiles, programs=programs)
     return x.new_empty((count, (inner + wants_bias) * outer), dtype=WIDE[x.dtype]), steps
+
+
+def _gradient_blocks(x: Tensor, outer: int) -> dict[str, int]:
+    """What a program of `weight_gradient` takes at once, for x (rows, inner) and grad (rows, outer).
+
+    All of x is read for each tile of outer columns, all of grad and its mask for each of inner ones: 64 x 64
+    of 256 x 256 sums would ask four times as much of the L2 cache as of the memory, and that is too much.
+    """
+    rows, inner = x.shape
+    # The most sums that fit into the registers of 8 warps beside the factors; grad brings a mask along.
+    most_inner, most_outer = (256, 128) if _in_matrix_units(x) else (128, 64)
+    high, wide = side(inner, most=most_inner), side(outer, most=most_outer)
+    deep = _depth(x)
+    tiles = ceil_div(inner, high) * ceil_div(outer, wide)
+    if rows * tiles < _STEPS * 64 * _PROCESSORS:
+        # Shares as large as that are more to write and to read again than the factors.
+        high, wide = side(inner), side(outer)
+    elif high * wide <= 16 * 64:
+        deep *= 2  # little to do in a step: it has to be worth its barriers
+    return {
+        "BI": high,
+        "BO": wide,
+        "BM": deep,
+        "num_warps": 8 if high * wide > 64 * 64 else 4,
+        "num_stages": 3,
+    }
 
 
 def _multiply(
@@ -124,8 +153,16 @@ def _multiply(
     """y = m(a) b + bias, no less than 0 if `relu`."""
     a, mask = a.contiguous(), None if mask is None else mask.contiguous()
     rows, (depth, columns) = len(a), b.shape
-    wide = side(columns)
-    products.product[ceil_div(rows, _ROWS), ceil_div(columns, wide)](
+    blocks = _long_blocks(a, columns)
+    if blocks is not None:
+        # As many programs as b leaves room for: beside 128 kB, one on each multiprocessor.
+        program = products.long_product
+        programs = _PROCESSORS * max(1, 128 * 256 // (blocks["BN"] * blocks["BK"]))
+        blocks["STEPS"] = ceil_div(rows, blocks["BM"] * programs)
+    else:
+        program, blocks = products.product, _product_blocks(a, columns)
+        programs = ceil_div(rows, blocks["BM"]) * ceil_div(columns, blocks["BN"])
+    program[(programs,)](
         *(a, a if mask is None else mask, b, a if bias is None else bias.contiguous(), y),
         *(rows, *b.stride()),
         DEPTH=depth,
@@ -136,10 +173,57 @@ def _multiply(
         SUM=sums_of(a),
         FACTOR=factor_of(a),
         PRECISION=precision_of(a),
-        BM=_ROWS,
-        BN=wide,
-        BK=side(depth),
+        **blocks,
     )
+
+
+def _long_blocks(a: Tensor, columns: int) -> dict[str, int] | None:
+    """What a program of `long_product` takes at once for a (rows, depth), if that is the one to use.
+
+    Where rows are 512 bytes, `product` would read 128 kB of b from the L2 cache for each 128 kB of a and y.
+    Short rows are too little to be on their way at once to one or two programs of a multiprocessor, and
+    the addresses of those that are not read 16 bytes at once do not fit into registers beside the sums.
+    """
+    rows, depth = a.shape
+    wide, deep = side(columns, most=256), side(depth, most=256)
+    one_block = columns <= wide and depth <= deep and wide * deep >= 64 * 256
+    in_16_bytes = a.element_size() == 2 and depth % 8 == columns % 8 == 0
+    if not one_block or not in_16_bytes or rows < _BLOCKS * 64 * _PROCESSORS:
+        return None
+    return {"BM": 64, "BN": wide, "BK": deep, "num_warps": 8, "num_stages": 1}
+
+
+def _product_blocks(a: Tensor, columns: int) -> dict[str, int]:
+    """What a program of `product` takes at once for a (rows, depth): all columns if it can.
+
+    a and its mask are read for each block of columns, b for each block of rows.
+    """
+    rows, depth = a.shape
+    most = 256 if _in_matrix_units(a) else 64
+    if depth <= _depth(a):
+        # A program waits for its only step: two on a multiprocessor, which 128 x 128 sums allow, take turns.
+        most = min(most, 128)
+    high, wide = 128, side(columns, most=most)
+    for fewer, most in ((64, 128), (64, 64)):  # until there are enough programs
+        if ceil_div(rows, high) * ceil_div(columns, wide) < _PROCESSORS:
+            high, wide = fewer, min(wide, most)
+    return {
+        "BM": high,
+        "BN": wide,
+        "BK": side(depth, most=_depth(a)),
+        "num_warps": 8 if high * wide > 128 * 128 else 4,
+        "num_stages": 3,
+    }
+
+
+def _in_matrix_units(factor: Tensor) -> bool:
+    """Whether they multiply it; else its products need a thread's registers for the factors, too."""
+    return factor.element_size() == 2 or precision_of(factor) == "tf32"
+
+
+def _depth(factor: Tensor) -> int:
+    """How many products a program adds up at once: the 128 bytes that matrix units read in a row."""
+    return 128 // factor.element_size() if _in_matrix_units(factor) else 16
 
 
 affine = register(

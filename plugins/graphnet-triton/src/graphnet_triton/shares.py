@@ -5,13 +5,15 @@ So a sum has the same bits each time, which atomic additions would not give.
 
 from __future__ import annotations
 
+import triton
 from torch import Tensor
 
 from graphnet_triton.launch import ceil_div
 from graphnet_triton.programs import products
 
 PROGRAMS = 264  # two for each multiprocessor of a large GPU
-_SUMS = 256  # numbers that a program adds up
+_SHARES = 128  # that a program reads at once: a wait for each would take longer than to read all
+_NUMBERS = 4096  # of all these
 
 
 def cut(total: int, at_once: int, *, tiles: int = 1, programs: int = PROGRAMS) -> tuple[int, int]:
@@ -24,10 +26,12 @@ def cut(total: int, at_once: int, *, tiles: int = 1, programs: int = PROGRAMS) -
 def add_up(shares: Tensor, first: Tensor, second: Tensor | None) -> None:
     """The sums of shares (S, N) into `first`, and what that has no room for into `second`."""
     count, width = shares.shape
-    products.add_shares[(ceil_div(width, _SUMS),)](
+    part = min(_SHARES, int(triton.next_power_of_2(count)))
+    products.add_shares[(ceil_div(width, _NUMBERS // part),)](
         *(shares, first, first if second is None else second),
         COUNT=count,
         WEIGHT=first.numel(),
         ALL=width,
-        BLOCK=_SUMS,
+        PART=part,
+        BLOCK=_NUMBERS // part,
     )
