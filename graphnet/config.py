@@ -95,6 +95,7 @@ class Job:
 def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) -> Job:
     """Read a training file, apply `key.path=value` settings, and make what it names.
 
+    A setting "--executor=eager" came by an option of that name, and errors say so.
     Raises DescriptionError with everything that is wrong with the file, the model and the settings.
     """
     data, locations = read_file(path)
@@ -103,7 +104,9 @@ def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) ->
             [Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))]
         )
     for setting in settings:
-        _apply(data, setting)
+        own = setting.partition("=")[0]
+        place = _apply(data, setting.removeprefix("--"))
+        locations = locations.but(place, own if own.startswith("--") else f"--set {own}")
     return make_job(data, registry=registry, folder=path.parent, locations=locations)
 
 
@@ -208,8 +211,8 @@ def _known(error: ValidationError) -> list[str]:
     return [*TrainConfig.model_fields, *(DataConfig.model_fields if inside else ())]
 
 
-def _apply(data: dict[str, Any], setting: str) -> None:
-    """Set one field by its path: "optimizer.sgd.lr=5"."""
+def _apply(data: dict[str, Any], setting: str) -> Place:
+    """Set one field by its path: "optimizer.sgd.lr=5"; returns its place."""
     path, equals, text = setting.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
@@ -218,14 +221,18 @@ def _apply(data: dict[str, Any], setting: str) -> None:
         value, _ = read_text(text, name=f"--set {path}")
     except DescriptionError:
         value = text  # a path with characters that mean something in YAML
-    place: Any = data
+    parts: list[str | int] = []
+    inner: Any = data
     for key in keys[:-1]:
-        at = _index(place, key, path)
-        inside = place[at] if isinstance(place, list) else place.get(at)
+        at = _index(inner, key, path)
+        parts.append(at)
+        inside = inner[at] if isinstance(inner, list) else inner.get(at)
         if not isinstance(inside, (dict, list)):
-            inside = place[at] = {}
-        place = inside
-    place[_index(place, keys[-1], path)] = value
+            inside = inner[at] = {}
+        inner = inside
+    parts.append(_index(inner, keys[-1], path))
+    inner[parts[-1]] = value
+    return tuple(parts)
 
 
 def _index(place: dict[str, Any] | list[Any], key: str, path: str) -> Any:

@@ -29,24 +29,34 @@ _SCALARS = {"str", "int", "float", "bool", "null", "timestamp"}
 
 @dataclass(frozen=True)
 class Locations:
-    """Where each field of a document stands; knows nothing of data that came from Python."""
+    """Where each field of a document stands; knows nothing of data that came from Python.
+
+    `places` are line and column, or words for a field that was set from elsewhere.
+    """
 
     name: str = ""
-    places: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
+    places: Mapping[Place, tuple[int, int] | str] = field(default_factory=dict)
 
     def where(self, path: Place) -> str:
         """file:line:column of the field, or of the nearest field around it."""
         while path and path not in self.places:
             path = path[:-1]
-        if path in self.places:
-            line, column = self.places[path]
-            return f"{self.name}:{line}:{column}"
+        match self.places.get(path):
+            case (line, column):
+                return f"{self.name}:{line}:{column}"
+            case str() as words:
+                return words
         return self.name
 
     def below(self, path: Place) -> Locations:
         """The places of what stands in a field, as of a document of its own."""
         inside = {p[len(path) :]: at for p, at in self.places.items() if p[: len(path)] == path}
         return Locations(self.name, inside)
+
+    def but(self, path: Place, words: str) -> Locations:
+        """The same, but for a field that was set from elsewhere, and all that stands in it."""
+        rest = {p: at for p, at in self.places.items() if p[: len(path)] != path}
+        return Locations(self.name, {**rest, path: words})
 
 
 def read_file(path: Path) -> tuple[Any, Locations]:

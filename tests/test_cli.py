@@ -152,12 +152,16 @@ def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
     assert "bad.yaml:6:9: epochs: expected integer, found 'two'" in train(
         good.replace("epochs: 2", "epochs: two")
     )
-    assert "data.train: nowhere: no such file or folder" in train(
+    assert "error: --set data.train: data.train: nowhere: no such file or folder" in train(
         good, "--set", "data.train=nowhere"
     )
+    message = train(good, "--set", 'optimizer={"sgd":{"lr":"a lot"}}')
+    assert "error: --set optimizer: optimizer.sgd.lr: expected number, found 'a lot'" in message
+    message = train(good, "--set", "optimizer.sgd.lr=-1")
+    assert "error: --set optimizer.sgd.lr: optimizer.sgd.lr: expected" in message
     assert "expected --set PATH=VALUE" in train(good, "--set", "epochs")
     assert "no CUDA devices are there" in train(good, "--device", "cuda:7")
-    assert "unknown executor 'fast'" in train(good, "--executor", "fast")
+    assert "--executor: executor: unknown executor 'fast'" in train(good, "--executor", "fast")
     assert "unknown kernels 'atten'. Did you mean 'aten'?" in train(good, "--kernels", "atten")
     assert "the loss is nan" in train(good, "--set", "optimizer.sgd.lr=1e30")
     assert "never/log.jsonl" not in [str(p) for p in tmp_path.rglob("model.safetensors")]

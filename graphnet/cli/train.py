@@ -85,7 +85,7 @@ def train(
         "autotune": autotune or None,
         "epochs": epochs,
     }
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    overrides = [f"--{key}={value}" for key, value in given.items() if value is not None]
     job = read_job(config, settings=[*settings, *overrides], registry=default_registry())
     run = RunFolder(folder or Path("runs") / _file_name(job.model), resume=resume)
     console = Console(stderr=True)

@@ -124,6 +124,8 @@ def test_the_command_trains_a_network_on_each_image(tmp_path: Path) -> None:
     assert read_picture(tmp_path / "out/b.png").pixels.shape == (3, 8, 8)
     with pytest.raises(DataError, match="--zero-shot trains a network anew, from its description"):
         run(*arguments, "--noise-level", 25)
+    with pytest.raises(DataError, match="--steps says how long --zero-shot trains"):
+        run(tmp_path / "in", "--steps", 2)
 
 
 def run(*arguments: object) -> Any:

@@ -17,6 +17,9 @@ from graphnet_denoise.restoring import Restorer, fitted
 NETWORK = "network"
 """The node whose parameters are the network's, in the model that is trained."""
 
+STEPS = 2000
+"""How long a network trains on an image, unless told otherwise."""
+
 _LR, _HALVED_EVERY = 1e-3, 1000
 
 
@@ -93,7 +96,7 @@ def train_on_image(
     network: Model,
     image: Tensor,
     *,
-    steps: int = 2000,
+    steps: int = STEPS,
     seed: int = 0,
     device: str = "auto",
     kernels: str = "auto",

@@ -27,7 +27,7 @@ from graphnet_denoise.images import (
     write_picture,
 )
 from graphnet_denoise.restoring import Restorer
-from graphnet_denoise.zeroshot import restore_alone
+from graphnet_denoise.zeroshot import STEPS, restore_alone
 
 BLIND = Path(__file__).parents[1] / "models" / "blind.safetensors"
 """The model that comes with the command."""
@@ -61,9 +61,7 @@ _MODELS = (".safetensors", ".yaml", ".yml")
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    default=2000,
-    show_default=True,
-    help="With --zero-shot: how many steps to train.",
+    help=f"With --zero-shot: how many steps to train.  [default: {STEPS}]",
 )
 @self_ensemble_option
 @device_option
@@ -74,7 +72,7 @@ def denoise(
     output: Path | None,
     noise_level: float | None,
     zero_shot: bool,
-    steps: int,
+    steps: int | None,
     self_ensemble: bool,
     device: str,
     kernels: str,
@@ -86,6 +84,9 @@ def denoise(
     INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
     by the ending of OUT; in a folder they keep their names, other kinds becoming PNG.
     """
+    if steps is not None and not zero_shot:
+        raise DataError("--steps says how long --zero-shot trains. Add that, or leave --steps out.")
+    steps = steps or STEPS
     model, inputs = split_model(files)
     sources = find_sources(inputs)
     targets = plan_outputs(inputs, sources, output)
