@@ -50,7 +50,7 @@ def main() -> int:
     device = torch.device(options.device)
     settle(device)
     parts: dict[str, Callable[[], Iterator[dict[str, Any]]]] = {
-        "kernels": lambda: kernels(device, measure(device, say=print)),
+        "kernels": lambda: kernels(device, measure(device, say=print, dtypes=(torch.bfloat16,))),
         "training": lambda: training(device),
     }
     about = {"machine": facts(device), "measured": time.strftime("%Y-%m-%d %H:%M")}
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def kernels(
-    device: torch.device, machine: Machine, *, batches: tuple[int, ...] = (32, 512, 4096)
+    device: torch.device, machine: Machine, *, batches: tuple[int, ...] = (32, 4096, 512)
 ) -> Iterator[dict[str, Any]]:
     """Each step of some training plans alone: its time, and the least by the roofline; after each plan."""
     rows: list[dict[str, Any]] = []
@@ -76,9 +76,15 @@ def kernels(
         rows += [
             {"batch": batch, "loss": loss, **_timed(step.call, plan, device, machine)}
             for step in plan.steps
-            if step.call.kind in (Kind.LAYER, Kind.LOSS, Kind.BACKWARD)
+            if step.call.kind in (Kind.LAYER, Kind.LOSS, Kind.BACKWARD) and _works(step.call, plan)
         ]
         yield {"roofline": str(machine), "rows": rows}
+
+
+def _works(call: Call, plan: Plan) -> bool:
+    """Whether a call does anything: the cast of what is in its dtype does not."""
+    cost = call_cost(call, plan.values)
+    return cost.bytes_moved > 0 or cost.flops > 0
 
 
 @torch.no_grad()
@@ -95,6 +101,8 @@ def _timed(call: Call, plan: Plan, device: torch.device, machine: Machine) -> di
     repeat()  # compiled, and warm
     if device.type == "cuda":  # Python takes longer to launch most of them than they run
         repeat = CUDARecording(repeat, device=device).replay
+        for _ in range(2):  # the first replays take the graph to the device
+            repeat()
     taken = seconds(repeat, 10, device) / _REPEATS
     cost = call_cost(call, plan.values)
     ceiling = machine.ceiling(torch.bfloat16)

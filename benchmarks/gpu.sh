@@ -20,6 +20,7 @@ seconds=${ALL_SECONDS:-475}
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 export PYTHONPATH=$site PYTHONUNBUFFERED=1 GRAPHNET_CACHE=$site/cache TORCHINDUCTOR_CACHE_DIR=$site/inductor
+export TRITON_CACHE_DIR=$site/triton
 failed=0
 log=$out/log.txt
 : >"$log"
@@ -65,6 +66,9 @@ $python -m benchmarks.missing "$site" pytest pytest-xdist hypothesis 2>&1 | tee 
 [ "${PIPESTATUS[0]}" -eq 0 ] || exit 2
 echo "installed after $SECONDS s" | tee -a "$log"
 $python -m graphnet plugins 2>&1 | tee -a "$log"
+# Triton needs a compiler, Python's headers and libcuda: what is missing there is said before all else.
+$python -c 'from triton.runtime import driver as d; print(d.active.utils.get_device_properties(0))' 2>&1 |
+    tail -n 3 | tee -a "$log"
 
 # These three import what is not there: jsonschema, playwright, expecttest.
 absent=(--ignore tests/test_docs.py --ignore tests/test_page.py --ignore tests/layers/test_opinfo.py)
@@ -74,7 +78,7 @@ rows a32 95 40 a32-train-bf16,a32-train-fp32
 part training 45 $python -m benchmarks.gpu training --device "$device" --json "$out/training.json"
 rows e 65 30 e-train-bf16
 rows f 65 30 f-train-bf16
-part kernels 35 $python -m benchmarks.gpu kernels --device "$device" --json "$out/kernels.json"
+part kernels 60 $python -m benchmarks.gpu kernels --device "$device" --json "$out/kernels.json"
 rows f24mp 40 15 f24mp-infer-bf16
 if command -v compute-sanitizer >/dev/null; then
     part sanitizer 60 compute-sanitizer --error-exitcode 1 $python -m pytest -q -p no:cacheprovider \

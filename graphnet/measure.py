@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -13,18 +13,25 @@ from torch import Tensor
 from graphnet.machine import Machine, describe, dtype_name
 
 _ROUNDS = 7
-_COPIED_BYTES = 128 * 2**20  # more than any cache holds
+_COPIED_BYTES = {"cpu": 128 * 2**20}  # more than any cache holds
+_MOST_COPIED_BYTES = 2**30  # elsewhere: waiting for the device is to be a small part
+_DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 _ENOUGH_S = 0.02  # a product that takes this long is measured well
 _LAUNCHES = 1000
 
 
 @torch.no_grad()
-def measure(device: torch.device, *, say: Callable[[str], None]) -> Machine:
-    """Measure a device, which takes a few seconds; `say` is told what is being measured."""
-    say("memory bandwidth: a copy and a triad of 128 MiB")
+def measure(
+    device: torch.device, *, say: Callable[[str], None], dtypes: Sequence[torch.dtype] = _DTYPES
+) -> Machine:
+    """Measure a device, which takes a few seconds; `say` is told what is being measured.
+
+    Products are measured in the `dtypes`.
+    """
+    say("memory bandwidth: a copy and a triad")
     bandwidth = _bandwidth(device)
     ceilings: dict[str, float] = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+    for dtype in dtypes:
         say(f"{dtype_name(dtype)}: matrix products and 1x1 convolutions")
         ceilings[dtype_name(dtype)] = _ceiling(device, dtype)
     say("the cost of calling a small operator")
@@ -58,7 +65,8 @@ def _times(run: Callable[[], object], device: torch.device) -> list[float]:
 
 def _bandwidth(device: torch.device) -> float:
     """Bytes per second of a = b and of a = b + 2 c, whichever is faster."""
-    a, b, c = (torch.ones(_COPIED_BYTES // 4, device=device) for _ in range(3))
+    size_bytes = _COPIED_BYTES.get(device.type, _MOST_COPIED_BYTES)
+    a, b, c = (torch.ones(size_bytes // 4, device=device) for _ in range(3))
     copy = 2 * a.nbytes / min(_times(lambda: a.copy_(b), device))
     triad = 3 * a.nbytes / min(_times(lambda: torch.add(b, c, alpha=2.0, out=a), device))
     return max(copy, triad)

@@ -95,7 +95,13 @@ def _alike(grads: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor
 
 
 def _fits(grad: Tensor, parameter: Tensor) -> bool:
-    return (grad.dtype, grad.stride()) == (parameter.dtype, parameter.stride())
+    return grad.dtype == parameter.dtype and lie_alike(grad, parameter)
+
+
+def lie_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape have the same strides; an axis of size 1 may have any."""
+    axes = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return all(size == 1 or mine == theirs for size, mine, theirs in axes)
 
 
 def _copies(parameters: Sequence[Tensor], grads: Sequence[Tensor], *_: Any) -> list[Tensor]:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import torch
-from graphnet_triton import affine, batch_norm, chain, gate, layer_norm, mse, updates
+from graphnet_triton import affine, batch_norm, chain, convolution, gate, layer_norm, mse, updates
 from test_operators import CHAINS, drawn
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
@@ -97,6 +97,9 @@ def norms(dtype: torch.dtype) -> None:
 def others(dtype: torch.dtype) -> None:
     x, half = torch.zeros(2, 10, 7, 5, dtype=dtype), torch.zeros(2, 5, 7, 5, dtype=dtype)
     gate._gate(x)
+    weight, bias = torch.zeros(4, 10, 3, 3, dtype=dtype), torch.zeros(4, dtype=dtype)
+    convolution._conv2d_relu(x, weight, bias, (1, 1), (1, 1), (1, 1), 1)
+    convolution._mask_and_sum(x, x)
     gate._gradient(half, x)
     mse._mse(x, x)
     mse._mse(x, x.float())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graphnet_triton import affine, batch_norm, chain, gate, layer_norm, mse
+from graphnet_triton import affine, batch_norm, chain, convolution, gate, layer_norm, mse
 
 from graphnet.layer import Kernel
 from graphnet.layers.activation import ReLU, Sigmoid
@@ -20,6 +20,7 @@ from graphnet.testing.report import judge
 KERNELS: dict[str, type[Kernel]] = {
     **affine.KERNELS,
     **chain.KERNELS,
+    **convolution.KERNELS,
     **mse.KERNELS,
     **batch_norm.KERNELS,
     **layer_norm.KERNELS,
@@ -58,6 +59,9 @@ def samples(name: str) -> list[Sample]:
         return CHAINS
     if own == "mse":
         return [Sample(MSE(), [IMAGE, IMAGE])]
+    if own == "conv2d_bias_relu":
+        conv = Conv2d(out_channels=3, kernel_size=(3, 2), stride=(1, 2), padding=(1, 1))
+        return [Sample((ReLU(), conv), [IMAGE])]
     layers = LAYERS[own.removesuffix("_relu")]
     if own.endswith("_relu"):
         return [Sample((ReLU(), layer), [IMAGE]) for layer in layers]

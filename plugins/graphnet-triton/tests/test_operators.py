@@ -11,6 +11,7 @@ from graphnet_triton import chain, plugin
 from graphnet_triton.affine import TritonConv2d, _gradients, affine, affine_gradients
 from graphnet_triton.batch_norm import batch_norm_relu
 from graphnet_triton.chain import patch_chain
+from graphnet_triton.convolution import conv2d_relu, mask_and_sum
 from graphnet_triton.gate import TritonSimpleGate, gate, gate_gradient
 from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
@@ -299,6 +300,26 @@ def test_mse_and_its_slope_of_images_in_any_strides(
         assert loss.dtype == torch.float32
         assert close(loss, difference.square().mean(), 1e-5)
         assert close(slope, 2 * difference / difference.numel(), BOUNDS[dtype])
+
+
+@dtypes
+@pytest.mark.parametrize("channels", [6, 70])
+def test_a_convolutions_bias_and_relu_and_their_gradients(
+    channels: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    x, bias = (normal(*s, dtype=dtype, device=device) for s in ((2, 4, 13, 11), (channels,)))
+    weight = normal(channels, 2, 3, 3, dtype=dtype, device=device, seed=1)
+    sizes: Any = ((2, 1), (1, 0), (1, 2), 2)
+    y = conv2d_relu(x, weight, bias, *sizes)
+    exact = F.conv2d(x.double(), weight.double(), bias.double(), *sizes).relu()
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert close(y, exact, BOUNDS[dtype])
+    grad = normal(*y.shape, dtype=dtype, device=device, seed=2)
+    for one in (grad, grad.contiguous(memory_format=torch.channels_last)):
+        masked, of_bias = mask_and_sum(one, y)
+        assert torch.equal(masked, torch.where(y > 0, grad, 0))
+        assert of_bias.dtype == torch.float32
+        assert close(of_bias, masked.double().sum((0, 2, 3)), 1e-5)
 
 
 @dtypes

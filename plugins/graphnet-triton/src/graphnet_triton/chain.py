@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Self
 
-import triton
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from triton.compiler.compiler import max_shared_mem
@@ -35,6 +34,7 @@ from graphnet_triton.launch import (
     WIDE,
     ceil_div,
     factor_of,
+    power_of_2,
     precision_of,
     register,
     runs_on,
@@ -168,7 +168,7 @@ class _Total(NamedTuple):
     @property
     def blocks(self) -> tuple[int, int]:
         """How many rows of how many numbers are read at once: 64 rows, or more of few numbers."""
-        rows, size = (int(triton.next_power_of_2(n)) for n in (self.shares * self.taps, self.size))
+        rows, size = map(power_of_2, (self.shares * self.taps, self.size))
         wide = min(size, _SUMS // min(64, rows))
         return min(rows, _SUMS // wide), wide
 

@@ -15,8 +15,17 @@ GRAPHNET_CONTRACT = 1
 def graphnet_kernels(register: Register) -> None:
     if not torch.cuda.is_available() and not INTERPRETED:
         return  # nothing could run; importing Triton takes a moment, which no command here has to spend
-    from graphnet_triton import affine, batch_norm, chain, gate, layer_norm, mse, updates
+    from graphnet_triton import (
+        affine,
+        batch_norm,
+        chain,
+        convolution,
+        gate,
+        layer_norm,
+        mse,
+        updates,
+    )
 
-    for module in (chain, affine, mse, batch_norm, layer_norm, gate, updates):
+    for module in (chain, affine, convolution, mse, batch_norm, layer_norm, gate, updates):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)

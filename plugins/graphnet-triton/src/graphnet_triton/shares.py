@@ -5,10 +5,9 @@ So a sum has the same bits each time, which atomic additions would not give.
 
 from __future__ import annotations
 
-import triton
 from torch import Tensor
 
-from graphnet_triton.launch import ceil_div
+from graphnet_triton.launch import ceil_div, power_of_2
 from graphnet_triton.programs import products
 
 PROGRAMS = 264  # two for each multiprocessor of a large GPU
@@ -26,7 +25,7 @@ def cut(total: int, at_once: int, *, tiles: int = 1, programs: int = PROGRAMS) -
 def add_up(shares: Tensor, first: Tensor, second: Tensor | None) -> None:
     """The sums of shares (S, N) into `first`, and what that has no room for into `second`."""
     count, width = shares.shape
-    part = min(_SHARES, int(triton.next_power_of_2(count)))
+    part = min(_SHARES, power_of_2(count))
     products.add_shares[(ceil_div(width, _NUMBERS // part),)](
         *(shares, first, first if second is None else second),
         COUNT=count,

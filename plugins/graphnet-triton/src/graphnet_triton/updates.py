@@ -27,7 +27,7 @@ from torch import Tensor
 
 from graphnet.calls import DTYPES, Cast, Follow
 from graphnet.definition import Definition
-from graphnet.kernels.multi_tensor import FusedAdam
+from graphnet.kernels.multi_tensor import FusedAdam, lie_alike
 from graphnet.multitensor import MultiTensorKernel, Tensors
 from graphnet.operators import no_results
 from graphnet.optim import SGD, AdamW
@@ -71,7 +71,7 @@ def launch(
 def _as(parameters: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
     """The gradients, those that lie otherwise than their parameters as copies that do not."""
     pairs = list(zip(grads, parameters, strict=True))
-    return [g if g.stride() == p.stride() else _room(p, g).copy_(g) for g, p in pairs]
+    return [g if lie_alike(g, p) else _room(p, g).copy_(g) for g, p in pairs]
 
 
 def _room(parameter: Tensor, grad: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def _room(parameter: Tensor, grad: Tensor) -> Tensor:
 
 def _scratch(parameters: Sequence[Tensor], grads: Sequence[Tensor], *_: Any) -> list[Tensor]:
     pairs = zip(parameters, grads, strict=True)
-    return [_room(p, g) for p, g in pairs if g.stride() != p.stride()]
+    return [_room(p, g) for p, g in pairs if not lie_alike(g, p)]
 
 
 def _sgd(

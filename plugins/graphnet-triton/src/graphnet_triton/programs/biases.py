@@ -1,0 +1,43 @@
+"""What stands behind a convolution on images in channels_last, (pixels, C): its bias and a relu."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def bias_relu(y, bias, count, C: tl.constexpr, SUM: tl.constexpr, BLOCK: tl.constexpr):
+    """y = y + bias, no less than 0, in its place; count: its elements."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < count
+    value = tl.load(y + at, mask=inside, other=0.0).to(SUM)
+    value += tl.load(bias + at % C, mask=inside, other=0.0).to(SUM)
+    value = tl.where(value < 0, 0.0, value)  # NaN stays NaN
+    tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def mask_and_sum(
+    grad,
+    y,
+    masked,
+    shares,
+    pixels,
+    C: tl.constexpr,
+    SUM: tl.constexpr,
+    STEPS: tl.constexpr,
+    BP: tl.constexpr,
+    BC: tl.constexpr,
+):
+    """STEPS * BP pixels of masked: grad where y is above 0, else 0; and their sum: shares (count, C)."""
+    c = tl.program_id(0) * BC + tl.arange(0, BC)
+    share = tl.program_id(1)
+    total = tl.zeros((BC,), dtype=SUM)
+    for step in range(STEPS):
+        p = (share * STEPS + step) * BP + tl.arange(0, BP)
+        inside = (p[:, None] < pixels) & (c[None, :] < C)
+        at = p[:, None] * C + c[None, :]
+        above = tl.load(y + at, mask=inside, other=0.0).to(SUM) > 0
+        g = tl.where(above, tl.load(grad + at, mask=inside, other=0.0).to(SUM), 0.0)
+        tl.store(masked + at, g.to(masked.dtype.element_ty), mask=inside)
+        total += tl.sum(g, 0)
+    tl.store(shares + share * C + c, total, mask=c < C)
