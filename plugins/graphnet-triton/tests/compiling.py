@@ -65,12 +65,14 @@ SIZES = (  # few rows, some, many and very many, for each of which a program tak
 
 
 def products(dtype: torch.dtype) -> None:
-    units = [(dtype, False)]
-    if dtype == torch.float32:  # in TF32, too; and programs for very many rows are of 16 bits only
-        units += [(dtype, True), (torch.bfloat16, False)]
-    for factor, torch.backends.cuda.matmul.allow_tf32 in units:
-        for size in SIZES:
-            _products(factor, *size)
+    for size in SIZES:
+        _products(dtype, *size)
+    if dtype == torch.float32:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        for size in ((1 << 13, 12, 64), (1 << 11, 256, 256), (1 << 17, 256, 256)):
+            _products(dtype, *size)
+        torch.backends.cuda.matmul.allow_tf32 = False
+        _products(torch.bfloat16, 1 << 17, 256, 256)  # those for very many rows are of 16 bits only
 
 
 def _products(dtype: torch.dtype, m: int, k: int, n: int) -> None:
