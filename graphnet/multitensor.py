@@ -23,6 +23,7 @@ than to run; one call for all of them is one launch.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
@@ -76,6 +77,7 @@ class MultiTensorKernel(Definition):
         raise ContractError(f"{type(self).__name__} defines no run(...)")
 
 
+@functools.cache
 def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
     """The names that a rule's method asks for: `update`, or the `forward` of a cast."""
     method = rule.forward if issubclass(rule, Cast) else getattr(rule, "update", None)
@@ -98,7 +100,7 @@ def _check(cls: type[MultiTensorKernel]) -> None:
     """Raise ContractError unless the class replaces a rule, and takes what that takes."""
     replaces: object = cls.replaces
     is_rule = isinstance(replaces, type) and issubclass(replaces, Definition)
-    names = arguments_of(replaces) if is_rule else ()  # type: ignore[arg-type]
+    names = arguments_of(replaces) if is_rule else ()
     if not names:
         raise ContractError(
             f"{cls.__name__}.replaces must be the class of an optimizer, such as graphnet.SGD, or Cast, "

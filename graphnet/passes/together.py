@@ -6,16 +6,14 @@ where, the kernels say; the built-in ones are for GPUs, where launching takes lo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from graphnet.calls import Cast
 from graphnet.errors import blame
-from graphnet.graph import Arg, Call, Graph, Kind
-from graphnet.multitensor import matched
+from graphnet.graph import Arg, Call, Const, Graph, Kind
+from graphnet.multitensor import COMMON, arguments_of, matched
 from graphnet.registry import Entry
-
-_SHARED = frozenset({Kind.SCALAR, Kind.SCALE})
 
 
 def together(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
@@ -25,7 +23,7 @@ def together(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
     for call in graph.calls.values():
         if type(call.layer) in ruled and _may_be_gathered(call, graph):
             spec = graph.values[_first(call)].spec
-            common = tuple(arg if _is_common(arg, graph) else "" for arg in call.args)
+            common = tuple(arg if shared else "" for arg, shared in _arguments(call))
             key = (call.layer, call.kind, common, spec.device, spec.dtype)
             groups.setdefault(key, []).append(call)
     gathered = {
@@ -62,12 +60,10 @@ def _first(call: Call) -> str:
     return next(call.reads())
 
 
-def _is_common(arg: Arg, graph: Graph) -> bool:
-    """Whether an argument is no tensor of the call's own: a constant, or a number of the whole step."""
-    if not isinstance(arg, str):
-        return True
-    value = graph.values[arg]
-    return value.kind in _SHARED and value.spec.shape == () and arg not in graph.gradients.values()
+def _arguments(call: Call) -> Iterator[tuple[Arg, bool]]:
+    """Each argument, and whether all calls of a group have it in common: no tensor of this one's own."""
+    for name, arg in zip(arguments_of(type(call.layer)), call.args, strict=True):
+        yield arg, name in COMMON or isinstance(arg, Const)
 
 
 def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> Call | None:
@@ -84,11 +80,12 @@ def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> 
     else:
         return None
     args: list[Arg] = []
-    for column in zip(*(call.args for call in calls), strict=True):
-        if _is_common(column[0], graph):
-            args.append(column[0])
+    columns = zip(*(call.args for call in calls), strict=True)
+    for (arg, shared), column in zip(_arguments(first), columns, strict=True):
+        if shared:
+            args.append(arg)
         else:
-            own = (str(arg) for arg in column)
+            own = (str(one) for one in column)
             args.append(tuple(_uncast(name, graph) if kernel.casts else name for name in own))
     return replace(
         first,

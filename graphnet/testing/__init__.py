@@ -18,7 +18,8 @@ from graphnet.testing.check import Check, CheckFailure, NotApplicable
 from graphnet.testing.checks import CHECKS
 from graphnet.testing.cost import LayerCost, observed_cost
 from graphnet.testing.report import Report, Row, Status, cases_for, checks_for, run_checks
-from graphnet.testing.rules import RULE_CHECKS, RuleCase
+from graphnet.testing.rule_case import RuleCase
+from graphnet.testing.rules import RULE_CHECKS
 from graphnet.testing.samples import NoSample
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from graphnet.errors import GraphnetError
 
 if TYPE_CHECKING:
     from graphnet.testing.case import Case
-    from graphnet.testing.rules import RuleCase
+    from graphnet.testing.rule_case import RuleCase
 
 
 class CheckFailure(GraphnetError, AssertionError):

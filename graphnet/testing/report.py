@@ -23,7 +23,8 @@ from graphnet.testing.check import Check, CheckFailure, NotApplicable
 from graphnet.testing.checks import CHECKS
 from graphnet.testing.expression import expression_for
 from graphnet.testing.purity import runs
-from graphnet.testing.rules import RULE_CHECKS, RuleCase, rule_cases, rule_runs
+from graphnet.testing.rule_case import RuleCase, rule_cases
+from graphnet.testing.rules import RULE_CHECKS, rule_runs
 from graphnet.testing.samples import as_sample, samples_for, samples_of
 
 Given = Sequence[Any]

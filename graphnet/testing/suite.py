@@ -13,7 +13,7 @@ from graphnet.testing.case import Case, Sample
 from graphnet.testing.check import Check
 from graphnet.testing.checks import CHECKS
 from graphnet.testing.report import Given, Status, cases_for, checks_for, judge, judge_case
-from graphnet.testing.rules import RuleCase
+from graphnet.testing.rule_case import RuleCase
 from graphnet.testing.samples import as_sample
 
 

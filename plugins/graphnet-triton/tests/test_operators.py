@@ -47,7 +47,7 @@ def close(found: Tensor, expected: Tensor, bound: float) -> bool:
     )
 
 
-LIMITS = [f"graphnet_triton.affine.{name}" for name in ("_PROCESSORS", "_BLOCKS", "_STEPS")]
+LIMITS = [f"graphnet_triton.affine.{name}" for name in ("PROCESSORS", "_BLOCKS", "_STEPS")]
 USUAL, SOME, MANY = (132, 8, 4), (2, 8, 4), (1, 2, 1)  # under which 100 rows are few, some, many
 
 

@@ -37,6 +37,7 @@ from graphnet.kernels.patch import (
 from graphnet.layer import Kernel, Site
 from graphnet.layers.conv import Conv2d, TransposeConv2d
 from graphnet_triton.launch import (
+    PROCESSORS,
     WIDE,
     ceil_div,
     factor_of,
@@ -49,7 +50,6 @@ from graphnet_triton.launch import (
 from graphnet_triton.programs import products
 from graphnet_triton.shares import add_up, cut
 
-_PROCESSORS = 132  # of an H100: with fewer programs some of them are idle
 _BLOCKS = 8  # of rows that each program needs at least to read a weight once and keep it
 _STEPS = 4  # that each program needs at least to sum a large tile of a weight's gradient
 
@@ -116,7 +116,7 @@ def _shares_of(x: Tensor, grad: Tensor, wants_bias: bool) -> tuple[Tensor, int]:
     inner, outer = x.shape[1], grad.shape[1]
     blocks = _gradient_blocks(x, outer)
     tiles = ceil_div(inner, blocks["BI"]) * ceil_div(outer, blocks["BO"])
-    programs = _PROCESSORS * (8 // blocks["num_warps"])  # one of 8 warps fills a multiprocessor
+    programs = PROCESSORS * (8 // blocks["num_warps"])  # one of 8 warps fills a multiprocessor
     count, steps = cut(len(x), blocks["BM"], tiles=tiles, programs=programs)
     return x.new_empty((count, (inner + wants_bias) * outer), dtype=WIDE[x.dtype]), steps
 
@@ -133,7 +133,7 @@ def _gradient_blocks(x: Tensor, outer: int) -> dict[str, int]:
     high, wide = side(inner, most=most_inner), side(outer, most=most_outer)
     deep = _depth(x)
     tiles = ceil_div(inner, high) * ceil_div(outer, wide)
-    if rows * tiles < _STEPS * 64 * _PROCESSORS:
+    if rows * tiles < _STEPS * 64 * PROCESSORS:
         # Shares as large as that are more to write and to read again than the factors.
         high, wide = side(inner), side(outer)
     elif high * wide <= 16 * 64:
@@ -157,7 +157,7 @@ def _multiply(
     if blocks is not None:
         # As many programs as b leaves room for: beside 128 kB, one on each multiprocessor.
         program = products.long_product
-        programs = _PROCESSORS * max(1, 128 * 256 // (blocks["BN"] * blocks["BK"]))
+        programs = PROCESSORS * max(1, 128 * 256 // (blocks["BN"] * blocks["BK"]))
         blocks["STEPS"] = ceil_div(rows, blocks["BM"] * programs)
     else:
         program, blocks = products.product, _product_blocks(a, columns)
@@ -188,7 +188,7 @@ def _long_blocks(a: Tensor, columns: int) -> dict[str, int] | None:
     wide, deep = side(columns, most=256), side(depth, most=256)
     one_block = columns <= wide and depth <= deep and wide * deep >= 64 * 256
     in_16_bytes = a.element_size() == 2 and depth % 8 == columns % 8 == 0
-    if not one_block or not in_16_bytes or rows < _BLOCKS * 64 * _PROCESSORS:
+    if not one_block or not in_16_bytes or rows < _BLOCKS * 64 * PROCESSORS:
         return None
     return {"BM": 64, "BN": wide, "BK": deep, "num_warps": 8, "num_stages": 1}
 
@@ -205,7 +205,7 @@ def _product_blocks(a: Tensor, columns: int) -> dict[str, int]:
         most = min(most, 128)
     high, wide = 128, side(columns, most=most)
     for fewer, most in ((64, 128), (64, 64)):  # until there are enough programs
-        if ceil_div(rows, high) * ceil_div(columns, wide) < _PROCESSORS:
+        if ceil_div(rows, high) * ceil_div(columns, wide) < PROCESSORS:
             high, wide = fewer, min(wide, most)
     return {
         "BM": high,

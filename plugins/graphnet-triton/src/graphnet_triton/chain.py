@@ -31,6 +31,7 @@ from graphnet.kernels.patch_chain import (
 )
 from graphnet.layer import Kernel, Site
 from graphnet_triton.launch import (
+    PROCESSORS,
     WIDE,
     ceil_div,
     factor_of,
@@ -44,7 +45,6 @@ from graphnet_triton.launch import (
 from graphnet_triton.programs import chains
 from graphnet_triton.shares import PROGRAMS, cut
 
-_PROCESSORS = 132  # of an H100: patches are cut into about as many tiles
 _MOST_PATCHES = 1 << 16  # beyond, each layer fills the GPU by itself, and larger tiles are faster
 _BLOCK = 1024
 _BLOCK_BYTES = 1 << 15  # of a product at once: its sums must fit into the registers of a program
@@ -216,7 +216,7 @@ def _starts(counts: Iterable[int]) -> tuple[int, ...]:
 
 def _tile(patches: int) -> int:
     """How many of the coarsest patches a program takes."""
-    return side(ceil_div(patches, _PROCESSORS))
+    return side(ceil_div(patches, PROCESSORS))
 
 
 def _channels(weight: Tensor, transposed: bool) -> int:

@@ -20,6 +20,7 @@ WIDE = {  # what is computed in, by the dtype in memory
 }
 if INTERPRETED:
     WIDE[torch.float64] = torch.float64  # for the conformance kit's differences
+PROCESSORS = 132  # multiprocessors of an H100: work is cut into about as many pieces, or twice
 _MOST = 2**31 - 1  # elements: the programs count them in 32 bits
 NAMES = {
     torch.float32: tl.float32,

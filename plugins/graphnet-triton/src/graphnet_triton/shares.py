@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from graphnet_triton.launch import ceil_div, power_of_2
+from graphnet_triton.launch import PROCESSORS, ceil_div, power_of_2
 from graphnet_triton.programs import products
 
-PROGRAMS = 264  # two for each multiprocessor of a large GPU
+PROGRAMS = 2 * PROCESSORS
 _SHARES = 128  # that a program reads at once: a wait for each would take longer than to read all
 _NUMBERS = 4096  # of all these
 

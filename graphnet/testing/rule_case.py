@@ -1,0 +1,252 @@
+"""What the kit tries rules on: an optimizer, or a kernel for many tensors beside the rule that it replaces.
+
+Parameters of different shapes go through several steps: by the rule's method one after the other, or by one
+`run` of the kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet.calls import Cast
+from graphnet.definition import Definition
+from graphnet.errors import DescriptionError, blame
+from graphnet.multitensor import COMMON, MultiTensorKernel, arguments_of, matched
+from graphnet.optim import Optimizer
+from graphnet.spec import Spec
+from graphnet.testing.case import draw, generator
+from graphnet.testing.check import Check, CheckFailure
+from graphnet.testing.samples import NoSample
+
+CPU = torch.device("cpu")
+_SHAPES = ((), (1,), (3,), (4, 3, 2, 2), (1500,), (2, 5, 7), (0,), (6, 9, 1, 1), (40, 30))
+RATES = (0.05, 0.025, 0.1)  # in step 0, 1, ...: none is the lr of a rule that is made here
+
+Own = dict[str, Tensor | None]
+"""A call's own arguments by name; None for a state that is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """What several calls by one rule are given: what they have in common, and what is each one's own."""
+
+    common: dict[str, Tensor]
+    own: list[Own]
+
+    def leaves(self) -> dict[str, Tensor]:
+        """All tensors by name and number."""
+        numbered = {f"{n}[{i}]": t for i, own in enumerate(self.own) for n, t in own.items()}
+        return {n: t for n, t in {**self.common, **numbered}.items() if t is not None}
+
+    def double(self) -> Tensors:
+        """The same numbers in float64; integers stay."""
+        common = {n: _double(tensor) for n, tensor in self.common.items()}
+        own = [{n: None if t is None else _double(t) for n, t in o.items()} for o in self.own]
+        return Tensors(common, own)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor.clone()
+
+
+@dataclass(frozen=True)
+class RuleCase:
+    """A rule to be tried on parameters; by a kernel that replaces it, if there is one."""
+
+    rule: Definition
+    kernel: MultiTensorKernel | None = None
+    device: torch.device = CPU
+    untried: str | None = None  # why it cannot be tried here
+
+    def __str__(self) -> str:
+        return (
+            str(self.rule)
+            if self.kernel is None
+            else f"{type(self.kernel).__name__} of {self.rule}"
+        )
+
+    def excuse(self, check: Check) -> str | None:
+        return self.untried
+
+    @property
+    def method(self) -> str:
+        return "forward" if isinstance(self.rule, Cast) else "update"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names that the rule's method asks for."""
+        return arguments_of(type(self.rule))
+
+    def drawn(
+        self,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+        many: int = 1,
+    ) -> Tensors:
+        """Parameters of the rule's shapes, `many` times over, with their states at the start."""
+        device = device or self.device
+        own: list[Own] = []
+        for number, shape in enumerate(self.shapes() * many):
+            tensors: Own = {}
+            for name in self.arguments:
+                if name not in COMMON:
+                    tensor = draw(shape, name, number).to(device, dtype)
+                    tensors[name] = _last(tensor) if len(shape) == 4 else tensor
+            own.append({**tensors, **self.states(shape, dtype, device)})
+        common = {
+            "lr": torch.tensor(RATES[0], dtype=dtype, device=device),
+            "step": torch.tensor(0, device=device),
+            "rate": torch.tensor(RATES[0], dtype=torch.float64, device=device),
+        }
+        return Tensors({n: t for n, t in common.items() if n in self.arguments}, own)
+
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of parameters that go by this rule: an optimizer may leave some to another."""
+        if not isinstance(self.rule, Optimizer):
+            return _SHAPES
+        rule = self.rule
+        return tuple(shape for shape in _SHAPES if rule.rule_for(Spec(shape)) == rule)
+
+    def states(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Own:
+        if not isinstance(self.rule, Optimizer):
+            return {}
+        made: Own = {}
+        for name, spec in self.rule.states(Spec(shape, dtype, device)).items():
+            made[name] = None
+            if spec is not None:
+                empty = torch.empty(spec.shape, dtype=spec.dtype or dtype)
+                tensor = spec.initializer(empty, generator(name, 0)).to(device)
+                made[name] = _last(tensor) if tensor.ndim == 4 else tensor
+        return made
+
+    def step(self, given: Tensors) -> list[Any]:
+        """One step on all of them: by the kernel, or by the rule on one after the other."""
+        if self.kernel is None:
+            function = getattr(self.rule, self.method)
+            return [
+                function(*(({**given.common, **own})[n] for n in self.arguments))
+                for own in given.own
+            ]
+        columns: list[Any] = []
+        for name in self.arguments:
+            if name in given.common:
+                columns.append(given.common[name])
+            else:
+                column = tuple(own[name] for own in given.own)
+                columns.append(None if column[0] is None else column)
+        returned = self.kernel.run(*columns)
+        return [None] * len(given.own) if returned is None else list(returned)
+
+    def steps(
+        self, given: Tensors, *, grads: Callable[[Tensor, int], Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Some steps with a new gradient in each; what is left after them, and what the last one made."""
+        made: list[Any] = []
+        for number, rate in enumerate(RATES):
+            for name, tensor in given.common.items():
+                tensor.fill_(number if name == "step" else rate)
+            for i, own in enumerate(given.own):
+                grad = own.get("grad")
+                if grad is not None:
+                    fresh = draw(tuple(grad.shape), f"grad of step {number}", i).to(grad.device)
+                    fresh = torch.empty_like(grad).copy_(fresh)
+                    own["grad"] = fresh if grads is None else grads(fresh, i)
+            made = self.step(given)
+        results = {f"result[{i}]": t for i, t in enumerate(made) if isinstance(t, Tensor)}
+        return {**given.leaves(), **results}
+
+
+def _last(tensor: Tensor) -> Tensor:
+    """As weights of convolutions are stored: in channels_last."""
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def rule_cases(
+    target: Definition | type[Definition], samples: Sequence[Definition] | None = None
+) -> tuple[RuleCase, ...]:
+    """The cases of an optimizer, or of a kernel for rules: those given, its own `samples`, or generated ones.
+
+    Raises NoSample where none can be made, CheckFailure for a kernel that takes none of them, on the CPU or
+    on a GPU that is there.
+    """
+    cls = target if isinstance(target, type) else type(target)
+    if issubclass(cls, MultiTensorKernel):
+        if samples is None and isinstance(target, MultiTensorKernel):
+            samples = (target.rule,)
+        return _of_kernel(cls, samples or _rules(cls, cls.replaces))
+    if samples is None:
+        samples = (target,) if isinstance(target, Definition) else _rules(cls, cls)
+    return tuple(RuleCase(rule) for rule in samples)
+
+
+def _of_kernel(cls: type[MultiTensorKernel], rules: Sequence[Definition]) -> tuple[RuleCase, ...]:
+    devices = [CPU, *([torch.device("cuda")] if torch.cuda.is_available() else [])]
+    found: list[RuleCase] = []
+    for rule, device in itertools.product(rules, devices):
+        kernel = kernel_for(cls, rule, torch.float32, device)
+        if kernel is not None and not (found and found[-1].rule is rule):
+            found.append(RuleCase(rule, kernel, device))
+    if found:
+        return tuple(found)
+    if len(devices) == 1:
+        excuse = "the kernel takes nothing on the CPU, and there is no CUDA device"
+        return (RuleCase(rules[0], untried=excuse),)
+    raise CheckFailure(
+        f"expected {cls.__name__}.match to accept one of {len(rules)} rules, found that it returns None "
+        f"for all. Give `samples`, a classmethod that returns rules that it is made for."
+    )
+
+
+def kernel_for(
+    cls: type[MultiTensorKernel], rule: Definition, dtype: torch.dtype, device: torch.device
+) -> MultiTensorKernel | None:
+    with blame(f"{cls.__name__}: ", "match"):
+        return matched(cls, rule, [Spec(s, dtype, device) for s in RuleCase(rule).shapes()])
+
+
+def _rules(cls: type[Definition], replaces: type[Definition]) -> tuple[Definition, ...]:
+    """The author's samples; or the rule by its defaults, and with one or two of its fields changed."""
+    own = getattr(cls, "samples", None) or getattr(replaces, "samples", None)
+    found = tuple(_generated(replaces) if own is None else own())
+    if not found:
+        raise NoSample(
+            f"no {replaces.__name__} could be made for the checks. Give `samples`, a classmethod of "
+            f"{cls.__name__} that returns some."
+        )
+    return found
+
+
+def _generated(rule: type[Definition]) -> Iterator[Definition]:
+    given: dict[str, Any] = {"lr": 0.1} if issubclass(rule, Optimizer) else {}
+    if rule is Cast:
+        given = {"dtype": "bfloat16"}
+    free: dict[str, Any] = {}
+    for one in fields(rule):  # type: ignore[arg-type]  # every definition is a dataclass
+        other = _other(one.default)
+        if other is not None and one.name not in given:
+            free[one.name] = other
+    for count in range(3):
+        for names in itertools.combinations(free, count):
+            try:
+                yield rule(**given, **{name: free[name] for name in names})
+            except DescriptionError:
+                continue  # they do not go together, or there are others without a default
+
+
+def _other(value: object) -> Any:
+    """Another value for a field with this one, or None: of numbers, switches and tuples of numbers."""
+    match value:
+        case bool():
+            return not value
+        case float():
+            return 0.25
+        case tuple() if value and all(isinstance(one, float) for one in value):
+            return tuple(0.25 + 0.125 * i for i in range(len(value)))
+    return None
