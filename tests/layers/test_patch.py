@@ -132,7 +132,7 @@ def test_the_bias_gradient_of_bfloat16_is_accumulated_in_float32() -> None:
 def test_weights_in_channels_last_are_not_copied() -> None:
     x = torch.rand(1, 4, 4, 2, 2, 3)
     weight = torch.rand(5, 3, 2, 2).contiguous(memory_format=torch.channels_last)
-    with torch.profiler.profile() as profile:
+    with torch.profiler.profile(acc_events=True) as profile:  # else torch 2.11 warns
         PatchConv2d(kernel_size=(2, 2)).forward(x, weight, None)
     assert {"aten::copy_", "aten::clone"}.isdisjoint(e.key for e in profile.key_averages())
     kernel = PatchConv2d.memory_formats["weight"]
