@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+import platform
+import sys
 from typing import Any
 
 import pytest
@@ -10,11 +13,13 @@ from graphnet_triton import plugin, updates
 from graphnet_triton.programs import updates as programs
 
 import graphnet as gn
+from graphnet.calls import Follow
 from graphnet.discovery import load_registry
 from graphnet.testing import RULE_CHECKS, Check, Status, cases_for
 from graphnet.testing.report import judge
 from graphnet.watch import Operation, operations_of
 
+_MAP_32BIT = 0x40  # of Linux on x86-64
 BETAS = (0.25, 0.375)
 RULES: dict[str, list[gn.Optimizer]] = {  # fewer than the kit makes: the interpreter takes its time
     "triton/sgd": [
@@ -46,6 +51,24 @@ def test_without_a_first_moment_there_is_no_correction(device: torch.device) -> 
     rule.update(other, grad, lr, step, *states[2:])
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(states[0], grad)
+
+
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="low memory cannot be asked for here",
+)
+def test_tensors_may_lie_where_addresses_fit_into_32_bits() -> None:
+    """Triton takes a number by its size."""
+    average = torch.frombuffer(_low_memory(4 * 5), dtype=torch.float32)
+    assert average.data_ptr() < 2**31
+    rate = torch.tensor(0.5, dtype=torch.float64)
+    updates.TritonFollow(rule=Follow()).run((average,), (torch.arange(5.0),), rate)
+    torch.testing.assert_close(average, torch.arange(5.0) / 2)
+
+
+def _low_memory(size: int) -> mmap.mmap:
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_32BIT
+    return mmap.mmap(-1, size, flags=flags)
 
 
 @pytest.mark.parametrize(("sizes", "launches"), [([3] * 64, 1), ([3] * 65, 2), ([0, 3, 3000], 1)])

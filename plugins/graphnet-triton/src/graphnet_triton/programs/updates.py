@@ -28,8 +28,8 @@ def _elements(starts, sizes, COUNT: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _start(addresses, starts, COUNT: tl.constexpr, TYPE: tl.constexpr):
-    """Where this program's tensor begins."""
-    return _own(addresses, starts, COUNT).to(tl.pointer_type(TYPE))
+    """Where this program's tensor begins; an address that fits into 32 bits comes as such a number."""
+    return _own(addresses, starts, COUNT).to(tl.int64).to(tl.pointer_type(TYPE))
 
 
 @triton.jit
