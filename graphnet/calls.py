@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -124,3 +124,23 @@ class Follow(Definition):
 
     def update(self, average: Tensor, parameter: Tensor, rate: Tensor) -> None:
         average.lerp_(parameter, rate.to(average.dtype))
+
+
+class IfFinite(Definition):
+    """What a rule writes, unless some gradient was not finite: then everything stays as it was.
+
+    rule, method: what is called with the arguments behind `finite`. written: the places of those that it
+        writes, a tensor or several of them.
+    """
+
+    rule: Definition
+    method: str
+    written: tuple[int, ...]
+
+    def update(self, finite: Tensor, *args: Any) -> None:
+        several = (args[i] if isinstance(args[i], tuple) else (args[i],) for i in self.written)
+        slots = [slot for some in several for slot in some]
+        before = [slot.clone() for slot in slots]
+        getattr(self.rule, self.method)(*args)
+        for slot, old in zip(slots, before, strict=True):
+            slot.copy_(torch.where(finite, slot, old))

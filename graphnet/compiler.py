@@ -1,8 +1,8 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, differentiate, accumulate, clip, update,
-            average, together, dead, duplicates, keep, recompute, in_place.
+Training:   loss, precision, fusion, kernels, layout, scale, differentiate, accumulate, unscale, clip,
+            update, average, together, skip, dead, duplicates, keep, recompute, in_place.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from graphnet.passes.kernels import (
 )
 from graphnet.passes.layout import layout
 from graphnet.passes.lifetimes import no_overwrites
+from graphnet.passes.loss_scale import DONE, scale_loss, skip, unscale
 from graphnet.passes.pipeline import Pass, check_names, run
 from graphnet.passes.precision import precision
 from graphnet.passes.recompute import recompute
@@ -63,12 +64,15 @@ PASSES = (
     "kernels",
     "layout",
     "inference",
+    "scale",
     "differentiate",
     "accumulate",
+    "unscale",
     "clip",
     "update",
     "average",
     "together",
+    "skip",
     "dead",
     "duplicates",
     "constants",
@@ -112,7 +116,7 @@ def training_plan(
     updates: Updates,
 ) -> Plan:
     """The verified plan of a whole step: forward, loss, reverse pass and update."""
-    return _step(graph, registry, options, losses, updates, _updating(updates))
+    return _step(graph, registry, options, losses, updates, _updating(updates, options))
 
 
 def adding_plan(
@@ -125,10 +129,10 @@ def adding_plan(
 ) -> Plan:
     """The verified plan of a step that only adds up gradients for a later one (`Updates.accumulate`)."""
     states = partial(update, updates=Updates())
-    passes = (
+    passes = [
         Pass("accumulate", "add gradients to their slots", add_up, needed=True),
         Pass("update", "write the new states", states, needed=True),
-    )
+    ]
     return _step(graph, registry, options, losses, updates, passes)
 
 
@@ -146,9 +150,11 @@ def _step(
     passes = (
         Pass("loss", "put the losses on the outputs", attach, needed=True),
         *_forward_passes(registry, options, training=True),
+        *((_SCALE,) if _scales(updates, options) else ()),
         Pass("differentiate", "add the reverse pass", reverse, needed=True),
         *from_gradients,
         Pass("together", "cast and update all parameters at once on a GPU", gather),
+        *((_SKIP,) if _scales(updates, options) else ()),
         *_SIMPLIFY,
         *((_KEEP,) if options.keep is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
@@ -157,27 +163,38 @@ def _step(
     return _plan(graph, passes, options)
 
 
-def _updating(updates: Updates) -> tuple[Pass, ...]:
+def _scales(updates: Updates, options: Options) -> bool:
+    """Whether gradients are too small for the dtype that they are computed in, or too large."""
+    return updates.optimizer is not None and options.narrow == "float16"
+
+
+def _updating(updates: Updates, options: Options) -> list[Pass]:
     """The passes from gradients to new weights: those that are asked for."""
     found: list[Pass] = []
+    counter = updates.counter
     if updates.optimizer is not None:
         if updates.accumulate > 1:
             found.append(Pass("accumulate", "add what earlier steps left", total, needed=True))
+        if _scales(updates, options):
+            found.append(Pass("unscale", "undo the scale of the loss", unscale, needed=True))
+            counter = DONE
         if (norm := updates.clip_grad_norm) is not None:
             scale = partial(clip, max_norm=norm)
             found.append(Pass("clip", "scale gradients down to a norm", scale, needed=True))
-    optimize = partial(update, updates=updates)
+    optimize = partial(update, updates=updates, counter=counter)
     found.append(Pass("update", "let the optimizer walk the parameters", optimize, needed=True))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(average, decay=decay, counter=updates.counter)
         found.append(Pass("average", "let averages follow the weights", follow, needed=True))
-    return tuple(found)
+    return found
 
 
 _SIMPLIFY = (
     Pass("dead", "drop what nobody reads", dead, exact=True),
     Pass("duplicates", "compute the same thing once", duplicates, exact=True),
 )
+_SCALE = Pass("scale", "scale the loss up, so that no gradient vanishes", scale_loss, needed=True)
+_SKIP = Pass("skip", "leave weights alone where a gradient is not finite", skip, needed=True)
 _KEEP = Pass(
     "keep", "hold in bfloat16 what waits for the reverse pass", partial(keep, dtype="bfloat16")
 )
@@ -213,11 +230,10 @@ def _forward_passes(registry: Registry, options: Options, *, training: bool) -> 
             plain.append(plain_calls(graph, kernels=fits, registry=registry))
         return substitute(graph, kernels=kernels, registry=registry, plain=plain[0])
 
-    casts = Pass(
-        "precision",
-        "cast to bfloat16 where layers compute in it",
-        partial(precision, compute="bfloat16"),
-    )
+    casts: list[Pass] = []
+    if (narrow := options.narrow) is not None:
+        lower = partial(precision, compute=narrow)
+        casts.append(Pass("precision", f"cast to {narrow} where layers compute in it", lower))
 
     def tune(graph: Graph) -> Graph:
         watch = Stopwatch(graph.values, open_cache(), training=training)
@@ -225,7 +241,7 @@ def _forward_passes(registry: Registry, options: Options, *, training: bool) -> 
 
     tuning = Pass("autotune", "time the kernels that fit; refuse the slower ones", tune)
     return (
-        *((casts,) if options.lowered else ()),
+        *casts,
         *((tuning,) if options.autotune else ()),
         Pass(
             "fusion",

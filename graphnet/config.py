@@ -51,7 +51,7 @@ class TrainConfig(BaseModel):
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
     kernels: str = "auto"
     keep: Literal["bfloat16"] | None = None
     memory: str | int | None = None
@@ -63,7 +63,7 @@ class TrainConfig(BaseModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What parameters, inputs and losses are in; bfloat16 is for what layers compute."""
+        """What parameters, inputs and losses are in; narrower ones are for what layers compute."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
 

@@ -90,8 +90,8 @@ class Layer(Definition):
       pointwise: each output element depends on the same element of each input only, for any strides.
       memory_formats: the strides a port runs fastest with, as name -> torch.memory_format. A
         preference for values that are stored between steps, never a promise.
-      precision: what runs under `precision: bfloat16`. "compute": inputs and parameters in bfloat16
-        (a matrix product). "follow": the dtype of the inputs, the wider one where they differ.
+      precision: what runs under `precision: bfloat16` or `float16`. "compute": inputs and parameters in
+        that dtype (a matrix product). "follow": the dtype of the inputs, the wider one where they differ.
         "float32", the default: inputs and parameters in float32. States keep their dtype.
       kept: inputs and outputs that backward takes in bfloat16 too, beside wider gradients, and reads as if
         they had been rounded to it. `keep: bfloat16` hands the others over cast back.

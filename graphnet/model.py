@@ -270,7 +270,7 @@ class Model:
         `predict` and `save` then use. With `accumulate` 4, every fourth step updates, by the mean of the
         gradients of four batches.
 
-        `precision="bfloat16"` computes in bfloat16 where layers declare it, over parameters in
+        `precision="bfloat16"` (or "float16") computes in it where layers declare that, over parameters in
         `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
         float32 step. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
         computed again rather than kept. `without` switches passes off by name. `autotune` chooses kernels

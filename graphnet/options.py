@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import torch
 
 from graphnet.errors import InputError
 
-PRECISIONS = ("float32", "bfloat16", "float64")
+Narrow = Literal["bfloat16", "float16"]
+_NARROW: tuple[Narrow, ...] = get_args(Narrow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +19,10 @@ class Options:
     """The choices behind a plan.
 
     `dtype` is that of the parameters, inputs and outputs, `precision` what matrix products compute in:
-    the same, or "bfloat16" over float32. `kernels` is "auto", "reference" or a namespace of kernels.
-    `keep` is the dtype in which values wait for the reverse pass: "bfloat16", or None for their own.
-    `memory` bounds the plan's peak: bytes, "2GiB", or "50%" of what it needs otherwise. `without` names
-    passes that are switched off. `autotune` chooses kernels by measuring; `refused` are such choices made
+    the same, or "bfloat16" or "float16" over float32. `kernels` is "auto", "reference" or a namespace of
+    kernels. `keep` is the dtype in which values wait for the reverse pass: "bfloat16", or None for their
+    own. `memory` bounds the plan's peak: bytes, "2GiB", or "50%" of what it needs otherwise. `without`
+    names passes that are switched off. `autotune` chooses kernels by measuring; `refused` are such choices made
     before: pairs of a call and a kernel that is not used there. Raises InputError for a precision that
     does not fit the dtype, and for a `keep` that is not known.
     """
@@ -37,13 +39,13 @@ class Options:
 
     def __post_init__(self) -> None:
         own = str(self.dtype).removeprefix("torch.")
-        if self.precision not in (None, own, "bfloat16"):
+        if self.precision not in (None, own, *_NARROW):
             raise InputError(
                 f"precision {self.precision!r} does not fit tensors of {own}. "
-                f"Known: {own}, or bfloat16 over float32."
+                f"Known: {own}, or bfloat16 or float16 over float32."
             )
-        if self.lowered and own != "float32":
-            raise InputError(f"precision 'bfloat16' needs tensors of float32, got {own}")
+        if self.narrow and own != "float32":
+            raise InputError(f"precision {self.precision!r} needs tensors of float32, got {own}")
         if self.keep not in (None, "bfloat16"):
             raise InputError(f"keep {self.keep!r} is not known. Known: bfloat16, or leave it out.")
 
@@ -56,6 +58,7 @@ class Options:
         return replace(self, keep=None, memory=None)
 
     @property
-    def lowered(self) -> bool:
-        """Whether layers compute in a narrower dtype than the parameters have."""
-        return self.precision == "bfloat16" and self.dtype != torch.bfloat16
+    def narrow(self) -> Narrow | None:
+        """The dtype that layers compute in where it is narrower than that of the parameters."""
+        own = str(self.dtype).removeprefix("torch.")
+        return next((name for name in _NARROW if name == self.precision != own), None)

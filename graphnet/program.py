@@ -19,6 +19,7 @@ from graphnet.executors import Executor, Make, Run, as_given, keep_freed_memory,
 from graphnet.graph import LR, SEED, STEP, UPDATES, Kind, Value
 from graphnet.layout import pack, plain_shape
 from graphnet.passes.average import EMA
+from graphnet.passes.loss_scale import SCALE
 from graphnet.plan import Plan
 from graphnet.spec import Spec
 from graphnet.tiles import Tiling
@@ -269,6 +270,12 @@ class Program:
         if lr != self._lr and LR in self._scalars:
             self._scalars[LR].fill_(lr)
         self._lr = lr
+
+    @property
+    def loss_scale(self) -> float | None:
+        """By what the loss is multiplied in float16 (see passes/loss_scale.py), as it is now; else None."""
+        scale = self.optimizer_state.get(SCALE)
+        return None if scale is None else float(scale)
 
     @property
     def next_plan(self) -> Plan:

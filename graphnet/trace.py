@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from graphnet.calls import IfFinite
 from graphnet.discovery import default_registry
 from graphnet.errors import InputError
 from graphnet.executors import prepare
@@ -212,6 +213,8 @@ def _origin(
 
 def _one_of(call: Call, name: str) -> Call:
     """Of a call for many tensors, the part that made this one; any other call as it is."""
+    if isinstance(call.layer, IfFinite):
+        call = replace(call, layer=call.layer.rule, args=call.args[1:])
     if not isinstance(call.layer, MultiTensorKernel):
         return call
     columns = [column for column in (*call.args, call.results) if isinstance(column, tuple)]

@@ -40,6 +40,7 @@ class Epoch:
     """The end of an epoch: mean training loss, metrics on the validation set, training time so far.
 
     `waiting` is the share of the epoch's training time, 0 to 1, in which steps waited for their data.
+    `loss_scale` is that of float16 (see Program.loss_scale).
     """
 
     epoch: int
@@ -48,6 +49,7 @@ class Epoch:
     metrics: Mapping[str, float]
     elapsed_s: float
     waiting: float = 0.0
+    loss_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Decided:
     event: str
     message: str
 
+
+_LEAST_SCALE = 2.0**-24  # 40 times halved
 
 Record = Steps | Epoch | Stopped | Decided
 
@@ -254,7 +258,15 @@ class Trainer:
             waiting = (self.feed.waited_s - waited_s) / took_s if took_s else 0.0
             metrics = self.evaluate()
             self.epochs_done, self.loss_sum = epoch + 1, 0.0
-            yield Epoch(epoch + 1, program.steps_done, mean, metrics, self.elapsed_s, waiting)
+            yield Epoch(
+                epoch + 1,
+                program.steps_done,
+                mean,
+                metrics,
+                self.elapsed_s,
+                waiting,
+                program.loss_scale,
+            )
 
     def _next_step(self) -> tuple[Tensor, ...]:
         """What the batch of the next step is made of; sets its learning rate."""
@@ -309,6 +321,12 @@ class Trainer:
                 f"the loss is {total / count} within steps {step - count + 1} to {step} "
                 f"(learning rate {self.program.lr:g}). {self._origin(count)} Lower the learning rate, "
                 f"or mend the data. The last checkpoint is untouched."
+            )
+        if (scale := self.program.loss_scale) is not None and scale < _LEAST_SCALE:
+            raise TrainingError(
+                f"no step updates the weights any more: up to step {self.program.steps_done}, gradients are "
+                f"not finite in float16, even of the loss times {scale:g}. Choose the precision bfloat16 or "
+                f"float32, or a loss of lower weight. The last checkpoint is untouched."
             )
         return total / count, elapsed_s
 

@@ -35,7 +35,7 @@ def test_every_pass_of_every_plan_is_known(
         accumulate=2,
         clip_grad_norm=1.0,
         ema=0.9,
-        precision="bfloat16",
+        precision="float16",
         keep="bfloat16",
         memory="100%",
         autotune=True,

@@ -542,3 +542,20 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     run.log_path.symlink_to("/dev/full")
     with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
         run.log("steps", {"step": 1})
+
+
+def test_a_run_in_float16_has_a_loss_scale_and_logs_it(registry: Registry) -> None:
+    records = list(Trainer(job(registry, precision="float16")).run())
+    assert [r.loss_scale for r in records if isinstance(r, Epoch)] == [65536.0] * 2
+    records = list(Trainer(job(registry, precision="bfloat16")).run())
+    assert [r.loss_scale for r in records if isinstance(r, Epoch)] == [None] * 2
+
+
+def test_gradients_that_never_fit_into_float16_are_said(registry: Registry) -> None:
+    loss = [{"mse": {}, "weight": 1e30}]
+    trainer = Trainer(job(registry, precision="float16", loss=loss, epochs=20))
+    message = (
+        r"up to step \d+, gradients are not finite in float16, even of the loss times 7.45058e-09"
+    )
+    with pytest.raises(TrainingError, match=message):
+        list(trainer.run())

@@ -62,7 +62,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     show_default=True,
     help="auto, reference, or a namespace of kernels.",
 )
-@click.option("--precision", help="float32, or bfloat16 where layers declare it.")
+@click.option("--precision", help="float32; bfloat16 or float16 where layers declare it.")
 @click.option("--keep", help="bfloat16: the dtype of what is kept for the reverse pass.")
 @click.option(
     "--memory",

@@ -50,7 +50,7 @@ WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch
 @click.option(
     "--executor", help="eager, auto, inductor, reference or a plugin's; overrides the file."
 )
-@click.option("--precision", help="float32, bfloat16 or float64; overrides the file.")
+@click.option("--precision", help="float32, bfloat16, float16 or float64; overrides the file.")
 @click.option("--keep", help="bfloat16: what is kept for the reverse pass; overrides the file.")
 @click.option("--memory", metavar="SIZE", help="Bound on a step's peak: 2GiB, or 50%; overrides.")
 @click.option("--autotune", is_flag=True, help="Choose kernels by timing them.")

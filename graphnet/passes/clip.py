@@ -30,9 +30,7 @@ class ClipFactor(Layer):
     max_norm: float
 
     def forward(self, *xs: Tensor) -> Tensor:
-        dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)
-        norms = torch.stack(torch._foreach_norm(xs, 2, dtype))
-        factor: Tensor = self.max_norm / (torch.linalg.vector_norm(norms) + 1e-6)
+        factor: Tensor = self.max_norm / (torch.linalg.vector_norm(norms(xs, 2)) + 1e-6)
         return factor.clamp_max(1.0)
 
 
@@ -48,6 +46,12 @@ class Scaled(Layer):
         return x.mul_(factor)
 
 
+def norms(xs: tuple[Tensor, ...], order: float) -> Tensor:
+    """The norm of each x, in float32 or the widest of their dtypes: (number of xs,)."""
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)
+    return torch.stack(torch._foreach_norm(xs, order, dtype))
+
+
 def clip(graph: Graph, *, max_norm: float) -> Graph:
     """Put the factor and a product with it between the gradients of the parameters and what reads them."""
     if not graph.gradients:
@@ -61,18 +65,33 @@ def clip(graph: Graph, *, max_norm: float) -> Graph:
     values[factor] = Value(factor, Spec((), dtype, first.device), Kind.SCALE)
     layer = ClipFactor(max_norm=max_norm)
     calls[CLIP] = Call(CLIP, Kind.SCALE, layer, "forward", (gradients,), (factor,), "clip", CLIP)
-    clipped: dict[str, str] = {}
-    for parameter, gradient in graph.gradients.items():
-        name = clipped[parameter] = f"{parameter}:clipped"
+    clipped = multiplied(graph.gradients, factor, "clip", "clipped", calls=calls, values=values)
+    return replace(graph, calls=calls, values=values, gradients=clipped)
+
+
+def multiplied(
+    gradients: Mapping[str, str],
+    factor: str,
+    title: str,
+    result: str,
+    *,
+    calls: dict[str, Call],
+    values: dict[str, Value],
+) -> dict[str, str]:
+    """A product with a factor behind the gradient of each parameter; returns what to read instead."""
+    found: dict[str, str] = {}
+    for parameter, gradient in gradients.items():
+        call = f"{parameter}:{title}"
+        name = found[parameter] = f"{parameter}:{result}"
         values[name] = Value(name, values[gradient].spec, Kind.SCALE)
-        calls[f"{parameter}:clip"] = Call(
-            name=f"{parameter}:clip",
+        calls[call] = Call(
+            name=call,
             kind=Kind.SCALE,
             layer=Scaled(),
             method="forward",
             args=(gradient, factor),
             results=(name,),
-            title="clip",
+            title=title,
             node=node_of(parameter),
         )
-    return replace(graph, calls=calls, values=values, gradients=clipped)
+    return found

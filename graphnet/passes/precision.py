@@ -1,4 +1,4 @@
-"""Precision: bfloat16 where layers compute in it, as casts in the graph.
+"""Precision: bfloat16 or float16 where layers compute in it, as casts in the graph.
 
 The casts are ordinary layers, put in before differentiation, so the gradients' casts appear by themselves.
 Parameters stay in float32: what the optimizer updates are these masters, and a step begins with their

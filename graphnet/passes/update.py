@@ -14,7 +14,7 @@ from torch import Tensor
 from graphnet.calls import Assign
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, nearest
-from graphnet.graph import LR, SLOTS, Arg, Call, Const, Graph, Kind, Value
+from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.optim import Optimizer
 from graphnet.passes.precision import add_cast, dtype_name
@@ -22,8 +22,10 @@ from graphnet.spec import Spec, StateSpec
 from graphnet.updates import Updates
 
 
-def update(graph: Graph, *, updates: Updates) -> Graph:
+def update(graph: Graph, *, updates: Updates, counter: str = STEP) -> Graph:
     """Add one update call for each parameter with a gradient, and one for each state that changes.
+
+    `counter` is what optimizers are told as `step`: a scalar, or a slot, that counts updates.
 
     Raises DescriptionError for a selector that matches no parameter.
     """
@@ -46,7 +48,7 @@ def update(graph: Graph, *, updates: Updates) -> Graph:
             if scale not in rates:
                 rates[scale] = f"{LR}:{len(rates)}"
                 calls[rates[scale]] = _rate(values, rates[scale], scale)
-            step = scalar(values, updates.counter, replace(spec, dtype=torch.int64))
+            step = scalar(values, counter, replace(spec, dtype=torch.int64))
             if values[gradient].spec.dtype != spec.dtype:
                 wanted, name = dtype_name(values[parameter]), f"{parameter}:grad"
                 gradient = add_cast(gradient, name, wanted, calls=calls, values=values)

@@ -430,16 +430,22 @@ DESCRIPTION = {
 
 
 @pytest.mark.parametrize(
-    ("loss", "expected"),
-    [("mse", {"mse_chain [triton]"}), ("l1", {"conv2d_relu [triton]", "upsampling [triton]"})],
+    ("loss", "precision", "expected"),
+    [
+        ("mse", "float32", {"mse_chain [triton]"}),
+        ("l1", "float32", {"conv2d_relu [triton]", "upsampling [triton]"}),
+        ("mse", "float16", {"conv2d_relu [triton]", "upsampling [triton]", "mse [triton]"}),
+    ],
 )
 def test_a_model_is_trained_by_them_as_by_the_reference(
-    loss: str, expected: set[str], device: torch.device
+    loss: str, precision: str, expected: set[str], device: torch.device
 ) -> None:
     registry = load_registry(plugins=[plugin], entry_points=False)
+    settings: dict[str, Any] = {"optimizer": gn.SGD(lr=0.5), "precision": precision}
+    bound = {"float32": 1e-5, "float16": 2e-3}[precision]
     programs = [
         gn.Model(DESCRIPTION, registry=registry).compile(
-            (2, 3, 8, 8), loss=loss, optimizer=gn.SGD(lr=0.5), device=str(device), kernels=kernels
+            (2, 3, 8, 8), loss=loss, device=str(device), kernels=kernels, **settings
         )
         for kernels in ("auto", "reference")
     ]
@@ -450,6 +456,6 @@ def test_a_model_is_trained_by_them_as_by_the_reference(
             normal(2, 3, 8, 8, dtype=torch.float32, device=device, seed=seed + i) for i in (0, 9)
         ]
         losses = [program.step(*pair) for program in programs]
-        assert close(losses[0], losses[1], 1e-5)
+        assert close(losses[0], losses[1], bound)
     for name, weight in programs[0].weights.items():
-        assert close(weight, programs[1].weights[name], 1e-5)
+        assert close(weight, programs[1].weights[name], bound)

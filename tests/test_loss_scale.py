@@ -1,0 +1,230 @@
+"""float16 under a loss scale: the steps of torch.amp.GradScaler, and what a skipped one leaves alone."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphnet.calls import IfFinite
+from graphnet.cli import run
+from graphnet.executors import prepare
+from graphnet.kernels import multi_tensor
+from graphnet.model import Model
+from graphnet.multitensor import MultiTensorKernel
+from graphnet.optim import SGD, Adam, AdamW, Optimizer
+from graphnet.passes.loss_scale import DONE, GOOD, SCALE, FollowFit
+from graphnet.plan import Plan
+from graphnet.program import Program
+from graphnet.timing import random_arguments
+from graphnet.trace import complete, first_nonfinite
+from tests.models import SEED
+
+SHAPE = (4, 3, 8, 8)
+SMALL: dict[str, Any] = {
+    "input": {"channels": 3},
+    "layers": [
+        {"conv2d": {"out_channels": 5, "kernel_size": 3, "padding": 1}},
+        "relu",
+        {"conv2d": {"out_channels": 3, "kernel_size": 1}},
+    ],
+}
+
+
+def pair(seed: int, shape: tuple[int, ...] = SHAPE) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=draw), torch.rand(shape, generator=draw)
+
+
+def compiled(optimizer: Optimizer, **options: Any) -> Program:
+    settings = {"precision": "float16", "device": "cpu", "loss": "mse", **options}
+    return Model(SMALL).compile(SHAPE, optimizer=optimizer, **settings)
+
+
+def names(plan: Plan) -> set[str]:
+    return {step.call.name for step in plan.steps}
+
+
+def state(program: Program) -> dict[str, Tensor]:
+    return {name: t.clone() for name, t in (program.weights | program.optimizer_state).items()}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "theirs"),
+    [
+        (SGD(lr=0.1, momentum=0.9), lambda ps: torch.optim.SGD(ps, lr=0.1, momentum=0.9)),
+        (Adam(lr=0.01), lambda ps: torch.optim.Adam(ps, lr=0.01)),
+        (AdamW(lr=0.01), lambda ps: torch.optim.AdamW(ps, lr=0.01, weight_decay=0.01)),
+    ],
+    ids=["sgd", "adam", "adamw"],
+)
+def test_steps_equal_those_of_torchs_scaler(optimizer: Optimizer, theirs: Any) -> None:
+    program = compiled(optimizer)
+    masters = {name: t.clone().requires_grad_() for name, t in program.weights.items()}
+    rule, scaler = theirs(list(masters.values())), torch.amp.GradScaler("cpu")
+    scales = []
+    for step in range(8):
+        x, target = pair(step)
+        target = target * (2e4 if step in (0, 3, 4) else 1)  # gradients beyond 65504 / scale
+        loss = program.step(x, target)
+        w1, b1, w2, b2 = (master.half() for master in masters.values())
+        y = F.conv2d(F.relu(F.conv2d(x.half(), w1, b1, padding=1)), w2, b2)
+        with torch.enable_grad():
+            expected = F.mse_loss(y.float(), target)
+        rule.zero_grad()
+        scaler.scale(expected).backward()
+        scaler.step(rule)
+        scaler.update()
+        torch.testing.assert_close(loss, expected.detach(), rtol=1e-3, atol=0)
+        assert float(program.optimizer_state[SCALE]) == scaler.get_scale()
+        for name, master in masters.items():
+            torch.testing.assert_close(program.weights[name], master.detach(), rtol=0, atol=2e-4)
+        scales.append(scaler.get_scale())
+    skipped = [a > b for a, b in itertools.pairwise([2.0**16, *scales])]
+    assert 3 <= sum(skipped) < 8
+    assert int(program.optimizer_state[DONE]) == 8 - sum(skipped)
+
+
+def test_gradients_that_float16_cannot_hold_reach_the_weights() -> None:
+    shape = (16, 3, 256, 256)
+    layer = {"conv2d": {"out_channels": 3, "kernel_size": 1}}
+    model = Model({"input": {"channels": 3}, "layers": [layer]})
+    x, noise = pair(0, shape)
+    moved = []
+    for precision in ("float32", "float16"):
+        settings = {"optimizer": SGD(lr=1.0), "precision": precision, "device": "cpu"}
+        program = model.compile(shape, loss="mse", **settings)
+        before = state(program)
+        far = 0.04 * noise
+        assert torch.all((2 * far / x.numel()).half() == 0)  # the gradient of the prediction
+        program.step(x, program.predict(x) + far)
+        moved.append({name: program.weights[name] - before[name] for name in program.weights})
+    exact, found = moved
+    for name, way in exact.items():
+        assert float((found[name] - way).norm() / way.norm()) < 0.02, name
+
+
+def test_the_scale_follows_what_fits() -> None:
+    scale, good, done = torch.tensor(8.0), torch.tensor(0, dtype=torch.int32), torch.tensor(0)
+    seen = []
+    for finite in (True, False, True, True, True, True, False, False):
+        FollowFit(interval=2).update(scale, good, done, torch.tensor(finite))
+        seen.append((float(scale), int(good), int(done)))
+    assert seen == [
+        *((8.0, 1, 1), (4.0, 0, 1), (4.0, 1, 2), (8.0, 0, 3)),
+        *((8.0, 1, 4), (16.0, 0, 5), (8.0, 0, 5), (4.0, 0, 5)),
+    ]
+    scale.fill_(2.0**127)
+    FollowFit(interval=1).update(scale, good, done, torch.tensor(True))
+    assert float(scale) == 2.0**127  # the last power of 2 in float32
+
+
+@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_with_a_gradient_that_is_not_finite_changes_the_scale_alone(
+    bad: float, gathered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if gathered:
+        monkeypatch.setattr(multi_tensor, "DEVICES", {"cpu", "cuda"})
+    program = compiled(Adam(), clip_grad_norm=1.0, ema=0.9, accumulate=2)
+    rules = [s.call.layer for s in program.plan.steps if isinstance(s.call.layer, IfFinite)]
+    assert len(rules) == (1 if gathered else 4)
+    assert all(isinstance(rule.rule, MultiTensorKernel) is gathered for rule in rules)
+    for step in range(4):
+        program.step(*pair(step))
+    before = state(program)
+    x, target = pair(4)
+    target[0, 0, 0, 0] = bad
+    program.step(x, target)
+    program.step(*pair(5))
+    after = state(program)
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    averages = {name for name in after if name.endswith(":@ema")}
+    assert moved - averages == {SCALE, GOOD}  # averages go on towards the weights
+    assert (float(after[SCALE]), int(after[GOOD]), int(after[DONE])) == (2.0**15, 0, 2)
+    for step in range(6, 8):
+        program.step(*pair(step))
+    assert int(program.optimizer_state[DONE]) == 3
+    assert all(not torch.equal(program.weights[n], before[n]) for n in program.weights)
+
+
+def test_a_run_goes_on_with_its_scale() -> None:
+    whole, first, second = (compiled(Adam()) for _ in range(3))
+    for step in range(3):
+        whole.step(*pair(step))
+    first.step(*pair(0))
+    second = first.model.with_weights(first.model_weights).compile(
+        SHAPE, optimizer=Adam(), loss="mse", precision="float16", device="cpu"
+    )
+    second.restore(first.training_state, steps_done=1)
+    for step in range(1, 3):
+        second.step(*pair(step))
+    assert all(torch.equal(tensor, state(second)[name]) for name, tensor in state(whole).items())
+    assert int(second.optimizer_state[GOOD]) == 3
+
+
+def test_only_a_training_in_float16_has_a_scale() -> None:
+    model = Model(SMALL)
+    plans = {
+        precision: model.plan(SHAPE, loss="mse", optimizer=SGD(lr=1.0), precision=precision)
+        for precision in ("float32", "bfloat16", "float16")
+    }
+    own = {"@loss:finite", "@loss:inverse", f"{SCALE}:update", "conv2d_1.weight:unscale"}
+    assert own < names(plans["float16"])
+    assert not own & (names(plans["bfloat16"]) | names(plans["float32"]))
+    assert SCALE not in model.plan(SHAPE, precision="float16").values
+    assert SCALE not in model.plan(SHAPE, loss="mse", precision="float16").values
+    bare = Model({"layers": ["relu"]})
+    bare.compile(SHAPE, loss="mse", optimizer=SGD(lr=1.0), precision="float16").step(*pair(0))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_a_compiled_plan_equals_eager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "cache"))
+    programs = [compiled(Adam(), executor=executor) for executor in ("eager", "inductor")]
+    for step in range(4):
+        x, target = pair(step)
+        if step == 1:
+            target[0] = float("inf")
+        for program in programs:
+            program.step(x, target)
+    mine, theirs = map(state, programs)
+    assert int(mine[DONE]) == 3
+    for name, tensor in mine.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-2, atol=1e-5)
+
+
+def test_the_plan_is_shown_searched_and_written_as_a_file() -> None:
+    plan = Model(SEED).plan(SHAPE, loss="mse", optimizer=Adam(), precision="float16")
+    assert "adam, if finite" in str(plan)
+    given = random_arguments(plan, seed=0)
+    found, expected = ({n: t.clone() for n, t in given.items()} for _ in range(2))
+    module: dict[str, Any] = {"__name__": "plan"}
+    exec(plan.source(), module)
+    with torch.no_grad():
+        (loss,) = module["step"](*found.values())
+        assert torch.equal(loss, prepare(plan, "reference")(*expected.values())[0])
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    given["$input"][2] = float("nan")
+    cause = first_nonfinite(plan, complete(plan, given))
+    assert cause is not None
+    assert "'input'" in str(cause)
+
+
+def test_a_training_file_says_float16(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["explain", str(SEED_FILE), "--input", "2x3x8x8", "--training"]
+    assert run([*arguments, "--precision", "float16"]) == 0
+    shown = capsys.readouterr().out
+    assert " f16" in shown
+    assert run([*arguments, "--precision", "float8"]) == 2
+    assert "bfloat16 or float16 over float32" in capsys.readouterr().err
+
+
+SEED_FILE = Path(__file__).parent.parent / "examples" / "denoisers" / "seed.yaml"
