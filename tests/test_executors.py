@@ -334,6 +334,7 @@ def run_until_decided(program: Program, *, limit_s: float = 240.0) -> list[Any]:
         assert time.monotonic() - started < limit_s, events
         program.step(x, y)
         events += program.turns.updating.run.events()
+        time.sleep(0.02)  # the compiler takes what steps leave of the processor
     return events
 
 
