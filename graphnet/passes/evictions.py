@@ -6,6 +6,7 @@ line: they run as soon as they can, as `Graph.order` has it.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -114,6 +115,19 @@ class Evictions:
         }
         self.now = self.sequence()
         self.least = self.peak()
+
+    def copy(self) -> Evictions:
+        """The same, to be changed apart from this one."""
+        other = copy.copy(self)
+        other.storages = self.storages.copy()
+        other.line, other.soon, other.made = [*self.line], [*self.soon], [*self.made]
+        other.seconds, other.roots, other.unshared = (
+            {**self.seconds},
+            {**self.roots},
+            {*self.unshared},
+        )
+        other.versions = {root: [*clones] for root, clones in self.versions.items()}
+        return other
 
     def item(self, call: Call) -> Item:
         results, reads = list(flat(call.results)), list(call.reads())

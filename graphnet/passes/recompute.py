@@ -52,7 +52,8 @@ def recompute(
     """
     graph = replace(graph, values=aliases(graph).values)
     weights = _GAP_WEIGHTS if len(graph.calls) <= _LARGE else _GAP_WEIGHTS[:1]
-    tried = [_attempt(graph, memory_bytes, seconds, overwrites, weight) for weight in weights]
+    start = Evictions(graph, seconds, overwrites)
+    tried = [_attempt(start.copy(), memory_bytes, weight) for weight in weights]
     fitting = [one for one in tried if one.peak_bytes <= memory_bytes]
     if not fitting:
         raise _impossible(min(tried, key=lambda one: one.least.size_bytes), memory_bytes)
@@ -60,16 +61,9 @@ def recompute(
     return Recomputed(best.graph(), best.peak_bytes, best.extra_seconds)
 
 
-def _attempt(
-    graph: Graph,
-    memory_bytes: int,
-    seconds: Callable[[Call], float],
-    overwrites: Overwrites,
-    gap_weight: float,
-) -> Evictions:
-    attempt = Evictions(graph, seconds, overwrites)
+def _attempt(attempt: Evictions, memory_bytes: int, gap_weight: float) -> Evictions:
     limit = attempt.total_seconds
-    for _ in range(4 * len(graph.calls)):
+    for _ in range(4 * len(attempt.original.calls)):
         if attempt.peak_bytes <= memory_bytes:
             attempt.undo_needless(memory_bytes)
             break
