@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from graphnet.calls import IfFinite
 from graphnet.plan import Plan
 
 # How far the results of two right programs may be apart, relative to their norm, by compute dtype.
@@ -55,6 +56,13 @@ def disagreement(
         f"after the same step {worst!r} differs by {apart[worst]:.2g} of its change, where "
         f"{limit:g} is allowed"
     )
+
+
+def skipped(plan: Plan, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    """Whether a step wrote no weight, as a gradient was not finite in float16: it says little of the plan."""
+    rules = (step.call for step in plan.steps if isinstance(step.call.layer, IfFinite))
+    slots = [slot for call in rules for slot in call.writes.values()]
+    return bool(slots) and all(torch.equal(before[slot], after[slot]) for slot in slots)
 
 
 def _distance(start: Tensor, expected: Tensor, found: Tensor) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphnet.cache import Hit, open_cache
 from graphnet.errors import CacheError, CompileError, LayerError
-from graphnet.executors.agreement import agrees, disagreement
+from graphnet.executors.agreement import agrees, disagreement, skipped
 from graphnet.executors.background import Compilation
 from graphnet.executors.compilation import (
     Compiled,
@@ -61,6 +61,7 @@ class _Run(Run):
         self.compiled: Compiled | None = None
         self.waiting: Compilation | None = None
         self.cached: tuple[Problem, Hit] | None = None
+        self.loaded: Compiled | None = None  # not compared yet: the step wrote no weight
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         self.steps += 1
@@ -70,13 +71,13 @@ class _Run(Run):
             return self.eager(*arguments)
         resumed = self.switched_after is not None
         due = resumed or (self.switch_after is not None and self.steps >= self.switch_after)
-        begun = self.waiting is not None or self.cached is not None
+        begun = (self.waiting, self.cached, self.loaded) != (None, None, None)
         if not begun and not due:  # the first step starts at once
             outputs = self.eager(*arguments)
             self._begin(arguments)
             return outputs
         ready = due or (self.switch_after is None and self._ready())
-        compiled = self._take(arguments) if ready else None
+        compiled = self.loaded or (self._take(arguments) if ready else None)
         if compiled is None:
             return self.eager(*arguments)
         if resumed:  # the two agreed in the run that is resumed
@@ -150,10 +151,13 @@ class _Run(Run):
         found = compiled(*(copies.get(name, tensor) for name, tensor in named.items()))
         outputs = self.eager(*arguments)
         problem = disagreement(self.plan, before, expected=(outputs, named), found=(found, copies))
+        if skipped(self.plan, before, named):
+            self.loaded = compiled
+            return outputs
         if problem is not None:
             self._stay(f"the compiled plan does not agree with eager: {problem}")
             return outputs
-        self.compiled, self.switched_after = compiled, self.steps
+        self.compiled, self.switched_after, self.loaded = compiled, self.steps, None
         self._say(
             "switched",
             f"goes on with the compiled plan, which was {compiled.how}, and {agrees(self.plan)}",
@@ -162,7 +166,7 @@ class _Run(Run):
 
     def _stay(self, reason: str) -> None:
         self.stayed = reason
-        self.waiting = self.cached = None
+        self.waiting = self.cached = self.loaded = None
         self._say("stayed", f"stays on eager: {reason}")
 
     def _say(self, kind: str, message: str) -> None:
