@@ -66,6 +66,27 @@ class WeightedSum(Layer):
         return tuple(grad_y * weight for weight in self.weights)
 
 
+class Times(Layer):
+    """x times a number."""
+
+    factor: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Scaled(Layer):
+    """x times a 0-dim factor, in the dtype of x."""
+
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "x"}
+
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
+
+    def forward_(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x.mul_(factor)
+
+
 class Cast(Layer):
     """x in another floating dtype; its gradient goes back to the dtype of x."""
 
@@ -127,20 +148,26 @@ class Follow(Definition):
 
 
 class IfFinite(Definition):
-    """What a rule writes, unless some gradient was not finite: then everything stays as it was.
+    """What an optimizer writes, unless some gradient was not finite: then everything stays as it was.
 
-    rule, method: what is called with the arguments behind `finite`. written: the places of those that it
-        writes, a tensor or several of them.
+    rule, method: what is called with the arguments behind `finite`; it is given zeros for gradients that are
+        not to be followed. written: the places of those that it writes, a tensor or several of them.
     """
 
     rule: Definition
     method: str
     written: tuple[int, ...]
 
-    def update(self, finite: Tensor, *args: Any) -> None:
-        several = (args[i] if isinstance(args[i], tuple) else (args[i],) for i in self.written)
-        slots = [slot for some in several for slot in some]
+    def update(self, finite: Tensor, parameter: Any, grad: Any, *others: Any) -> None:
+        args = (parameter, grad, *others)
+        slots = [slot for i in self.written for slot in _several(args[i])]
         before = [slot.clone() for slot in slots]
-        getattr(self.rule, self.method)(*args)
+        safe = tuple(torch.where(finite, one, 0) for one in _several(grad))
+        rest = (safe if isinstance(grad, tuple) else safe[0], *others)
+        getattr(self.rule, self.method)(parameter, *rest)
         for slot, old in zip(slots, before, strict=True):
             slot.copy_(torch.where(finite, slot, old))
+
+
+def _several(arg: Any) -> tuple[Tensor, ...]:
+    return arg if isinstance(arg, tuple) else (arg,)

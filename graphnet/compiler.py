@@ -1,7 +1,7 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
 Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, scale, differentiate, accumulate, unscale, clip,
+Training:   loss, precision, fusion, kernels, layout, differentiate, accumulate, unscale, clip,
             update, average, together, skip, dead, duplicates, keep, recompute, in_place.
 """
 
@@ -14,7 +14,7 @@ from functools import partial
 from graphnet.build import attach_loss, build
 from graphnet.cache import open_cache
 from graphnet.describe import ModelDescription
-from graphnet.graph import Graph
+from graphnet.graph import DONE, Graph
 from graphnet.losses import Term
 from graphnet.machine import seconds
 from graphnet.options import Options
@@ -40,7 +40,7 @@ from graphnet.passes.kernels import (
 )
 from graphnet.passes.layout import layout
 from graphnet.passes.lifetimes import no_overwrites
-from graphnet.passes.loss_scale import DONE, scale_loss, skip, unscale
+from graphnet.passes.loss_scale import differentiate_scaled, skip, unscale
 from graphnet.passes.pipeline import Pass, check_names, run
 from graphnet.passes.precision import precision
 from graphnet.passes.recompute import recompute
@@ -64,7 +64,6 @@ PASSES = (
     "kernels",
     "layout",
     "inference",
-    "scale",
     "differentiate",
     "accumulate",
     "unscale",
@@ -145,16 +144,17 @@ def _step(
     from_gradients: Sequence[Pass],
 ) -> Plan:
     attach = partial(attach_loss, losses=losses)
-    reverse = partial(differentiate, share=1.0 / updates.accumulate)
+    scales = _scales(updates, options)
+    of_loss = differentiate_scaled if scales else differentiate
+    reverse = partial(of_loss, share=1.0 / updates.accumulate)
     gather = partial(together, kernels=choose_multi_tensor(registry, options.kernels))
     passes = (
         Pass("loss", "put the losses on the outputs", attach, needed=True),
         *_forward_passes(registry, options, training=True),
-        *((_SCALE,) if _scales(updates, options) else ()),
         Pass("differentiate", "add the reverse pass", reverse, needed=True),
         *from_gradients,
         Pass("together", "cast and update all parameters at once on a GPU", gather),
-        *((_SKIP,) if _scales(updates, options) else ()),
+        *((_SKIP,) if scales else ()),
         *_SIMPLIFY,
         *((_KEEP,) if options.keep is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
@@ -179,8 +179,8 @@ def _updating(updates: Updates, options: Options) -> list[Pass]:
             found.append(Pass("unscale", "undo the scale of the loss", unscale, needed=True))
             counter = DONE
         if (norm := updates.clip_grad_norm) is not None:
-            scale = partial(clip, max_norm=norm)
-            found.append(Pass("clip", "scale gradients down to a norm", scale, needed=True))
+            clipped = partial(clip, max_norm=norm)
+            found.append(Pass("clip", "scale gradients down to a norm", clipped, needed=True))
     optimize = partial(update, updates=updates, counter=counter)
     found.append(Pass("update", "let the optimizer walk the parameters", optimize, needed=True))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
@@ -193,7 +193,6 @@ _SIMPLIFY = (
     Pass("dead", "drop what nobody reads", dead, exact=True),
     Pass("duplicates", "compute the same thing once", duplicates, exact=True),
 )
-_SCALE = Pass("scale", "scale the loss up, so that no gradient vanishes", scale_loss, needed=True)
 _SKIP = Pass("skip", "leave weights alone where a gradient is not finite", skip, needed=True)
 _KEEP = Pass(
     "keep", "hold in bfloat16 what waits for the reverse pass", partial(keep, dtype="bfloat16")

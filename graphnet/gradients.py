@@ -18,7 +18,7 @@ from torch import Tensor
 
 from graphnet.contributions import Use, uses_of
 from graphnet.errors import GraphError, InputError, nearest
-from graphnet.graph import Kind
+from graphnet.graph import SCALE, Kind
 from graphnet.model import Model
 from graphnet.plan import Plan
 from graphnet.program import set_up
@@ -184,7 +184,12 @@ class Gradients:
                     f"{name!r} has no gradient: no parameter lies before it, or no loss behind it"
                 )
             raise GraphError(f"there is no value {name!r}. {nearest(name, self._totals)}")
-        return self._values[self._totals[name]]
+        return self._unscaled(self._values[self._totals[name]])
+
+    def _unscaled(self, gradient: Tensor) -> Tensor:
+        """A gradient without the loss scale of float16."""
+        scale = self._values.get(SCALE)
+        return gradient if scale is None else gradient.float() / scale
 
     def names(self, name: str) -> tuple[str, ...]:
         """The values that a name stands for: itself, or what a node of that name has and makes."""
@@ -201,7 +206,7 @@ class Gradients:
         square = float((total * total).sum())
         found = []
         for tail, edges in self._split(name, limit):
-            part = self._part(tail, edges).double()
+            part = self._unscaled(self._part(tail, edges)).double()
             share = float((part * total).sum()) / square if square else torch.nan
             nodes = tuple(use.call.node for use, _ in edges)
             found.append(Path(nodes, _norm(part), share, None if tail == self.loss_name else tail))

@@ -22,12 +22,13 @@ _LAUNCHES = 1000
 
 @torch.no_grad()
 def measure(
-    device: torch.device, *, say: Callable[[str], None], dtypes: Sequence[torch.dtype] = _DTYPES
+    device: torch.device, *, say: Callable[[str], None], dtypes: Sequence[torch.dtype] = ()
 ) -> Machine:
     """Measure a device, which takes a few seconds; `say` is told what is being measured.
 
-    Products are measured in the `dtypes`.
+    Products are measured in the `dtypes`; without any, in those that a plan can compute in there.
     """
+    dtypes = dtypes or (*_DTYPES, *((torch.float16,) if device.type == "cuda" else ()))
     say("memory bandwidth: a copy and a triad")
     bandwidth = _bandwidth(device)
     ceilings: dict[str, float] = {}

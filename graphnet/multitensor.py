@@ -30,26 +30,34 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from graphnet.calls import Cast
+from graphnet.calls import Cast, Scaled
 from graphnet.definition import Definition
 from graphnet.errors import ContractError
 from graphnet.spec import Spec
 
 Tensors = tuple[Tensor, ...]
-COMMON = ("lr", "step", "rate")  # what all calls are given alike; everything else is a call's own
+COMMON = (
+    "lr",
+    "step",
+    "rate",
+    "factor",
+)  # what all calls are given alike; everything else is a call's own
 
 
 class MultiTensorKernel(Definition):
     """One call in place of several that go by equal rules.
 
-    replaces: the rule's class, an Optimizer or one of the compiler's own in graphnet.calls: Cast, Follow,
-        AddTo, Clear. What is derived from it is another rule.
+    replaces: the rule's class, an Optimizer or one of the compiler's own in graphnet.calls: Cast, Scaled,
+        Follow, AddTo, Clear. What is derived from it is another rule.
     casts: whether `run` takes tensors that are narrower than the rule would be given, and casts them: then
         the plan has no casts before it.
+    skips: whether `run` takes one argument more, `finite`: in float16 a 0-dim bool, and where that is False
+        nothing is to be written; elsewhere it is not given. Without, float16 keeps copies to go back to.
     """
 
     replaces: ClassVar[type[Definition]]
     casts: ClassVar[bool] = False
+    skips: ClassVar[bool] = False
     rule: Definition
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -69,18 +77,19 @@ class MultiTensorKernel(Definition):
     def run(self, *args: Any) -> Tensors | None:
         """What the rule's method does, to several tensors; it takes the same arguments in the same order.
 
-        `lr`, `step` and `rate` come as they are, everything else, its name in the plural, as a tuple with a
-        tensor for each call, and None for absent states. Updates write in place and return nothing; a cast
-        returns a tuple. When a plan is made it is tried on tensors without data (device "meta"), so what
-        launches by itself has to be an operator of torch that is registered for those too.
+        `lr`, `step`, `rate` and `factor` come as they are, everything else, its name in the plural, as a
+        tuple with a tensor for each call, and None for absent states. Updates write in place and return
+        nothing; others return a tuple. When a plan is made it is tried on tensors without data (device
+        "meta"), so what launches by itself has to be an operator of torch that is registered for those too.
         """
         raise ContractError(f"{type(self).__name__} defines no run(...)")
 
 
 @functools.cache
 def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
-    """The names that a rule's method asks for: `update`, or the `forward` of a cast."""
-    method = rule.forward if issubclass(rule, Cast) else getattr(rule, "update", None)
+    """The names that a rule's method asks for: `update`, or `forward` where it returns what it makes."""
+    made = issubclass(rule, (Cast, Scaled))
+    method: Any = getattr(rule, "forward" if made else "update", None)
     return () if method is None else tuple(inspect.signature(method).parameters)[1:]
 
 
@@ -104,11 +113,11 @@ def _check(cls: type[MultiTensorKernel]) -> None:
     if not names:
         raise ContractError(
             f"{cls.__name__}.replaces must be the class of an optimizer, such as graphnet.SGD, or Cast, "
-            f"Follow, AddTo or Clear of graphnet.calls; found {replaces!r}"
+            f"Scaled, Follow, AddTo or Clear of graphnet.calls; found {replaces!r}"
         )
     if cls.run is MultiTensorKernel.run:
         raise ContractError(f"{cls.__name__} defines no run(...)")
-    expected = [_plurals(name) for name in names]
+    expected = [*map(_plurals, names), *([("finite",)] if cls.skips else [])]
     found = tuple(inspect.signature(cls.run).parameters)[1:]
     if len(found) != len(expected) or any(f not in e for f, e in zip(found, expected, strict=True)):
         raise ContractError(

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.executors import Executor, Make, Run, as_given, keep_freed_memory, prepare
-from graphnet.graph import LR, SEED, STEP, UPDATES, Kind, Value
+from graphnet.graph import DONE, LR, SCALE, SEED, STEP, UPDATES, Kind, Value
 from graphnet.layout import pack, plain_shape
 from graphnet.passes.average import EMA
-from graphnet.passes.loss_scale import SCALE
 from graphnet.plan import Plan
 from graphnet.spec import Spec
 from graphnet.tiles import Tiling
@@ -276,6 +275,12 @@ class Program:
         """By what the loss is multiplied in float16 (see passes/loss_scale.py), as it is now; else None."""
         scale = self.optimizer_state.get(SCALE)
         return None if scale is None else float(scale)
+
+    @property
+    def updates_done(self) -> int | None:
+        """How many steps in float16 have updated the weights, and were not skipped; else None."""
+        done = self.optimizer_state.get(DONE)
+        return None if done is None else int(done)
 
     @property
     def next_plan(self) -> Plan:

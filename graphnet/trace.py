@@ -13,8 +13,9 @@ from graphnet.discovery import default_registry
 from graphnet.errors import InputError
 from graphnet.executors import prepare
 from graphnet.executors.reference import Reference
-from graphnet.graph import Call, Kind
+from graphnet.graph import FINITE, SCALE, Call, Kind
 from graphnet.multitensor import MultiTensorKernel
+from graphnet.passes.accumulate import GRAD
 from graphnet.plan import Plan, Step
 from graphnet.program import set_up
 from graphnet.registry import Registry
@@ -143,13 +144,18 @@ def execute(plan: Plan, call: Call, values: dict[str, Tensor]) -> None:
 
 
 def first_nonfinite(
-    plan: Plan, tensors: Mapping[str, Tensor], *, registry: Registry | None = None
+    plan: Plan,
+    tensors: Mapping[str, Tensor],
+    *,
+    registry: Registry | None = None,
+    gradients: bool = False,
 ) -> NonFinite | None:
     """Where the NaN or Inf that reaches the loss or an update comes from; None if all is finite.
 
     `tensors` are the plan's arguments by name, as `complete` makes them; they are not written. An
     argument that is not finite is the answer; else the step that made a bad value out of good ones.
     A bad value that a later step makes good, such as the -inf of a mask before a softmax, is no fault.
+    Nor are gradients in float16 that are passed over, without an update: `gradients` asks for those too.
     `registry` tells the plugin's name.
 
     >>> from graphnet import Model
@@ -159,8 +165,12 @@ def first_nonfinite(
     '@loss.loss'
     """
     tensors = complete(plan, tensors)
+    passing = {name for name in plan.slots if SCALE in plan.slots and name.endswith(f":{GRAD}")}
+    ends = {*plan.outputs}
+    if gradients:
+        ends |= {name for step in plan.steps for name in _checked(step.call)}
     for name, tensor in tensors.items():
-        if _bad(tensor):
+        if _bad(tensor) and name not in passing:
             kind = plan.values[name].kind
             samples = _samples(tensor) if kind is Kind.INPUT else ()
             return NonFinite(name, Statistics.of(tensor), kind=kind, samples=samples)
@@ -176,9 +186,15 @@ def first_nonfinite(
                 origins[name] = inherited[0]
             else:
                 origins[name] = _origin(call, name, values, tensors, registry or default_registry())
-            if call.kind is Kind.UPDATE or name in plan.outputs or name not in plan.last_use:
+            lasts = call.kind is Kind.UPDATE or name not in plan.last_use
+            if name in ends or (lasts and (gradients or name not in passing)):
                 return origins[name]
     return None
+
+
+def _checked(call: Call) -> Iterator[str]:
+    """The gradients that the loss scale wants to be finite."""
+    return call.reads() if FINITE in call.makes() else iter(())
 
 
 def _samples(tensor: Tensor) -> tuple[int, ...]:

@@ -258,6 +258,12 @@ class Trainer:
             waiting = (self.feed.waited_s - waited_s) / took_s if took_s else 0.0
             metrics = self.evaluate()
             self.epochs_done, self.loss_sum = epoch + 1, 0.0
+            if self.epochs_done == config.epochs and program.updates_done == 0:
+                raise TrainingError(
+                    f"not one of {program.steps_done} steps has updated the weights: in float16 gradients "
+                    f"are not finite, even of the loss times {program.loss_scale:g}, which each step "
+                    f"halves. Train longer, or choose the precision bfloat16 or float32."
+                )
             yield Epoch(
                 epoch + 1,
                 program.steps_done,
@@ -287,7 +293,7 @@ class Trainer:
             else:
                 self._before[name] = tensor.clone()
 
-    def _origin(self, count: int) -> str:
+    def _origin(self, count: int, *, gradients: bool = False) -> str:
         """Run the last `count` steps again, watching every value: where is the first bad one from?"""
         program = self.program
         for name, tensor in self._slots.items():
@@ -300,6 +306,7 @@ class Trainer:
                 program.next_plan,
                 program.packed_arguments(*self.feed.made(*given)),
                 registry=self.job.registry,
+                gradients=gradients,
             )
             if found is not None:
                 pairs = tuple(int(index[i]) for i in found.samples)
@@ -323,10 +330,11 @@ class Trainer:
                 f"or mend the data. The last checkpoint is untouched."
             )
         if (scale := self.program.loss_scale) is not None and scale < _LEAST_SCALE:
+            step = self.program.steps_done
             raise TrainingError(
-                f"no step updates the weights any more: up to step {self.program.steps_done}, gradients are "
-                f"not finite in float16, even of the loss times {scale:g}. Choose the precision bfloat16 or "
-                f"float32, or a loss of lower weight. The last checkpoint is untouched."
+                f"no step updates the weights any more: up to step {step}, gradients are not finite in "
+                f"float16, even of the loss times {scale:g}. {self._origin(count, gradients=True)} Mend "
+                f"that, or choose the precision bfloat16 or float32. The last checkpoint is untouched."
             )
         return total / count, elapsed_s
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphnet.calls import Times
 from graphnet.errors import DescriptionError
 from graphnet.graph import Kind
 from graphnet.model import Model
 from graphnet.optim import SGD, AdamW
 from graphnet.optimizers.muon import Muon
-from graphnet.passes.update import ScaledRate
 from graphnet.spec import Spec
 from tests.layers.oracle import random_tensor, relative_error
 from tests.models import SEED
@@ -176,7 +176,7 @@ def test_a_program_trains_weights_by_muon_and_biases_by_adamw_with_its_own_rate(
     assert updates["upsampling_1.bias:update"].layer == AdamW(lr=0.005, weight_decay=0.1)
     assert updates["conv2d_1.bias:update"].layer == AdamW(lr=0.005, weight_decay=0.0)
     rates = [s.call.layer for s in program.plan.steps if s.call.title == "lr"]
-    assert rates == [ScaledRate(factor=3.0 * (0.005 / 0.02)), ScaledRate(factor=0.005 / 0.02)]
+    assert rates == [Times(factor=3.0 * (0.005 / 0.02)), Times(factor=0.005 / 0.02)]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from graphnet.calls import IfFinite
+from graphnet.graph import DONE, SCALE
 from graphnet.plan import Plan
 
 # How far the results of two right programs may be apart, relative to their norm, by compute dtype.
@@ -59,10 +59,12 @@ def disagreement(
 
 
 def skipped(plan: Plan, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
-    """Whether a step wrote no weight, as a gradient was not finite in float16: it says little of the plan."""
-    rules = (step.call for step in plan.steps if isinstance(step.call.layer, IfFinite))
-    slots = [slot for call in rules for slot in call.writes.values()]
-    return bool(slots) and all(torch.equal(before[slot], after[slot]) for slot in slots)
+    """Whether a gradient was not finite in float16, so that the step says little of the plan."""
+    if DONE in plan.slots:
+        return torch.equal(before[DONE], after[DONE])
+    return SCALE in plan.slots and not all(
+        bool(after[slot].isfinite().all()) for slot in plan.slots
+    )
 
 
 def _distance(start: Tensor, expected: Tensor, found: Tensor) -> float:

@@ -3,9 +3,9 @@
 The update of a few thousand weights takes less time than launching its operators. All gradients are alive
 until the last of them is there: on a CPU, where a call costs little and memory counts, updates stay apart.
 
-torch.ops.graphnet.fused_sgd(parameters, grads, buffers, lr, weight_decay, momentum, nesterov)
+torch.ops.graphnet.fused_sgd(parameters, grads, buffers, lr, weight_decay, momentum, nesterov, finite)
 torch.ops.graphnet.fused_adam(parameters, grads, exp_avgs, exp_avg_sqs, lr, step, betas, eps, weight_decay,
-                              decoupled)
+                              decoupled, finite)
     What SGD, and Adam or AdamW (`decoupled`), do in their `update` to each parameter: torch's own fused
     operators, with shapes too.
 
@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.calls import DTYPES, AddTo, Cast, Clear, Follow
+from graphnet.calls import DTYPES, AddTo, Cast, Clear, Follow, Scaled
 from graphnet.definition import Definition
 from graphnet.multitensor import MultiTensorKernel, Tensors
 from graphnet.operators import no_results, register
@@ -38,6 +38,7 @@ def _sgd(
     weight_decay: float,
     momentum: float,
     nesterov: bool,
+    finite: Tensor | None,
 ) -> None:
     torch.ops.aten._fused_sgd_.tensor_lr(
         list(parameters),
@@ -50,6 +51,7 @@ def _sgd(
         nesterov=nesterov,
         maximize=False,
         is_first_step=False,  # buffers are 0 before it
+        found_inf=_found_inf(finite),
     )
 
 
@@ -64,6 +66,7 @@ def _adam(
     eps: float,
     weight_decay: float,
     decoupled: bool,
+    finite: Tensor | None,
 ) -> None:
     aten = torch.ops.aten
     operator = aten._fused_adamw_.tensor_lr if decoupled else aten._fused_adam_.tensor_lr
@@ -82,7 +85,13 @@ def _adam(
         eps=eps,
         amsgrad=False,
         maximize=False,
+        found_inf=_found_inf(finite),
     )
+
+
+def _found_inf(finite: Tensor | None) -> Tensor | None:
+    """1.0 where nothing is to be written: torch's word for it."""
+    return None if finite is None else finite.logical_not().to(torch.float32)
 
 
 def _alike(grads: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -111,7 +120,7 @@ def _copies(parameters: Sequence[Tensor], grads: Sequence[Tensor], *_: Any) -> l
 
 fused_sgd = register(
     "fused_sgd(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] buffers, Tensor lr, "
-    "float weight_decay, float momentum, bool nesterov) -> ()",
+    "float weight_decay, float momentum, bool nesterov, Tensor? finite) -> ()",
     _sgd,
     no_results,
     devices=("CPU", "CUDA"),
@@ -119,7 +128,8 @@ fused_sgd = register(
 )
 fused_adam = register(
     "fused_adam(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
-    "Tensor lr, Tensor step, float[] betas, float eps, float weight_decay, bool decoupled) -> ()",
+    "Tensor lr, Tensor step, float[] betas, float eps, float weight_decay, bool decoupled, "
+    "Tensor? finite) -> ()",
     _adam,
     no_results,
     devices=("CPU", "CUDA"),
@@ -144,6 +154,7 @@ class FusedSGD(Foreach):
 
     replaces: ClassVar[type[Definition]] = SGD
     casts: ClassVar[bool] = True
+    skips: ClassVar[bool] = True
     rule: SGD
 
     @classmethod
@@ -158,9 +169,13 @@ class FusedSGD(Foreach):
         lr: Tensor,
         step: Tensor,
         momentum_buffers: Tensors | None,
+        finite: Tensor | None = None,
     ) -> None:
         rule, buffers = self.rule, momentum_buffers or ()
-        fused_sgd(parameters, grads, buffers, lr, rule.weight_decay, rule.momentum, rule.nesterov)
+        fused_sgd(
+            *(parameters, grads, buffers, lr),
+            *(rule.weight_decay, rule.momentum, rule.nesterov, finite),
+        )
 
 
 class FusedAdam(Foreach):
@@ -168,6 +183,7 @@ class FusedAdam(Foreach):
 
     replaces: ClassVar[type[Definition]] = Adam
     casts: ClassVar[bool] = True
+    skips: ClassVar[bool] = True
     operator: ClassVar[Any] = fused_adam  # or another with its arguments
     rule: Adam
 
@@ -179,11 +195,12 @@ class FusedAdam(Foreach):
         step: Tensor,
         exp_avgs: Tensors,
         exp_avg_sqs: Tensors,
+        finite: Tensor | None = None,
     ) -> None:
         rule = self.rule
         self.operator(
             *(parameters, grads, exp_avgs, exp_avg_sqs, lr, step),
-            *(rule.betas, rule.eps, rule.weight_decay, rule.decoupled),
+            *(rule.betas, rule.eps, rule.weight_decay, rule.decoupled, finite),
         )
 
 
@@ -202,6 +219,19 @@ class ForeachCast(Foreach):
     def run(self, xs: Tensors) -> Tensors:
         made = tuple(torch.empty_like(x, dtype=DTYPES[self.rule.dtype]) for x in xs)
         torch._foreach_copy_(made, xs)
+        return made
+
+
+class ForeachScaled(Foreach):
+    """All gradients times one factor."""
+
+    replaces: ClassVar[type[Definition]] = Scaled
+    casts: ClassVar[bool] = True
+
+    def run(self, xs: Tensors, factor: Tensor) -> Tensors:
+        made = tuple(torch.empty_like(x, dtype=torch.float32) for x in xs)
+        torch._foreach_copy_(made, xs)
+        torch._foreach_mul_(made, factor)
         return made
 
 
@@ -239,6 +269,7 @@ KERNELS: dict[str, type[MultiTensorKernel]] = {
     "aten/adam": FusedAdam,
     "aten/adamw": FusedAdamW,
     "aten/cast": ForeachCast,
+    "aten/scale": ForeachScaled,
     "aten/ema": ForeachFollow,
     "aten/accumulate": ForeachAddTo,
     "aten/clear": ForeachClear,

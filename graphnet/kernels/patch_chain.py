@@ -124,7 +124,9 @@ class PatchChain(Kernel):
             high, left = divmod(x.shape[2 + axis], smaller)
             if left or high * larger != target.shape[2 + axis]:
                 return None
+        # Not in float16: these gradients are of the mean itself, before a loss scale, and would vanish.
         fits = same and x.numel and ARITHMETIC.get(x.dtype) == target.dtype
+        fits = fits and x.dtype != torch.float16
         wants_x = "x" not in site.data
         return cls(links=links, logistic=logistic, wants_x=wants_x) if fits else None
 

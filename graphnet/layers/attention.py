@@ -105,7 +105,11 @@ class TransposedAttention(Layer):
         wide = torch.promote_types(qkv.dtype, torch.float32)
         lengths = [torch.linalg.vector_norm(rows, dim=-1, dtype=wide) for rows in (q, k)]
         norms = torch.stack(lengths, 1).clamp_min(_LEAST_NORM)
-        cosine = (q @ k.mT) / _outer(norms)
+        if q.dtype == torch.float16:  # in which a sum over many pixels would be infinite
+            unit = (q / norms[:, 0, ..., None]).to(q.dtype)
+            cosine = (unit @ k.mT) / norms[:, 1, ..., None, :]
+        else:
+            cosine = (q @ k.mT) / _outer(norms)
         attention = (temperature * cosine).softmax(-1)
         y = attention.to(v.dtype) @ v
         return y.reshape(n, channels // 3, h, w), cosine, attention, norms

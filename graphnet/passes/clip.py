@@ -11,11 +11,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from graphnet.calls import Scaled
 from graphnet.graph import Call, Graph, Kind, Value
 from graphnet.layer import Layer
 from graphnet.passes.update import node_of
@@ -32,18 +32,6 @@ class ClipFactor(Layer):
     def forward(self, *xs: Tensor) -> Tensor:
         factor: Tensor = self.max_norm / (torch.linalg.vector_norm(norms(xs, 2)) + 1e-6)
         return factor.clamp_max(1.0)
-
-
-class Scaled(Layer):
-    """x times a 0-dim factor, in the dtype of x."""
-
-    overwrites: ClassVar[Mapping[str, str]] = {"y": "x"}
-
-    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
-        return x * factor
-
-    def forward_(self, x: Tensor, factor: Tensor) -> Tensor:
-        return x.mul_(factor)
 
 
 def norms(xs: tuple[Tensor, ...], order: float) -> Tensor:

@@ -22,14 +22,14 @@ from graphnet.spec import Constant, Spec
 _DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
 
 
-def differentiate(graph: Graph, *, share: float = 1.0) -> Graph:
+def differentiate(graph: Graph, *, share: float = 1.0, start: str | None = None) -> Graph:
     """Add the reverse pass of the graph's one output, a 0-dim loss, down to its parameters.
 
     The graph's `gradients` then say which value holds the gradient of each parameter: of the loss times
-    `share`.
+    `share`, or times the value `start`.
     """
     (loss,) = graph.outputs
-    return _Differentiator(graph).run(loss, share)
+    return _Differentiator(graph).run(loss, share, start)
 
 
 def live_values(graph: Graph) -> set[str]:
@@ -61,9 +61,11 @@ class _Differentiator:
         self.contributions: dict[str, list[str]] = {}
         self.live = live_values(graph)
 
-    def run(self, loss: str, share: float) -> Graph:
-        name = "@one" if share == 1.0 else "@share"
-        self.contributions[loss] = [self.constant(name, share, self.values[loss].spec)]
+    def run(self, loss: str, share: float, start: str | None) -> Graph:
+        if start is None:
+            name = "@one" if share == 1.0 else "@share"
+            start = self.constant(name, share, self.values[loss].spec)
+        self.contributions[loss] = [start]
         for call in reversed(self.order):
             if call.kind in _DIFFERENTIABLE:
                 self.backward(call)

@@ -10,38 +10,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from graphnet.calls import IfFinite
+from graphnet.calls import IfFinite, Times
 from graphnet.definition import Definition
-from graphnet.graph import Arg, Call, Graph, Kind, Value, flatten
+from graphnet.graph import DONE, FINITE, SCALE, Arg, Call, Graph, Kind, Value, flatten
 from graphnet.layer import Layer
 from graphnet.multitensor import MultiTensorKernel
 from graphnet.optim import Optimizer
 from graphnet.passes.clip import multiplied, norms
+from graphnet.passes.differentiate import differentiate
 from graphnet.passes.update import write
 from graphnet.spec import Constant, Spec
 
-SCALE, GOOD, DONE = "@loss:scale", "@loss:good_steps", "@loss:updates"
-_FINITE, _INVERSE = "@loss:finite", "@loss:inverse"
+GOOD = "@loss:good_steps"
+_INVERSE, _START = "@loss:inverse", "@loss:start"
 _INITIAL = 2.0**16
 _INTERVAL = 2000
 _NODE = "@loss"
-
-
-class ScaledLoss(Layer):
-    """The loss itself; its gradient is grad_y times the scale."""
-
-    nondifferentiable: ClassVar[tuple[str, ...]] = ("scale",)
-
-    def forward(self, loss: Tensor, scale: Tensor) -> Tensor:
-        return loss.clone()
-
-    def backward(self, grad_y: Tensor, scale: Tensor) -> tuple[Tensor, None]:
-        return grad_y * scale, None
 
 
 class AllFinite(Layer):
@@ -75,20 +63,17 @@ class FollowFit(Definition):
         done.add_(finite)
 
 
-def scale_loss(graph: Graph) -> Graph:
-    """Put the scale behind the loss, for the reverse pass to begin with."""
+def differentiate_scaled(graph: Graph, *, share: float = 1.0) -> Graph:
+    """The reverse pass of the loss times `share` and the scale, which becomes a slot."""
     (loss,) = graph.outputs
-    spec = graph.values[loss].spec
-    scaled = f"{loss}:scaled"
-    call = Call(
-        scaled, Kind.LOSS, ScaledLoss(), "forward", (loss, SCALE), (scaled,), "scale", _NODE
-    )
-    values = {
-        **graph.values,
-        SCALE: _slot(SCALE, spec, _INITIAL),
-        scaled: Value(scaled, spec, Kind.LOSS),
-    }
-    return replace(graph, calls={**graph.calls, scaled: call}, values=values, outputs=(scaled,))
+    calls, values = dict(graph.calls), dict(graph.values)
+    spec = values[loss].spec
+    values[SCALE] = _slot(SCALE, spec, _INITIAL)
+    if share != 1.0:
+        values[_START] = Value(_START, spec, Kind.SCALE)
+        calls[_START] = _scalar(_START, Times(factor=share), SCALE, "share")
+    start = SCALE if share == 1.0 else _START
+    return differentiate(replace(graph, calls=calls, values=values), start=start)
 
 
 def unscale(graph: Graph) -> Graph:
@@ -100,13 +85,13 @@ def unscale(graph: Graph) -> Graph:
     for name, dtype in ((GOOD, torch.int32), (DONE, torch.int64)):
         values[name] = _slot(name, replace(scalar, dtype=dtype), 0)
     values[_INVERSE] = Value(_INVERSE, scalar, Kind.SCALE)
-    values[_FINITE] = Value(_FINITE, replace(scalar, dtype=torch.bool), Kind.SCALE)
-    calls[_INVERSE] = _scalar(_INVERSE, Inverse(), SCALE)
+    values[FINITE] = Value(FINITE, replace(scalar, dtype=torch.bool), Kind.SCALE)
+    calls[_INVERSE] = _scalar(_INVERSE, Inverse(), SCALE, "inverse")
     gradients = multiplied(
         graph.gradients, _INVERSE, "unscale", "unscaled", calls=calls, values=values
     )
-    calls[_FINITE] = _scalar(_FINITE, AllFinite(), tuple(gradients.values()))
-    args = (SCALE, GOOD, DONE, _FINITE)
+    calls[FINITE] = _scalar(FINITE, AllFinite(), tuple(gradients.values()), "all finite")
+    args = (SCALE, GOOD, DONE, FINITE)
     follow = write(values, FollowFit(), "scale", args, (SCALE, GOOD, DONE), _NODE)
     calls[follow.name] = follow
     return replace(graph, calls=calls, values=values, gradients=gradients)
@@ -126,15 +111,17 @@ def _optimizes(call: Call) -> bool:
 
 
 def _guarded(call: Call) -> Call:
+    title = f"{call.title}, if finite"
+    if isinstance(call.layer, MultiTensorKernel) and call.layer.skips:
+        return replace(call, args=(*call.args, FINITE), title=title)
     slots = set(call.writes.values())
     written = tuple(i for i, arg in enumerate(call.args) if slots & set(flatten((arg,))))
     rule = IfFinite(rule=call.layer, method=call.method, written=written)
-    title = f"{call.title}, if finite"
-    return replace(call, layer=rule, method="update", args=(_FINITE, *call.args), title=title)
+    return replace(call, layer=rule, method="update", args=(FINITE, *call.args), title=title)
 
 
-def _scalar(name: str, layer: Layer, read: Arg) -> Call:
-    return Call(name, Kind.SCALE, layer, "forward", (read,), (name,), type(layer).__name__, _NODE)
+def _scalar(name: str, layer: Layer, read: Arg, title: str) -> Call:
+    return Call(name, Kind.SCALE, layer, "forward", (read,), (name,), title, _NODE)
 
 
 def _slot(name: str, spec: Spec, fill: float) -> Value:

@@ -1,6 +1,7 @@
 """Together: calls by equal rules, on a tensor of their own each, become one call of a multi-tensor kernel.
 
-Gathered are updates, and the casts of parameters that a step begins with. Which rules have such a kernel, and
+Gathered are updates, the casts of parameters that a step begins with, and products of all gradients with one
+factor. Which rules have such a kernel, and
 where, the kernels say; the built-in ones are for GPUs, where launching takes longer than running.
 """
 
@@ -49,8 +50,8 @@ def together(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
 
 
 def _may_be_gathered(call: Call, graph: Graph) -> bool:
-    """An update, or a cast of a parameter: nothing that another of its group could wait for."""
-    if call.kind is Kind.UPDATE:
+    """An update, what scales a gradient, or a cast of a parameter: no other of its group waits for it."""
+    if call.kind in (Kind.UPDATE, Kind.SCALE):
         return True
     reads = (graph.values[name].kind for name in call.reads())
     return call.method == "forward" and set(reads) == {Kind.PARAMETER}

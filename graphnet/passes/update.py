@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from graphnet.calls import Assign
+from graphnet.calls import Assign, Times
 from graphnet.definition import Definition
 from graphnet.errors import ContractError, nearest
 from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
@@ -57,18 +56,10 @@ def update(graph: Graph, *, updates: Updates, counter: str = STEP) -> Graph:
     return _after_readers(replace(graph, calls=calls, values=values))
 
 
-class ScaledRate(Layer):
-    """The learning rate times a factor, for the parameters that have their own."""
-
-    factor: float
-
-    def forward(self, lr: Tensor) -> Tensor:
-        return lr * self.factor
-
-
 def _rate(values: dict[str, Value], name: str, factor: float) -> Call:
+    """The learning rate of the parameters that have their own, a share of that of all."""
     values[name] = Value(name, values[LR].spec, Kind.SCALE)
-    return Call(name, Kind.SCALE, ScaledRate(factor=factor), "forward", (LR,), (name,), "lr", LR)
+    return Call(name, Kind.SCALE, Times(factor=factor), "forward", (LR,), (name,), "lr", LR)
 
 
 def _optimize(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.calls import Cast
+from graphnet.calls import Cast, Scaled
 from graphnet.definition import Definition
 from graphnet.errors import DescriptionError, blame
 from graphnet.multitensor import COMMON, MultiTensorKernel, arguments_of, matched
@@ -76,7 +76,7 @@ class RuleCase:
 
     @property
     def method(self) -> str:
-        return "forward" if isinstance(self.rule, Cast) else "update"
+        return "forward" if isinstance(self.rule, (Cast, Scaled)) else "update"
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -104,6 +104,7 @@ class RuleCase:
             "lr": torch.tensor(RATES[0], dtype=dtype, device=device),
             "step": torch.tensor(0, device=device),
             "rate": torch.tensor(RATES[0], dtype=torch.float64, device=device),
+            "factor": torch.tensor(RATES[0], device=device),
         }
         return Tensors({n: t for n, t in common.items() if n in self.arguments}, own)
 
@@ -126,8 +127,11 @@ class RuleCase:
                 made[name] = _last(tensor) if tensor.ndim == 4 else tensor
         return made
 
-    def step(self, given: Tensors) -> list[Any]:
-        """One step on all of them: by the kernel, or by the rule on one after the other."""
+    def step(self, given: Tensors, finite: Tensor | None = None) -> list[Any]:
+        """One step on all of them: by the kernel, or by the rule on one after the other.
+
+        `finite` is for kernels that take it.
+        """
         if self.kernel is None:
             function = getattr(self.rule, self.method)
             return [
@@ -141,7 +145,7 @@ class RuleCase:
             else:
                 column = tuple(own[name] for own in given.own)
                 columns.append(None if column[0] is None else column)
-        returned = self.kernel.run(*columns)
+        returned = self.kernel.run(*columns, *(() if finite is None else (finite,)))
         return [None] * len(given.own) if returned is None else list(returned)
 
     def steps(

@@ -211,6 +211,38 @@ def kernel_equals_rule(case: RuleCase) -> None:
             )
 
 
+@check
+def kernel_skips(case: RuleCase) -> None:
+    """A kernel that takes `finite` writes nothing where it is False, and else what it writes without."""
+    if case.kernel is None or not case.kernel.skips:
+        raise NotApplicable("the rule is no kernel that takes `finite`")
+    before, given = case.drawn(), case.drawn()
+    for tensors in (before, given):
+        for own in tensors.own[::2]:
+            own["grad"] = torch.full_like(_there(own["grad"]), torch.nan)
+    case.step(given, torch.tensor(False, device=case.device))
+    expect_same_bits(
+        {n: t.nan_to_num(7.0) for n, t in given.leaves().items()},
+        {n: t.nan_to_num(7.0) for n, t in before.leaves().items()},
+        what="it has changed in a step whose gradients are not finite",
+        advice="Write nothing where the argument finite is False.",
+    )
+    plain, told = case.drawn(), case.drawn()
+    case.step(plain)
+    case.step(told, torch.tensor(True, device=case.device))
+    expect_same_bits(
+        told.leaves(),
+        plain.leaves(),
+        what="it is another where finite is True than where it is not given",
+        advice="Do what is always done where the argument finite is True.",
+    )
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
+
+
 def _rounded(grad: Tensor, number: int, *, dtype: torch.dtype, narrow: bool) -> Tensor:
     """A gradient as a kernel is given it: every other one in bfloat16 if `narrow`."""
     return grad.to(torch.bfloat16 if narrow and number % 2 else dtype)
@@ -260,4 +292,5 @@ RULE_CHECKS: tuple[Check, ...] = (
     rule_compiles,
     rule_cuda,
     kernel_equals_rule,
+    kernel_skips,
 )

@@ -281,8 +281,12 @@ class FixedPairs(gn.MultiTensorKernel):
 
 def compared(kernel: Any) -> str:
     """What the comparison with the rule says of a kernel."""
-    report = run_checks(kernel, registry=REGISTRY, checks=RULE_CHECKS[-1:])
-    return report.rows[0].message
+    return judged_by("kernel_equals_rule", kernel)
+
+
+def judged_by(name: str, kernel: Any) -> str:
+    checks = [check for check in RULE_CHECKS if check.name == name]
+    return run_checks(kernel, registry=REGISTRY, checks=checks).rows[0].message
 
 
 def test_a_rule_for_some_shapes_only_passes_and_its_other_numbers_are_tried() -> None:
@@ -346,8 +350,61 @@ def test_what_cannot_be_tried_is_said() -> None:
     assert "expected rule_for to leave some" in run_checks(Nobodys).failures[0].message
 
 
+class Heedless(ManyLions):
+    """Takes `finite`, and does not look at it."""
+
+    replaces = Lion
+    skips = True
+
+    def run(
+        self,
+        parameters: Tensors,
+        grads: Tensors,
+        lr: Tensor,
+        exp_avgs: Tensors,
+        finite: Tensor | None = None,
+    ) -> None:
+        super().run(parameters, grads, lr, exp_avgs)
+
+
+class Heeding(Heedless):
+    """Goes back where it is False."""
+
+    replaces = Lion
+    share = 1.0
+
+    def run(
+        self,
+        parameters: Tensors,
+        grads: Tensors,
+        lr: Tensor,
+        exp_avgs: Tensors,
+        finite: Tensor | None = None,
+    ) -> None:
+        slots = (*parameters, *exp_avgs)
+        before = [slot.clone() for slot in slots]
+        super().run(parameters, grads, lr if finite is None else lr * self.share, exp_avgs)
+        if finite is not None:
+            for slot, old in zip(slots, before, strict=True):
+                slot.copy_(torch.where(finite, slot, old))
+
+
+class Halving(Heeding):
+    """Goes half the way where it is True."""
+
+    replaces = Lion
+    share = 0.5
+
+
+def test_a_kernel_that_takes_finite_writes_nothing_where_it_is_false() -> None:
+    assert run_checks(Heeding, registry=REGISTRY).failures == ()
+    said = judged_by("kernel_skips", Heedless)
+    assert "it has changed in a step whose gradients are not finite" in said
+    assert "it is another where finite is True" in judged_by("kernel_skips", Halving)
+
+
 def test_every_check_bites() -> None:
-    bitten = {check for check, _, _ in BROKEN} | {"kernel_equals_rule"}
+    bitten = {check for check, _, _ in BROKEN} | {"kernel_equals_rule", "kernel_skips"}
     assert {check.name for check in RULE_CHECKS} - bitten == {"rule_cuda"}  # needs a device
 
 

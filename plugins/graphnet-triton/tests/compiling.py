@@ -121,9 +121,11 @@ def rules(dtype: torch.dtype) -> None:
     for sizes in ((1, 3, 3000), range(1, 65)):
         xs, grads = ([torch.zeros(n, dtype=d) for n in sizes] for d in (torch.float32, dtype))
         for flag in (True, False):
-            updates._sgd(xs, grads, xs, lr, step, 0.9 * flag, 0.5 * flag, 0.1 * flag, flag)
-            updates._adam(xs, grads, xs, xs, lr, step, (0.9 * flag, 0.999), 1e-8, 0.1 * flag, flag)
-        updates._adam(xs, grads, xs, xs, lr, step, (0.9, 0.999), 1e-8, 0.1, False)
+            rates, finite = (lr, step), torch.tensor(True) if flag else None
+            updates._sgd(xs, grads, xs, *rates, 0.9 * flag, 0.5 * flag, 0.1 * flag, flag, finite)
+            betas, decay = (0.9 * flag, 0.999), 0.1 * flag
+            updates._adam(xs, grads, xs, xs, *rates, betas, 1e-8, decay, flag, finite)
+        updates._adam(xs, grads, xs, xs, lr, step, (0.9, 0.999), 1e-8, 0.1, False, None)
         updates._follow(xs, xs, lr.double())
         updates._cast(xs, dtype)
 

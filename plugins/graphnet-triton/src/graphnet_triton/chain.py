@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Self
 
-import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from triton.compiler.compiler import max_shared_mem
@@ -285,8 +284,6 @@ class TritonChain(PatchChain):
         pixels = max(image.numel // image.shape[1] for image in (x, target))
         widest = max(max(spec.shape[0], math.prod(spec.shape[1:])) for spec in parameters)
         fits = runs_on(site.device, x, target.numel, pixels * widest)
-        if x.dtype == torch.float16:
-            return None  # its gradients are of the mean itself, before a scale keeps them from vanishing
         return kernel if fits and kernel.patches(x) <= _MOST_PATCHES else None
 
 

@@ -40,7 +40,7 @@ _MOST = 64  # tensors in a launch: five numbers for each go into the 4 KiB that 
 
 
 def launch(
-    program: Any, *columns: Sequence[Tensor], given: Sequence[Tensor] = (), **constants: Any
+    program: Any, *columns: Sequence[Tensor], given: Sequence[Tensor | None] = (), **constants: Any
 ) -> None:
     """A program over the elements of tensors: the i-th of each column are of one size and lie alike.
 
@@ -93,11 +93,12 @@ def _sgd(
     dampening: float,
     weight_decay: float,
     nesterov: bool,
+    finite: Tensor | None,
 ) -> None:
     columns = (parameters, _as(parameters, grads), *((buffers,) if momentum else ()))
     launch(
         *(updates.sgd, *columns),
-        given=(lr, step),
+        given=(lr, step, finite),
         MOMENTUM=momentum,
         DAMPENING=dampening,
         WEIGHT_DECAY=weight_decay,
@@ -116,10 +117,11 @@ def _adam(
     eps: float,
     weight_decay: float,
     decoupled: bool,
+    finite: Tensor | None,
 ) -> None:
     launch(
         *(updates.adam, parameters, _as(parameters, grads), exp_avgs, exp_avg_sqs),
-        given=(lr, step),
+        given=(lr, step, finite),
         LOG_BETAS=tuple(math.log(beta) if beta else -math.inf for beta in betas),
         SHARES=tuple(1.0 - beta for beta in betas),
         EPS=eps,
@@ -144,14 +146,15 @@ def _casts(xs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
 
 sgd = register(
     "sgd(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] buffers, Tensor lr, Tensor step, "
-    "float momentum, float dampening, float weight_decay, bool nesterov) -> ()",
+    "float momentum, float dampening, float weight_decay, bool nesterov, Tensor? finite) -> ()",
     _sgd,
     no_results,
     scratch=_scratch,
 )
 adam = register(
     "adam(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
-    "Tensor lr, Tensor step, float[] betas, float eps, float weight_decay, bool decoupled) -> ()",
+    "Tensor lr, Tensor step, float[] betas, float eps, float weight_decay, bool decoupled, "
+    "Tensor? finite) -> ()",
     _adam,
     no_results,
     scratch=_scratch,
@@ -176,6 +179,7 @@ class TritonSGD(_Updates):
 
     replaces: ClassVar[type[Definition]] = SGD
     casts: ClassVar[bool] = True
+    skips: ClassVar[bool] = True
     rule: SGD
 
     def run(
@@ -185,11 +189,12 @@ class TritonSGD(_Updates):
         lr: Tensor,
         step: Tensor,
         momentum_buffers: Tensors | None,
+        finite: Tensor | None = None,
     ) -> None:
         rule, buffers = self.rule, momentum_buffers or ()
         sgd(
             *(parameters, grads, buffers, lr, step),
-            *(rule.momentum, rule.dampening, rule.weight_decay, rule.nesterov),
+            *(rule.momentum, rule.dampening, rule.weight_decay, rule.nesterov, finite),
         )
 
 

@@ -2,7 +2,8 @@
 
 `tensors` are the addresses of what a rule goes by, such as parameters, gradients and momentum buffers, one
 tuple of COUNT for each, of TYPES; the i-th of each have SIZES[i] elements that lie alike, and blocks from
-STARTS[i] on. So what is one tensor to a rule may lie anywhere in memory.
+STARTS[i] on. So what is one tensor to a rule may lie anywhere in memory. Where there is a `finite` and it is
+False, nothing is written.
 """
 
 import triton
@@ -27,6 +28,14 @@ def _elements(starts, sizes, COUNT: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _if(finite, inside):
+    """No elements at all where `finite` is there and says so."""
+    if finite is not None:
+        inside = inside & (tl.load(finite) != 0)
+    return inside
+
+
+@triton.jit
 def _start(addresses, starts, COUNT: tl.constexpr, TYPE: tl.constexpr):
     """Where this program's tensor begins; an address that fits into 32 bits comes as such a number."""
     return _own(addresses, starts, COUNT).to(tl.int64).to(tl.pointer_type(TYPE))
@@ -39,6 +48,7 @@ def sgd(
     sizes,
     lr,
     step,
+    finite,
     COUNT: tl.constexpr,
     TYPES: tl.constexpr,
     MOMENTUM: tl.constexpr,
@@ -49,6 +59,7 @@ def sgd(
 ):
     """graphnet.SGD: of parameters and gradients, and momentum buffers where there is MOMENTUM."""
     at, inside = _elements(starts, sizes, COUNT, BLOCK)
+    inside = _if(finite, inside)
     parameters = _start(tensors[0], starts, COUNT, TYPES[0]) + at
     p = tl.load(parameters, mask=inside, other=0.0)
     g = tl.load(_start(tensors[1], starts, COUNT, TYPES[1]) + at, mask=inside, other=0.0)
@@ -73,6 +84,7 @@ def adam(
     sizes,
     lr,
     step,
+    finite,
     COUNT: tl.constexpr,
     TYPES: tl.constexpr,
     LOG_BETAS: tl.constexpr,
@@ -87,6 +99,7 @@ def adam(
     LOG_BETAS are the logarithms of the two betas, SHARES what they lack to 1.
     """
     at, inside = _elements(starts, sizes, COUNT, BLOCK)
+    inside = _if(finite, inside)
     parameters = _start(tensors[0], starts, COUNT, TYPES[0]) + at
     means = _start(tensors[2], starts, COUNT, TYPES[2]) + at
     squares = _start(tensors[3], starts, COUNT, TYPES[3]) + at
