@@ -20,19 +20,14 @@ def _own(values, starts, COUNT: tl.constexpr):
 
 
 @triton.jit
-def _elements(starts, sizes, COUNT: tl.constexpr, BLOCK: tl.constexpr):
-    """Which elements of its tensor this program takes, and which of these are there."""
+def _elements(starts, sizes, finite, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """Which elements of its tensor this program takes, and which of these it reads and writes."""
     block = (tl.program_id(0) - _own(starts, starts, COUNT)).to(tl.int64)
     at = block * BLOCK + tl.arange(0, BLOCK)
-    return at, at < _own(sizes, starts, COUNT)
-
-
-@triton.jit
-def _if(finite, inside):
-    """No elements at all where `finite` is there and says so."""
+    size = _own(sizes, starts, COUNT)
     if finite is not None:
-        inside = inside & (tl.load(finite) != 0)
-    return inside
+        size = tl.where(tl.load(finite) != 0, size, 0)
+    return at, at < size
 
 
 @triton.jit
@@ -58,8 +53,7 @@ def sgd(
     BLOCK: tl.constexpr,
 ):
     """graphnet.SGD: of parameters and gradients, and momentum buffers where there is MOMENTUM."""
-    at, inside = _elements(starts, sizes, COUNT, BLOCK)
-    inside = _if(finite, inside)
+    at, inside = _elements(starts, sizes, finite, COUNT, BLOCK)
     parameters = _start(tensors[0], starts, COUNT, TYPES[0]) + at
     p = tl.load(parameters, mask=inside, other=0.0)
     g = tl.load(_start(tensors[1], starts, COUNT, TYPES[1]) + at, mask=inside, other=0.0)
@@ -98,8 +92,7 @@ def adam(
 
     LOG_BETAS are the logarithms of the two betas, SHARES what they lack to 1.
     """
-    at, inside = _elements(starts, sizes, COUNT, BLOCK)
-    inside = _if(finite, inside)
+    at, inside = _elements(starts, sizes, finite, COUNT, BLOCK)
     parameters = _start(tensors[0], starts, COUNT, TYPES[0]) + at
     means = _start(tensors[2], starts, COUNT, TYPES[2]) + at
     squares = _start(tensors[3], starts, COUNT, TYPES[3]) + at
@@ -131,7 +124,7 @@ def follow(
     tensors, starts, sizes, rate, COUNT: tl.constexpr, TYPES: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Averages, moved towards parameters by the share `rate` of their distance."""
-    at, inside = _elements(starts, sizes, COUNT, BLOCK)
+    at, inside = _elements(starts, sizes, None, COUNT, BLOCK)
     averages = _start(tensors[0], starts, COUNT, TYPES[0]) + at
     average = tl.load(averages, mask=inside, other=0.0)
     p = tl.load(_start(tensors[1], starts, COUNT, TYPES[1]) + at, mask=inside, other=0.0)
@@ -142,6 +135,6 @@ def follow(
 @triton.jit
 def cast(tensors, starts, sizes, COUNT: tl.constexpr, TYPES: tl.constexpr, BLOCK: tl.constexpr):
     """The numbers of the second tensors in the dtype of the first."""
-    at, inside = _elements(starts, sizes, COUNT, BLOCK)
+    at, inside = _elements(starts, sizes, None, COUNT, BLOCK)
     x = tl.load(_start(tensors[1], starts, COUNT, TYPES[1]) + at, mask=inside, other=0.0)
     tl.store(_start(tensors[0], starts, COUNT, TYPES[0]) + at, x.to(TYPES[0]), mask=inside)
