@@ -70,13 +70,15 @@ def state(program: Program) -> dict[str, Tensor]:
     ],
     ids=["sgd", "adam", "adamw"],
 )
-def test_steps_equal_those_of_torchs_scaler(optimizer: Optimizer, theirs: Any) -> None:
-    program = compiled(optimizer)
+def test_steps_equal_those_of_torchs_scaler(
+    optimizer: Optimizer, theirs: Any, device: torch.device
+) -> None:
+    program = compiled(optimizer, device=str(device))
     masters = {name: t.clone().requires_grad_() for name, t in program.weights.items()}
-    rule, scaler = theirs(list(masters.values())), torch.amp.GradScaler("cpu")
+    rule, scaler = theirs(list(masters.values())), torch.amp.GradScaler(device.type)
     scales = []
     for step in range(8):
-        x, target = pair(step)
+        x, target = (tensor.to(device) for tensor in pair(step))
         target = target * (2e4 if step in (0, 3, 4) else 1)  # gradients beyond 65504 / scale
         loss = program.step(x, target)
         w1, b1, w2, b2 = (master.half() for master in masters.values())
