@@ -92,6 +92,8 @@ def test_averages_and_scales_and_clipping_go_with_it() -> None:
     mine, theirs = program(rule, **options), program(rule, without=["together"], **options)
     kinds = [name.partition(":")[0] for name in updates(mine)]
     assert sorted(kinds) == ["adamw", "adamw", "ema"]  # with and without decay
+    titles = [step.call.title for step in mine.plan.steps]
+    assert [title for title in titles if "clip" in title] == ["clip", "clip [aten]"]
     for seed in range(3):
         for one in (mine, theirs):
             one.step(*batch(seed))
