@@ -61,7 +61,7 @@ class _Run(Run):
         self.compiled: Compiled | None = None
         self.waiting: Compilation | None = None
         self.cached: tuple[Problem, Hit] | None = None
-        self.loaded: Compiled | None = None  # not compared yet: the step wrote no weight
+        self.loaded: Compiled | None = None  # until it has been compared
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         self.steps += 1
@@ -150,10 +150,10 @@ class _Run(Run):
         before = {name: named[name].clone() for name in slots}
         found = compiled(*(copies.get(name, tensor) for name, tensor in named.items()))
         outputs = self.eager(*arguments)
-        problem = disagreement(self.plan, before, expected=(outputs, named), found=(found, copies))
         if skipped(self.plan, before, named):
-            self.loaded = compiled
+            self.loaded = compiled  # the next step is compared
             return outputs
+        problem = disagreement(self.plan, before, expected=(outputs, named), found=(found, copies))
         if problem is not None:
             self._stay(f"the compiled plan does not agree with eager: {problem}")
             return outputs

@@ -1,8 +1,8 @@
 """Together: calls by equal rules, on a tensor of their own each, become one call of a multi-tensor kernel.
 
 Gathered are updates, the casts of parameters that a step begins with, and products of all gradients with one
-factor. Which rules have such a kernel, and
-where, the kernels say; the built-in ones are for GPUs, where launching takes longer than running.
+factor. Which rules have such a kernel, and where, the kernels say; the built-in ones are for GPUs, where
+launching takes longer than running.
 """
 
 from __future__ import annotations
