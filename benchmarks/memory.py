@@ -42,10 +42,8 @@ def peak_bytes(run: Run, device: torch.device) -> int:
         torch.cuda.synchronize(device)
         peak: int = torch.cuda.max_memory_allocated(device)
         return peak
-    kinds = [ProfilerActivity.CPU]
-    with profile(
-        activities=kinds, profile_memory=True, acc_events=True
-    ) as found:  # torch 2.11 warns else
+    # Without acc_events torch 2.11 warns.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as found:
         for _ in range(_WARM_UP):
             run()
         with record_function(_MEASURED):

@@ -100,11 +100,11 @@ def draw_strip(model_path: Path, photo: Path) -> None:
 
 def draw_curve(log: Path) -> None:
     """The training loss over the steps, and the PSNR after each epoch."""
+    from matplotlib.figure import Figure  # the rest of this file works without
+
     records = [json.loads(line) for line in log.read_text().splitlines()]
     steps = [record for record in records if record["kind"] == "steps"]
     epochs = [record for record in records if record["kind"] == "epoch"]
-    from matplotlib.figure import Figure  # the rest of this file works without
-
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot([r["step"] for r in steps], [r["loss"] for r in steps])

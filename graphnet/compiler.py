@@ -128,10 +128,10 @@ def adding_plan(
 ) -> Plan:
     """The verified plan of a step that only adds up gradients for a later one (`Updates.accumulate`)."""
     states = partial(update, updates=Updates())
-    passes = [
+    passes = (
         Pass("accumulate", "add gradients to their slots", add_up, needed=True),
         Pass("update", "write the new states", states, needed=True),
-    ]
+    )
     return _step(graph, registry, options, losses, updates, passes)
 
 
@@ -168,7 +168,7 @@ def _scales(updates: Updates, options: Options) -> bool:
     return updates.optimizer is not None and options.narrow == "float16"
 
 
-def _updating(updates: Updates, options: Options) -> list[Pass]:
+def _updating(updates: Updates, options: Options) -> tuple[Pass, ...]:
     """The passes from gradients to new weights: those that are asked for."""
     found: list[Pass] = []
     counter = updates.counter
@@ -186,7 +186,7 @@ def _updating(updates: Updates, options: Options) -> list[Pass]:
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(average, decay=decay, counter=updates.counter)
         found.append(Pass("average", "let averages follow the weights", follow, needed=True))
-    return found
+    return tuple(found)
 
 
 _SIMPLIFY = (

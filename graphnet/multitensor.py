@@ -36,12 +36,8 @@ from graphnet.errors import ContractError
 from graphnet.spec import Spec
 
 Tensors = tuple[Tensor, ...]
-COMMON = (
-    "lr",
-    "step",
-    "rate",
-    "factor",
-)  # what all calls are given alike; everything else is a call's own
+# What all calls are given alike; everything else is a call's own.
+COMMON = ("lr", "step", "rate", "factor")
 
 
 class MultiTensorKernel(Definition):
@@ -85,11 +81,15 @@ class MultiTensorKernel(Definition):
         raise ContractError(f"{type(self).__name__} defines no run(...)")
 
 
+def method_of(rule: type[Definition]) -> str:
+    """The name of a rule's method: `update`, or `forward` where it returns what it makes."""
+    return "forward" if issubclass(rule, (Cast, Scaled)) else "update"
+
+
 @functools.cache
 def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
-    """The names that a rule's method asks for: `update`, or `forward` where it returns what it makes."""
-    made = issubclass(rule, (Cast, Scaled))
-    method: Any = getattr(rule, "forward" if made else "update", None)
+    """The names that a rule's method asks for."""
+    method: Any = getattr(rule, method_of(rule), None)
     return () if method is None else tuple(inspect.signature(method).parameters)[1:]
 
 

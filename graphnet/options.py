@@ -60,5 +60,5 @@ class Options:
     @property
     def narrow(self) -> Narrow | None:
         """The dtype that layers compute in where it is narrower than that of the parameters."""
-        own = str(self.dtype).removeprefix("torch.")
-        return next((name for name in _NARROW if name == self.precision != own), None)
+        other = (name for name in _NARROW if getattr(torch, name) != self.dtype)
+        return next((name for name in other if name == self.precision), None)

@@ -165,7 +165,8 @@ def first_nonfinite(
     '@loss.loss'
     """
     tensors = complete(plan, tensors)
-    passing = {name for name in plan.slots if SCALE in plan.slots and name.endswith(f":{GRAD}")}
+    slots = plan.slots
+    passing = {name for name in slots if name.endswith(f":{GRAD}")} if SCALE in slots else set()
     ends = {*plan.outputs}
     if gradients:
         ends |= {name for step in plan.steps for name in _checked(step.call)}

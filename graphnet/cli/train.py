@@ -163,13 +163,13 @@ def _loop(
                     run.save(trainer.checkpoint())
                     metrics = "  ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
                     waiting = f", {record.waiting:.0%} of it waiting for data"
-                    scale = f", loss scale {record.loss_scale or 0:g}"
+                    scale = record.loss_scale
                     progress.update(task, metric=metrics)
                     progress.console.print(
                         f"epoch {record.epoch}/{epochs}  loss {record.loss:.5f}  {metrics}  "
                         f"{record.elapsed_s:.1f} s of training"
                         f"{waiting if record.waiting > WORTH_SAYING else ''}"
-                        f"{scale if record.loss_scale is not None else ''}"
+                        f"{'' if scale is None else f', loss scale {scale:g}'}"
                     )
                 case Decided():
                     run.log("executor", asdict(record))

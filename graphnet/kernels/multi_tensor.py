@@ -210,6 +210,12 @@ class FusedAdamW(FusedAdam):
     replaces: ClassVar[type[Definition]] = AdamW
 
 
+def _copied(xs: Tensors, dtype: torch.dtype) -> Tensors:
+    made = tuple(torch.empty_like(x, dtype=dtype) for x in xs)
+    torch._foreach_copy_(made, xs)
+    return made
+
+
 class ForeachCast(Foreach):
     """Casts of all parameters: one copy of many tensors."""
 
@@ -217,9 +223,7 @@ class ForeachCast(Foreach):
     rule: Cast
 
     def run(self, xs: Tensors) -> Tensors:
-        made = tuple(torch.empty_like(x, dtype=DTYPES[self.rule.dtype]) for x in xs)
-        torch._foreach_copy_(made, xs)
-        return made
+        return _copied(xs, DTYPES[self.rule.dtype])
 
 
 class ForeachScaled(Foreach):
@@ -229,8 +233,7 @@ class ForeachScaled(Foreach):
     casts: ClassVar[bool] = True
 
     def run(self, xs: Tensors, factor: Tensor) -> Tensors:
-        made = tuple(torch.empty_like(x, dtype=torch.float32) for x in xs)
-        torch._foreach_copy_(made, xs)
+        made = _copied(xs, torch.float32)
         torch._foreach_mul_(made, factor)
         return made
 

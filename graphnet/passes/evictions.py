@@ -121,11 +121,8 @@ class Evictions:
         other = copy.copy(self)
         other.storages = self.storages.copy()
         other.line, other.soon, other.made = [*self.line], [*self.soon], [*self.made]
-        other.seconds, other.roots, other.unshared = (
-            {**self.seconds},
-            {**self.roots},
-            {*self.unshared},
-        )
+        other.seconds, other.roots = {**self.seconds}, {**self.roots}
+        other.unshared = {*self.unshared}
         other.versions = {root: [*clones] for root, clones in self.versions.items()}
         return other
 

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.calls import Cast, Scaled
+from graphnet.calls import Cast
 from graphnet.definition import Definition
 from graphnet.errors import DescriptionError, blame
-from graphnet.multitensor import COMMON, MultiTensorKernel, arguments_of, matched
+from graphnet.multitensor import COMMON, MultiTensorKernel, arguments_of, matched, method_of
 from graphnet.optim import Optimizer
 from graphnet.spec import Spec
 from graphnet.testing.case import draw, generator
@@ -76,7 +76,7 @@ class RuleCase:
 
     @property
     def method(self) -> str:
-        return "forward" if isinstance(self.rule, (Cast, Scaled)) else "update"
+        return method_of(type(self.rule))
 
     @property
     def arguments(self) -> tuple[str, ...]:

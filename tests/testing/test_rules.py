@@ -350,27 +350,12 @@ def test_what_cannot_be_tried_is_said() -> None:
     assert "expected rule_for to leave some" in run_checks(Nobodys).failures[0].message
 
 
-class Heedless(ManyLions):
-    """Takes `finite`, and does not look at it."""
+class Heeding(ManyLions):
+    """Goes back where `finite` is False."""
 
     replaces = Lion
     skips = True
-
-    def run(
-        self,
-        parameters: Tensors,
-        grads: Tensors,
-        lr: Tensor,
-        exp_avgs: Tensors,
-        finite: Tensor | None = None,
-    ) -> None:
-        super().run(parameters, grads, lr, exp_avgs)
-
-
-class Heeding(Heedless):
-    """Goes back where it is False."""
-
-    replaces = Lion
+    heeds = True
     share = 1.0
 
     def run(
@@ -384,9 +369,16 @@ class Heeding(Heedless):
         slots = (*parameters, *exp_avgs)
         before = [slot.clone() for slot in slots]
         super().run(parameters, grads, lr if finite is None else lr * self.share, exp_avgs)
-        if finite is not None:
+        if finite is not None and self.heeds:
             for slot, old in zip(slots, before, strict=True):
                 slot.copy_(torch.where(finite, slot, old))
+
+
+class Heedless(Heeding):
+    """Takes `finite`, and does not look at it."""
+
+    replaces = Lion
+    heeds = False
 
 
 class Halving(Heeding):
