@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from graphnet_triton.programs.images import places
+
 
 @triton.jit
 def bias_relu(y, bias, count, C: tl.constexpr, SUM: tl.constexpr, BLOCK: tl.constexpr):
@@ -34,8 +36,7 @@ def mask_and_sum(
     total = tl.zeros((BC,), dtype=SUM)
     for step in range(STEPS):
         p = (share * STEPS + step) * BP + tl.arange(0, BP)
-        inside = (p[:, None] < pixels) & (c[None, :] < C)
-        at = p[:, None] * C + c[None, :]
+        at, inside = places(p, c, pixels, C)
         above = tl.load(y + at, mask=inside, other=0.0).to(SUM) > 0
         g = tl.where(above, tl.load(grad + at, mask=inside, other=0.0).to(SUM), 0.0)
         tl.store(masked + at, g.to(masked.dtype.element_ty), mask=inside)

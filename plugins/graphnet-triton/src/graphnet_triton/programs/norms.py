@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from graphnet_triton.programs.images import places
+
 
 @triton.jit
 def layer_norm(
@@ -25,8 +27,7 @@ def layer_norm(
     """BP pixels of y = weight z + bias, with their mean and 1 / standard deviation."""
     p = tl.program_id(0) * BP + tl.arange(0, BP)
     c = tl.arange(0, BC)
-    inside = (p[:, None] < pixels) & (c[None, :] < C)
-    at = p[:, None] * C + c[None, :]
+    at, inside = places(p, c, pixels, C)
     value = tl.load(x + at, mask=inside, other=0.0).to(SUM)
     middle = tl.sum(value, 1) / C
     centered = tl.where(inside, value - middle[:, None], 0.0)
@@ -65,8 +66,7 @@ def layer_norm_gradient(
     of_bias = tl.zeros((BC,), dtype=SUM)
     for step in range(STEPS):
         p = (tl.program_id(0) * STEPS + step) * BP + tl.arange(0, BP)
-        inside = (p[:, None] < pixels) & (c[None, :] < C)
-        at = p[:, None] * C + c[None, :]
+        at, inside = places(p, c, pixels, C)
         g = tl.load(grad + at, mask=inside, other=0.0).to(SUM)
         value = tl.load(x + at, mask=inside, other=0.0).to(SUM)
         middle = tl.load(mean + p, mask=p < pixels, other=0.0).to(SUM)
@@ -106,14 +106,14 @@ def channel_moments(
     total = tl.zeros((BC,), dtype=SUM)
     for step in range(STEPS):
         p = (share * STEPS + step) * BP + tl.arange(0, BP)
-        inside = (p[:, None] < pixels) & (c[None, :] < C)
-        total += tl.sum(tl.load(x + p[:, None] * C + c[None, :], mask=inside, other=0.0).to(SUM), 0)
+        at, inside = places(p, c, pixels, C)
+        total += tl.sum(tl.load(x + at, mask=inside, other=0.0).to(SUM), 0)
     middle = total / count
     squares = tl.zeros((BC,), dtype=SUM)
     for step in range(STEPS):
         p = (share * STEPS + step) * BP + tl.arange(0, BP)
-        inside = (p[:, None] < pixels) & (c[None, :] < C)
-        value = tl.load(x + p[:, None] * C + c[None, :], mask=inside, other=0.0).to(SUM)
+        at, inside = places(p, c, pixels, C)
+        value = tl.load(x + at, mask=inside, other=0.0).to(SUM)
         away = tl.where(inside, value - middle[None, :], 0.0)
         squares += tl.sum(away * away, 0)
     mine = shares + share * (2 * C)
@@ -214,8 +214,7 @@ def batch_norm_sums(
     of_bias = tl.zeros((BC,), dtype=SUM)
     for step in range(STEPS):
         p = (share * STEPS + step) * BP + tl.arange(0, BP)
-        inside = (p[:, None] < pixels) & (c[None, :] < C)
-        at = p[:, None] * C + c[None, :]
+        at, inside = places(p, c, pixels, C)
         g = tl.load(grad + at, mask=inside, other=0.0).to(SUM)
         g = tl.where(tl.load(y + at, mask=inside, other=0.0) <= 0, 0.0, g)
         z = (tl.load(x + at, mask=inside, other=0.0).to(SUM) - middle[None, :]) * scale[None, :]
