@@ -21,8 +21,8 @@ from rich.console import Console
 from benchmarks import report, rows, table
 from benchmarks.measure import BRIEF, FULL, QUICK
 from benchmarks.run import Result, estimate_s, run
-from graphnet.device import resolve
 from graphnet.errors import GraphnetError, UnknownNameError, nearest
+from graphnet.system import resolve_device
 
 _WIDE = 200  # characters, where there is no terminal
 _QUICK_ROWS = ("a32-train-fp32", rows.OVERHEAD)
@@ -66,7 +66,7 @@ def _list() -> int:
 
 
 def _measure(options: argparse.Namespace) -> int:
-    device = resolve(options.device)
+    device = resolve_device(options.device)
     names = _chosen(options.rows, _QUICK_ROWS if options.quick else rows.on(device))
     effort = QUICK if options.quick else BRIEF if device.type == "cuda" else FULL
     if options.seconds:

@@ -25,16 +25,13 @@ from benchmarks.networks import PAPER
 from benchmarks.timing import machine as facts
 from benchmarks.timing import seconds, settle
 from examples.demo import copy_photos
-from graphnet.config import read_job
-from graphnet.cost import bind_arguments, call_cost
-from graphnet.discovery import default_registry
-from graphnet.executors.cudagraph import CUDARecording
-from graphnet.graph import Call, Kind
-from graphnet.machine import Machine
-from graphnet.measure import measure
+from graphnet.executors import CUDARecording
+from graphnet.graph import Call, Kind, Machine, bind_arguments, call_cost
+from graphnet.inspection import measure
+from graphnet.model import set_up
 from graphnet.plan import Plan
-from graphnet.program import set_up
-from graphnet.train import Decided, Epoch, Trainer
+from graphnet.sdk import default_registry
+from graphnet.training import Decided, Epoch, Trainer, read_job
 
 _CONFIG = Path(__file__).parent.parent / "examples" / "denoisers" / "speedrun.yaml"
 _REPEATS = 20

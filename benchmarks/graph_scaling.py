@@ -17,9 +17,9 @@ from pathlib import Path
 
 def measure(nodes: int) -> dict[str, float]:
     """Seconds for each stage, in this process."""
-    from graphnet.describe import parse_text
+    from graphnet.builtin import SGD
+    from graphnet.description import parse_text
     from graphnet.model import Model
-    from graphnet.optim import SGD
 
     conv = "  - conv2d: {out_channels: 4, kernel_size: 3, padding: 1}\n  - relu\n"
     text = "input: {channels: 4}\nlayers:\n" + conv * (nodes // 2)

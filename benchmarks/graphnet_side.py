@@ -18,8 +18,7 @@ from benchmarks.networks import Network
 from benchmarks.timing import Run
 from benchmarks.workloads import Contender, Saving, Side, Task, Unavailable, Workload
 from graphnet.graph import Kind
-from graphnet.plan import Plan
-from graphnet.tiles import Tiling
+from graphnet.plan import Plan, Tiling
 
 _EXECUTORS: Mapping[str, object] = {"eager": "eager", "inductor": "inductor"}
 _ON_CUDA: Mapping[str, object] = {

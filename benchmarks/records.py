@@ -18,10 +18,8 @@ from benchmarks.measure import Effort, Measured, Say, peak_bytes, reason
 from benchmarks.rows import OVERHEAD, START, Row
 from benchmarks.timing import Timing
 from benchmarks.workloads import Side, Task, Unavailable
-from graphnet.cost import call_cost
-from graphnet.machine import Machine, dtype_of
-from graphnet.plan import Plan
-from graphnet.tiles import Tiling
+from graphnet.graph import Machine, call_cost, compute_dtype
+from graphnet.plan import Plan, Tiling
 
 Record = dict[str, Any]
 _PLAIN = "torch: eager, float32"
@@ -170,7 +168,7 @@ def roofline_ms(plan: Plan, machine: Machine) -> float:
     total = 0.0
     for step in plan.steps:
         cost = call_cost(step.call, plan.values)
-        ceiling = machine.ceiling(dtype_of(step.call, plan.values))
+        ceiling = machine.ceiling(compute_dtype(step.call, plan.values))
         total += max(cost.bytes_moved / machine.bandwidth, cost.flops / ceiling)
     return 1e3 * total
 

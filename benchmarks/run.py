@@ -15,8 +15,8 @@ from benchmarks.records import Record, Recorder
 from benchmarks.rows import OVERHEAD, ROWS, START, Row, needed
 from benchmarks.timing import machine as facts
 from benchmarks.timing import settle
-from graphnet.machine import Machine, to_data
-from graphnet.measure import measure as measure_machine
+from graphnet.graph import Machine, machine_data
+from graphnet.inspection import measure as measure_machine
 
 Result = dict[str, Any]
 # Seconds on two CPU cores, for the estimate.
@@ -42,7 +42,7 @@ def run(
         found.append(record)
         yield {
             "machine": facts(device),
-            "roofline": to_data(numbers),
+            "roofline": machine_data(numbers),
             "started": started,
             "elapsed_s": round(time.perf_counter() - clock, 1),
             "rows": found,

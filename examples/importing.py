@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 import graphnet as gn
-from graphnet.builder import Output
+from graphnet.model import Output
 
 
 def residual(

@@ -40,10 +40,9 @@ from skimage.restoration import (
 )
 
 import graphnet as gn
-from graphnet.config import read_job
-from graphnet.discovery import default_registry
 from graphnet.errors import DataError, GraphnetError
-from graphnet.train import Trainer
+from graphnet.sdk import default_registry
+from graphnet.training import Trainer, read_job
 
 FOLDER = Path("runs/microscopy")
 CONFIG = Path(__file__).parent / "denoisers" / "microscopy-train.yaml"

@@ -20,12 +20,10 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from graphnet.config import read_job
-from graphnet.discovery import default_registry
 from graphnet.errors import GraphnetError
-from graphnet.files import write_whole
-from graphnet.native import processor
-from graphnet.train import Epoch, Steps, Trainer
+from graphnet.sdk import default_registry
+from graphnet.system import processor, write_text
+from graphnet.training import Epoch, Steps, Trainer, read_job
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -124,7 +122,7 @@ def report(results: list[Result]) -> None:
         },
         "runs": [{k: v for k, v in asdict(one).items() if k != "losses"} for one in results],
     }
-    write_whole(FOLDER / "report.json", json.dumps(found, indent=2) + "\n")
+    write_text(FOLDER / "report.json", json.dumps(found, indent=2) + "\n")
     draw(results)
     print(
         f"\n{len(results)} seeds: {found['seconds_mean']:.2f} +- {spread:.2f} s, "

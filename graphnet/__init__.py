@@ -19,65 +19,69 @@ if TYPE_CHECKING:
 
     from graphnet.bridges import as_torch_module as as_torch_module
     from graphnet.bridges import from_torch_module as from_torch_module
-    from graphnet.builder import Builder as Builder
-    from graphnet.data import DataSet as DataSet
-    from graphnet.data import Gallery as Gallery
-    from graphnet.data import Pairs as Pairs
-    from graphnet.data import Stream as Stream
+    from graphnet.builtin import SGD as SGD
+    from graphnet.builtin import Adam as Adam
+    from graphnet.builtin import AdamW as AdamW
+    from graphnet.builtin import Muon as Muon
     from graphnet.errors import GraphnetError as GraphnetError
-    from graphnet.executors import Executor as Executor
-    from graphnet.executors import Run as Run
-    from graphnet.hookspecs import hookimpl as hookimpl
-    from graphnet.layer import Kernel as Kernel
-    from graphnet.layer import Layer as Layer
-    from graphnet.layer import Loss as Loss
+    from graphnet.inspection import explain as explain
+    from graphnet.model import Builder as Builder
     from graphnet.model import Model as Model
-    from graphnet.multitensor import MultiTensorKernel as MultiTensorKernel
-    from graphnet.native import Native as Native
-    from graphnet.optim import SGD as SGD
-    from graphnet.optim import Adam as Adam
-    from graphnet.optim import AdamW as AdamW
-    from graphnet.optim import Optimizer as Optimizer
-    from graphnet.optim import Schedule as Schedule
-    from graphnet.optimizers.muon import Muon as Muon
-    from graphnet.program import Program as Program
-    from graphnet.spec import Constant as Constant
-    from graphnet.spec import ParameterSpec as ParameterSpec
-    from graphnet.spec import StateSpec as StateSpec
-    from graphnet.spec import Uniform as Uniform
+    from graphnet.model import Program as Program
+    from graphnet.plan import source as source
+    from graphnet.sdk import Constant as Constant
+    from graphnet.sdk import DataSet as DataSet
+    from graphnet.sdk import Executor as Executor
+    from graphnet.sdk import Gallery as Gallery
+    from graphnet.sdk import Kernel as Kernel
+    from graphnet.sdk import Layer as Layer
+    from graphnet.sdk import Loss as Loss
+    from graphnet.sdk import MultiTensorKernel as MultiTensorKernel
+    from graphnet.sdk import Optimizer as Optimizer
+    from graphnet.sdk import Pairs as Pairs
+    from graphnet.sdk import ParameterSpec as ParameterSpec
+    from graphnet.sdk import Run as Run
+    from graphnet.sdk import Schedule as Schedule
+    from graphnet.sdk import StateSpec as StateSpec
+    from graphnet.sdk import Stream as Stream
+    from graphnet.sdk import Uniform as Uniform
+    from graphnet.sdk import hookimpl as hookimpl
+    from graphnet.system import Native as Native
 
-_HOMES = {
-    "Adam": "optim",
-    "AdamW": "optim",
-    "Builder": "builder",
-    "Constant": "spec",
-    "DataSet": "data",
-    "Executor": "executors",
-    "Gallery": "data",
+_ROOMS = {
+    "Adam": "builtin",
+    "AdamW": "builtin",
+    "Builder": "model",
+    "Constant": "sdk",
+    "DataSet": "sdk",
+    "Executor": "sdk",
+    "Gallery": "sdk",
     "GraphnetError": "errors",
-    "Kernel": "layer",
-    "Layer": "layer",
-    "Loss": "layer",
+    "Kernel": "sdk",
+    "Layer": "sdk",
+    "Loss": "sdk",
     "Model": "model",
-    "Muon": "optimizers.muon",
-    "Native": "native",
-    "MultiTensorKernel": "multitensor",
-    "Optimizer": "optim",
-    "Pairs": "data",
-    "ParameterSpec": "spec",
-    "Program": "program",
-    "Run": "executors",
-    "SGD": "optim",
-    "Schedule": "optim",
-    "StateSpec": "spec",
-    "Stream": "data",
-    "Uniform": "spec",
+    "MultiTensorKernel": "sdk",
+    "Muon": "builtin",
+    "Native": "system",
+    "Optimizer": "sdk",
+    "Pairs": "sdk",
+    "ParameterSpec": "sdk",
+    "Program": "model",
+    "Run": "sdk",
+    "SGD": "builtin",
+    "Schedule": "sdk",
+    "StateSpec": "sdk",
+    "Stream": "sdk",
+    "Uniform": "sdk",
     "as_torch_module": "bridges",
+    "explain": "inspection",
     "from_torch_module": "bridges",
-    "hookimpl": "hookspecs",
+    "hookimpl": "sdk",
+    "source": "plan",
 }
 
-__all__ = [*sorted(_HOMES), "load"]
+__all__ = [*sorted(_ROOMS), "load"]
 
 
 def load(path: Path | str) -> Model:
@@ -88,8 +92,8 @@ def load(path: Path | str) -> Model:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"graphnet.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return getattr(importlib.import_module(f"graphnet.{_ROOMS[name]}"), name)
     raise AttributeError(f"module 'graphnet' has no attribute {name!r}")
 
 

@@ -68,6 +68,10 @@ class InputError(GraphnetError, ValueError):
     """A tensor handed to a compiled model or module does not fit."""
 
 
+class WriteError(GraphnetError):
+    """A file cannot be written; an old file in its place is unchanged."""
+
+
 class CheckpointError(GraphnetError):
     """A model or checkpoint file cannot be read, written or used."""
 
@@ -122,6 +126,24 @@ def blame(where: str, doing: str, *, after: str = "") -> Iterator[None]:
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
         raise LayerError(f"{where}{doing} failed: {cause}{after}") from error
+
+
+def step_failure(
+    error: Exception, *, node: str, title: str, method: str, where: str = "", given: str = ""
+) -> LayerError:
+    """What went wrong in a step, in words; raise it from `error`.
+
+    Args:
+        error: what the layer's code raised.
+        node, title, method: the node of the graph, its layer's name and the method that failed.
+        where: the node's place in its file; empty if it has none.
+        given: the shapes of the arguments, in words; empty if they are not known.
+    """
+    place = f"{where}: " if where else ""
+    on = f" on {given}" if given else ""
+    return LayerError(
+        f"{place}node {node!r} ({title}): {method} failed{on}: {type(error).__name__}: {error}"
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """A built-in plugin with nothing in it but a schedule: what the core is without its layers."""
 
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.optim import ConstantSchedule
+from graphnet.builtin.schedules import ConstantSchedule
+from graphnet.sdk import Register, hookimpl
 
 
 @hookimpl

@@ -14,8 +14,8 @@ from typing import TypeVar
 import torch
 
 from graphnet.graph import SOURCES, Call, Graph, Kind
-from graphnet.layer import Layer
 from graphnet.plan import Plan, Step, schedule
+from graphnet.sdk import Layer
 
 T = TypeVar("T")
 Planted = tuple[Graph, Plan] | None

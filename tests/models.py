@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graphnet.describe import ModelDescription, parse
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer, Specs
-from graphnet.random import uniform
-from graphnet.spec import Constant, ParameterSpec, StateSpec
+from graphnet.description import ModelDescription, parse
+from graphnet.sdk import Constant, Layer, ParameterSpec, Register, Specs, StateSpec, hookimpl
+from graphnet.sdk.random import uniform
 
 
 class Swish(Layer):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphnet import discovery
-from graphnet.registry import Registry
+from graphnet.sdk import Registry, discovery
 
 _original = discovery.load_registry
 _candidates = discovery._candidates
 
 
 def load_registry(
-    *, plugins: Sequence[object] = (), entry_points: bool = True, builtin: str | None = None
+    *, plugins: Sequence[object] = (), entry_points: bool = True, builtin: Sequence[str] = ()
 ) -> Registry:
-    registry = _original(plugins=plugins, entry_points=True, builtin=None)
+    registry = _original(plugins=plugins, entry_points=True, builtin=())
     origins = {entry.plugin.distribution for entry in registry.kernels.values()}
     assert origins == {"outside-builtins"}
     return registry

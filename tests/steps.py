@@ -5,27 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphnet.build import attach_loss, build
-from graphnet.describe import ModelDescription
-from graphnet.executors import Run, prepare
-from graphnet.graph import Call, Graph, Kind
-from graphnet.layers.loss import MSE
-from graphnet.losses import Term
-from graphnet.optim import SGD
-from graphnet.passes.aliases import aliases
-from graphnet.passes.differentiate import differentiate
-from graphnet.passes.inplace import overwritable
-from graphnet.passes.kernels import choose, plain_calls, substitute
-from graphnet.passes.layout import layout
-from graphnet.passes.precision import precision
-from graphnet.passes.recompute import Recomputed, recompute
-from graphnet.passes.simplify import dead, duplicates
-from graphnet.passes.update import update
+from graphnet.builtin import MSE, SGD
+from graphnet.description import LossTerm, ModelDescription, UpdateSettings
+from graphnet.executors import prepare
+from graphnet.graph import Call, Graph, Kind, aliases, build
+from graphnet.model import set_up
+from graphnet.passes import (
+    attach_loss,
+    block_layout,
+    choose,
+    common_subexpressions,
+    dead_code,
+    differentiate,
+    mixed_precision,
+    overwritable,
+    plain_calls,
+    recompute,
+    substitute,
+    update,
+)
+from graphnet.passes.recompute import Recomputed
 from graphnet.plan import Plan
-from graphnet.program import set_up
-from graphnet.registry import Registry
-from graphnet.spec import Spec
-from graphnet.updates import Updates
+from graphnet.sdk import Registry, Run, Spec
 
 SHAPE = (2, 4, 4, 4)
 
@@ -42,15 +43,15 @@ def step_graph(
     """A training step with SGD, before recomputing and working in place."""
     inputs = [Spec(shape, dtype)] * len(description.inputs)
     graph = build(description, registry, inputs=inputs, dtype=dtype)
-    graph = attach_loss(graph, {"output": [Term(MSE(), "mse")]})
+    graph = attach_loss(graph, {"output": [LossTerm(MSE(), "mse")]})
     if compute is not None:
-        graph = precision(graph, compute=compute)
+        graph = mixed_precision(graph, compute=compute)
     chosen = choose(registry, kernels)
     plain = plain_calls(graph, kernels=chosen, registry=registry)
     graph = substitute(graph, kernels=chosen, registry=registry, plain=plain)
-    graph = layout(graph, packed_inputs=True)
-    graph = update(differentiate(graph), updates=Updates(optimizer=SGD(lr=0.1)))
-    return duplicates(dead(graph))
+    graph = block_layout(graph, packed_inputs=True)
+    graph = update(differentiate(graph), updates=UpdateSettings(optimizer=SGD(lr=0.1)))
+    return common_subexpressions(dead_code(graph))
 
 
 def one_second(call: Call) -> float:

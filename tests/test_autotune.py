@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphnet.cache import Cache
-from graphnet.discovery import load_registry
 from graphnet.graph import Graph
 from graphnet.model import Model
-from graphnet.passes.autotune import autotune
-from graphnet.passes.kernels import Candidate, candidates, choose, plain_calls, substitute
-from graphnet.registry import Registry
-from graphnet.stopwatch import Stopwatch
+from graphnet.passes import Stopwatch, autotune, choose, plain_calls, substitute
+from graphnet.passes.substitute import Candidate, candidates
+from graphnet.sdk import Registry, load_registry
+from graphnet.system import Cache
 from tests.models import SEED, Acme
 
 Times = dict[str, float]

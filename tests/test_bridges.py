@@ -20,13 +20,10 @@ from torch import Tensor, nn
 import graphnet as gn
 from graphnet import nn as facade
 from graphnet.bridges import as_torch_module, from_torch_module, plugin
-from graphnet.builder import Builder
-from graphnet.discovery import load_registry
+from graphnet.builtin import MSE
 from graphnet.errors import GraphError, InputError, LayerError
-from graphnet.layer import Layer
-from graphnet.layers.loss import MSE
-from graphnet.model import Model
-from graphnet.registry import Registry
+from graphnet.model import Builder, Model
+from graphnet.sdk import Layer, Registry, load_registry
 from tests.models import Acme, Center, Dropout, Swish, random_dag
 
 # torch.compile instantiates autograd Functions itself, and warns of that.

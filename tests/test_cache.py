@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from graphnet.cache import Cache, Hit, Miss, open_cache
 from graphnet.errors import CacheError
+from graphnet.system import Cache, Hit, Miss, open_cache
 
 
 @pytest.fixture

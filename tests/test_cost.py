@@ -9,17 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.calls import Accumulate, Assign
-from graphnet.cost import Cost, call_cost
-from graphnet.definition import Definition
-from graphnet.discovery import load_registry
-from graphnet.graph import Arg, Call, Const, Kind, Value
-from graphnet.layer import Layer, Specs
+from graphnet.builtin import SGD
+from graphnet.graph import Arg, Call, Const, Cost, Kind, Value, call_cost
+from graphnet.graph.dispatch import peak_bytes_of
 from graphnet.model import Model
-from graphnet.operators import register
-from graphnet.optim import SGD
-from graphnet.spec import Spec
-from graphnet.watch import peak_bytes_of
+from graphnet.sdk import Accumulate, Assign, Definition, Layer, Spec, Specs, load_registry, register
 from tests.models import SEED, Acme, Halves
 
 

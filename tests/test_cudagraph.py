@@ -9,17 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.discovery import load_registry
+from graphnet.builtin import Adam
 from graphnet.errors import CompileError
-from graphnet.executors.cudagraph import CUDAGraph, CUDARecording, Outputs, Recording, Replayed
-from graphnet.executors.eager import Eager
-from graphnet.executors.executor import Run
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer
-from graphnet.model import Model
-from graphnet.optim import Adam
+from graphnet.executors import CUDAGraph, CUDARecording, Eager
+from graphnet.executors.cudagraph import Outputs, Recording, Replayed
+from graphnet.model import Model, Program
 from graphnet.plan import Plan
-from graphnet.program import Program
+from graphnet.sdk import Layer, Register, Run, hookimpl, load_registry
 from tests.layers.oracle import random_tensor
 from tests.models import SEED
 

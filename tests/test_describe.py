@@ -9,14 +9,18 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from graphnet.builder import Builder
-from graphnet.describe import parse, parse_text, read_description
-from graphnet.discovery import load_registry
+from graphnet.description import (
+    Reference,
+    dump,
+    expand,
+    parse,
+    parse_text,
+    read_description,
+    read_text,
+)
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.expand import Reference, expand
-from graphnet.model import Model
-from graphnet.registry import Registry
-from graphnet.yamlfile import dump, read_text
+from graphnet.model import Builder, Model
+from graphnet.sdk import Registry, load_registry
 from tests.models import SEED, Acme
 
 RESIDUAL = """

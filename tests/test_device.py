@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from graphnet.device import resolve
-from graphnet.discovery import load_registry
+from graphnet.builtin import SGD, Adam
 from graphnet.errors import DeviceError, InputError
 from graphnet.model import Model
-from graphnet.optim import SGD, Adam, Optimizer
+from graphnet.sdk import Optimizer, load_registry
+from graphnet.system import resolve_device
 from tests.models import SEED, Acme
 
 # What reads a value back to the host, or waits for the device to know a shape.
@@ -80,14 +80,14 @@ def test_the_watch_sees_a_synchronisation() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_asking_for_a_missing_device_is_an_error() -> None:
     with pytest.raises(DeviceError, match="no CUDA devices are there. Use --device cpu or auto"):
-        resolve("cuda")
-    assert resolve("auto") == torch.device("cpu")
+        resolve_device("cuda")
+    assert resolve_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "tpu:3", "mps", "meta"])
 def test_unknown_device_is_an_error(name: str) -> None:
     with pytest.raises(DeviceError, match=r"unknown device|not supported"):
-        resolve(name)
+        resolve_device(name)
 
 
 def test_step_refuses_tensors_that_do_not_fit() -> None:

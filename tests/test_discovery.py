@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
-from graphnet.definition import summary
-from graphnet.discovery import load_registry
 from graphnet.errors import PluginError, UnknownNameError
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Kernel, Layer, Site
+from graphnet.sdk import Kernel, Layer, Register, Site, hookimpl, load_registry, summary
 from tests.models import Acme, Swish
 
 ROOT = Path(__file__).parent.parent
@@ -243,7 +240,7 @@ def test_registry_keeps_versions_and_origins() -> None:
 
 
 def test_every_hook_is_documented_and_has_a_user() -> None:
-    from graphnet import hookspecs
+    from graphnet.sdk import hookspecs
 
     hooks = [name for name in vars(hookspecs) if name.startswith("graphnet_")]
     registry = load_registry()
@@ -261,10 +258,12 @@ def test_everything_registered_says_what_it_is() -> None:
 
 def test_built_ins_can_come_from_an_outside_entry_point() -> None:
     """The core runs with the built-in plugin loaded as somebody else's object."""
-    import graphnet.builtin as outside
+    import graphnet.builtin.plugin as outside
 
     registry = load_registry(
-        builtin="tests.empty_builtin", plugins=[outside_plugin(outside)], entry_points=False
+        builtin=["tests.empty_builtin", "graphnet.executors.plugin"],
+        plugins=[outside_plugin(outside)],
+        entry_points=False,
     )
     model = gn.Model(
         {
@@ -297,10 +296,6 @@ def outside_plugin(module: object) -> object:
         def graphnet_optimizers(self, register: Register) -> None:
             module.graphnet_optimizers(register)  # type: ignore[attr-defined]
 
-        @hookimpl
-        def graphnet_executors(self, register: Register) -> None:
-            module.graphnet_executors(register)  # type: ignore[attr-defined]
-
     return Outside()
 
 
@@ -309,7 +304,9 @@ def test_core_suite_passes_with_the_built_ins_from_an_outside_entry_point(tmp_pa
     info = tmp_path / "outside_builtins-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-builtins\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[graphnet.plugins]\nbuiltin = graphnet.builtin\n")
+    (info / "entry_points.txt").write_text(
+        "[graphnet.plugins]\nbuiltin = graphnet.builtin.plugin\nexecutors = graphnet.executors.plugin\n"
+    )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     env = {**os.environ, "PYTHONPATH": path}
     core = ["test_plan.py", "test_describe.py", "test_train.py", "test_layer.py", "test_device.py"]

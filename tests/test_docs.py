@@ -22,14 +22,12 @@ from PIL import Image
 
 import graphnet
 from graphnet import nn
-from graphnet.builder import Builder
-from graphnet.compiler import PASSES
-from graphnet.config import TrainConfig, read_job
-from graphnet.describe import parse_text
-from graphnet.discovery import default_registry, load_registry
-from graphnet.model import Model
-from graphnet.schema import model_schema
-from graphnet.yamlfile import read_text
+from graphnet.description import model_schema, parse_text, read_text
+from graphnet.model import Builder, Model
+from graphnet.plan.compile import PASSES
+from graphnet.sdk import default_registry, load_registry
+from graphnet.training import read_job
+from graphnet.training.config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

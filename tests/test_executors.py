@@ -19,20 +19,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet import checkpoint
-from graphnet.cache import open_cache
-from graphnet.discovery import load_registry
 from graphnet.errors import CompileError, LayerError, PluginError, UnknownNameError
-from graphnet.executors import Executor, Run, background, compilation
-from graphnet.executors.agreement import disagreement
-from graphnet.executors.eager import Eager
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer
-from graphnet.model import Model
+from graphnet.executors import Eager
+from graphnet.executors import background_compile as background
+from graphnet.executors import inductor_compile as compilation
+from graphnet.executors.compare import disagreement
+from graphnet.model import Model, Program, read_checkpoint, write_checkpoint
 from graphnet.plan import Plan
-from graphnet.program import Program
-from graphnet.registry import Registry
-from graphnet.train import Decided, Epoch, Trainer
+from graphnet.sdk import Executor, Layer, Register, Registry, Run, hookimpl, load_registry
+from graphnet.system import open_cache
+from graphnet.training import Decided, Epoch, Trainer
 from tests.models import Acme
 from tests.test_train import Data, job
 
@@ -522,8 +518,8 @@ def test_inductor_run_twice_and_resumed_gives_the_same_bits(
     assert [record.event for record in records if isinstance(record, Decided)] == ["compiled"]
     for record in again.run(lambda: again.program.steps_done >= 7):
         if isinstance(record, Epoch):
-            checkpoint.write(tmp_path / "c.safetensors", again.checkpoint())
-    saved = checkpoint.read(tmp_path / "c.safetensors")
+            write_checkpoint(tmp_path / "c.safetensors", again.checkpoint())
+    saved = read_checkpoint(tmp_path / "c.safetensors")
     assert saved.training["step"] == 5
     assert "taken from the cache" in saved.training["executor"]["compiled"]
     resumed = Trainer(job(training, executor="inductor"), resume=saved)
@@ -542,8 +538,8 @@ def test_a_resumed_auto_run_goes_on_with_the_executor_that_it_had(
     for stop in (2, 6):  # before the switch, and after it
         first = Trainer(job(training, **auto))
         list(first.run(lambda first=first, stop=stop: first.program.steps_done >= stop))  # type: ignore[misc]
-        checkpoint.write(tmp_path / "c.safetensors", first.checkpoint())
-        saved = checkpoint.read(tmp_path / "c.safetensors")
+        write_checkpoint(tmp_path / "c.safetensors", first.checkpoint())
+        saved = read_checkpoint(tmp_path / "c.safetensors")
         assert saved.training["executor"]["switched_after"] == (4 if stop == 6 else None)
         second = Trainer(job(training, **auto), resume=saved)
         events = [record for record in second.run() if isinstance(record, Decided)]

@@ -11,16 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet import checkpoint
-from graphnet.data import DataSet, Gallery, Pairs, Shape, Stream
-from graphnet.discovery import load_registry
 from graphnet.errors import DataError, LayerError
-from graphnet.feed import Ahead, Memory
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.program import packed
-from graphnet.registry import Registry
-from graphnet.scoring import score
-from graphnet.train import Epoch, Stopped, Trainer
+from graphnet.model import read_checkpoint, write_checkpoint
+from graphnet.model.slots import packed
+from graphnet.sdk import (
+    DataSet,
+    Gallery,
+    Pairs,
+    Register,
+    Registry,
+    Shape,
+    Stream,
+    hookimpl,
+    load_registry,
+)
+from graphnet.training import Epoch, Stopped, Trainer
+from graphnet.training.batches import MemoryBatches, PrefetchedBatches
+from graphnet.training.evaluate import score
 from tests.test_train import Data, job
 
 COUNT = 40
@@ -139,7 +146,7 @@ def test_batches_do_not_depend_on_what_is_made_ahead(
 ) -> None:
     """Any order of steps gives what the stream makes of that step's samples."""
     feed = trainer(registry, without=without).feed
-    assert isinstance(feed, Ahead)
+    assert isinstance(feed, PrefetchedBatches)
     for step in (0, 1, 2, 9, 4, 5, 5, 3, 9):
         epoch, index = feed.samples(step)
         assert epoch == step // 5
@@ -154,7 +161,7 @@ def test_batches_do_not_depend_on_what_is_made_ahead(
 def test_a_stream_trains_like_the_same_pairs_in_memory(registry: Registry) -> None:
     ahead = trainer(registry, epochs=1)
     memory = trainer(registry, epochs=1)
-    memory.feed = Memory(Pairs(*Made().pixels), memory.program.plan, seed=0)
+    memory.feed = MemoryBatches(Pairs(*Made().pixels), memory.program.plan, seed=0)
     records = [record for record in ahead.run() if isinstance(record, Epoch)]
     expected = [record for record in memory.run() if isinstance(record, Epoch)]
     assert records[0].loss == expected[0].loss
@@ -175,8 +182,8 @@ def test_a_resumed_run_sees_the_same_pairs(
     assert list(first.run(lambda: next(count) >= stop_after))[-1] == Stopped(
         stop_after // 5 + 1, stop_after
     )
-    checkpoint.write(tmp_path / "c.safetensors", first.checkpoint())
-    second = trainer(registry, resume=checkpoint.read(tmp_path / "c.safetensors"))
+    write_checkpoint(tmp_path / "c.safetensors", first.checkpoint())
+    second = trainer(registry, resume=read_checkpoint(tmp_path / "c.safetensors"))
     list(second.run())
     for name, weight in whole.program.weights.items():
         assert torch.equal(weight, second.program.weights[name]), name

@@ -10,22 +10,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.discovery import load_registry
 from graphnet.errors import ContractError, LayerError, PlanError
 from graphnet.executors import prepare
-from graphnet.explain import explain
 from graphnet.graph import Graph, Kind
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer, Precision, Specs
-from graphnet.model import Model
-from graphnet.passes.constants import constants
-from graphnet.plan import Plan, schedule
-from graphnet.program import Program, packed
-from graphnet.random import uniform
-from graphnet.registry import Registry
-from graphnet.spec import Constant, ParameterSpec
-from graphnet.trace import complete
-from graphnet.verify import verify
+from graphnet.inspection import explain
+from graphnet.inspection.walk import complete
+from graphnet.model import Model, Program
+from graphnet.model.slots import packed
+from graphnet.passes import hoist_constants
+from graphnet.plan import Plan, schedule, verify
+from graphnet.sdk import (
+    Constant,
+    Layer,
+    ParameterSpec,
+    Precision,
+    Register,
+    Registry,
+    Specs,
+    hookimpl,
+    load_registry,
+)
+from graphnet.sdk.random import uniform
 from tests.models import Acme
 
 SHAPE = (2, 4, 6, 6)
@@ -430,7 +435,7 @@ def test_output_that_depends_on_weights_alone_is_computed_each_time(registry: Re
     assert plan.prelude is not None
     name = plan.prelude.outputs[0]
     graph = whole(plan)
-    kept = constants(replace(graph, outputs=(*graph.outputs, name)))
+    kept = hoist_constants(replace(graph, outputs=(*graph.outputs, name)))
     assert name not in [value.name for value in kept.values.values() if value.kind is Kind.PRELUDE]
     verify(kept, schedule(kept))
 
@@ -471,7 +476,7 @@ def whole(plan: Plan) -> Graph:
 def planned(registry: Registry) -> tuple[Graph, Plan]:
     plan = model_of(registry, CONVOLUTION, NORM).plan(SHAPE, without=("constants", "in_place"))
     calls = {step.call.name: step.call for step in plan.steps}
-    graph = constants(Graph(calls, plan.values, plan.inputs, plan.outputs))
+    graph = hoist_constants(Graph(calls, plan.values, plan.inputs, plan.outputs))
     return graph, schedule(graph)
 
 

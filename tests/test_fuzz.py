@@ -10,14 +10,13 @@ from collections import Counter
 import pytest
 import torch
 
-from graphnet.discovery import load_registry
 from graphnet.errors import MemoryBudgetError, PlanError
-from graphnet.executors.inductor import Inductor
+from graphnet.executors import Inductor
 from graphnet.graph import Graph, Kind
-from graphnet.passes.inplace import inplace
-from graphnet.plan import Plan, schedule
-from graphnet.registry import Registry
-from graphnet.verify import verify, verify_rewrite
+from graphnet.passes import in_place
+from graphnet.plan import Plan, schedule, verify
+from graphnet.plan.verify.replay import verify_rewrite
+from graphnet.sdk import Registry, load_registry
 from tests.faults import FAULTS, Fault
 from tests.models import Acme, random_model
 from tests.steps import recomputed, run, run_by, step_graph
@@ -34,7 +33,7 @@ def registry() -> Registry:
 
 def within(graph: Graph, share: float) -> Graph:
     """The graph recomputed into a share of its peak, or as near to it as can be."""
-    whole = schedule(inplace(graph)).peak_bytes
+    whole = schedule(in_place(graph)).peak_bytes
     for more in (0.0, 0.05, 0.1, 0.2):
         try:
             return recomputed(graph, int((share + more) * whole)).graph
@@ -57,7 +56,7 @@ def test_random_models_run_eagerly_as_the_reference_executor_runs_them(
         expected = run(schedule(graph), "reference")
         for name, tensor in run(schedule(small), "eager").items():  # clones change no bit
             assert torch.equal(tensor, expected[name]), (seed, name)
-        final = inplace(small)
+        final = in_place(small)
         plan = schedule(final)
         verify_rewrite(graph, final)
         verify(final, plan)
@@ -77,7 +76,7 @@ def test_random_models_run_eagerly_as_the_reference_executor_runs_them(
 def test_random_models_run_compiled_within_the_dtypes_tolerance(registry: Registry) -> None:
     for seed in range(COMPILED):
         graph = step_graph(random_model(2, seed), registry, dtype=torch.float32)
-        plan = schedule(inplace(within(graph, 0.9)))
+        plan = schedule(in_place(within(graph, 0.9)))
         expected, found = run(plan, "reference"), run_by(Inductor().prepare(plan), plan)
         for name, tensor in expected.items():
             torch.testing.assert_close(
@@ -89,7 +88,7 @@ def sound(registry: Registry, seed: int) -> tuple[Graph, Plan]:
     """A step with clones, calls that work in place and casts."""
     description = random_model(10, seed)
     graph = step_graph(description, registry, dtype=torch.float32, compute="bfloat16")
-    final = inplace(within(graph, 0.8))
+    final = in_place(within(graph, 0.8))
     return final, schedule(final)
 
 

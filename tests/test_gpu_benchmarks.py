@@ -18,7 +18,7 @@ from benchmarks.networks import PAPER
 from benchmarks.timing import Run
 from benchmarks.torch_side import settings
 from benchmarks.workloads import WORKLOADS, Contender, Side, Task, Unavailable, Workload
-from graphnet.machine import stated
+from graphnet.graph import stated_machine
 from tests.test_cudagraph import OnTheCPU
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -26,7 +26,7 @@ SMALL = Workload("w", PAPER, (1, 3, 8, 8), Task.TRAIN)
 
 
 def test_a_chain_and_each_of_its_layers_are_timed_with_their_least_time() -> None:
-    (*_, found) = kernels(CPU, stated(CPU), batches=(2,))
+    (*_, found) = kernels(CPU, stated_machine(CPU), batches=(2,))
     names = {(row["loss"], row["kernel"].partition(" ")[0]) for row in found["rows"]}
     assert ("mse", "mse_chain") in names
     assert {("l1", f"{name}_relu") for name in ("conv2d", "upsampling")} <= names

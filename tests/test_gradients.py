@@ -15,17 +15,16 @@ from click.testing import CliRunner
 from torch import Tensor
 
 from graphnet.cli.explain import explain
-from graphnet.discovery import load_registry
 from graphnet.errors import DataError, GraphError, InputError, TrainingError
-from graphnet.feed import Memory
-from graphnet.gradients import Gradients, paths
 from graphnet.graph import Kind
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer
+from graphnet.inspection import first_nonfinite
+from graphnet.inspection.gradients import Gradients, paths
+from graphnet.inspection.nonfinite import NonFinite, Statistics
+from graphnet.inspection.walk import complete, walk
 from graphnet.model import Model
-from graphnet.registry import Registry
-from graphnet.trace import NonFinite, Statistics, complete, first_nonfinite, walk
-from graphnet.train import Trainer
+from graphnet.sdk import Layer, Register, Registry, hookimpl, load_registry
+from graphnet.training import Trainer
+from graphnet.training.batches import MemoryBatches
 from tests.models import SEED, Acme, random_dag
 from tests.test_train import Data, job
 
@@ -427,7 +426,7 @@ def test_the_trainer_names_the_step_inside_the_group_and_the_node(registry: Regi
 
 def test_the_trainer_names_the_pairs_that_are_not_finite(registry: Registry) -> None:
     trainer = Trainer(job(registry, metrics=[]))
-    assert isinstance(trainer.feed, Memory)
+    assert isinstance(trainer.feed, MemoryBatches)
     inputs = trainer.feed.tensors[0].tensor.float().div(255)
     inputs[31, 0, 0, 0] = torch.nan
     trainer.feed.tensors[0].tensor = inputs

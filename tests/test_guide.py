@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graphnet.discovery import load_registry
+from graphnet.cli.scaffold import write_project
 from graphnet.errors import PluginError
-from graphnet.hookspecs import Register, hookimpl
 from graphnet.model import Model
-from graphnet.scaffold import write_project
+from graphnet.sdk import Register, hookimpl, load_registry
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "plugins.md").read_text()
@@ -82,9 +81,8 @@ def test_the_guides_plugin_is_at_most_40_lines() -> None:
 def test_the_guides_kernel_equals_the_layer() -> None:
     import torch
 
-    from graphnet.layer import Site
-    from graphnet.layers.activation import Sigmoid
-    from graphnet.spec import Spec
+    from graphnet.builtin import Sigmoid
+    from graphnet.sdk import Site, Spec
 
     namespace: dict[str, object] = {"__name__": __name__}
     exec(FILES["kernel.py"], namespace)

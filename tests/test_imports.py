@@ -1,8 +1,10 @@
-"""Imports: one direction between modules, and nothing heavy behind `graphnet --help`."""
+"""Imports: rooms import from public faces, and nothing heavy stands behind `graphnet --help`."""
 
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,129 +12,56 @@ from pathlib import Path
 import pytest
 
 import graphnet
-from graphnet.discovery import load_registry
+from graphnet.sdk import load_registry
 
 ROOT = Path(graphnet.__file__).parent
-# Each module may import those above it and in its own row.
-ORDER = [
-    {
-        "errors",
-        "garbage",
-        "spec",
-        "random",
-        "layout",
-        "padding",
-        "cachedir",
-        "cache",
-        "files",
-        "units",
-    },
-    {"native", "operators", "init"},
-    {"definition"},
-    {"layer", "hookspecs", "data"},
-    {"calls"},
-    {"multitensor"},
-    {"registry", "observe", "watch"},
-    {"losses"},
-    {"discovery"},
-    {"yamlfile"},
-    {"describe"},
-    {"expand"},
-    {"graph"},
-    {"cost", "dryrun", "terms", "edges"},
-    {"machine"},
-    {"measure"},
-    {"build"},
-    {"optim"},
-    {"updates"},
-    {"passes"},
-    {"source", "standalone", "breakdown", "explain"},
-    {"plan"},
-    {"verify", "tiles"},
-    {"executors"},
-    {"turns"},
-    {"device", "checkpoint"},
-    {"options", "stopwatch"},
-    {"compiler"},
-    {"program"},
-    {"model", "trace", "contributions"},
-    {"timing", "plandata"},
-    {"page"},
-    {"builder", "schema", "scaffold", "nn", "gradients"},
-    {"bridges"},
-    {"config", "runfolder", "feed", "scoring"},
-    {"train"},
-    {"testing"},
-    {"cli", "__main__"},
-]
-# The built-in plugin imports the plugin interface only, and nothing imports it: it is loaded by name.
-SDK = {
-    "definition",
-    "errors",
-    "spec",
-    "init",
-    "layout",
-    "random",
-    "layer",
-    "multitensor",
-    "calls",
-    "native",
-    "operators",
-    "hookspecs",
-    "optim",
-    "executors",
-}
-PLUGIN = {"layers", "kernels", "optimizers", "builtin"}
-FACADE = {("nn", "layers")}  # the paper's interface, over the built-in layers
-FOR_TYPES = {
-    ("program", "model"),
-    ("source", "plan"),
-    ("explain", "plan"),
-    ("breakdown", "plan"),
-    ("standalone", "plan"),
-}
+ROOMS = sorted(p.parent.name for p in ROOT.glob("*/__init__.py"))
+CORE = [room for room in ROOMS if room not in ("builtin", "nn")]
 
 
-def imports() -> list[tuple[str, str]]:
-    found = []
+def imports(path: Path) -> list[tuple[str, str]]:
+    """The (module, name) pairs that a file imports from the package."""
+    return [
+        (node.module or "", alias.name)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphnet.")
+        for alias in node.names
+    ]
+
+
+def test_rooms_import_from_the_public_face_of_other_rooms() -> None:
+    """`from graphnet.sdk import Layer`, not `from graphnet.sdk.layer import Layer`."""
+    found, wrong = 0, []
     for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if parts == ("__init__",):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("graphnet"):
-                inside = (node.module or "").split(".")[1:]
-                names = [inside[0]] if inside else [alias.name for alias in node.names]
-                found.extend((parts[0], name) for name in names)
-    return found
-
-
-def test_imports_point_one_way() -> None:
-    rank = {module: row for row, modules in enumerate(ORDER) for module in modules}
-    found = imports()
-    assert len(found) > 150
-    wrong = []
-    for module, imported in found:
-        if module in PLUGIN:
-            fine = imported in SDK | PLUGIN
-        elif (module, imported) in FACADE | FOR_TYPES or module == imported:
-            fine = True
-        else:
-            fine = imported in rank and rank[imported] <= rank[module]
-        if not fine:
-            wrong.append(f"{module} imports {imported}")
+        own = path.relative_to(ROOT).parts[0]
+        for module, name in imports(path):
+            room, *inside = module.split(".")[1:]
+            if room != own and room in ROOMS:
+                found += 1
+                public = importlib.import_module(f"graphnet.{room}").__all__
+                if inside or name not in public:
+                    wrong.append(f"{path.relative_to(ROOT)}: from {module} import {name}")
+    assert found > 300
     assert wrong == []
 
 
-def test_every_module_has_its_place() -> None:
-    known = {module for modules in ORDER for module in modules} | PLUGIN | {"__init__"}
-    present = {p.stem for p in ROOT.glob("*.py")} | {
-        p.parent.name for p in ROOT.glob("*/__init__.py")
-    }
-    assert present == known
+@pytest.mark.parametrize("plugin", ["graphnet-denoise", "graphnet-example", "graphnet-triton"])
+def test_plugins_import_public_names_only(plugin: str) -> None:
+    wrong = []
+    for path in sorted((ROOT.parent / "plugins" / plugin / "src").rglob("*.py")):
+        for module, name in imports(path):
+            room, *inside = module.split(".")[1:]
+            if inside or (room in ROOMS and name not in importlib.import_module(module).__all__):
+                wrong.append(f"{path.name}: from {module} import {name}")
+    assert wrong == []
 
 
-CORE = [module for row in ORDER for module in sorted(row) if module != "nn"]
+def test_every_room_says_what_comes_in_what_goes_out_and_what_it_imports() -> None:
+    for room in ROOMS:
+        words = importlib.import_module(f"graphnet.{room}").__doc__ or ""
+        if room not in ("cli", "testing"):
+            assert re.search(r"(comes?|come) in", " ".join(words.split())), room
+        assert "imports" in words, room
 
 
 def test_core_names_no_layer() -> None:
@@ -140,13 +69,11 @@ def test_core_names_no_layer() -> None:
     registry = load_registry(entry_points=False)
     names = {*registry.layers, *registry.losses}
     assert len(names) >= 9
-    paths = [p for module in CORE for p in (ROOT / f"{module}.py", *(ROOT / module).rglob("*.py"))]
     wrong = []
-    for path in paths:
-        tree = ast.parse(path.read_text()) if path.exists() else ast.Module([], [])
+    for path in (path for room in CORE for path in sorted((ROOT / room).rglob("*.py"))):
         wrong += [
-            f"{path.name}:{node.lineno} {node.value!r}"
-            for node in ast.walk(tree)
+            f"{path.relative_to(ROOT)}:{node.lineno} {node.value!r}"
+            for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Constant) and node.value in names
         ]
     assert wrong == []

@@ -9,18 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.describe import parse
-from graphnet.discovery import load_registry
+from graphnet.description import parse
 from graphnet.errors import ContractError, LayerError
 from graphnet.executors import prepare
-from graphnet.graph import Graph, Kind
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer
-from graphnet.passes.aliases import aliases
-from graphnet.passes.inplace import inplace
-from graphnet.plan import schedule
-from graphnet.registry import Registry
-from graphnet.verify import verify, verify_rewrite
+from graphnet.graph import Graph, Kind, aliases
+from graphnet.passes import in_place
+from graphnet.plan import schedule, verify
+from graphnet.plan.verify.replay import verify_rewrite
+from graphnet.sdk import Layer, Register, Registry, hookimpl, load_registry
 from tests.models import Acme, random_model
 from tests.steps import run, step_graph, tensors
 
@@ -85,7 +81,7 @@ def overwritten(graph: Graph) -> dict[str, str]:
     """Result -> what it overwrites, updates left out."""
     return {
         result: target
-        for call in inplace(graph).calls.values()
+        for call in in_place(graph).calls.values()
         if call.kind is not Kind.UPDATE
         for result, target in call.writes.items()
     }
@@ -97,9 +93,9 @@ def test_activation_overwrites_what_only_it_reads(registry: Registry) -> None:
     assert found["r.y"] == "c.y"
     assert found["r.grad_x"] == "d.grad_x"
     assert found["@loss.grad_prediction"] == "d.y"
-    call = inplace(graph).calls["r"]
+    call = in_place(graph).calls["r"]
     assert (call.method, dict(call.writes)) == ("forward_", {"r.y": "c.y"})
-    assert inplace(graph).values["r.y"].view_of == "c.y"
+    assert in_place(graph).values["r.y"].view_of == "c.y"
 
 
 def test_value_that_is_read_again_is_not_overwritten(registry: Registry) -> None:
@@ -162,9 +158,9 @@ def test_gradient_returned_twice_is_summed_into_by_its_last_reader_only(registry
     ]
     graph = graph_of(registry, *layers)
     assert overwritten(graph)["c.y:grad"] == "a.grad_xs_0"
-    order = [call.name for call in inplace(graph).order()]
+    order = [call.name for call in in_place(graph).order()]
     assert order.index("s:backward") < order.index("c.y:accumulate")
-    assert "s:backward" in inplace(graph).calls["c.y:accumulate"].after
+    assert "s:backward" in in_place(graph).calls["c.y:accumulate"].after
 
 
 def test_results_in_one_storage_are_not_overwritten_while_one_is_needed(registry: Registry) -> None:
@@ -203,7 +199,7 @@ def test_value_that_is_shared_in_some_strides_only_is_not_overwritten(registry: 
 
 def check(graph: Graph) -> None:
     """The in-place graph means the same, is accepted, and gives the same numbers in less memory."""
-    changed = inplace(graph)
+    changed = in_place(graph)
     verify_rewrite(graph, changed)
     before, after = schedule(graph), schedule(changed)
     verify(changed, after)
@@ -267,7 +263,7 @@ def test_method_that_does_not_write_in_place_is_found(registry: Registry) -> Non
             register("bad/lying", Lying)
 
     registry = load_registry(plugins=[Plugin()], entry_points=False)
-    plan = schedule(inplace(graph_of(registry, CONV, {"id": "l", "bad/lying": {}})))
+    plan = schedule(in_place(graph_of(registry, CONV, {"id": "l", "bad/lying": {}})))
     given = tensors(plan)
     with pytest.raises(
         LayerError, match="forward_ must return 'l.y' in the storage of 'conv2d_1.y'"

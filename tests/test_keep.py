@@ -10,16 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphnet.calls import Cast
-from graphnet.describe import parse
-from graphnet.discovery import load_registry
+from graphnet.builtin import SGD
+from graphnet.description import parse
 from graphnet.errors import InputError, PlanError
 from graphnet.graph import Kind
 from graphnet.model import Model
-from graphnet.optim import SGD
-from graphnet.passes.keep import keep
+from graphnet.passes import store_bfloat16
 from graphnet.plan import Plan
-from graphnet.verify import verify_graph
+from graphnet.plan.verify.replay import verify_graph
+from graphnet.sdk import Cast, load_registry
 from tests.steps import step_graph
 
 SHAPE = (2, 4, 24, 24)
@@ -168,7 +167,7 @@ def test_a_reverse_pass_that_reads_a_rounding_of_another_value_is_rejected() -> 
         load_registry(entry_points=False),
         shape=SHAPE,
     )
-    kept = keep(graph, dtype="bfloat16")
+    kept = store_bfloat16(graph, dtype="bfloat16")
     verify_graph(kept)
     first, second, *_ = [name for name in kept.calls if name.endswith(":kept")]
     reader = next(call for name, call in kept.calls.items() if name.startswith(f"{first}:"))

@@ -9,11 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-import graphnet.layer
+import graphnet.sdk.layer
 from graphnet.errors import ContractError, DescriptionError, GraphError, LayerError
-from graphnet.layer import Kernel, Layer, has_chain, layer_names, parse_pattern
-from graphnet.observe import bind_inputs, observe, observe_backward
-from graphnet.spec import Constant, ParameterSpec, Spec
+from graphnet.graph import bind_inputs, observe, observe_backward
+from graphnet.sdk import (
+    Constant,
+    Kernel,
+    Layer,
+    ParameterSpec,
+    Spec,
+    has_chain,
+    layer_names,
+    parse_pattern,
+)
 from tests.models import Swish
 
 SPEC = Spec((2, 3))
@@ -244,7 +252,7 @@ def test_kernel_pattern_may_hold_a_chain() -> None:
 
 
 def test_the_example_in_the_modules_text_is_the_layer_of_the_tests() -> None:
-    text = inspect.getdoc(graphnet.layer) or ""
+    text = inspect.getdoc(graphnet.sdk.layer) or ""
     namespace: dict[str, Any] = {"Layer": Layer, "torch": torch, "__name__": __name__}
     lines = text[text.index("    class Swish(Layer):") : text.index("`forward` may name")]
     exec(textwrap.dedent(lines), namespace)

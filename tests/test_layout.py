@@ -10,16 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphnet.calls import Convert
-from graphnet.discovery import load_registry
+import graphnet as gn
+from graphnet.builtin import SGD
 from graphnet.errors import LayerError
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Kernel, Layer, Precision, Site, Specs
-from graphnet.layout import Layout, blocked_shape, pack, plain_shape, unpack
 from graphnet.model import Model
-from graphnet.optim import SGD
 from graphnet.plan import Plan
-from graphnet.spec import Constant, ParameterSpec
+from graphnet.sdk import (
+    Constant,
+    Convert,
+    Kernel,
+    Layer,
+    Layout,
+    ParameterSpec,
+    Precision,
+    Register,
+    Site,
+    Specs,
+    blocked_shape,
+    hookimpl,
+    load_registry,
+    pack,
+    plain_shape,
+    unpack,
+)
 from tests.models import SEED
 
 STACKS: list[Layout] = [(), ((2, 2),), ((3, 1), (2, 4)), ((2, 2), (1, 2), (2, 1))]
@@ -120,7 +133,7 @@ def test_single_pixels_are_no_blocks() -> None:
 def test_layout_can_be_switched_off() -> None:
     plan = Model(SEED).plan((4, 3, 8, 8), loss="mse", without=["layout"])
     assert set(layouts(plan).values()) == {None}
-    assert "conv2d [patch]" not in str(plan)
+    assert "conv2d [patch]" not in gn.explain(plan)
 
 
 # -- the same numbers ----------------------------------------------------------------------------------

@@ -12,23 +12,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphnet.calls import IfFinite
+import graphnet as gn
+from graphnet.builtin import SGD, Adam, AdamW
+from graphnet.builtin.kernels import multi_tensor
 from graphnet.cli import run
-from graphnet.discovery import load_registry
 from graphnet.executors import prepare
-from graphnet.gradients import Gradients
 from graphnet.graph import DONE, SCALE
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.kernels import multi_tensor
-from graphnet.layer import Layer, Precision
-from graphnet.model import Model
-from graphnet.multitensor import MultiTensorKernel
-from graphnet.optim import SGD, Adam, AdamW, Optimizer
+from graphnet.inspection import first_nonfinite
+from graphnet.inspection.gradients import Gradients
+from graphnet.inspection.step_timing import random_arguments
+from graphnet.inspection.walk import complete
+from graphnet.model import Model, Program
 from graphnet.passes.loss_scale import GOOD, FollowFit
 from graphnet.plan import Plan
-from graphnet.program import Program
-from graphnet.timing import random_arguments
-from graphnet.trace import complete, first_nonfinite
+from graphnet.sdk import (
+    IfFinite,
+    Layer,
+    MultiTensorKernel,
+    Optimizer,
+    Precision,
+    Register,
+    hookimpl,
+    load_registry,
+)
 from tests.models import SEED
 from tests.test_cudagraph import OnTheCPU
 
@@ -229,11 +235,11 @@ def test_a_compiled_plan_equals_eager(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_the_plan_is_shown_searched_and_written_as_a_file() -> None:
     plan = Model(SEED).plan(SHAPE, loss="mse", optimizer=Adam(), precision="float16")
-    assert "adam, if finite" in str(plan)
+    assert "adam, if finite" in gn.explain(plan)
     given = random_arguments(plan, seed=0)
     found, expected = ({n: t.clone() for n, t in given.items()} for _ in range(2))
     module: dict[str, Any] = {"__name__": "plan"}
-    exec(plan.source(), module)
+    exec(gn.source(plan), module)
     with torch.no_grad():
         (loss,) = module["step"](*found.values())
         assert torch.equal(loss, prepare(plan, "reference")(*expected.values())[0])

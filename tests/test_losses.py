@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphnet.config import read_job
-from graphnet.discovery import load_registry
+from graphnet.builtin import MSE, SGD
+from graphnet.builtin.losses.pixel import L1, Huber
+from graphnet.description import LossTerm, loss_terms, losses_for
 from graphnet.errors import DescriptionError, InputError, UnknownNameError
 from graphnet.graph import Kind
-from graphnet.layers.loss import L1, MSE, Huber
-from graphnet.losses import Term, losses_for, terms
 from graphnet.model import Model
-from graphnet.optim import SGD
-from graphnet.registry import Registry
+from graphnet.sdk import Registry, load_registry
+from graphnet.training import read_job
 from tests.layers.oracle import random_tensor
 from tests.models import SEED
 
@@ -29,17 +28,17 @@ def registry() -> Registry:
 
 
 def test_forms_of_a_loss(registry: Registry) -> None:
-    assert terms("mse", registry) == (Term(MSE(), "mse"),)
-    assert terms({"huber": {"delta": 0.5}}, registry) == (Term(Huber(delta=0.5), "huber"),)
-    assert terms(L1(), registry) == (Term(L1(), "l1"),)
-    assert terms({"l1": None, "weight": 2}, registry) == (Term(L1(), "l1", 2.0),)
+    assert loss_terms("mse", registry) == (LossTerm(MSE(), "mse"),)
+    assert loss_terms({"huber": {"delta": 0.5}}, registry) == (LossTerm(Huber(delta=0.5), "huber"),)
+    assert loss_terms(L1(), registry) == (LossTerm(L1(), "l1"),)
+    assert loss_terms({"l1": None, "weight": 2}, registry) == (LossTerm(L1(), "l1", 2.0),)
     both = ["mse", {"l1": {}, "weight": 0.5}]
-    expected = (Term(MSE(), "mse"), Term(L1(), "l1", 0.5))
-    assert terms(both, registry) == expected
+    expected = (LossTerm(MSE(), "mse"), LossTerm(L1(), "l1", 0.5))
+    assert loss_terms(both, registry) == expected
     assert losses_for(both, ["a", "b"], registry) == {"a": expected}
     assert losses_for({"b": both, "a": "mse"}, ["a", "b"], registry) == {
         "b": expected,
-        "a": (Term(MSE(), "mse"),),
+        "a": (LossTerm(MSE(), "mse"),),
     }
 
 
@@ -60,7 +59,7 @@ def test_wrong_forms_are_errors_in_words(
     registry: Registry, form: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        terms(form, registry)
+        loss_terms(form, registry)
     assert message in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -9,16 +10,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from graphnet import machine, measure
-from graphnet.cachedir import cache_folder
+from graphnet.builtin import SGD
 from graphnet.cli.machine import machine as command
-from graphnet.cost import Cost
-from graphnet.discovery import load_registry
 from graphnet.errors import MachineError
-from graphnet.machine import Machine
+from graphnet.graph import Cost, Machine
+from graphnet.graph import roofline as machine
 from graphnet.model import Model
-from graphnet.optim import SGD
+from graphnet.sdk import load_registry
+from graphnet.system import cache_folder
 from tests.models import SEED
+
+measure = importlib.import_module("graphnet.inspection.measure")
+
 
 CPU = torch.device("cpu")
 ROUND = Machine("round numbers", "", 1e9, {"float32": 1e10, "bfloat16": 4e10}, 1e-6)
@@ -46,7 +49,7 @@ def test_dtype_without_a_ceiling_has_that_of_float32() -> None:
 def test_call_computes_in_the_dtype_of_most_of_its_elements() -> None:
     model = Model(SEED, registry=load_registry(entry_points=False))
     plan = model.plan((2, 3, 8, 8), dtype=torch.float64)
-    assert machine.dtype_of(plan.steps[0].call, plan.values) == torch.float64
+    assert machine.compute_dtype(plan.steps[0].call, plan.values) == torch.float64
 
 
 def test_weights_of_calls_do_not_depend_on_what_was_measured(
@@ -55,9 +58,9 @@ def test_weights_of_calls_do_not_depend_on_what_was_measured(
     model = Model(SEED, registry=load_registry(entry_points=False))
     plan = model.plan((2, 3, 8, 8), loss="mse", optimizer=SGD(lr=0.1))
     monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path))
-    before = [machine.seconds(step.call, plan.values) for step in plan.steps]
-    machine.save(ROUND, machine.place(CPU, cache_folder()))
-    assert [machine.seconds(step.call, plan.values) for step in plan.steps] == before
+    before = [machine.predicted_seconds(step.call, plan.values) for step in plan.steps]
+    machine.save_machine(ROUND, machine.machine_path(CPU, cache_folder()))
+    assert [machine.predicted_seconds(step.call, plan.values) for step in plan.steps] == before
     assert min(before) >= machine.STATED["cpu"].launch_s
 
 
@@ -71,10 +74,10 @@ def test_measuring_finds_positive_numbers_and_says_what_it_does(quick: None) -> 
 
 
 def test_measurement_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
-    path = machine.place(CPU, tmp_path / "new")
-    assert machine.load(path) is None
-    machine.save(ROUND, path)
-    assert machine.load(path) == ROUND
+    path = machine.machine_path(CPU, tmp_path / "new")
+    assert machine.load_machine(path) is None
+    machine.save_machine(ROUND, path)
+    assert machine.load_machine(path) == ROUND
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -83,15 +86,15 @@ def test_file_that_is_no_measurement_is_said(tmp_path: Path, text: str) -> None:
     path = tmp_path / "machine.json"
     path.write_text(text)
     with pytest.raises(MachineError, match="graphnet machine"):
-        machine.load(path)
+        machine.load_machine(path)
 
 
 def test_number_that_is_zero_or_no_number_is_said(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     for wrong in (0, -1.0, "fast", None):
-        path.write_text(json.dumps({**machine.to_data(ROUND), "bandwidth": wrong}))
+        path.write_text(json.dumps({**machine.machine_data(ROUND), "bandwidth": wrong}))
         with pytest.raises(MachineError):
-            machine.load(path)
+            machine.load_machine(path)
 
 
 def test_command_prints_and_keeps_what_explain_then_shows(
@@ -102,6 +105,6 @@ def test_command_prints_and_keeps_what_explain_then_shows(
     printed = json.loads(done.stdout)
     assert printed["bandwidth"] > 0
     assert "measuring memory bandwidth" in done.stderr
-    kept = machine.load(machine.place(CPU, tmp_path))
+    kept = machine.load_machine(machine.machine_path(CPU, tmp_path))
     assert kept is not None
-    assert machine.to_data(kept) == printed
+    assert machine.machine_data(kept) == printed

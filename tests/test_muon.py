@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphnet.calls import Times
+from graphnet.builtin import SGD, AdamW, Muon
 from graphnet.errors import DescriptionError
 from graphnet.graph import Kind
 from graphnet.model import Model
-from graphnet.optim import SGD, AdamW
-from graphnet.optimizers.muon import Muon
-from graphnet.spec import Spec
+from graphnet.sdk import Spec, Times
 from tests.layers.oracle import random_tensor, relative_error
 from tests.models import SEED
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnet import nn
-from graphnet.discovery import load_registry
+from graphnet.builtin import Conv2d as Conv2dLayer
 from graphnet.errors import (
     DescriptionError,
     GraphError,
@@ -19,11 +19,18 @@ from graphnet.errors import (
     LayerError,
     UnknownNameError,
 )
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer, Specs
-from graphnet.layers.conv import Conv2d as Conv2dLayer
-from graphnet.random import uniform
-from graphnet.spec import ParameterSpec, Spec, StateSpec, Uniform
+from graphnet.sdk import (
+    Layer,
+    ParameterSpec,
+    Register,
+    Spec,
+    Specs,
+    StateSpec,
+    Uniform,
+    hookimpl,
+    load_registry,
+)
+from graphnet.sdk.random import uniform
 
 F64 = torch.float64
 CONVOLUTIONS: list[tuple[Any, Any, tuple[Any, ...], dict[str, Any]]] = [
@@ -409,7 +416,7 @@ def test_registered_layers_of_third_parties_are_made_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     registry = load_registry(plugins=[ThirdParty()], entry_points=False)
-    monkeypatch.setattr(nn, "default_registry", lambda: registry)
+    monkeypatch.setattr(nn.module, "default_registry", lambda: registry)
     module = nn.make("acme/affine", scale=2.0)
     assert module.layer == Affine(scale=2.0)
     assert nn.make("mse").layer == nn.MSE().layer

@@ -10,22 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.discovery import load_registry
+from graphnet.builtin import SGD, Adam, AdamW
+from graphnet.builtin.schedules import ConstantSchedule, Cosine, OneCycle, WarmUp
 from graphnet.errors import ContractError, DescriptionError, UnknownNameError
-from graphnet.hookspecs import Register, hookimpl
 from graphnet.model import Model
-from graphnet.optim import (
-    SGD,
-    Adam,
-    AdamW,
-    ConstantSchedule,
-    Cosine,
-    OneCycle,
-    Optimizer,
-    Schedule,
-    WarmUp,
-)
-from graphnet.spec import Spec, StateSpec
+from graphnet.sdk import Optimizer, Register, Schedule, Spec, StateSpec, hookimpl, load_registry
 from tests.models import Scale
 
 Torch = Callable[[list[Tensor]], torch.optim.Optimizer]

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphnet.padding import pad_to_multiple, reflect
+from graphnet.model import pad_to_multiple
+from graphnet.model.padding import reflect
 
 
 @given(length=st.integers(1, 40), extra=st.integers(0, 200))

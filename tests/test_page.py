@@ -19,14 +19,12 @@ import pytest
 import torch
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from graphnet.breakdown import breakdown
-from graphnet.discovery import load_registry
-from graphnet.machine import stated
+from graphnet.builtin import SGD
+from graphnet.graph import stated_machine
+from graphnet.inspection import Heading, breakdown, page, to_data
 from graphnet.model import Model
-from graphnet.optim import SGD
-from graphnet.page import Heading, page
 from graphnet.plan import Plan
-from graphnet.plandata import to_data
+from graphnet.sdk import load_registry
 from tests.models import Acme
 
 UNET: dict[str, Any] = {
@@ -50,7 +48,7 @@ def plan_of(description: dict[str, Any], shape: tuple[int, ...]) -> Plan:
 
 
 def data_of(plan: Plan) -> dict[str, Any]:
-    return to_data(breakdown(plan, stated(torch.device("cpu"))))
+    return to_data(breakdown(plan, stated_machine(torch.device("cpu"))))
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from graphnet.compiler import PASSES
+from graphnet.builtin import SGD
 from graphnet.errors import InputError, PlanError, UnknownNameError
 from graphnet.graph import Graph
 from graphnet.model import Model
-from graphnet.optim import SGD
-from graphnet.passes.pipeline import Pass, run
-from graphnet.verify import verify_rewrite
+from graphnet.passes import Pass, run
+from graphnet.plan.compile import PASSES
+from graphnet.plan.verify.replay import verify_rewrite
 from tests.models import SEED
 
 SHAPE = (2, 3, 8, 8)

@@ -10,26 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.build import attach_loss, build
-from graphnet.describe import ModelDescription, parse
-from graphnet.discovery import load_registry
+import graphnet as gn
+from graphnet.builtin import MSE, SGD
+from graphnet.description import LossTerm, ModelDescription, UpdateSettings, parse
 from graphnet.errors import PlanError
 from graphnet.executors import prepare
-from graphnet.graph import Const, Graph, Kind
-from graphnet.layer import Loss
-from graphnet.layers.loss import MSE
-from graphnet.losses import Term
-from graphnet.model import Model
-from graphnet.optim import SGD
-from graphnet.passes.differentiate import differentiate
-from graphnet.passes.kernels import Everywhere, choose, substitute
-from graphnet.passes.update import update
-from graphnet.plan import Plan, Step, schedule
-from graphnet.program import set_up
-from graphnet.registry import Registry
-from graphnet.spec import Spec
-from graphnet.updates import Updates
-from graphnet.verify import verify
+from graphnet.graph import Const, Graph, Kind, build
+from graphnet.model import Model, set_up
+from graphnet.passes import Everywhere, attach_loss, choose, differentiate, substitute, update
+from graphnet.plan import Plan, Step, schedule, verify
+from graphnet.sdk import Loss, Registry, Spec, load_registry
 from tests.models import SEED, Acme, random_dag
 
 SHAPE = (2, 4, 6, 6)
@@ -50,11 +40,11 @@ def training(
 ) -> tuple[Graph, Plan]:
     spec = Spec(shape, torch.float64)
     graph = build(description, registry, inputs=[spec], dtype=torch.float64)
-    graph = attach_loss(graph, {"output": [Term(loss or MSE(), "mse")]})
+    graph = attach_loss(graph, {"output": [LossTerm(loss or MSE(), "mse")]})
     graph = substitute(
         graph, kernels=choose(registry, kernels), registry=registry, plain=Everywhere()
     )
-    graph = update(differentiate(graph), updates=Updates(optimizer=SGD(lr=0.1)))
+    graph = update(differentiate(graph), updates=UpdateSettings(optimizer=SGD(lr=0.1)))
     return graph, schedule(graph)
 
 
@@ -97,7 +87,7 @@ def test_updates_of_a_random_dag_match_central_differences(registry: Registry, s
     forward = schedule(
         attach_loss(
             build(description, registry, inputs=[Spec(SHAPE, torch.float64)], dtype=torch.float64),
-            {"output": [Term(MSE(), "mse")]},
+            {"output": [LossTerm(MSE(), "mse")]},
         )
     )
 
@@ -146,7 +136,7 @@ def test_equal_descriptions_give_equal_plans(registry: Registry) -> None:
     first = training(random_dag(30, 5), registry)[1]
     second = training(random_dag(30, 5), registry)[1]
     assert first.steps == second.steps
-    assert first.source() == second.source()
+    assert gn.source(first) == gn.source(second)
 
 
 def test_first_layers_input_gradient_is_not_wanted(registry: Registry) -> None:
@@ -229,7 +219,7 @@ def test_memory_counts_what_is_alive(registry: Registry) -> None:
 
 def test_source_runs_alone_and_equals_the_executor(registry: Registry) -> None:
     _, plan = training(random_dag(12, 1), registry)
-    text = plan.source()
+    text = gn.source(plan)
     compile(text, "<test>", "exec")
     assert "\ndef step(x, target, lr, step, " in text
     assert "_ =" not in text.replace(", _ =", "") or "del" in text

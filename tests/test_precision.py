@@ -10,15 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphnet.calls import Cast
-from graphnet.discovery import load_registry
+from graphnet.builtin import SGD
 from graphnet.errors import InputError
 from graphnet.graph import Kind
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer, Precision
 from graphnet.model import Model
-from graphnet.optim import SGD
 from graphnet.plan import Plan
+from graphnet.sdk import Cast, Layer, Precision, Register, hookimpl, load_registry
 from tests.models import SEED, Acme
 
 SHAPE = (4, 3, 8, 8)

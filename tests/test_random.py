@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.random import bits, key, node_constant, uniform
+from graphnet.sdk import node_constant
+from graphnet.sdk.random import bits, key, uniform
 
 
 def key_of(seed: int = 0, step: int = 0, node: str = "dropout") -> Tensor:

@@ -7,16 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from graphnet.describe import ModelDescription, parse
-from graphnet.discovery import load_registry
+from graphnet.description import ModelDescription, parse
 from graphnet.errors import InputError, MemoryBudgetError, PlanError
 from graphnet.graph import Call, Graph, Kind
-from graphnet.passes.inplace import inplace
-from graphnet.passes.recompute import recompute
-from graphnet.plan import schedule
-from graphnet.registry import Registry
-from graphnet.units import parse_bytes
-from graphnet.verify import verify, verify_graph, verify_rewrite
+from graphnet.passes import in_place, recompute
+from graphnet.plan import schedule, verify
+from graphnet.plan.verify.replay import verify_graph, verify_rewrite
+from graphnet.sdk import Registry, load_registry
+from graphnet.system import parse_bytes
 from tests.models import Acme, random_model
 from tests.steps import one_second, recomputed, run, step_graph
 
@@ -32,7 +30,7 @@ def chain(length: int, *layers: object) -> ModelDescription:
 
 
 def peak(graph: Graph) -> int:
-    return schedule(inplace(graph)).peak_bytes
+    return schedule(in_place(graph)).peak_bytes
 
 
 @pytest.mark.parametrize("share", [0.9, 0.7, 0.5])

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from graphnet.discovery import load_registry
+from graphnet.builtin import SGD
 from graphnet.model import Model
-from graphnet.optim import SGD
 from graphnet.plan import Plan
+from graphnet.sdk import load_registry
 from tests.models import Acme
 
 SHAPE = (2, 4, 6, 6)

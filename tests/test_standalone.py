@@ -13,17 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graphnet.definition import Definition
-from graphnet.discovery import load_registry
+import graphnet as gn
+from graphnet.builtin import SGD, Adam
 from graphnet.errors import SourceError
 from graphnet.executors import prepare
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer
+from graphnet.inspection.step_timing import random_arguments
 from graphnet.model import Model
-from graphnet.optim import SGD, Adam, Optimizer
 from graphnet.plan import Plan
-from graphnet.registry import Registry
-from graphnet.timing import random_arguments
+from graphnet.sdk import Definition, Layer, Optimizer, Register, Registry, hookimpl, load_registry
 from tests.models import SEED, Acme, random_dag
 
 ROOT = Path(__file__).parent.parent
@@ -65,12 +62,12 @@ def compare(plan: Plan, folder: Path) -> None:
     if "@lr" in values:
         values["@lr"].fill_(0.1)
     scope: dict[str, object] = {"__name__": "plan"}
-    exec(plan.source(), scope)
+    exec(gn.source(plan), scope)
     stated = scope["ARGUMENTS"]
     assert isinstance(stated, dict)
     names = dict(zip(stated, plan.arguments, strict=True))
     save_file({name: values[value] for name, value in names.items()}, folder / "given.safetensors")
-    run_file(plan.source(), folder, after=_AFTER)
+    run_file(gn.source(plan), folder, after=_AFTER)
     found = load_file(folder / "found.safetensors")
     with torch.no_grad():
         outputs = prepare(plan, "eager")(*(values[name] for name in plan.arguments))
@@ -101,12 +98,12 @@ def test_inference_file_runs_by_itself_and_prints_its_outputs(
     registry: Registry, tmp_path: Path
 ) -> None:
     plan = Model(SEED, registry=registry).plan((2, 3, 8, 8))
-    assert run_file(plan.source(), tmp_path).startswith("(2, 3, 8, 8) torch.float32 ")
+    assert run_file(gn.source(plan), tmp_path).startswith("(2, 3, 8, 8) torch.float32 ")
     compare(plan, tmp_path)
 
 
 def test_file_imports_graphnet_and_torch_and_names_no_registry(registry: Registry) -> None:
-    text = Model(SEED, registry=registry).plan((2, 3, 8, 8)).source()
+    text = gn.source(Model(SEED, registry=registry).plan((2, 3, 8, 8)))
     imported = [
         line.split()[1] for line in text.splitlines() if line.startswith(("import", "from"))
     ]
@@ -117,7 +114,7 @@ def test_file_imports_graphnet_and_torch_and_names_no_registry(registry: Registr
 
 def test_parameters_of_fused_layers_are_named_after_the_kernel(registry: Registry) -> None:
     plan = Model(SEED, registry=registry).plan((2, 3, 8, 8), loss="mse", optimizer=SGD(lr=0.1))
-    assert "sgd" not in plan.source().partition("def step(")[2].partition("):")[0]
+    assert "sgd" not in gn.source(plan).partition("def step(")[2].partition("):")[0]
 
 
 class Local(Layer):
@@ -145,7 +142,7 @@ def test_class_that_no_import_reaches_is_said() -> None:
     registry = load_registry(plugins=[Inside()], entry_points=False)
     plan = Model({"layers": ["acme/hidden"]}, registry=registry).plan((1, 1, 2, 2))
     with pytest.raises(SourceError, match="Hidden cannot be imported.*top of a module"):
-        plan.source()
+        gn.source(plan)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +162,7 @@ def test_class_that_no_import_reaches_is_said() -> None:
 def test_constants_are_written_so_that_python_reads_them_back(
     registry: Registry, value: object, written: str
 ) -> None:
-    from graphnet.standalone import _Writer
+    from graphnet.plan.export import _Writer
 
     writer = _Writer(Model(SEED, registry=registry).plan((2, 3, 8, 8)))
     assert writer.literal(value) == written
@@ -173,7 +170,7 @@ def test_constants_are_written_so_that_python_reads_them_back(
 
 
 def test_field_that_cannot_be_written_is_said(registry: Registry) -> None:
-    from graphnet.standalone import _Writer
+    from graphnet.plan.export import _Writer
 
     writer = _Writer(Model(SEED, registry=registry).plan((2, 3, 8, 8)))
     layer: Definition = Local(thing=object())

@@ -15,7 +15,8 @@ from torch import Tensor
 from graphnet.cli.explain import explain
 from graphnet.errors import InputError, MemoryBudgetError
 from graphnet.model import Model
-from graphnet.tiles import Cut, Part, Tiling
+from graphnet.plan import Tiling
+from graphnet.plan.tiling import Cut, Part
 
 CONV = {"out_channels": 6, "kernel_size": 3}
 HOURGLASS: list[Any] = [  # two strides of 2 and a skip; kernels and paddings of every parity

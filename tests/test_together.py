@@ -10,23 +10,26 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
-from graphnet.calls import Cast
-from graphnet.definition import Definition
-from graphnet.discovery import load_registry
+from graphnet.builtin import SGD, Adam, AdamW, Muon, ReLU
+from graphnet.builtin.kernels import multi_tensor
 from graphnet.errors import ContractError, LayerError, PlanError
-from graphnet.gradients import Gradients
 from graphnet.graph import Kind
-from graphnet.hookspecs import Register
-from graphnet.kernels import multi_tensor
-from graphnet.layers.activation import ReLU
-from graphnet.layout import pack
-from graphnet.model import Model
-from graphnet.multitensor import Tensors
-from graphnet.optim import SGD, Adam, AdamW, Optimizer
-from graphnet.optimizers.muon import Muon
-from graphnet.program import Program
-from graphnet.spec import Constant, ParameterSpec, Spec
-from graphnet.trace import complete, first_nonfinite
+from graphnet.inspection import first_nonfinite
+from graphnet.inspection.gradients import Gradients
+from graphnet.inspection.walk import complete
+from graphnet.model import Model, Program
+from graphnet.sdk import (
+    Cast,
+    Constant,
+    Definition,
+    Optimizer,
+    ParameterSpec,
+    Register,
+    Spec,
+    Tensors,
+    load_registry,
+    pack,
+)
 from tests.layers.oracle import random_tensor
 from tests.models import SEED
 
@@ -400,7 +403,7 @@ def test_what_a_kernel_replaces_is_a_rule_and_it_takes_what_that_takes() -> None
 @pytest.mark.usefixtures("on_cpu")
 def test_the_plan_runs_as_a_file_and_is_verified() -> None:
     made = program(RULES["adam"])
-    text = made.plan.source()
+    text = gn.source(made.plan)
     assert "adam.run" in text
     namespace: dict[str, Any] = {"__name__": "plan"}
     exec(compile(text, "plan.py", "exec"), namespace)

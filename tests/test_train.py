@@ -12,19 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from graphnet import checkpoint
-from graphnet.checkpoint import Checkpoint
-from graphnet.config import Job, make_job, read_job
-from graphnet.data import DataSet, Pairs
-from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
-from graphnet.feed import Memory
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.model import Model
-from graphnet.registry import Registry
-from graphnet.runfolder import RunFolder
-from graphnet.stopwatch import Stopwatch
-from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
+from graphnet.model import Checkpoint, Model, checkpoint, read_checkpoint, write_checkpoint
+from graphnet.passes import Stopwatch
+from graphnet.sdk import DataSet, Pairs, Register, Registry, hookimpl, load_registry
+from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
+from graphnet.training.batches import MemoryBatches
+from graphnet.training.config import make_job
 from tests.models import SEED, Acme
 
 
@@ -147,8 +141,8 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(
     first = Trainer(job(registry, **changes))
     records = list(first.run(lambda: next(count) >= stop_after))
     assert records[-1] == Stopped(stop_after // whole.steps_per_epoch + 1, stop_after)
-    checkpoint.write(tmp_path / "c.safetensors", first.checkpoint())
-    second = Trainer(job(registry, **changes), resume=checkpoint.read(tmp_path / "c.safetensors"))
+    write_checkpoint(tmp_path / "c.safetensors", first.checkpoint())
+    second = Trainer(job(registry, **changes), resume=read_checkpoint(tmp_path / "c.safetensors"))
     found = [record for record in second.run() if isinstance(record, Epoch)]
     for name, weight in whole.program.weights.items():
         assert torch.equal(weight, second.program.weights[name]), name
@@ -183,7 +177,7 @@ def test_an_epoch_has_whole_updates(registry: Registry) -> None:
 def test_a_bad_batch_is_found_among_those_that_add_up(registry: Registry) -> None:
     changes: dict[str, Any] = {"batch_size": 2, "accumulate": 4, "metrics": [], "log_every": 12}
     trainer = Trainer(job(registry, **changes))
-    assert isinstance(trainer.feed, Memory)
+    assert isinstance(trainer.feed, MemoryBatches)
     inputs = trainer.feed.tensors[0].tensor.float().div(255)
     inputs[31, 0, 0, 0] = torch.nan
     trainer.feed.tensors[0].tensor = inputs
@@ -239,11 +233,11 @@ def test_resuming_with_another_configuration_is_refused(registry: Registry, tmp_
 
 def test_resuming_with_another_model_is_refused(registry: Registry, tmp_path: Path) -> None:
     description = SEED | {"layers": ["sigmoid" if one == "relu" else one for one in SEED["layers"]]}
-    checkpoint.write(tmp_path / "c.safetensors", Trainer(job(registry)).checkpoint())
+    write_checkpoint(tmp_path / "c.safetensors", Trainer(job(registry)).checkpoint())
     changed = job(registry)
     changed.model = Model(description, registry=registry)  # the file that `model` names has changed
     with pytest.raises(CheckpointError, match="made with another model than the file describes"):
-        Trainer(changed, resume=checkpoint.read(tmp_path / "c.safetensors"))
+        Trainer(changed, resume=read_checkpoint(tmp_path / "c.safetensors"))
 
 
 def test_a_resumed_run_says_that_kernels_are_others(registry: Registry) -> None:
@@ -307,8 +301,8 @@ def test_a_resumed_run_keeps_the_kernels_that_were_chosen(
     monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(Stopwatch, "measure", lambda self, one, *rest: float(not one.entry))
     path = tmp_path / "checkpoint.safetensors"
-    checkpoint.write(path, first.checkpoint())
-    second = Trainer(job(registry, autotune=True), resume=checkpoint.read(path))
+    write_checkpoint(path, first.checkpoint())
+    second = Trainer(job(registry, autotune=True), resume=read_checkpoint(path))
     assert second.program.plan == first.program.plan
     assert Trainer(job(registry, autotune=True)).program.plan != first.program.plan
 
@@ -436,8 +430,8 @@ def test_checkpoint_reads_back_equal(registry: Registry, tmp_path: Path) -> None
         {"step": 3, "config": {"a": [1]}},
         {"x:m": torch.ones(2)},
     )
-    checkpoint.write(tmp_path / "c.safetensors", saved)
-    read = checkpoint.read(tmp_path / "c.safetensors")
+    write_checkpoint(tmp_path / "c.safetensors", saved)
+    read = read_checkpoint(tmp_path / "c.safetensors")
     assert read.description == description
     assert (read.versions, read.training) == (saved.versions, saved.training)
     for mine, theirs in (
@@ -453,7 +447,7 @@ def test_a_write_that_fails_leaves_the_old_file(
 ) -> None:
     path = tmp_path / "c.safetensors"
     saved = Checkpoint(Model(SEED, registry=registry).description, weights())
-    checkpoint.write(path, saved)
+    write_checkpoint(path, saved)
     before = path.read_bytes()
 
     def full(tensors: object, temporary: Path, metadata: object) -> None:
@@ -462,7 +456,7 @@ def test_a_write_that_fails_leaves_the_old_file(
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
-        checkpoint.write(path, saved)
+        write_checkpoint(path, saved)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -472,15 +466,15 @@ def test_a_damaged_checkpoint_is_refused_in_words(tmp_path: Path, content: bytes
     path = tmp_path / "c.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
-        checkpoint.read(path)
+        read_checkpoint(path)
 
 
 def test_a_truncated_checkpoint_is_refused(registry: Registry, tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
-    checkpoint.write(path, Checkpoint(Model(SEED, registry=registry).description, weights()))
+    write_checkpoint(path, Checkpoint(Model(SEED, registry=registry).description, weights()))
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="not a whole safetensors file"):
-        checkpoint.read(path)
+        read_checkpoint(path)
 
 
 def test_weights_that_do_not_fit_are_named(registry: Registry) -> None:

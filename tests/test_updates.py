@@ -14,23 +14,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphnet.breakdown import Phase, breakdown
-from graphnet.describe import parse
-from graphnet.discovery import load_registry
+import graphnet as gn
+from graphnet.builtin import SGD, Adam, AdamW
+from graphnet.description import parse
 from graphnet.errors import CheckpointError, DescriptionError, PlanError
 from graphnet.executors import prepare
-from graphnet.graph import Call, Graph, Kind
-from graphnet.machine import stated
-from graphnet.model import Model
-from graphnet.optim import SGD, Adam, AdamW
-from graphnet.passes.average import average
+from graphnet.graph import Call, Graph, Kind, stated_machine
+from graphnet.inspection import breakdown, first_nonfinite
+from graphnet.inspection.report import Phase
+from graphnet.inspection.step_timing import random_arguments
+from graphnet.model import Model, Program
+from graphnet.passes import ema, recompute
 from graphnet.passes.clip import ClipFactor
-from graphnet.passes.recompute import recompute
-from graphnet.plan import Plan, Step, schedule
-from graphnet.program import Program
-from graphnet.timing import random_arguments
-from graphnet.trace import first_nonfinite
-from graphnet.verify import verify
+from graphnet.plan import Plan, Step, schedule, verify
+from graphnet.sdk import load_registry
 from tests.layers.oracle import random_tensor
 from tests.models import SEED, Acme
 from tests.steps import one_second, step_graph
@@ -475,7 +472,7 @@ def test_a_compiled_plan_with_everything_equals_eager(
 
 def test_a_plan_with_everything_is_shown_and_runs_as_a_file() -> None:
     plan = Model(SEED).plan(SHAPE, loss=["mse", "l1"], accumulate=2, **EVERYTHING)
-    phases = {row.call.name: row.phase for row in breakdown(plan, stated(CPU)).rows}
+    phases = {row.call.name: row.phase for row in breakdown(plan, stated_machine(CPU)).rows}
     for name in (
         "@clip",
         "@lr:1",
@@ -485,14 +482,14 @@ def test_a_plan_with_everything_is_shown_and_runs_as_a_file() -> None:
     ):
         assert phases[name] is Phase.UPDATE
     assert phases["conv2d_1.weight:total"] is Phase.REVERSE
-    shown = str(plan)
+    shown = gn.explain(plan)
     assert "writes .weight:@ema" in shown
     assert re.search(r"@clip +clip scale +- +scalar f32", shown)
     given = random_arguments(plan, seed=0)
     given["@lr"].fill_(0.1)
     found, expected = copies(dict(given)), copies(dict(given))
     module: dict[str, Any] = {"__name__": "plan"}
-    exec(plan.source(), module)
+    exec(gn.source(plan), module)
     with torch.no_grad():
         outputs = module["step"](*found.values())
         assert torch.equal(outputs[0], prepare(plan, "reference")(*expected.values())[0])
@@ -519,7 +516,7 @@ def test_a_factor_that_overflows_is_found() -> None:
 @pytest.fixture(scope="module")
 def averaged() -> Graph:
     registry = load_registry(plugins=[Acme()], entry_points=False)
-    return average(step_graph(parse(SEED), registry, shape=SHAPE), decay=0.9)
+    return ema(step_graph(parse(SEED), registry, shape=SHAPE), decay=0.9)
 
 
 def test_reading_what_an_update_wrote_is_accepted(averaged: Graph) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphnetError, LayerError
-from graphnet.layer import Layer
-from graphnet.observe import as_tuple, call_by_name, gradient_names
+from graphnet.graph import as_tuple, call_by_name, gradient_names
+from graphnet.sdk import Layer
 
 
 @dataclass(frozen=True)

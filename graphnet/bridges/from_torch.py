@@ -19,9 +19,8 @@ from torch import Tensor
 
 from graphnet.bridges.survey import Slot, slots_of, try_out
 from graphnet.errors import InputError, LayerError
-from graphnet.hookspecs import Register, hookimpl
-from graphnet.layer import Layer, Specs
-from graphnet.observe import as_tuple
+from graphnet.graph import as_tuple
+from graphnet.sdk import Layer, Register, Specs, hookimpl
 
 
 class TorchLayer(Layer):

@@ -10,13 +10,10 @@ import torch
 
 from graphnet.bridges.explicit import Use, make_use
 from graphnet.errors import GraphnetError
-from graphnet.graph import Call, Const, Graph, Kind
-from graphnet.layer import Layer, Loss
+from graphnet.graph import Bound, Call, Const, Graph, Kind, bind_inputs
 from graphnet.model import Model
-from graphnet.observe import Bound, bind_inputs
-from graphnet.passes.kernels import kernel_for
-from graphnet.registry import Registry
-from graphnet.spec import Spec
+from graphnet.passes import kernel_for
+from graphnet.sdk import Layer, Loss, Registry, Spec
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import InputError
-from graphnet.layer import RESERVED
-from graphnet.observe import as_tuple
-from graphnet.spec import ParameterSpec, StateSpec
+from graphnet.graph import as_tuple
+from graphnet.sdk import RESERVED, ParameterSpec, StateSpec
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,11 @@ from torch import Tensor
 from graphnet import nn as facade
 from graphnet.bridges.explicit import run_forward, run_inference
 from graphnet.bridges.steps import LayerSource, ModelSource, Source, Steps
-from graphnet.discovery import default_registry
 from graphnet.errors import InputError
 from graphnet.graph import Kind
-from graphnet.layer import Layer
-from graphnet.model import Model
-from graphnet.passes.kernels import choose
-from graphnet.program import set_up
-from graphnet.registry import Registry, split_form
-from graphnet.spec import Spec
+from graphnet.model import Model, set_up
+from graphnet.passes import choose
+from graphnet.sdk import Layer, Registry, Spec, default_registry, split_form
 
 Shape = Sequence[int]
 

@@ -1,6 +1,7 @@
-"""The command line: the only place that prints. Commands are imported when they are called.
+"""CLI: the command line, the only room that prints. Commands are imported when they are called.
 
-Exit status: 0 done, 1 a check failed, 2 bad input or a failure said in words, 130 interrupted.
+Arguments come in; text, files and an exit status go out: 0 done, 1 a check failed, 2 bad input or a failure
+said in words, 130 interrupted. It imports every room but builtin.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import click
 
 from graphnet.errors import GraphnetError
+
+__all__ = ["graphnet", "json_text", "main", "run"]
 
 GROUP = "graphnet.commands"
 _BUILTIN = {

@@ -17,9 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from graphnet.cli import json_text
-from graphnet.discovery import default_registry, load_registry
 from graphnet.errors import PluginError, UnknownNameError, nearest
-from graphnet.registry import Entry, Registry
+from graphnet.sdk import Entry, Registry, default_registry, load_registry
 from graphnet.testing import CHECKS, RULE_CHECKS, Check, Report, Status, checks_for, run_checks
 
 _COLORS = {Status.PASSED: "green", Status.FAILED: "bold red", Status.SKIPPED: "dim"}

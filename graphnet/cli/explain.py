@@ -10,20 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphnet.breakdown import breakdown, device_of
-from graphnet.cachedir import cache_folder
 from graphnet.cli import json_text
 from graphnet.errors import DataError, InputError
-from graphnet.explain import WIDTH
-from graphnet.explain import explain as explain_text
-from graphnet.explain import passes as passes_text
-from graphnet.files import write_whole
-from graphnet.machine import load, place, stated
+from graphnet.graph import load_machine, machine_path, stated_machine
+from graphnet.inspection import WIDTH, Heading, breakdown, device_of, page, time_steps, to_data
+from graphnet.inspection import explain as explain_text
+from graphnet.inspection import passes as passes_text
 from graphnet.model import Model
-from graphnet.page import Heading, page
 from graphnet.plan import Plan
-from graphnet.plandata import to_data
-from graphnet.timing import time_steps
+from graphnet.plan import source as source_text
+from graphnet.system import cache_folder, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,7 +172,7 @@ def explain(
         without=without,
     )
     if source:
-        click.echo(plan.source(), nl=False)
+        click.echo(source_text(plan), nl=False)
     elif passes:
         changes = plan.changes
         click.echo(json_text([asdict(c) for c in changes]) if as_json else passes_text(changes))
@@ -194,11 +190,11 @@ def _refuse(options: Mapping[str, object], reason: str) -> None:
 def _show(plan: Plan, heading: Heading, *, measure: bool, html: Path | None, as_json: bool) -> None:
     """The plan as a table, as JSON or as a page."""
     device = device_of(plan)
-    machine = load(place(device, cache_folder())) or stated(device)
+    machine = load_machine(machine_path(device, cache_folder())) or stated_machine(device)
     timing = time_steps(plan) if measure else None
     data = to_data(breakdown(plan, machine), timing=timing) if html or as_json else {}
     if html:
-        write_whole(html, page(data, heading))
+        write_text(html, page(data, heading))
         click.echo(f"wrote {html}: open it in a browser", err=True)
     if as_json:
         click.echo(json_text(data))
@@ -219,7 +215,7 @@ def _gradients(
     seed: int,
     as_json: bool,
 ) -> None:
-    from graphnet.gradients import Gradients
+    from graphnet.inspection import Gradients
 
     given = _read_arrays(data, shapes) if data else ()
     found = Gradients.of(

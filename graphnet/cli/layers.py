@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from graphnet.cli import json_text
-from graphnet.definition import summary
-from graphnet.discovery import default_registry
+from graphnet.sdk import default_registry, summary
 
 
 @click.command(short_help="List the layers and losses that models can use.")

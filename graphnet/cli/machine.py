@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import click
 
-from graphnet.cachedir import cache_folder
 from graphnet.cli import json_text
-from graphnet.device import resolve
 from graphnet.errors import CompileError
-from graphnet.machine import place, save, to_data
-from graphnet.measure import measure
-from graphnet.native import find_compiler
+from graphnet.graph import machine_data, machine_path, save_machine
+from graphnet.inspection import measure
+from graphnet.system import cache_folder, find_compiler, resolve_device
 
 
 @click.command(short_help="Measure this machine, for the times in explain.")
@@ -23,12 +21,12 @@ def machine(device: str, as_json: bool) -> None:
     this version of torch, and `graphnet explain` shows the least time of each step by them. Nothing
     that decides about a plan reads them.
     """
-    where = resolve(device)
+    where = resolve_device(device)
     found = measure(where, say=lambda doing: click.echo(f"measuring {doing} ...", err=True))
-    path = place(where, cache_folder())
-    save(found, path)
+    path = machine_path(where, cache_folder())
+    save_machine(found, path)
     if as_json:
-        click.echo(json_text(to_data(found)))
+        click.echo(json_text(machine_data(found)))
         return
     click.echo(f"device      {found.device}, torch {found.torch_version}")
     click.echo(f"bandwidth   {found.bandwidth / 1e9:.1f} GB/s")

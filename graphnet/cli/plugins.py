@@ -7,9 +7,8 @@ from pathlib import Path
 import click
 
 from graphnet.cli import json_text
-from graphnet.discovery import default_registry
-from graphnet.registry import KINDS, Plugin, Registry
-from graphnet.scaffold import write_project
+from graphnet.cli.scaffold import write_project
+from graphnet.sdk import KINDS, Plugin, Registry, default_registry
 
 
 @click.group(

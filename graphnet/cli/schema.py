@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from graphnet.cli import json_text
-from graphnet.discovery import default_registry
-from graphnet.schema import model_schema
+from graphnet.description import model_schema
+from graphnet.sdk import default_registry
 
 
 @click.command(short_help="Print the JSON Schema of model files, for editors.")

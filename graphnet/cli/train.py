@@ -22,12 +22,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from graphnet.checkpoint import versions_of
-from graphnet.config import Job, read_job
-from graphnet.discovery import default_registry
-from graphnet.model import Model
-from graphnet.runfolder import RunFolder
-from graphnet.train import Decided, Epoch, Steps, Stopped, Trainer
+from graphnet.model import Model, versions_of
+from graphnet.sdk import default_registry
+from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
 
 WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch's line
 

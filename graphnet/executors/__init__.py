@@ -1,20 +1,23 @@
-"""Executors: each turns a plan into a function from its arguments to its outputs."""
+"""Executors: each turns a plan into a function from the plan's arguments to its outputs.
+
+A Plan comes in; a Run goes out. It imports plan and below.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
+from graphnet.executors.auto import Auto
+from graphnet.executors.cudagraph import CUDAGraph, CUDARecording
 from graphnet.executors.eager import Eager
-from graphnet.executors.executor import Event, Executor, Make, Run, as_given
-from graphnet.executors.heap import keep_freed_memory
+from graphnet.executors.inductor import Inductor
+from graphnet.executors.prepare import prepare
 from graphnet.executors.reference import Reference
-from graphnet.plan import Plan
 
-__all__ = ["Event", "Executor", "Make", "Run", "as_given", "keep_freed_memory", "prepare"]
-
-_INTERPRETED: Mapping[str, Executor] = {"eager": Eager(), "reference": Reference()}
-
-
-def prepare(plan: Plan, executor: str) -> Run:
-    """A plan made ready by "eager" or "reference", which need nothing but Python."""
-    return _INTERPRETED[executor].prepare(plan)
+__all__ = [
+    "Auto",
+    "CUDAGraph",
+    "CUDARecording",
+    "Eager",
+    "Inductor",
+    "Reference",
+    "prepare",
+]

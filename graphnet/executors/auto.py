@@ -13,11 +13,11 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
-from graphnet.cache import Hit, open_cache
 from graphnet.errors import CacheError, CompileError, LayerError
-from graphnet.executors.agreement import agrees, disagreement, skipped
-from graphnet.executors.background import Compilation
-from graphnet.executors.compilation import (
+from graphnet.executors.background_compile import Compilation
+from graphnet.executors.compare import agrees, disagreement, skipped
+from graphnet.executors.eager import Eager, Function
+from graphnet.executors.inductor_compile import (
     Compiled,
     Problem,
     compile_problem,
@@ -25,10 +25,10 @@ from graphnet.executors.compilation import (
     pose,
     require_compiler,
 )
-from graphnet.executors.eager import Eager, Function
-from graphnet.executors.executor import Event, Executor, Run
 from graphnet.graph import Kind
 from graphnet.plan import Plan
+from graphnet.sdk import Event, Executor, Run
+from graphnet.system import Hit, open_cache
 
 
 class Auto(Executor):

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CompileError, LayerError
-from graphnet.executors.agreement import agrees, disagreement, skipped
+from graphnet.executors.compare import agrees, disagreement, skipped
 from graphnet.executors.eager import Eager
-from graphnet.executors.executor import Event, Executor, Make, Run, as_given
 from graphnet.executors.inductor import Inductor
 from graphnet.plan import Plan
+from graphnet.sdk import Event, Executor, Make, Run, as_given
 
 Outputs = tuple[Tensor, ...]
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from graphnet.executors.executor import Executor, Run
-from graphnet.executors.failure import failure
-from graphnet.plan import Plan, Step
-from graphnet.source import generate
+from graphnet.errors import step_failure
+from graphnet.plan import Plan, Step, generate
+from graphnet.sdk import Executor, Run
 
 _number = itertools.count(1)
 
@@ -43,7 +42,10 @@ class Function(Run):
             step = self.step_of(error)
             if step is None:
                 raise
-            raise failure(step.call, error) from error
+            call = step.call
+            raise step_failure(
+                error, node=call.node, title=call.title, method=call.method, where=call.where
+            ) from error
         return outputs
 
     def step_of(self, error: Exception) -> Step | None:

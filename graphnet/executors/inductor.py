@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from graphnet.executors.compilation import Compiled, compile_problem, pose, require_compiler
-from graphnet.executors.executor import Event, Executor, Run
+from graphnet.executors.inductor_compile import Compiled, compile_problem, pose, require_compiler
 from graphnet.plan import Plan
+from graphnet.sdk import Event, Executor, Run
 
 
 class Inductor(Executor):

@@ -11,12 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from graphnet.errors import LayerError
-from graphnet.executors.executor import Executor, Run
-from graphnet.executors.failure import failure
+from graphnet.errors import LayerError, step_failure
 from graphnet.graph import Arg, Call, Const, Kind, Slot
-from graphnet.layer import Layer
 from graphnet.plan import Plan
+from graphnet.sdk import Executor, Layer, Run
 
 
 class Reference(Executor):
@@ -45,7 +43,15 @@ class Interpreter(Run):
         try:
             returned = getattr(call.layer, call.method)(*positional, **named)
         except Exception as error:
-            raise failure(call, error, positional) from error
+            shapes = [str(tuple(x.shape)) for x in positional if isinstance(x, Tensor)]
+            raise step_failure(
+                error,
+                node=call.node,
+                title=call.title,
+                method=call.method,
+                where=call.where,
+                given=", ".join(shapes),
+            ) from error
         if call.kind is Kind.UPDATE:
             environment.update({new: environment[slot] for new, slot in call.writes.items()})
         else:

@@ -1,1 +1,73 @@
-"""The passes: each a function from Graph to Graph, in a file of its own."""
+"""Passes: each is a function from Graph to Graph, one pass a file, named by the field's word.
+
+A Graph comes in; a Graph goes out. It imports graph and below.
+"""
+
+from __future__ import annotations
+
+from graphnet.passes.accumulate import GRAD, add_up, total
+from graphnet.passes.autotune import autotune
+from graphnet.passes.batch_updates import batch_updates
+from graphnet.passes.block_layout import block_layout, in_blocks
+from graphnet.passes.clip import clip
+from graphnet.passes.common_subexpressions import common_subexpressions
+from graphnet.passes.dead_code import dead_code
+from graphnet.passes.differentiate import differentiate
+from graphnet.passes.ema import EMA, ema
+from graphnet.passes.fold_affine import fold_affine
+from graphnet.passes.hoist_constants import hoist_constants
+from graphnet.passes.in_place import in_place, overwritable
+from graphnet.passes.inference import inference
+from graphnet.passes.loss import attach_loss
+from graphnet.passes.loss_scale import differentiate_scaled, skip, unscale
+from graphnet.passes.mixed_precision import mixed_precision
+from graphnet.passes.pipeline import Change, Pass, check_names, run
+from graphnet.passes.recompute import recompute
+from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
+from graphnet.passes.store_bfloat16 import store_bfloat16
+from graphnet.passes.substitute import Everywhere, plain_calls, substitute
+from graphnet.passes.time_kernels import Stopwatch
+from graphnet.passes.update import update, update_counter
+
+__all__ = [
+    "EMA",
+    "GRAD",
+    "Change",
+    "Everywhere",
+    "Pass",
+    "Stopwatch",
+    "add_up",
+    "attach_loss",
+    "autotune",
+    "batch_updates",
+    "block_layout",
+    "check_names",
+    "choose",
+    "choose_multi_tensor",
+    "clip",
+    "common_subexpressions",
+    "dead_code",
+    "differentiate",
+    "differentiate_scaled",
+    "ema",
+    "fold_affine",
+    "fused",
+    "hoist_constants",
+    "in_blocks",
+    "in_place",
+    "inference",
+    "kernel_for",
+    "mixed_precision",
+    "overwritable",
+    "plain_calls",
+    "recompute",
+    "run",
+    "single",
+    "skip",
+    "store_bfloat16",
+    "substitute",
+    "total",
+    "unscale",
+    "update",
+    "update_counter",
+]

@@ -13,10 +13,9 @@ from dataclasses import replace
 
 import torch
 
-from graphnet.calls import Accumulate, AddTo, Clear
 from graphnet.graph import Call, Graph, Kind, Value
-from graphnet.passes.update import beside, node_of, write
-from graphnet.spec import StateSpec
+from graphnet.passes.rewrite import beside, node_of, write
+from graphnet.sdk import Accumulate, AddTo, Clear, StateSpec
 
 GRAD = "@grad"  # the slot's name behind that of the parameter
 

@@ -11,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from graphnet.definition import Definition
 from graphnet.graph import Graph
-from graphnet.passes.kernels import Candidate, candidates, plain_calls, substitute
-from graphnet.passes.layout import in_blocks
-from graphnet.registry import Entry, Registry
+from graphnet.passes.block_layout import in_blocks
+from graphnet.passes.substitute import Candidate, candidates, plain_calls, substitute
+from graphnet.sdk import Definition, Entry, Registry
 
 _MARGIN = (
     0.95  # how much of the default's time another kernel may take at most to be chosen instead

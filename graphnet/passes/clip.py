@@ -9,17 +9,14 @@ for the whole reverse pass.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from graphnet.calls import Scaled
 from graphnet.graph import Call, Graph, Kind, Value
-from graphnet.layer import Layer
-from graphnet.passes.update import node_of
-from graphnet.spec import Spec
+from graphnet.passes.rewrite import multiplied, norms
+from graphnet.sdk import Layer, Spec
 
 CLIP = "@clip"
 
@@ -32,12 +29,6 @@ class ClipFactor(Layer):
     def forward(self, *xs: Tensor) -> Tensor:
         factor: Tensor = self.max_norm / (torch.linalg.vector_norm(norms(xs, 2)) + 1e-6)
         return factor.clamp_max(1.0)
-
-
-def norms(xs: tuple[Tensor, ...], order: float) -> Tensor:
-    """The norm of each x, in float32 or the widest of their dtypes: (number of xs,)."""
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)
-    return torch.stack(torch._foreach_norm(xs, order, dtype))
 
 
 def clip(graph: Graph, *, max_norm: float) -> Graph:
@@ -55,31 +46,3 @@ def clip(graph: Graph, *, max_norm: float) -> Graph:
     calls[CLIP] = Call(CLIP, Kind.SCALE, layer, "forward", (gradients,), (factor,), "clip", CLIP)
     clipped = multiplied(graph.gradients, factor, "clip", "clipped", calls=calls, values=values)
     return replace(graph, calls=calls, values=values, gradients=clipped)
-
-
-def multiplied(
-    gradients: Mapping[str, str],
-    factor: str,
-    title: str,
-    result: str,
-    *,
-    calls: dict[str, Call],
-    values: dict[str, Value],
-) -> dict[str, str]:
-    """A product with a factor behind the gradient of each parameter; returns what to read instead."""
-    found: dict[str, str] = {}
-    for parameter, gradient in gradients.items():
-        call = f"{parameter}:{title}"
-        name = found[parameter] = f"{parameter}:{result}"
-        values[name] = Value(name, values[gradient].spec, Kind.SCALE)
-        calls[call] = Call(
-            name=call,
-            kind=Kind.SCALE,
-            layer=Scaled(),
-            method="forward",
-            args=(gradient, factor),
-            results=(name,),
-            title=title,
-            node=node_of(parameter),
-        )
-    return found

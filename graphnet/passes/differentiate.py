@@ -11,13 +11,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from graphnet.build import resolve_view
-from graphnet.calls import Accumulate
 from graphnet.errors import LayerError, blame
-from graphnet.graph import Arg, Call, Const, Graph, Kind, Slot, Value
-from graphnet.layer import Layer
-from graphnet.observe import Result, gradient_names, observe_backward
-from graphnet.spec import Constant, Spec
+from graphnet.graph import (
+    Arg,
+    Call,
+    Const,
+    Graph,
+    Kind,
+    Result,
+    Slot,
+    Value,
+    gradient_names,
+    observe_backward,
+    resolve_view,
+)
+from graphnet.passes.rewrite import at
+from graphnet.sdk import Accumulate, Constant, Layer, Spec
 
 _DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
 
@@ -207,8 +216,3 @@ def as_flat(results: list[Slot]) -> tuple[Slot, ...]:
     (only,) = results
     assert isinstance(only, tuple)
     return only
-
-
-def at(call: Call) -> str:
-    """Where a call comes from, for messages."""
-    return f"{f'{call.where}: ' if call.where else ''}node {call.node!r} ({call.title}): "

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from graphnet.build import resolve_view
 from graphnet.errors import LayerError, blame
-from graphnet.graph import Call, Const, Graph, Kind, Value
-from graphnet.layer import Layer
-from graphnet.observe import observe
-from graphnet.passes.differentiate import at
+from graphnet.graph import Call, Const, Graph, Kind, Value, observe, resolve_view
+from graphnet.passes.rewrite import at
+from graphnet.sdk import Layer
 
 
 def inference(graph: Graph) -> Graph:

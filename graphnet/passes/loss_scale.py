@@ -14,16 +14,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from graphnet.calls import IfFinite, Times
-from graphnet.definition import Definition
 from graphnet.graph import DONE, FINITE, SCALE, Arg, Call, Graph, Kind, Value, flatten
-from graphnet.layer import Layer
-from graphnet.multitensor import MultiTensorKernel
-from graphnet.optim import Optimizer
-from graphnet.passes.clip import multiplied, norms
 from graphnet.passes.differentiate import differentiate
-from graphnet.passes.update import write
-from graphnet.spec import Constant, Spec
+from graphnet.passes.rewrite import multiplied, norms, write
+from graphnet.sdk import (
+    Constant,
+    Definition,
+    IfFinite,
+    Layer,
+    MultiTensorKernel,
+    Optimizer,
+    Spec,
+    Times,
+)
 
 GOOD = "@loss:good_steps"
 _INVERSE, _START = "@loss:inverse", "@loss:start"

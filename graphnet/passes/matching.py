@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from graphnet.calls import Cast
 from graphnet.graph import Arg, Call, Const, Graph, Kind
-from graphnet.layer import CHAIN, Kernel, Layer, Pattern, has_chain
-from graphnet.registry import Registry
+from graphnet.sdk import CHAIN, Cast, Kernel, Layer, Pattern, Registry, has_chain
 
 LONGEST_CHAIN = 32  # layers: a kernel for a chain is offered no longer one
 

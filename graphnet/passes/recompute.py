@@ -17,11 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from graphnet.errors import MemoryBudgetError
-from graphnet.graph import SLOTS, Call, Graph
-from graphnet.passes.aliases import aliases
-from graphnet.passes.evictions import Evictions
-from graphnet.passes.lifetimes import Overwrites, no_overwrites
-from graphnet.units import bytes_text
+from graphnet.graph import SLOTS, Call, Graph, Overwrites, aliases, no_overwrites
+from graphnet.passes.rematerialize import Rematerialization
+from graphnet.system import bytes_text
 
 _GAP_WEIGHTS = (0.5, 0.25, 1.0, 1.5)  # powers of the gap's length in the score of an eviction
 _LARGE = 1200  # calls above which only the first weight is tried
@@ -52,7 +50,7 @@ def recompute(
     """
     graph = replace(graph, values=aliases(graph).values)
     weights = _GAP_WEIGHTS if len(graph.calls) <= _LARGE else _GAP_WEIGHTS[:1]
-    start = Evictions(graph, seconds, overwrites)
+    start = Rematerialization(graph, seconds, overwrites)
     tried = [_attempt(start.copy(), memory_bytes, weight) for weight in weights]
     fitting = [one for one in tried if one.peak_bytes <= memory_bytes]
     if not fitting:
@@ -61,7 +59,7 @@ def recompute(
     return Recomputed(best.graph(), best.peak_bytes, best.extra_seconds)
 
 
-def _attempt(attempt: Evictions, memory_bytes: int, gap_weight: float) -> Evictions:
+def _attempt(attempt: Rematerialization, memory_bytes: int, gap_weight: float) -> Rematerialization:
     limit = attempt.total_seconds
     for _ in range(4 * len(attempt.original.calls)):
         if attempt.peak_bytes <= memory_bytes:
@@ -74,7 +72,7 @@ def _attempt(attempt: Evictions, memory_bytes: int, gap_weight: float) -> Evicti
     return attempt
 
 
-def _impossible(attempt: Evictions, memory_bytes: int) -> MemoryBudgetError:
+def _impossible(attempt: Rematerialization, memory_bytes: int) -> MemoryBudgetError:
     least = attempt.least
     slots = sum(
         value.spec.size_bytes for value in attempt.storages.values.values() if value.kind in SLOTS

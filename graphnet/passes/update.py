@@ -10,18 +10,14 @@ from dataclasses import replace
 
 import torch
 
-from graphnet.calls import Assign, Times
-from graphnet.definition import Definition
+from graphnet.description import UpdateSettings
 from graphnet.errors import ContractError, nearest
-from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
-from graphnet.layer import Layer
-from graphnet.optim import Optimizer
-from graphnet.passes.precision import add_cast, dtype_name
-from graphnet.spec import Spec, StateSpec
-from graphnet.updates import Updates
+from graphnet.graph import LR, SLOTS, STEP, UPDATES, Arg, Call, Const, Graph, Kind, Value
+from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, node_of, scalar, write
+from graphnet.sdk import Assign, Layer, Optimizer, Times
 
 
-def update(graph: Graph, *, updates: Updates, counter: str = STEP) -> Graph:
+def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Graph:
     """Add one update call for each parameter with a gradient, and one for each state that changes.
 
     `counter` is what optimizers are told as `step`: a scalar, or a slot, that counts updates.
@@ -49,11 +45,16 @@ def update(graph: Graph, *, updates: Updates, counter: str = STEP) -> Graph:
                 calls[rates[scale]] = _rate(values, rates[scale], scale)
             step = scalar(values, counter, replace(spec, dtype=torch.int64))
             if values[gradient].spec.dtype != spec.dtype:
-                wanted, name = dtype_name(values[parameter]), f"{parameter}:grad"
+                wanted, name = dtype_of_value(values[parameter]), f"{parameter}:grad"
                 gradient = add_cast(gradient, name, wanted, calls=calls, values=values)
             call = _optimize(values, optimizer, parameter, gradient, rates[scale], step)
             calls[call.name] = call
     return _after_readers(replace(graph, calls=calls, values=values))
+
+
+def update_counter(updates: UpdateSettings) -> str:
+    """The scalar that counts updates: the step count, or a count of its own where steps accumulate."""
+    return STEP if updates.accumulate == 1 else UPDATES
 
 
 def _rate(values: dict[str, Value], name: str, factor: float) -> Call:
@@ -88,56 +89,6 @@ def _optimize(
     args = tuple(named[name] for name in optimizer.arguments)
     title = type(optimizer).__name__.lower()
     return write(values, optimizer, title, args, tuple(slots), node_of(parameter))
-
-
-def write(
-    values: dict[str, Value],
-    rule: Definition,
-    title: str,
-    args: tuple[Arg, ...],
-    slots: tuple[str, ...],
-    node: str,
-) -> Call:
-    """A call of a rule's `update`, which writes these slots; what it writes is `slot:next`."""
-    for slot in slots:
-        new = f"{slot}:next"
-        values[new] = Value(new, values[slot].spec, Kind.UPDATE, view_of=slot)
-    return Call(
-        name=f"{slots[0]}:update",
-        kind=Kind.UPDATE,
-        layer=rule,
-        method="update",
-        args=args,
-        results=tuple(f"{slot}:next" for slot in slots),
-        title=title,
-        node=node,
-        writes={f"{slot}:next": slot for slot in slots},
-    )
-
-
-def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec) -> str:
-    """A new slot that goes with a parameter, in its strides; returns the slot's name."""
-    of = values[parameter]
-    slot = f"{parameter}:{state}"
-    values[slot] = Value(
-        slot,
-        Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device),
-        Kind.STATE,
-        initializer=spec.initializer,
-        memory_format=of.memory_format,
-    )
-    return slot
-
-
-def scalar(values: dict[str, Value], name: str, like: Spec) -> str:
-    """One of the 0-dim tensors that drive a step, made unless it is there; returns its name."""
-    values.setdefault(name, Value(name, replace(like, shape=()), Kind.SCALAR))
-    return name
-
-
-def node_of(parameter: str) -> str:
-    """The node that a parameter belongs to."""
-    return parameter.rpartition(".")[0]
 
 
 def _after_readers(graph: Graph) -> Graph:

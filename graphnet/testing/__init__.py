@@ -5,25 +5,27 @@
     class TestSwish(LayerTests):
         layer = Swish(beta=2.0)
 
-`run_checks` gives the same as a report, `graphnet check acme/swish` as a table.
+`run_checks` gives the same as a report, `graphnet check acme/swish` as a table. A layer and samples come in;
+reports go out. It imports training and below.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphnet.cost import Cost
-from graphnet.testing.case import Case, Sample
-from graphnet.testing.check import Check, CheckFailure, NotApplicable
-from graphnet.testing.checks import CHECKS
-from graphnet.testing.cost import LayerCost, observed_cost
+from graphnet.graph import Cost
+from graphnet.testing.case import Case
+from graphnet.testing.check import Check
+from graphnet.testing.checks.all import CHECKS
+from graphnet.testing.checks.cost import LayerCost, observed_cost
+from graphnet.testing.checks.rules import RULE_CHECKS
+from graphnet.testing.outcome import CheckFailure, NoSample, NotApplicable
 from graphnet.testing.report import Report, Row, Status, cases_for, checks_for, run_checks
 from graphnet.testing.rule_case import RuleCase
-from graphnet.testing.rules import RULE_CHECKS
-from graphnet.testing.samples import NoSample
+from graphnet.testing.sample import Sample
 
 if TYPE_CHECKING:
-    from graphnet.testing.suite import LayerTests, parametrize_with_checks
+    from graphnet.testing.pytest_suite import LayerTests, parametrize_with_checks
 
 __all__ = [
     "CHECKS",
@@ -52,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """What needs pytest is imported when it is asked for: `graphnet check` works without."""
     if name in ("LayerTests", "parametrize_with_checks"):
-        from graphnet.testing import suite
+        from graphnet.testing import pytest_suite as suite
 
         return getattr(suite, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,10 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from graphnet.layer import Kernel
-from graphnet.layout import Layout, pack, unpack
-from graphnet.observe import as_tuple
-from graphnet.passes.layout import in_blocks
+from graphnet.graph import as_tuple
+from graphnet.passes import in_blocks
+from graphnet.sdk import Kernel, Layout, pack, unpack
 
 
 def in_plain_layout(kernel: Kernel) -> Kernel:

@@ -7,7 +7,6 @@ device sees the same values. Inputs keep away from multiples of one half, where 
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,33 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet import random
 from graphnet.errors import LayerError
-from graphnet.layer import Kernel, Layer
-from graphnet.observe import Ports, as_tuple, bind_inputs, call_by_name, gradient_names
-from graphnet.registry import Registry
-from graphnet.spec import ParameterSpec, Spec, StateSpec
-from graphnet.testing.check import Check, NotApplicable, undisturbed
+from graphnet.graph import Ports, as_tuple, bind_inputs, call_by_name, gradient_names
+from graphnet.sdk import Kernel, Layer, ParameterSpec, Registry, Spec, StateSpec, random
+from graphnet.testing.check import Check, undisturbed
+from graphnet.testing.draw import draw, generator
 from graphnet.testing.expression import CPU, Expression
 from graphnet.testing.leaves import Named, floating, specs_of
-
-Input = tuple[int, ...] | Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A layer and what to try it on.
-
-    `inputs` are shapes (their tensors are drawn) or tensors, one for each input of the layer. A sample
-    for a kernel holds what it replaces: a layer, or the layers of the pattern, outermost first.
-    `raises` is the error that these inputs must give. `skip` excuses the layer from checks by name,
-    with the reason, for a layer that breaks a rule on purpose.
-    """
-
-    layer: Layer | tuple[Layer, ...]
-    inputs: Sequence[Sequence[int] | Tensor]
-    raises: type[Exception] | None = None
-    skip: Mapping[str, str] = field(default_factory=dict)
+from graphnet.testing.outcome import NotApplicable
+from graphnet.testing.sample import Input
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,17 +260,6 @@ class Case:
         if kernel is None:
             raise NotApplicable("the kernel does not match these inputs")
         return replace(case, layer=kernel)
-
-
-def draw(shape: tuple[int, ...], name: str, seed: int) -> Tensor:
-    """Numbers between -2 and 2 in float64, away from multiples of one half."""
-    u = torch.rand(shape, generator=generator(name, seed), dtype=torch.float64) * 8.0
-    return (u.floor() + 0.03 + 0.94 * u.frac()) / 2.0 - 2.0
-
-
-def generator(name: str, seed: int) -> torch.Generator:
-    """A source of random numbers for one purpose."""
-    return torch.Generator().manual_seed(zlib.crc32(name.encode()) + 7919 * seed)
 
 
 def _initial(spec: ParameterSpec | StateSpec, dtype: torch.dtype, name: str, seed: int) -> Tensor:

@@ -11,19 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from graphnet.errors import GraphnetError
-
 if TYPE_CHECKING:
     from graphnet.testing.case import Case
     from graphnet.testing.rule_case import RuleCase
-
-
-class CheckFailure(GraphnetError, AssertionError):
-    """A layer breaks its contract: what was expected, what was found, what to do."""
-
-
-class NotApplicable(Exception):
-    """The check does not concern this case, or cannot run here; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from graphnet.testing.check import CheckFailure
+from graphnet.testing.outcome import CheckFailure
 
 _FLOOR = 1e-8  # differences are relative to the largest value, but to no less than this
 

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import ContractError, GraphError
-from graphnet.layer import CHAIN, Kernel, Layer, Pattern, Site, layer_names, parse_pattern
-from graphnet.observe import (
+from graphnet.graph import (
     Bound,
     Ports,
     as_tuple,
@@ -25,9 +24,20 @@ from graphnet.observe import (
     gradient_names,
     observe,
 )
-from graphnet.spec import ParameterSpec, Spec, StateSpec
-from graphnet.testing.check import NotApplicable
+from graphnet.sdk import (
+    CHAIN,
+    Kernel,
+    Layer,
+    ParameterSpec,
+    Pattern,
+    Site,
+    Spec,
+    StateSpec,
+    layer_names,
+    parse_pattern,
+)
 from graphnet.testing.leaves import Named, specs_of
+from graphnet.testing.outcome import NotApplicable
 
 CPU = torch.device("cpu")
 

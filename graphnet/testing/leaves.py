@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.spec import Spec
+from graphnet.sdk import Spec
 
 Named = dict[str, Any]
 """Argument name -> a tensor, a tuple of them for `*xs`, None for an absent parameter."""

@@ -10,21 +10,29 @@ from typing import Any
 
 from torch import Tensor
 
-from graphnet.definition import Definition
-from graphnet.discovery import default_registry
 from graphnet.errors import GraphnetError
-from graphnet.layer import Kernel, Layer, Loss
-from graphnet.multitensor import MultiTensorKernel
-from graphnet.optim import Optimizer
-from graphnet.registry import Entry, Plugin, Registry
+from graphnet.sdk import (
+    Definition,
+    Entry,
+    Kernel,
+    Layer,
+    Loss,
+    MultiTensorKernel,
+    Optimizer,
+    Plugin,
+    Registry,
+    default_registry,
+)
 from graphnet.testing.blocks import in_plain_layout
-from graphnet.testing.case import Case, Sample
-from graphnet.testing.check import Check, CheckFailure, NotApplicable
-from graphnet.testing.checks import CHECKS
+from graphnet.testing.case import Case
+from graphnet.testing.check import Check
+from graphnet.testing.checks.all import CHECKS
+from graphnet.testing.checks.purity import runs
+from graphnet.testing.checks.rules import RULE_CHECKS, rule_runs
 from graphnet.testing.expression import expression_for
-from graphnet.testing.purity import runs
+from graphnet.testing.outcome import CheckFailure, NotApplicable
 from graphnet.testing.rule_case import RuleCase, rule_cases
-from graphnet.testing.rules import RULE_CHECKS, rule_runs
+from graphnet.testing.sample import Sample
 from graphnet.testing.samples import as_sample, samples_for, samples_of
 
 Given = Sequence[Any]

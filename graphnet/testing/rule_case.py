@@ -14,15 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.calls import Cast
-from graphnet.definition import Definition
 from graphnet.errors import DescriptionError, blame
-from graphnet.multitensor import COMMON, MultiTensorKernel, arguments_of, matched, method_of
-from graphnet.optim import Optimizer
-from graphnet.spec import Spec
-from graphnet.testing.case import draw, generator
-from graphnet.testing.check import Check, CheckFailure
-from graphnet.testing.samples import NoSample
+from graphnet.sdk import (
+    COMMON,
+    Cast,
+    Definition,
+    MultiTensorKernel,
+    Optimizer,
+    Spec,
+    arguments_of,
+    matched,
+    method_of,
+)
+from graphnet.testing.check import Check
+from graphnet.testing.draw import draw, generator
+from graphnet.testing.outcome import CheckFailure, NoSample
 
 CPU = torch.device("cpu")
 _SHAPES = ((), (1,), (3,), (4, 3, 2, 2), (1500,), (2, 5, 7), (0,), (6, 9, 1, 1), (40, 30))

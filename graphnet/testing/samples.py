@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from graphnet.errors import DescriptionError, GraphnetError
-from graphnet.layer import Kernel, Layer, layer_names, parse_pattern
-from graphnet.observe import bind_inputs, observe
-from graphnet.registry import Registry
-from graphnet.spec import Spec
-from graphnet.testing.case import Sample
+from graphnet.errors import DescriptionError
+from graphnet.graph import bind_inputs, observe
+from graphnet.sdk import Kernel, Layer, Registry, Spec, layer_names, parse_pattern
+from graphnet.testing.outcome import NoSample
+from graphnet.testing.sample import Sample
 
 _SHAPES = ((2, 4, 6, 6), (2, 6), (2, 4, 6), (6,))
 _CANDIDATES: Mapping[str, tuple[Any, ...]] = {
@@ -30,10 +29,6 @@ _CANDIDATES: Mapping[str, tuple[Any, ...]] = {
 }
 _MOST_INPUTS = 4
 _MOST_TRIES = 200
-
-
-class NoSample(GraphnetError):
-    """No sample could be made for a layer; its author has to give one."""
 
 
 def samples_for(cls: type[Layer], registry: Registry) -> tuple[Sample, ...]:

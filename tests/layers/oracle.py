@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from graphnet.layer import Kernel, Layer, Site
-from graphnet.observe import as_tuple, bind_inputs
-from graphnet.spec import Spec
+from graphnet.graph import as_tuple, bind_inputs
+from graphnet.sdk import Kernel, Layer, Site, Spec
 
 STRIDES = ("contiguous", "channels_last", "reversed", "sliced", "expanded")
 

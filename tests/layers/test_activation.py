@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.activation import (
+from graphnet.builtin import ReLU, Sigmoid
+from graphnet.builtin.kernels.aten.activation import (
     AtenGELU,
     AtenLeakyReLU,
     AtenPReLU,
@@ -22,10 +22,11 @@ from graphnet.kernels.activation import (
     AtenSoftplus,
     AtenTanh,
 )
-from graphnet.layer import Layer
-from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
-from graphnet.layers.smooth import GELU, SiLU, Softplus
+from graphnet.builtin.layers.activation import LeakyReLU, PReLU, Tanh
+from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
+from graphnet.errors import DescriptionError, GraphError
 from graphnet.model import Model
+from graphnet.sdk import Layer
 from tests.layers.oracle import (
     STRIDES,
     central_differences,

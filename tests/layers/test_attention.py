@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
 from graphnet.errors import GraphError
-from graphnet.layer import Layer
-from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
-from graphnet.observe import bind_inputs
-from graphnet.spec import Spec, Uniform
+from graphnet.graph import bind_inputs
+from graphnet.sdk import Layer, Spec, Uniform
 from tests.layers.oracle import (
     STRIDES,
     assert_near,

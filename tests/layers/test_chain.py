@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import graphnet as gn
-from graphnet.kernels import chain_operators
-from graphnet.program import Program
+from graphnet.builtin.kernels import chain_operators
+from graphnet.model import Program
 from tests.layers.oracle import random_tensor, relative_error
 
 if problem := chain_operators.CPP.problem():

@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from graphnet.builtin import AtenConv2d, Conv2d, TransposeConv2d, Upsampling
+from graphnet.builtin.kernels.aten.convolution import AtenTransposeConv2d, AtenUpsampling
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.aten import AtenConv2d, AtenTransposeConv2d, AtenUpsampling
-from graphnet.layer import Kernel, Layer
-from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
-from graphnet.observe import bind_inputs, observe, observe_backward
-from graphnet.spec import Spec, Uniform
+from graphnet.graph import bind_inputs, observe, observe_backward
+from graphnet.sdk import Kernel, Layer, Spec, Uniform
 from tests.layers.oracle import STRIDES, kernel_of, random_tensor, relative_error, specs_of
 
 KERNELS: dict[type[Layer], type[Kernel]] = {

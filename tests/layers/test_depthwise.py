@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import graphnet as gn
+from graphnet.builtin import Conv2d
+from graphnet.builtin.kernels.aten.convolution import AtenDepthwiseConv2d
+from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.aten import AtenDepthwiseConv2d
-from graphnet.layer import Layer
-from graphnet.layers.conv import Conv2d
-from graphnet.layers.depthwise import DepthwiseConv2d
+from graphnet.graph import bind_inputs
 from graphnet.model import Model
-from graphnet.observe import bind_inputs
-from graphnet.spec import Spec
+from graphnet.sdk import Layer, Spec
 from tests.layers.oracle import STRIDES, assert_near, kernel_of, random_tensor, run, run_torch
 
 kernels = pytest.mark.parametrize("kernel", ["reference", "aten"])
@@ -103,7 +103,7 @@ def test_plan_runs_it_by_aten_and_folds_a_norm_into_it() -> None:
     program = model.compile(
         (2, 4, 8, 8), loss="mse", optimizer={"sgd": {"lr": 0.5}}, device="cpu", dtype=torch.float64
     )
-    assert "depthwise_conv2d [aten]" in str(program.plan)
+    assert "depthwise_conv2d [aten]" in gn.explain(program.plan)
     x, target = random_tensor((2, 2, 4, 8, 8), seed=1).unbind()
     program.step(x, target)
     w = program.weights

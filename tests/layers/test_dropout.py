@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet import random
+from graphnet.builtin.layers.dropout import Dropout
 from graphnet.errors import DescriptionError
-from graphnet.layers.dropout import Dropout
 from graphnet.model import Model
+from graphnet.sdk import random
 from tests.layers.oracle import STRIDES, random_tensor, relative_error
 
 N = 1 << 18

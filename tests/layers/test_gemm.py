@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graphnet.kernels import gemm_operators as operators
-from graphnet.kernels.gemm import GemmConv2d, GemmConv2dReLU, GemmTransposeConv2d
-from graphnet.layer import Layer, Site
-from graphnet.layers.conv import Conv2d, TransposeConv2d
-from graphnet.spec import Spec
+from graphnet.builtin import Conv2d, TransposeConv2d
+from graphnet.builtin.kernels import gemm_operators as operators
+from graphnet.builtin.kernels.gemm import GemmConv2d, GemmConv2dReLU, GemmTransposeConv2d
+from graphnet.sdk import Layer, Site, Spec
 from tests.layers.oracle import random_tensor, relative_error
 
 if problem := operators.CPP.problem():
@@ -93,7 +92,7 @@ def test_a_processor_without_products_in_bfloat16_gets_the_same(tmp_path: object
     """The plain form of a pair's product, compiled without the instruction, to the last digits."""
     from pathlib import Path
 
-    from graphnet.native import Native
+    from graphnet.system import Native
 
     assert isinstance(tmp_path, Path)
     folder = Path(operators.__file__).parent

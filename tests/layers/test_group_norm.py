@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphnet.builtin import LayerNorm2d
+from graphnet.builtin.kernels.aten.norm import AtenGroupNorm, AtenLayerNorm2d
+from graphnet.builtin.layers.group_norm import GroupNorm
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.norm import AtenGroupNorm, AtenLayerNorm2d
-from graphnet.layer import Layer
-from graphnet.layers.group_norm import GroupNorm
-from graphnet.layers.layer_norm import LayerNorm2d
-from graphnet.observe import bind_inputs
-from graphnet.spec import Spec
+from graphnet.graph import bind_inputs
+from graphnet.sdk import Layer, Spec
 from tests.layers.oracle import STRIDES, assert_near, kernel_of, random_tensor, run, run_torch
 
 SHAPES = [(2, 6, 5, 7), (1, 6, 1, 3), (3, 12, 2, 2)]

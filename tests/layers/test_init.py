@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.discovery import default_registry
+from graphnet.builtin import SGD
 from graphnet.errors import DescriptionError
-from graphnet.init import ConvInit, Init
 from graphnet.model import Model
-from graphnet.optim import SGD
-from graphnet.spec import Spec
+from graphnet.sdk import ConvInit, Spec, default_registry
+from graphnet.sdk.initializers import Init
 
 DRAWN = ["kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform", "orthogonal"]
 LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphnet.builtin.kernels.aten.linear import AtenLinear
+from graphnet.builtin.layers.linear import Linear
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.linear import AtenLinear
-from graphnet.layer import Layer
-from graphnet.layers.linear import Linear
 from graphnet.model import Model
+from graphnet.sdk import Layer
 from tests.layers.oracle import central_differences, kernel_of, random_tensor, relative_error
 
 kernels = pytest.mark.parametrize("kernel", ["reference", "aten"])

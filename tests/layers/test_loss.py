@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphnet.builtin import MSE
+from graphnet.builtin.kernels.aten.convolution import AtenMSE
+from graphnet.builtin.losses.pixel import L1, PSNR, Charbonnier, DifferenceLoss, Huber
 from graphnet.errors import ContractError, DescriptionError, GraphError
-from graphnet.kernels.aten import AtenMSE
-from graphnet.layer import Layer, Loss
-from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, DifferenceLoss, Huber
-from graphnet.observe import as_tuple
+from graphnet.graph import as_tuple
+from graphnet.sdk import Layer, Loss
 from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
 
 Oracle = Callable[[Tensor, Tensor], Tensor]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import graphnet as gn
+from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.errors import GraphError, InputError
-from graphnet.layers.masked_loss import MaskedMSE
 from graphnet.model import Model
 from tests.layers.oracle import STRIDES, random_tensor, relative_error
 
@@ -78,7 +79,7 @@ def test_a_step_takes_the_mask_after_the_target() -> None:
         (4, 3, 8, 8), loss="masked_mse", optimizer={"sgd": {"lr": 0.1}}, device="cpu"
     )
     assert program.plan.inputs == ("$input", "@target", "@mask")
-    assert "def step(x, target, mask, lr" in program.plan.source()
+    assert "def step(x, target, mask, lr" in gn.source(program.plan)
     x, target = torch.rand(4, 3, 8, 8), torch.rand(4, 3, 4, 4)
     mask = torch.zeros(4, 3, 4, 4)
     mask[..., :2] = 1

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.layer import Layer
-from graphnet.layers.merge import Add, Concat, Multiply, Subtract
-from graphnet.spec import Spec
+from graphnet.sdk import Layer, Spec
 from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphnet.builtin import SGD
 from graphnet.model import Model
-from graphnet.optim import SGD
 
 SHAPE = (2, 3, 12, 12)
 RATE = 0.2

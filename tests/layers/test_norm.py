@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.builtin import BatchNorm2d
+from graphnet.builtin.kernels.aten.norm import AtenBatchNorm2d
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.norm import AtenBatchNorm2d
-from graphnet.layer import Layer
-from graphnet.layers.norm import BatchNorm2d
 from graphnet.model import Model
+from graphnet.sdk import Layer
 from tests.layers.oracle import STRIDES, kernel_of, random_tensor, relative_error
 
 SHAPES = [(4, 3, 5, 7), (1, 3, 2, 1), (3, 1, 1, 1), (2, 5, 1, 6)]

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.kernels.activation import (
+from graphnet.builtin import MSE, AtenConv2d, Conv2d, ReLU, Sigmoid, TransposeConv2d
+from graphnet.builtin.kernels.aten.activation import (
     AtenGELU,
     AtenLeakyReLU,
     AtenPReLU,
@@ -19,23 +20,16 @@ from graphnet.kernels.activation import (
     AtenSoftplus,
     AtenTanh,
 )
-from graphnet.kernels.aten import (
-    AtenConv2d,
-    AtenMSE,
-    AtenTransposeConv2d,
-)
-from graphnet.kernels.linear import AtenLinear
-from graphnet.kernels.pool import AtenMaxPool2d
-from graphnet.layer import Kernel, Layer
-from graphnet.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
-from graphnet.layers.conv import Conv2d, TransposeConv2d
-from graphnet.layers.linear import Linear
-from graphnet.layers.loss import MSE
-from graphnet.layers.merge import Add, Concat, Multiply, Subtract
-from graphnet.layers.pool import MaxPool2d
-from graphnet.layers.smooth import GELU, SiLU, Softplus
-from graphnet.observe import as_tuple, call_by_name
-from graphnet.spec import Spec
+from graphnet.builtin.kernels.aten.convolution import AtenMSE, AtenTransposeConv2d
+from graphnet.builtin.kernels.aten.linear import AtenLinear
+from graphnet.builtin.kernels.aten.pool import AtenMaxPool2d
+from graphnet.builtin.layers.activation import LeakyReLU, PReLU, Tanh
+from graphnet.builtin.layers.linear import Linear
+from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
+from graphnet.builtin.layers.pool import MaxPool2d
+from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
+from graphnet.graph import as_tuple, call_by_name
+from graphnet.sdk import Kernel, Layer, Spec
 from tests.layers.oracle import kernel_of, random_tensor, relative_error
 
 Sample = tuple[Layer, Mapping[str, Any]]

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.layer import Layer
-from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.sdk import Layer
 from tests.layers.oracle import STRIDES, assert_near, random_tensor, run, run_torch
 
 both = pytest.mark.parametrize(

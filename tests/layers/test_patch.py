@@ -6,18 +6,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from graphnet.kernels.patch import (
-    KERNELS,
+from graphnet.builtin import (
+    Conv2d,
     PatchConv2d,
     PatchConv2dReLU,
     PatchTransposeConv2d,
     PatchTransposeConv2dReLU,
+    ReLU,
+    TransposeConv2d,
+    Upsampling,
 )
-from graphnet.layer import Kernel, Layer, Site
-from graphnet.layers.activation import ReLU
-from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
-from graphnet.layout import pack, unpack
-from graphnet.spec import Spec
+from graphnet.builtin.kernels.patch.products import KERNELS
+from graphnet.sdk import Kernel, Layer, Site, Spec, pack, unpack
 from graphnet.testing import LayerTests, Sample
 
 CONVOLUTIONS = [

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.builtin.kernels.aten.resample import AtenPixelShuffle, AtenPixelUnshuffle
+from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.errors import GraphError
-from graphnet.kernels.resample import AtenPixelShuffle, AtenPixelUnshuffle
-from graphnet.layer import Layer
-from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.sdk import Layer
 from tests.layers.oracle import STRIDES, assert_near, kernel_of, random_tensor, run, run_torch
 
 kernels = pytest.mark.parametrize("kernel", ["reference", "aten"])

@@ -9,11 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.builtin.kernels.aten.pool import AtenAvgPool2d, AtenMaxPool2d
+from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.pool import AtenAvgPool2d, AtenMaxPool2d
-from graphnet.layer import Layer, Site
-from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
-from graphnet.spec import Spec
+from graphnet.sdk import Layer, Site, Spec
 from tests.layers.oracle import STRIDES, assert_near, kernel_of, random_tensor, run, run_torch
 
 SHAPES = [(2, 3, 8, 9), (1, 1, 5, 5), (0, 2, 6, 7)]

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.errors import GraphError
-from graphnet.layers.scale import LayerScale, Rescale
-from graphnet.model import Model
-from graphnet.program import Program
+from graphnet.model import Model, Program
 from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graphnet.builtin import SGD
+from graphnet.builtin.losses.ssim import MSSSIM, SSIM, SimilarityLoss
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.layers.similarity import MSSSIM, SSIM, SimilarityLoss
+from graphnet.graph import as_tuple
 from graphnet.model import Model
-from graphnet.observe import as_tuple
-from graphnet.optim import SGD
-from graphnet.spec import Spec
+from graphnet.sdk import Spec
 from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
 from tests.models import SEED
 

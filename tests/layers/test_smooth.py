@@ -11,10 +11,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from graphnet.builtin.kernels.aten.activation import AtenSoftplus
+from graphnet.builtin.layers.smooth import GELU, Softplus
 from graphnet.errors import DescriptionError
-from graphnet.kernels.activation import AtenSoftplus
-from graphnet.layer import Layer
-from graphnet.layers.smooth import GELU, Softplus
+from graphnet.sdk import Layer
 from tests.layers.oracle import kernel_of
 from tests.layers.test_activation import ALL, Function, backward, floating, implementations
 

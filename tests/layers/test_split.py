@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.errors import GraphError
-from graphnet.layers.split import SimpleGate, Split
 from graphnet.model import Model
-from graphnet.spec import Spec
+from graphnet.sdk import Spec
 from tests.layers.oracle import STRIDES, central_differences, random_tensor, relative_error
 
 SHAPE = (4, 6, 2, 8)

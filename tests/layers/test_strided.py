@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import graphnet as gn
-from graphnet.kernels import gemm_operators as operators
+from graphnet.builtin.kernels import gemm_operators as operators
 from tests.layers.oracle import random_tensor, relative_error
 
 if problem := operators.CPP.problem():

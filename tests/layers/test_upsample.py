@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphnet.builtin import NearestUpsampling
+from graphnet.builtin.kernels.aten.resample import AtenBilinearUpsampling
+from graphnet.builtin.layers.upsample import BilinearUpsampling
 from graphnet.errors import DescriptionError, GraphError
-from graphnet.kernels.resample import AtenBilinearUpsampling
-from graphnet.layer import Layer, Site
-from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
-from graphnet.observe import observe
-from graphnet.spec import Spec
+from graphnet.graph import observe
+from graphnet.sdk import Layer, Site, Spec
 from tests.layers.oracle import (
     STRIDES,
     assert_near,

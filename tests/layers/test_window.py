@@ -8,16 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.layer import Layer
-from graphnet.layers.conv import Conv2d
-from graphnet.layers.depthwise import DepthwiseConv2d
-from graphnet.layers.layer_norm import LayerNorm2d
-from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
-from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
-from graphnet.layers.pool import AvgPool2d, MaxPool2d
-from graphnet.layers.upsample import BilinearUpsampling
-from graphnet.observe import as_tuple, bind_inputs
-from graphnet.spec import Spec
+from graphnet.builtin import Conv2d, LayerNorm2d
+from graphnet.builtin.layers.depthwise import DepthwiseConv2d
+from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.pool import AvgPool2d, MaxPool2d
+from graphnet.builtin.layers.upsample import BilinearUpsampling
+from graphnet.graph import as_tuple, bind_inputs
+from graphnet.sdk import Layer, Spec
 
 SIZE = 12
 

@@ -9,15 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graphnet.discovery import load_registry
-from graphnet.kernels import winograd_operators as operators
-from graphnet.kernels.winograd import WinogradConv2d, WinogradConv2dReLU, WinogradResidual
-from graphnet.layer import Kernel, Site
-from graphnet.layers.activation import ReLU
-from graphnet.layers.conv import Conv2d
-from graphnet.layers.merge import Add
+from graphnet.builtin import Conv2d, ReLU
+from graphnet.builtin.kernels import winograd_operators as operators
+from graphnet.builtin.kernels.winograd import WinogradConv2d, WinogradConv2dReLU, WinogradResidual
+from graphnet.builtin.layers.merge import Add
 from graphnet.model import Model
-from graphnet.spec import Spec
+from graphnet.sdk import Kernel, Site, Spec, load_registry
 from tests.layers.oracle import STRIDES, random_tensor, relative_error
 
 if problem := operators.CPP.problem():

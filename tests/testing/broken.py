@@ -8,13 +8,11 @@ from typing import Any, ClassVar, Self
 
 import torch
 
+from graphnet.builtin import BatchNorm2d, ReLU
+from graphnet.builtin.kernels.aten.norm import AtenBatchNorm2d
 from graphnet.errors import GraphError
-from graphnet.kernels.norm import AtenBatchNorm2d
-from graphnet.layer import Kernel, Layer, Site
-from graphnet.layers.activation import ReLU
-from graphnet.layers.norm import BatchNorm2d
-from graphnet.random import uniform
-from graphnet.spec import Constant, ParameterSpec, StateSpec
+from graphnet.sdk import Constant, Kernel, Layer, ParameterSpec, Site, StateSpec
+from graphnet.sdk.random import uniform
 from graphnet.testing import Sample
 
 IMAGE = (2, 4, 6, 6)

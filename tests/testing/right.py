@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from graphnet.errors import GraphError
-from graphnet.layer import Layer, Loss
-from graphnet.spec import Constant, ParameterSpec, StateSpec, Uniform
+from graphnet.sdk import Constant, Layer, Loss, ParameterSpec, StateSpec, Uniform
 from graphnet.testing import Sample
 
 

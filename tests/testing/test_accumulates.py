@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graphnet.calls import Accumulate
+from graphnet.sdk import Accumulate
 from graphnet.testing import CHECKS, CheckFailure, cases_for
 from tests.testing.broken import Affine, Centered, Dropping
 

@@ -7,30 +7,34 @@ from typing import Any
 import pytest
 import torch
 
-from graphnet.discovery import load_registry
+from graphnet.builtin import (
+    MSE,
+    BatchNorm2d,
+    Conv2d,
+    LayerNorm2d,
+    NearestUpsampling,
+    TransposeConv2d,
+    Upsampling,
+)
+from graphnet.builtin.layers.activation import LeakyReLU, PReLU
+from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
+from graphnet.builtin.layers.depthwise import DepthwiseConv2d
+from graphnet.builtin.layers.dropout import Dropout
+from graphnet.builtin.layers.group_norm import GroupNorm
+from graphnet.builtin.layers.linear import Linear
+from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
+from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
+from graphnet.builtin.layers.scale import LayerScale, Rescale
+from graphnet.builtin.layers.smooth import GELU, Softplus
+from graphnet.builtin.layers.split import SimpleGate, Split
+from graphnet.builtin.layers.upsample import BilinearUpsampling
+from graphnet.builtin.losses.masked import MaskedMSE
+from graphnet.builtin.losses.pixel import L1, PSNR, Charbonnier, Huber
+from graphnet.builtin.losses.ssim import MSSSIM, SSIM
 from graphnet.errors import GraphError
-from graphnet.layer import Kernel
-from graphnet.layers.activation import LeakyReLU, PReLU
-from graphnet.layers.attention import SimplifiedChannelAttention, TransposedAttention
-from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
-from graphnet.layers.depthwise import DepthwiseConv2d
-from graphnet.layers.dropout import Dropout
-from graphnet.layers.group_norm import GroupNorm
-from graphnet.layers.layer_norm import LayerNorm2d
-from graphnet.layers.linear import Linear
-from graphnet.layers.loss import L1, MSE, PSNR, Charbonnier, Huber
-from graphnet.layers.masked_loss import MaskedMSE
-from graphnet.layers.merge import Add, Concat, Multiply, Subtract
-from graphnet.layers.norm import BatchNorm2d
-from graphnet.layers.pad import ReflectionPad2d, ReplicationPad2d
-from graphnet.layers.pixels import PixelShuffle, PixelUnshuffle
-from graphnet.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
-from graphnet.layers.scale import LayerScale, Rescale
-from graphnet.layers.similarity import MSSSIM, SSIM
-from graphnet.layers.smooth import GELU, Softplus
-from graphnet.layers.split import SimpleGate, Split
-from graphnet.layers.upsample import BilinearUpsampling, NearestUpsampling
-from graphnet.registry import Entry
+from graphnet.sdk import Entry, Kernel, load_registry
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
 from graphnet.testing.report import judge
 

@@ -90,7 +90,7 @@ def test_distribution_or_module_stands_for_all_its_layers_and_kernels() -> None:
     _, entries = resolve("Graphnet_Framework")
     names = {entry.name for entry in entries}
     assert {"relu", "mse", "aten/relu"} <= names
-    _, entries = resolve("graphnet.layers.merge")
+    _, entries = resolve("graphnet.builtin.layers.merge")
     assert {entry.name for entry in entries} == {"add", "subtract", "multiply", "concat"}
 
 

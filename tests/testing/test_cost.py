@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphnet.layers.activation import ReLU
-from graphnet.layers.conv import Conv2d
-from graphnet.observe import bind_inputs
-from graphnet.spec import Spec
+from graphnet.builtin import Conv2d, ReLU
+from graphnet.graph import bind_inputs
+from graphnet.sdk import Spec
 from graphnet.testing import observed_cost, run_checks
 from tests.testing.right import Linear
 

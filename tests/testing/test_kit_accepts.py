@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphnet.discovery import load_registry
 from graphnet.errors import GraphError
-from graphnet.layer import Layer
+from graphnet.sdk import Layer, load_registry
 from graphnet.testing import Sample, Status, cases_for, run_checks
 from tests.models import Acme
 from tests.testing.right import RIGHT, Embedding, Linear, MaxPool

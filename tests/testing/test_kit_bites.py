@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphnet.layer import Layer
+from graphnet.sdk import Layer
 from graphnet.testing import CHECKS, Sample, Status, cases_for, run_checks
 from graphnet.testing.report import judge_case
 from tests.testing.broken import BROKEN, RIGHT

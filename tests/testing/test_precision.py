@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from graphnet.kernels.resample import AtenBilinearUpsampling
+from graphnet.builtin.kernels.aten.resample import AtenBilinearUpsampling
 from graphnet.testing import CHECKS, Status, cases_for
 from graphnet.testing.report import judge
 

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
-from graphnet.definition import Definition
-from graphnet.discovery import load_registry
-from graphnet.kernels import multi_tensor
-from graphnet.multitensor import Tensors
-from graphnet.optim import ConstantSchedule
-from graphnet.spec import Spec, StateSpec
+from graphnet.builtin.kernels import multi_tensor
+from graphnet.builtin.schedules import ConstantSchedule
+from graphnet.sdk import Definition, Spec, StateSpec, Tensors, load_registry
 from graphnet.testing import RULE_CHECKS, Check, LayerTests, Status, cases_for, run_checks
 from graphnet.testing.report import judge
 

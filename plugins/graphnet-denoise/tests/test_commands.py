@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import graphnet
-from graphnet import checkpoint
-from graphnet.discovery import load_registry
 from graphnet.errors import CheckpointError, DataError, GraphnetError
+from graphnet.model import read_checkpoint
+from graphnet.sdk import load_registry
 
 
 def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -137,7 +137,7 @@ def test_denoise_without_a_model_takes_the_one_that_comes_with_it(tmp_path: Path
 
 def test_the_model_that_comes_with_it_says_how_it_was_trained() -> None:
     assert BLIND.stat().st_size <= 6 * 2**20
-    config = checkpoint.read(BLIND).training["config"]
+    config = read_checkpoint(BLIND).training["config"]
     assert config["data"]["train"]["patches"]["noise"] == {"gaussian": {"std": [5, 55]}}
     assert config["data"]["train"]["patches"]["path"] == ["bsds400", "photos"]
 

@@ -15,11 +15,11 @@ from graphnet_denoise.restoring import Restorer
 from graphnet_denoise.scoring import compare
 from PIL import Image
 
-from graphnet.config import make_job
-from graphnet.discovery import load_registry
 from graphnet.errors import DataError, DescriptionError
 from graphnet.model import Model
-from graphnet.train import Epoch, Trainer
+from graphnet.sdk import load_registry
+from graphnet.training import Epoch, Trainer
+from graphnet.training.config import make_job
 
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 SIZES = [(41, 30), (30, 41), (12, 57)]

@@ -23,7 +23,7 @@ from graphnet_denoise.images import (
 from numpy.typing import NDArray
 from PIL import Image
 
-from graphnet.errors import DataError
+from graphnet.errors import DataError, WriteError
 
 
 def random_pixels(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -269,7 +269,7 @@ def test_a_failed_write_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match=r"a\.png: cannot be written \(No space left on device\)"):
+    with pytest.raises(WriteError, match=r"a\.png: cannot be written \(No space left on device\)"):
         write_picture(path, Picture(random_pixels(3, 4, 4, seed=1)))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -288,12 +288,12 @@ def test_an_encoder_that_fails_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_place_is_a_data_error(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_a_write_error(tmp_path: Path) -> None:
     picture = Picture(random_pixels(3, 4, 4))
     (tmp_path / "file").write_text("in the way")
     (tmp_path / "folder.png").mkdir()
     for path in (tmp_path / "absent/a.png", tmp_path / "file/a.png", tmp_path / "folder.png"):
-        with pytest.raises(DataError, match=r"\.png: cannot be written"):
+        with pytest.raises(WriteError, match=r"\.png: cannot be written"):
             write_picture(path, picture)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder.png"]
 

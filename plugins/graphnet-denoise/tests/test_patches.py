@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from graphnet.config import make_job
-from graphnet.discovery import load_registry
 from graphnet.errors import DataError, DescriptionError
-from graphnet.train import Epoch, Trainer
+from graphnet.sdk import load_registry
+from graphnet.training import Epoch, Trainer
+from graphnet.training.config import make_job
 
 GAUSSIAN = {"gaussian": {"std": (5, 55)}}
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)

@@ -15,7 +15,7 @@ from graphnet_denoise.pairs import PairFiles
 from graphnet_denoise.patches import Patches
 from graphnet_denoise.photos import Photos
 
-from graphnet.discovery import load_registry
+from graphnet.sdk import load_registry
 
 
 def test_data_sets_and_metrics_are_registered() -> None:
@@ -42,7 +42,7 @@ def test_docstring_examples_run(name: str) -> None:
 def test_importing_the_plugin_imports_nothing_heavy() -> None:
     code = (
         "import sys, graphnet_denoise.plugin;"
-        "print(*({'torch', 'numpy', 'PIL', 'pydantic', 'networkx'} & sys.modules.keys()))"
+        "print(*({'PIL', 'skimage', 'tifffile', 'matplotlib'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

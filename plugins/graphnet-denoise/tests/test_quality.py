@@ -17,9 +17,9 @@ from graphnet_denoise.gallery import WholeImages
 from graphnet_denoise.noise import parse_noise
 from PIL import Image
 
-from graphnet.config import make_job
-from graphnet.discovery import load_registry
-from graphnet.train import Trainer
+from graphnet.sdk import load_registry
+from graphnet.training import Trainer
+from graphnet.training.config import make_job
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 GRAPHS = Path(__file__).parents[3] / "examples" / "denoisers"

@@ -12,7 +12,7 @@ from graphnet_denoise.restoring import Restorer
 from graphnet_denoise.scoring import compare
 from torch import Tensor
 
-from graphnet.data import Pairs
+from graphnet.sdk import Pairs
 
 
 class Shift:

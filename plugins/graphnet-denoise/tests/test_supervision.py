@@ -13,10 +13,10 @@ from graphnet_denoise.supervision import Neighbor2Neighbor, ZeroShotNoise2Noise
 from graphnet_denoise.supervision.neighbors import sub_image
 from torch import Tensor
 
-from graphnet.config import make_job
-from graphnet.discovery import load_registry
 from graphnet.errors import DataError, DescriptionError
-from graphnet.train import Epoch, Trainer
+from graphnet.sdk import load_registry
+from graphnet.training import Epoch, Trainer
+from graphnet.training.config import make_job
 
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 SIDE = 32

@@ -14,10 +14,10 @@ from graphnet_denoise.zeroshot import restore_alone, train_on_image, zero_shot_d
 from torch import Tensor
 
 import graphnet
-from graphnet.describe import parse
-from graphnet.discovery import load_registry
+from graphnet.description import parse
 from graphnet.errors import DataError, DescriptionError, GraphnetError
 from graphnet.model import Model
+from graphnet.sdk import load_registry
 
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 

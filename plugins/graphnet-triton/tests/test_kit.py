@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 from graphnet_triton import affine, batch_norm, chain, convolution, gate, layer_norm, mse
 
-from graphnet.layer import Kernel
-from graphnet.layers.activation import ReLU, Sigmoid
-from graphnet.layers.conv import Conv2d, TransposeConv2d, Upsampling
-from graphnet.layers.layer_norm import LayerNorm2d
-from graphnet.layers.loss import MSE
-from graphnet.layers.norm import BatchNorm2d
-from graphnet.layers.split import SimpleGate
+from graphnet.builtin import (
+    MSE,
+    BatchNorm2d,
+    Conv2d,
+    LayerNorm2d,
+    ReLU,
+    Sigmoid,
+    TransposeConv2d,
+    Upsampling,
+)
+from graphnet.builtin.layers.split import SimpleGate
+from graphnet.sdk import Kernel
 from graphnet.testing import CHECKS, Check, Sample, Status, cases_for
 from graphnet.testing.report import judge
 

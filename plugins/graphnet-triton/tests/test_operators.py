@@ -23,14 +23,10 @@ from torch.utils._pytree import tree_map_only
 from triton.runtime.jit import KernelInterface
 
 import graphnet as gn
-from graphnet.discovery import load_registry
-from graphnet.kernels.patch_chain import chain_shapes
-from graphnet.layer import Kernel, Layer, Site
-from graphnet.layers.conv import Conv2d
-from graphnet.layers.split import SimpleGate
-from graphnet.layout import Layout, pack, unpack
-from graphnet.spec import Spec
-from graphnet.watch import peak_bytes_of
+from graphnet.builtin import Conv2d, chain_shapes
+from graphnet.builtin.layers.split import SimpleGate
+from graphnet.graph.dispatch import peak_bytes_of
+from graphnet.sdk import Kernel, Layer, Layout, Site, Spec, load_registry, pack, unpack
 
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 dtypes = pytest.mark.parametrize("dtype", list(BOUNDS), ids=str)

@@ -13,11 +13,10 @@ from graphnet_triton import plugin, updates
 from graphnet_triton.programs import updates as programs
 
 import graphnet as gn
-from graphnet.calls import Follow
-from graphnet.discovery import load_registry
+from graphnet.graph import Operation, operations_of
+from graphnet.sdk import Follow, load_registry
 from graphnet.testing import RULE_CHECKS, Check, Status, cases_for
 from graphnet.testing.report import judge
-from graphnet.watch import Operation, operations_of
 
 _MAP_32BIT = 0x40  # of Linux on x86-64
 BETAS = (0.25, 0.375)

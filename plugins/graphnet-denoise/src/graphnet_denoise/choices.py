@@ -9,9 +9,8 @@ from typing import Any, Generic, TypeVar
 
 import pydantic
 
-from graphnet.definition import Definition
 from graphnet.errors import DescriptionError, Problem, nearest
-from graphnet.registry import split_form
+from graphnet.sdk import Definition, split_form
 
 T = TypeVar("T", bound=Definition)
 

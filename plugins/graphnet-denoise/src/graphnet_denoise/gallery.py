@@ -11,8 +11,8 @@ import pydantic
 from pydantic import NonNegativeInt
 from torch import Tensor
 
-from graphnet.data import DataSet, Gallery
 from graphnet.errors import DescriptionError, Problem
+from graphnet.sdk import DataSet, Gallery
 from graphnet_denoise.bank import CLEAN, Pixels, read_bank
 from graphnet_denoise.draws import Draws
 from graphnet_denoise.noise import NOISES, Noise, check_level

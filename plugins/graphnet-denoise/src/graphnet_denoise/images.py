@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from graphnet.errors import DataError
-from graphnet_denoise.atomic import replacing
+from graphnet.system import atomic_write
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
@@ -158,7 +158,7 @@ def write_picture(path: Path, picture: Picture) -> None:
     options: dict[str, Any] = {"icc_profile": picture.icc_profile}
     if suffix != ".png":
         options |= {"quality": JPEG_QUALITY, "subsampling": 0}
-    with replacing(path) as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         image.save(file, "PNG" if suffix == ".png" else "JPEG", **options)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from graphnet.errors import GraphError
-from graphnet.layer import Layer, Precision
+from graphnet.sdk import Layer, Precision
 
 
 class DiagonalMeans(Layer):

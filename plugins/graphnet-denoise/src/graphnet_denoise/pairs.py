@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet.data import DataSet, Pairs
 from graphnet.errors import DataError
+from graphnet.sdk import DataSet, Pairs
 from graphnet_denoise.images import Picture, list_images, read_picture
 
 NAMES = (("noisy", "clean"), ("input", "target"), ("noisy1", "noisy2"))

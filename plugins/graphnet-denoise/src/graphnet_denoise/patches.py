@@ -12,8 +12,8 @@ import pydantic
 from pydantic import PositiveInt
 from torch import Tensor
 
-from graphnet.data import DataSet, Shape, Stream
 from graphnet.errors import DescriptionError, Problem
+from graphnet.sdk import DataSet, Shape, Stream
 from graphnet_denoise.bank import CLEAN, NOISY, Pixels, read_bank
 from graphnet_denoise.draws import GEOMETRY, Draws
 from graphnet_denoise.noise import NOISES, Noise, check_level

@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import NonNegativeInt, PositiveInt
 
-from graphnet.data import DataSet, Pairs
 from graphnet.errors import DataError
+from graphnet.sdk import DataSet, Pairs
 from graphnet_denoise.images import image_size, is_image, list_images, read_rgb
 
 SMALLEST_BLOCK = 4

@@ -4,7 +4,7 @@ runs.
 
 from __future__ import annotations
 
-from graphnet.hookspecs import Register, hookimpl
+from graphnet.sdk import Register, hookimpl
 
 
 @hookimpl

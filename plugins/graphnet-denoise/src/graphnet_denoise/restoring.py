@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
-from graphnet.padding import pad_to_multiple
+from graphnet.model import pad_to_multiple
 from graphnet_denoise.images import Picture
 
 _TURNS = 8

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.data import Gallery, Pairs, as_unit
+from graphnet.sdk import Gallery, Pairs, as_unit
 from graphnet_denoise import metrics
 from graphnet_denoise.restoring import Restorer
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphnet.describe import BlockDescription, ModelDescription, NodeDescription
+from graphnet.description import BlockDescription, ModelDescription, NodeDescription
 from graphnet.errors import DescriptionError, Problem
-from graphnet.model import Model
-from graphnet.padding import pad_to_multiple
+from graphnet.model import Model, pad_to_multiple
 from graphnet_denoise.images import Picture
 from graphnet_denoise.restoring import Restorer, fitted
 

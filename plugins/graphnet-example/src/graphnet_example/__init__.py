@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
-from graphnet.hookspecs import Register
-from graphnet.layer import Specs
+from graphnet.sdk import Register, Specs
 
 GRAPHNET_CONTRACT = 1
 

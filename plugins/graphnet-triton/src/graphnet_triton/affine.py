@@ -1,6 +1,7 @@
 """Patch layers as fused products: bias and relu forward; mask, data, weight and bias gradient in reverse.
 
-The kernels of graphnet.kernels.patch, which tells how the pixels lie, with their products in Triton.
+The kernels of graphnet.builtin.kernels.patch.products, which tells how the pixels lie, with their
+products in Triton.
 
 torch.ops.graphnet_triton.affine(x, w, bias, relu)
     x (M, K) times w (K, N) plus bias (N,), no less than 0 if `relu`: (M, N).
@@ -21,7 +22,8 @@ from typing import Self
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from graphnet.kernels.patch import (
+from graphnet.builtin import (
+    Conv2d,
     Fused,
     PatchConv2d,
     PatchConv2dReLU,
@@ -29,13 +31,13 @@ from graphnet.kernels.patch import (
     PatchTransposeConv2dReLU,
     PatchUpsampling,
     PatchUpsamplingReLU,
+    TransposeConv2d,
     affine_flops,
     affine_gradients_flops,
     affine_gradients_shape,
     affine_shape,
 )
-from graphnet.layer import Kernel, Site
-from graphnet.layers.conv import Conv2d, TransposeConv2d
+from graphnet.sdk import Kernel, Site
 from graphnet_triton.launch import (
     PROCESSORS,
     WIDE,

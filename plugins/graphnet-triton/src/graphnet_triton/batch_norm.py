@@ -7,9 +7,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.layer import Kernel, Site
-from graphnet.layers.norm import BatchNorm2d
-from graphnet.operators import Gradients, only
+from graphnet.builtin import BatchNorm2d
+from graphnet.sdk import Gradients, Kernel, Site, only
 from graphnet_triton.launch import WIDE, ceil_div, nhwc_like, register, runs_on, side, sums_of
 from graphnet_triton.programs import norms
 from graphnet_triton.shares import add_up, cut

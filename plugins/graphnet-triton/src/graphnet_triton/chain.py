@@ -1,8 +1,8 @@
 """Chains of patch layers: forward, loss and reverse of some patches in one program, then the weights' sums.
 
 torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic, wants_x), as graphnet's own
-operator of that name (graphnet.kernels.chain_operators): the loss, its gradient by x, and those by the
-parameters.
+operator of that name (graphnet.builtin.kernels.chain_operators): the loss, its gradient by x, and those by
+the parameters.
 
 A patch of the coarsest image needs nothing of its neighbours, so one program takes some of them through all
 products and back; what is between lies in memory that no other program touches. A second launch reads it and
@@ -21,15 +21,15 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from triton.compiler.compiler import max_shared_mem
 
-from graphnet.kernels.patch import matrix_of
-from graphnet.kernels.patch_chain import (
+from graphnet.builtin import (
     PatchChain,
     chain_flops,
     chain_shapes,
+    matrix_of,
     patches_of,
     products_of,
 )
-from graphnet.layer import Kernel, Site
+from graphnet.sdk import Kernel, Site
 from graphnet_triton.launch import (
     PROCESSORS,
     WIDE,

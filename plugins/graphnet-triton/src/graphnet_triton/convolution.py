@@ -19,10 +19,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from graphnet.kernels.aten import AtenConv2d
-from graphnet.layer import Kernel, Site
-from graphnet.layers.conv import Correlation
-from graphnet.operators import Gradients
+from graphnet.builtin import AtenConv2d, Correlation
+from graphnet.sdk import Gradients, Kernel, Site
 from graphnet_triton.launch import WIDE, ceil_div, nhwc_like, register, runs_on, side, sums_of
 from graphnet_triton.programs import biases
 from graphnet_triton.shares import add_up, cut

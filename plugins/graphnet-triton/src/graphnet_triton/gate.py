@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.layer import Kernel, Precision, Site
+from graphnet.sdk import Kernel, Precision, Site
 from graphnet_triton.launch import ceil_div, nhwc_like, register, runs_on, sums_of
 from graphnet_triton.programs import gates
 

@@ -9,8 +9,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
-from graphnet import operators
-from graphnet.spec import Spec
+from graphnet.sdk import Spec, register_operator
 from graphnet_triton import INTERPRETED
 
 WIDE = {  # what is computed in, by the dtype in memory
@@ -29,7 +28,7 @@ NAMES = {
     torch.float16: tl.float16,
 }
 
-register = partial(operators.register, namespace="graphnet_triton", devices=("CUDA", "CPU"))
+register = partial(register_operator, namespace="graphnet_triton", devices=("CUDA", "CPU"))
 
 
 def runs_on(device: torch.device, x: Spec, *sizes: int) -> bool:

@@ -13,8 +13,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.layer import Kernel, Site
-from graphnet.layout import Layout
+from graphnet.sdk import Kernel, Layout, Site
 from graphnet_triton.launch import WIDE, ceil_div, register, runs_on, sums_of
 from graphnet_triton.programs import losses
 

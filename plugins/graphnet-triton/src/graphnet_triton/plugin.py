@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import graphnet as gn
-from graphnet.hookspecs import Register
+from graphnet.sdk import Register
 from graphnet_triton import INTERPRETED
 
 GRAPHNET_CONTRACT = 1

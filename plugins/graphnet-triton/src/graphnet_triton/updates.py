@@ -25,13 +25,17 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.calls import DTYPES, Cast, Follow
-from graphnet.definition import Definition
-from graphnet.kernels.multi_tensor import FusedAdam, lie_alike
-from graphnet.multitensor import MultiTensorKernel, Tensors
-from graphnet.operators import no_results
-from graphnet.optim import SGD, AdamW
-from graphnet.spec import Spec
+from graphnet.builtin import SGD, AdamW, FusedAdam, lie_alike
+from graphnet.sdk import (
+    DTYPES,
+    Cast,
+    Definition,
+    Follow,
+    MultiTensorKernel,
+    Spec,
+    Tensors,
+    no_results,
+)
 from graphnet_triton.launch import NAMES, ceil_div, register, runs_on
 from graphnet_triton.programs import updates
 

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from graphnet.errors import DataError
-from graphnet_denoise.atomic import replacing
+from graphnet.system import atomic_write
 from graphnet_denoise.pairs import as_pairs
 from graphnet_denoise.pickled import read_tensors
 
@@ -25,7 +25,7 @@ def convert_pairs(source: Path, output: Path) -> None:
     if output.suffix.lower() != ".npz":
         raise DataError(f"{output}: expected a name that ends in .npz, found {output.suffix!r}.")
     pairs = as_pairs(*read_tensors(source), where=str(source))
-    with replacing(output) as file:
+    with atomic_write(output) as temporary, temporary.open("wb") as file:
         np.savez(file, input=pairs.inputs.numpy(), target=pairs.targets.numpy())
     click.echo(
         f"{output}: {len(pairs)} pairs {tuple(pairs.inputs.shape[1:])}, {pairs.inputs.dtype}"

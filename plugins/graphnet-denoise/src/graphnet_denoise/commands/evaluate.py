@@ -14,10 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 import graphnet
-from graphnet.data import DataSet, Stream
-from graphnet.discovery import default_registry
 from graphnet.errors import DataError, DescriptionError
-from graphnet_denoise.atomic import replacing
+from graphnet.sdk import DataSet, Stream, default_registry
+from graphnet.system import write_text
 from graphnet_denoise.commands.options import (
     device_option,
     kernels_option,
@@ -88,8 +87,7 @@ def evaluate(
         record: dict[str, Any] = {"model": str(model), "data": data, "noise": noise}
         record |= {"self_ensemble": self_ensemble}
         record |= {**result.record(), "elapsed_s": elapsed_s}
-        with replacing(report) as file:
-            file.write((json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+        write_text(report, json.dumps(record, indent=2, allow_nan=False) + "\n")
     with_noise = f" with {noise}" if noise else ""
     Console().print(as_table(result, title=f"{result.pairs} images of {data}{with_noise}"))
 

@@ -12,8 +12,8 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from graphnet.definition import Definition
 from graphnet.errors import ContractError, DescriptionError, Problem
+from graphnet.sdk import Definition
 from graphnet_denoise.bank import as_unit
 from graphnet_denoise.draws import Draws
 

@@ -11,9 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet.data import Shape
-from graphnet.definition import Definition
 from graphnet.errors import ContractError, DescriptionError, Problem
+from graphnet.sdk import Definition, Shape
 from graphnet_denoise.draws import NOISE, STRENGTH, SUPERVISION, Draws
 from graphnet_denoise.noise import Images, Noise, Scenes
 

@@ -11,7 +11,7 @@ import pydantic
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet.data import Shape
+from graphnet.sdk import Shape
 from graphnet_denoise.draws import Draws
 from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
 

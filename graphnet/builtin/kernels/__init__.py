@@ -1,0 +1,1 @@
+"""The built-in kernels: other ways to compute the built-in layers and updates."""

@@ -1,0 +1,1 @@
+"""Kernels by torch's own operators, a family of layers a file."""

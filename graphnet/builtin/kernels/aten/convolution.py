@@ -1,0 +1,197 @@
+"""ATen kernels: torch's own convolutions (oneDNN, cuDNN), and mse with its gradient as one operator each.
+
+They call the operators behind torch.nn.functional, with gradients stated explicitly through the
+operators that autograd would call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.builtin.layers.conv import Correlation, TransposeConv2d
+from graphnet.sdk import Kernel, Layer, Layout, Site, Spec
+
+_aten = torch.ops.aten
+_CHANNELS_LAST = {"x": torch.channels_last, "weight": torch.channels_last}
+
+
+class _AtenConvolution(Kernel):
+    """aten.convolution and aten.convolution_backward, for both convolutions."""
+
+    memory_formats: ClassVar[dict[str, torch.memory_format]] = _CHANNELS_LAST
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    output_padding: tuple[int, int]
+    groups: int
+    transposed: ClassVar[bool]
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        y: Tensor = _aten.convolution.default(x, weight, bias, *self._arguments())
+        return y
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
+        grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (
+            _aten.convolution_backward.default(
+                grad_y, dense(x), dense(weight), [grad_y.shape[1]], *self._arguments(), mask
+            )
+        )
+        return grads
+
+    def _arguments(self) -> tuple[Any, ...]:
+        return (
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.transposed,
+            self.output_padding,
+            self.groups,
+        )
+
+
+def dense(x: Tensor) -> Tensor:
+    """x as NCHW or NHWC memory, copied where its strides are neither.
+
+    An axis of size 1 may have any stride. With one that fits neither order, torch 2.13 mixes the two up
+    on the CPU: it permutes the weight's gradient with groups, or refuses to compute it without.
+    """
+    if x.is_contiguous():
+        return x
+    _, c, h, w = x.shape
+    return x if x.stride() == (h * w * c, 1, w * c, c) else x.contiguous()
+
+
+def _crashes(layer: Correlation | TransposeConv2d, padding: tuple[int, int]) -> bool:
+    """Whether a dilated kernel has a place that lies in the padding altogether.
+
+    oneDNN 3.12 reads outside the image there and may end the process: in channels_last, in the forward
+    of a convolution with a bias, and for bfloat16 in the backward of a transposed one.
+    """
+    axes = zip(padding, layer.dilation, layer.kernel_size, strict=True)
+    return any(p > d * (k - 1) and d > 1 for p, d, k in axes)
+
+
+def _garbles(layer: Correlation | TransposeConv2d, x: Spec, output: tuple[int, int]) -> bool:
+    """Whether oneDNN 3.12 may return a weight gradient in bfloat16 that is not one, up to 1e36.
+
+    Seen with dilation, and on images of a few pixels; never otherwise in 24,000 configurations.
+    """
+    small = min(*x.shape[2:], *output) < _BFLOAT16_PIXELS
+    return x.dtype == torch.bfloat16 and (layer.dilation != (1, 1) or small)
+
+
+_BFLOAT16_PIXELS = 6
+
+
+class AtenConv2d(_AtenConvolution):
+    """conv2d by aten.convolution; leaves uneven "same" padding, and what torch gets wrong, alone."""
+
+    replaces = "conv2d(x, weight, bias)"
+    transposed: ClassVar[bool] = False
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,), x, weight = site.layers, site.specs["x"], site.specs["weight"]
+        assert isinstance(layer, Correlation)
+        assert x is not None
+        assert weight is not None
+        left, right, top, bottom = layer.pads()
+        if left != right or top != bottom:
+            return None
+        wrong = _crashes(layer, (top, left)) or _garbles(layer, x, layer.places(x.shape))
+        if site.device.type == "cpu" and wrong:
+            return None
+        return cls(
+            stride=layer.stride,
+            padding=(top, left),
+            dilation=layer.dilation,
+            output_padding=(0, 0),
+            groups=x.shape[1] // weight.shape[1],
+        )
+
+
+class AtenDepthwiseConv2d(AtenConv2d):
+    """depthwise_conv2d by aten.convolution, as AtenConv2d."""
+
+    replaces = "depthwise_conv2d(x, weight, bias)"
+
+
+class AtenTransposeConv2d(_AtenConvolution):
+    """transpose_conv2d by aten.convolution; leaves what torch gets wrong to the reference."""
+
+    replaces = "transpose_conv2d(x, weight, bias)"
+    transposed: ClassVar[bool] = True
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,), x = site.layers, site.specs["x"]
+        assert isinstance(layer, TransposeConv2d)
+        assert x is not None
+        wrong = _crashes(layer, layer.padding) or _garbles(layer, x, layer.full(x.shape))
+        if site.device.type == "cpu" and wrong:
+            return None
+        return cls(
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            output_padding=layer.output_padding,
+            groups=layer.groups,
+        )
+
+
+class AtenUpsampling(AtenTransposeConv2d):
+    """upsampling by aten.convolution."""
+
+    replaces = "upsampling(x, weight, bias)"
+
+
+class AtenMSE(Kernel):
+    """mse without a kept difference; leaves empty batches, where torch's meta gradient fails, alone."""
+
+    replaces = "mse(prediction, target)"
+    outputs: ClassVar[tuple[str, ...]] = ("loss",)
+    nondifferentiable: ClassVar[tuple[str, ...]] = ("target",)
+    overwrites: ClassVar[Mapping[str, str]] = {"grad_prediction": "prediction"}
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        prediction = site.specs["prediction"]
+        return cls() if prediction is None or prediction.numel else None
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        return {"prediction": (), "target": ()}
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        loss: Tensor = _aten.mse_loss.default(prediction, target)
+        return loss.clone()  # aten's own has the storage of all the squares behind its one number
+
+    def backward(
+        self, grad_loss: Tensor, prediction: Tensor, target: Tensor
+    ) -> tuple[Tensor, None]:
+        grad: Tensor = _aten.mse_loss_backward.default(grad_loss, prediction, target, 1)
+        return grad, None
+
+    def backward_(
+        self, grad_loss: Tensor, prediction: Tensor, target: Tensor
+    ) -> tuple[Tensor, None]:
+        grad: Tensor = _aten.mse_loss_backward.grad_input(
+            grad_loss, prediction, target, 1, grad_input=prediction
+        )
+        return grad, None
+
+
+KERNELS: dict[str, type[Layer]] = {
+    "aten/conv2d": AtenConv2d,
+    "aten/depthwise_conv2d": AtenDepthwiseConv2d,
+    "aten/transpose_conv2d": AtenTransposeConv2d,
+    "aten/upsampling": AtenUpsampling,
+    "aten/mse": AtenMSE,
+}

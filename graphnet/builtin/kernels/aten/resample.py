@@ -1,0 +1,99 @@
+"""ATen kernels of resampling: torch's own operators, whose images stay in channels_last."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.upsample import BilinearUpsampling
+from graphnet.sdk import Kernel, Layer, Site, Specs
+
+_aten = torch.ops.aten
+
+
+class AtenBilinearUpsampling(Kernel):
+    """bilinear_upsampling by aten's, on a CPU.
+
+    On CUDA its gradients are added up in any order, and come out with other bits each time.
+    """
+
+    replaces = "bilinear_upsampling(x)"
+    size: tuple[int, int]
+    align_corners: bool
+    scale_factor: tuple[float, float]
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,), x = site.layers, site.specs["x"]
+        assert isinstance(layer, BilinearUpsampling)
+        if x is None or not x.numel or site.device.type != "cpu":
+            return None
+        return cls(
+            size=layer.size(x.shape),
+            align_corners=layer.align_corners,
+            scale_factor=layer.scale_factor,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.upsample_bilinear2d.default(
+            x, self.size, self.align_corners, *self.scale_factor
+        )
+        return y
+
+    def backward(self, grad_y: Tensor, specs: Specs) -> Tensor:
+        grad: Tensor = _aten.upsample_bilinear2d_backward.default(
+            grad_y, self.size, specs["x"].shape, self.align_corners, *self.scale_factor
+        )
+        return grad
+
+
+class AtenPixelShuffle(Kernel):
+    """pixel_shuffle and its gradient by aten's; leaves empty images, which torch gets wrong, alone."""
+
+    replaces = "pixel_shuffle(x)"
+    factor: int
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,), x = site.layers, site.specs["x"]
+        assert isinstance(layer, PixelShuffle)
+        return cls(factor=layer.upscale_factor) if x and x.numel else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.pixel_shuffle.default(x, self.factor)
+        return y
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        grad: Tensor = _aten.pixel_unshuffle.default(grad_y, self.factor)
+        return grad
+
+
+class AtenPixelUnshuffle(Kernel):
+    """pixel_unshuffle and its gradient by aten's; leaves empty images, which torch gets wrong, alone."""
+
+    replaces = "pixel_unshuffle(x)"
+    factor: int
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,), x = site.layers, site.specs["x"]
+        assert isinstance(layer, PixelUnshuffle)
+        return cls(factor=layer.downscale_factor) if x and x.numel else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = _aten.pixel_unshuffle.default(x, self.factor)
+        return y
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        grad: Tensor = _aten.pixel_shuffle.default(grad_y, self.factor)
+        return grad
+
+
+KERNELS: dict[str, type[Layer]] = {
+    "aten/bilinear_upsampling": AtenBilinearUpsampling,
+    "aten/pixel_shuffle": AtenPixelShuffle,
+    "aten/pixel_unshuffle": AtenPixelUnshuffle,
+}

@@ -1,0 +1,1 @@
+"""Kernels for layers whose stride is their kernel: matrix products over pixels in blocks."""

@@ -1,0 +1,103 @@
+"""Strided kernels: the GEMM kernels on images N H W C, where pixels in blocks gain nothing.
+
+A residual network adds images and convolves them with 3x3 between its patch layers, so its pixels stay in
+rows. A patch is then as many pieces as its kernel has rows, and `gemm.cpp` gathers and scatters a band of
+them at a time, in the processor's cache; torch makes up to three images on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from graphnet.builtin.kernels import gemm_operators as operators
+from graphnet.builtin.kernels.gemm import (
+    GemmConv2d,
+    GemmConv2dReLU,
+    GemmTransposeConv2d,
+    GemmTransposeConv2dReLU,
+)
+from graphnet.builtin.kernels.patch.products import Patch
+from graphnet.sdk import Gradients, Kernel, Layout, only
+
+
+class _Images(Patch):
+    """The product and its gradients, of images."""
+
+    memory_formats: ClassVar[dict[str, torch.memory_format]] = {
+        "x": torch.channels_last,
+        "weight": torch.channels_last,
+    }
+    transposed: ClassVar[bool]
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        return {}
+
+    def product(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
+    ) -> Tensor:
+        y: Tensor = operators.patch_convolution(x, weight, bias, self.transposed, relu)
+        return y
+
+    def gradients(
+        self,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        wanted: frozenset[str],
+        mask: Tensor | None = None,
+    ) -> Gradients:
+        made = operators.patch_gradients(
+            g, x, weight, mask, self.transposed, "x" in wanted, "bias" in wanted
+        )
+        return only(wanted, made)
+
+
+class StridedConv2d(_Images, GemmConv2d):
+    """conv2d whose stride is its kernel size, N H W C."""
+
+    transposed: ClassVar[bool] = False
+
+
+class StridedConv2dReLU(_Images, GemmConv2dReLU):
+    """conv2d and relu, as StridedConv2d."""
+
+    transposed: ClassVar[bool] = False
+
+
+class StridedTransposeConv2d(_Images, GemmTransposeConv2d):
+    """transpose_conv2d whose stride is its kernel size, N H W C."""
+
+    transposed: ClassVar[bool] = True
+
+
+class StridedTransposeConv2dReLU(_Images, GemmTransposeConv2dReLU):
+    """transpose_conv2d and relu, as StridedTransposeConv2d."""
+
+    transposed: ClassVar[bool] = True
+
+
+class StridedUpsampling(StridedTransposeConv2d):
+    """upsampling, as StridedTransposeConv2d."""
+
+    replaces = "upsampling(x, weight, bias)"
+
+
+class StridedUpsamplingReLU(StridedTransposeConv2dReLU):
+    """upsampling and relu, as StridedTransposeConv2d."""
+
+    replaces = "relu(upsampling(x, weight, bias))"
+
+
+KERNELS: dict[str, type[Kernel]] = {
+    "strided/conv2d_relu": StridedConv2dReLU,
+    "strided/transpose_conv2d_relu": StridedTransposeConv2dReLU,
+    "strided/upsampling_relu": StridedUpsamplingReLU,
+    "strided/conv2d": StridedConv2d,
+    "strided/transpose_conv2d": StridedTransposeConv2d,
+    "strided/upsampling": StridedUpsampling,
+}

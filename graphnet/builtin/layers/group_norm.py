@@ -1,0 +1,77 @@
+"""Normalisation over groups of channels of each image, forward and backward."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from graphnet.builtin.layers.norm import across, checked_channels
+from graphnet.errors import GraphError
+from graphnet.sdk import Constant, Layer, ParameterSpec, Specs
+
+
+class GroupNorm(Layer):
+    """Groups of channels of each image less their mean, over their standard deviation, as torch.nn.GroupNorm.
+
+    Wu & He 2018, eqs. 1, 2, 6 and 7, over the m = C/G H W values of a group of an image:
+        mean = sum x / m;  var = sum (x - mean)^2 / m;  z = (x - mean) / sqrt(var + eps);
+        y = weight z + bias, channel by channel.
+    With g the gradient of y, and h = weight g that of z:
+        dweight = sum g z;  dbias = sum g, over batch and pixels;
+        dx = (h - mean of h - z mean of (h z)) / sqrt(var + eps), means over the group.
+
+    x, y: (N, C, H, W), float; weight, bias: (C,), none where affine is false; G = num_groups. Backward keeps
+    x, and the mean and 1 / sqrt(var + eps) of each group, (N, G).
+    Raises GraphError unless x has four axes, num_channels channels where that is given, and num_groups
+    divides them.
+
+    >>> GroupNorm(num_groups=8).eps
+    1e-05
+    """
+
+    saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
+    num_groups: PositiveInt
+    num_channels: PositiveInt | None = None
+    eps: NonNegativeFloat = 1e-5
+    affine: bool = True
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
+        channels = checked_channels(specs["x"], self.num_channels, field="num_channels")
+        if channels % self.num_groups:
+            raise GraphError(
+                f"num_groups ({self.num_groups}) must divide the input channels ({channels})"
+            )
+        return {
+            "weight": ParameterSpec((channels,), Constant(1.0)) if self.affine else None,
+            "bias": ParameterSpec((channels,), Constant(0.0)) if self.affine else None,
+        }
+
+    def groups(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) as (N, G, C/G H W). Every size is stated: -1 is refused for an empty batch."""
+        return x.reshape(x.shape[0], self.num_groups, math.prod(x.shape[1:]) // self.num_groups)
+
+    def forward(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        grouped = self.groups(x)
+        mean = grouped.mean(2)
+        centered = grouped - mean[..., None]
+        inverse_std = (centered.square().mean(2) + self.eps).rsqrt()
+        y = (centered * inverse_std[..., None]).reshape(x.shape)
+        if weight is not None and bias is not None:
+            y = y * across(weight) + across(bias)
+        return y, mean, inverse_std
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse_std: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        z = (self.groups(x) - mean[..., None]) * inverse_std[..., None]
+        h = self.groups(grad_y if weight is None else grad_y * across(weight))
+        centered = h - h.mean(2, keepdim=True) - z * (h * z).mean(2, keepdim=True)
+        grad_x = (centered * inverse_std[..., None]).reshape(x.shape)
+        if weight is None:
+            return grad_x, None, None
+        return grad_x, (grad_y * z.reshape(x.shape)).sum((0, 2, 3)), grad_y.sum((0, 2, 3))

@@ -1,0 +1,82 @@
+"""Normalisation over the channels of each pixel, forward and backward."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from graphnet.builtin.layers.norm import across, checked_channels
+from graphnet.sdk import Constant, Layer, ParameterSpec, Specs
+
+
+class LayerNorm2d(Layer):
+    """Each pixel's channels less their mean, over their standard deviation: layer norm of N C H W images.
+
+    Ba et al. 2016, eq. 3, with the channels as the hidden units (torch.nn.LayerNorm over C, as ConvNeXt and
+    NAFNet have it for images):
+        mean = sum x / C;  var = sum (x - mean)^2 / C;  r = 1 / sqrt(var + eps);
+        z = (x - mean) r;  y = weight z + bias.
+    Without subtract_mean  z = x r, and without bias  y = weight z; both off is the "bias-free" norm of
+    Restormer (Zamir et al. 2022), which has eps 1e-5.
+    With g the gradient of y, and h = weight g that of z:
+        dweight = sum g z;  dbias = sum g, over batch and pixels;
+        dx = r (h - mean of h - (x - mean) r mean of (h z)), without "mean of h" if the mean stays in.
+
+    x, y: (N, C, H, W), float; weight, bias: (C,), neither where affine is false. Backward keeps x, and the
+    mean and r of each pixel, (N, 1, H, W).
+    Raises GraphError unless x has four axes, and num_channels channels where that is given.
+
+    >>> LayerNorm2d(bias=False, subtract_mean=False).eps
+    1e-06
+    """
+
+    saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
+    num_channels: PositiveInt | None = None
+    eps: NonNegativeFloat = 1e-6
+    affine: bool = True
+    bias: bool = True
+    subtract_mean: bool = True
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
+        shape = (checked_channels(specs["x"], self.num_channels, field="num_channels"),)
+        return {
+            "weight": ParameterSpec(shape, Constant(1.0)) if self.affine else None,
+            "bias": ParameterSpec(shape, Constant(0.0)) if self.affine and self.bias else None,
+        }
+
+    def forward(
+        self, x: Tensor, weight: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mean = x.mean(1, keepdim=True)
+        centered = x - mean
+        inverse_std = (centered.square().mean(1, keepdim=True) + self.eps).rsqrt()
+        y = (centered if self.subtract_mean else x) * inverse_std
+        y = y if weight is None else y * across(weight)
+        return y if bias is None else y + across(bias), mean, inverse_std
+
+    def backward(
+        self,
+        grad_y: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        mean: Tensor,
+        inverse_std: Tensor,
+        wanted: frozenset[str],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        centered = (x - mean) * inverse_std
+        z = centered if self.subtract_mean else x * inverse_std
+        grad_x = grad_weight = grad_bias = None
+        if "x" in wanted:
+            h = grad_y if weight is None else grad_y * across(weight)
+            grad_z = h - h.mean(1, keepdim=True) if self.subtract_mean else h
+            grad_x = inverse_std * (grad_z - centered * (h * z).mean(1, keepdim=True))
+        if "weight" in wanted:
+            grad_weight = (grad_y * z).sum((0, 2, 3))
+        if "bias" in wanted:
+            grad_bias = grad_y.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias
+
+    def window(self, rows: range, axis: int) -> range | None:
+        return rows

@@ -1,0 +1,150 @@
+"""Normalisation over the batch, forward and backward."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from graphnet.errors import GraphError
+from graphnet.sdk import Constant, Layer, ParameterSpec, Spec, Specs, StateSpec
+
+
+class BatchNorm2d(Layer):
+    """Each channel less its mean, over its standard deviation, as torch.nn.BatchNorm2d.
+
+    Ioffe & Szegedy 2015, algorithm 1, over the n = N H W values of a channel:
+        mean = sum x / n;  var = sum (x - mean)^2 / n;  z = (x - mean) / sqrt(var + eps);
+        y = weight z + bias.
+    With g the gradient of y, the equations of their section 3 come to
+        dweight = sum g z;  dbias = sum g;
+        dx = weight / sqrt(var + eps) (g - dbias / n - z dweight / n).
+    Training moves running_mean by momentum (mean - running_mean), and running_var likewise towards the
+    unbiased var n / (n - 1), which is taken as 0 where n is 1. Inference normalises by these two.
+
+    x, y: (N, C, H, W), float; weight, bias: (C,), none where affine is false; running_mean, running_var:
+    (C,). Backward keeps x, and the mean and 1 / sqrt(var + eps) of each channel.
+    Raises GraphError unless x has four axes, and num_features channels where that is given.
+
+    >>> BatchNorm2d(num_features=64, eps=1e-3).momentum
+    0.1
+    """
+
+    saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
+    updates: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
+    num_features: PositiveInt | None = None
+    eps: NonNegativeFloat = 1e-5
+    momentum: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    affine: bool = True
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
+        channels = checked_channels(specs["x"], self.num_features, field="num_features")
+        return {
+            "weight": ParameterSpec((channels,), Constant(1.0)) if self.affine else None,
+            "bias": ParameterSpec((channels,), Constant(0.0)) if self.affine else None,
+        }
+
+    def states(self, specs: Specs) -> dict[str, StateSpec]:
+        shape = (checked_channels(specs["x"], self.num_features, field="num_features"),)
+        return {
+            "running_mean": StateSpec(shape, Constant(0.0)),
+            "running_var": StateSpec(shape, Constant(1.0)),
+        }
+
+    def window(self, rows: range, axis: int) -> range:
+        return rows  # inference normalises by states
+
+    def forward(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        running_var: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        n = _count(x)
+        mean = x.sum(_AXES) / max(n, 1)
+        centered = x - across(mean)
+        squares = centered.square().sum(_AXES)
+        inverse_std = (squares / max(n, 1) + self.eps).rsqrt()
+        y = centered * across(inverse_std)
+        if weight is not None and bias is not None:
+            y = y * across(weight) + across(bias)
+        next_mean = running_mean + self.momentum * (mean - running_mean)
+        next_var = running_var + self.momentum * (squares / max(n - 1, 1) - running_var)
+        return y, mean, inverse_std, next_mean, next_var
+
+    def backward(
+        self,
+        grad_y: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        mean: Tensor,
+        inverse_std: Tensor,
+        wanted: frozenset[str],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        n = max(_count(x), 1)
+        z = (x - across(mean)) * across(inverse_std)
+        grad_bias = grad_y.sum(_AXES)
+        grad_weight = (grad_y * z).sum(_AXES)
+        grad_x = None
+        if "x" in wanted:
+            scale = inverse_std if weight is None else inverse_std * weight
+            grad_x = across(scale) * (grad_y - across(grad_bias / n) - z * across(grad_weight / n))
+        if weight is None:
+            return grad_x, None, None
+        return grad_x, grad_weight, grad_bias
+
+    def inference(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        running_var: Tensor,
+    ) -> Tensor:
+        scale = (running_var + self.eps).rsqrt()
+        if weight is not None:
+            scale = scale * weight
+        y = (x - across(running_mean)) * across(scale)
+        return y if bias is None else y + across(bias)
+
+    def affine_map(
+        self,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        running_var: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        scale = (running_var + self.eps).rsqrt()
+        if weight is not None:
+            scale = scale * weight
+        shift = -running_mean * scale
+        return scale, shift if bias is None else shift + bias
+
+
+_AXES = (0, 2, 3)
+
+
+def _count(x: Tensor) -> int:
+    """The values of one channel: all but the second axis."""
+    return x.shape[0] * x.shape[2] * x.shape[3]
+
+
+def across(channels: Tensor) -> Tensor:
+    """(C,) as it stands beside (N, C, H, W)."""
+    return channels.view(-1, 1, 1)
+
+
+def checked_channels(x: Spec, expected: int | None, *, field: str) -> int:
+    """The channels of an image, which must be those `expected` by this field of the configuration."""
+    if len(x.shape) != 4:
+        raise GraphError(f"expected an input N x C x H x W, got {x}")
+    channels = x.shape[1]
+    if expected not in (None, channels):
+        raise GraphError(
+            f"expected {expected} input channels, got {channels}. "
+            f"Set {field}: {channels}, or leave it out."
+        )
+    return channels

@@ -1,0 +1,1 @@
+"""The built-in losses: differences by pixel, masked ones, and structural similarity."""

@@ -1,0 +1,1 @@
+"""The built-in optimizers: SGD, Adam, AdamW and Muon."""

@@ -1,0 +1,51 @@
+"""Description: a model file becomes frozen data, with every error at once.
+
+YAML text or plain data comes in; a ModelDescription, its expansion, loss terms and update settings go out.
+It imports the SDK and below.
+"""
+
+from __future__ import annotations
+
+from graphnet.description.expand import Expanded, FlatNode, Reference, expand
+from graphnet.description.loss_terms import LossTerm, loss_terms, losses_for
+from graphnet.description.model import (
+    BlockDescription,
+    InputDescription,
+    ModelDescription,
+    NodeDescription,
+    parse,
+    parse_text,
+    read_description,
+)
+from graphnet.description.schema import model_schema
+from graphnet.description.update_settings import Decay, Norm, UpdateSettings, selector, updates_for
+from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
+
+__all__ = [
+    "BlockDescription",
+    "Decay",
+    "Expanded",
+    "FlatNode",
+    "InputDescription",
+    "Locations",
+    "LossTerm",
+    "ModelDescription",
+    "NodeDescription",
+    "Norm",
+    "Place",
+    "Reference",
+    "UpdateSettings",
+    "dotted",
+    "dump",
+    "expand",
+    "loss_terms",
+    "losses_for",
+    "model_schema",
+    "parse",
+    "parse_text",
+    "read_description",
+    "read_file",
+    "read_text",
+    "selector",
+    "updates_for",
+]

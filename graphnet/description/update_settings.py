@@ -1,0 +1,174 @@
+"""Updates: how a training changes its parameters: the optimizer and what goes with it.
+
+    optimizer: {adamw: {lr: 1.0e-3, weight_decay: 0.01}}
+    parameters:
+      - {match: "*.bias", weight_decay: 0.0}
+      - {match: "stem.*", lr_scale: 0.1}
+    clip_grad_norm: 1.0
+    ema: 0.999
+    accumulate: 4
+
+Passes between the reverse pass and the finished step read these settings; a pass is added only if it is
+requested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from graphnet.errors import DescriptionError, Problem, nearest
+from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen
+
+Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
+Norm = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+_SHOWN = 12  # names of parameters in an error
+
+
+class Selector(Definition):
+    """What is different for the parameters whose name matches a pattern.
+
+    match: a pattern such as "enc1.*" or "*.bias"; * stands for any text, dots included, ? for one
+    character, [ab] for one of these. lr_scale: a factor of the learning rate. fields: the optimizer's
+    fields that have another value.
+    """
+
+    match: Annotated[str, Field(min_length=1)]
+    lr_scale: Rate | None = None
+    fields: dict[str, Any] = Field(default_factory=dict)
+
+    def matches(self, parameter: str) -> bool:
+        return fnmatchcase(parameter, self.match)
+
+
+class UpdateSettings(Definition):
+    """The optimizer, and what is done with gradients before it and with weights after it.
+
+    optimizer: the rule of each parameter; None makes a plan without updates.
+    parameters: where it is different. All selectors that match apply, a later one overrides the field
+      of an earlier one.
+    clip_grad_norm: the most that the norm of all gradients together may be (see passes/clip.py).
+    accumulate: after how many steps there is an update, by their gradients together
+      (see passes/accumulate.py).
+    ema: decay of a moving average of the weights, for prediction (see passes/ema.py).
+    """
+
+    optimizer: Optimizer | None = None
+    parameters: tuple[Selector, ...] = ()
+    clip_grad_norm: Norm | None = None
+    ema: Decay | None = None
+    accumulate: PositiveInt = 1
+
+    def rule(self, parameter: str, spec: Spec) -> tuple[Optimizer, float]:
+        """The optimizer of a parameter, and its factor of the learning rate."""
+        assert self.optimizer is not None
+        fields: dict[str, Any] = {}
+        scale = 1.0
+        for selector in self.parameters:
+            if selector.matches(parameter):
+                fields |= selector.fields
+                scale = scale if selector.lr_scale is None else selector.lr_scale
+        chosen = _changed(self.optimizer, fields).rule_for(spec)
+        if chosen.lr == self.optimizer.lr:
+            return chosen, scale
+        if self.optimizer.lr == 0.0:
+            message = (
+                f"a learning rate above 0, of which that of {parameter!r} ({chosen.lr}) is a share"
+            )
+            raise DescriptionError([Problem(f"expected {message}", "lr")])
+        return chosen, scale * (chosen.lr / self.optimizer.lr)
+
+    def check_matches(self, parameters: Iterable[str]) -> None:
+        """Raise DescriptionError for each selector that matches none of these names."""
+        names = list(parameters)
+        unused = [
+            Problem(
+                f"{one.match!r} matches no parameter. {_hint(one.match, names)}", _path(i, "match")
+            )
+            for i, one in enumerate(self.parameters)
+            if not any(map(one.matches, names))
+        ]
+        if unused:
+            raise DescriptionError(unused)
+
+
+def updates_for(
+    optimizer: Optimizer | None,
+    *,
+    parameters: Iterable[object] = (),
+    clip_grad_norm: float | None = None,
+    ema: float | None = None,
+    accumulate: int = 1,
+) -> UpdateSettings:
+    """The updates of these settings; `parameters` as a description gives them (see `selectors`)."""
+    chosen = () if optimizer is None else selectors(parameters, optimizer)
+    return UpdateSettings(
+        optimizer=optimizer,
+        parameters=chosen,
+        clip_grad_norm=clip_grad_norm,
+        ema=ema,
+        accumulate=accumulate,
+    )
+
+
+def selectors(forms: Iterable[object], optimizer: Optimizer) -> tuple[Selector, ...]:
+    """The selectors behind a list of {match: pattern, field: value}, for this optimizer.
+
+    Raises DescriptionError with everything that is wrong.
+    """
+    made: list[Selector] = []
+    found: list[Problem] = []
+    for i, form in enumerate(forms):
+        try:
+            made.append(selector(form, optimizer))
+        except DescriptionError as error:
+            found += [replace(problem, path=_path(i, problem.path)) for problem in error.problems]
+    if found:
+        raise DescriptionError(found)
+    return tuple(made)
+
+
+def selector(form: object, optimizer: Optimizer) -> Selector:
+    """One of them. Raises DescriptionError with everything that is wrong with it."""
+    if isinstance(form, Selector):
+        return form
+    if not isinstance(form, Mapping):
+        raise DescriptionError(
+            [Problem(f"expected {{match: PATTERN, FIELD: VALUE}}, found {form!r:.60}")]
+        )
+    own = {name: value for name, value in form.items() if name in ("match", "lr_scale")}
+    fields = frozen({name: value for name, value in form.items() if name not in own})
+    found: list[Problem] = []
+    if "lr" in fields:
+        message = "one learning rate drives all parameters: give lr_scale, a factor of it"
+        found.append(Problem(message, "lr"))
+    elif not fields and "lr_scale" not in own:
+        known = ", ".join(name for name in optimizer.field_names() if name != "lr")
+        found.append(Problem(f"changes nothing. Give lr_scale, or one of {known}."))
+    for make in (lambda: Selector(**own, fields=fields), lambda: _changed(optimizer, fields)):
+        try:
+            make()
+        except DescriptionError as error:
+            found += error.problems
+    if found:
+        raise DescriptionError(found)
+    return Selector(**own, fields=fields)
+
+
+def _changed(optimizer: Optimizer, fields: Mapping[str, Any]) -> Optimizer:
+    return type(optimizer)(**{**optimizer.configuration(), **fields}) if fields else optimizer
+
+
+def _path(position: int, field: str) -> str:
+    return ".".join(part for part in (f"parameters[{position}]", field) if part)
+
+
+def _hint(pattern: str, names: list[str]) -> str:
+    hint = nearest(pattern, names)
+    if hint.startswith("Known") and len(names) > _SHOWN:
+        return f"Known: {', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more."
+    return hint

@@ -1,0 +1,131 @@
+"""Graph: frozen data becomes a graph of calls, whose shapes and costs are observed on meta tensors.
+
+A ModelDescription and input shapes come in; a Graph, and what is known of each of its calls, go out.
+It imports description and below.
+"""
+
+from __future__ import annotations
+
+from graphnet.graph.aliases import Aliases, aliases, base
+from graphnet.graph.build import GraphBuilder, build
+from graphnet.graph.cost import Cost, call_cost, count
+from graphnet.graph.dispatch import Operation, is_mask, operations_of, operations_until_failure
+from graphnet.graph.invoke import as_tuple, bind_arguments, call_by_name
+from graphnet.graph.ir import (
+    DONE,
+    FINITE,
+    LR,
+    SCALE,
+    SEED,
+    SLOTS,
+    SOON,
+    SOURCES,
+    STEP,
+    UPDATES,
+    Arg,
+    Call,
+    Const,
+    Graph,
+    Kind,
+    Slot,
+    Value,
+    flatten,
+)
+from graphnet.graph.lifetimes import (
+    Item,
+    Lifetimes,
+    Overwrites,
+    Storages,
+    item,
+    lifetimes,
+    no_overwrites,
+    work_bytes,
+)
+from graphnet.graph.meta_run import Returned, flat, run_on_meta
+from graphnet.graph.observe import (
+    META,
+    Bound,
+    Ports,
+    Result,
+    bind_inputs,
+    gradient_names,
+    observe,
+    observe_backward,
+    resolve_view,
+    result_names,
+)
+from graphnet.graph.roofline import (
+    Machine,
+    compute_dtype,
+    load_machine,
+    machine_data,
+    machine_path,
+    predicted_seconds,
+    save_machine,
+    stated_machine,
+)
+
+__all__ = [
+    "DONE",
+    "FINITE",
+    "LR",
+    "META",
+    "SCALE",
+    "SEED",
+    "SLOTS",
+    "SOON",
+    "SOURCES",
+    "STEP",
+    "UPDATES",
+    "Aliases",
+    "Arg",
+    "Bound",
+    "Call",
+    "Const",
+    "Cost",
+    "Graph",
+    "GraphBuilder",
+    "Item",
+    "Kind",
+    "Lifetimes",
+    "Machine",
+    "Operation",
+    "Overwrites",
+    "Ports",
+    "Result",
+    "Returned",
+    "Slot",
+    "Storages",
+    "Value",
+    "aliases",
+    "as_tuple",
+    "base",
+    "bind_arguments",
+    "bind_inputs",
+    "build",
+    "call_by_name",
+    "call_cost",
+    "compute_dtype",
+    "count",
+    "flat",
+    "flatten",
+    "gradient_names",
+    "is_mask",
+    "item",
+    "lifetimes",
+    "load_machine",
+    "machine_data",
+    "machine_path",
+    "no_overwrites",
+    "observe",
+    "observe_backward",
+    "operations_of",
+    "operations_until_failure",
+    "predicted_seconds",
+    "resolve_view",
+    "result_names",
+    "run_on_meta",
+    "save_machine",
+    "stated_machine",
+    "work_bytes",
+]

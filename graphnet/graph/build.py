@@ -1,0 +1,193 @@
+"""Build a Graph: a description and input shapes become typed nodes with inferred shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from graphnet.description import Expanded, FlatNode, ModelDescription, Reference, expand
+from graphnet.errors import GraphError, GraphnetError, blame
+from graphnet.graph.ir import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
+from graphnet.graph.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe, resolve_view
+from graphnet.sdk import Key, Layer, Loss, Registry, Spec, node_constant
+
+
+def build(
+    description: ModelDescription, registry: Registry, *, inputs: Sequence[Spec], dtype: torch.dtype
+) -> Graph:
+    """The forward graph of a model for inputs of these shapes.
+
+    `inputs` are in the order in which the description names them; `dtype` is that of the parameters.
+    Raises DescriptionError for what is wrong with the description, GraphError, with every node that
+    does not fit, when shapes clash.
+    """
+    expanded = expand(description, registry)
+    builder = GraphBuilder(dtype)
+    builder.inputs(description, inputs)
+    for node in expanded.nodes:
+        builder.node(node)
+    return builder.graph(expanded)
+
+
+class GraphBuilder:
+    """Adds calls one by one, observing each on meta tensors."""
+
+    def __init__(self, dtype: torch.dtype, graph: Graph | None = None) -> None:
+        self.dtype = dtype
+        self.calls: dict[str, Call] = dict(graph.calls) if graph else {}
+        self.values: dict[str, Value] = dict(graph.values) if graph else {}
+        self.input_names: tuple[str, ...] = graph.inputs if graph else ()
+        self.results: dict[str, dict[str, str]] = {}  # node -> output name -> value
+        self.problems: list[str] = []
+
+    def inputs(self, description: ModelDescription, specs: Sequence[Spec]) -> None:
+        described = description.inputs
+        if len(specs) != len(described):
+            raise GraphError(
+                f"{description.name}: expected {len(described)} input shapes "
+                f"({', '.join(described)}), got {len(specs)}"
+            )
+        for (name, known), spec in zip(described.items(), specs, strict=True):
+            for axis, expected in enumerate((known.channels, known.height, known.width), start=1):
+                found = spec.shape[axis] if axis < len(spec.shape) else None
+                if expected is not None and found != expected:
+                    word = ("channels", "height", "width")[axis - 1]
+                    raise GraphError(
+                        f"{description.name}: input {name!r} expects {word} {expected} on axis {axis}, "
+                        f"got the shape {spec.shape}"
+                    )
+            self.values[f"${name}"] = Value(f"${name}", spec, Kind.INPUT)
+            self.results[name] = {"": f"${name}"}
+        self.input_names = tuple(f"${name}" for name in described)
+
+    def node(self, node: FlatNode) -> None:
+        inputs = [self.lookup(reference) for reference in node.inputs]
+        known = [name for name in inputs if name is not None]
+        if len(known) < len(inputs):
+            return  # one of its inputs failed, and has been reported
+        kind = Kind.LOSS if isinstance(node.layer, Loss) else Kind.LAYER
+        try:
+            self.call(
+                node.id,
+                node.layer,
+                node.layer_name,
+                known,
+                kind=kind,
+                owner=node.share,
+                where=node.where,
+            )
+        except GraphnetError as error:
+            self.problems.append(str(error))
+
+    def lookup(self, reference: Reference) -> str | None:
+        outputs = self.results.get(reference.node)
+        if outputs is None:
+            return None
+        if reference.output is None:
+            return next(iter(outputs.values()))
+        return outputs[reference.output]
+
+    def unique(self, name: str) -> str:
+        """The name, with a number behind it where a call has it already."""
+        found, number = name, 1
+        while found in self.calls:
+            number += 1
+            found = f"{name}_{number}"
+        return found
+
+    def call(
+        self,
+        name: str,
+        layer: Layer,
+        title: str,
+        inputs: Sequence[str],
+        *,
+        kind: Kind,
+        owner: str,
+        where: str = "",
+    ) -> list[str]:
+        """Add one call of forward; returns the names of its outputs. Parameters belong to `owner`."""
+        at = f"{f'{where}: ' if where else ''}node {name!r} ({title}): "
+        feeding = ", ".join(f"{i} ({self.values[i].spec})" for i in inputs)
+        with blame(at, "forward", after=f". Inputs: {feeding}."):
+            ports = bind_inputs(layer, [self.values[i].spec for i in inputs], self.dtype)
+            device = self.values[inputs[0]].spec.device if inputs else torch.device("cpu")
+            bound: dict[str, Arg] = {}
+            if layer.signature.variadic:
+                bound[layer.signature.variadic] = tuple(inputs)
+            else:
+                bound.update(zip(ports.inputs, inputs, strict=True))
+            bound.update(self.slots(ports, owner, device, layer))
+            observed = observe(layer, "forward", ports.specs)
+        specs = Const(self.specs(bound))
+        if "key" in layer.signature.forward:
+            bound["key"] = self.key(name)
+        args = tuple(bound.get(argument, specs) for argument in layer.signature.forward)
+        result_names = layer.outputs + layer.saves + tuple(f"{s}_next" for s in layer.updates)
+        results = tuple(f"{name}.{result}" for result in result_names)
+        for result, seen in zip(results, observed, strict=True):
+            self.values[result] = Value(
+                result, seen.spec.on(device), kind, view_of=resolve_view(bound, seen.view_of)
+            )
+        self.calls[name] = Call(name, kind, layer, "forward", args, results, title, name, where)
+        self.results[name] = dict(zip(layer.outputs, results, strict=False))
+        return list(results[: len(layer.outputs)])
+
+    def slots(self, ports: Ports, owner: str, device: torch.device, layer: Layer) -> dict[str, Arg]:
+        """The parameter and state values of a node, made new unless `owner` made them already."""
+        bound: dict[str, Arg] = {}
+        for name, spec in (*ports.parameters.items(), *ports.states.items()):
+            if spec is None:
+                bound[name] = Const(None)
+                continue
+            slot = f"{owner}.{name}"
+            shape = ports.specs[name]
+            assert isinstance(shape, Spec)
+            kind = Kind.PARAMETER if name in ports.parameters else Kind.STATE
+            if slot not in self.values:
+                self.values[slot] = Value(
+                    slot, shape.on(device), kind, initializer=spec.initializer
+                )
+            elif self.values[slot].spec != shape.on(device) or self.values[slot].kind not in SLOTS:
+                raise GraphError(
+                    f"shares {slot!r}, which is {self.values[slot].spec}, but needs {shape}; "
+                    f"only layers of equal shapes can share parameters."
+                )
+            bound[name] = slot
+        return bound
+
+    def specs(self, bound: Mapping[str, Arg]) -> dict[str, Bound]:
+        def spec(arg: Arg) -> Bound:
+            if isinstance(arg, tuple):
+                return tuple(self.values[name].spec for name in arg)
+            return self.values[arg].spec if isinstance(arg, str) else None
+
+        return {name: spec(arg) for name, arg in bound.items()}
+
+    def key(self, node: str) -> str:
+        """The value that holds this node's random key."""
+        device = next(iter(self.values.values())).spec.device
+        for scalar in (SEED, STEP):
+            if scalar not in self.values:
+                self.values[scalar] = Value(scalar, Spec((), torch.int64, device), Kind.SCALAR)
+        name = f"{node}:key"
+        if name not in self.calls:
+            layer = Key(constant=node_constant(node))
+            self.values[name] = Value(name, KEY_SPEC.on(device), Kind.KEY)
+            self.calls[name] = Call(
+                name, Kind.KEY, layer, "forward", (SEED, STEP), (name,), "key", node
+            )
+        return name
+
+    def graph(self, expanded: Expanded) -> Graph:
+        if self.problems:
+            raise GraphError("\n".join(self.problems))
+        outputs = {name: self.lookup(reference) for name, reference in expanded.outputs.items()}
+        return Graph(
+            calls=self.calls,
+            values=self.values,
+            inputs=self.input_names,
+            outputs=tuple(str(value) for value in outputs.values()),
+            output_names=tuple(outputs),
+        )

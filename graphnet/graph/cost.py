@@ -1,0 +1,247 @@
+"""Cost: the floating-point operations and bytes of a call, counted on meta tensors.
+
+Nothing here is declared by a layer's author, and no data is touched. A multiply-add is 2 operations.
+Matrix products and convolutions are counted by torch's formulas, an elementwise operator as one
+operation for each element of its result, a reduction as one for each element that it reads; moving and
+copying count nothing. Bytes are those of the arguments that an operator really reads and of the results
+that it makes, each once: what no implementation can avoid. A view reads and writes nothing, an argument
+that is asked only for its shape is not read, and a slot that is written in place counts as written.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import flop_registry
+
+from graphnet.graph.dispatch import Operation, operations_of, peak_bytes_of, storage_of, tensors_in
+from graphnet.graph.invoke import as_tuple, bind_arguments
+from graphnet.graph.ir import SLOTS, Arg, Call, Const, Value
+from graphnet.graph.observe import META
+from graphnet.sdk import Definition, Spec
+
+_aten = torch.ops.aten
+_MOVES = frozenset(
+    {_aten.clone, _aten.copy_, _aten._to_copy, _aten.fill_, _aten.fill, _aten.masked_fill}
+    | {_aten.where, _aten.zeros_like, _aten.ones_like, _aten.full_like}
+)
+# They add up what they read, or scale it: one for each element; torch tags them as nothing.
+_ADDS = frozenset({_aten.col2im, _aten.mse_loss, _aten.mse_loss_backward})
+_SHAPES = frozenset(  # they take a tensor for its shape and dtype, not for what is in it
+    {_aten.empty_like, _aten.zeros_like, _aten.ones_like, _aten.full_like}
+    | {_aten.new_empty, _aten.new_zeros, _aten.new_ones, _aten.new_full, _aten.new_empty_strided}
+)
+_FILLS = frozenset({_aten.fill_, _aten.zero_, _aten.copy_})  # they write self without reading it
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a call takes: floating-point operations, bytes read, bytes written.
+
+    `peak_bytes` is the most that tensors made in it hold at once: its results and what it needs on the way.
+    """
+
+    flops: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    peak_bytes: int = field(default=0, compare=False)
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.flops + other.flops,
+            self.bytes_read + other.bytes_read,
+            self.bytes_written + other.bytes_written,
+            max(self.peak_bytes, other.peak_bytes),
+        )
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes read and written together."""
+        return self.bytes_read + self.bytes_written
+
+    def __str__(self) -> str:
+        return f"{self.flops} FLOPs, {self.bytes_read} bytes read, {self.bytes_written} written"
+
+
+def call_cost(call: Call, values: Mapping[str, Value]) -> Cost:
+    """Count one call of a graph, whose values' specs are looked up in `values`.
+
+    Counts are cached by definition, method and specs, so a repeated block is counted once.
+    """
+    numbers: dict[str, int] = {}
+
+    def tensor(name: str) -> _Tensor:
+        value = values[name]
+        stored = value.memory_format if value.kind in SLOTS else None
+        return _Tensor(numbers.setdefault(name, len(numbers)), value.spec.on(META), stored)
+
+    def freeze(arg: Arg) -> _Argument:
+        match arg:
+            case str():
+                return tensor(arg)
+            case tuple():
+                return tuple(map(tensor, arg))
+            case Const(value=Mapping() as mapping):
+                return _Named(tuple(mapping.items()))
+            case Const(value=value):
+                return Const(value)
+
+    return _counted(call.layer, call.method, tuple(map(freeze, call.args)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """An argument: equal numbers are one tensor given twice. A slot has the strides it is stored with."""
+
+    number: int
+    spec: Spec
+    memory_format: torch.memory_format | None
+
+    def empty(self) -> Tensor:
+        tensor = self.spec.empty()
+        if self.memory_format is None or tensor.ndim != 4:
+            return tensor
+        return tensor.contiguous(memory_format=self.memory_format)
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The items of a mapping, which can be hashed."""
+
+    items: tuple[tuple[str, Hashable], ...]
+
+
+_Argument = _Tensor | tuple[_Tensor, ...] | _Named | Const
+
+
+@functools.lru_cache(maxsize=65536)
+def _counted(layer: Definition, method: str, arguments: tuple[_Argument, ...]) -> Cost:
+    tensors: dict[int, Tensor] = {}
+
+    def thaw(argument: _Argument) -> Any:
+        match argument:
+            case _Tensor(number=number):
+                return tensors.setdefault(number, argument.empty())
+            case tuple():
+                return tuple(map(thaw, argument))
+            case _Named(items):
+                return MappingProxyType(dict(items))
+            case Const(value):
+                return value
+
+    positional, named = bind_arguments(layer, method, [thaw(argument) for argument in arguments])
+    function = getattr(layer, method)
+
+    def run() -> Any:
+        return function(*positional, **named)
+
+    cost = count(run, tensors.values())[1]
+    return replace(cost, peak_bytes=peak_bytes_of(run))
+
+
+def count(function: Callable[[], Any], given: Iterable[Tensor]) -> tuple[Any, Cost]:
+    """Run a function of the tensors in `given`, which are on "meta": what it returns, and its cost.
+
+    >>> x = torch.empty(2, 3, device="meta")
+    >>> count(lambda: torch.relu(x), [x])[1]
+    Cost(flops=6, bytes_read=24, bytes_written=24, peak_bytes=0)
+    """
+    returned: list[Any] = []
+    with torch.no_grad():
+        operations = operations_of(lambda: returned.append(function()))
+    arguments = {storage_of(tensor) for tensor in given}
+    read, written = _Touched(), _Touched()
+    for operation in operations:
+        for tensor in _read_by(operation):
+            if storage_of(tensor) in arguments:
+                read.add(tensor)
+        for tensor in _written_in_place(operation):
+            if storage_of(tensor) in arguments:
+                written.add(tensor)
+    for tensor in tensors_in(as_tuple(returned[0])):
+        if storage_of(tensor) not in arguments:
+            written.add(tensor)
+    flops = sum(map(_flops, operations))
+    return returned[0], Cost(flops, read.size_bytes, written.size_bytes)
+
+
+class _Touched:
+    """The bytes of some tensors' elements; what overlaps in one storage is counted once."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[object, ...]] = set()
+        self.sizes: dict[int, int] = {}
+        self.limits: dict[int, int] = {}
+
+    def add(self, tensor: Tensor) -> None:
+        storage = storage_of(tensor)
+        key = (storage, tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
+        if key in self.seen:
+            return
+        self.seen.add(key)
+        axes = zip(tensor.shape, tensor.stride(), strict=True)
+        elements = math.prod(size for size, stride in axes if stride != 0)  # broadcast: read once
+        self.sizes[storage] = self.sizes.get(storage, 0) + elements * tensor.element_size()
+        self.limits[storage] = tensor.untyped_storage().nbytes()
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(min(size, self.limits[storage]) for storage, size in self.sizes.items())
+
+
+def _is_view(operation: Operation) -> bool:
+    """Whether an operator only looks at its argument in another way."""
+    if operation.operator.is_view:
+        return True
+    made = {storage_of(tensor) for tensor in operation.tensors()}
+    given = {storage_of(tensor) for tensor in tensors_in(operation.arguments)}
+    return bool(made) and made <= given and not _written_in_place(operation)
+
+
+def _read_by(operation: Operation) -> list[Tensor]:
+    packet = operation.operator._overloadpacket
+    if packet in _SHAPES or _is_view(operation):
+        return []
+    positions = slice(1, None) if packet in _FILLS else slice(None)
+    given = (*operation.arguments[positions], *operation.options.values())
+    return list(tensors_in(given))
+
+
+def _written_in_place(operation: Operation) -> list[Tensor]:
+    declared = operation.operator._schema.arguments
+    positional = zip(declared, operation.arguments, strict=False)
+    named = ((one, operation.options.get(one.name)) for one in declared)
+    return [
+        tensor
+        for argument, value in (*positional, *named)
+        if argument.alias_info is not None and argument.alias_info.is_write
+        for tensor in tensors_in(value)
+    ]
+
+
+def _flops(operation: Operation) -> int:
+    packet = operation.operator._overloadpacket
+    if packet in flop_registry:
+        formula = flop_registry[packet]
+        return int(formula(*operation.arguments, **operation.options, out_val=operation.returned))
+    if packet in _MOVES or operation.operator.is_view:
+        return 0
+    made = sum(tensor.numel() for tensor in operation.tensors() if tensor.is_floating_point())
+    read = [tensor.numel() for tensor in tensors_in(operation.arguments)]
+    tags = operation.tags | {tag.name for tag in _plain(operation).tags}
+    if "reduction" in tags or packet in _ADDS:
+        return max(read, default=0)
+    return made if tags & {"pointwise", "inplace"} and read else 0
+
+
+def _plain(operation: Operation) -> Any:
+    """The overload that returns new tensors: those that write into one carry fewer tags."""
+    packet = operation.operator._overloadpacket
+    return packet.default if "default" in packet.overloads() else operation.operator

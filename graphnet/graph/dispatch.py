@@ -1,0 +1,129 @@
+"""Watch: the operators that a call runs, as PyTorch's dispatcher sees them."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from graphnet.sdk import scratch_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operator call: which, on what, and what it returned."""
+
+    operator: Any
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    returned: Any
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The names of torch's tags, such as pointwise or data_dependent_output."""
+        return frozenset(tag.name for tag in self.operator.tags)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """The tensors that it returned."""
+        yield from tensors_in(self.returned)
+
+    def __str__(self) -> str:
+        return str(self.operator).removesuffix(".default")
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returned = func(*args, **(kwargs or {}))
+        self.operations.append(Operation(func, args, kwargs or {}, returned))
+        return returned
+
+
+def operations_of(call: Callable[[], object]) -> list[Operation]:
+    """Run `call` and list the operators that ran in it."""
+    recorder = _Recorder()
+    with recorder:
+        call()
+    return recorder.operations
+
+
+class _Allocations(TorchDispatchMode):
+    """Counts the bytes of new storages that are alive, as operators make them and Python drops them."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.users: Counter[int] = Counter()
+        self.alive_bytes = self.peak_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage_of(tensor) for tensor in tensors_in((*args, *(kwargs or {}).values()))}
+        returned = func(*args, **(kwargs or {}))
+        for tensor in tensors_in(returned):
+            storage, size = storage_of(tensor), tensor.untyped_storage().nbytes()
+            if storage in given and not self.users[storage]:
+                continue  # an argument of the call that is watched, or a view of one
+            if not self.users[storage]:
+                self.alive_bytes += size
+            self.users[storage] += 1
+            weakref.finalize(tensor, self.drop, storage, size)
+        inside = scratch_bytes(func.overloadpacket, args, kwargs)
+        self.peak_bytes = max(self.peak_bytes, self.alive_bytes + inside)
+        return returned
+
+    def drop(self, storage: int, size: int) -> None:
+        self.users[storage] -= 1
+        if not self.users[storage]:
+            self.alive_bytes -= size
+
+
+def storage_of(tensor: Tensor) -> int:
+    """A number for the storage that a tensor lies in."""
+    pointer: int = tensor.untyped_storage()._cdata
+    return pointer
+
+
+def peak_bytes_of(call: Callable[[], object]) -> int:
+    """Run `call`: the most bytes alive at once in tensors that it made, those it returns included.
+
+    >>> x = torch.empty(100, device="meta")
+    >>> peak_bytes_of(lambda: x.relu().neg())
+    800
+    """
+    allocations = _Allocations()
+    with allocations:
+        call()
+    return allocations.peak_bytes
+
+
+def operations_until_failure(call: Callable[[], object]) -> list[Operation]:
+    """Run `call`, which may fail, and list the operators that ran until then."""
+    recorder = _Recorder()
+    try:
+        with recorder:
+            call()
+    except Exception:  # whoever asks reports the failure by another check
+        pass
+    return recorder.operations
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors in an operator's arguments or results, however they are nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def is_mask(index: Any) -> bool:
+    """Whether an index selects a number of elements that depends on data."""
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)

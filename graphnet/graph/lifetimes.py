@@ -1,0 +1,153 @@
+"""Lifetimes: from when to when each storage of a sequence of calls is alive, and the bytes at each call.
+
+A storage is alive from the call that makes it to the last that touches a value in it. One that nothing
+touches after a call that may overwrite it goes on as the storage of that call's result. Passes that
+trade or save memory ask this model; `Plan.memory` counts the same from a finished plan.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphnet.graph.cost import call_cost
+from graphnet.graph.ir import SOURCES, Call, Value
+
+Overwrites = Callable[[Call], tuple[tuple[str, str], ...]]
+"""The results that a call could write into the storage of arguments, as (result, argument)."""
+
+
+def no_overwrites(call: Call) -> tuple[tuple[str, str], ...]:
+    """For plans in which only updates write."""
+    return ()
+
+
+class Storages:
+    """The storages of a table of values, by number: which value lives where, and how many bytes.
+
+    `kept` are those that outlive every call: sources and outputs.
+    """
+
+    def __init__(self, values: Mapping[str, Value], outputs: Iterable[str]) -> None:
+        self.values = dict(values)
+        self.number: dict[str, int] = {}
+        self.names: list[str] = []
+        self.sizes: list[int] = []
+        self.kept: set[int] = set()
+        for name in values:
+            self.add(name)
+        self.kept.update(self.number[name] for name in outputs)
+
+    def add(self, name: str) -> int:
+        """The number of a value's storage; a new one where it is a new value with one of its own."""
+        if name not in self.number:
+            value = self.values[name]
+            if value.view_of is not None:
+                self.number[name] = self.add(value.view_of)
+            else:
+                self.number[name] = len(self.sizes)
+                self.names.append(name)
+                self.sizes.append(value.spec.size_bytes)
+                if value.kind in SOURCES:
+                    self.kept.add(self.number[name])
+        return self.number[name]
+
+    def copy(self) -> Storages:
+        """The same, to be changed apart from this one."""
+        other = copy.copy(self)
+        other.values, other.number = dict(self.values), dict(self.number)
+        other.names, other.sizes, other.kept = [*self.names], [*self.sizes], {*self.kept}
+        return other
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A call as this model sees it.
+
+    `inputs` and `results` are its values; `reads` are the storages of its inputs, once for each use,
+    `makes` those that begin with it, `touches` all of them; `overwrites` pairs of result and argument.
+    `work_bytes` are what it needs on the way to its results, `work_bytes_in_place` where it overwrites.
+    """
+
+    call: Call
+    inputs: tuple[str, ...]
+    results: tuple[str, ...]
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    touches: tuple[int, ...]
+    overwrites: tuple[tuple[int, int], ...]
+    work_bytes: int
+    work_bytes_in_place: int
+
+
+def item(call: Call, storages: Storages, overwrites: tuple[tuple[str, str], ...]) -> Item:
+    """The item of a call whose values `storages` knows, and what it could overwrite."""
+    number = storages.number
+    inputs, results = tuple(call.reads()), tuple(call.makes())
+    reads = tuple(number[name] for name in inputs)
+    made = tuple(number[name] for name in results)
+    fresh = (number[name] for name in results if storages.values[name].view_of is None)
+    pairs = tuple((number[result], number[target]) for result, target in overwrites)
+    touches, makes = tuple(dict.fromkeys((*reads, *made))), tuple(dict.fromkeys(fresh))
+    work = in_place = work_bytes(call, storages.values, sum(storages.sizes[one] for one in makes))
+    if overwrites:
+        results_bytes = sum(storages.sizes[one] for one in {*makes} - {one for one, _ in pairs})
+        in_place = work_bytes(
+            replace(call, method=f"{call.method}_"), storages.values, results_bytes
+        )
+    return Item(call, inputs, results, reads, makes, touches, pairs, work, in_place)
+
+
+def work_bytes(call: Call, values: Mapping[str, Value], results_bytes: int) -> int:
+    """What tensors made in a call hold at most beyond its new results."""
+    return max(0, call_cost(call, values).peak_bytes - results_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """`memory[i]` is what is alive during call i; `last[s]` the last call that touches storage s itself.
+
+    `root[s]` is the storage that s really is: an overwritten one, or itself; `end` counts what went on
+    in it too.
+    """
+
+    memory: list[int]
+    last: list[int]
+    root: list[int]
+    end: list[int]
+
+
+def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) -> Lifetimes:
+    """Walk along the items once. A storage that is kept lasts until after the last of them."""
+    last = [-1] * len(storages.sizes)
+    for position, one in enumerate(items):
+        for storage in one.touches:
+            last[storage] = position
+    for storage in storages.kept:
+        last[storage] = len(items)
+    end, root = list(last), list(range(len(last)))
+    change = [0] * (len(items) + 2)
+    for position, one in enumerate(items):
+        if one.overwrites and _exclusive(one, position, root, end):
+            for result, target in one.overwrites:
+                root[result] = root[target]
+                end[root[target]] = end[result]
+    for position, one in enumerate(items):
+        for storage in one.makes:
+            if root[storage] == storage:
+                change[position] += storages.sizes[storage]
+                change[end[storage] + 1] -= storages.sizes[storage]
+    memory, alive = [], fixed_bytes
+    for position, one in enumerate(items):
+        alive += change[position]
+        overwrites = any(root[result] != result for result, _ in one.overwrites)
+        memory.append(alive + (one.work_bytes_in_place if overwrites else one.work_bytes))
+    return Lifetimes(memory, last, root, end)
+
+
+def _exclusive(one: Item, position: int, root: list[int], end: list[int]) -> bool:
+    """Whether nothing touches what the item would overwrite, but this one argument of it."""
+    read = [root[storage] for storage in one.reads]
+    targets = [root[target] for _, target in one.overwrites]
+    return all(end[target] == position and read.count(target) == 1 for target in targets)

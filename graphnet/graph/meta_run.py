@@ -1,0 +1,161 @@
+"""Dry run: one call on meta tensors: what it returns, and which storages that lies in.
+
+It is run twice, with N C H W strides and with channels_last ones, because what is a view of one may be a
+copy of the other. Runs are cached by definition, method and specs.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet.graph.dispatch import storage_of
+from graphnet.graph.invoke import as_tuple, bind_arguments
+from graphnet.graph.ir import Arg, Call, Const, Slot, Value
+from graphnet.graph.observe import META
+from graphnet.sdk import Definition, Spec
+
+
+def flat(slots: tuple[Slot, ...]) -> Iterator[str | None]:
+    """Results one by one, None for those that nobody reads."""
+    for slot in slots:
+        if isinstance(slot, tuple):
+            yield from slot
+        else:
+            yield slot
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """One result: its spec (None for no tensor), and what it may share storage with, by position.
+
+    `arguments` are positions among the values that the call reads, `results` among earlier results.
+    `overlaps`: two of its elements lie in one place. `unsettled`: strides decide what it shares.
+    """
+
+    spec: Spec | None
+    arguments: frozenset[int]
+    results: tuple[int, ...]
+    overlaps: bool
+    unsettled: bool
+
+
+_Frozen = Spec | tuple[Spec, ...] | Hashable
+
+
+def run_on_meta(call: Call, values: Mapping[str, Value]) -> tuple[Returned, ...]:
+    """The results of a call one by one, those that nobody reads too.
+
+    What its definition raises on arguments of these specs, it raises here.
+    """
+
+    def freeze(arg: Arg) -> _Frozen:
+        match arg:
+            case str():
+                return values[arg].spec.on(META)
+            case tuple():
+                return tuple(values[name].spec.on(META) for name in arg)
+            case Const(value=Mapping() as mapping):
+                return _Named(tuple(mapping.items()))
+            case Const(value=value):
+                return Const(value)
+
+    return _run_twice(call.layer, call.method, tuple(freeze(arg) for arg in call.args))
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The items of a mapping, which can be hashed."""
+
+    items: tuple[tuple[str, Hashable], ...]
+
+
+@functools.lru_cache(maxsize=65536)
+def _run_twice(
+    layer: Definition, method: str, arguments: tuple[_Frozen, ...]
+) -> tuple[Returned, ...]:
+    plain = _run(layer, method, arguments, torch.contiguous_format)
+    try:
+        other = _run(layer, method, arguments, torch.channels_last)
+    except Exception:  # then it refuses such strides in a step too, and cannot alias there
+        return plain
+    return tuple(
+        Returned(
+            a.spec,
+            a.arguments | b.arguments,
+            tuple(sorted({*a.results, *b.results})),
+            a.overlaps or b.overlaps,
+            (a.arguments, a.results) != (b.arguments, b.results),
+        )
+        for a, b in zip(plain, other, strict=True)
+    )
+
+
+def _run(
+    layer: Definition, method: str, arguments: tuple[_Frozen, ...], strides: torch.memory_format
+) -> tuple[Returned, ...]:
+    given: list[Tensor] = []
+
+    def tensor(spec: Spec) -> Tensor:
+        made = spec.empty()
+        given.append(made.to(memory_format=strides) if made.ndim == 4 else made)
+        return given[-1]
+
+    def thaw(argument: _Frozen) -> Any:
+        match argument:
+            case Spec():
+                return tensor(argument)
+            case tuple():
+                return tuple(tensor(spec) for spec in argument)
+            case _Named(items):
+                return MappingProxyType(dict(items))
+            case Const(value):
+                return value
+        raise TypeError(f"unknown argument {argument!r}")
+
+    positional, named = bind_arguments(layer, method, [thaw(argument) for argument in arguments])
+    with torch.no_grad():
+        returned = getattr(layer, method)(*positional, **named)
+    results = [part for result in as_tuple(returned) for part in as_tuple(result)]
+    storages = [_storage(tensor) for tensor in given]
+    seen: list[Returned] = []
+    for position, result in enumerate(results):
+        mine = _storage(result)
+        seen.append(
+            Returned(
+                _spec(result),
+                frozenset(i for i, storage in enumerate(storages) if mine and storage == mine),
+                tuple(i for i in range(position) if mine and _storage(results[i]) == mine),
+                isinstance(result, Tensor) and _overlaps(result),
+                False,
+            )
+        )
+    return tuple(seen)
+
+
+def _spec(result: Any) -> Spec | None:
+    if not isinstance(result, Tensor):
+        return None
+    return Spec(tuple(result.shape), result.dtype, result.device)
+
+
+def _storage(result: Any) -> int:
+    """A number for a tensor's storage; 0 for what is no tensor."""
+    return storage_of(result) if isinstance(result, Tensor) else 0
+
+
+def _overlaps(tensor: Tensor) -> bool:
+    """Whether two elements may lie in one place, as after expand."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride <= reach:
+                return True
+            reach += (size - 1) * stride
+    return False

@@ -1,0 +1,272 @@
+"""Observe a layer on meta tensors: the shapes, dtypes and views of what it returns.
+
+Nothing here is declared by the author, and no data is touched. Observations are cached: definitions
+and specs compare by value, so a repeated block is observed once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import GraphError, GraphnetError, LayerError
+from graphnet.graph.invoke import as_tuple, call_by_name
+from graphnet.graph.ir import Arg
+from graphnet.sdk import AFFINE, Layer, ParameterSpec, Spec, StateSpec
+
+META = torch.device("meta")
+KEY_SPEC = Spec((2,), torch.int32)
+
+Bound = Spec | tuple[Spec, ...] | None
+"""What stands behind an argument name: a tensor, the tensors of `*xs`, or an absent parameter."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """How the arguments of forward are filled: which are inputs, parameters and states."""
+
+    inputs: tuple[str, ...]
+    parameters: Mapping[str, ParameterSpec | None]
+    states: Mapping[str, StateSpec]
+    specs: Mapping[str, Bound]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A tensor that a layer returned, and the argument whose storage it shares, if any.
+
+    `view_of` names the argument and, for one inside a tuple, its position there.
+    """
+
+    spec: Spec
+    view_of: tuple[str, int] | None
+
+
+def bind_inputs(layer: Layer, inputs: Sequence[Spec], dtype: torch.dtype) -> Ports:
+    """Give the inputs to forward's first names and ask the layer for its parameters and states.
+
+    Raises GraphError when the layer takes another number of inputs.
+    """
+    return _bind_inputs(layer, tuple(spec.on(META) for spec in inputs), dtype)
+
+
+@functools.lru_cache(maxsize=65536)
+def _bind_inputs(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> Ports:
+    signature = layer.signature
+    names = signature.tensors
+    specs: dict[str, Bound] = {}
+    if signature.variadic:
+        specs[signature.variadic] = inputs
+        input_names: tuple[str, ...] = (signature.variadic,)
+        if not inputs:
+            raise GraphError(f"takes one or more inputs (*{signature.variadic}), got none")
+    else:
+        specs.update(zip(names, inputs, strict=False))
+        input_names = names[: len(inputs)]
+    try:
+        parameters = dict(layer.parameters(MappingProxyType(specs)))
+        states = dict(layer.states(MappingProxyType(specs)))
+    except GraphnetError:
+        raise
+    except KeyError as error:
+        if error.args and error.args[0] in names:
+            raise GraphError(
+                f"needs an input for {error.args[0]!r} (forward takes {', '.join(names)}), "
+                f"got {len(inputs)} inputs"
+            ) from None
+        raise
+    expected = tuple(n for n in names if n not in parameters and n not in states)
+    if expected != input_names or (not signature.variadic and len(inputs) != len(expected)):
+        raise GraphError(
+            f"takes {len(expected)} inputs ({', '.join(expected) or 'none'}), got {len(inputs)}"
+        )
+    for name in (*parameters, *states):
+        if name not in names:
+            raise LayerError(f"declares a parameter or state {name!r} that forward does not take")
+    for name, parameter in parameters.items():
+        specs[name] = None if parameter is None else Spec(parameter.shape, dtype, META)
+    for name, state in states.items():
+        specs[name] = Spec(state.shape, state.dtype or dtype, META)
+    return Ports(
+        input_names,
+        MappingProxyType(parameters),
+        MappingProxyType(states),
+        MappingProxyType(specs),
+    )
+
+
+def observe(layer: Layer, method: str, specs: Mapping[str, Bound]) -> tuple[Result, ...]:
+    """What `forward` (outputs, saves, new states), `inference` (outputs) or another method returns."""
+    return _observe(layer, method, _freeze(specs))
+
+
+def observe_backward(
+    layer: Layer,
+    specs: Mapping[str, Bound],
+    *,
+    gradients: Mapping[str, Spec | None],
+    wanted: frozenset[str],
+) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
+    """What backward returns: a Result or None for each input and parameter, a tuple for `*xs`."""
+    return _observe_backward(layer, _freeze(specs), _freeze(gradients), wanted)
+
+
+Frozen = tuple[tuple[str, Bound], ...]
+
+
+def _freeze(specs: Mapping[str, Any]) -> Frozen:
+    def on_meta(bound: Bound) -> Bound:
+        if isinstance(bound, tuple):
+            return tuple(spec.on(META) for spec in bound)
+        return None if bound is None else bound.on(META)
+
+    return tuple((name, on_meta(bound)) for name, bound in specs.items())
+
+
+@functools.lru_cache(maxsize=65536)
+def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
+    bound = dict(specs)
+    tensors = {name: _tensors(spec) for name, spec in bound.items()}
+    asked = layer.signature.of(method)
+    values = {**tensors, "key": KEY_SPEC.on(META).empty(), "specs": MappingProxyType(bound)}
+    returned = call_by_name(layer, method, {name: values[name] for name in asked})
+    expected = result_names(layer, method)
+    results = as_tuple(returned)
+    if len(results) != len(expected) or not all(isinstance(r, Tensor) for r in results):
+        raise LayerError(
+            f"{method} must return {len(expected)} tensors ({', '.join(expected)}), "
+            f"returned {_describe(returned)}"
+        )
+    updates = layer.updates if method == "forward" else ()
+    for name, tensor in zip(updates, results[len(results) - len(updates) :], strict=True):
+        if _spec(tensor) != bound[name]:
+            raise LayerError(
+                f"forward must return the new {name!r} as {bound[name]}, returned {_spec(tensor)}"
+            )
+    return tuple(Result(_spec(tensor), _source(tensor, tensors)) for tensor in results)
+
+
+def result_names(layer: Layer, method: str) -> tuple[str, ...]:
+    """What a method other than backward returns, in order; a new state has the state's name."""
+    match method:
+        case "forward":
+            return layer.outputs + layer.saves + layer.updates
+        case "inference":
+            return layer.outputs
+        case "affine_map":
+            return AFFINE
+    return tuple(name for name in layer.signature.absorb if name not in AFFINE)
+
+
+@functools.lru_cache(maxsize=65536)
+def _observe_backward(
+    layer: Layer, specs: Frozen, gradients: Frozen, wanted: frozenset[str]
+) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
+    bound = dict(specs)
+    tensors = {name: _tensors(spec) for name, spec in (*specs, *gradients)}
+    values = {
+        **tensors,
+        "key": KEY_SPEC.on(META).empty(),
+        "specs": MappingProxyType(bound),
+        "wanted": wanted,
+    }
+    returned = layer.backward(**{name: values[name] for name in layer.signature.backward})
+    names = gradient_names(layer, bound)
+    # Where *xs is alone, its tuple of gradients is the bare result.
+    results = (returned,) if names == (layer.signature.variadic,) else as_tuple(returned)
+    if len(results) != len(names):
+        raise LayerError(
+            f"backward must return {len(names)} gradients ({', '.join(names)}), "
+            f"returned {_describe(returned)}"
+        )
+    return tuple(
+        _gradients(layer, name, result, bound[name], name in wanted, tensors)
+        for name, result in zip(names, results, strict=True)
+    )
+
+
+def _gradients(
+    layer: Layer, name: str, result: Any, spec: Bound, wanted: bool, tensors: Mapping[str, Any]
+) -> Result | tuple[Result | None, ...] | None:
+    if isinstance(spec, tuple):
+        if not isinstance(result, (tuple, list)) or len(result) != len(spec):
+            raise LayerError(
+                f"backward must return a tuple of {len(spec)} gradients for '*{name}', "
+                f"returned {_describe(result)}"
+            )
+        return tuple(
+            _gradient(f"{name}[{i}]", gradient, one, wanted, tensors)
+            for i, (gradient, one) in enumerate(zip(result, spec, strict=True))
+        )
+    return _gradient(name, result, spec, wanted, tensors)
+
+
+def _gradient(
+    name: str, gradient: Any, spec: Spec | None, wanted: bool, tensors: Mapping[str, Any]
+) -> Result | None:
+    if gradient is None:
+        if wanted:
+            raise LayerError(f"backward returned None for {name!r}, whose gradient is wanted")
+        return None
+    if not isinstance(gradient, Tensor):
+        raise LayerError(
+            f"backward must return a tensor for {name!r}, returned {_describe(gradient)}"
+        )
+    if spec is None or tuple(gradient.shape) != spec.shape:
+        expected = "None (the parameter is absent)" if spec is None else f"the shape {spec.shape}"
+        raise LayerError(
+            f"backward must return {expected} for {name!r}, returned {tuple(gradient.shape)}"
+        )
+    return Result(_spec(gradient), _source(gradient, tensors))
+
+
+def gradient_names(layer: Layer, specs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names backward returns gradients for: inputs and parameters, in forward's order."""
+    return tuple(
+        n for n in layer.signature.tensors if n in specs and n not in state_names(layer, specs)
+    )
+
+
+def state_names(layer: Layer, specs: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(layer.updates) | frozenset(layer.states(specs))
+
+
+def _tensors(bound: Bound) -> Any:
+    if isinstance(bound, tuple):
+        return tuple(spec.empty() for spec in bound)
+    return None if bound is None else bound.empty()
+
+
+def _spec(tensor: Tensor) -> Spec:
+    return Spec(tuple(tensor.shape), tensor.dtype, tensor.device)
+
+
+def _source(tensor: Tensor, arguments: Mapping[str, Any]) -> tuple[str, int] | None:
+    storage = tensor.untyped_storage()._cdata
+    for name, value in arguments.items():
+        for position, argument in enumerate(as_tuple(value)):
+            if isinstance(argument, Tensor) and argument.untyped_storage()._cdata == storage:
+                return name, position
+    return None
+
+
+def _describe(returned: Any) -> str:
+    if isinstance(returned, (tuple, list)):
+        return f"{len(returned)} ({', '.join(type(item).__name__ for item in returned)})"
+    return type(returned).__name__
+
+
+def resolve_view(bound: Mapping[str, Arg], source: tuple[str, int] | None) -> str | None:
+    """The value behind an observed (argument name, position)."""
+    if source is None or source[0] not in bound:
+        return None
+    arg = bound[source[0]]
+    if isinstance(arg, tuple):
+        return arg[source[1]]
+    return arg if isinstance(arg, str) else None

@@ -1,0 +1,29 @@
+"""Inspection: looks at plans and steps: report, table, page, step timing, gradients, non-finite values.
+
+A Plan or Model comes in; data and text for people go out, nothing is changed. It imports model and below.
+"""
+
+from __future__ import annotations
+
+from graphnet.inspection.gradients import Gradients
+from graphnet.inspection.measure import measure
+from graphnet.inspection.nonfinite import first_nonfinite
+from graphnet.inspection.page import Heading, page
+from graphnet.inspection.report import breakdown, device_of, to_data
+from graphnet.inspection.step_timing import time_steps
+from graphnet.inspection.table import WIDTH, explain, passes
+
+__all__ = [
+    "WIDTH",
+    "Gradients",
+    "Heading",
+    "breakdown",
+    "device_of",
+    "explain",
+    "first_nonfinite",
+    "measure",
+    "page",
+    "passes",
+    "time_steps",
+    "to_data",
+]

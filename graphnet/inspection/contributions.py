@@ -1,0 +1,83 @@
+"""Contributions: which uses of a value its gradient is the sum of, read off a training plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphnet.graph import Arg, Call, Const, Kind, flatten, gradient_names
+from graphnet.plan import Plan
+from graphnet.sdk import Constant, Layer, MultiTensorKernel
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A use of a value: the backward call, the gradient it returns for it, its outputs' gradients."""
+
+    call: Call
+    gradient: str
+    outputs: Mapping[str, str]  # the gradient value that backward reads -> the output's value
+
+
+def uses_of(plan: Plan) -> dict[str, list[Use]]:
+    """Value -> its uses whose gradients add up to its own, as the backward calls state them."""
+    calls = {step.call.name: step.call.pure() for step in plan.steps}
+    forward = {
+        name: call.ports()
+        for name, call in calls.items()
+        if isinstance(call.layer, Layer) and call.method == "forward"
+    }
+    copies = _gathered_casts(calls.values())
+    for copy, source in copies.items():  # each as the call of its own that it was
+        forward[copy.removesuffix(".y")] = {"x": source, "y": copy}
+    found: dict[str, list[Use]] = {}
+    for call in calls.values():
+        if call.kind is not Kind.BACKWARD:
+            continue
+        layer = call.layer
+        assert isinstance(layer, Layer)
+        ports = forward[call.name.removesuffix(":backward")]
+        given = dict(zip(layer.signature.backward, call.args, strict=True))
+        outputs = {}
+        for name in layer.outputs:
+            gradient = given.get(f"grad_{name}")
+            # An output that nobody used has zeros or None for its gradient: no path goes there.
+            if isinstance(gradient, str) and plan.values[gradient].initializer != Constant(0.0):
+                outputs[gradient] = str(ports[name])
+        specs = {name: _spec(plan, ports[name]) for name in layer.signature.tensors}
+        names = gradient_names(layer, specs)
+        alone = names == (layer.signature.variadic,)  # then its gradients are the bare results
+        results = (call.results,) if alone else call.results
+        for name, result in zip(names, results, strict=True):
+            port = ports[name]
+            if isinstance(port, Const):
+                continue
+            values = port if isinstance(port, tuple) else (port,)
+            gradients = result if isinstance(result, tuple) else (result,)
+            for value, one in zip(values, gradients, strict=False):
+                if isinstance(one, str):
+                    found.setdefault(value, []).append(Use(call, one, outputs))
+    for copy, source in copies.items():
+        if copy in found:  # without a cast back the update itself reads the copy's gradient
+            found.setdefault(source, found[copy])
+    return found
+
+
+def _gathered_casts(calls: Iterable[Call]) -> dict[str, str]:
+    """What casts of many parameters at once made -> the parameters."""
+    return {
+        copy: source
+        for call in calls
+        if isinstance(call.layer, MultiTensorKernel) and call.kind is Kind.LAYER
+        for copy, source in zip(call.results, flatten(call.args), strict=True)
+        if isinstance(copy, str)
+    }
+
+
+def _spec(plan: Plan, arg: Arg) -> Any:
+    if isinstance(arg, Const):
+        return None
+    if isinstance(arg, tuple):
+        return tuple(plan.values[name].spec for name in arg)
+    return plan.values[arg].spec

@@ -1,0 +1,293 @@
+"""Gradients: by which paths the gradient of a parameter or value comes, and how much each brings.
+
+The gradient of a value is the sum over its uses, and each use passes on the gradient of what it made:
+so it is a sum over paths from the value to the loss (Griewank & Walther 2008, ch. 1). A backward is
+linear in the gradients it is given; running those along one path, with zeros elsewhere, gives that
+path's part, and the parts add up to the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import GraphError, InputError, nearest
+from graphnet.graph import SCALE, Kind
+from graphnet.inspection.contributions import Use, uses_of
+from graphnet.inspection.walk import complete, execute, walk
+from graphnet.model import Model, set_up
+from graphnet.plan import Plan
+
+_LIMIT = 16
+_Edge = tuple[Use, str]
+"""A use of a value, and the output of it by which the gradient comes."""
+_Partial = tuple[str, tuple[_Edge, ...]]
+"""Edges from a value towards the loss, after the name of the value at which they end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterGradient:
+    """A parameter and its gradient: Euclidean norms, and how many uses contribute to the sum."""
+
+    name: str
+    shape: tuple[int, ...]
+    value_norm: float
+    gradient_norm: float
+    contributions: int
+
+    @property
+    def ratio(self) -> float:
+        """Norm of the gradient over norm of the value; nan where both are zero."""
+        if self.value_norm == 0.0:
+            return torch.inf if self.gradient_norm else torch.nan
+        return self.gradient_norm / self.value_norm
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One path by which a gradient comes: the nodes from the value towards the loss.
+
+    `norm` is that of the path's part of the gradient. `share` is the part's length along the whole
+    gradient, as a fraction of it: the shares of all paths add up to 1, and a negative one works
+    against the rest. `merged` names the value behind which further paths were not taken apart.
+    """
+
+    nodes: tuple[str, ...]
+    norm: float
+    share: float
+    merged: str | None = None
+
+    def __str__(self) -> str:
+        rest = f" <- all paths to {self.merged}" if self.merged else ""
+        return " <- ".join(self.nodes) + rest
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The gradient of one value: its norm, and the paths that add up to it."""
+
+    value: str
+    norm: float
+    paths: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        rows = [("norm", "share", "path")]
+        rows += [(f"{p.norm:.4g}", f"{100 * p.share:.1f} %", str(p)) for p in self.paths]
+        return f"gradient of {self.value}: norm {self.norm:.4g}\n{_table(rows)}"
+
+
+class Gradients:
+    """One training step's gradients, measured on the reference executor; nothing is updated.
+
+    `plan` is a training plan, `tensors` its arguments by name: inputs and targets, and the weights
+    (else as initialised from `seed`).
+
+    >>> model = Model({"layers": [{"id": "a", "sigmoid": {}}]})
+    >>> Gradients.of(model, (1, 1, 2, 2)).parameters
+    ()
+    """
+
+    def __init__(self, plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> None:
+        self.plan = plan
+        self._values: dict[str, Tensor] = dict(tensors)
+        self._uses = uses_of(plan)
+        self._totals: dict[str, str] = {}  # value -> the value that holds its whole gradient
+        quiet = replace(plan, steps=tuple(s for s in plan.steps if s.call.kind is not Kind.UPDATE))
+        for step, values in walk(quiet, complete(plan, tensors, seed=seed)):
+            self._values.update({name: values[name] for name in step.call.makes()})
+            self._values.update({name: values[name] for name in step.call.reads()})
+        # Each gradient is a part of one sum at most.
+        sums = {
+            part: str(step.call.results[0])
+            for step in plan.steps
+            if step.call.kind is Kind.ACCUMULATE
+            for part in step.call.reads()
+        }
+        for value, uses in self._uses.items():
+            self._totals[value] = sums.get(uses[0].gradient, uses[0].gradient)
+            for use in uses:
+                self._totals.update({output: gradient for gradient, output in use.outputs.items()})
+        (self.loss_name,) = plan.outputs
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        *inputs: Sequence[int],
+        loss: object = None,
+        data: Sequence[Tensor] = (),
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        kernels: str = "auto",
+        seed: int = 0,
+    ) -> Self:
+        """Those of a model for inputs of these shapes, with its weights or ones drawn from its seed.
+
+        `loss` None takes the first one registered. `data` are the inputs and targets; without it,
+        both are uniform in 0..1, drawn from `seed`.
+        """
+        loss = loss or next(iter(model.registry.losses))
+        # Every node for itself, its images as N C H W: nothing fused, nothing in blocks.
+        plan = model.plan(
+            *inputs,
+            loss=loss,
+            device=device,
+            dtype=dtype,
+            kernels=kernels,
+            without=("fusion", "layout"),
+        )
+        slots = [plan.values[name] for name in plan.slots]
+        tensors = set_up(slots, seed=model.seed, given=model.weights)
+        generator = torch.Generator().manual_seed(seed)
+        given = list(data) or [
+            torch.rand(plan.values[name].spec.shape, generator=generator) for name in plan.inputs
+        ]
+        if len(given) != len(plan.inputs):
+            names = ", ".join(name.lstrip("$@") for name in plan.inputs)
+            raise InputError(
+                f"data: expected {len(plan.inputs)} tensors ({names}), got {len(given)}"
+            )
+        for name, tensor in zip(plan.inputs, given, strict=True):
+            spec = plan.values[name].spec
+            tensors[name] = tensor.to(spec.device, spec.dtype)
+        return cls(plan, tensors, seed=seed)
+
+    @property
+    def loss(self) -> float:
+        return float(self._values[self.loss_name])
+
+    @property
+    def parameters(self) -> tuple[ParameterGradient, ...]:
+        """Every parameter, in the order of first use."""
+        return tuple(
+            ParameterGradient(
+                name,
+                self.plan.values[name].spec.shape,
+                _norm(self._values[name]),
+                _norm(self.gradient(name)) if name in self._uses else 0.0,
+                len(self._uses.get(name, ())),
+            )
+            for name in self.plan.of(Kind.PARAMETER)
+        )
+
+    def gradient(self, name: str) -> Tensor:
+        """The whole gradient of a parameter or value. Raises GraphError where there is none."""
+        if name not in self._totals:
+            if name in self.plan.values:
+                raise GraphError(
+                    f"{name!r} has no gradient: no parameter lies before it, or no loss behind it"
+                )
+            raise GraphError(f"there is no value {name!r}. {nearest(name, self._totals)}")
+        return self._unscaled(self._values[self._totals[name]])
+
+    def _unscaled(self, gradient: Tensor) -> Tensor:
+        """A gradient without the loss scale of float16."""
+        scale = self._values.get(SCALE)
+        return gradient if scale is None else gradient.float() / scale
+
+    def names(self, name: str) -> tuple[str, ...]:
+        """The values that a name stands for: itself, or what a node of that name has and makes."""
+        of_node = tuple(value for value in self._uses if value.rpartition(".")[0] == name)
+        return of_node if of_node and name not in self.plan.values else (name,)
+
+    def paths(self, name: str, *, limit: int = _LIMIT) -> Paths:
+        """The paths by which the gradient of a parameter or value comes, at most `limit` of them.
+
+        Where there are more, those farthest from the value stay together. Raises GraphError where
+        there is no gradient.
+        """
+        total = self.gradient(name).double()
+        square = float((total * total).sum())
+        found = []
+        for tail, edges in self._split(name, limit):
+            part = self._unscaled(self._part(tail, edges)).double()
+            share = float((part * total).sum()) / square if square else torch.nan
+            nodes = tuple(use.call.node for use, _ in edges)
+            found.append(Path(nodes, _norm(part), share, None if tail == self.loss_name else tail))
+        found.sort(key=lambda path: -path.norm)
+        return Paths(name, _norm(total), tuple(found))
+
+    def _split(self, name: str, limit: int) -> list[_Partial]:
+        """Paths from `name` that end at the loss or, where there are too many, at a value before it."""
+        open_: list[_Partial] = [(name, ())]
+        done: list[_Partial] = []
+        while open_:
+            tail, edges = open_.pop(0)
+            further = [
+                (output, (*edges, (use, output)))
+                for use in self._uses.get(tail, ())
+                for output in use.outputs.values()
+            ]
+            if not further or len(done) + len(open_) + len(further) > max(limit, 1):
+                done.append((tail, edges))
+            else:
+                open_ += further
+        return done
+
+    def _part(self, tail: str, edges: Sequence[_Edge]) -> Tensor:
+        """The gradient that comes by one path: that of its end, taken back along it."""
+        gradient = self._values[self._totals[tail]]
+        for use, output in reversed(edges):
+            values = dict(self._values)
+            for read, value in use.outputs.items():
+                values[read] = gradient if value == output else torch.zeros_like(values[read])
+            execute(self.plan, use.call, values)
+            gradient = values[use.gradient]
+        return gradient
+
+    def to_data(self, *names: str, limit: int = _LIMIT) -> dict[str, Any]:
+        """The table of parameters, and the paths of the values named, as plain data for JSON.
+
+        A number that is not finite becomes None: JSON has none of them.
+        """
+        rows = [{**asdict(row), "ratio": row.ratio} for row in self.parameters]
+        found = [asdict(self.paths(name, limit=limit)) for name in names]
+        plain: dict[str, Any] = _plain({"loss": self.loss, "parameters": rows, "paths": found})
+        return plain
+
+    def __str__(self) -> str:
+        rows = [("parameter", "shape", "norm", "gradient", "ratio", "contributions")]
+        rows += [
+            (
+                row.name,
+                "x".join(map(str, row.shape)),
+                f"{row.value_norm:.4g}",
+                f"{row.gradient_norm:.4g}",
+                f"{row.ratio:.3g}",
+                str(row.contributions),
+            )
+            for row in self.parameters
+        ]
+        return f"{_table(rows)}\n\nloss {self.loss:.6g}"
+
+
+def paths(plan: Plan, tensors: Mapping[str, Tensor], name: str, *, limit: int = _LIMIT) -> Paths:
+    """The paths of one value's gradient: `Gradients(plan, tensors).paths(name)`."""
+    return Gradients(plan, tensors).paths(name, limit=limit)
+
+
+def _plain(data: Any) -> Any:
+    if isinstance(data, Mapping):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, (tuple, list)):
+        return [_plain(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def _norm(tensor: Tensor) -> float:
+    return float(tensor.double().norm())
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

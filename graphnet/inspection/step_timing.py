@@ -1,0 +1,81 @@
+"""Timing: how long each step of a plan takes, on random data.
+
+The plan's generated function runs as the eager executor runs it, once as it is and once with a clock
+between its steps, in turn; medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from graphnet.executors import prepare
+from graphnet.graph import Kind
+from graphnet.inspection.report import Timing, device_of
+from graphnet.inspection.walk import complete
+from graphnet.plan import Plan, Source, generate
+from graphnet.system import synchronize
+
+CLOCK = "_clock"  # no name in a generated function starts with an underscore, but for `_`
+
+
+@torch.no_grad()
+def time_steps(plan: Plan, *, rounds: int = 7, warm_up: int = 2, seed: int = 0) -> Timing:
+    """Run a plan on random data, with a learning rate of zero, and time its steps.
+
+    Raises LayerError when a layer's own code fails.
+    """
+    arguments = tuple(random_arguments(plan, seed=seed).values())
+    device = device_of(plan)
+    stamps: list[float] = []
+
+    def clock() -> None:
+        synchronize(device)
+        stamps.append(time.perf_counter())
+
+    eager = prepare(plan, "eager")
+    clocked = _with_clock(generate(plan), clock)
+    steps: list[list[float]] = []
+    whole: list[float] = []
+    for number in range(warm_up + rounds):
+        clock()
+        eager(*arguments)
+        clock()
+        elapsed = stamps[1] - stamps[0]
+        stamps.clear()
+        clocked(*arguments)
+        if number >= warm_up:
+            whole.append(elapsed)
+            steps.append([after - before for before, after in itertools.pairwise(stamps)])
+        stamps.clear()
+    medians = tuple(statistics.median(column) for column in zip(*steps, strict=True))
+    return Timing(medians, statistics.median(whole), rounds)
+
+
+def random_arguments(plan: Plan, *, seed: int) -> Mapping[str, Tensor]:
+    """All arguments of a plan by name: inputs uniform in 0..1, the rest as at the start of a run."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {}
+    for name in plan.of(Kind.INPUT):
+        spec = plan.values[name].spec
+        drawn = torch.rand(spec.shape, generator=generator)
+        inputs[name] = drawn.to(dtype=spec.dtype, device=spec.device)
+    return complete(plan, inputs, seed=seed)
+
+
+def _with_clock(source: Source, clock: Callable[[], None]) -> Callable[..., object]:
+    lines: list[str] = []
+    for number, line in enumerate(source.text.splitlines(), start=1):
+        if number in source.lines or line.startswith("    return"):
+            lines.append(f"    {CLOCK}()")
+        lines.append(line)
+    namespace: dict[str, object] = {**source.namespace, CLOCK: clock}
+    exec(compile("\n".join(lines) + "\n", "<graphnet plan with a clock>", "exec"), namespace)
+    function = namespace["step"]
+    assert callable(function)
+    return function

@@ -1,0 +1,64 @@
+"""Trace: run a plan step by step, watch its values, and find where the first bad number came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import InputError
+from graphnet.executors import Reference, prepare
+from graphnet.graph import Call, Kind
+from graphnet.model import set_up
+from graphnet.plan import Plan, Step
+
+
+def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dict[str, Tensor]:
+    """All arguments of a plan by name: those given; others as at the start of a run.
+
+    Parameters and states are initialised from `seed`, scalars (learning rate, step count) are zero,
+    inputs and targets must be given. Raises InputError for one that is missing or does not fit.
+    """
+    found = dict(tensors)
+    for name in plan.arguments:
+        value = plan.values[name]
+        if name not in found and value.kind is Kind.INPUT:
+            raise InputError(f"{name.lstrip('$@')}: must be given, as {value.spec}")
+        if name not in found and value.kind is Kind.SCALAR:
+            found[name] = torch.zeros((), dtype=value.spec.dtype, device=value.spec.device)
+        elif name in found and tuple(found[name].shape) != value.spec.shape:
+            raise InputError(
+                f"{name.lstrip('$@')}: expected {value.spec}, got {tuple(found[name].shape)}"
+            )
+    ahead = plan.of(Kind.PRELUDE)
+    fresh = [plan.values[name] for name in plan.arguments if name not in (*found, *ahead)]
+    found.update(set_up(fresh, seed=seed))
+    if plan.prelude is not None and not found.keys() >= set(ahead):
+        weights = complete(plan.prelude, {n: found[n] for n in plan.prelude.slots})
+        made = prepare(plan.prelude, "reference")(*weights.values())
+        found = dict(zip(plan.prelude.outputs, made, strict=True)) | found
+    return {name: found[name] for name in plan.arguments}
+
+
+def walk(plan: Plan, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict[str, Tensor]]]:
+    """Run a plan on the reference executor; after each step, give it and all values alive by name.
+
+    What the step read is still there, and what it wrote has its new content. The tensors given stay
+    as they are: updates write copies. Raises LayerError when a layer fails.
+    """
+    steps = [replace(step, call=step.call.pure()) for step in plan.steps]
+    written = {slot for step in steps for slot in step.call.writes.values()}
+    values = {name: t.clone() if name in written else t for name, t in tensors.items()}
+    for step in steps:
+        execute(plan, step.call, values)
+        yield step, values
+        for name in step.frees:
+            del values[name]
+
+
+@torch.no_grad()
+def execute(plan: Plan, call: Call, values: dict[str, Tensor]) -> None:
+    """Run one call of a plan: read its arguments from `values`, put its results there."""
+    Reference().prepare(plan).execute(call, values)

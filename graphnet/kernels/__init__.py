@@ -1,1 +1,0 @@
-"""The built-in kernels: other ways to compute the built-in layers."""

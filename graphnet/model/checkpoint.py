@@ -1,0 +1,130 @@
+"""Checkpoints: tensors in safetensors, with the description and every plugin's version in the header.
+
+A file is written beside its place and moved there in one step, so what was there stays whole until
+the new file is. Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from graphnet.description import ModelDescription, parse
+from graphnet.errors import CheckpointError, DescriptionError, WriteError
+from graphnet.sdk import Registry
+from graphnet.system import atomic_write
+
+FORMAT = 1
+_MODEL, _TRAINING = "model/", "training/"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model at one moment: its description, weights, and what a resumed run needs.
+
+    `versions` holds the plugins and layers it was made with, `training` plain data (step, epoch, the
+    configuration), `training_state` the optimizer's tensors, and the weights behind averages.
+    """
+
+    description: ModelDescription
+    weights: Mapping[str, Tensor]
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    training_state: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def versions_of(registry: Registry, description: ModelDescription) -> dict[str, Any]:
+    """The versions of every plugin, and of the layers that a description uses."""
+    blocks = (block.layers for block in description.blocks.values())
+    used = {node.layer for nodes in (description.layers, *blocks) for node in nodes}
+    return {
+        "torch": torch.__version__,
+        "plugins": {p.distribution: p.version for p in registry.plugins if p.error is None},
+        "layers": {
+            name: {"version": entry.version, "plugin": entry.plugin.distribution}
+            for name, entry in registry.layers.items()
+            if name in used
+        },
+    }
+
+
+def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint. Raises CheckpointError, and leaves an old file as it was, when that fails."""
+    header = {
+        "format": FORMAT,
+        "description": checkpoint.description.to_data(),
+        "versions": checkpoint.versions,
+        "training": checkpoint.training,
+    }
+    tensors = {_MODEL + name: _plain(t) for name, t in checkpoint.weights.items()}
+    tensors |= {_TRAINING + name: _plain(t) for name, t in checkpoint.training_state.items()}
+    metadata = {"graphnet": json.dumps(header)}
+    try:
+        with atomic_write(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (WriteError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from error
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint. Raises CheckpointError for a file that is missing, damaged or of another kind."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file. Give the path of a saved model.") from None
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
+    try:
+        header = json.loads(metadata["graphnet"])
+        description = parse(header["description"])
+        if header["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path}: expected checkpoint format {FORMAT}, found {header['format']}. "
+                f"Read it with the version of graphnet that wrote it."
+            )
+    except (KeyError, TypeError, json.JSONDecodeError, DescriptionError) as error:
+        raise CheckpointError(
+            f"{path}: a safetensors file, but not a model saved by graphnet ({error!r})"
+        ) from None
+    return Checkpoint(
+        description=description,
+        weights=_under(_MODEL, tensors),
+        versions=header.get("versions", {}),
+        training=header.get("training", {}),
+        training_state=_under(_TRAINING, tensors),
+    )
+
+
+def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
+    """The layers whose registered version is another than the one the checkpoint was made with."""
+    found = []
+    for name, saved in checkpoint.versions.get("layers", {}).items():
+        entry = registry.layers.get(name)
+        if entry is None:
+            found.append(
+                f"layer {name!r} came from {saved['plugin']}: pip install {saved['plugin']}"
+            )
+        elif entry.version != saved["version"]:
+            found.append(
+                f"layer {name!r} was version {saved['version']}, is now {entry.version} "
+                f"({entry.plugin.distribution} {entry.plugin.version})"
+            )
+    return found
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}

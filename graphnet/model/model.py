@@ -1,0 +1,398 @@
+"""Model: a description, its weights if there are any, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.description import (
+    ModelDescription,
+    UpdateSettings,
+    expand,
+    losses_for,
+    parse,
+    read_description,
+    updates_for,
+)
+from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError
+from graphnet.graph import Graph
+from graphnet.model.checkpoint import (
+    Checkpoint,
+    mismatches,
+    read_checkpoint,
+    versions_of,
+    write_checkpoint,
+)
+from graphnet.model.predictor import Predictor
+from graphnet.model.program import Program
+from graphnet.model.slots import set_up
+from graphnet.passes import Everywhere, choose, substitute
+from graphnet.plan import (
+    CompileOptions,
+    Plan,
+    Tiling,
+    adding_plan,
+    forward_graph,
+    inference_plan,
+    tile,
+    training_plan,
+)
+from graphnet.sdk import Executor, Optimizer, Registry, default_registry
+from graphnet.system import parse_bytes, resolve_device, without_gc
+
+_MAX_DIVISOR = 256
+_NO_UPDATES = UpdateSettings()
+Shape = Sequence[int]
+
+
+class Model:
+    """A model description with everything that can be asked of it.
+
+    `description` is a ModelDescription or the plain data of one. Raises DescriptionError, with all
+    that is wrong, when the model is made.
+
+    >>> model = Model({"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 8,
+    ...                                                                 "kernel_size": 1}}, "relu"]})
+    >>> model.predict(torch.zeros(1, 3, 4, 4)).shape
+    torch.Size([1, 8, 4, 4])
+    """
+
+    def __init__(
+        self,
+        description: ModelDescription | Mapping[str, Any],
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        registry: Registry | None = None,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(description, ModelDescription):
+            description = parse(description)
+        self.description = description
+        self.registry = registry or default_registry()
+        self.weights = weights
+        self.seed = seed
+        self._outputs = tuple(expand(description, self.registry).outputs)
+        self._predictors: dict[tuple[CompileOptions, Executor], Predictor] = {}
+
+    @classmethod
+    def load(cls, path: Path | str, *, registry: Registry | None = None) -> Self:
+        """Read a .yaml description or a .safetensors file written by `save`.
+
+        Raises DescriptionError or CheckpointError, which say what is wrong with the file.
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            return cls(read_description(path), registry=registry)
+        saved = read_checkpoint(path)
+        problems = mismatches(saved, registry or default_registry())
+        if problems:
+            raise CheckpointError(f"{path}: {'; '.join(problems)}")
+        return cls(saved.description, weights=saved.weights, registry=registry)
+
+    @property
+    def input_channels(self) -> int | None:
+        """The channels of the first input, where the description or the weights tell."""
+        return next(iter(self.description.inputs.values())).channels
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Model:
+        """The same model with these weights, copied."""
+        copies = {name: tensor.detach().clone() for name, tensor in weights.items()}
+        return Model(self.description, weights=copies, registry=self.registry, seed=self.seed)
+
+    def save(self, path: Path | str) -> None:
+        """Write description, weights and plugin versions as a safetensors file, whole or not at all."""
+        if self.weights is None:
+            raise CheckpointError("the model has no weights yet; compile and train it first")
+        versions = versions_of(self.registry, self.description)
+        write_checkpoint(path, Checkpoint(self.description, self.weights, versions))
+
+    def graph(
+        self,
+        *inputs: Shape,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        kernels: str = "reference",
+    ) -> Graph:
+        """The forward graph for inputs of these shapes, as described; `kernels` replace layers in it.
+
+        Raises GraphError where shapes clash.
+        """
+        options = CompileOptions(resolve_device(device), dtype, kernels=kernels)
+        return substitute(
+            forward_graph(self.description, self.registry, inputs, options),
+            kernels=choose(self.registry, kernels),
+            registry=self.registry,
+            plain=Everywhere(),
+        )
+
+    def plan(
+        self,
+        *inputs: Shape,
+        loss: object = None,
+        optimizer: Optimizer | None = None,
+        parameters: Iterable[object] = (),
+        clip_grad_norm: float | None = None,
+        ema: float | None = None,
+        accumulate: int = 1,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        precision: str | None = None,
+        kernels: str = "auto",
+        keep: str | None = None,
+        memory: int | str | None = None,
+        without: Iterable[str] = (),
+        autotune: bool = False,
+    ) -> Plan:
+        """The verified plan of inference, or of a training step where there is a loss.
+
+        The arguments are those of `compile`. What bounds the memory of inference is `tiling`.
+        """
+        if memory is not None and loss is None:
+            raise InputError(
+                "memory bounds the plan of a training step; for inference see Model.tiling"
+            )
+        options = CompileOptions(
+            resolve_device(device),
+            dtype=dtype,
+            precision=precision,
+            kernels=kernels,
+            keep=keep,
+            memory=memory,
+            without=frozenset(without),
+            autotune=autotune,
+        )
+        updates = updates_for(
+            optimizer,
+            parameters=parameters,
+            clip_grad_norm=clip_grad_norm,
+            ema=ema,
+            accumulate=accumulate,
+        )
+        return self._plan(inputs, options, loss=loss, updates=updates)
+
+    @without_gc()
+    def _plan(
+        self,
+        inputs: Sequence[Shape],
+        options: CompileOptions,
+        *,
+        loss: object = None,
+        updates: UpdateSettings = _NO_UPDATES,
+    ) -> Plan:
+        graph = forward_graph(self.description, self.registry, inputs, options)
+        if loss is None:
+            return inference_plan(graph, self.registry, options)
+        losses = losses_for(loss, graph.output_names, self.registry)
+        return training_plan(graph, self.registry, options, losses=losses, updates=updates)
+
+    def _adding_plan(
+        self,
+        inputs: Sequence[Shape],
+        options: CompileOptions,
+        plan: Plan,
+        *,
+        loss: object,
+        updates: UpdateSettings,
+    ) -> Plan | None:
+        """The plan of the steps before an update, by the kernels of the one with it, if there are such."""
+        if updates.accumulate == 1:
+            return None
+        options = options.decided(plan.refused)
+        graph = forward_graph(self.description, self.registry, inputs, options)
+        losses = losses_for(loss, graph.output_names, self.registry)
+        return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
+
+    def tiling(
+        self,
+        *inputs: Shape,
+        memory: int | str,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        precision: str | None = None,
+        kernels: str = "auto",
+        without: Iterable[str] = (),
+    ) -> Tiling:
+        """How an image of this shape is cut into tiles, so that inference fits into `memory`.
+
+        "2GiB", "50%" of what the whole image takes, or bytes; the other arguments are those of `compile`.
+        Raises InputError for a network that cannot be run in tiles, MemoryBudgetError where none fits.
+        """
+        options = CompileOptions(
+            resolve_device(device),
+            dtype=dtype,
+            precision=precision,
+            kernels=kernels,
+            without=frozenset(without),
+        )
+        whole = self._plan(inputs, options)
+        limit = parse_bytes(memory, whole=whole.peak_bytes)
+        return self._tiling(inputs, options, whole, limit=limit)
+
+    def _tiling(
+        self, inputs: Sequence[Shape], options: CompileOptions, whole: Plan, *, limit: int
+    ) -> Tiling:
+        graph = forward_graph(self.description, self.registry, inputs, options)
+        return tile(graph, whole, lambda shape: self._plan([shape], options), limit=limit)
+
+    def _inference(self, inputs: Sequence[Shape], options: CompileOptions) -> Plan | Tiling:
+        """The plan of inference, in tiles where it does not fit into the memory of the options."""
+        unbound = replace(options, memory=None)
+        plan = self._plan(inputs, unbound)
+        if options.memory is None:
+            return plan
+        limit = parse_bytes(options.memory, whole=plan.peak_bytes)
+        if plan.peak_bytes <= limit:
+            return plan
+        return self._tiling(inputs, unbound, plan, limit=limit)
+
+    def compile(
+        self,
+        *inputs: Shape,
+        loss: object,
+        optimizer: object,
+        parameters: Iterable[object] = (),
+        clip_grad_norm: float | None = None,
+        ema: float | None = None,
+        accumulate: int = 1,
+        device: str | torch.device = "auto",
+        dtype: torch.dtype = torch.float32,
+        precision: str | None = None,
+        kernels: str = "auto",
+        keep: str | None = None,
+        memory: int | str | None = None,
+        without: Iterable[str] = (),
+        autotune: bool = False,
+        refused: Iterable[tuple[str, str]] = (),
+        executor: object = "eager",
+        seed: int | None = None,
+    ) -> Program:
+        """One plan for a whole training step on inputs of these shapes.
+
+        `loss` and `optimizer` are names, {name: {field: value}}, or instances; a list of losses is
+        their sum, in which {name: {...}, "weight": 0.2} gives a weight. A model with several outputs
+        takes {output: loss} and one target each, in that order. Without weights the parameters are
+        drawn from `seed`.
+
+        `parameters` are {"match": pattern, ...} with a `lr_scale` or other values of the optimizer's
+        fields, for the parameters whose names match. `clip_grad_norm` scales gradients down where the
+        norm of all of them is larger, `ema` is the decay of a moving average of the weights, which
+        `predict` and `save` then use. With `accumulate` 4, every fourth step updates, by the mean of the
+        gradients of four batches.
+
+        `precision="bfloat16"` (or "float16") computes in it where layers declare that, over parameters in
+        `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
+        float32 step. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
+        computed again rather than kept. `without` switches passes off by name. `autotune` chooses kernels
+        by timing them on these shapes, once for a machine and its version of torch; `refused` takes
+        the choices of an earlier plan (`Plan.refused`) instead.
+        """
+        rule = self.registry.make("optimizers", optimizer)
+        updates = updates_for(
+            rule,
+            parameters=parameters,
+            clip_grad_norm=clip_grad_norm,
+            ema=ema,
+            accumulate=accumulate,
+        )
+        runner = self.registry.make("executors", executor)
+        options = CompileOptions(
+            resolve_device(device),
+            dtype=dtype,
+            precision=precision,
+            kernels=kernels,
+            keep=keep,
+            memory=memory,
+            without=frozenset(without),
+            autotune=autotune,
+            refused=frozenset(refused),
+        )
+        plan = self._plan(inputs, options, loss=loss, updates=updates)
+        adding = self._adding_plan(inputs, options, plan, loss=loss, updates=updates)
+        return Program(
+            self,
+            plan,
+            adding=adding,
+            accumulate=accumulate,
+            predictor=lambda slots: self._predictor(
+                slots, options.for_inference().decided(plan.refused), runner
+            ),
+            executor=runner,
+            lr=rule.lr,
+            seed=self.seed if seed is None else seed,
+        )
+
+    def predict(
+        self,
+        *inputs: Tensor,
+        device: str | torch.device = "cpu",
+        precision: str | None = None,
+        kernels: str = "auto",
+        memory: int | str | None = None,
+        executor: object = "eager",
+    ) -> Any:
+        """The outputs for these inputs (one tensor, or a tuple), with the model's weights.
+
+        The inputs are moved to `device`; the outputs stay there. `memory` ("2GiB", "50%", or bytes) bounds
+        what a prediction takes, inputs and outputs included: an image that needs more goes through in
+        tiles, with the same result up to rounding. See `tiling` for errors.
+        """
+        options = CompileOptions(
+            resolve_device(device), inputs[0].dtype, precision, kernels, memory=memory
+        )
+        runner = self.registry.make("executors", executor)
+        key = (options, runner)
+        if key not in self._predictors:
+            shapes = tuple(tuple(x.shape) for x in inputs)
+            made = self._inference(shapes, options)
+            plan = made.plan if isinstance(made, Tiling) else made
+            values = [plan.values[name] for name in plan.slots]
+            slots = set_up(values, seed=self.seed, given=self.weights)
+            self._share(slots)
+            self._predictors[key] = self._predictor(slots, options, runner)
+            self._predictors[key].prepare(shapes, made)
+        return self._predictors[key](*(x.to(options.device) for x in inputs))
+
+    def _share(self, slots: Mapping[str, Tensor]) -> None:
+        """Hold equal weights once: those that a predictor runs with, in the strides that it wants."""
+        if self.weights is not None:
+            same = {
+                name: slots[name]
+                for name, weight in self.weights.items()
+                if name in slots
+                and (slots[name].dtype, slots[name].device) == (weight.dtype, weight.device)
+            }
+            self.weights = {**self.weights, **same}
+
+    def _predictor(
+        self, slots: Mapping[str, Tensor], options: CompileOptions, executor: Executor
+    ) -> Predictor:
+        return Predictor(lambda shapes: self._inference(shapes, options), slots, executor)
+
+    def divisor(self) -> int:
+        """The smallest number that height and width must be multiples of to come out as they went in.
+
+        Found by sending sizes through the graph, so it holds for any layers. Raises GraphError when
+        no number up to 256 does, as for a network that changes the size of its image.
+        """
+        for divisor in range(1, _MAX_DIVISOR + 1):
+            start = -(-_MAX_DIVISOR // divisor)
+            if all(self._keeps_size(divisor * factor) for factor in (start, start + 1, start + 2)):
+                return divisor
+        raise GraphError(
+            f"{self.description.name}: no image size up to {_MAX_DIVISOR} comes out of this network as "
+            f"it went in, so it cannot be run on images of any size"
+        )
+
+    def _keeps_size(self, size: int) -> bool:
+        channels = [item.channels or 3 for item in self.description.inputs.values()]
+        try:
+            graph = self.graph(*((1, c, size, size) for c in channels))
+        except GraphnetError:
+            return False
+        shape = graph.values[graph.outputs[0]].spec.shape
+        return len(shape) == 4 and shape[2:] == (size, size)

@@ -1,0 +1,205 @@
+"""Program: a model compiled for one shape of input: one plan for a whole training step.
+
+program = model.compile((32, 3, 32, 32), loss="mse", optimizer=SGD(lr=10.0))
+loss = program.step(noisy, other)
+clean = program.predict(image)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import CheckpointError, InputError
+from graphnet.graph import DONE, LR, SCALE, SEED, STEP, UPDATES, Kind
+from graphnet.model.accumulation import Accumulation
+from graphnet.passes import EMA
+from graphnet.plan import Plan
+from graphnet.sdk import Executor, Make, as_given
+from graphnet.system import keep_freed_memory
+
+if TYPE_CHECKING:
+    from graphnet.model.model import Model
+from graphnet.model.predictor import Predictor
+from graphnet.model.slots import check_input, packed, set_up
+
+
+class Program:
+    """A model compiled for training: `step` runs the whole plan, `predict` the forward part.
+
+    `plan` is the training plan; `weights` the tensors it updates in place, by name; `averages` those
+    that follow them, by the same names, where the plan has any. Where an update takes several steps,
+    `adding` is the plan of all but the last of them; `turns` has both.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        plan: Plan,
+        *,
+        adding: Plan | None = None,
+        accumulate: int = 1,
+        predictor: Callable[[Mapping[str, Tensor]], Predictor],
+        executor: Executor,
+        lr: float,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.plan = plan
+        self.seed = seed
+        self.steps_done = 0
+        given = dict(model.weights) if model.weights is not None else None
+        names = [n for n in plan.slots if not self._is_optimizer_state(n)]
+        self.weights = set_up([plan.values[n] for n in names], seed=seed, given=given)
+        states = [plan.values[n] for n in plan.slots if self._is_optimizer_state(n)]
+        self.optimizer_state = set_up(states, seed=seed)
+        self.averages = {
+            name: self.optimizer_state[slot]
+            for name in names
+            if (slot := f"{name}:{EMA}") in self.optimizer_state
+        }
+        for name, average in self.averages.items():
+            average.copy_(self.weights[name])  # where it starts from
+        values = {**(adding.values if adding is not None else {}), **plan.values}
+        fixed = [value for value in values.values() if value.kind is Kind.CONSTANT]
+        constants = set_up(fixed, seed=seed)
+        specs = {name: value.spec for name, value in values.items() if value.kind is Kind.SCALAR}
+        self._scalars = {
+            name: torch.zeros((), dtype=spec.dtype, device=spec.device)
+            for name, spec in specs.items()
+        }
+        tensors = {**self._scalars, **constants, **self.weights, **self.optimizer_state}
+        self._input_values = [plan.values[name] for name in plan.inputs]
+        if any(value.spec.device.type == "cpu" for value in self._input_values):
+            keep_freed_memory()
+        self.turns = Accumulation(
+            plan, adding, every=accumulate, tensors=tensors, executor=executor
+        )
+        self._predictor = predictor(self.model_weights)
+        if SEED in self._scalars:
+            self._scalars[SEED].fill_(seed)
+        self._lr = 0.0
+        self.lr = lr
+
+    @staticmethod
+    def _is_optimizer_state(name: str) -> bool:
+        return ":" in name  # made by the update pass; a layer's own state is "node.name"
+
+    @property
+    def model_weights(self) -> dict[str, Tensor]:
+        """What predicts and is saved: the weights, averages in the place of those that have one."""
+        return {**self.weights, **self.averages}
+
+    @property
+    def training_state(self) -> dict[str, Tensor]:
+        """What a run that goes on needs beside `model_weights`: weights behind averages are among it."""
+        averages = {f"{name}:{EMA}" for name in self.averages}
+        states = {n: t for n, t in self.optimizer_state.items() if n not in averages}
+        return states | {name: self.weights[name] for name in self.averages}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        if lr != self._lr and LR in self._scalars:
+            self._scalars[LR].fill_(lr)
+        self._lr = lr
+
+    @property
+    def loss_scale(self) -> float | None:
+        """By what the loss is multiplied in float16 (see passes/loss_scale.py), as it is now; else None."""
+        scale = self.optimizer_state.get(SCALE)
+        return None if scale is None else float(scale)
+
+    @property
+    def updates_done(self) -> int | None:
+        """How many steps in float16 have updated the weights, and were not skipped; else None."""
+        done = self.optimizer_state.get(DONE)
+        return None if done is None else int(done)
+
+    @property
+    def next_plan(self) -> Plan:
+        """The plan that the next step runs: `plan`, unless that step only adds up gradients."""
+        return self.turns.at(self.steps_done).plan
+
+    def arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
+        """What the next step on these inputs and targets would be given: `next_plan`'s arguments by name."""
+        return self.packed_arguments(*self.pack(*tensors))
+
+    def packed_arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
+        """`arguments` for tensors that `pack` returned, or samples of those."""
+        turn = self.turns.at(self.steps_done)
+        return dict(zip(turn.plan.arguments, (*tensors, *turn.rest), strict=True))
+
+    def pack(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Inputs and targets in the layouts that the plan reads: once for a data set, then `step_packed`.
+
+        Images are (N, C, H, W) for any N, of any dtype.
+        """
+        return tuple(map(packed, tensors, self._input_values))
+
+    def step(self, *tensors: Tensor) -> Tensor:
+        """Run one training step on inputs and targets; returns the loss, 0-dim, on the device.
+
+        Raises InputError for a tensor of another shape, dtype or device than compiled for, LayerError
+        when a layer's own code fails.
+        """
+        if len(tensors) != len(self._input_values):
+            names = ", ".join(value.name.lstrip("$@") for value in self._input_values)
+            raise InputError(
+                f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}"
+            )
+        for tensor, value in zip(tensors, self._input_values, strict=True):
+            check_input(tensor, value)
+        return self.step_packed(*self.pack(*tensors))
+
+    def step_packed(self, *tensors: Tensor) -> Tensor:
+        """`step` on tensors that `pack` returned, or samples of those; nothing is checked."""
+        return self.step_made(as_given, *tensors)
+
+    @torch.no_grad()
+    def step_made(self, make: Make, *given: Tensor) -> Tensor:
+        """`step_packed` on the tensors that `make` makes of others, such as samples of a data set by index.
+
+        It is to depend on those tensors' values alone, and to be the same object in every step: the
+        executor cudagraph captures it with the step.
+        """
+        turn = self.turns.at(self.steps_done)
+        (loss,) = turn.run.on(make, given, turn.rest)
+        self.steps_done += 1
+        if STEP in self._scalars:
+            self._scalars[STEP].add_(1)
+        if UPDATES in self._scalars and turn is self.turns.updating:
+            self._scalars[UPDATES].add_(1)
+        return loss
+
+    def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The model's outputs for inputs of any shape that fits; `model_weights` as they are now."""
+        return self._predictor(*inputs, age=self.steps_done)
+
+    def save(self, path: str) -> None:
+        """Write description, weights and plugin versions as a safetensors file."""
+        self.model.with_weights(self.model_weights).save(path)
+
+    def restore(self, state: Mapping[str, Tensor], *, steps_done: int) -> None:
+        """Go on from an earlier run, whose `model_weights` the model has: its training state, its steps."""
+        mine = self.training_state
+        if unknown := set(state) ^ set(mine):
+            raise CheckpointError(f"the training state differs in {sorted(unknown)}")
+        for name, tensor in state.items():
+            mine[name].copy_(tensor)
+        self.rewind(steps_done)
+
+    def rewind(self, steps_done: int) -> None:
+        """Set the number of steps done; the tensors stay as they are."""
+        self.steps_done = steps_done
+        if STEP in self._scalars:
+            self._scalars[STEP].fill_(steps_done)
+        if UPDATES in self._scalars:
+            self._scalars[UPDATES].fill_(steps_done // len(self.turns.order))

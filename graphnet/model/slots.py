@@ -1,0 +1,83 @@
+"""Slots: the tensors that a plan takes: parameters, states, constants and scalars, set up and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import CheckpointError, InputError, nearest
+from graphnet.graph import Kind, Value
+from graphnet.plan import Plan
+from graphnet.sdk import Spec, pack, plain_shape
+
+if TYPE_CHECKING:
+    pass
+
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@torch.inference_mode(mode=False)  # the tensors outlive this call, and are written outside of it
+def set_up(
+    values: Iterable[Value], *, seed: int, given: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Tensors for sources: those given, or drawn on the CPU in order, so that every device agrees.
+
+    Raises CheckpointError when what is given does not fit.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, Tensor] = {}
+    for value in values:
+        assert value.initializer is not None
+        fresh = torch.empty(value.spec.shape, dtype=value.spec.dtype)
+        if given is None:
+            tensor = value.initializer(fresh, generator)
+        elif value.name not in given:
+            raise CheckpointError(f"no tensor for {value.name!r}. {nearest(value.name, given)}")
+        else:
+            tensor = given[value.name]
+            if tuple(tensor.shape) != value.spec.shape:
+                raise CheckpointError(
+                    f"{value.name!r} must be {value.spec}, the saved tensor is {tuple(tensor.shape)}"
+                )
+            tensor = fresh.copy_(tensor)
+        memory_format = value.memory_format or torch.contiguous_format
+        if tensor.ndim != 4:
+            memory_format = torch.contiguous_format
+        tensors[value.name] = tensor.to(value.spec.device).contiguous(memory_format=memory_format)
+    return tensors
+
+
+def plain_spec(value: Value) -> Spec:
+    """The spec of an input as people hand it in: images as N C H W."""
+    if value.layout is None:
+        return value.spec
+    return replace(value.spec, shape=plain_shape(value.spec.shape))
+
+
+def check_input(tensor: Tensor, value: Value) -> None:
+    """Raise InputError unless the tensor is what the plan was made for, images as N C H W."""
+    spec = plain_spec(value)
+    if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
+        hint = " Divide by 255 and convert it." if tensor.dtype == torch.uint8 else ""
+        raise InputError(
+            f"{value.name.lstrip('$@')}: expected {spec} on {spec.device}, got "
+            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{hint}"
+        )
+
+
+def packed(tensor: Tensor, value: Value) -> Tensor:
+    """Images (N, C, H, W), any number of them, in the layout that the plan reads this input in."""
+    return tensor if value.layout is None else pack(tensor, value.layout)
+
+
+def fixed_arguments(plan: Plan) -> dict[str, Tensor]:
+    """Constants, and zero for the seed and the step: what draws numbers draws the same ones each time."""
+    constants = set_up([plan.values[name] for name in plan.of(Kind.CONSTANT)], seed=0)
+    specs = {name: plan.values[name].spec for name in plan.of(Kind.SCALAR)}
+    zeros = {n: torch.zeros((), dtype=s.dtype, device=s.device) for n, s in specs.items()}
+    return {**constants, **zeros}

@@ -1,0 +1,120 @@
+"""The paper's modules by name: convolutions, upsampling, activations and the loss."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from graphnet.nn.module import Module, layer_named
+from graphnet.sdk import Layer, Spec
+
+Size = int | tuple[int, int]
+
+
+class _Convolution(Module):
+    def _start(self, layer: Layer, in_channels: int, **options: Any) -> None:
+        dtype = options.get("dtype") or torch.get_default_dtype()
+        super().__init__(layer, specs=[Spec((1, in_channels, 1, 1), dtype)], **options)
+
+
+class Conv2d(_Convolution):
+    """Two-dimensional convolution with torch.nn.Conv2d's arguments."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size | Literal["same", "valid"] = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+        **options: Any,
+    ) -> None:
+        layer = layer_named(
+            "conv2d",
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=_pair(kernel_size),
+            stride=_pair(stride),
+            padding=padding if isinstance(padding, str) else _pair(padding),
+            dilation=_pair(dilation),
+            groups=groups,
+            bias=bias,
+        )
+        self._start(layer, in_channels, **options)
+
+
+class TransposeConv2d(_Convolution):
+    """Transposed convolution with torch.nn.ConvTranspose2d's arguments."""
+
+    _name = "transpose_conv2d"
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        **options: Any,
+    ) -> None:
+        layer = layer_named(
+            self._name,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=_pair(kernel_size),
+            stride=_pair(stride),
+            padding=_pair(padding),
+            output_padding=_pair(output_padding),
+            groups=groups,
+            bias=bias,
+            dilation=_pair(dilation),
+        )
+        self._start(layer, in_channels, **options)
+
+
+class Upsampling(TransposeConv2d):
+    """The paper's upsampling: a transposed convolution by another name."""
+
+    _name = "upsampling"
+
+
+class NearestUpsampling(Module):
+    """Each pixel becomes a block of `scale_factor`, an integer or one for each axis."""
+
+    def __init__(self, scale_factor: Size, **options: Any) -> None:
+        super().__init__(
+            layer_named("nearest_upsampling", scale_factor=_pair(scale_factor)), **options
+        )
+
+
+class ReLU(Module):
+    """max(x, 0), elementwise."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(layer_named("relu"), **options)
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x)), elementwise."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(layer_named("sigmoid"), **options)
+
+
+class MSE(Module):
+    """The mean squared error of (prediction, target); `backward()` gives the prediction's gradient."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(layer_named("mse"), **options)
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size

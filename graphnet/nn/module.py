@@ -1,0 +1,384 @@
+"""Module and Sequential: the paper's own interface, eager, over the same layers and kernels.
+
+    from graphnet import nn
+
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+    criterion, optimizer = nn.MSE(), nn.SGD(model.param(), lr=0.1)
+    loss = criterion(model(x), target)
+    model.backward(criterion.backward())
+    optimizer.update_parameters()
+
+`forward` keeps what `backward` needs; `backward` returns the inputs' gradients and adds the parameters'
+gradients to what is there, until they are zeroed. Autograd takes no part: it may be off globally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import InputError, LayerError, blame
+from graphnet.graph import Bound, as_tuple, bind_inputs, call_by_name, gradient_names, observe
+from graphnet.passes import kernel_for
+from graphnet.sdk import Layer, Spec, default_registry, random
+
+Pair = tuple[Tensor, Tensor]
+"""A parameter and its accumulated gradient, of the same shape and dtype."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What runs on inputs of some specs: the layer, or a kernel in its place, with all its specs."""
+
+    layer: Layer
+    specs: Mapping[str, Bound]
+    outputs: tuple[Spec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What one forward leaves for its backward."""
+
+    choice: _Choice
+    named: Mapping[str, Any]
+
+
+class Module:
+    """One layer with its own parameters, gradients and states; any registered layer will do.
+
+    Parameters are made when the shapes of the inputs are known: at once if `specs` gives them, else
+    in the first forward. They are drawn from `generator`, torch's default one if None, and stand as
+    attributes: `module.weight`. Raises InputError for inputs that do not fit.
+
+    >>> module = make("relu")
+    >>> module(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    >>> module.backward(torch.ones(2))
+    tensor([0., 1.])
+    """
+
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        specs: Sequence[Spec] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.parameters: dict[str, Pair] = {}
+        self.states: dict[str, Tensor] = {}
+        self._device = torch.device(device or "cpu")
+        self._dtype = dtype or torch.get_default_dtype()
+        self._generator = generator
+        self._made = False
+        self._absent: tuple[str, ...] = ()
+        self._context: Any = None
+        self.layer = layer
+        if specs is not None:
+            self._make(specs)
+
+    # -- the paper's interface ----------------------------------------------------------------------
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        return self.forward(*inputs)
+
+    @torch.no_grad()
+    def forward(self, *inputs: Tensor) -> Any:
+        """The outputs (one tensor, or a tuple); keeps what backward needs."""
+        outputs, self._context = self.run(inputs)
+        return outputs
+
+    @torch.no_grad()
+    def backward(self, *grad_outputs: Tensor | None) -> Any:
+        """The gradients of the inputs (one, or a tuple), from those of the outputs of the last forward.
+
+        Adds the parameters' gradients to `param()`. A loss may leave its grad_output out: it is 1.
+        """
+        if self._context is None:
+            raise InputError(f"{type(self).__name__}: call forward before backward")
+        gradients = self.run_backward(self._context, grad_outputs)
+        return gradients[0] if len(gradients) == 1 else gradients
+
+    def param(self) -> list[Pair]:
+        """(parameter, gradient) pairs; both are changed in place, so the pairs stay good."""
+        if not self._made and type(self.layer).parameters is not Layer.parameters:
+            raise InputError(
+                f"{self!r} has no parameters yet: their shapes depend on the inputs. Call it once, or "
+                f"give `specs`."
+            )
+        return list(self.parameters.values())
+
+    @torch.no_grad()
+    def zero_grad(self) -> None:
+        """Set every parameter's gradient to zero."""
+        for _, gradient in self.param():
+            gradient.zero_()
+
+    @torch.no_grad()
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move parameters, gradients and states; as in torch, the tensors stay the same objects."""
+        self._device = torch.device(device) if device is not None else self._device
+        self._dtype = dtype or self._dtype
+        for pair in self.parameters.values():
+            for tensor in pair:
+                tensor.data = tensor.to(self._device, self._dtype)
+        for state in self.states.values():
+            state.data = state.to(self._device, self._dtype if state.is_floating_point() else None)
+        self._context = None
+        return self
+
+    def predict(self, *inputs: Tensor) -> Any:
+        """The outputs outside training: nothing is kept, states stay as they are."""
+        with torch.no_grad():
+            return self.infer(inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        """A parameter or state by its name; None for a parameter that the layer does without."""
+        own = self.__dict__
+        if name in own.get("parameters", {}):
+            return own["parameters"][name][0]
+        if name in own.get("states", {}):
+            return own["states"][name]
+        if name in own.get("_absent", ()):
+            return None
+        raise AttributeError(f"{type(self).__name__} has no attribute or parameter {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Copy a tensor into a parameter or state, so that `param()` stays good."""
+        layer = self.__dict__.get("layer")
+        if layer is None or name in self.__dict__ or name not in layer.signature.tensors:
+            super().__setattr__(name, value)
+            return
+        mine = getattr(self, name, None)
+        if mine is None:
+            reason = "it was made without" if self._made else "call it once to make its parameters"
+            raise InputError(f"{self!r} has no {name!r} to set: {reason}")
+        if not isinstance(value, Tensor) or value.shape != mine.shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else value
+            raise InputError(f"{name}: expected a tensor of shape {tuple(mine.shape)}, got {found}")
+        with torch.no_grad():
+            mine.copy_(value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.layer})"
+
+    # -- forward and backward with an explicit context ----------------------------------------------
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
+        """The outputs, and the context that `run_backward` needs."""
+        choice, named = self._bind(inputs)
+        layer = choice.layer
+        results = self._call(layer, "forward", named)
+        names = layer.outputs + layer.saves
+        named.update(zip(names, results, strict=False))
+        for name, value in zip(layer.updates, results[len(names) :], strict=True):
+            self.states[name].copy_(value)
+        asked = {name: named[name] for name in layer.signature.backward if name in named}
+        outputs = tuple(results[: len(layer.outputs)])
+        return outputs[0] if len(outputs) == 1 else outputs, _Context(choice, asked)
+
+    def run_backward(
+        self, context: Any, grad_outputs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        """The gradients of the inputs; adds those of the parameters."""
+        layer, specs = context.choice.layer, context.choice.specs
+        if not layer.signature.backward:
+            raise LayerError(f"{type(self.layer).__name__} defines no backward")
+        names = gradient_names(layer, specs)
+        wanted = frozenset(
+            n for n in names if n not in layer.nondifferentiable and specs[n] is not None
+        )
+        named = {**context.named, "specs": specs, "wanted": wanted}
+        named.update(self._grad_outputs(context.choice, grad_outputs))
+        with blame(f"{self!r}: ", "backward"):
+            returned = layer.backward(**{n: named[n] for n in layer.signature.backward})
+        results = (returned,) if names == (layer.signature.variadic,) else as_tuple(returned)
+        gradients: list[Tensor | None] = []
+        for name, gradient in zip(names, results, strict=True):
+            if name in self.parameters:
+                if gradient is not None:
+                    self.parameters[name][1].add_(gradient)
+            elif name not in (*layer.nondifferentiable, *self._absent):
+                gradients.extend(as_tuple(gradient))
+        return tuple(gradients)
+
+    def _grad_outputs(
+        self, choice: _Choice, given: Sequence[Tensor | None]
+    ) -> dict[str, Tensor | None]:
+        """The outputs' gradients by name: 1 for a loss where none is given, zeros for a None."""
+        outputs = choice.layer.outputs
+        if not given and outputs == ("loss",):
+            (spec,) = choice.outputs
+            given = (torch.ones(spec.shape, dtype=spec.dtype, device=spec.device),)
+        if len(given) != len(outputs):
+            raise InputError(
+                f"{type(self).__name__}.backward: expected {len(outputs)} gradients "
+                f"({', '.join(outputs)}), got {len(given)}"
+            )
+        named: dict[str, Tensor | None] = {}
+        for output, spec, gradient in zip(outputs, choice.outputs, given, strict=True):
+            name = f"grad_{output}"
+            if gradient is None and name not in choice.layer.signature.optional:
+                gradient = torch.zeros(spec.shape, dtype=spec.dtype, device=spec.device)
+            if gradient is not None and tuple(gradient.shape) != spec.shape:
+                raise InputError(
+                    f"{type(self).__name__}.backward: expected a gradient of shape {spec.shape} for "
+                    f"{output!r}, got {tuple(gradient.shape)}"
+                )
+            named[name] = gradient
+        return named
+
+    def infer(self, inputs: Sequence[Tensor]) -> Any:
+        """The outputs outside training."""
+        choice, named = self._bind(inputs)
+        layer = choice.layer
+        if layer.signature.inference:
+            results = self._call(layer, "inference", named)
+        else:
+            results = self._call(layer, "forward", named)[: len(layer.outputs)]
+        return results[0] if len(results) == 1 else results
+
+    def _bind(self, inputs: Sequence[Tensor]) -> tuple[_Choice, dict[str, Any]]:
+        """What runs on these inputs, and its arguments by name."""
+        specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
+        with blame(f"{self!r}: ", "forward"):
+            if not self._made:
+                self._make(specs)
+            ports = bind_inputs(self.layer, specs, self._dtype)
+            choice = _chosen(self.layer, specs, self._dtype)
+        named: dict[str, Any] = {"specs": choice.specs}
+        if "key" in (*choice.layer.signature.forward, *choice.layer.signature.backward):
+            named["key"] = self._key(inputs)
+        if self.layer.signature.variadic:
+            named[self.layer.signature.variadic] = tuple(inputs)
+        else:
+            named.update(zip(ports.inputs, inputs, strict=True))
+        for name in ports.parameters:
+            named[name] = self.parameters[name][0] if name in self.parameters else None
+        named.update(self.states)
+        return choice, named
+
+    def _call(self, layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
+        names = getattr(layer.signature, method)
+        with blame(f"{self!r}: ", method):
+            return as_tuple(call_by_name(layer, method, {name: named[name] for name in names}))
+
+    @torch.no_grad()
+    def _make(self, specs: Sequence[Spec]) -> None:
+        """Make the parameters and states, now that the inputs' shapes are known."""
+        ports = bind_inputs(self.layer, specs, self._dtype)
+        generator = self._generator or torch.default_generator
+        options: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
+        self._absent = tuple(name for name, spec in ports.parameters.items() if spec is None)
+        for name, spec in ports.parameters.items():
+            if spec is not None:
+                fresh = torch.empty(spec.shape, dtype=self._dtype)
+                parameter = spec.initializer(fresh, generator).to(self._device)
+                self.parameters[name] = (parameter, torch.zeros(spec.shape, **options))
+        for name, state in ports.states.items():
+            fresh = torch.empty(state.shape, dtype=state.dtype or self._dtype)
+            self.states[name] = state.initializer(fresh, generator).to(self._device)
+        self._made = True
+
+    def _key(self, inputs: Sequence[Tensor]) -> Tensor:
+        """A new random key, drawn for each forward of each module."""
+        device = inputs[0].device if inputs else self._device
+        seed = torch.randint(2**63 - 1, (), generator=self._generator).to(device)
+        return random.key(seed, torch.zeros_like(seed), 0)
+
+
+@lru_cache(maxsize=4096)
+def _chosen(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> _Choice:
+    """What runs on inputs of these specs; the layer itself says what is wrong with them."""
+    device = inputs[0].device if inputs else torch.device("cpu")
+    ports = bind_inputs(layer, inputs, dtype)
+    specs = {name: _on(spec, device) for name, spec in ports.specs.items()}
+    seen = observe(layer, "forward", specs)
+    outputs = tuple(result.spec.on(device) for result in seen[: len(layer.outputs)])
+    return _Choice(kernel_for(layer, specs, device, default_registry()) or layer, specs, outputs)
+
+
+def _on(bound: Bound, device: torch.device) -> Bound:
+    if isinstance(bound, tuple):
+        return tuple(spec.on(device) for spec in bound)
+    return None if bound is None else bound.on(device)
+
+
+def layer_named(name: str, **config: Any) -> Layer:
+    """The registered layer or loss of this name, with these fields."""
+    registry = default_registry()
+    kind = "losses" if name in registry.losses else "layers"
+    layer: Layer = registry.make(kind, {name: config})
+    return layer
+
+
+def make(name: str, **config: Any) -> Module:
+    """A module of any registered layer or loss, by its name: make("acme/swish", beta=2.0)."""
+    return Module(layer_named(name, **config))
+
+
+class Sequential(Module):
+    """Modules one after the other; the same module may stand in it more than once."""
+
+    def __init__(self, *modules: Module) -> None:
+        self.modules = modules
+        self._context = None
+
+    def param(self) -> list[Pair]:
+        """The pairs of all modules, in order, each parameter once."""
+        pairs = {id(pair[0]): pair for module in self.modules for pair in module.param()}
+        return list(pairs.values())
+
+    def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
+        contexts = []
+        value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
+        for module in self.modules:
+            value, context = module.run(as_tuple(value))
+            contexts.append(context)
+        return value, contexts
+
+    def run_backward(
+        self, context: Any, grad_outputs: Sequence[Tensor | None]
+    ) -> tuple[Tensor | None, ...]:
+        gradients = tuple(grad_outputs)
+        for module, its in zip(reversed(self.modules), reversed(context), strict=True):
+            gradients = module.run_backward(its, gradients)
+        return gradients
+
+    def infer(self, inputs: Sequence[Tensor]) -> Any:
+        value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
+        for module in self.modules:
+            value = module.infer(as_tuple(value))
+        return value
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        for module in self.modules:
+            module.to(device, dtype)
+        self._context = None
+        return self
+
+    @torch.no_grad()
+    def update_parameters(self, lr: float) -> None:
+        """One plain step of gradient descent, p -= lr * gradient, and the gradients zeroed."""
+        for parameter, gradient in self.param():
+            parameter.sub_(gradient, alpha=lr)
+            gradient.zero_()
+
+    def __getitem__(self, index: int) -> Module:
+        return self.modules[index]
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.modules))})"

@@ -1,1 +1,0 @@
-"""Built-in optimizers beside those of graphnet.optim."""

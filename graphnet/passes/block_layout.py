@@ -1,0 +1,224 @@
+"""Layout: decide in which layout each image lies, and convert where two layers disagree.
+
+Each layer states the blocks of its inputs and outputs before one rest that they share (Layer.layouts), so
+that deciding is unification: every value gets a term (blocks, variable), every layer equates the terms of
+its ports. A layer that declares nothing asks for N C H W. Where two terms cannot be made equal, the pixels
+have to move: a `convert` call is put in. A variable that no block ever reached stays N C H W.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from graphnet.errors import LayerError
+from graphnet.graph import SOURCES, Arg, Call, Graph, Kind, Value, flatten
+from graphnet.passes.rewrite import at, bound_arguments, renamed, rewire
+from graphnet.sdk import Convert, Layer, Layout, blocked_shape
+
+_PLAIN = 0  # the variable that stands for N C H W
+_RUNS = frozenset({Kind.LAYER, Kind.LOSS})
+Term = tuple[Layout, int]
+"""Blocks before a variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A layout that a call wants an argument in, other than the one it lies in."""
+
+    call: str
+    value: str
+    wanted: Term
+
+
+def block_layout(graph: Graph, *, packed_inputs: bool) -> Graph:
+    """Set the layout of every value, and insert the conversions that this takes.
+
+    With `packed_inputs` the graph's inputs lie in the layout that their first reader wants, and who runs
+    the plan packs them; else they come in N C H W, as its outputs always do.
+    """
+    return _Layout(graph, packed_inputs).rewrite()
+
+
+def unprofitable(graph: Graph) -> frozenset[str]:
+    """The calls that work in blocks where that gains nothing.
+
+    A conversion at an input or output of the graph is what block order costs; pixels that move between
+    two layers cost more than it gains. (Between N C H W and N H W C nothing moves: it is a view.) Where
+    all blocks are single pixels, there is nothing to gain.
+    """
+    return _Layout(graph).unprofitable()
+
+
+def in_blocks(layer: Layer) -> bool:
+    """Whether a layer works on blocks of pixels, not on N C H W."""
+    return any((layer.layouts or {}).values())
+
+
+class _Layout:
+    def __init__(self, graph: Graph, packed_inputs: bool = True) -> None:
+        self.graph = graph
+        self.packed_inputs = packed_inputs
+        self.terms: dict[str, Term] = {}
+        self.bound: dict[int, Term] = {}  # variable -> what it stands for
+        self.variables = 1
+        self.anchored: set[int] = {_PLAIN}  # variables that must not become another kind of layout
+        self.conversions: list[Conversion] = []
+        for call in graph.calls.values():
+            self.call(call)
+
+    def fresh(self) -> int:
+        self.variables += 1
+        return self.variables - 1
+
+    def resolve(self, term: Term) -> Term:
+        blocks, variable = term
+        while variable in self.bound:
+            more, variable = self.bound[variable]
+            blocks += more
+        return blocks, variable
+
+    def unify(self, one: Term, other: Term) -> bool:
+        """Make two terms equal; False, with nothing changed, if they cannot be."""
+        (p, u), (q, v) = self.resolve(one), self.resolve(other)
+        while p and q and p[0] == q[0]:
+            p, q = p[1:], q[1:]
+        if u == v or (p and q):
+            return u == v and p == q
+        if p or u == _PLAIN:  # then v stands for p before u
+            (p, u), (q, v) = (q, v), (p, u)
+        if u == _PLAIN or (v == _PLAIN and (q or u in self.anchored)):
+            return False
+        self.bound[u] = (q, v)
+        if u in self.anchored or q:
+            self.anchored.add(v)
+        return True
+
+    def call(self, call: Call) -> None:
+        layer = call.layer
+        if not isinstance(layer, Layer) or call.kind not in _RUNS:
+            return
+        declared = self.declared(layer, call)
+        rest = self.fresh()
+        if any(declared.values()):
+            self.anchored.add(rest)
+        ports = call.ports()
+        for port in layer.signature.tensors:
+            for value in self.images(ports[port]):
+                self.read(call, value, self.term(port, declared, rest))
+        for port in (*layer.outputs, *(layer.saves if layer.pointwise else ())):
+            for value in self.images(ports[port]):
+                self.terms[value] = self.term(port, declared, rest)
+
+    def term(self, port: str, declared: Mapping[str, Layout], rest: int) -> Term:
+        return (declared[port], rest) if port in declared else ((), _PLAIN)
+
+    def declared(self, layer: Layer, call: Call) -> Mapping[str, Layout]:
+        """The blocks of each port before the common rest; a port that is missing is N C H W."""
+        if not layer.pointwise:
+            return layer.layouts or {}
+        ports = call.ports()
+        names = list(flatten(ports[port] for port in layer.signature.tensors))
+        shapes = {self.graph.values[name].spec.shape for name in names}
+        if any(map(self.is_slot, names)) or len(shapes) > 1:
+            return {}  # a parameter, or its cast, has its shape for N C H W
+        return dict.fromkeys((*layer.signature.tensors, *layer.outputs, *layer.saves), ())
+
+    def is_slot(self, name: str) -> bool:
+        kind = self.graph.values[name].kind
+        return kind in SOURCES and kind is not Kind.INPUT
+
+    def images(self, arg: Arg) -> Iterator[str]:
+        """The values of an argument that can lie in blocks: four axes, and no parameter."""
+        for name in flatten((arg,)):
+            if len(self.graph.values[name].spec.shape) == 4 and not self.is_slot(name):
+                yield name
+
+    def read(self, call: Call, value: str, wanted: Term) -> None:
+        if value not in self.terms:  # an input of the graph, or what depends on no image
+            packed = self.packed_inputs and self.graph.values[value].kind is Kind.INPUT
+            self.terms[value] = ((), self.fresh() if packed else _PLAIN)
+        if not self.unify(self.terms[value], wanted):
+            self.conversions.append(Conversion(call.name, value, wanted))
+
+    def final(self, term: Term) -> Layout | None:
+        blocks, variable = self.resolve(term)
+        return blocks if variable in self.anchored and variable != _PLAIN else None
+
+    def unprofitable(self) -> frozenset[str]:
+        regions: dict[
+            str, set[int]
+        ] = {}  # a call that works in blocks -> the variables of its images
+        profitable: set[int] = set()
+        for call in self.graph.calls.values():
+            layer = call.layer
+            if isinstance(layer, Layer) and call.kind in _RUNS and in_blocks(layer):
+                images = [n for n in flatten(call.ports().values()) if n in self.terms]
+                regions[call.name] = {self.resolve(self.terms[name])[1] for name in images}
+                if any(block != (1, 1) for block in chain(*(layer.layouts or {}).values())):
+                    profitable |= regions[call.name]
+        for conversion in self.conversions:
+            value = self.terms[conversion.value]
+            moves = self.final(value) or self.final(conversion.wanted)
+            if moves and self.graph.values[conversion.value].kind is not Kind.INPUT:
+                profitable -= {self.resolve(value)[1], self.resolve(conversion.wanted)[1]}
+        return frozenset(name for name, region in regions.items() if not region <= profitable)
+
+    def rewrite(self) -> Graph:
+        values = dict(self.graph.values)
+        for name, term in self.terms.items():
+            if (stack := self.final(term)) is not None:
+                value = values[name]
+                spec = replace(value.spec, shape=blocked_shape(value.spec.shape, stack))
+                values[name] = replace(value, spec=spec, layout=stack)
+        wanted = {(c.call, c.value): self.final(c.wanted) for c in self.conversions}
+        calls: dict[str, Call] = {}
+        for call in self.graph.calls.values():
+            names = {
+                name: self.convert(name, wanted[call.name, name], calls, values)
+                for name in flatten(call.args)
+                if (call.name, name) in wanted
+            }
+            if isinstance(call.layer, Layer) and call.kind in _RUNS:
+                bound = {port: renamed(arg, names) for port, arg in bound_arguments(call).items()}
+                call = self.run(call, bound, values)
+            calls[call.name] = call
+        outputs = tuple(self.convert(name, None, calls, values) for name in self.graph.outputs)
+        return replace(self.graph, calls=calls, values=values, outputs=outputs)
+
+    def run(self, call: Call, bound: Mapping[str, Arg], values: dict[str, Value]) -> Call:
+        """The call on blocked arguments. Raises LayerError unless it returns the layouts it declares."""
+        stated = {name: values[name].spec for name in call.makes() if name in self.terms}
+        call = rewire(call, bound, values)
+        for name, spec in stated.items():
+            if values[name].spec.shape != spec.shape:
+                raise LayerError(
+                    f"{at(call)}forward returns {values[name].spec}, but the layouts it declares make "
+                    f"{name!r} {spec}"
+                )
+        return call
+
+    def convert(
+        self, name: str, wanted: Layout | None, calls: dict[str, Call], values: dict[str, Value]
+    ) -> str:
+        """The value in this layout: itself, or what a conversion makes of it, once."""
+        value = values[name]
+        if value.layout == wanted:
+            return name
+        form = "nchw" if wanted is None else "".join(f"{h}x{w}." for h, w in wanted) + "nhwc"
+        made, result = f"{name}:{form}", f"{name}:{form}.y"
+        if made not in calls:
+            values[result] = Value(result, value.spec, Kind.LAYER, layout=wanted)
+            call = Call(
+                name=made,
+                kind=Kind.LAYER,
+                layer=Convert(source=value.layout, target=wanted),
+                method="forward",
+                args=(name,),
+                results=(result,),
+                title="convert",
+                node=made,
+            )
+            calls[made] = rewire(call, {"x": name}, values)
+        return result

@@ -1,0 +1,73 @@
+"""Simplify: the same thing is computed once, and what nobody reads is not computed.
+
+Two calls are the same when the same method of equal definitions reads the same values; layers are pure, so
+their results are the same bits. Random layers read different keys and stay apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from graphnet.graph import Arg, Call, Const, Graph, Kind
+from graphnet.passes.rewrite import renamed
+
+
+def common_subexpressions(graph: Graph) -> Graph:
+    """Let the readers of a repeated call read the first one's results."""
+    names: dict[str, str] = {}  # a repeated value -> the first one
+    stand_ins: dict[str, str] = {}  # a repeated call -> the first one
+    first: dict[object, Call] = {}
+    for call in graph.calls.values():
+        if call.kind is Kind.UPDATE:
+            continue
+        args = tuple(_key(renamed(arg, names)) for arg in call.args)
+        same = first.setdefault((call.kind, call.layer, call.method, args), call)
+        if same is not call and _stands_for(same, call, graph):
+            names.update(zip(_leaves(call), _leaves(same), strict=True))
+            stand_ins[call.name] = same.name
+    names.pop("", None)
+    if not stand_ins:
+        return graph
+    calls = {
+        name: replace(
+            call,
+            args=tuple(renamed(arg, names) for arg in call.args),
+            after=tuple(dict.fromkeys(stand_ins.get(one, one) for one in call.after)),
+        )
+        for name, call in graph.calls.items()
+        if name not in stand_ins
+    }
+    values = {
+        name: replace(value, view_of=names.get(str(value.view_of), value.view_of))
+        for name, value in graph.values.items()
+        if name not in names
+    }
+    gradients = {name: names.get(value, value) for name, value in graph.gradients.items()}
+    return replace(graph, calls=calls, values=values, gradients=gradients)
+
+
+def _key(arg: Arg) -> object:
+    """The argument as something that compares by value and can be hashed."""
+    match arg:
+        case Const(value=Mapping() as specs):
+            return ("specs", tuple(specs.items()))
+        case _:
+            return arg
+
+
+def _leaves(call: Call) -> tuple[str, ...]:
+    """The results by position, "" for one that nobody reads."""
+    return tuple(
+        name or ""
+        for slot in call.results
+        for name in (slot if isinstance(slot, tuple) else (slot,))
+    )
+
+
+def _stands_for(one: Call, other: Call, graph: Graph) -> bool:
+    """Whether `one` makes all that `other` makes, and no result of `other` is one of the graph's."""
+    pairs = zip(_leaves(one), _leaves(other), strict=True)
+    return all(mine or not theirs for mine, theirs in pairs) and not any(
+        name in graph.outputs for name in other.makes()
+    )

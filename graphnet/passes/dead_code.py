@@ -1,0 +1,43 @@
+"""Dead code: calls and results that no output, gradient or update depends on are dropped."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphnet.graph import SOURCES, Call, Graph, Kind, Slot
+
+
+def dead_code(graph: Graph) -> Graph:
+    """Drop what no output, gradient of a parameter or update depends on, and results nobody reads."""
+    needed = {*graph.outputs, *graph.gradients.values()}
+    alive: set[str] = set()
+    for call in reversed(list(graph.calls.values())):
+        if call.kind is Kind.UPDATE or any(name in needed for name in call.makes()):
+            alive.add(call.name)
+            needed.update(call.reads())
+    calls = {
+        name: _trimmed(call, needed, alive) for name, call in graph.calls.items() if name in alive
+    }
+    if len(calls) == len(graph.calls) and all(calls[n] is c for n, c in graph.calls.items()):
+        return graph
+    made = {name for call in calls.values() for name in call.makes()}
+    values = {
+        name: value for name, value in graph.values.items() if value.kind in SOURCES or name in made
+    }
+    return replace(graph, calls=calls, values=values)
+
+
+def _trimmed(call: Call, needed: set[str], alive: set[str]) -> Call:
+    """The call without results that nobody reads; itself where there are none."""
+    results = tuple(_kept(slot, needed, call) for slot in call.results)
+    after = tuple(one for one in call.after if one in alive)
+    if (results, after) == (call.results, call.after):
+        return call
+    return replace(call, results=results, after=after)
+
+
+def _kept(slot: Slot, needed: set[str], call: Call) -> Slot:
+    """The result with what nobody reads left out; what an update writes stays."""
+    if isinstance(slot, tuple):
+        return tuple(name if name in needed else None for name in slot)
+    return slot if slot in needed or slot in call.writes else None

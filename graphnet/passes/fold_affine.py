@@ -1,0 +1,167 @@
+"""Fold: a layer that only scales and shifts channels goes into the parameters of the layer before it.
+
+In a plan that predicts, a layer with `affine_map` (a norm over its running statistics) is scale and shift of
+each channel, both functions of its parameters and states alone. Where the layer before it has `absorb`,
+
+    norm(conv(x, weight, bias))    becomes    conv(x, weight', bias')
+
+with  scale, shift = norm.affine_map(...)  and  weight', bias' = conv.absorb(weight, bias, scale, shift).
+These two calls read no input: computed ahead (see passes/hoist_constants.py) they cost nothing in a
+run. They work in the dtype of the parameters, before anything is cast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from graphnet.errors import LayerError, blame
+from graphnet.graph import (
+    SLOTS,
+    Arg,
+    Call,
+    Const,
+    Graph,
+    Kind,
+    Value,
+    flatten,
+    observe,
+    result_names,
+)
+from graphnet.passes.rewrite import at, bound_arguments, renamed, rewire, spec_of
+from graphnet.sdk import AFFINE, Kernel, Layer, Spec
+
+_WEIGHTS = SLOTS | {Kind.FOLD}
+
+
+def fold_affine(graph: Graph) -> Graph:
+    """Fold each layer that has an affine_map into the layer before it, where that can absorb it.
+
+    Not where anything else reads the value between the two, or it is an output. Raises LayerError where
+    `affine_map` or `absorb` returns something else than it should.
+    """
+    return _Folding(graph).run()
+
+
+class _Folding:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.calls: dict[str, Call] = {}
+        self.values = dict(graph.values)
+        self.names: dict[str, str] = {}  # the output of a folded layer -> what it is now
+
+    def run(self) -> Graph:
+        for call in self.graph.calls.values():
+            image = self.image(call)
+            before = self.maker(image)
+            if before is not None and self.absorbs(before):
+                self.fold(call, before)
+                continue
+            args = tuple(renamed(arg, self.names) for arg in call.args)
+            self.calls[call.name] = replace(call, args=args)
+        for name, value in self.values.items():
+            view_of = self.names.get(str(value.view_of), value.view_of)
+            self.values[name] = replace(value, view_of=view_of)
+        outputs = tuple(self.names.get(name, name) for name in self.graph.outputs)
+        return replace(self.graph, calls=self.calls, values=self.values, outputs=outputs)
+
+    def maker(self, image: str) -> Call | None:
+        """The call that makes a value, as it stands now."""
+        value = self.names.get(image, image)
+        producer = self.graph.producers.get(value)
+        return None if producer is None else self.calls[producer.name]
+
+    def image(self, call: Call) -> str:
+        """What a call scales and shifts, if it does only that and is the only one to read it; else ""."""
+        if not _has(call, "affine_map"):
+            return ""
+        image, *rest = bound_arguments(call).values()
+        alone = isinstance(image, str) and len(self.graph.readers[image]) == 1
+        if not alone or image in self.graph.outputs or not self.weights(rest):
+            return ""
+        return "" if self.read(call.results[1:]) else str(image)
+
+    def absorbs(self, call: Call) -> bool:
+        """Whether a call can scale and shift its output by other parameters."""
+        if not _has(call, "absorb") or self.read(call.results[1:]):
+            return False
+        bound = bound_arguments(call)
+        return self.weights(bound[name] for name in _changed(call))
+
+    def weights(self, args: Iterable[Arg]) -> bool:
+        """Whether these are parameters and states, or made of them, or absent."""
+        return all(
+            isinstance(arg, Const) or self.values[name].kind in _WEIGHTS
+            for arg in args
+            for name in flatten((arg,))
+        )
+
+    def read(self, results: Iterable[object]) -> bool:
+        return any(name in self.graph.readers for name in results)
+
+    def fold(self, call: Call, before: Call) -> None:
+        """Put `before`, on parameters that two new calls make, in the place of both."""
+        bound, others = bound_arguments(call), bound_arguments(before)
+        mapped = dict(zip(AFFINE, self.made(call, call, "affine_map", bound), strict=True))
+        absorbed = self.made(call, before, "absorb", {**others, **mapped})
+        others |= zip(_changed(before), absorbed, strict=True)
+        image, result = str(before.results[0]), str(call.results[0])
+        if self.values[image].spec != self.values[result].spec:
+            raise LayerError(
+                f"{at(call)}has an affine_map, so its output must be {self.values[image].spec}, as its "
+                f"input is; found {self.values[result].spec}"
+            )
+        for name in call.makes():
+            del self.values[name]
+        self.names[result] = image
+        del self.calls[before.name]  # it comes after the two new ones
+        self.calls[before.name] = rewire(before, others, self.values)
+
+    def made(self, norm: Call, call: Call, method: str, bound: dict[str, Arg]) -> list[str]:
+        """Add the call of a method, and say what it returns: values named after the folded layer."""
+        layer = call.layer
+        assert isinstance(layer, Layer)
+        asked = layer.signature.of(method)
+        specs = {name: spec_of(bound[name], self.values) for name in asked}
+        with blame(at(call), method):
+            observed = observe(layer, method, specs)
+        names = result_names(layer, method)
+        device = self.values[str(call.results[0])].spec.device
+        results = [f"{norm.name}:{method}.{name}" for name in names]
+        for name, result, seen in zip(names, results, observed, strict=True):
+            wanted = specs.get(name)
+            if wanted is not None and seen.spec != wanted.on(seen.spec.device):
+                raise LayerError(
+                    f"{at(call)}{method} must return {name!r} as {wanted}, returned {seen.spec}"
+                )
+            spec = Spec(seen.spec.shape, seen.spec.dtype, device)
+            viewed = bound.get(seen.view_of[0]) if seen.view_of else None
+            view_of = viewed if isinstance(viewed, str) else None
+            self.values[result] = Value(result, spec, Kind.FOLD, view_of=view_of)
+        name = f"{norm.name}:{method}"
+        self.calls[name] = Call(
+            name=name,
+            kind=Kind.FOLD,
+            layer=layer,
+            method=method,
+            args=tuple(bound[port] for port in asked),
+            results=tuple(results),
+            title=call.title,
+            node=call.node,
+            where=call.where,
+        )
+        return results
+
+
+def _has(call: Call, method: str) -> bool:
+    """Whether this is a forward call of a layer, not of a kernel, that has such a method."""
+    layer = call.layer
+    if not isinstance(layer, Layer) or isinstance(layer, Kernel):
+        return False
+    return call.kind is Kind.LAYER and call.method == "forward" and bool(layer.signature.of(method))
+
+
+def _changed(call: Call) -> tuple[str, ...]:
+    """The parameters that a call's layer gives other values to absorb."""
+    assert isinstance(call.layer, Layer)
+    return result_names(call.layer, "absorb")

@@ -1,0 +1,114 @@
+"""In place: let a call write a result into the storage of an argument that nothing else needs any more.
+
+A layer declares what may be overwritten and how (`overwrites`, `forward_`, `backward_`). A call takes
+its method that works in place where the argument's storage is its own: no source, no output, no other
+value in it that is read now or later, the same shape, dtype and layout. Since the argument's storage
+would have been freed there, no lifetime gets longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from graphnet.graph import (
+    Aliases,
+    Call,
+    Const,
+    Graph,
+    Kind,
+    Overwrites,
+    Storages,
+    aliases,
+    base,
+    item,
+    lifetimes,
+)
+from graphnet.sdk import Layer
+
+_METHODS = ("forward", "backward")
+
+
+def in_place(graph: Graph) -> Graph:
+    """Turn calls into their methods that work in place, wherever the order of the graph allows it."""
+    known = aliases(graph)
+    order = graph.order()
+    storages = Storages(known.values, graph.outputs)
+    fits = overwritable(known)
+    items = [item(call, storages, fits(call)) for call in order]
+    root = lifetimes(items, storages, fixed_bytes=0).root
+    readers = _readers(order, known)
+    calls, values = dict(graph.calls), dict(known.values)
+    for call in order:
+        pairs = fits(call)
+        numbers = [(storages.number[result], result, target) for result, target in pairs]
+        if not pairs or any(root[number] == number for number, _, _ in numbers):
+            continue
+        earlier = {name: None for _, target in pairs for name in readers[base(target, values)]}
+        after = dict.fromkeys(call.after) | earlier
+        after.pop(call.name, None)
+        for _, result, target in numbers:
+            values[result] = replace(values[result], view_of=target)
+            readers[base(target, values)] |= readers.pop(result)
+        calls[call.name] = replace(
+            call, method=f"{call.method}_", writes=dict(pairs), after=tuple(after)
+        )
+    return replace(graph, calls=calls, values=values)
+
+
+def overwritable(known: Aliases) -> Overwrites:
+    """What each call could overwrite as far as its layer and specs say; lifetimes decide the rest."""
+
+    def pairs(call: Call) -> tuple[tuple[str, str], ...]:
+        declared = _declared(call)
+        return declared if all(_fits(one, known) for one in declared) else ()
+
+    return pairs
+
+
+def _declared(call: Call) -> tuple[tuple[str, str], ...]:
+    """The (result, argument) values of a call's method that works in place; nothing if one is absent."""
+    layer = call.layer
+    if not isinstance(layer, Layer) or call.method not in _METHODS or call.kind is Kind.UPDATE:
+        return ()
+    arguments = dict(zip(layer.signature.of(call.method), call.args, strict=True))
+    results = _results(call, layer)
+    found: list[tuple[str, str]] = []
+    for result, argument in layer.overwrites.items():
+        if (result in layer.outputs + layer.saves) != (call.method == "forward"):
+            continue
+        slot, arg = results.get(result), arguments[argument]
+        target = arg[0] if isinstance(arg, tuple) else arg
+        if not isinstance(slot, str) or isinstance(target, Const):
+            return ()
+        found.append((slot, target))
+    return tuple(found)
+
+
+def _results(call: Call, layer: Layer) -> Mapping[str, object]:
+    if call.method == "forward":
+        return dict(zip(layer.outputs + layer.saves, call.results, strict=False))
+    names = [f"grad_{name}" for name in layer.signature.tensors if name not in layer.updates]
+    # States that are only read have no gradient either, and no name says which they are.
+    return dict(zip(names, call.results, strict=True)) if len(names) == len(call.results) else {}
+
+
+def _fits(pair: tuple[str, str], known: Aliases) -> bool:
+    """Whether result and argument are alike, and the storage holds the argument and nothing around it."""
+    result, target = (known.values[name] for name in pair)
+    home = known.values[base(target.name, known.values)]
+    return (
+        result.view_of is None
+        and (result.spec, result.layout) == (target.spec, target.layout)
+        and home.spec.size_bytes == target.spec.size_bytes
+        and not known.unsure & {result.name, target.name, home.name}
+    )
+
+
+def _readers(order: tuple[Call, ...], known: Aliases) -> dict[str, dict[str, None]]:
+    """Storage -> the calls that read a value in it, in order."""
+    found: dict[str, dict[str, None]] = {name: {} for name in known.values}
+    for call in order:
+        for name in call.reads():
+            found[base(name, known.values)][call.name] = None
+    return found

@@ -1,0 +1,60 @@
+"""Loss: put the losses of a training on the outputs of a forward graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from graphnet.description import LossTerm
+from graphnet.errors import GraphError, nearest
+from graphnet.graph import Graph, GraphBuilder, Kind, Value
+from graphnet.sdk import Accumulate, Loss, Spec, WeightedSum
+
+
+def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph:
+    """Add losses to each named output: new inputs for the targets, and the weighted sum of all terms.
+
+    What else a loss takes, such as a mask, becomes an input too, of the same shape and called as its
+    argument is. The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
+    """
+    outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
+    builder = GraphBuilder(dtype=graph.values[graph.outputs[0]].spec.dtype, graph=graph)
+    targets: list[str] = []
+    totals: list[str] = []
+    weights = [term.weight for terms in losses.values() for term in terms]
+    single = weights == [1.0]
+    for name, terms in losses.items():
+        if name not in outputs:
+            raise GraphError(
+                f"the model has no output {name!r} to put a loss on. {nearest(name, outputs)}"
+            )
+        prediction = builder.values[outputs[name]]
+        suffix = "" if len(losses) == 1 else f".{name}"
+        alone = single or (len(losses) > 1 and len(terms) == 1)
+        for term in terms:
+            node = f"@loss{suffix}" if alone else builder.unique(f"@loss{suffix}.{term.title}")
+            given = [f"@{argument}{suffix}" for argument in _given_to(term.loss, prediction.spec)]
+            for value in given:
+                builder.values.setdefault(value, Value(value, prediction.spec, Kind.INPUT))
+            targets += [value for value in given if value not in targets]
+            inputs = [prediction.name, *given]
+            totals += builder.call(node, term.loss, term.title, inputs, kind=Kind.LOSS, owner=node)
+    if not single:
+        whole = Accumulate() if set(weights) == {1.0} else WeightedSum(weights=tuple(weights))
+        totals = builder.call("@loss", whole, "sum", totals, kind=Kind.LOSS, owner="@loss")
+    return replace(
+        graph,
+        calls=builder.calls,
+        values=builder.values,
+        outputs=(totals[0],),
+        output_names=("loss",),
+        targets=tuple(targets),
+    )
+
+
+def _given_to(loss: Loss, prediction: Spec) -> list[str]:
+    """What a loss takes beside the prediction: the target, and further inputs by their names."""
+    names = loss.signature.tensors
+    specs = dict.fromkeys(names, prediction)
+    slots = {*loss.parameters(specs), *loss.states(specs)}
+    return ["target", *(name for name in names[2:] if name not in slots)]

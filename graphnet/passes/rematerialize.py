@@ -1,0 +1,461 @@
+"""Evictions: a graph's calls in order, and what giving up a storage between two of its uses does to it.
+
+The calls stand in a line, clones right before the use that they are for. Sums and updates are not in the
+line: they run as soon as they can, as `Graph.order` has it.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from graphnet.graph import (
+    SLOTS,
+    SOON,
+    SOURCES,
+    Call,
+    Graph,
+    Item,
+    Kind,
+    Lifetimes,
+    Overwrites,
+    Slot,
+    Storages,
+    flat,
+    item,
+    lifetimes,
+)
+from graphnet.passes.rewrite import renamed
+from graphnet.sdk import Layer
+
+_MOST_CLONES = 200  # of one eviction
+_MOST_UNDONE = 300
+_TINY = 8  # a value this many times smaller than the evicted one is kept, not made again
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The bytes at the worst moment, the call that runs then, and what is alive, largest first."""
+
+    size_bytes: int
+    call: str
+    alive: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """A storage to give up before position `until`, and the calls that make it again there.
+
+    `values` are those in the storage that are still read; `stand_ins` maps what the calls read to
+    clones of the same that are alive then.
+    """
+
+    storage: int
+    until: int
+    calls: tuple[Item, ...]
+    values: tuple[str, ...]
+    stand_ins: Mapping[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What an eviction put in: the clones, and for each value of theirs what it is a clone of."""
+
+    calls: frozenset[str]
+    originals: Mapping[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """The calls as they run. `places[i]` is where in the line clones for the use at i go."""
+
+    items: list[Item]
+    places: list[int]
+    lifetimes: Lifetimes
+
+    @functools.cached_property
+    def uses(self) -> Mapping[int, list[int]]:
+        """Storage -> the positions that touch it."""
+        found: dict[int, list[int]] = {}
+        for position, one in enumerate(self.items):
+            for storage in one.touches:
+                found.setdefault(storage, []).append(position)
+        return found
+
+    @functools.cached_property
+    def makers(self) -> Mapping[str, int]:
+        """Value -> the position that makes it."""
+        return {name: i for i, one in enumerate(self.items) for name in one.results}
+
+
+class Rematerialization:
+    """A graph under evictions: `evict` and `undo_needless` change it, `graph` is what became of it."""
+
+    def __init__(
+        self, graph: Graph, seconds: Callable[[Call], float], overwrites: Overwrites
+    ) -> None:
+        self.original = graph
+        self.storages = Storages(graph.values, graph.outputs)
+        order = graph.order()
+        self.places = {call.name: _places(call, overwrites(call)) for call in order}
+        self.line = [self.item(call) for call in order if call.kind not in SOON]
+        self.soon = [self.item(call) for call in order if call.kind in SOON]
+        self.seconds = {call.name: seconds(call) for call in order}
+        self.roots: dict[str, str] = {}  # clone -> the value of the original graph
+        self.versions: dict[str, list[str]] = {}  # such a value -> all clones of it
+        self.made: list[_Made] = []
+        self.unshared: set[str] = set()  # of what clones were made since the peak came down
+        self.count = 0
+        used = {name for call in order for name in call.reads()} | {*graph.inputs, *graph.targets}
+        self.fixed_bytes = sum(
+            value.spec.size_bytes
+            for name, value in graph.values.items()
+            if value.kind in SOURCES and (name in used or value.kind in SLOTS)
+        )
+        self.sources = {
+            number
+            for name, number in self.storages.number.items()
+            if graph.values[name].kind in SOURCES
+        }
+        self.slots = {
+            number
+            for name, number in self.storages.number.items()
+            if graph.values[name].kind in SLOTS
+        }
+        self.now = self.sequence()
+        self.least = self.peak()
+
+    def copy(self) -> Rematerialization:
+        """The same, to be changed apart from this one."""
+        other = copy.copy(self)
+        other.storages = self.storages.copy()
+        other.line, other.soon, other.made = [*self.line], [*self.soon], [*self.made]
+        other.seconds, other.roots = {**self.seconds}, {**self.roots}
+        other.unshared = {*self.unshared}
+        other.versions = {root: [*clones] for root, clones in self.versions.items()}
+        return other
+
+    def item(self, call: Call) -> Item:
+        results, reads = list(flat(call.results)), list(call.reads())
+        places = self.places[call.repeats or call.name]
+        pairs = tuple((str(results[result]), reads[read]) for result, read in places)
+        return item(call, self.storages, pairs)
+
+    @property
+    def total_seconds(self) -> float:
+        """The time of the original calls."""
+        return sum(self.seconds[name] for name in self.original.calls)
+
+    @property
+    def extra_seconds(self) -> float:
+        """The time of the clones."""
+        return sum(one.seconds for one in self.made)
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.now.lifetimes.memory, default=self.fixed_bytes)
+
+    def peak(self) -> Peak:
+        """The worst moment of the sequence as it is now."""
+        memory, ends = self.now.lifetimes.memory, self.now.lifetimes.end
+        if not memory:
+            return Peak(self.fixed_bytes, "", ())
+        at = memory.index(max(memory))
+        alive = [
+            (self.storages.names[storage], self.storages.sizes[storage])
+            for storage, uses in self.now.uses.items()
+            if (storage in self.sources or uses[0] <= at <= ends[storage])
+            and self.now.lifetimes.root[storage] == storage
+        ]
+        alive.sort(key=lambda pair: -pair[1])
+        return Peak(memory[at], self.now.items[at].call.name, tuple(alive))
+
+    # The order in which everything runs.
+
+    def sequence(self) -> _Sequence:
+        """Line, sums and updates in the order of `Graph.order`, and what lives how long in it."""
+        ready: dict[str, int] = {}  # value -> index in the line after which it is there
+        last_read: dict[int, int] = {}  # storage of a slot -> likewise, the last that reads it
+        for index, one in enumerate(self.line):
+            for name in one.results:
+                ready[name] = index
+            for storage in one.reads:
+                if storage in self.slots:
+                    last_read[storage] = index
+        waiting: dict[int, list[Item]] = {}
+        for one in self.soon:
+            start = -1
+            for name in one.inputs:
+                start = max(start, ready.get(name, -1))
+            if one.call.writes:
+                for storage in one.touches:
+                    start = max(start, last_read.get(storage, -1))
+            for name in one.results:
+                ready[name] = start
+            for storage in one.reads:
+                if storage in self.slots:
+                    last_read[storage] = max(start, last_read.get(storage, -1))
+            waiting.setdefault(start, []).append(one)
+        items, places = waiting.get(-1, [])[:], [0] * len(waiting.get(-1, ()))
+        for index, one in enumerate(self.line):
+            items.append(one)
+            places.append(index)
+            for late in waiting.get(index, ()):
+                items.append(late)
+                places.append(index + 1)
+        alive = lifetimes(items, self.storages, fixed_bytes=self.fixed_bytes)
+        return _Sequence(items, places, alive)
+
+    # Choosing.
+
+    def cheapest(self, gap_weight: float, most_seconds: float) -> Eviction | None:
+        """The best eviction at the peak by seconds / (bytes * gap ** gap_weight); None without any."""
+        memory, last = self.now.lifetimes.memory, self.now.lifetimes.last
+        at = memory.index(max(memory))
+        best: tuple[float, Eviction] | None = None
+        for storage, uses in self.now.uses.items():
+            size = self.storages.sizes[storage]
+            if not uses[0] < at < last[storage] or not size:
+                continue
+            if storage in self.storages.kept or at in uses:
+                continue
+            until = next(position for position in uses if position > at)
+            gap = until - max(position for position in uses if position < at)
+            found = self.closure(storage, until)
+            if found is None or found[0].seconds > most_seconds:
+                continue
+            eviction, gained = found
+            score = (eviction.seconds + 1e-12) / (gained * gap**gap_weight)
+            if best is None or score < best[0]:
+                best = score, eviction
+        return best[1] if best else None
+
+    def closure(self, storage: int, until: int) -> tuple[Eviction, int] | None:
+        """What must run before `until` to have the storage again, and the bytes that this saves."""
+        now, number = self.now, self.storages.number
+        values = self.read_later(storage, until)
+        pending, chosen, stand_ins = list(values), dict[int, None](), dict[str, str]()
+        gained = self.storages.sizes[storage]
+        stretched: set[int] = set()
+        while pending:
+            position = now.makers[pending.pop()]
+            maker = now.items[position]
+            if position in chosen:
+                continue
+            chosen[position] = None
+            if maker.call.kind is Kind.UPDATE or len(chosen) > _MOST_CLONES:
+                return None
+            for name in maker.inputs:
+                lives_in = number[name]
+                if lives_in == storage:
+                    pending.append(name)
+                elif lives_in in self.storages.kept or now.lifetimes.last[lives_in] >= until:
+                    continue
+                elif (version := self.alive_version(name, storage, until)) is not None:
+                    stand_ins[name] = version
+                elif self.storages.sizes[lives_in] * _TINY <= self.storages.sizes[storage]:
+                    if lives_in not in stretched:
+                        stretched.add(lives_in)
+                        gained -= self.storages.sizes[lives_in]
+                else:
+                    pending.append(name)
+        if gained <= 0:
+            return None
+        calls = tuple(now.items[position] for position in sorted(chosen))
+        seconds = sum(self.seconds[one.call.name] for one in calls)
+        return Eviction(storage, until, calls, values, stand_ins, seconds), gained
+
+    def read_later(self, storage: int, until: int) -> tuple[str, ...]:
+        """The values in a storage, made before a position, that are read from there on."""
+        found: dict[str, None] = {}
+        for position in self.now.uses[storage]:
+            if position >= until:
+                for name in self.now.items[position].inputs:
+                    if self.storages.number[name] == storage and self.now.makers[name] < until:
+                        found[name] = None
+        return tuple(found)
+
+    def alive_version(self, name: str, storage: int, until: int) -> str | None:
+        """The same value outside of a storage, made before a position and needed from there on."""
+        root = self.roots.get(name, name)
+        for version in (root, *self.versions.get(root, [])):
+            lives_in = self.storages.number[version]
+            made = self.now.makers.get(version, until)
+            if made < until <= self.now.lifetimes.last[lives_in] and lives_in != storage:
+                return version
+        return None
+
+    # Changing.
+
+    def evict(self, eviction: Eviction) -> None:
+        """Put clones in before the next use, and let everything from there on read them."""
+        place = self.now.places[eviction.until]
+        names = dict(eviction.stand_ins)
+        originals: dict[str, str] = {}
+        clones = [self.item(self.clone(one.call, names, originals)) for one in eviction.calls]
+        later = {old: new for new, old in originals.items() if old in eviction.values}
+        positions = {id(one): i for i, one in enumerate(self.now.items)}
+        for items in (self.line, self.soon):
+            for index, one in enumerate(items):
+                if eviction.storage in one.touches and positions[id(one)] >= eviction.until:
+                    items[index] = self.reading(one, later)
+        self.line[place:place] = clones
+        made = frozenset(one.call.name for one in clones)
+        self.made.append(_Made(made, originals, eviction.seconds))
+        self.now = self.sequence()
+        self.unshared.update(self.roots[name] for name in originals)
+        if self.peak_bytes < self.least.size_bytes:
+            self.share()
+            self.least = self.peak()
+
+    def share(self) -> None:
+        """Let later clones of what the latest ones make go, where keeping these costs no memory.
+
+        Only once the peak has come down: so no eviction and its undoing can take turns for ever.
+        """
+        for one in list(self.made):
+            if self.unshared & {self.roots[name] for name in one.originals}:
+                self.undo(one, self.peak_bytes)
+        self.unshared.clear()
+
+    def clone(self, call: Call, names: dict[str, str], originals: dict[str, str]) -> Call:
+        """The call once more under a fresh name; `names` and `originals` learn its results."""
+        original = call.repeats or call.name
+        self.count += 1
+        mark = f":again{self.count}"
+        values = self.storages.values
+        states = len(call.layer.updates) if isinstance(call.layer, Layer) else 0
+        states = states if call.method == "forward" else 0
+
+        def result(name: str | None) -> str | None:
+            if name is None:
+                return None
+            root = self.roots.get(name, name)
+            new = f"{root}{mark}"
+            self.roots[new] = root
+            self.versions.setdefault(root, []).append(new)
+            base = values[name].view_of
+            values[new] = replace(
+                values[name], name=new, view_of=base if base is None else names.get(base, base)
+            )
+            originals[new] = name
+            names[name] = new
+            return new
+
+        def results(slot: Slot) -> Slot:
+            return tuple(map(result, slot)) if isinstance(slot, tuple) else result(slot)
+
+        kept = call.results[: len(call.results) - states]  # a clone never makes a new state
+        clone = replace(
+            call,
+            name=f"{original}{mark}",
+            args=tuple(renamed(arg, names) for arg in call.args),
+            results=(*map(results, kept), *[None] * states),
+            after=(),
+            repeats=original,
+        )
+        for name in clone.makes():
+            self.storages.add(name)
+        self.seconds[clone.name] = self.seconds[call.name]
+        return clone
+
+    def reading(self, one: Item, names: Mapping[str, str]) -> Item:
+        """The item with other values to read; views that it makes of them move with them."""
+        values, number = self.storages.values, self.storages.number
+        for name in one.call.makes():
+            base = values[name].view_of
+            if base is not None:
+                values[name] = replace(values[name], view_of=names.get(base, base))
+                number[name] = number[names.get(base, base)]
+        call = one.call
+        return self.item(replace(call, args=tuple(renamed(arg, names) for arg in call.args)))
+
+    def undo_needless(self, memory_bytes: int) -> None:
+        """Take evictions back, the dearest first, where the peak fits without them."""
+        for one in sorted(self.made, key=lambda one: -one.seconds)[:_MOST_UNDONE]:
+            self.undo(one, memory_bytes)
+
+    def undo(self, one: _Made, memory_bytes: int) -> bool:
+        """Let the latest version before each clone live on in its place, if the peak fits."""
+        instead = {name: self.version_before(name, one) for name in one.originals}
+        if not all(self.could_last(*pair, one, memory_bytes) for pair in instead.items()):
+            return False
+        before = self.line, self.soon, self.storages, self.now
+        self.storages = self.storages.copy()
+        clones = {self.storages.number[name] for name in instead}
+        line = [item for item in self.line if item.call.name not in one.calls]
+        self.line = self.restored(line, instead, clones)
+        self.soon = self.restored(self.soon, instead, clones)
+        self.now = self.sequence()
+        if self.peak_bytes > memory_bytes:
+            self.line, self.soon, self.storages, self.now = before
+            return False
+        self.made.remove(one)
+        return True
+
+    def could_last(self, name: str, version: str, one: _Made, memory_bytes: int) -> bool:
+        """Whether a version alone fits until a clone is made; a quick look before everything is redone."""
+        now, number = self.now, self.storages.number
+        read = any(
+            position > now.makers[name] and now.items[position].call.name not in one.calls
+            for position in now.uses[number[name]]
+        )
+        gap = now.lifetimes.memory[now.lifetimes.last[number[version]] + 1 : now.makers[name]]
+        size = self.storages.sizes[number[version]]
+        return not read or max(gap, default=0) + size <= memory_bytes
+
+    def version_before(self, name: str, one: _Made) -> str:
+        """The version of a clone's value that was made last before it, by another eviction or none."""
+        makers = self.now.makers
+        root = self.roots[name]
+        versions = (root, *(v for v in self.versions[root] if v not in one.originals))
+        there = [v for v in versions if makers.get(v, len(self.now.items)) < makers[name]]
+        return max(there, key=lambda version: makers[version])
+
+    def restored(
+        self, items: list[Item], originals: Mapping[str, str], clones: set[int]
+    ) -> list[Item]:
+        """The items reading originals where they read what lives in the storages `clones`."""
+        return [
+            one if clones.isdisjoint(one.touches) else self.reading(one, originals) for one in items
+        ]
+
+    def graph(self) -> Graph:
+        """The graph with its clones, each after the call that stands before it in the line."""
+        known = self.original.calls
+        previous = [None, *(one.call.name for one in self.line)]
+        clones = {
+            one.call.name: replace(one.call, after=(before,) if before else ())
+            for one, before in zip(self.line, previous, strict=False)
+            if one.call.name not in known
+        }
+        slots = self.storages.number
+        calls: dict[str, Call] = {}
+        for one in self.now.items:
+            call = clones.get(one.call.name, one.call)
+            if call.kind is Kind.UPDATE:
+                written = {slots[slot] for slot in call.writes.values()}
+                waits = [i.call.name for i in self.line if i.call.name in clones]
+                reading = {i.call.name for i in self.line if written & set(i.reads)}
+                after = (*call.after, *(name for name in waits if name in reading))
+                call = replace(call, after=after)
+            calls[call.name] = call
+        made = {name for call in calls.values() for name in call.makes()}
+        values = {
+            name: value
+            for name, value in self.storages.values.items()
+            if name in self.original.values or name in made
+        }
+        result = replace(self.original, calls=calls, values=values)
+        assert [call.name for call in result.order()] == list(calls), "clones run elsewhere"
+        return result
+
+
+def _places(call: Call, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[int, int], ...]:
+    """(result, argument) by position, so that they hold for clones too."""
+    results, reads = list(flat(call.results)), list(call.reads())
+    return tuple((results.index(result), reads.index(target)) for result, target in pairs)

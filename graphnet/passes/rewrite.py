@@ -1,0 +1,179 @@
+"""Rewrite: what several passes do to calls and values: rename, rewire, cast, write, add a slot."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import blame
+from graphnet.graph import Arg, Call, Const, Kind, Value, observe, resolve_view
+from graphnet.sdk import DTYPES, Cast, Definition, DType, Layer, Scaled, Spec, StateSpec
+
+
+def bound_arguments(call: Call) -> dict[str, Arg]:
+    """What stands behind each argument name of a forward call."""
+    layer = call.layer
+    assert isinstance(layer, Layer)
+    return dict(zip(layer.signature.forward, call.args, strict=True))
+
+
+def rewire(call: Call, bound: Mapping[str, Arg], values: dict[str, Value]) -> Call:
+    """The call on the arguments in `bound`; its results in `values` become what it now returns.
+
+    Raises LayerError, which names the node, when forward fails on them.
+    """
+    layer = call.layer
+    assert isinstance(layer, Layer)
+    specs = {name: spec_of(bound[name], values) for name in layer.signature.tensors}
+    with blame(at(call), "forward"):
+        observed = observe(layer, "forward", specs)
+    for name, seen in zip(call.results, observed, strict=True):
+        if isinstance(name, str):
+            value = values[name]
+            spec = seen.spec.on(value.spec.device)
+            values[name] = replace(value, spec=spec, view_of=resolve_view(bound, seen.view_of))
+    given: dict[str, Arg] = {**bound, "specs": Const(specs)}
+    return replace(call, args=tuple(given[name] for name in layer.signature.forward))
+
+
+def spec_of(arg: Arg, values: Mapping[str, Value]) -> Any:
+    """The Spec behind an argument, a tuple of them for `*xs`, None for an absent parameter."""
+    match arg:
+        case str():
+            return values[arg].spec
+        case tuple():
+            return tuple(values[name].spec for name in arg)
+        case Const():
+            return None
+
+
+def renamed(arg: Arg, names: Mapping[str, str]) -> Arg:
+    """The argument with some of its values replaced by others."""
+    match arg:
+        case str():
+            return names.get(arg, arg)
+        case tuple():
+            return tuple(names.get(name, name) for name in arg)
+        case Const():
+            return arg
+
+
+def norms(xs: tuple[Tensor, ...], order: float) -> Tensor:
+    """The norm of each x, in float32 or the widest of their dtypes: (number of xs,)."""
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)
+    return torch.stack(torch._foreach_norm(xs, order, dtype))
+
+
+def multiplied(
+    gradients: Mapping[str, str],
+    factor: str,
+    title: str,
+    result: str,
+    *,
+    calls: dict[str, Call],
+    values: dict[str, Value],
+) -> dict[str, str]:
+    """A product with a factor behind the gradient of each parameter; returns what to read instead."""
+    found: dict[str, str] = {}
+    for parameter, gradient in gradients.items():
+        call = f"{parameter}:{title}"
+        name = found[parameter] = f"{parameter}:{result}"
+        values[name] = Value(name, values[gradient].spec, Kind.SCALE)
+        calls[call] = Call(
+            name=call,
+            kind=Kind.SCALE,
+            layer=Scaled(),
+            method="forward",
+            args=(gradient, factor),
+            results=(name,),
+            title=title,
+            node=node_of(parameter),
+        )
+    return found
+
+
+def at(call: Call) -> str:
+    """Where a call comes from, for messages."""
+    return f"{f'{call.where}: ' if call.where else ''}node {call.node!r} ({call.title}): "
+
+
+def add_cast(
+    source: str, name: str, dtype: DType, *, calls: dict[str, Call], values: dict[str, Value]
+) -> str:
+    """The value in another dtype: the result of a call of this name, which is added unless it is there."""
+    result = f"{name}.y"
+    if name not in calls:
+        value = values[source]
+        spec = replace(value.spec, dtype=DTYPES[dtype])
+        values[result] = Value(result, spec, Kind.LAYER, layout=value.layout)
+        calls[name] = Call(
+            name=name,
+            kind=Kind.LAYER,
+            layer=Cast(dtype=dtype),
+            method="forward",
+            args=(source,),
+            results=(result,),
+            title="cast",
+            node=name,
+        )
+    return result
+
+
+def dtype_of_value(value: Value) -> DType:
+    """ "float32" for a value of torch.float32."""
+    return next(name for name, dtype in DTYPES.items() if dtype == value.spec.dtype)
+
+
+def write(
+    values: dict[str, Value],
+    rule: Definition,
+    title: str,
+    args: tuple[Arg, ...],
+    slots: tuple[str, ...],
+    node: str,
+) -> Call:
+    """A call of a rule's `update`, which writes these slots; what it writes is `slot:next`."""
+    for slot in slots:
+        new = f"{slot}:next"
+        values[new] = Value(new, values[slot].spec, Kind.UPDATE, view_of=slot)
+    return Call(
+        name=f"{slots[0]}:update",
+        kind=Kind.UPDATE,
+        layer=rule,
+        method="update",
+        args=args,
+        results=tuple(f"{slot}:next" for slot in slots),
+        title=title,
+        node=node,
+        writes={f"{slot}:next": slot for slot in slots},
+    )
+
+
+def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec) -> str:
+    """A new slot that goes with a parameter, in its strides; returns the slot's name."""
+    of = values[parameter]
+    slot = f"{parameter}:{state}"
+    values[slot] = Value(
+        slot,
+        Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device),
+        Kind.STATE,
+        initializer=spec.initializer,
+        memory_format=of.memory_format,
+    )
+    return slot
+
+
+def scalar(values: dict[str, Value], name: str, like: Spec) -> str:
+    """One of the 0-dim tensors that drive a step, made unless it is there; returns its name."""
+    values.setdefault(name, Value(name, replace(like, shape=()), Kind.SCALAR))
+    return name
+
+
+def node_of(parameter: str) -> str:
+    """The node that a parameter belongs to."""
+    return parameter.rpartition(".")[0]

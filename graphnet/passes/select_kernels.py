@@ -1,0 +1,99 @@
+"""Kernels: replace expressions of layers by kernels that compute the same.
+
+Larger patterns are tried first, then the kernels of installed plugins before the built-in ones, then in the
+order of registration. A kernel replaces a match before
+differentiation, so its own backward becomes the backward of the whole expression. A value inside the
+expression that anything else reads prevents the match. A kernel that works in blocks of pixels (see
+graphnet.sdk.blocks) is used only where none of them would have to move inside the graph for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from graphnet.errors import UnknownNameError, nearest
+from graphnet.passes.block_layout import in_blocks
+from graphnet.passes.matching import LONGEST_CHAIN
+from graphnet.sdk import (
+    Entry,
+    Kernel,
+    Layer,
+    MultiTensorKernel,
+    Pattern,
+    Registry,
+    Site,
+    has_chain,
+    layer_names,
+    parse_pattern,
+)
+
+_AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
+
+
+def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
+    """The kernels of layers behind `--kernels`: "auto" (all), "reference" (none), or a namespace ("aten").
+
+    Raises UnknownNameError for a namespace in which no plugin registered a kernel.
+    """
+    found = (entry for entry in _named(registry, names) if issubclass(entry.value, Kernel))
+    return tuple(sorted(found, key=_precedence))
+
+
+def choose_multi_tensor(registry: Registry, names: str) -> tuple[Entry, ...]:
+    """Those of updates and casts, what somebody installed before what is built in; raises as `choose`."""
+    found = (
+        entry for entry in _named(registry, names) if issubclass(entry.value, MultiTensorKernel)
+    )
+    return tuple(sorted(found, key=lambda entry: entry.plugin.builtin))
+
+
+def _named(registry: Registry, names: str) -> list[Entry]:
+    if names == "reference":
+        return []
+    found = [
+        entry
+        for entry in registry.kernels.values()
+        if names in ("auto", entry.name.partition("/")[0])
+    ]
+    if not found and names != "auto":
+        known = {entry.name.partition("/")[0] for entry in registry.kernels.values()}
+        raise UnknownNameError(
+            f"unknown kernels {names!r}. {nearest(names, known | {'auto', 'reference'})}"
+        )
+    return found
+
+
+def _precedence(entry: Entry) -> tuple[int, bool]:
+    """Larger patterns first; of equal ones, what somebody installed before what is built in."""
+    return -_size(parse_pattern(entry.value)), entry.plugin.builtin
+
+
+def fused(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Those that replace more than one layer."""
+    return tuple(entry for entry in kernels if _size(parse_pattern(entry.value)) > 1)
+
+
+def single(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
+    """Those that replace one layer."""
+    return tuple(entry for entry in kernels if _size(parse_pattern(entry.value)) == 1)
+
+
+def _size(pattern: Pattern) -> int:
+    """How many layers a pattern has at most."""
+    return len(list(layer_names(pattern))) + (LONGEST_CHAIN if has_chain(pattern) else 0)
+
+
+def kernel_for(
+    layer: Layer, specs: Mapping[str, Any], device: torch.device, registry: Registry
+) -> Kernel | None:
+    """The first kernel that replaces this layer alone, for arguments of these specs."""
+    alone = (registry.name_of(layer), *layer.signature.tensors)
+    for entry in choose(registry, "auto"):
+        if parse_pattern(entry.value) == alone:
+            kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
+            if kernel is not None and not in_blocks(kernel):
+                return kernel
+    return None

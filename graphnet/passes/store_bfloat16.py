@@ -1,0 +1,98 @@
+"""Keep: hold in bfloat16 what the forward pass keeps for the reverse pass.
+
+The forward pass runs as it did ("delayed precision reduction", Jain et al. 2018, "Gist: Efficient Data
+Encoding for Deep Neural Network Training", section 4.3). A value that the reverse pass needs is rounded once
+its forward readers are done with it. A call of the reverse pass reads it so, if its layer declares that
+(`kept`), or else a copy of its own in the wider dtype. What goes back through activations keeps float32; the
+gradients of weights see inputs with 8 binary digits, whose errors mostly cancel in sums over pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from graphnet.graph import Arg, Call, Graph, Kind, flatten
+from graphnet.passes.rewrite import add_cast, dtype_of_value, renamed
+from graphnet.sdk import DTYPES, DType, Layer
+
+_LEAST_ELEMENTS = 4096  # smaller values are not worth two more calls
+
+
+def store_bfloat16(graph: Graph, *, dtype: DType) -> Graph:
+    """Cast what calls of the reverse pass read; `graph` has forward, reverse pass and updates."""
+    return _Store(graph, dtype).run()
+
+
+class _Store:
+    def __init__(self, graph: Graph, dtype: DType) -> None:
+        self.graph = graph
+        self.dtype = dtype
+        self.kept = frozenset(_kept(graph, dtype))
+        self.calls: dict[str, Call] = {}
+        self.values = dict(graph.values)
+
+    def run(self) -> Graph:
+        done = self.last_forward_use()
+        for name, call in self.graph.calls.items():
+            self.calls[name] = self.reads_kept(call) if call.kind is Kind.BACKWARD else call
+            for value in done.get(name, ()):
+                self.cast(value, f"{value}:kept", self.dtype)
+        return replace(self.graph, calls=self.calls, values=self.values)
+
+    def last_forward_use(self) -> dict[str, list[str]]:
+        """Call -> the kept values that no later call of the forward pass makes or reads."""
+        last: dict[str, str] = {}
+        for name, call in self.graph.calls.items():
+            if call.kind is not Kind.BACKWARD:
+                last |= {
+                    value: name for value in (*call.makes(), *call.reads()) if value in self.kept
+                }
+        done: dict[str, list[str]] = {}
+        for value, call_name in last.items():
+            done.setdefault(call_name, []).append(value)
+        return done
+
+    def reads_kept(self, call: Call) -> Call:
+        """The call on what was kept: as it is where the layer takes it so, else cast back for it."""
+        layer = call.layer
+        if not isinstance(layer, Layer) or self.kept.isdisjoint(call.reads()):
+            return call
+        args: list[Arg] = []
+        for port, arg in zip(layer.signature.of(call.method), call.args, strict=True):
+            names = {}
+            for value in flatten((arg,)):
+                if value in self.kept:
+                    narrow = f"{value}:kept.y"
+                    wide = dtype_of_value(self.graph.values[value])
+                    as_it_is = port in layer.kept
+                    back = f"{value}:kept:{call.name}"
+                    names[value] = narrow if as_it_is else self.cast(narrow, back, wide)
+            args.append(renamed(arg, names))
+        return replace(call, args=tuple(args))
+
+    def cast(self, source: str, name: str, dtype: DType) -> str:
+        return add_cast(source, name, dtype, calls=self.calls, values=self.values)
+
+
+def _kept(graph: Graph, dtype: DType) -> Iterator[str]:
+    """The values of layers that are kept in a wider dtype and share their storage with nothing.
+
+    Not a prediction: the loss's backward reads it again at once, and nothing would be gained.
+    """
+    viewed = {value.view_of for value in graph.values.values()}
+    for name, value in graph.values.items():
+        kinds = {graph.calls[reader].kind for reader in graph.readers.get(name, ())}
+        wide = value.spec.dtype in DTYPES.values() and (
+            value.spec.dtype.itemsize > DTYPES[dtype].itemsize
+        )
+        alone = value.view_of is None and name not in viewed and name not in graph.outputs
+        if (
+            value.kind is Kind.LAYER
+            and wide
+            and alone
+            and value.spec.numel >= _LEAST_ELEMENTS
+            and Kind.BACKWARD in kinds
+            and Kind.LOSS not in kinds
+        ):
+            yield name

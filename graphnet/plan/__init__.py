@@ -1,0 +1,31 @@
+"""Plan: a graph becomes frozen, ordered, verified steps, and the source of one Python function.
+
+A Graph and CompileOptions come in; a Plan goes out. It imports passes and below.
+"""
+
+from __future__ import annotations
+
+from graphnet.plan.codegen import Source, generate
+from graphnet.plan.compile import adding_plan, forward_graph, inference_plan, training_plan
+from graphnet.plan.export import source
+from graphnet.plan.options import CompileOptions
+from graphnet.plan.plan import Plan, Step, schedule
+from graphnet.plan.tiling import Tiling, tile
+from graphnet.plan.verify import verify
+
+__all__ = [
+    "CompileOptions",
+    "Plan",
+    "Source",
+    "Step",
+    "Tiling",
+    "adding_plan",
+    "forward_graph",
+    "generate",
+    "inference_plan",
+    "schedule",
+    "source",
+    "tile",
+    "training_plan",
+    "verify",
+]

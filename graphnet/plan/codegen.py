@@ -1,0 +1,196 @@
+"""Source: a plan as one straight-line Python function, the same text for every executor.
+
+    def step(x, target, lr, one, conv2d_1_weight, conv2d_1_bias):
+        # c1: conv2d [aten] -> 32x64x16x16 float32
+        conv2d_1_y = conv2d_1_forward(x, conv2d_1_weight, conv2d_1_bias)
+        ...
+        return (loss,)
+
+The names are made here from the names of layers and ports; none is taken from a file.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphnet.graph import Arg, Call, Const, Kind, Slot
+from graphnet.plan.plan import Plan, Step
+from graphnet.sdk import Definition, Layer
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of the function `step`, the objects that its names stand for, and line -> step."""
+
+    text: str
+    namespace: Mapping[str, Any]
+    lines: Mapping[int, Step]
+
+
+def generate(plan: Plan) -> Source:
+    """Write the function of a plan."""
+    return _Writer(plan).write()
+
+
+def unique(wanted: str, taken: set[str]) -> str:
+    """The name, with a number behind it if it is taken already; it is taken then."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
+class _Writer:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.namespace: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
+        self.taken: set[str] = set()
+        self.nodes: dict[str, str] = {}
+        self.numbers: Counter[str] = Counter()
+        self.lines: list[str] = []
+        self.steps: dict[int, Step] = {}
+        self.methods: dict[tuple[Definition, str], Any] = {}
+
+    def write(self) -> Source:
+        for step in self.plan.steps:
+            if step.call.kind is not Kind.UPDATE:
+                self.node(step.call)
+        # A fused node's parameters keep the names of nodes that are gone.
+        for step in self.plan.steps:
+            for name in step.call.reads():
+                self.adopt(name.rpartition(".")[0], step.call)
+        arguments = ", ".join(self.value(name) for name in self.plan.arguments)
+        head = textwrap.wrap(f"def step({arguments}):", 100, subsequent_indent=" " * 9)
+        self.lines.extend(head)
+        for step in self.plan.steps:
+            self.step(step)
+        outputs = ", ".join(self.value(name) for name in self.plan.outputs)
+        self.lines.append(f"    return ({outputs},)")
+        return Source("\n".join(self.lines) + "\n", self.namespace, self.steps)
+
+    def node(self, call: Call) -> str:
+        """An identifier for a node of the description: its layer's name and a number."""
+        if call.node not in self.nodes:
+            base = re.sub(r"\W.*", "", call.title.rpartition("/")[2]) or "node"
+            self.numbers[base] += 1
+            self.nodes[call.node] = f"{base}_{self.numbers[base]}"
+        return self.nodes[call.node]
+
+    def adopt(self, node: str, reader: Call) -> None:
+        """Name what is left of a node after the node that reads it."""
+        if node and node not in self.nodes and reader.node in self.nodes:
+            self.nodes[node] = self.nodes[reader.node]
+
+    def value(self, name: str) -> str:
+        """An identifier for a value: its node's and its port's."""
+        if (known := self.plan.values[name]).kind is Kind.UPDATE:
+            return self.value(str(known.view_of))  # what an update wrote is in its slot
+        if name not in self.names:
+            node, _, port = name.rpartition(".")
+            port = re.sub(r"\W+", "_", port).strip("_")
+            if node in self.nodes:
+                wanted = f"{self.nodes[node]}_{port}"
+            elif name in self.plan.inputs:
+                wanted = name[1:].partition(".")[0] if name.startswith("@") else "x"
+            else:
+                wanted = port
+            self.names[name] = self.unique(wanted)
+        return self.names[name]
+
+    def unique(self, wanted: str) -> str:
+        return unique(wanted, self.taken)
+
+    def step(self, step: Step) -> None:
+        call = step.call
+        self.steps[len(self.lines) + 2] = step
+        self.lines.append(f"    # {self.comment(call)}")
+        function = self.unique(f"{self.node(call)}_{self.verb(call)}")
+        # One object for equal layers: what many calls go through stays in the processor's cache.
+        method = getattr(call.layer, call.method)
+        self.namespace[function] = self.methods.setdefault((call.layer, call.method), method)
+        expression = f"{function}({self.arguments(call, function)})"
+        if call.kind is Kind.UPDATE:
+            self.lines.append(f"    {expression}")
+        else:
+            self.lines.append(f"    {self.targets(call)} = {expression}")
+        discarded = call.kind is not Kind.UPDATE and self.discards(call.results)
+        frees = [self.value(name) for name in step.frees] + (["_"] if discarded else [])
+        if frees:
+            self.lines.append(f"    del {', '.join(frees)}")
+
+    def verb(self, call: Call) -> str:
+        if call.kind is Kind.UPDATE:
+            slot = call.name.removesuffix(":update").rpartition(".")[2]
+            return re.sub(r"\W+", "_", f"{slot}_update")
+        if call.kind is Kind.SCALE and "." in call.name:  # of a parameter: "conv.weight:clip"
+            return re.sub(r"\W+", "_", call.name.rpartition(".")[2])
+        named = (Kind.KEY, Kind.ACCUMULATE, Kind.SCALE)
+        return str(call.kind) if call.kind in named else call.method
+
+    def comment(self, call: Call) -> str:
+        made = [name for name in call.makes() if call.kind is not Kind.UPDATE]
+        shapes = ", ".join(str(self.plan.values[name].spec) for name in made)
+        return f"{call.name}: {call.title}{f' -> {shapes}' if shapes else ''}"
+
+    def arguments(self, call: Call, function: str) -> str:
+        variadic, names = self.signature(call)
+        written: list[str] = []
+        starred = False
+        for name, arg in zip(names, call.args, strict=True):
+            if name == variadic and isinstance(arg, tuple):
+                written.extend(self.value(value) for value in arg)
+                starred = True
+            else:
+                text = self.argument(arg, f"{function}_{name}")
+                written.append(f"{name}={text}" if starred else text)
+        return ", ".join(written)
+
+    def signature(self, call: Call) -> tuple[str | None, tuple[str, ...]]:
+        if not isinstance(call.layer, Layer):
+            return None, ("",) * len(call.args)
+        names = call.layer.signature.of(call.method)
+        backward = call.method.removesuffix("_") == "backward"
+        return (None if backward else call.layer.signature.variadic), names
+
+    def argument(self, arg: Arg, name: str) -> str:
+        match arg:
+            case str():
+                return self.value(arg)
+            case tuple():
+                return f"({''.join(f'{self.value(value)}, ' for value in arg)})"
+            case Const(value=None):
+                return "None"
+            case Const(value=value):
+                constant = self.unique(name)
+                self.namespace[constant] = value
+                return constant
+
+    def targets(self, call: Call) -> str:
+        def target(slot: Slot) -> str:
+            if isinstance(slot, tuple):
+                return f"({''.join(f'{target(one)}, ' for one in slot)})"
+            return "_" if slot is None else self.value(slot)
+
+        written = [target(slot) for slot in call.results]
+        if len(written) == 1 and self.returns_tuple(call):
+            return f"({written[0]},)"
+        return ", ".join(written)
+
+    def returns_tuple(self, call: Call) -> bool:
+        """Whether the one result comes in a tuple: the gradient of `*xs` alone."""
+        if call.method != "backward" or not isinstance(call.layer, Layer):
+            return False
+        return call.layer.signature.tensors == (call.layer.signature.variadic,)
+
+    def discards(self, results: tuple[Slot, ...]) -> bool:
+        return any(
+            self.discards(slot) if isinstance(slot, tuple) else slot is None for slot in results
+        )

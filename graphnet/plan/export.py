@@ -1,0 +1,170 @@
+"""Export: a plan as a Python file that needs nothing but graphnet, torch and the plugins it uses.
+
+    import torch
+
+    from graphnet.builtin.kernels.aten.convolution import AtenConv2d
+    ...
+    aten_conv2d = AtenConv2d(stride=(2, 2), padding=(0, 0), ...)
+    ...
+    conv2d_1_forward = aten_conv2d.forward
+    ...
+    def step(x, target, lr, one, conv2d_1_weight, conv2d_1_bias): ...
+
+The function is the one that every executor runs; before it stand the definitions behind its names.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from enum import Enum
+from types import MethodType
+
+import torch
+
+from graphnet.errors import SourceError
+from graphnet.plan.codegen import generate, unique
+from graphnet.plan.plan import Plan
+from graphnet.sdk import Definition, Spec
+
+_MAIN = """\
+if __name__ == "__main__":  # one run on random numbers
+    torch.manual_seed(0)
+    drawn = [torch.rand(s.shape, device=s.device).to(s.dtype) for s in ARGUMENTS.values()]
+    with torch.no_grad():
+        for output in step(*drawn):
+            print(tuple(output.shape), output.dtype, output.double().mean().item())
+"""
+
+
+def source(plan: Plan) -> str:
+    """The text of the file.
+
+    Raises SourceError for a definition that no import reaches, such as a class inside a function.
+    """
+    return _Writer(plan).write()
+
+
+class _Writer:
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.source = generate(plan)
+        self.taken = {"torch", "step", "ARGUMENTS", "drawn", "output", *self.source.namespace}
+        self.classes: dict[type, str] = {}
+        self.instances: dict[Definition, str] = {}
+        self.made: list[str] = []
+
+    def write(self) -> str:
+        aliases: list[str] = []
+        for name, value in self.source.namespace.items():
+            if isinstance(value, MethodType) and isinstance(value.__self__, Definition):
+                written = f"{self.instance(value.__self__)}.{value.__name__}"
+            else:
+                written = self.literal(value)
+            aliases.append(f"{name} = {written}")
+        arguments = [
+            f'    "{name}": {self.literal(self.plan.values[value].spec)},  # {value}'
+            for name, value in zip(self.parameters(), self.plan.arguments, strict=True)
+        ]
+        parts = [
+            f'"""{self.title()}"""',
+            "import torch\n\n" + "\n".join(self.imports()),
+            "\n".join(self.made),
+            "\n".join(aliases),
+            "\n".join(["ARGUMENTS = {  # what step takes", *arguments, "}"]),
+            "\n" + self.source.text.rstrip(),
+            "\n" + _MAIN,
+        ]
+        return "\n\n".join(parts)
+
+    def title(self) -> str:
+        steps = len(self.plan.steps)
+        text = (
+            f"A plan of {steps} steps, written by graphnet: `step` runs it under torch.no_grad()."
+        )
+        if self.plan.prelude is None:
+            return text
+        count = len(self.plan.prelude.outputs)
+        return (
+            f"{text}\n\nThe last {count} arguments are computed ahead from weights: "
+            f"graphnet.source(plan.prelude) says how."
+        )
+
+    def parameters(self) -> list[str]:
+        """The names of the function's arguments, in order."""
+        head = self.source.text.partition("(")[2].partition("):")[0]
+        return re.findall(r"\w+", head)
+
+    def imports(self) -> list[str]:
+        modules: dict[str, list[str]] = {}
+        for cls, name in self.classes.items():
+            own = cls.__qualname__
+            modules.setdefault(cls.__module__, []).append(
+                own if own == name else f"{own} as {name}"
+            )
+        return [
+            f"from {module} import {', '.join(sorted(names))}"
+            for module, names in sorted(modules.items())
+        ]
+
+    def instance(self, definition: Definition) -> str:
+        """The name of a definition; equal ones are made once."""
+        if definition not in self.instances:
+            wanted = re.sub(r"(?<=[a-z0-9]{2})(?=[A-Z])", "_", type(definition).__name__).lower()
+            name = unique(wanted, self.taken)
+            self.instances[definition] = name
+            self.made.append(f"{name} = {self.literal(definition)}")
+        return self.instances[definition]
+
+    def imported(self, cls: type) -> str:
+        """The name of a class in the file. Raises SourceError if importing does not find it."""
+        if cls not in self.classes:
+            module = sys.modules.get(cls.__module__)
+            if cls.__module__ == "__main__" or getattr(module, cls.__qualname__, None) is not cls:
+                raise SourceError(
+                    f"{cls.__module__}.{cls.__qualname__} cannot be imported, so the plan cannot be "
+                    f"written as a file. Define the class at the top of a module that can be imported."
+                )
+            self.classes[cls] = unique(cls.__qualname__, self.taken)
+        return self.classes[cls]
+
+    def literal(self, value: object) -> str:
+        """An expression that makes an equal value. Raises SourceError for what has none."""
+        match value:
+            case Enum():
+                return f"{self.imported(type(value))}.{value.name}"
+            case str() if value.isprintable() and not set(value) & {'"', "\\"}:
+                return f'"{value}"'
+            case None | bool() | int() | str() | bytes() | torch.dtype() | torch.memory_format():
+                return repr(value)
+            case float():
+                return repr(value) if math.isfinite(value) else f'float("{value}")'
+            case torch.device():
+                return f'torch.device("{value}")'
+            case Spec():
+                name = self.imported(Spec)
+                rest = f"{value.dtype}, {self.literal(value.device)}"
+                return f"{name}({value.shape!r}, {rest})"
+            case tuple():
+                items = "".join(f"{self.literal(item)}, " for item in value)
+                return f"({items.rstrip(' ') if len(value) == 1 else items.removesuffix(', ')})"
+            case list():
+                return f"[{', '.join(map(self.literal, value))}]"
+            case frozenset() | set():
+                items = ", ".join(sorted(map(self.literal, value)))
+                return (
+                    f"{type(value).__name__}({{{items}}})" if value else f"{type(value).__name__}()"
+                )
+            case Mapping():
+                pairs = (f"{self.literal(k)}: {self.literal(v)}" for k, v in value.items())
+                return f"{{{', '.join(pairs)}}}"
+            case Definition():
+                fields = value.configuration().items()
+                written = ", ".join(f"{name}={self.literal(field)}" for name, field in fields)
+                return f"{self.imported(type(value))}({written})"
+        raise SourceError(
+            f"a plan holds {value!r}, a {type(value).__name__}, which cannot be written in a file. "
+            f"Use numbers, text, tuples and mappings of them as fields."
+        )

@@ -1,0 +1,180 @@
+"""Edges: whether each call makes of its arguments what the table of values says.
+
+Layers and rules are tried on meta tensors of the arguments' specs; what they return must have the shapes,
+dtypes and views that the table states. Layouts must fit what the layer declares about its ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from graphnet.graph import (
+    META,
+    SOURCES,
+    Arg,
+    Call,
+    Const,
+    Kind,
+    Returned,
+    Slot,
+    Value,
+    flat,
+    flatten,
+    run_on_meta,
+)
+from graphnet.sdk import Convert, Layer, Layout
+
+_PLAIN: Mapping[str, Layout] = {}
+_SHOWN = 6  # arguments that an error names
+
+
+def disagreement(call: Call, values: Mapping[str, Value]) -> str:
+    """What is wrong with a call's arguments and results, in words; empty if they agree."""
+    try:
+        returned = run_on_meta(call, values)
+    except Exception as error:  # whatever the definition's own code says to such arguments
+        read = [f"{name!r} ({values[name].spec})" for name in call.reads()]
+        more = f" and {len(read) - _SHOWN} more" if len(read) > _SHOWN else ""
+        given = f"{', '.join(read[:_SHOWN])}{more}"
+        return f"{call.title}: {call.method} refuses {given}: {type(error).__name__}: {error}"
+    if call.kind is Kind.UPDATE:
+        return _update(call, values)
+    if len(returned) != len(results := list(flat(call.results))):
+        return f"{call.method} returns {len(returned)} results, not {len(results)}"
+    for name, one in zip(results, returned, strict=True):
+        if name is not None and (words := _result(call, values[name], one, values)):
+            return words
+    if not isinstance(call.layer, Layer):
+        return ""
+    return _constants(call, values) or _layouts(call, call.layer, values)
+
+
+def _update(call: Call, values: Mapping[str, Value]) -> str:
+    for name, slot in call.writes.items():
+        if (values[name].spec, values[name].layout) != (values[slot].spec, values[slot].layout):
+            return f"{name!r} is {values[name].spec}, but its slot is {values[slot].spec}"
+    return ""
+
+
+def _result(call: Call, value: Value, one: Returned, values: Mapping[str, Value]) -> str:
+    if one.spec is None or one.spec.on(META) != value.spec.on(META):
+        found = one.spec or "no tensor"
+        return f"{call.method} returns {value.name!r} as {found}, the plan says {value.spec}"
+    arguments = list(call.reads())
+    shared = {_storage(arguments[i], values) for i in one.arguments}
+    mine = _storage(value.name, values)
+    if not one.unsettled and shared and mine not in shared:
+        return (
+            f"{call.method} returns {value.name!r} as a view of {min(shared)!r}, the plan says not"
+        )
+    return ""
+
+
+def _storage(name: str, values: Mapping[str, Value]) -> str:
+    for _ in values:
+        viewed = values[name].view_of
+        if viewed is None:
+            break
+        name = viewed
+    return name
+
+
+def _constants(call: Call, values: Mapping[str, Value]) -> str:
+    """Whether `specs` tells the truth about the arguments that the call reads too."""
+    assert isinstance(call.layer, Layer)
+    arguments = dict(zip(call.layer.signature.of(call.method), call.args, strict=True))
+    match arguments.get("specs"):
+        case Const(value=Mapping() as specs):
+            for name, arg in arguments.items():
+                if name in specs and isinstance(arg, str) and specs[name] != values[arg].spec:
+                    return f"'specs' says that {name!r} is {specs[name]}, it is {values[arg].spec}"
+    return ""
+
+
+def _layouts(call: Call, layer: Layer, values: Mapping[str, Value]) -> str:
+    """Whether one rest of blocks fits all ports that the layer says share one."""
+    if call.kind is Kind.FOLD:
+        return ""  # parameters have their shapes for N C H W
+    ports = _ports(call, layer)
+    lie = {
+        port: values[name].layout
+        for port, arg in ports.items()
+        for name in flatten((arg,))
+        if values[name].kind is Kind.INPUT or values[name].kind not in SOURCES
+    }
+    if isinstance(layer, Convert):
+        wanted = {"x": layer.source, "y": layer.target}
+        wrong = [port for port, stack in lie.items() if stack != wanted[port]]
+        return (
+            f"converts {layer.source} to {layer.target}, but {wrong[0]!r} is not" if wrong else ""
+        )
+    if call.kind is Kind.ACCUMULATE:
+        different = {values[name].layout for name in (*call.reads(), *call.makes())}
+        return "adds values of different layouts" if len(different) > 1 else ""
+    return _fit(call, layer, ports, values)
+
+
+def _fit(call: Call, layer: Layer, ports: Mapping[str, Arg], values: Mapping[str, Value]) -> str:
+    declared = _declared(layer, ports, values)
+    rests: dict[Layout | None, str] = {}
+    for port, arg in ports.items():
+        for name in flatten((arg,)):
+            value = values[name]
+            stack = value.layout
+            if value.kind in SOURCES and value.kind is not Kind.INPUT:
+                continue
+            if port not in declared:
+                if stack is not None:
+                    return f"takes {port!r} in N C H W, but {name!r} lies in the blocks {stack}"
+            elif stack is None:
+                if any(declared.values()) and len(value.spec.shape) == 4:
+                    return f"takes {port!r} in blocks, but {name!r} lies in N C H W"
+                if len(value.spec.shape) == 4:
+                    rests[None] = name
+            elif stack[: len(declared[port])] != declared[port]:
+                return (
+                    f"takes {port!r} in the blocks {declared[port]}, but {name!r} lies in {stack}"
+                )
+            else:
+                rests[stack[len(declared[port]) :]] = name
+    if len(rests) > 1:
+        return f"works in one layout, but {' and '.join(map(repr, rests.values()))} lie in two"
+    return ""
+
+
+def _declared(
+    layer: Layer, ports: Mapping[str, Arg], values: Mapping[str, Value]
+) -> Mapping[str, Layout]:
+    if not layer.pointwise:
+        return layer.layouts or _PLAIN
+    kinds = {values[name].kind for name in flatten(ports.values())}
+    tensors = [ports[port] for port in layer.signature.tensors if port in ports]
+    shapes = {values[name].spec.shape for name in flatten(tensors)}
+    if kinds & (SOURCES - {Kind.INPUT}) or len(shapes) > 1:  # a parameter, or what is made of one
+        return _PLAIN
+    return dict.fromkeys(ports, ())
+
+
+def _ports(call: Call, layer: Layer) -> dict[str, Arg]:
+    """What stands at each port; a gradient stands at the port of what it is the gradient of."""
+    method = call.method.removesuffix("_")
+    named: list[tuple[str, Arg]] = list(zip(layer.signature.of(method), call.args, strict=True))
+    if method != "backward":
+        names = layer.outputs + (layer.saves + layer.updates if method == "forward" else ())
+        named += zip(names, map(_arg, call.results), strict=False)
+    else:
+        gradients = [name for name in layer.signature.tensors if name not in layer.updates]
+        if len(gradients) == len(call.results):
+            named += zip(gradients, map(_arg, call.results), strict=True)
+    ports: dict[str, Arg] = {}
+    for name, arg in named:
+        port = name.removeprefix("grad_")
+        values = tuple(name for name in flatten((arg,)))
+        ports[port] = (*flatten((ports.get(port, Const(None)),)), *values)
+    return ports
+
+
+def _arg(slot: Slot) -> Arg:
+    """A result as it would stand among arguments."""
+    values = tuple(flatten((slot,)))
+    return values if isinstance(slot, tuple) else slot or Const(None)

@@ -1,0 +1,345 @@
+"""Verify: replay a plan on abstract storages that hold terms, and reject it unless it must be right.
+
+The replay checks that every read finds the term it should, that storage is shared only as a declared view
+or write, that a write leaves nothing else to be read there, that each slot is written once, and that
+nothing leaks. The graph itself is checked edge by edge: what each layer makes of its arguments is what the
+values say, and a recomputed call means what its original does. This module shares no code with the planner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+from graphnet.errors import PlanError
+from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind, flat, flatten
+from graphnet.plan.plan import Plan
+from graphnet.plan.verify.calls import disagreement
+from graphnet.plan.verify.value_numbering import ValueNumbers
+from graphnet.sdk import Cast, Layer, Spec
+
+_OUTLIVES = SOURCES | {Kind.UPDATE}  # what an update writes is in its slot
+
+
+def verify(graph: Graph, plan: Plan) -> None:
+    """Raise PlanError, which names the step, unless running `plan` computes what `graph` says."""
+    if graph.prelude is not None and plan.prelude is not None:
+        verify(graph.prelude, plan.prelude)
+    _preludes(graph, plan)
+    terms = ValueNumbers().of(graph)
+    _calls(graph, graph.calls.values(), terms)
+    _Replay(graph, plan, terms).run()
+
+
+def _preludes(graph: Graph, plan: Plan) -> None:
+    """What a plan takes from its prelude is what that makes, of weights alone."""
+    asked = [(name, plan.values[name].spec) for name in plan.of(Kind.PRELUDE)]
+    made = []
+    if graph.prelude is not None and plan.prelude is not None:
+        made = [(name, plan.prelude.values[name].spec) for name in plan.prelude.outputs]
+        for name in plan.prelude.arguments:
+            if name in plan.inputs or name not in plan.values:
+                raise PlanError(f"plan rejected: the prelude takes {name!r}, which is no weight")
+    if asked != made:
+        raise PlanError(
+            f"plan rejected: the prelude makes {_named(made)}, but the plan takes {_named(asked)} from it"
+        )
+
+
+def _named(values: Sequence[tuple[str, Spec]]) -> str:
+    return ", ".join(f"{name} ({spec})" for name, spec in values) or "nothing"
+
+
+def verify_graph(graph: Graph, *, since: Graph | None = None) -> None:
+    """Raise PlanError unless each call fits its arguments and results, and repeats what it says.
+
+    A backward call reads what its forward read and made, or a rounding of it; a recomputed call makes
+    the terms of the call that it repeats, and no new state. Calls that `since`, which was checked, has
+    with the same values are not looked at again.
+    """
+    if graph.prelude is not None and (since is None or graph.prelude is not since.prelude):
+        verify_graph(graph.prelude)
+    changed = [call for call in graph.calls.values() if not _unchanged(call, graph, since)]
+    if changed:
+        _calls(graph, changed, ValueNumbers().of(graph))
+
+
+def _unchanged(call: Call, graph: Graph, since: Graph | None) -> bool:
+    if since is None or since.calls.get(call.name) is not call:
+        return False
+    touched = (*call.reads(), *call.makes())
+    return all(graph.values[name] is since.values.get(name) for name in touched)
+
+
+def _calls(graph: Graph, calls: Iterable[Call], terms: dict[str, int]) -> None:
+    for call in calls:
+        if words := disagreement(call, graph.values):
+            raise PlanError(f"plan rejected: {call.name}: {words}")
+        if call.repeats:
+            _repetition(call, graph, terms)
+        elif call.kind is Kind.BACKWARD:
+            _reverse(call, graph, terms)
+
+
+def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
+    forward = graph.calls.get(call.name.removesuffix(":backward"), call)
+    if forward is call or not isinstance(call.layer, Layer):
+        return  # a call like it stands in for its forward
+    ports = forward.ports()
+    for name, arg in zip(call.layer.signature.backward, call.args, strict=True):
+        if name in ports:
+            narrow = name in call.layer.kept
+            mine = [_readings(value, graph, narrow=narrow) for value in flatten((arg,))]
+            theirs = list(flatten((ports[name],)))
+            if len(mine) != len(theirs) or not all(
+                terms[value] in {terms[one] for one in readings}
+                for readings, value in zip(mine, theirs, strict=True)
+            ):
+                raise PlanError(
+                    f"plan rejected: {call.name} reads another {name!r} than {forward.name!r} did"
+                )
+
+
+def _readings(name: str, graph: Graph, *, narrow: bool) -> list[str]:
+    """The values that this one may stand for: itself, and what it is but for a rounding on the way.
+
+    The rounding is one to a narrower dtype and back, or to a narrower one where it may stay so.
+    """
+    dtype = graph.values[name].spec.dtype
+    found = [name]
+    there = _cast_of(name, graph)
+    if there is not None:
+        source = _cast_of(there, graph)
+        if source is not None and graph.values[source].spec.dtype == dtype:
+            found.append(source)
+        if narrow and graph.values[there].spec.dtype.itemsize > dtype.itemsize:
+            found.append(there)
+    return found
+
+
+def _cast_of(name: str, graph: Graph) -> str | None:
+    """The value that this one is a cast of."""
+    made_by = graph.producers.get(name)
+    return str(made_by.args[0]) if made_by and isinstance(made_by.layer, Cast) else None
+
+
+def _repetition(call: Call, graph: Graph, terms: dict[str, int]) -> None:
+    original = graph.calls.get(call.repeats)
+    if original is None:
+        raise PlanError(f"plan rejected: {call.name} repeats {call.repeats!r}, which is not there")
+    for name, again in zip(flat(original.results), flat(call.results), strict=True):
+        if name is not None and again is not None and terms[name] != terms[again]:
+            raise PlanError(
+                f"plan rejected: {call.name} computes something else than {call.repeats!r}, which it "
+                f"repeats: {again!r} is another function of the sources than {name!r}"
+            )
+    states = len(original.layer.updates) if isinstance(original.layer, Layer) else 0
+    moved = call.kind is Kind.UPDATE or call.writes.keys() - set(call.makes())
+    forward = call.method.removesuffix("_") == "forward"
+    if moved or (forward and any(tuple(flat(call.results))[len(call.results) - states :])):
+        raise PlanError(f"plan rejected: {call.name} is recomputed, but makes a new state")
+
+
+def verify_rewrite(before: Graph, after: Graph) -> None:
+    """Raise PlanError unless both graphs have the same outputs and updates, as functions of the sources.
+
+    For passes that must not change what is computed: recompute, in place, dead values, duplicates.
+    """
+    table = ValueNumbers()
+    old, new = table.of(before), table.of(after)
+    if len(before.outputs) != len(after.outputs) or before.inputs != after.inputs:
+        raise PlanError("plan rejected: the graph has other inputs or outputs than before")
+    for was, now in zip(before.outputs, after.outputs, strict=True):
+        if old[was] != new[now]:
+            raise PlanError(f"plan rejected: the output {now!r} is no longer what {was!r} was")
+    updates, others = _updates(before), _updates(after)
+    for slot, written in updates.items():
+        if slot not in others:
+            raise PlanError(f"plan rejected: nothing updates {slot!r} any more")
+        if [old[name] for name in written] != [new[name] for name in others[slot]]:
+            raise PlanError(f"plan rejected: {slot!r} is no longer updated as it was")
+    if added := others.keys() - updates.keys():
+        raise PlanError(f"plan rejected: {min(added)!r} was not updated before")
+
+
+def _updates(graph: Graph) -> dict[str, list[str]]:
+    """Slot -> what is written into it."""
+    found: dict[str, list[str]] = {}
+    for call in graph.calls.values():
+        for name, slot in call.writes.items():
+            if graph.values[slot].kind in SLOTS:
+                found.setdefault(slot, []).append(name)
+    return found
+
+
+class _Replay:
+    def __init__(self, graph: Graph, plan: Plan, terms: dict[str, int]) -> None:
+        self.graph = graph
+        self.plan = plan
+        self.position = 0
+        self.call: Call | None = None
+        self.terms = terms
+        self.holds: dict[str, set[int]] = {}  # storage -> the terms it holds now
+        self.alive: dict[str, set[str]] = {}  # storage -> the names through which it can be read
+        self.assigned: set[str] = set()
+        self.written: dict[str, str] = {}  # slot -> the value written into it
+
+    def reject(self, what: str) -> NoReturn:
+        where = f"step {self.position} ({self.call.name}): " if self.call else ""
+        raise PlanError(f"plan rejected: {where}{what}")
+
+    def run(self) -> None:
+        made = set()
+        for name, value in self.plan.values.items():
+            if value.kind in SOURCES:
+                self.holds[name] = {self.terms[name]}
+                self.alive[name] = {name}
+        for position, step in enumerate(self.plan.steps):
+            self.position, self.call = position, step.call
+            self.matches_graph(step.call)
+            if step.call.name in made:
+                self.reject("runs twice")
+            if missing := [name for name in step.call.after if name not in made]:
+                self.reject(f"must run after {missing[0]!r}")
+            made.add(step.call.name)
+            self.reads(step.call)
+            if step.call.kind is Kind.UPDATE:
+                self.updates(step.call)
+            else:
+                self.overwrites(step.call)
+                self.results(step.call)
+            for name in step.frees:
+                self.free(name)
+        self.call = None
+        self.ends()
+
+    def storage(self, name: str) -> str:
+        """The storage that the plan claims for a value."""
+        seen = 0
+        while (base := self.plan.values[name].view_of) is not None:
+            name, seen = base, seen + 1
+            if seen > len(self.plan.values):
+                self.reject(f"{name!r} is a view of itself")
+        return name
+
+    def matches_graph(self, call: Call) -> None:
+        stated = self.graph.calls.get(call.name)
+        if stated is None:
+            self.reject("is not in the graph")
+        if (call.args, call.method, call.layer) != (stated.args, stated.method, stated.layer):
+            self.reject("has other arguments or another definition than in the graph")
+        if (call.results, call.writes) != (stated.results, stated.writes):
+            self.reject("has other results than in the graph")
+
+    def reads(self, call: Call) -> None:
+        for name in call.reads():
+            if name not in self.plan.values:
+                self.reject(f"reads {name!r}, which the plan does not know")
+            storage = self.storage(name)
+            if name not in self.alive.get(storage, ()):
+                self.reject(f"reads {name!r}, which is freed or not made yet")
+            if self.terms[name] not in self.holds[storage]:
+                self.reject(f"reads {name!r}, but its storage now holds something else")
+            mine, stated = self.plan.values[name], self.graph.values[name]
+            if (mine.spec, mine.layout) != (stated.spec, stated.layout):
+                self.reject(f"reads {name!r} with another spec than in the graph")
+
+    def assign(self, name: str) -> None:
+        if name in self.assigned:
+            self.reject(f"assigns {name!r} a second time")
+        self.assigned.add(name)
+
+    def overwrites(self, call: Call) -> None:
+        """A method that works in place: what it writes over holds nothing else from here on."""
+        if call.method.endswith("_") != bool(call.writes):
+            self.reject("works in place, but says not what it overwrites, or the other way round")
+        storages = [self.storage(name) for name in call.reads()]
+        for name, target in call.writes.items():
+            storage = self.storage(target)
+            if name not in call.makes() or not self.declares(call, target):
+                self.reject(f"overwrites {target!r}, which its layer does not declare")
+            if self.plan.values[storage].kind in SOURCES:
+                self.reject(
+                    f"overwrites {target!r}, which lives in {storage!r}: no value of this run"
+                )
+            if self.plan.values[name].view_of != target:
+                self.reject(f"{name!r} does not live in {target!r}, which it overwrites")
+            if self.plan.values[name].spec != self.plan.values[target].spec:
+                self.reject(f"{name!r} does not fit into {target!r}, which it overwrites")
+            if storages.count(storage) != 1:
+                self.reject(f"overwrites {target!r} while it reads that storage in another way too")
+            self.holds[storage] = set()
+
+    def declares(self, call: Call, target: str) -> bool:
+        """Whether some result of the call may go into the argument that `target` stands behind."""
+        layer = call.layer
+        if not isinstance(layer, Layer):
+            return False
+        named = dict(zip(layer.signature.of(call.method), call.args, strict=True))
+        results = layer.outputs + layer.saves
+        for result, argument in layer.overwrites.items():
+            arg = named.get(argument, Const(None))
+            first = arg[0] if isinstance(arg, tuple) and arg else arg
+            if (result in results) == (call.method == "forward_") and first == target:
+                return True
+        return False
+
+    def results(self, call: Call) -> None:
+        readable = {self.storage(name) for name in call.reads()}
+        for name in call.makes():
+            self.assign(name)
+            storage = self.storage(name)
+            if self.plan.values[name].view_of != self.graph.values[name].view_of:
+                self.reject(f"{name!r} claims another storage than in the graph")
+            if storage != name and storage not in readable:
+                self.reject(f"{name!r} claims to view {storage!r}, which this call does not read")
+            if storage == name and self.alive.get(storage):
+                self.reject(f"{name!r} takes the storage of a value that is still alive")
+            readable.add(storage)  # a later result may be a view of this one
+            self.holds.setdefault(storage, set()).add(self.terms[name])
+            self.alive.setdefault(storage, set()).add(name)
+
+    def updates(self, call: Call) -> None:
+        if set(call.writes) != set(call.makes()):
+            self.reject("is an update, but has results that it does not write")
+        for name, slot in call.writes.items():
+            self.assign(name)
+            if self.graph.values[slot].kind not in SLOTS:
+                self.reject(f"writes {slot!r}, which is no parameter or state")
+            if self.storage(name) != slot:
+                self.reject(f"{name!r} does not live in {slot!r}")
+            if slot in self.written:
+                self.reject(f"writes {slot!r} a second time")
+            self.written[slot] = name
+            self.holds[slot] = {self.terms[name]}  # views of the old value see the new one: stale
+            self.alive[slot].add(name)
+
+    def free(self, name: str) -> None:
+        storage = self.storage(name)
+        if name not in self.alive.get(storage, ()):
+            self.reject(f"frees {name!r}, which is not alive")
+        if self.plan.values[name].kind in _OUTLIVES or name in self.plan.outputs:
+            self.reject(f"frees {name!r}, which outlives the run")
+        self.alive[storage].discard(name)
+        if not self.alive[storage]:
+            del self.alive[storage], self.holds[storage]
+
+    def ends(self) -> None:
+        if self.plan.outputs != self.graph.outputs:
+            self.reject("the outputs are not those of the graph")
+        for name in self.plan.outputs:
+            storage = self.storage(name)
+            if (
+                name not in self.alive.get(storage, ())
+                or self.terms[name] not in self.holds[storage]
+            ):
+                self.reject(f"the output {name!r} is gone at the end")
+        for call in self.graph.calls.values():
+            for name, slot in call.writes.items():
+                if call.kind is Kind.UPDATE and self.written.get(slot) != name:
+                    self.reject(f"{slot!r} ends without its update")
+        kept = set(self.plan.outputs)
+        for names in self.alive.values():
+            for name in names:
+                if self.plan.values[name].kind not in _OUTLIVES and name not in kept:
+                    self.reject(f"{name!r} is never freed")

@@ -1,0 +1,156 @@
+"""SDK: all that a plugin author imports: Layer, Loss, Kernel, Optimizer, DataSet, Executor, hooks, registry.
+
+A plugin's classes come in through hooks; a Registry goes out. It imports system and errors.
+"""
+
+from __future__ import annotations
+
+from graphnet.sdk import random
+from graphnet.sdk.blocks import Layout, blocked_shape, pack, plain_shape, unpack
+from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit
+from graphnet.sdk.definition import Definition, summary
+from graphnet.sdk.discovery import default_registry, load_registry
+from graphnet.sdk.executor import Event, Executor, Make, Run, as_given
+from graphnet.sdk.fields import FactorPair, Fraction, NonNegativePair, PositivePair, Rate, Sides
+from graphnet.sdk.hookspecs import Register, hookimpl
+from graphnet.sdk.initializers import ConvInit, LinearInit, weight_and_bias
+from graphnet.sdk.intrinsics import (
+    DTYPES,
+    Accumulate,
+    AddTo,
+    Assign,
+    Cast,
+    Clear,
+    Convert,
+    DType,
+    Follow,
+    IfFinite,
+    Key,
+    Scaled,
+    Times,
+    WeightedSum,
+)
+from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names, parse_pattern
+from graphnet.sdk.layer import Layer, Loss, Precision, Specs
+from graphnet.sdk.multi_tensor import (
+    COMMON,
+    MultiTensorKernel,
+    Tensors,
+    arguments_of,
+    matched,
+    method_of,
+)
+from graphnet.sdk.optimizer import Optimizer
+from graphnet.sdk.random import node_constant
+from graphnet.sdk.registry import KINDS, Entry, Plugin, Registry, frozen, split_form
+from graphnet.sdk.schedule import Schedule
+from graphnet.sdk.signature import AFFINE, RESERVED
+from graphnet.sdk.spec import (
+    Constant,
+    Initializer,
+    ParameterSpec,
+    Spec,
+    StateSpec,
+    Uniform,
+    dtype_name,
+)
+from graphnet.sdk.torch_ops import (
+    ARITHMETIC,
+    Gradients,
+    no_results,
+    only,
+    register_operator,
+    scratch_bytes,
+)
+from graphnet.sdk.validation import problems
+
+__all__ = [
+    "AFFINE",
+    "ARITHMETIC",
+    "CHAIN",
+    "COMMON",
+    "DTYPES",
+    "KINDS",
+    "RESERVED",
+    "Accumulate",
+    "AddTo",
+    "Assign",
+    "Cast",
+    "Clear",
+    "Constant",
+    "ConvInit",
+    "Convert",
+    "DType",
+    "DataSet",
+    "Definition",
+    "Entry",
+    "Event",
+    "Executor",
+    "FactorPair",
+    "Follow",
+    "Fraction",
+    "Gallery",
+    "Gradients",
+    "IfFinite",
+    "Initializer",
+    "Kernel",
+    "Key",
+    "Layer",
+    "Layout",
+    "LinearInit",
+    "Loss",
+    "Make",
+    "MultiTensorKernel",
+    "NonNegativePair",
+    "Optimizer",
+    "Pairs",
+    "ParameterSpec",
+    "Pattern",
+    "Plugin",
+    "PositivePair",
+    "Precision",
+    "Rate",
+    "Register",
+    "Registry",
+    "Run",
+    "Scaled",
+    "Schedule",
+    "Shape",
+    "Sides",
+    "Site",
+    "Spec",
+    "Specs",
+    "StateSpec",
+    "Stream",
+    "Tensors",
+    "Times",
+    "Uniform",
+    "WeightedSum",
+    "arguments_of",
+    "as_given",
+    "as_unit",
+    "blocked_shape",
+    "default_registry",
+    "dtype_name",
+    "frozen",
+    "has_chain",
+    "hookimpl",
+    "layer_names",
+    "load_registry",
+    "matched",
+    "method_of",
+    "no_results",
+    "node_constant",
+    "only",
+    "pack",
+    "parse_pattern",
+    "plain_shape",
+    "problems",
+    "random",
+    "register_operator",
+    "scratch_bytes",
+    "split_form",
+    "summary",
+    "unpack",
+    "weight_and_bias",
+]

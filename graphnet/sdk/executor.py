@@ -1,0 +1,90 @@
+"""Executor and Run: what an executor must be, and what a prepared plan can be asked.
+
+    class Loud(Executor):
+        \"""Eager, and says so.\"""
+
+        def prepare(self, plan: Plan) -> Run:
+            run = Eager().prepare(plan)
+            ...
+
+An executor is a Definition: its fields are its configuration, as in `executor: {auto: {switch_after: 40}}`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from graphnet.errors import ContractError
+from graphnet.sdk.definition import Definition
+
+Make = Callable[..., tuple[Tensor, ...]]
+"""Makes a plan's inputs of other tensors: of a data set's, by index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a run decided: `kind` in one word, such as "switched", `message` for people."""
+
+    kind: str
+    message: str
+
+
+class Run(ABC):
+    """A plan made ready. Call it with the plan's arguments, in order; it returns the plan's outputs.
+
+    Slots are written where they are: their storage stays the same. A Run that decides something while it
+    runs says so through `events`, and writes down in `record` what a resumed run needs to go on alike.
+    """
+
+    @abstractmethod
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        """Run all steps once."""
+
+    def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Run all steps once on the inputs that `make` makes of the tensors `given`, and on `rest`.
+
+        `make` depends on these tensors' values alone, with nothing that waits for the device: an executor
+        that records what a step launches may record it as well.
+        """
+        return self(*make(*given), *rest)
+
+    def events(self) -> list[Event]:
+        """What was decided since this was last asked."""
+        return []
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for the log and the checkpoint: what was chosen."""
+        return {}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Go on as the run that wrote this record; called before the first step, if at all."""
+        del record  # nothing was chosen
+
+
+def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The Make for inputs that are there."""
+    return tensors
+
+
+class Executor(Definition):
+    """A way to run plans; subclasses define `prepare`."""
+
+    def prepare(self, plan: Any) -> Run:
+        """Make a plan ready to run.
+
+        Args:
+            plan: a graphnet.plan.Plan. It has `steps`, the calls in order with what each frees, `values` by
+                name, the names of `inputs`, `outputs`, `slots` and of all `arguments`.
+
+        Returns:
+            The run, which takes the plan's arguments.
+
+        Raises:
+            CompileError: the executor cannot work on this machine.
+        """
+        raise ContractError(f"{type(self).__name__} defines no prepare(plan)")

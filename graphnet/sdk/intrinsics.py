@@ -1,0 +1,173 @@
+"""The few definitions that the compiler itself puts into a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from graphnet.sdk import random
+from graphnet.sdk.blocks import Layout, pack, unpack
+from graphnet.sdk.definition import Definition
+from graphnet.sdk.layer import Layer, Precision, Specs
+
+DType = Literal["float32", "bfloat16", "float16", "float64"]
+DTYPES: dict[DType, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+class Key(Layer):
+    """The random key of one node in one step: int32 (2,), from 0-dim int64 seed and step."""
+
+    constant: int
+
+    def forward(self, seed: Tensor, step: Tensor) -> Tensor:
+        return random.key(seed, step, self.constant)
+
+
+class Accumulate(Layer):
+    """The sum of the gradients that reach one value, or of several losses, in a fixed order."""
+
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "xs"}
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        total = xs[0]
+        for x in xs[1:]:
+            total = total + x
+        return total
+
+    def forward_(self, *xs: Tensor) -> Tensor:
+        for x in xs[1:]:
+            xs[0].add_(x)
+        return xs[0]
+
+    def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
+        return (grad_y,) * len(specs["xs"])
+
+
+class WeightedSum(Layer):
+    """The sum of weights[i] xs[i]; each input's gradient is grad_y times its weight."""
+
+    weights: tuple[float, ...]
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        total = xs[0] * self.weights[0]
+        for x, weight in zip(xs[1:], self.weights[1:], strict=True):
+            total = total + x * weight
+        return total
+
+    def backward(self, grad_y: Tensor) -> tuple[Tensor, ...]:
+        return tuple(grad_y * weight for weight in self.weights)
+
+
+class Times(Layer):
+    """x times a number."""
+
+    factor: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Scaled(Layer):
+    """x times a 0-dim factor, in the dtype of x."""
+
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "x"}
+
+    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x * factor
+
+    def forward_(self, x: Tensor, factor: Tensor) -> Tensor:
+        return x.mul_(factor)
+
+
+class Cast(Layer):
+    """x in another floating dtype; its gradient goes back to the dtype of x."""
+
+    pointwise: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "follow"
+    dtype: DType
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(DTYPES[self.dtype])
+
+    def backward(self, grad_y: Tensor, specs: Specs) -> Tensor:
+        return grad_y.to(specs["x"].dtype)
+
+
+class Convert(Layer):
+    """An image moved from one layout to another; None stands for N C H W."""
+
+    source: Layout | None
+    target: Layout | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _convert(x, self.source, self.target)
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return _convert(grad_y, self.target, self.source)
+
+
+def _convert(x: Tensor, source: Layout | None, target: Layout | None) -> Tensor:
+    plain = x if source is None else unpack(x)
+    return plain if target is None else pack(plain, target)
+
+
+class Assign(Definition):
+    """Writes a state's new value into its slot."""
+
+    def update(self, slot: Tensor, value: Tensor) -> None:
+        slot.copy_(value)
+
+
+class AddTo(Definition):
+    """Adds a gradient to what is there."""
+
+    def update(self, total: Tensor, gradient: Tensor) -> None:
+        total.add_(gradient)
+
+
+class Clear(Definition):
+    """Sets a slot to zero."""
+
+    def update(self, total: Tensor) -> None:
+        total.zero_()
+
+
+class Follow(Definition):
+    """Moves an average towards its parameter by a share of their distance."""
+
+    def update(self, average: Tensor, parameter: Tensor, rate: Tensor) -> None:
+        average.lerp_(parameter, rate.to(average.dtype))
+
+
+class IfFinite(Definition):
+    """What an optimizer writes, unless some gradient was not finite: then everything stays as it was.
+
+    rule, method: what is called with the arguments behind `finite`; it is given zeros for gradients that are
+        not to be followed. written: the places of those that it writes, a tensor or several of them.
+    """
+
+    rule: Definition
+    method: str
+    written: tuple[int, ...]
+
+    def update(self, finite: Tensor, parameter: Any, grad: Any, *others: Any) -> None:
+        args = (parameter, grad, *others)
+        slots = [slot for i in self.written for slot in _several(args[i])]
+        before = [slot.clone() for slot in slots]
+        safe = tuple(torch.where(finite, one, 0) for one in _several(grad))
+        rest = (safe if isinstance(grad, tuple) else safe[0], *others)
+        getattr(self.rule, self.method)(parameter, *rest)
+        for slot, old in zip(slots, before, strict=True):
+            slot.copy_(torch.where(finite, slot, old))
+
+
+def _several(arg: Any) -> tuple[Tensor, ...]:
+    return arg if isinstance(arg, tuple) else (arg,)

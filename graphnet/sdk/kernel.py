@@ -1,0 +1,114 @@
+"""Kernel: another way to compute an expression of layers, and the pattern of that expression."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+
+from graphnet.errors import ContractError
+from graphnet.sdk.layer import Layer
+from graphnet.sdk.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place in a graph where a kernel's pattern fits, as `Kernel.match` sees it.
+
+    `layers` are the definitions in the pattern, outermost first; `specs` the shapes of the names in it
+    (None for an absent optional parameter). `data` are the names of what no parameter has an influence on:
+    nobody will want their gradients.
+    """
+
+    layers: tuple[Layer, ...]
+    specs: Mapping[str, Spec | None]
+    device: torch.device
+    data: frozenset[str] = frozenset()
+
+
+class Kernel(Layer):
+    """Another way to compute an expression of layers, with its own backward.
+
+    `replaces` is the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))". A
+    layer of `*xs` stands in it with as many arguments as the kernel takes: "add(skip, conv2d(x, w, b))".
+    `chain(x, *parameters)` stands for any row of layers, each of one input, from x on; behind it are the
+    parameters that are there, in the order in which they are used: "mse(chain(x, *parameters), target)".
+    `match` looks at a site where it fits and returns an instance, or None to leave the site alone; of chains
+    it is shown the longest first.
+    """
+
+    replaces: ClassVar[str]
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        raise ContractError(f"{cls.__name__} defines no match(site)")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "replaces" in vars(cls):  # else a base that leaves the pattern to its subclasses
+            parse_pattern(cls)
+
+
+Pattern = str | tuple[Any, ...]
+"""A name, or a tuple of a layer's name and its arguments' patterns; a chain is (CHAIN, x, parameters)."""
+CHAIN = "chain"
+
+
+def layer_names(pattern: Pattern) -> Iterator[str]:
+    """The names of the layers in a pattern, outermost first; nothing is known of those in a chain."""
+    if not isinstance(pattern, str):
+        if pattern[0] != CHAIN:
+            yield pattern[0]
+        for part in pattern[1:]:
+            yield from layer_names(part)
+
+
+def has_chain(pattern: Pattern) -> bool:
+    """Whether there is a chain in a pattern."""
+    return not isinstance(pattern, str) and (
+        pattern[0] == CHAIN or any(map(has_chain, pattern[1:]))
+    )
+
+
+def parse_pattern(kernel: type[Kernel]) -> Pattern:
+    """`relu(conv2d(x, weight, bias))` as ("relu", ("conv2d", "x", "weight", "bias")).
+
+    The `*parameters` of a chain stand in it without their star. A namespaced layer is written with a dot in
+    place of the slash: "acme.swish(x)".
+    """
+
+    def walk(node: ast.expr) -> Pattern:
+        match node:
+            case ast.Name(id=name):
+                return name
+            case ast.Call(
+                func=ast.Name(id=name),
+                args=[ast.Name(id=x), ast.Starred(value=ast.Name(id=parameters))],
+                keywords=[],
+            ) if name == CHAIN:
+                return (CHAIN, x, parameters)
+            case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name != CHAIN:
+                return (name, *map(walk, arguments))
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id=space), attr=name), args=arguments, keywords=[]
+            ):
+                return (f"{space}/{name}", *map(walk, arguments))
+        raise ContractError(
+            f"{kernel.__name__}.replaces must be an expression of layer names and arguments, such as "
+            f"'relu(conv2d(x, weight, bias))' or 'mse(chain(x, *parameters), target)'; "
+            f"found {getattr(kernel, 'replaces', None)!r}"
+        )
+
+    try:
+        pattern = walk(ast.parse(kernel.replaces, mode="eval").body)
+    except (SyntaxError, AttributeError):
+        pattern = ""
+    if isinstance(pattern, str) or pattern[0] == CHAIN:
+        raise ContractError(
+            f"{kernel.__name__}.replaces must be an expression such as 'conv2d(x, weight, bias)'; "
+            f"found {getattr(kernel, 'replaces', None)!r}"
+        )
+    return pattern

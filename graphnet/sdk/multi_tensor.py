@@ -1,0 +1,130 @@
+"""MultiTensorKernel: another way to do to many tensors what a rule does to one of them.
+
+A step has an update for each parameter, and in bfloat16 a cast. On a GPU each of them takes longer to launch
+than to run; one call for all of them is one launch.
+
+    class FusedLion(gn.MultiTensorKernel):
+        \"""lion of all parameters in one launch.\"""
+
+        replaces = Lion
+        rule: Lion
+
+        @classmethod
+        def match(cls, rule, specs):
+            return cls(rule=rule) if specs[0].device.type == "cuda" else None
+
+        def run(self, parameters, grads, lr, exp_avgs):
+            torch.ops.acme.fused_lion(parameters, grads, exp_avgs, lr, self.rule.betas)
+
+    @gn.hookimpl
+    def graphnet_kernels(register):
+        register("acme/lion", FusedLion)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from torch import Tensor
+
+from graphnet.errors import ContractError
+from graphnet.sdk.definition import Definition
+from graphnet.sdk.intrinsics import Cast, Scaled
+from graphnet.sdk.spec import Spec
+
+Tensors = tuple[Tensor, ...]
+# What all calls are given alike; everything else is a call's own.
+COMMON = ("lr", "step", "rate", "factor")
+
+
+class MultiTensorKernel(Definition):
+    """One call in place of several that go by equal rules.
+
+    replaces: the rule's class, an Optimizer or one of the compiler's own in graphnet.sdk: Cast, Scaled,
+        Follow, AddTo, Clear. What is derived from it is another rule.
+    casts: whether `run` takes tensors that are narrower than the rule would be given, and casts them: then
+        the plan has no casts before it.
+    skips: whether `run` takes one argument more, `finite`: in float16 a 0-dim bool, and where that is False
+        nothing is to be written; elsewhere it is not given. Without, float16 keeps copies to go back to.
+    """
+
+    replaces: ClassVar[type[Definition]]
+    casts: ClassVar[bool] = False
+    skips: ClassVar[bool] = False
+    rule: Definition
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "replaces" in vars(cls):  # else a base that leaves it to its subclasses
+            _check(cls)
+
+    @classmethod
+    def match(cls, rule: Definition, specs: Sequence[Spec]) -> Self | None:
+        """The kernel for a rule, or None to leave its calls as they are.
+
+        `specs` are those of each call's first tensor, an optimizer's parameters; device and dtype are the
+        same for all.
+        """
+        raise ContractError(f"{cls.__name__} defines no match(rule, specs)")
+
+    def run(self, *args: Any) -> Tensors | None:
+        """What the rule's method does, to several tensors; it takes the same arguments in the same order.
+
+        `lr`, `step`, `rate` and `factor` come as they are, everything else, its name in the plural, as a
+        tuple with a tensor for each call, and None for absent states. Updates write in place and return
+        nothing; others return a tuple. When a plan is made it is tried on tensors without data (device
+        "meta"), so what launches by itself has to be an operator of torch that is registered for those too.
+        """
+        raise ContractError(f"{type(self).__name__} defines no run(...)")
+
+
+def method_of(rule: type[Definition]) -> str:
+    """The name of a rule's method: `update`, or `forward` where it returns what it makes."""
+    return "forward" if issubclass(rule, (Cast, Scaled)) else "update"
+
+
+@functools.cache
+def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
+    """The names that a rule's method asks for."""
+    method: Any = getattr(rule, method_of(rule), None)
+    return () if method is None else tuple(inspect.signature(method).parameters)[1:]
+
+
+def matched(
+    kernel: type[MultiTensorKernel], rule: Definition, specs: Sequence[Spec]
+) -> MultiTensorKernel | None:
+    """What a kernel's match returns. Raises ContractError unless that is a kernel, or None."""
+    found: object = kernel.match(rule, specs)
+    if found is not None and not isinstance(found, MultiTensorKernel):
+        raise ContractError(
+            f"{kernel.__name__}.match must return cls(rule=rule) or None, returned {found!r}"
+        )
+    return found
+
+
+def _check(cls: type[MultiTensorKernel]) -> None:
+    """Raise ContractError unless the class replaces a rule, and takes what that takes."""
+    replaces: object = cls.replaces
+    is_rule = isinstance(replaces, type) and issubclass(replaces, Definition)
+    names = arguments_of(replaces) if is_rule else ()
+    if not names:
+        raise ContractError(
+            f"{cls.__name__}.replaces must be the class of an optimizer, such as graphnet.SGD, or Cast, "
+            f"Scaled, Follow, AddTo or Clear of graphnet.sdk; found {replaces!r}"
+        )
+    if cls.run is MultiTensorKernel.run:
+        raise ContractError(f"{cls.__name__} defines no run(...)")
+    expected = [*map(_plurals, names), *([("finite",)] if cls.skips else [])]
+    found = tuple(inspect.signature(cls.run).parameters)[1:]
+    if len(found) != len(expected) or any(f not in e for f, e in zip(found, expected, strict=True)):
+        raise ContractError(
+            f"{cls.__name__}.run must take ({', '.join(e[0] for e in expected)}), as what it replaces takes "
+            f"({', '.join(names)}) for one tensor; found ({', '.join(found)})"
+        )
+
+
+def _plurals(name: str) -> tuple[str, ...]:
+    return (name,) if name in COMMON else (f"{name}s", f"{name[:-1]}ies", f"{name}es")

@@ -1,0 +1,158 @@
+"""Registry: everything plugins registered, immutable once loaded, and looked up by name."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphnet.errors import DataError, DescriptionError, Problem, UnknownNameError, nearest
+from graphnet.sdk.dataset import DataSet
+from graphnet.sdk.definition import Definition
+
+# The kinds of things that plugins register; the hook of each is graphnet_<kind>.
+KINDS = (
+    "layers",
+    "losses",
+    "kernels",
+    "optimizers",
+    "schedules",
+    "executors",
+    "datasets",
+    "metrics",
+)
+_SINGULAR = {kind: kind.removesuffix("s") for kind in KINDS} | {
+    "losses": "loss",
+    "datasets": "data set",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Where registrations come from: an entry point of a distribution; `error` if it is broken."""
+
+    name: str
+    distribution: str
+    version: str
+    hooks: tuple[str, ...] = ()
+    error: str | None = None
+    disabled: bool = False
+
+    @property
+    def builtin(self) -> bool:
+        return self.name == "builtin"
+
+    @property
+    def status(self) -> str:
+        return "broken" if self.error else "disabled" if self.disabled else "loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One registered thing: its name, the thing, its own version and its plugin."""
+
+    name: str
+    value: Any
+    version: int
+    plugin: Plugin
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Name -> Entry for each kind of thing, in the order of registration."""
+
+    layers: Mapping[str, Entry] = field(default_factory=dict)
+    losses: Mapping[str, Entry] = field(default_factory=dict)
+    kernels: Mapping[str, Entry] = field(default_factory=dict)
+    optimizers: Mapping[str, Entry] = field(default_factory=dict)
+    schedules: Mapping[str, Entry] = field(default_factory=dict)
+    executors: Mapping[str, Entry] = field(default_factory=dict)
+    datasets: Mapping[str, Entry] = field(default_factory=dict)
+    metrics: Mapping[str, Entry] = field(default_factory=dict)
+    plugins: tuple[Plugin, ...] = ()
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The entry of that name; UnknownNameError offers the nearest names, or the missing plugin."""
+        entries: Mapping[str, Entry] = getattr(self, kind)
+        if name in entries:
+            return entries[name]
+        message = f"unknown {_SINGULAR[kind]} {name!r}. {nearest(name, entries)}"
+        space, slash, _ = name.partition("/")
+        if slash and not any(known.startswith(f"{space}/") for known in entries):
+            message += f" No loaded plugin has the namespace {space!r}: install the one that does."
+        absent = [p for p in self.plugins if p.status != "loaded"]
+        if absent and "Did you mean" not in message:
+            causes = "; ".join(f"{p.name}: {p.error or 'disabled'}" for p in absent)
+            message += f" Plugins that are not loaded: {causes}."
+        raise UnknownNameError(message)
+
+    def make(self, kind: str, form: object) -> Any:
+        """A definition from the form a description gives it: "name" or {"name": {field: value}}.
+
+        An instance is returned as it is. Raises UnknownNameError or DescriptionError.
+        """
+        if isinstance(form, Definition):
+            return form
+        name, config = split_form(form)
+        return self.find(kind, name).value(**config)
+
+    def dataset(self, form: object) -> DataSet:
+        """A data set from {"name": {...}} or from a bare path, by asking who can read that path."""
+        if not isinstance(form, (str, Path)):
+            dataset = self.make("datasets", form)
+            assert isinstance(dataset, DataSet)
+            return dataset
+        path = Path(form)
+        if not path.exists():
+            raise DataError(
+                f"{path}: no such file or folder. Give the path of a data set that exists."
+            )
+        for entry in self.datasets.values():
+            if entry.value.claims(path):
+                found: DataSet = entry.value(path=str(path))
+                return found
+        raise DataError(
+            f"{path}: none of the installed data sets ({', '.join(self.datasets) or 'there is none'}) "
+            f"can read this. Name one: {{NAME: {{path: {path}}}}}."
+        )
+
+    def name_of(self, definition: Definition | type[Definition]) -> str:
+        """The name a definition's class is registered under, or its class name."""
+        cls = definition if isinstance(definition, type) else type(definition)
+        return self._names.get(cls, cls.__name__)
+
+    @functools.cached_property
+    def _names(self) -> dict[type, str]:
+        kinds = (
+            self.layers,
+            self.losses,
+            self.kernels,
+            self.optimizers,
+            self.schedules,
+            self.executors,
+            self.datasets,
+        )
+        return {entry.value: name for entries in kinds for name, entry in entries.items()}
+
+
+def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
+    """ "name" or {"name": {field: value}} as (name, fields); DescriptionError for anything else."""
+    match form:
+        case str():
+            return form, {}
+        case Mapping() if len(form) == 1:
+            ((name, config),) = form.items()
+            if isinstance(name, str) and (config is None or isinstance(config, Mapping)):
+                return name, frozen(config or {})
+    raise DescriptionError(
+        [Problem(f"expected a name or {{name: {{field: value}}}} with one name, found {form!r}")]
+    )
+
+
+def frozen(value: Any) -> Any:
+    """Lists as tuples, all the way down: definitions are frozen, YAML only knows lists."""
+    if isinstance(value, Mapping):
+        return {key: frozen(item) for key, item in value.items()}
+    return tuple(frozen(item) for item in value) if isinstance(value, list) else value

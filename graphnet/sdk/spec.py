@@ -1,0 +1,88 @@
+"""The shared vocabulary of shapes: what a value is, what a parameter starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What is known of a tensor without holding it: its shape, dtype and device.
+
+    >>> Spec((32, 3, 8, 8)).size_bytes
+    24576
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def size_bytes(self) -> int:
+        return self.numel * self.dtype.itemsize
+
+    def on(self, device: torch.device) -> Spec:
+        return Spec(self.shape, self.dtype, device)
+
+    def empty(self) -> Tensor:
+        """An uninitialised tensor of this spec (on the device "meta", one without storage)."""
+        return torch.empty(self.shape, dtype=self.dtype, device=self.device)
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{'x'.join(map(str, self.shape)) or 'scalar'} {dtype}"
+
+
+Initializer = Callable[[Tensor, torch.Generator], Tensor]
+"""Fills its first argument in place, with randomness from the generator only, and returns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Draws from U(-bound, bound)."""
+
+    bound: float
+
+    def __call__(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+        return tensor.uniform_(-self.bound, self.bound, generator=generator)
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """Fills with one value."""
+
+    value: float
+
+    def __call__(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+        return tensor.fill_(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterSpec:
+    """A trainable tensor that a layer asks for: its shape and what it starts from."""
+
+    shape: tuple[int, ...]
+    initializer: Initializer
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """A tensor that outlives the step but has no gradient; dtype None takes the compute dtype."""
+
+    shape: tuple[int, ...]
+    initializer: Initializer = Constant(0.0)
+    dtype: torch.dtype | None = None
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """ "float32" for torch.float32."""
+    return str(dtype).removeprefix("torch.")

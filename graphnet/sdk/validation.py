@@ -1,0 +1,57 @@
+"""Validation: pydantic's errors as Problems, in our words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from graphnet.errors import DescriptionError, Problem, nearest
+
+
+def problems(errors: Iterable[Any], known: Iterable[str]) -> list[Problem]:
+    """pydantic's error records as Problems, in our words; a union's, one for each member, as one."""
+    found: list[Problem] = []
+    for problem in (problem for error in errors for problem in _problems(error, known)):
+        if found and (joined := _joined(found[-1], problem)):
+            found[-1] = joined
+        else:
+            found.append(problem)
+    return found
+
+
+def _joined(one: Problem, other: Problem) -> Problem | None:
+    """Two of "expected A, found X" about the same field as "expected A or B, found X"."""
+    parts = [re.fullmatch(r"expected (.*), found (.*)", p.message, re.S) for p in (one, other)]
+    if one.path != other.path or parts[0] is None or parts[1] is None or parts[0][2] != parts[1][2]:
+        return None
+    return Problem(f"expected {parts[0][1]} or {parts[1][1]}, found {parts[0][2]}", one.path)
+
+
+def _problems(error: Mapping[str, Any], known: Iterable[str]) -> Iterable[Problem]:
+    cause = error.get("ctx", {}).get("error")
+    return cause.problems if isinstance(cause, DescriptionError) else [_problem(error, known)]
+
+
+def _problem(error: Mapping[str, Any], known: Iterable[str]) -> Problem:
+    location = tuple(str(part) for part in error["loc"])
+    # For a union pydantic appends the member it tried, such as "int" or "tuple[...]": not a place.
+    if location and location[-1] in _TYPES and error["type"].endswith("_type"):
+        location = location[:-1]
+    path = ".".join(part for part in location if part.isidentifier() or part.isdigit())
+    match error["type"]:
+        case "unexpected_keyword_argument" | "extra_forbidden":
+            return Problem(f"unknown field. {nearest(location[-1], known)}", path)
+        case "missing" | "missing_keyword_only_argument" | "missing_argument":
+            return Problem("must be given", path)
+        case "unexpected_positional_argument":
+            return Problem("fields are given by name, not by position", path)
+        case "value_error":
+            return Problem(str(error["ctx"]["error"]), path)
+        case _:
+            expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+            expected = re.sub(r"dictionary( or instance of \w+)?", "mapping", expected)
+            return Problem(f"expected {expected}, found {error['input']!r}", path)
+
+
+_TYPES = ("str", "int", "float", "bool")

@@ -1,0 +1,46 @@
+"""System: what the machine gives: files, cache, C++ compiler, devices, units, memory allocator, collector.
+
+Nothing comes in but requests; files, libraries and numbers go out. It imports graphnet.errors only.
+"""
+
+from __future__ import annotations
+
+from graphnet.system.cache import Cache, Hit, Key, Miss, cache_folder, open_cache
+from graphnet.system.device import device_name, processor, resolve_device, synchronize
+from graphnet.system.files import atomic_write, write_text
+from graphnet.system.gc import without_gc
+from graphnet.system.malloc import keep_freed_memory
+from graphnet.system.native import Native, find_compiler
+from graphnet.system.units import (
+    bytes_text,
+    elide,
+    parse_bytes,
+    seconds_text,
+    short_bytes,
+    short_count,
+)
+
+__all__ = [
+    "Cache",
+    "Hit",
+    "Key",
+    "Miss",
+    "Native",
+    "atomic_write",
+    "bytes_text",
+    "cache_folder",
+    "device_name",
+    "elide",
+    "find_compiler",
+    "keep_freed_memory",
+    "open_cache",
+    "parse_bytes",
+    "processor",
+    "resolve_device",
+    "seconds_text",
+    "short_bytes",
+    "short_count",
+    "synchronize",
+    "without_gc",
+    "write_text",
+]

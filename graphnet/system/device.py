@@ -1,0 +1,73 @@
+"""Devices by name: what is asked for, or an error; never a silent change."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from graphnet.errors import DeviceError
+
+
+def resolve_device(name: str | torch.device) -> torch.device:
+    """ "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N" as a torch.device.
+
+    Raises DeviceError when that device is not there.
+
+    >>> resolve_device("cpu")
+    device(type='cpu')
+    """
+    if name == "auto":
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(
+            f"unknown device {str(name)!r}. Known: auto, cpu, cuda, cuda:N."
+        ) from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        index = device.index or 0
+        if index >= count:
+            raise DeviceError(
+                f"device {str(name)!r} asked for, but {count or 'no'} CUDA devices are there. "
+                f"Use --device cpu or auto."
+            )
+        return torch.device("cuda", index)
+    if device.type != "cpu":
+        raise DeviceError(f"device {str(name)!r} is not supported. Known: auto, cpu, cuda, cuda:N.")
+    return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """The device's model, and for a CPU the threads that torch computes with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    name = ""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        name = found[1] if found else ""
+    except OSError:  # only Linux has this file
+        name = platform.processor()
+    return f"{name or platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def processor() -> str:
+    """The CPU's model and the vector unit that torch sees in it."""
+    model = platform.processor() or platform.machine()
+    if sys.platform == "linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{model} {torch.backends.cpu.get_cpu_capability()}"

@@ -1,0 +1,178 @@
+"""Check that gradients add up in a real plan, where two calls of a layer read the same values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from graphnet.executors import prepare
+from graphnet.graph import SEED, STEP, Graph, Kind, Value, build
+from graphnet.model import Builder
+from graphnet.passes import differentiate
+from graphnet.plan import schedule, verify
+from graphnet.sdk import (
+    Constant,
+    Entry,
+    Layer,
+    ParameterSpec,
+    Plugin,
+    Registry,
+    Spec,
+    Specs,
+    random,
+)
+from graphnet.testing.case import Case, is_kernel
+from graphnet.testing.check import check
+from graphnet.testing.compare import expect_close
+from graphnet.testing.draw import draw
+from graphnet.testing.leaves import floating, leaves
+from graphnet.testing.outcome import NotApplicable
+
+
+class Hold(Layer):
+    """A parameter of x's shape, as a value: its gradient in the plan is x's."""
+
+    def parameters(self, specs: Specs) -> dict[str, ParameterSpec]:
+        return {"held": ParameterSpec(specs["x"].shape, Constant(0.0))}
+
+    def forward(self, x: Tensor, held: Tensor) -> Tensor:
+        return held.clone()
+
+    def backward(self, grad_y: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(grad_y), grad_y
+
+
+class Weigh(Layer):
+    """sum(x * weight), 0-dim: it gives x the gradient `weight`."""
+
+    nondifferentiable: ClassVar[tuple[str, ...]] = ("weight",)
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        return (x * weight).sum()
+
+    def backward(self, grad_y: Tensor, weight: Tensor) -> tuple[Tensor, None]:
+        return grad_y * weight, None
+
+
+class Sum(Layer):
+    """The sum of 0-dim tensors."""
+
+    def forward(self, *xs: Tensor) -> Tensor:
+        return torch.stack(xs).sum()
+
+    def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
+        return (grad_y,) * len(specs["xs"])
+
+
+_OURS = {"kit/hold": Hold, "kit/weigh": Weigh, "kit/sum": Sum}
+
+
+@check
+def accumulates(case: Case) -> None:
+    """In a plan where two calls share inputs and parameters, each gradient is the sum of both."""
+    case.require_backward()
+    if is_kernel(case):
+        raise NotApplicable("a kernel stands in a plan only in the place of its layers")
+    tensors = leaves(case.arguments(), case.ports.inputs)
+    moving = set(floating(case.arguments(), sorted(case.differentiable))) & set(tensors)
+    if not moving:
+        raise NotApplicable("the layer has no input with a gradient")
+    weights = _weights(case)
+    done = differentiate(_forward_graph(case, tensors, weights))
+    graph = replace(done, outputs=tuple(done.gradients.values()))
+    plan = schedule(graph)
+    verify(graph, plan)
+    given = [_value(case, plan.values[name], tensors, weights) for name in plan.arguments]
+    gradients = dict(zip(done.gradients, prepare(plan, "reference")(*given), strict=True))
+    positions = {f"hold_{i}.held": leaf for i, leaf in enumerate(tensors) if leaf in moving}
+    named = {positions.get(slot, slot.rpartition(".")[2]): g for slot, g in gradients.items()}
+    expect_close(
+        named,
+        _sums(case, weights),
+        what="in a plan that calls the layer twice, the gradient is not the sum of both calls'",
+        advice="Let forward and backward depend on their arguments alone, and return every gradient.",
+        tolerance=1e-10,
+    )
+
+
+def _weights(case: Case) -> dict[str, Tensor]:
+    """What each floating output of each of the two calls is weighed with, by input name."""
+    outputs = case.outputs(case.forward(case.arguments()))
+    return {
+        f"w_{call}_{name}": draw(tuple(y.shape), f"{call} {name}", 3).to(y.dtype)
+        for call in ("a", "b")
+        for name, y in outputs.items()
+    }
+
+
+def _forward_graph(
+    case: Case, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> Graph:
+    """Two calls `a` and `b` on the same held inputs, and the weighed sum of all their outputs."""
+    names = [*(f"i{i}" for i in range(len(tensors))), *weights]
+    inputs: dict[str, Any] = dict.fromkeys(names)
+    net = Builder(**inputs)
+    given = dict(zip((*tensors, *weights), net.inputs, strict=True))
+    held = [
+        net("kit/hold", given[leaf], id=f"hold_{i}") if t.is_floating_point() else given[leaf]
+        for i, (leaf, t) in enumerate(tensors.items())
+    ]
+    config = case.layer.configuration()
+    calls = {"a": net(case.name, *held, id="a", **config)}
+    share = calls["a"] if case.parameters else None
+    calls["b"] = net(case.name, *held, id="b", share=share, **config)
+    weighed = []
+    for weight in weights:
+        _, call, output = weight.split("_", 2)
+        weighed.append(net("kit/weigh", calls[call][output], given[weight]))
+    net.outputs(net("kit/sum", *weighed))
+    specs = [Spec(tuple(t.shape), t.dtype) for t in (*tensors.values(), *weights.values())]
+    return build(net.description(), _registry(case), inputs=specs, dtype=torch.float64)
+
+
+def _registry(case: Case) -> Registry:
+    plugin = Plugin("kit", "graphnet-framework", "0")
+    known = {**_OURS, case.name: type(case.layer)}  # a loss is no node elsewhere, but here
+    ours = {name: Entry(name, layer, 1, plugin) for name, layer in known.items()}
+    return replace(case.registry, layers=MappingProxyType({**case.registry.layers, **ours}))
+
+
+def _value(
+    case: Case, value: Value, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
+) -> Tensor:
+    """The tensor for one argument of the plan."""
+    name = value.name.lstrip("$")
+    if name in weights:
+        return weights[name]
+    if value.kind is Kind.INPUT or name.startswith("hold_"):
+        position = int(name.removeprefix("hold_").removesuffix(".held").lstrip("i"))
+        return list(tensors.values())[position]
+    if value.kind is Kind.SCALAR:
+        return torch.tensor({SEED: 5, STEP: 2}[name])
+    if value.kind is Kind.CONSTANT:
+        assert value.initializer is not None
+        return value.initializer(value.spec.empty(), torch.Generator())
+    tensor: Tensor = case.arguments()[name.rpartition(".")[2]]
+    return tensor
+
+
+def _sums(case: Case, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients of both calls, each by itself, added up."""
+    total: dict[str, Tensor] = {}
+    for call in ("a", "b"):
+        arguments = case.arguments()
+        seed, step = torch.tensor(5), torch.tensor(2)
+        arguments["key"] = random.key(seed, step, random.node_constant(call))
+        results = case.forward(arguments)
+        grads = case.grads(results)
+        for name in case.outputs(results):
+            grads[f"grad_{name}"] = weights[f"w_{call}_{name}"]
+        gradients = case.backward(arguments, results, grads)
+        for leaf, gradient in floating(gradients, sorted(case.differentiable)).items():
+            total[leaf] = total[leaf] + gradient if leaf in total else gradient
+    return total

@@ -1,0 +1,82 @@
+"""Checks of affine_map and absorb: that what a plan folds computes what the layer does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from graphnet.graph import as_tuple, result_names
+from graphnet.sdk import AFFINE
+from graphnet.testing.case import Case
+from graphnet.testing.check import check
+from graphnet.testing.compare import expect_close
+from graphnet.testing.draw import draw
+from graphnet.testing.leaves import Named
+from graphnet.testing.outcome import CheckFailure, NotApplicable
+
+_TOLERANCE = 1e-10
+
+
+@check
+def affine_map(case: Case) -> None:
+    """affine_map gives the scale and shift by which prediction maps each channel of the input."""
+    layer = case.layer
+    if not layer.signature.affine_map:
+        raise NotApplicable("the layer has no affine_map")
+    arguments = case.arguments()
+    scale, shift = _called(case, "affine_map", arguments).values()
+    x = arguments[layer.signature.tensors[0]]
+    expect_close(
+        {layer.outputs[0]: _predicted(case, arguments)},
+        {layer.outputs[0]: _mapped(x, scale, shift)},
+        what="prediction is not scale times the input plus shift, by affine_map",
+        advice="Return both for the channels (axis 1), from parameters and states as inference takes them.",
+        tolerance=_TOLERANCE,
+    )
+
+
+@check
+def absorb(case: Case) -> None:
+    """With the parameters that absorb returns, the output is scaled and shifted channel by channel."""
+    layer = case.layer
+    if not layer.signature.absorb:
+        raise NotApplicable("the layer has no absorb")
+    arguments = case.arguments()
+    y = _predicted(case, arguments)
+    scale, shift = (draw((y.shape[1],), name, 0) for name in AFFINE)
+    absorbed = _called(case, "absorb", {**arguments, "scale": scale, "shift": shift})
+    for name, changed in absorbed.items():
+        before = arguments[name]
+        if before is not None and changed.shape != before.shape:
+            raise CheckFailure(
+                f"expected absorb to return {name!r} in its shape {tuple(before.shape)}, found "
+                f"{tuple(changed.shape)}"
+            )
+    expect_close(
+        {layer.outputs[0]: _predicted(case, {**arguments, **absorbed})},
+        {layer.outputs[0]: _mapped(y, scale, shift)},
+        what="with what absorb returns, the output is not scale times what it was, plus shift",
+        advice="Scale every parameter that the output is linear in; a bias is scaled, then shifted.",
+        tolerance=_TOLERANCE,
+    )
+
+
+def _predicted(case: Case, arguments: Named) -> Tensor:
+    """The output outside training."""
+    run = case.inference if case.layer.signature.inference else case.forward
+    y: Tensor = run(arguments)[case.layer.outputs[0]]
+    return y
+
+
+def _called(case: Case, method: str, values: Named) -> dict[str, Any]:
+    """What a method returns, by name. Raises LayerError for another number of results."""
+    asked = {name: values[name] for name in case.layer.signature.of(method)}
+    returned = as_tuple(getattr(case.layer, method)(**asked))
+    return case.named(method, result_names(case.layer, method), returned)
+
+
+def _mapped(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """x with each channel, on axis 1, times its scale plus its shift."""
+    shape = (1, -1, *(1 for _ in x.shape[2:]))
+    return x * scale.view(shape) + shift.view(shape)

@@ -1,0 +1,82 @@
+"""Checks of a kernel: that it is chosen, and that it computes what it replaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphnet.sdk import Kernel
+from graphnet.testing.case import Case
+from graphnet.testing.check import check
+from graphnet.testing.compare import expect_close
+from graphnet.testing.expression import Expression
+from graphnet.testing.leaves import leaves
+from graphnet.testing.outcome import CheckFailure, NotApplicable
+
+_TOLERANCE = 1e-10
+
+
+@check
+def kernel_names(case: Case) -> None:
+    """A kernel takes the names of its pattern, and has as many outputs as what it replaces."""
+    expression, kernel = _kernel(case)
+    names = set(case.ports.specs)
+    others = [n for n in kernel.signature.tensors if n not in names]
+    if others:
+        raise CheckFailure(
+            f"expected forward to take names of {kernel.replaces!r}, found {', '.join(others)}"
+        )
+    replaced = expression.root.layer
+    if len(kernel.outputs) != len(replaced.outputs):
+        raise CheckFailure(
+            f"expected {len(replaced.outputs)} outputs as {type(replaced).__name__} has, found "
+            f"{len(kernel.outputs)}"
+        )
+
+
+@check
+def kernel_equals_reference(case: Case) -> None:
+    """A kernel's outputs, new states and gradients are those of its pattern's layers, to 10 digits."""
+    expression, kernel = _kernel(case)
+    arguments = case.arguments()
+    results = case.forward(arguments)
+    grads = case.grads(results)
+    outputs, gradients, states = expression.run(
+        arguments, [grads[f"grad_{name}"] for name in kernel.outputs]
+    )
+    expect_close(
+        leaves(results, kernel.outputs),
+        dict(zip(kernel.outputs, outputs, strict=True)),
+        what=f"the output is not that of {kernel.replaces}",
+        advice="Compute the same, or let match return None where it cannot.",
+        tolerance=_TOLERANCE,
+    )
+    expect_close(
+        leaves(results, [f"{name}_next" for name in kernel.updates]),
+        states,
+        what=f"the new state is not that of {kernel.replaces}",
+        advice="Name the states in updates, and return what the layers return.",
+        tolerance=_TOLERANCE,
+    )
+    method = case.inference if kernel.signature.inference else case.forward
+    expect_close(
+        leaves(method(arguments), kernel.outputs),
+        dict(zip(kernel.outputs, expression.predict(arguments), strict=True)),
+        what=f"what prediction runs is not what it runs for {kernel.replaces}",
+        advice="State inference where a layer in the pattern has one.",
+        tolerance=_TOLERANCE,
+    )
+    names = sorted(case.differentiable)
+    found: dict[str, Any] = case.backward(arguments, results, grads)
+    expect_close(
+        leaves(found, names),
+        leaves(gradients, [name for name in names if name in gradients]),
+        what=f"the gradient is not that of {kernel.replaces}",
+        advice="Compute the same, or let match return None where it cannot.",
+        tolerance=_TOLERANCE,
+    )
+
+
+def _kernel(case: Case) -> tuple[Expression, Kernel]:
+    if case.expression is None or not isinstance(case.layer, Kernel):
+        raise NotApplicable("the layer is no kernel")
+    return case.expression, case.layer

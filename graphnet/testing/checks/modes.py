@@ -1,0 +1,67 @@
+"""Checks of a layer outside training, and of what its parameters and states start from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from graphnet.sdk import ParameterSpec, StateSpec
+from graphnet.testing.case import Case
+from graphnet.testing.check import check
+from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
+from graphnet.testing.leaves import leaves
+from graphnet.testing.outcome import CheckFailure, NotApplicable
+
+
+@check
+def initializers(case: Case) -> None:
+    """Parameters and states start from finite numbers, drawn from the given generator alone."""
+    slots = {**case.ports.parameters, **case.ports.states}
+    present = {name: spec for name, spec in slots.items() if spec is not None}
+    if not present:
+        raise NotApplicable("the layer has no parameter and no state")
+    for name, spec in present.items():
+        before = torch.get_rng_state()
+        first, second = _start(spec, 1.0), _start(spec, 2.0)
+        if not torch.equal(before, torch.get_rng_state()) or not same_bits(first, second):
+            raise CheckFailure(
+                f"expected {name!r} to start from numbers of the given generator alone, found others. "
+                f"Write tensor.normal_(generator=generator), and fill all of it."
+            )
+        if tuple(first.shape) != tuple(spec.shape) or not bool(first.isfinite().all()):
+            raise CheckFailure(
+                f"expected {name!r} to start finite, in the shape {tuple(spec.shape)}, found "
+                f"{tuple(first.shape)}, finite: {bool(first.isfinite().all())}"
+            )
+
+
+def _start(spec: ParameterSpec | StateSpec, garbage: float) -> Tensor:
+    """The initial value, written over memory that held something else."""
+    dtype = spec.dtype if isinstance(spec, StateSpec) and spec.dtype else torch.float64
+    tensor = torch.full(spec.shape, garbage).to(dtype)
+    return spec.initializer(tensor, torch.Generator().manual_seed(0))
+
+
+@check
+def inference(case: Case) -> None:
+    """Inference gives forward's outputs; where states or a key make it differ, it still repeats."""
+    layer = case.layer
+    if not layer.signature.inference:
+        raise NotApplicable("the layer defines no inference: forward runs")
+    arguments = case.arguments()
+    found = leaves(case.inference(arguments), layer.outputs)
+    expect_same_bits(
+        leaves(case.inference(arguments), layer.outputs),
+        found,
+        what="inference gave something else the second time",
+        advice="Let results depend on the arguments alone.",
+    )
+    if layer.updates or "key" in layer.signature.forward:
+        return  # what it should be, only the author knows: it differs from training on purpose
+    expect_close(
+        found,
+        leaves(case.forward(arguments), layer.outputs),
+        what="inference is not what forward gives",
+        advice="Without a state or a key, both are one function; leave inference out if in doubt.",
+        tolerance=1e-10,
+    )

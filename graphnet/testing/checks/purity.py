@@ -1,0 +1,205 @@
+"""Checks that a layer is a function: it reads its arguments, writes nothing, and remembers nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+from graphnet.graph import Operation, is_mask, operations_of
+from graphnet.testing.case import Case
+from graphnet.testing.check import check
+from graphnet.testing.compare import close, expect_same_bits, same_bits
+from graphnet.testing.leaves import Named, leaves
+from graphnet.testing.outcome import CheckFailure, NotApplicable
+
+
+@check
+def runs(case: Case) -> None:
+    """The layer takes its sample: forward and backward run and return what they must."""
+    _ = case.ports
+    if case.trainable:
+        case.run()
+    else:
+        case.forward(case.arguments())
+
+
+def _operations(case: Case) -> list[Operation]:
+    arguments = case.arguments()
+    results: Named = {}
+    operations = operations_of(lambda: results.update(case.forward(arguments)))
+    if case.trainable:
+        grads = case.grads(results)
+        operations += operations_of(lambda: case.backward(arguments, results, grads))
+    return operations
+
+
+@check
+def host_reads(case: Case) -> None:
+    """Nothing is read back to the host (.item(), float(), if): it would stop the device."""
+    for operation in _operations(case):
+        if "data_dependent_output" in operation.tags:
+            raise CheckFailure(
+                f"expected no number to be read back to the host, found {operation}. Compute with "
+                f"tensors: torch.where in place of if, a 0-dim tensor in place of .item()."
+            )
+
+
+@check
+def data_dependent_shapes(case: Case) -> None:
+    """No shape depends on data: a plan is made once, for shapes alone."""
+    for operation in _operations(case):
+        if "dynamic_output_shape" not in operation.tags:
+            continue
+        if "index" in str(operation) and not any(map(is_mask, operation.arguments[1])):
+            continue  # indexing by integers: the shape is that of the index
+        raise CheckFailure(
+            f"expected shapes that follow from shapes, found {operation}, whose result's shape depends "
+            f"on data. Multiply by a mask, or use torch.where."
+        )
+
+
+@check
+def global_random(case: Case) -> None:
+    """Random numbers come from `key` only; the global generators are not touched."""
+    arguments = case.arguments()
+    with undrawn("forward"):
+        results = case.forward(arguments)
+    if case.trainable:
+        grads = case.grads(results)
+        with undrawn("backward"):
+            case.backward(arguments, results, grads)
+
+
+@contextmanager
+def undrawn(method: str) -> Iterator[None]:
+    """Raise CheckFailure where what runs within moves a global random generator, or sets one."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20150325)  # one that nobody would set
+        before = _random_states()
+        yield
+        after = _random_states()
+    moved = [name for name in before if before[name] != after[name]]
+    if moved:
+        raise CheckFailure(
+            f"expected {method} to leave global random state alone, found that it drew from "
+            f"{moved[0]}'s. Name `key` and draw with graphnet.random.uniform(key, shape)."
+        )
+
+
+def _random_states() -> dict[str, str | bytes]:
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "Python": repr(random.getstate()),
+        "NumPy": repr(np.random.get_state(legacy=False)),
+    }
+
+
+@check
+def forward_pure(case: Case) -> None:
+    """Forward does not write to its inputs, parameters or key."""
+    arguments = case.arguments()
+    watched = {k: v for k, v in arguments.items() if k not in case.ports.states}
+    _untouched("forward", watched, lambda: case.forward(arguments))
+
+
+@check
+def backward_pure(case: Case) -> None:
+    """Backward does not write to gradients, saved values or anything else it is given."""
+    case.require_backward()
+    arguments = case.arguments()
+    results = case.forward(arguments)
+    grads = case.grads(results)
+    watched = {k: v for k, v in {**arguments, **results}.items() if k not in case.ports.states}
+    _untouched("backward", {**watched, **grads}, lambda: case.backward(arguments, results, grads))
+
+
+@check
+def states_untouched(case: Case) -> None:
+    """States change only through `updates`: no method writes to them, inference least of all."""
+    if not case.ports.states:
+        raise NotApplicable("the layer has no state")
+    arguments = case.arguments()
+    states = {name: arguments[name] for name in case.ports.states}
+    advice = "Return the new value last, and name the state in `updates`"
+    _untouched("forward", states, lambda: case.forward(arguments), advice)
+    if case.trainable:
+        results = case.forward(arguments)
+        grads = case.grads(results)
+        _untouched("backward", states, lambda: case.backward(arguments, results, grads), advice)
+    if case.layer.signature.inference:
+        _untouched("inference", states, lambda: case.inference(arguments), advice)
+
+
+def _untouched(
+    method: str,
+    watched: Named,
+    call: Callable[[], object],
+    advice: str = "Compute a new tensor: x.add(1), not x.add_(1)",
+) -> None:
+    tensors = leaves(watched)
+    before = {leaf: (tensor.clone(), tensor._version) for leaf, tensor in tensors.items()}
+    call()
+    for leaf, tensor in tensors.items():
+        value, version = before[leaf]
+        if tensor._version != version or not same_bits(tensor, value):
+            raise CheckFailure(
+                f"expected {method} to leave {leaf!r} alone, found that it wrote to it. {advice}."
+            )
+
+
+@check
+def forward_repeats(case: Case) -> None:
+    """Forward gives the same bits for the same arguments."""
+    first, second = (leaves(case.forward(case.arguments())) for _ in range(2))
+    expect_same_bits(
+        second,
+        first,
+        what="forward gave something else the second time",
+        advice="Let results depend on the arguments alone.",
+    )
+
+
+@check
+def backward_repeats(case: Case) -> None:
+    """Backward gives the same bits for the same arguments: gradients are returned, not accumulated."""
+    case.require_backward()
+    one = case.run()
+    first = {leaf: tensor.clone() for leaf, tensor in leaves(one.gradients).items()}
+    second = leaves(case.backward(one.arguments, one.results, one.grads))
+    grown = any(not close(second[leaf], tensor, 1e-9) for leaf, tensor in first.items())
+    expect_same_bits(
+        second,
+        first,
+        what="backward gave something else the second time",
+        advice="Return each gradient; graphnet adds them up."
+        if grown
+        else "Keep the order of sums.",
+    )
+
+
+@check
+def interleaved_calls(case: Case) -> None:
+    """Two calls do not disturb each other: saved values stay as they were saved."""
+    case.require_backward()
+    alone = {leaf: tensor.clone() for leaf, tensor in leaves(case.run().gradients).items()}
+    arguments = case.arguments()
+    results = case.forward(arguments)
+    grads = case.grads(results)
+    kept = {leaf: tensor.clone() for leaf, tensor in leaves(results).items()}
+    case.run(seed=1)
+    expect_same_bits(
+        leaves(results),
+        kept,
+        what="the result of an earlier forward changed when forward ran again",
+        advice="Return a new tensor from each call.",
+    )
+    expect_same_bits(
+        leaves(case.backward(arguments, results, grads)),
+        alone,
+        what="the gradient changed because another forward ran in between",
+        advice="Let backward take what it needs by name; keep nothing elsewhere.",
+    )

@@ -1,0 +1,294 @@
+"""The kit's questions about optimizers, and about kernels that take many tensors at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from graphnet.graph import META, operations_of
+from graphnet.sdk import Cast, Optimizer, Spec
+from graphnet.testing.check import Check, check
+from graphnet.testing.checks.precision import unsynchronized
+from graphnet.testing.checks.purity import undrawn
+from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
+from graphnet.testing.outcome import CheckFailure, NotApplicable
+from graphnet.testing.rule_case import CPU, RATES, RuleCase, kernel_for
+
+_TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}  # of a kernel; bfloat16 cannot tell
+
+
+@check
+def rule_runs(case: RuleCase) -> None:
+    """An update asks for what there is, writes in place, and returns nothing; a cast returns each tensor."""
+    rule = case.rule
+    if not case.shapes():
+        raise CheckFailure(
+            f"expected rule_for to leave some parameters to {rule}, found that it leaves none"
+        )
+    if isinstance(rule, Optimizer):
+        known = {"parameter", "grad", "lr", "step", *rule.states(Spec(case.shapes()[0]))}
+        if unknown := [name for name in case.arguments if name not in known]:
+            raise CheckFailure(
+                f"expected update to ask for parameter, grad, lr, step and its states, found {unknown[0]!r}. "
+                f"Return it from states."
+            )
+    given = case.drawn()
+    made = case.step(given)
+    for i, result in enumerate(made):
+        if (case.method == "update") != (result is None):
+            raise CheckFailure(
+                f"expected {'nothing' if case.method == 'update' else 'a tensor'} back for tensor {i}, found "
+                f"{type(result).__name__}. Write the parameter and the states in place."
+            )
+    first = case.arguments[0]
+    before, after = case.drawn().leaves(), given.leaves()
+    if case.method == "update" and all(
+        same_bits(after[name], before[name]) for name in before if name.startswith(f"{first}[")
+    ):
+        raise CheckFailure(
+            f"expected a step to change {first!r}, found that none has changed. Write it in place: "
+            f"`{first}.sub_(...)`, where `{first} = {first} - ...` only names something new."
+        )
+
+
+@check
+def rule_writes(case: RuleCase) -> None:
+    """A step writes the parameter and its states only, never a gradient or what all steps share."""
+    given = case.drawn()
+    first = case.arguments[0]
+    states = case.states(case.shapes()[0], torch.float32, case.device)
+    free = states.keys() | ({first} if case.method == "update" else set())
+    watched = {n: t for n, t in given.leaves().items() if n.partition("[")[0] not in free}
+    before = {name: tensor.clone() for name, tensor in watched.items()}
+    case.step(given)
+    expect_same_bits(
+        watched,
+        before,
+        what="a step wrote to it",
+        advice="Write to the parameter and the states only; copy what is to be changed.",
+    )
+
+
+@check
+def rule_repeats(case: RuleCase) -> None:
+    """The same steps from the same start give the same bits."""
+    expect_same_bits(
+        case.steps(case.drawn()),
+        case.steps(case.drawn()),
+        what="the same steps gave something else the second time",
+        advice="Keep nothing outside of the states, and add up in one order.",
+    )
+
+
+@check
+def rule_host_reads(case: RuleCase) -> None:
+    """Nothing is read back to the host: steps are captured, and replayed with other numbers."""
+    given = case.drawn()
+    for operation in operations_of(lambda: case.step(given)):
+        if "data_dependent_output" in operation.tags:
+            raise CheckFailure(
+                f"expected no number to be read back to the host, found {operation}. Compute with `lr` and "
+                f"`step` as the 0-dim tensors that they are."
+            )
+
+
+@check
+def rule_random(case: RuleCase) -> None:
+    """The global random generators are not touched."""
+    given = case.drawn()
+    with undrawn("a step"):
+        case.step(given)
+
+
+@check
+def rule_strides(case: RuleCase) -> None:
+    """Gradients may come in any strides."""
+
+    def crossed(grad: Tensor, number: int) -> Tensor:
+        """The same numbers, the last axis the slowest."""
+        return grad if grad.ndim < 2 else grad.transpose(0, -1).contiguous().transpose(0, -1)
+
+    expect_close(
+        case.steps(case.drawn(), grads=crossed),
+        case.steps(case.drawn()),
+        what="it is another one when gradients have other strides",
+        advice="Go by shapes and torch's operators, not by where numbers lie.",
+        tolerance=1e-5,
+    )
+
+
+@check
+def rule_dtypes(case: RuleCase) -> None:
+    """float32 steps are those in float64, but for rounding; a rule takes bfloat16 parameters as well."""
+    if case.kernel is not None:
+        raise NotApplicable("kernel_equals_rule tries the dtypes that a kernel takes")
+    expect_close(
+        case.steps(case.drawn()),
+        case.steps(case.drawn(dtype=torch.float64)),
+        what="in float32 it is not what it is in float64",
+        advice="Look for a difference of large numbers, or a constant that float32 cannot hold.",
+        tolerance=1e-4,
+    )
+    given = case.drawn(dtype=torch.bfloat16)
+    case.steps(given)
+    for name, tensor in given.leaves().items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckFailure(f"{name!r} is not finite after {len(RATES)} steps in bfloat16")
+
+
+@check
+def rule_compiles(case: RuleCase) -> None:
+    """torch.compile(fullgraph=True, backend="eager") traces a step whole."""
+    torch._dynamo.reset()
+    compiled = torch.compile(case.step, fullgraph=True, backend="eager", dynamic=False)
+    given, other = (replace(d, own=d.own[-2:]) for d in (case.drawn(), case.drawn()))
+    try:
+        compiled(given)
+    except Exception as error:
+        cause = str(error).strip().split("\n", 1)[0]
+        raise CheckFailure(
+            f"expected a step to be traced whole by torch.compile(fullgraph=True), found "
+            f"{type(error).__name__}: {cause}. Use tensor operations only."
+        ) from error
+    case.step(other)
+    expect_close(
+        given.leaves(),
+        other.leaves(),
+        what="a step does something else when it is compiled",
+        advice="Look for a branch on something that is not an argument.",
+        tolerance=1e-5,
+    )
+
+
+@check
+def rule_cuda(case: RuleCase) -> None:
+    """On CUDA steps are those of the CPU, and nothing waits for the device."""
+    if not torch.cuda.is_available():
+        raise NotApplicable("there is no CUDA device")
+    device = torch.device("cuda")
+    case.step(case.drawn(device=device))  # the first call of a library may wait while it is set up
+    given = case.drawn(device=device)
+    with unsynchronized():
+        case.step(given)
+    expect_close(
+        case.steps(case.drawn(device=device)),
+        replace(case, kernel=None).steps(case.drawn(device=CPU)),
+        what="on CUDA it is not what the rule makes of it on the CPU",
+        advice="Look for operators that differ, or for memory that is not set.",
+        tolerance=1e-4,
+    )
+
+
+@check
+def kernel_equals_rule(case: RuleCase) -> None:
+    """A kernel's steps are those of the rule on each tensor in float64: many tensors, narrow gradients."""
+    if case.kernel is None:
+        raise NotApplicable("the rule is no kernel")
+    alone = replace(case, kernel=None)
+    for dtype, tolerance in _TOLERANCES.items():
+        kernel = kernel_for(type(case.kernel), case.rule, dtype, case.device)
+        if kernel is None:
+            continue
+        mine = replace(case, kernel=kernel)
+        for many, narrow in ((1, False), (9, False), *(((1, True),) if kernel.casts else ())):
+            given = mine.drawn(dtype=dtype, many=many)
+            exactly = given.double()
+            rounded = partial(_rounded, dtype=dtype, narrow=narrow)
+            found = mine.steps(given, grads=rounded)
+            expected = alone.steps(exactly, grads=lambda *g, r=rounded: r(*g).double())
+            expect_close(
+                found,
+                {name: tensor.to(found[name].dtype) for name, tensor in expected.items()},
+                what=f"of {len(given.own)} tensors in {dtype} it is not what the rule makes of each",
+                advice="Compute the same, or let match return None where it cannot.",
+                tolerance=1e-2 if isinstance(case.rule, Cast) else tolerance,
+                usual=dict.fromkeys(expected, torch.ones(())),  # a sum may cancel to nothing
+            )
+
+
+@check
+def kernel_skips(case: RuleCase) -> None:
+    """A kernel that takes `finite` writes nothing where it is False, and else what it writes without."""
+    if case.kernel is None or not case.kernel.skips:
+        raise NotApplicable("the rule is no kernel that takes `finite`")
+    before, given = case.drawn(), case.drawn()
+    for tensors in (before, given):
+        for own in tensors.own[::2]:
+            own["grad"] = torch.full_like(_there(own["grad"]), torch.nan)
+    case.step(given, torch.tensor(False, device=case.device))
+    expect_same_bits(
+        {n: t.nan_to_num(7.0) for n, t in given.leaves().items()},
+        {n: t.nan_to_num(7.0) for n, t in before.leaves().items()},
+        what="it has changed in a step whose gradients are not finite",
+        advice="Write nothing where the argument finite is False.",
+    )
+    plain, told = case.drawn(), case.drawn()
+    case.step(plain)
+    case.step(told, torch.tensor(True, device=case.device))
+    expect_same_bits(
+        told.leaves(),
+        plain.leaves(),
+        what="it is another where finite is True than where it is not given",
+        advice="Do what is always done where the argument finite is True.",
+    )
+
+
+def _there(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
+
+
+def _rounded(grad: Tensor, number: int, *, dtype: torch.dtype, narrow: bool) -> Tensor:
+    """A gradient as a kernel is given it: every other one in bfloat16 if `narrow`."""
+    return grad.to(torch.bfloat16 if narrow and number % 2 else dtype)
+
+
+@check
+def rule_meta(case: RuleCase) -> None:
+    """A step runs on tensors without data: so plans are checked, and their memory counted."""
+    given = case.drawn(device=META)
+    try:
+        case.step(given)
+    except Exception as error:
+        raise CheckFailure(
+            f"expected a step on tensors of the device meta to run, found {type(error).__name__}: {error}. "
+            f"Read no numbers from Python, and register what launches by itself as an operator of torch "
+            f"with a twin for shapes."
+        ) from error
+
+
+@check
+def rule_rate(case: RuleCase) -> None:
+    """A step goes by the tensor `lr`, not by the rule's field: where it is 0, the parameter stays."""
+    if "lr" not in case.arguments:
+        raise NotApplicable("the rule asks for no lr")
+    first = case.arguments[0]
+    given, before = case.drawn(), case.drawn().leaves()
+    given.common["lr"].zero_()
+    case.step(given)
+    expect_same_bits(
+        given.leaves(),
+        {name: tensor for name, tensor in before.items() if name.startswith(f"{first}[")},
+        what="it has changed in a step whose lr is 0",
+        advice="Take the argument lr, which schedules change, in place of self.lr.",
+    )
+
+
+RULE_CHECKS: tuple[Check, ...] = (
+    rule_runs,
+    rule_writes,
+    rule_repeats,
+    rule_rate,
+    rule_host_reads,
+    rule_meta,
+    rule_random,
+    rule_strides,
+    rule_dtypes,
+    rule_compiles,
+    rule_cuda,
+    kernel_equals_rule,
+    kernel_skips,
+)

@@ -1,0 +1,140 @@
+"""Checks of the sizes that break layers: a batch of one, odd sizes, an empty batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import GraphError
+from graphnet.testing.case import Case
+from graphnet.testing.check import check
+from graphnet.testing.checks.gradients import gradient_autograd, gradient_numerical
+from graphnet.testing.checks.observed import forward_observed, gradient_shapes
+from graphnet.testing.leaves import leaves
+from graphnet.testing.outcome import CheckFailure, NotApplicable
+from graphnet.testing.sample import Input
+
+
+@check
+def batch_of_one(case: Case) -> None:
+    """A batch of one keeps its axis, and its gradients are right."""
+    one, two, three = (_batch(case, size) for size in (1, 2, 3))
+    shapes = [
+        {name: tuple(y.shape) for name, y in leaves(_forward(c), c.layer.outputs).items()}
+        for c in (one, two, three)
+    ]
+    for output, shape in shapes[0].items():
+        second, third = shapes[1][output], shapes[2][output]
+        expected = tuple(2 * b - c for b, c in zip(second, third, strict=True))
+        if shape != expected:
+            raise CheckFailure(
+                f"expected the output {output!r} as {expected} for a batch of 1 (it is {second} for "
+                f"2), found {shape}. Name the axes of squeeze and reshape."
+            )
+    _right(one)
+
+
+@check
+def odd_sizes(case: Case) -> None:
+    """Odd and uneven heights and widths work, unless they are refused in words."""
+
+    _right(_changed(case, _odd, "there is no height or width"))
+
+
+def _odd(given: Input) -> Input:
+    """The next smaller odd height; a width that is odd too, and smaller by 2 where there is room."""
+    shape = given.shape if isinstance(given, Tensor) else given
+    if len(shape) < 3:
+        return given
+    sizes = [n - 1 if n % 2 == 0 else n for n in shape[2:]]
+    if len(sizes) > 1 and sizes[-1] > 4:
+        sizes[-1] -= 2
+    if not isinstance(given, Tensor):
+        return (*shape[:2], *sizes)
+    for axis, size in enumerate(sizes, start=2):
+        given = given.narrow(axis, 0, size)
+    return given.contiguous()
+
+
+@check
+def empty_batch(case: Case) -> None:
+    """A batch of no images gives outputs of no images, and gradients that are zero."""
+    empty = _batch(case, 0)
+    _accepted(empty)
+    forward_observed.function(empty)
+    if not case.trainable:
+        return
+    gradient_shapes.function(empty)
+    one = empty.run()
+    if any(y.numel() for y in leaves(one.results, empty.layer.outputs).values()):
+        return  # a mean over nothing, which is what its author says it is
+    for leaf, gradient in leaves(one.gradients, sorted(empty.differentiable)).items():
+        if bool((gradient != 0).any()):
+            raise CheckFailure(
+                f"expected a gradient of zeros for {leaf!r} from an empty batch, found "
+                f"{float(gradient.flatten()[0])}. Look for a mean over the batch."
+            )
+
+
+def _batch(case: Case, size: int) -> Case:
+    """The case with another batch size: the first axis of every input that has the first one's."""
+    sizes = [
+        i.shape[0] if isinstance(i, Tensor) and i.ndim else i[0] if len(i) else None
+        for i in case.inputs
+    ]
+    batch = next((n for n in sizes if n is not None), None)
+
+    def resize(given: Input) -> Input:
+        if isinstance(given, Tensor):
+            if not given.ndim or given.shape[0] != batch:
+                return given
+            return torch.cat([given] * (1 + size // given.shape[0]))[:size]
+        return (size, *given[1:]) if given and given[0] == batch else given
+
+    return _changed(case, resize, "no input has a batch axis", always=True)
+
+
+def _changed(
+    case: Case, change: Callable[[Input], Input], reason: str, *, always: bool = False
+) -> Case:
+    inputs = [change(given) for given in case.inputs]
+    if not inputs or (not always and _shapes(inputs) == _shapes(case.inputs)):
+        raise NotApplicable(reason)
+    try:
+        return case.with_inputs(inputs)
+    except GraphError as error:
+        raise NotApplicable(f"refused: {error}") from error
+
+
+def _shapes(inputs: Sequence[Input]) -> list[tuple[int, ...]]:
+    return [tuple(i.shape) if isinstance(i, Tensor) else i for i in inputs]
+
+
+def _accepted(case: Case) -> None:
+    """Skip where the layer refuses these inputs in words."""
+    try:
+        _ = case.ports
+        case.forward(case.arguments())
+    except GraphError as error:
+        raise NotApplicable(f"refused: {error}") from error
+
+
+def _forward(case: Case) -> dict[str, Tensor]:
+    _accepted(case)
+    return case.forward(case.arguments())
+
+
+def _right(case: Case) -> None:
+    """Shapes as observed, gradients as by differences and autograd."""
+    _accepted(case)
+    forward_observed.function(case)
+    if not case.trainable:
+        return
+    gradient_shapes.function(case)
+    for numbers in (gradient_numerical, gradient_autograd):
+        if not case.excuse(numbers):
+            with contextlib.suppress(NotApplicable):  # autograd cannot see through every forward
+                numbers.function(case)

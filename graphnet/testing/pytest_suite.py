@@ -1,0 +1,107 @@
+"""The kit under pytest: a class to inherit from, and a decorator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from graphnet.sdk import Definition, Layer
+from graphnet.testing.case import Case
+from graphnet.testing.check import Check
+from graphnet.testing.checks.all import CHECKS
+from graphnet.testing.report import Given, Status, cases_for, checks_for, judge, judge_case
+from graphnet.testing.rule_case import RuleCase
+from graphnet.testing.sample import Sample
+from graphnet.testing.samples import as_sample
+
+
+class LayerTests:
+    """Collected as one test for each check. State `layer`, or `samples`, or both.
+
+        class TestSwish(LayerTests):
+            layer = Swish(beta=2.0)
+
+    `layer` is a definition or a class: a layer, loss, kernel or optimizer. A kernel's tests state the class
+    and samples of what it replaces.
+    `slow = True` adds the checks that take long.
+    """
+
+    layer: ClassVar[Definition | type[Definition] | None] = None
+    samples: ClassVar[Given | None] = None
+    slow: ClassVar[bool] = False
+
+    @classmethod
+    def cases(cls) -> Sequence[Case | RuleCase]:
+        """The cases, made once for a class."""
+        if "_cases" not in vars(cls):
+            cls._cases = _cases(cls.layer, cls.samples)
+        return cls._cases
+
+    _cases: ClassVar[Sequence[Case | RuleCase]]
+
+    @classmethod
+    def pytest_generate_tests(cls, metafunc: pytest.Metafunc) -> None:
+        if "check" in metafunc.fixturenames:
+            target = cls.layer if isinstance(cls.layer, type) else type(cls.layer)
+            found = [check for check in checks_for(target) if cls.slow or not check.slow]
+            metafunc.parametrize("check", found, ids=[check.name for check in found])
+
+    def test_layer(self, check: Check) -> None:
+        row = judge(check, self.cases())
+        if row.status is Status.SKIPPED:
+            pytest.skip(row.message)
+        if row.status is Status.FAILED:
+            pytest.fail(f"{check.guards}\n{row.message}", pytrace=False)
+
+
+def parametrize_with_checks(samples: Given, *, slow: bool = False) -> Callable[..., Any]:
+    """Run the decorated test for each sample and check; it takes `case` and `check`.
+
+        @parametrize_with_checks([Swish(), Sample(Swish(beta=2.0), [(2, 3)])])
+        def test_swish(case, check):
+            check(case)
+
+    A check that does not concern a case skips the test.
+    """
+    found: list[Any] = []
+    for case in _cases(None, samples):
+        assert isinstance(case, Case)
+        for check in CHECKS:
+            if slow or not check.slow:
+                layer = type(case.layer).__name__
+                found.append(pytest.param(case, _Reported(check), id=f"{layer}-{check.name}"))
+    return pytest.mark.parametrize(("case", "check"), found)
+
+
+class _Reported:
+    """A check that skips and fails as pytest does."""
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+
+    def __call__(self, case: Case | RuleCase) -> None:
+        row = judge_case(self.check, case)
+        if row.status is Status.SKIPPED:
+            pytest.skip(row.message)
+        if row.status is Status.FAILED:
+            pytest.fail(f"{case}: {self.check.guards}\n{row.message}", pytrace=False)
+
+
+def _cases(
+    layer: Definition | type[Definition] | None, samples: Given | None
+) -> Sequence[Case | RuleCase]:
+    """The cases of a layer, or of all layers that the samples name."""
+    if layer is not None:
+        return cases_for(layer, samples)
+    if not samples:
+        raise TypeError("state `layer = ...`, `samples = [...]`, or both")
+    by_class: dict[type[Layer], list[Sample]] = {}
+    for sample in map(as_sample, samples):
+        if not isinstance(sample.layer, Layer):
+            raise TypeError(
+                "samples of several layers belong to a kernel: state `layer = ItsClass`"
+            )
+        by_class.setdefault(type(sample.layer), []).append(sample)
+    return [case for cls, mine in by_class.items() for case in cases_for(cls, mine)]

@@ -1,0 +1,22 @@
+"""Training: runs the steps of a training file, measures the model and keeps the run's folder.
+
+A training file comes in; records, checkpoints and a model file go out. It imports
+model, inspection and below.
+"""
+
+from __future__ import annotations
+
+from graphnet.training.config import Job, read_job
+from graphnet.training.run_folder import RunFolder
+from graphnet.training.trainer import Decided, Epoch, Steps, Stopped, Trainer
+
+__all__ = [
+    "Decided",
+    "Epoch",
+    "Job",
+    "RunFolder",
+    "Steps",
+    "Stopped",
+    "Trainer",
+    "read_job",
+]

@@ -1,0 +1,251 @@
+"""TrainConfig: what a training file says, checked whole before anything runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+
+from graphnet.description import (
+    Decay,
+    Locations,
+    Norm,
+    Place,
+    dotted,
+    loss_terms,
+    parse,
+    read_file,
+    read_text,
+    selector,
+)
+from graphnet.errors import DescriptionError, GraphnetError, Problem
+from graphnet.model import Model
+from graphnet.sdk import DataSet, Optimizer, Registry, Schedule
+from graphnet.sdk import problems as as_problems
+
+_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+Form = str | dict[str, Any]
+"""A name, or {name: {field: value}}."""
+
+
+class DataConfig(BaseModel):
+    """Where pairs come from: each a path, or {data set's name: {field: value}}."""
+
+    model_config = _STRICT
+    train: Form
+    validation: Form | None = None
+
+
+class TrainConfig(BaseModel):
+    """The fields of a training file; `model` is a path (relative to the file) or a description."""
+
+    model_config = _STRICT
+    model: Form
+    data: DataConfig
+    loss: Form | list[Form]
+    optimizer: Form
+    schedule: Form = "constant"
+    parameters: list[dict[str, Any]] = []
+    clip_grad_norm: Norm | None = None
+    ema: Decay | None = None
+    accumulate: PositiveInt = 1
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    kernels: str = "auto"
+    keep: Literal["bfloat16"] | None = None
+    memory: str | int | None = None
+    without: list[str] = []
+    autotune: bool = False
+    executor: Form = "eager"
+    metrics: list[str] = []
+    log_every: PositiveInt = 100
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What parameters, inputs and losses are in; narrower ones are for what layers compute."""
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+
+class Job:
+    """A training file with everything it names made: the model, the rules, the data sets."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        model: Model,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        metrics: Mapping[str, Callable[..., float]],
+        train: DataSet,
+        validation: DataSet | None,
+        registry: Registry,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.metrics = metrics
+        self.train = train
+        self.validation = validation
+        self.registry = registry
+
+
+def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) -> Job:
+    """Read a training file, apply `key.path=value` settings, and make what it names.
+
+    A setting "--executor=eager" came by an option of that name, and errors say so.
+    Raises DescriptionError with everything that is wrong with the file, the model and the settings.
+    """
+    data, locations = read_file(path)
+    if not isinstance(data, dict):
+        raise DescriptionError(
+            [Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))]
+        )
+    for setting in settings:
+        own = setting.partition("=")[0]
+        place = _apply(data, setting.removeprefix("--"))
+        locations = locations.but(place, own if own.startswith("--") else f"--set {own}")
+    return make_job(data, registry=registry, folder=path.parent, locations=locations)
+
+
+def make_job(
+    data: Mapping[str, Any],
+    *,
+    registry: Registry,
+    folder: Path = Path(),
+    locations: Locations | None = None,
+) -> Job:
+    """The job that plain data describes; paths of models are relative to `folder`."""
+    locations = locations or Locations()
+    try:
+        config = TrainConfig.model_validate(data)
+    except ValidationError as error:
+        raise DescriptionError(
+            [
+                Problem(p.message, p.path, locations.where(_place(p.path)))
+                for p in as_problems(error.errors(), _known(error))
+            ]
+        ) from None
+    found: list[Problem] = []
+
+    def attempt(place: Place, make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except DescriptionError as error:
+            inner = (*place, *_name(data, place))
+            for problem in error.problems:
+                path = ".".join(part for part in (dotted(inner), problem.path) if part)
+                where = locations.where((*inner, *_place(problem.path)))
+                found.append(problem if problem.where else Problem(problem.message, path, where))
+        except GraphnetError as error:
+            found.append(Problem(str(error), dotted(place), locations.where(place)))
+
+    metrics: dict[str, Any] = {}
+    for name in config.metrics:
+        entry = attempt(("metrics",), functools.partial(registry.find, "metrics", name))
+        if entry is not None:
+            metrics[name] = entry.value
+    made = {
+        "model": attempt(
+            ("model",),
+            lambda: _model(config.model, folder, registry, locations.below(("model",))),
+        ),
+        "optimizer": attempt(("optimizer",), lambda: registry.make("optimizers", config.optimizer)),
+        "schedule": attempt(("schedule",), lambda: registry.make("schedules", config.schedule)),
+        "train": attempt(("data", "train"), lambda: registry.dataset(config.data.train)),
+        "validation": attempt(
+            ("data", "validation"),
+            lambda: registry.dataset(config.data.validation) if config.data.validation else None,
+        ),
+    }
+    for place, form in _losses(config.loss):
+        attempt(place, functools.partial(loss_terms, form, registry))
+    for i, one in enumerate(config.parameters):
+        if made["optimizer"] is not None:
+            attempt(("parameters", i), functools.partial(selector, one, made["optimizer"]))
+    attempt(("executor",), lambda: registry.make("executors", config.executor))
+    if config.metrics and config.data.validation is None:
+        message = (
+            "metrics are measured on a validation set: give data.validation, or leave them out"
+        )
+        found.append(Problem(message, "metrics", locations.where(("metrics",))))
+    if found:
+        raise DescriptionError(found)
+    return Job(config, metrics=metrics, registry=registry, **made)
+
+
+def _losses(form: Form | list[Form]) -> list[tuple[Place, Form | list[Form]]]:
+    """Each loss and where it stands; an empty list stays one, to be refused."""
+    if isinstance(form, list) and form:
+        return [(("loss", i), one) for i, one in enumerate(form)]
+    return [(("loss",), form)]
+
+
+def _place(path: str) -> Place:
+    """ "parameters.0.match" as the reader of the file counts: ("parameters", 0, "match")."""
+    return tuple(int(part) if part.isdigit() else part for part in path.split("."))
+
+
+_NAMED = {("optimizer",), ("schedule",), ("data", "train"), ("data", "validation"), ("executor",)}
+
+
+def _name(data: Any, place: Place) -> Place:
+    """The name in a field that is {name: {field: value}}; nothing in a field of another form."""
+    if place not in _NAMED:
+        return ()
+    for key in place:
+        data = data[key]
+    return tuple(data) if isinstance(data, dict) else ()
+
+
+def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -> Model:
+    if isinstance(form, str):
+        return Model.load(folder / form, registry=registry)
+    return Model(parse(form, locations), registry=registry)
+
+
+def _known(error: ValidationError) -> list[str]:
+    inside = any(record["loc"][:1] == ("data",) for record in error.errors())
+    return [*TrainConfig.model_fields, *(DataConfig.model_fields if inside else ())]
+
+
+def _apply(data: dict[str, Any], setting: str) -> Place:
+    """Set one field by its path: "optimizer.sgd.lr=5"; returns its place."""
+    path, equals, text = setting.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise DescriptionError([Problem(f"expected --set PATH=VALUE, found {setting!r}")])
+    try:
+        value, _ = read_text(text, name=f"--set {path}")
+    except DescriptionError:
+        value = text  # a path with characters that mean something in YAML
+    parts: list[str | int] = []
+    inner: Any = data
+    for key in keys[:-1]:
+        at = _index(inner, key, path)
+        parts.append(at)
+        inside = inner[at] if isinstance(inner, list) else inner.get(at)
+        if not isinstance(inside, (dict, list)):
+            inside = inner[at] = {}
+        inner = inside
+    parts.append(_index(inner, keys[-1], path))
+    inner[parts[-1]] = value
+    return tuple(parts)
+
+
+def _index(place: dict[str, Any] | list[Any], key: str, path: str) -> Any:
+    """The key, as a number where it is of a list."""
+    if isinstance(place, dict):
+        return key
+    if not key.isdigit() or int(key) >= len(place):
+        message = f"--set {path}: expected an item's number below {len(place)}, found {key!r}"
+        raise DescriptionError([Problem(message)])
+    return int(key)

@@ -1,0 +1,83 @@
+"""RunFolder: what a training run leaves behind: log.jsonl, checkpoint.safetensors, model.safetensors."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graphnet.errors import CheckpointError
+from graphnet.model import Checkpoint, read_checkpoint, write_checkpoint
+from graphnet.system import write_text
+
+
+class RunFolder:
+    """A folder for one run; the log of a run that failed before its first checkpoint is begun anew.
+
+    Raises CheckpointError when it cannot be made, or holds another run.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self.path = path
+        self.log_path = path / "log.jsonl"
+        self.checkpoint_path = path / "checkpoint.safetensors"
+        self.model_path = path / "model.safetensors"
+        if resume and not self.checkpoint_path.exists():
+            raise CheckpointError(
+                f"{path}: no checkpoint to resume from. Leave out --resume to start."
+            )
+        if not resume and self.checkpoint_path.exists():
+            raise CheckpointError(
+                f"{path}: holds a run already. Go on with --resume, or choose another --run."
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self.log_path.open("a" if resume else "w").close()
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: cannot be written: {error.strerror}. Choose another --run."
+            ) from None
+
+    def resume(self) -> Checkpoint:
+        """The last checkpoint; the log is cut back to what happened before it."""
+        saved = read_checkpoint(self.checkpoint_path)
+        step = saved.training.get("step")
+        if not isinstance(step, int):
+            raise CheckpointError(f"{self.checkpoint_path}: not a checkpoint of a training run")
+        kept = [
+            line
+            for line in self.log_path.read_text().splitlines(keepends=True)
+            if line.endswith("\n") and json.loads(line).get("step", 0) <= step
+        ]
+        write_text(self.log_path, "".join(kept))
+        return saved
+
+    def log(self, kind: str, record: Mapping[str, Any]) -> None:
+        """Append one record to the log."""
+        try:
+            with self.log_path.open("a") as file:
+                file.write(json.dumps(_finite({"kind": kind, **record}), allow_nan=False) + "\n")
+        except OSError as error:
+            raise CheckpointError(f"{self.log_path}: cannot be written: {error.strerror}") from None
+
+    def save(self, saved: Checkpoint) -> None:
+        """Write the checkpoint, whole or not at all."""
+        write_checkpoint(self.checkpoint_path, saved)
+
+    def finish(self, saved: Checkpoint) -> None:
+        """Write the model, with how it was trained, without what only a resumed run needs."""
+        recipe = {key: saved.training[key] for key in ("config", "step")}
+        model = replace(saved, training=recipe, training_state={})
+        write_checkpoint(self.model_path, model)
+
+
+def _finite(value: Any) -> Any:
+    """The same data with None for numbers that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,401 @@
+"""Trainer: runs a job's steps and yields records; prints nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import CheckpointError, DataError, TrainingError
+from graphnet.graph import Kind
+from graphnet.inspection import first_nonfinite
+from graphnet.model import Checkpoint, Model, Program, plain_spec, versions_of
+from graphnet.sdk import DataSet, Gallery, MultiTensorKernel, Pairs, Stream
+from graphnet.system import resolve_device
+from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
+from graphnet.training.config import Job
+from graphnet.training.evaluate import score
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A group of steps: the mean loss over them, and how fast they went."""
+
+    epoch: int
+    step: int
+    loss: float
+    lr: float
+    steps_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The end of an epoch: mean training loss, metrics on the validation set, training time so far.
+
+    `waiting` is the share of the epoch's training time, 0 to 1, in which steps waited for their data.
+    `loss_scale` is that of float16 (see Program.loss_scale).
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    metrics: Mapping[str, float]
+    elapsed_s: float
+    waiting: float = 0.0
+    loss_scale: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The run was asked to stop and has, between two steps."""
+
+    epoch: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """The executor decided something in this step, such as to go on with a compiled plan."""
+
+    step: int
+    event: str
+    message: str
+
+
+_LEAST_SCALE = 2.0**-24  # 40 times halved
+
+Record = Steps | Epoch | Stopped | Decided
+
+
+class Trainer:
+    """One run of a job. `run` yields Steps and Epoch records, `checkpoint` is its state at any time.
+
+    Raises DataError when the data does not fit the job.
+    """
+
+    def __init__(self, job: Job, *, resume: Checkpoint | None = None) -> None:
+        config = job.config
+        self.job = job
+        self.device = resolve_device(config.device)
+        if len(outputs := job.model.description.outputs) > 1:
+            raise DataError(
+                f"a training file is for a model of one output, this one has {', '.join(outputs)}. From "
+                f"Python, compile takes a loss for each: loss={{output: loss}}."
+            )
+        self.pairs = _to_train_on(job.train)
+        channels = self.pairs.input_shape[0]
+        self.validation = _to_measure_on(job.validation, channels) if job.validation else None
+        whole = config.batch_size * config.accumulate  # the pairs of one update
+        if len(self.pairs) < whole:
+            times = f" and accumulate {config.accumulate}" if config.accumulate > 1 else ""
+            raise DataError(
+                f"batch_size is {config.batch_size}{times}, but the data set has {len(self.pairs)} "
+                f"pairs; lower batch_size or give more pairs"
+            )
+        self.steps_per_epoch = steps_per_epoch(
+            len(self.pairs), config.batch_size, config.accumulate
+        )
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.program = self._compile(self.pairs, resume)
+        if isinstance(self.validation, Pairs) and job.metrics:
+            _check_sizes(job.model, self.validation)
+        self.epochs_done = 0
+        self.loss_sum = 0.0
+        self.elapsed_s = 0.0
+        self._other_kernels = ""
+        self._before: dict[str, Tensor] = {}
+        if resume is not None:
+            self._restore(resume)
+        # Found by building graphs, which takes a while: once, and only where sizes may not fit.
+        self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
+        self.feed = self._feed()
+
+    def _feed(self) -> BatchSource:
+        plan, config = self.program.plan, self.job.config
+        seed, every = config.seed, config.accumulate
+        if isinstance(self.pairs, Pairs):
+            return MemoryBatches(self.pairs, plan, seed=seed, every=every)
+        steps, predict = self.total_steps, self.program.predict
+        return PrefetchedBatches(
+            self.pairs, plan, seed=seed, steps=steps, predict=predict, every=every
+        )
+
+    def _compile(self, pairs: Pairs | Stream, resume: Checkpoint | None) -> Program:
+        config = self.job.config
+        model = self.job.model if resume is None else self.job.model.with_weights(resume.weights)
+        chosen = resume.training.get("refused", []) if resume is not None else []
+        program = model.compile(
+            (config.batch_size, *pairs.input_shape),
+            loss=config.loss,
+            optimizer=self.job.optimizer,
+            parameters=config.parameters,
+            clip_grad_norm=config.clip_grad_norm,
+            ema=config.ema,
+            accumulate=config.accumulate,
+            device=self.device,
+            dtype=config.dtype,
+            precision=config.precision,
+            kernels=config.kernels,
+            keep=config.keep,
+            memory=config.memory,
+            without=config.without,
+            autotune=config.autotune and resume is None,  # a resumed run keeps its choices
+            refused=[(call, kernel) for call, kernel in chosen],
+            executor=config.executor,
+            seed=config.seed,
+        )
+        plan = program.plan
+        given, taken = list(pairs.target_shapes), [n[1:] for n in plan.inputs if n.startswith("@")]
+        if given != taken:
+            losses = self.job.registry.losses.items()
+            fit = [n for n, entry in losses if [*entry.value.signature.tensors[2:]] == given[1:]]
+            raise DataError(
+                f"the data gives a loss {' and '.join(given)}, but {config.loss!r} takes "
+                f"{' and '.join(taken)}. Losses that take the same: {', '.join(fit) or 'none'}."
+            )
+        shape = plain_spec(plan.values[plan.inputs[-1]]).shape[1:]
+        if set(pairs.target_shapes.values()) != {shape}:
+            (found, *_) = sorted(set(pairs.target_shapes.values()) - {shape})
+            raise DataError(
+                f"the network makes {shape} of {pairs.input_shape}, but the targets are {found}"
+            )
+        return program
+
+    def _restore(self, saved: Checkpoint) -> None:
+        training = saved.training
+        mine = self.job.config.model_dump(mode="json")
+        theirs = training.get("config", {})
+        differing = [key for key in mine if mine[key] != theirs.get(key)]
+        if differing:
+            raise CheckpointError(
+                f"the checkpoint was made with another configuration: {', '.join(differing)} differ. "
+                f"Use the same file and settings, or start a new run."
+            )
+        if saved.description.to_data() != self.job.model.description.to_data():
+            raise CheckpointError(
+                "the checkpoint was made with another model than the file describes now. Put the model "
+                "back as it was, or start a new run."
+            )
+        self.program.restore(saved.training_state, steps_done=training["step"])
+        self.program.turns.restore(training.get("executor", {}))
+        self.epochs_done = training["epochs_done"]
+        self.loss_sum = training["loss_sum"]
+        self.elapsed_s = training["elapsed_s"]
+        self._other_kernels = _differing(training.get("kernels", {}), self.kernels)
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """Node, or call for many parameters -> the layer or rule and its kernel, for the log."""
+        found: dict[str, str] = {}
+        plans = (self.program.turns.adding, self.program.turns.updating)
+        calls = (step.call for turn in plans if turn is not None for step in turn.plan.steps)
+        for call in calls:
+            if isinstance(call.layer, MultiTensorKernel):
+                found[call.name] = call.title
+            elif call.kind in (Kind.LAYER, Kind.LOSS):
+                found[call.node] = call.title
+        return found
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything a resumed run needs."""
+        training = {
+            "step": self.program.steps_done,
+            "epochs_done": self.epochs_done,
+            "loss_sum": self.loss_sum,
+            "elapsed_s": self.elapsed_s,
+            "config": self.job.config.model_dump(mode="json"),
+            "kernels": self.kernels,
+            "refused": self.program.plan.refused,
+            "executor": self.program.turns.record(),
+        }
+        return Checkpoint(
+            description=self.job.model.description,
+            weights=self.program.model_weights,
+            versions=versions_of(self.job.registry, self.job.model.description),
+            training=training,
+            training_state=self.program.training_state,
+        )
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+        """Train to the end, or until `should_stop()` says so between two steps.
+
+        An epoch's steps are done when its last Steps record comes, before anything is measured.
+        Raises TrainingError when the loss is not finite: it says which step, node and plugin made the
+        first value that is not. The weights are then those before that step.
+        """
+        config, program = self.job.config, self.program
+        if self._other_kernels:
+            yield Decided(program.steps_done, "kernels", self._other_kernels)
+        while self.epochs_done < config.epochs:
+            epoch = self.epochs_done
+            trained_s, waited_s = self.elapsed_s, self.feed.waited_s
+            group = torch.zeros((), dtype=torch.float64, device=self.device)
+            in_group, started = 0, time.perf_counter()
+            while program.steps_done < (epoch + 1) * self.steps_per_epoch:
+                if should_stop():
+                    self._close_group(group, in_group, started)
+                    yield Stopped(epoch + 1, program.steps_done)
+                    return
+                if in_group == 0:
+                    self._remember()
+                group += program.step_made(self.feed.made, *self._next_step())
+                in_group += 1
+                for event in program.turns.events():
+                    yield Decided(program.steps_done, event.kind, event.message)
+                if in_group == config.log_every or program.steps_done % self.steps_per_epoch == 0:
+                    loss, elapsed_s = self._close_group(group, in_group, started)
+                    yield Steps(
+                        epoch + 1, program.steps_done, loss, program.lr, in_group / elapsed_s
+                    )
+                    group.zero_()
+                    in_group, started = 0, time.perf_counter()
+            mean, took_s = self.loss_sum / self.steps_per_epoch, self.elapsed_s - trained_s
+            waiting = (self.feed.waited_s - waited_s) / took_s if took_s else 0.0
+            metrics = self.evaluate()
+            self.epochs_done, self.loss_sum = epoch + 1, 0.0
+            if self.epochs_done == config.epochs and program.updates_done == 0:
+                raise TrainingError(
+                    f"not one of {program.steps_done} steps has updated the weights: in float16 gradients "
+                    f"are not finite, even of the loss times {program.loss_scale:g}, which each step "
+                    f"halves. Train longer, or choose the precision bfloat16 or float32."
+                )
+            yield Epoch(
+                epoch + 1,
+                program.steps_done,
+                mean,
+                metrics,
+                self.elapsed_s,
+                waiting,
+                program.loss_scale,
+            )
+
+    def _next_step(self) -> tuple[Tensor, ...]:
+        """What the batch of the next step is made of; sets its learning rate."""
+        done, every = self.program.steps_done, self.job.config.accumulate
+        factor = self.job.schedule.factor(done // every, self.total_steps // every)
+        self.program.lr = self.job.optimizer.lr * factor
+        return self.feed.given(done)
+
+    @property
+    def _slots(self) -> dict[str, Tensor]:
+        return {**self.program.weights, **self.program.optimizer_state}
+
+    def _remember(self) -> None:
+        """Keep the weights as a group of steps begins, so that it can be run again step by step."""
+        for name, tensor in self._slots.items():
+            if name in self._before:
+                self._before[name].copy_(tensor)
+            else:
+                self._before[name] = tensor.clone()
+
+    def _origin(self, count: int, *, gradients: bool = False) -> str:
+        """Run the last `count` steps again, watching every value: where is the first bad one from?"""
+        program = self.program
+        for name, tensor in self._slots.items():
+            tensor.copy_(self._before[name])
+        program.rewind(program.steps_done - count)
+        for _ in range(count):
+            _, index = self.feed.samples(program.steps_done)
+            given = self._next_step()
+            found = first_nonfinite(
+                program.next_plan,
+                program.packed_arguments(*self.feed.made(*given)),
+                registry=self.job.registry,
+                gradients=gradients,
+            )
+            if found is not None:
+                pairs = tuple(int(index[i]) for i in found.samples)
+                return f"In step {program.steps_done + 1}, {replace(found, samples=pairs)}."
+            program.step_made(self.feed.made, *given)
+        return "Run again, the same steps are finite: a layer is not deterministic."
+
+    def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:
+        """Read the losses of a group back; returns their mean and the time since `started`."""
+        if count == 0:
+            return 0.0, 0.0
+        total = float(group)  # waits for the device, once a group
+        elapsed_s = time.perf_counter() - started
+        self.elapsed_s += elapsed_s
+        self.loss_sum += total
+        if not math.isfinite(total):
+            step = self.program.steps_done
+            raise TrainingError(
+                f"the loss is {total / count} within steps {step - count + 1} to {step} "
+                f"(learning rate {self.program.lr:g}). {self._origin(count)} Lower the learning rate, "
+                f"or mend the data. The last checkpoint is untouched."
+            )
+        if (scale := self.program.loss_scale) is not None and scale < _LEAST_SCALE:
+            step = self.program.steps_done
+            raise TrainingError(
+                f"no step updates the weights any more: up to step {step}, gradients are not finite in "
+                f"float16, even of the loss times {scale:g}. {self._origin(count, gradients=True)} Mend "
+                f"that, or choose the precision bfloat16 or float32. The last checkpoint is untouched."
+            )
+        return total / count, elapsed_s
+
+    def evaluate(self) -> dict[str, float]:
+        """The metrics on the validation set, with the weights as they are, or their averages."""
+        if self.validation is None or not self.job.metrics:
+            return {}
+        return score(
+            self.validation,
+            self.program.predict,
+            self.job.metrics,
+            device=self.device,
+            dtype=self.job.config.dtype,
+            divisor=self._divisor,
+        )
+
+
+def _to_train_on(dataset: DataSet) -> Pairs | Stream:
+    loaded = dataset.load()
+    if isinstance(loaded, Gallery):
+        raise DataError(
+            f"{type(dataset).__name__} holds whole images to measure on, of any sizes; give "
+            f"data.train a data set that makes pairs of one size"
+        )
+    return loaded
+
+
+def _to_measure_on(dataset: DataSet, channels: int) -> Pairs | Gallery:
+    loaded = dataset.load()
+    if isinstance(loaded, Stream):
+        raise DataError(
+            f"{type(dataset).__name__} makes other pairs in each epoch; give data.validation a data "
+            f"set that stays the same"
+        )
+    first = loaded.inputs[0] if isinstance(loaded, Pairs) else loaded[0][0]
+    if len(first) != channels:
+        raise DataError(
+            f"the network is trained on inputs of {channels} channels, but those of the validation set "
+            f"have {len(first)}"
+        )
+    return loaded
+
+
+def _check_sizes(model: Model, validation: Pairs) -> None:
+    """Raise DataError unless the network makes images of the validation targets' size."""
+    graph = model.graph((1, *validation.input_shape))
+    made, found = graph.values[graph.outputs[0]].spec.shape[1:], tuple(validation.targets.shape[1:])
+    if made != found:
+        raise DataError(
+            f"the network makes {made} of the validation set's {validation.input_shape}, but its targets "
+            f"are {found}. Give images of a size that comes out as it went in, or leave metrics out."
+        )
+
+
+def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What is said of kernels that are not those that the checkpoint was made with; nothing if they are."""
+    nodes = [node for node in {**before, **now} if before.get(node) != now.get(node)]
+    if not nodes:
+        return ""
+    changes = [f"{n}: {before.get(n, 'nothing')} -> {now.get(n, 'nothing')}" for n in nodes[:4]]
+    more = f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
+    return (
+        f"kernels are not those that the checkpoint was made with, so bits will differ: "
+        f"{'; '.join(changes)}{more}"
+    )
