@@ -61,8 +61,64 @@ def test_device_and_kernels_reach_the_model() -> None:
 
 def test_grey_images_pass_a_colour_model_as_the_mean_of_its_channels() -> None:
     model = FakeModel(lambda x: x * torch.tensor([0.1, 0.2, 0.6]).reshape(1, 3, 1, 1))
-    images = random_images(2, 1, 5, 5)
+    images = torch.tensor([0.25, 0.5]).reshape(2, 1, 1, 1).expand(2, 1, 5, 5)  # without noise
     torch.testing.assert_close(Restorer.of(model).restore(images), images * 0.3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("told", [None, 20.0])
+def test_a_colour_model_sees_independent_noise_in_the_channels_of_grey_images(
+    channels: int, told: float | None
+) -> None:
+    """Noise of deviation s, equal in all channels, becomes independent noise of sqrt(3) s, of equal mean."""
+    seen: list[Tensor] = []
+
+    def note(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x[:, :3]
+
+    std = 20 / 255
+    generator = torch.Generator().manual_seed(0)
+    noisy = 0.5 + std * torch.randn(2, 1, 256, 256, generator=generator)
+    images = noisy.expand(2, channels, 256, 256)
+    model = FakeModel(note, channels=3 if told is None else 4)
+    restored = Restorer.of(model).restore(images, noise_level=told)
+    torch.testing.assert_close(restored, images.clamp(0, 1))
+    (x,) = seen
+    torch.testing.assert_close(x[:, :3].mean(1, keepdim=True), noisy)
+    for image in x[:, :3]:
+        found = torch.cov(image.reshape(3, -1)) / (3 * std**2)
+        torch.testing.assert_close(found, torch.eye(3), rtol=0, atol=0.04)
+    if told is not None:
+        torch.testing.assert_close(x[:, 3:], torch.full((2, 1, 256, 256), 3**0.5 * std))
+    again = Restorer.of(model).restore(images[1:], noise_level=told)
+    assert torch.equal(again, restored[1:])  # the same at each call, in whatever batch
+
+
+def test_colour_images_get_no_noise_beside_grey_ones() -> None:
+    seen: list[Tensor] = []
+
+    def note(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    images = random_images(2, 3, 8, 8)
+    images[1] = images[1, :1]
+    Restorer.of(FakeModel(note)).restore(images)
+    assert torch.equal(seen[0][0], images[0])
+    assert float((seen[0][1] - images[1]).abs().max()) > 0.01
+
+
+def test_a_model_trained_on_the_image_itself_sees_it_repeated() -> None:
+    seen: list[Tensor] = []
+
+    def note(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    images = random_images(1, 1, 8, 8)
+    Restorer.of(FakeModel(note)).restore_repeated(images)
+    assert torch.equal(seen[0], images.expand(1, 3, 8, 8))
 
 
 def test_colour_images_pass_a_grey_model_channel_by_channel() -> None:

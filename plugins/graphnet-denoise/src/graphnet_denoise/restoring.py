@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
 from graphnet.model import pad_to_multiple
+from graphnet_denoise import grey
 from graphnet_denoise.images import Picture
 
 _TURNS = 8
@@ -69,34 +70,59 @@ class Restorer:
     def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
         """The model's clean images, float (N, C, H, W), clamped to 0..1 as any image file would.
 
-        Sides are padded by reflection and cropped back. Grey images are repeated for a model of
-        several channels, and the mean of its channels is taken; a model of one channel sees the
-        channels of a colour image one by one. A model that is told the noise's standard deviation, in
-        255ths, has it in one more channel: `noise_level`. Raises DataError where that does not help, and
-        when the model gives another shape or numbers that are not finite.
+        Sides are padded by reflection and cropped back. A model of one channel sees the channels of a
+        colour image one by one. For a model of several channels, grey images, which have one channel or
+        equal ones, get independent noise in each channel (grey.py), always the same, of the level
+        `noise_level` or else an estimated one; the mean of the model's channels is taken. A model that
+        is told the noise's standard deviation, in 255ths, has it in one more channel: `noise_level`.
+        Raises DataError where that does not help, and when the model gives another shape or numbers that
+        are not finite.
         """
-        turns = range(_TURNS if self.self_ensemble else 1)
-        total = torch.zeros_like(images)
-        for turn in turns:
-            restored = self._restore(turned(images, turn), noise_level)
-            total += turned(restored, turn, back=True) / len(turns)
-        return total.clamp(0, 1)
-
-    def _restore(self, images: Tensor, noise_level: float | None) -> Tensor:
-        n, c, h, w = images.shape
-        x = fitted(images, self.model.input_channels, told=noise_level is not None)
-        wanted = x.shape[1]
-        x = pad_to_multiple(x, self.divisor)
+        level = grey.noise_level(images.mean(dim=1, keepdim=True))
         if noise_level is not None:
-            x = torch.cat((x, torch.full_like(x[:, :1], noise_level / 255)), dim=1)
-        y = self._predict(x, wanted)[..., :h, :w]
-        if wanted != c:
-            y = y.mean(dim=1, keepdim=True) if c == 1 else y.reshape(n, c, h, w)
-        return y.to(images.device, images.dtype)
+            level = torch.full_like(level, noise_level / 255)
+        return self._mean_over_turns(images, noise_level, level * grey.is_grey(images))
+
+    def restore_repeated(self, images: Tensor) -> Tensor:
+        """`restore` for a model that was trained on these images themselves: grey ones are only repeated."""
+        return self._mean_over_turns(images, None, images.new_zeros(len(images)))
 
     def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
         """The picture with its pixels denoised and everything else, alpha included, as it was."""
         return picture.with_tensor(self.restore(picture.tensor()[None], noise_level=noise_level)[0])
+
+    def _mean_over_turns(
+        self, images: Tensor, noise_level: float | None, shared_level: Tensor
+    ) -> Tensor:
+        turns = range(_TURNS if self.self_ensemble else 1)
+        total = torch.zeros_like(images)
+        for turn in turns:
+            restored = self._restore(turned(images, turn), noise_level, shared_level, seed=turn)
+            total += turned(restored, turn, back=True) / len(turns)
+        return total.clamp(0, 1)
+
+    def _restore(
+        self, images: Tensor, noise_level: float | None, shared_level: Tensor, *, seed: int
+    ) -> Tensor:
+        """One prediction; `shared_level` (N,) is the deviation of noise that is the same in all channels."""
+        n, c, h, w = images.shape
+        x = fitted(images, self.model.input_channels, told=noise_level is not None)
+        wanted = x.shape[1]
+        shared_level = shared_level.reshape(-1, 1, 1, 1)
+        if wanted > 1 and bool(shared_level.any()):
+            added = grey.colour_noise(wanted, (h, w), seed=seed).to(images.device, images.dtype)
+            x = x + shared_level * added
+        x = pad_to_multiple(x, self.divisor)
+        if noise_level is not None:
+            level = torch.full_like(x[:, :1], noise_level / 255)
+            if wanted > 1:
+                level = torch.hypot(level, (wanted - 1) ** 0.5 * shared_level)
+            x = torch.cat((x, level), dim=1)
+        y = self._predict(x, wanted)[..., :h, :w].to(images.device, images.dtype)
+        if wanted == 1:
+            return y.reshape(n, c, h, w)
+        y = torch.where(grey.is_grey(images).reshape(n, 1, 1, 1), y.mean(dim=1, keepdim=True), y)
+        return y[:, :c]
 
     def _predict(self, x: Tensor, channels: int) -> Tensor:
         y = self.model.predict(x, device=self.device, kernels=self.kernels, memory=self.memory)
@@ -138,7 +164,7 @@ def fitted(images: Tensor, takes: int | None, *, told: bool = False) -> Tensor:
     wanted = takes - told if takes else c
     if wanted == c:
         return images
-    if c == 1 and wanted > 1:
+    if c == 1 and wanted > 1 + told:  # two channels and the noise level are no model of images
         return images.expand(n, wanted, h, w)
     if wanted == 1:
         return images.reshape(n * c, 1, h, w)

@@ -88,7 +88,7 @@ def restore_alone(
     restorer = Restorer.of(
         trained, device=device, kernels=kernels, memory=memory, self_ensemble=self_ensemble
     )
-    return restorer.restore_picture(picture)
+    return picture.with_tensor(restorer.restore_repeated(picture.tensor()[None])[0])
 
 
 def train_on_image(

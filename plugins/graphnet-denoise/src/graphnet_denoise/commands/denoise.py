@@ -83,6 +83,9 @@ def denoise(
     Without MODEL, the one that comes with this command: for Gaussian noise of unknown strength, on photos.
     INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
     by the ending of OUT; in a folder they keep their names, other kinds becoming PNG.
+
+    A grey image passes a model for colour with noise added to its channels, of the level that the image
+    is estimated to have, so that the channels' noise is independent; the result is their mean, in grey.
     """
     if steps is not None and not zero_shot:
         raise DataError("--steps says how long --zero-shot trains. Add that, or leave --steps out.")

@@ -69,7 +69,8 @@ def evaluate(
     clipped, the same to each image whenever it is measured.
 
     PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of
-    the error over all pixels. The model's images are clamped to 0..1.
+    the error over all pixels. The model's images are clamped to 0..1. Grey images pass a model for
+    colour as in `graphnet denoise`.
     """
     started = time.perf_counter()
     restorer = Restorer.of(
@@ -116,7 +117,8 @@ def noisy_images(path: str, noise: str, restorer: Restorer) -> NoisyGallery:
     try:
         whole = WholeImages(path=path, noise=parse_noise(noise))
         gallery = whole.load()
-        if restorer.model.input_channels == gallery.channels + 1:
+        told = {gallery.channels + 1, 3 + 1}  # a colour model takes grey images too
+        if restorer.model.input_channels in told:
             whole = dataclasses.replace(whole, noise_level_map=True)
     except DescriptionError as error:
         raise DataError(f"--noise {noise}: {error}") from error

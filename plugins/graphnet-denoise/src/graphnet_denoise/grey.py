@@ -1,0 +1,60 @@
+"""Grey images for colour models: colour noise is added, so that the noise of the channels is independent.
+
+A grey image that is repeated over C channels has the same noise in all of them. A model that was trained on
+noise independent from channel to channel takes that for a part of the picture and leaves it in. With n the
+image's noise, of deviation s, and z_1 .. z_C independent standard normal numbers of mean m,
+
+    n_k = n + sqrt(C) s (z_k - m)    has    Cov(n_k, n_l) = s^2 + C s^2 ((k = l) - 1 / C) = C s^2 (k = l):
+
+the channels' noise is independent, of deviation sqrt(C) s, and its mean over the channels is n again.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_NORMAL_MEDIAN = 0.6744897501960817  # of |z|, z standard normal
+_SEED = 0x67726579  # no small number, with which somebody may have drawn the image's own noise
+_MASK_NORM = 6.0  # the root of the sum of squares of (1, -2, 1) x (1, -2, 1)
+
+
+def is_grey(images: Tensor) -> Tensor:
+    """Which images (N, C, H, W) have equal channels: bool (N,).
+
+    >>> is_grey(torch.tensor([[0.5, 0.5], [0.5, 0.6]]).reshape(2, 2, 1, 1))
+    tensor([ True, False])
+    """
+    return (images == images[:, :1]).flatten(1).all(1)
+
+
+def noise_level(images: Tensor) -> Tensor:
+    """An estimate of the standard deviation of each image's noise, in the images' unit: (N,).
+
+    The noise is taken as Gaussian and independent from pixel to pixel. Filtered by the mask
+    [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] (Immerkaer 1996), smooth parts of an image vanish, and noise
+    keeps its deviation times 6, the mask's norm; the median of the absolute values, divided by that of
+    a standard normal number, leaves edges out (Donoho & Johnstone 1994). Where the mask meets exact black or
+    white it is not counted, since the noise is cut off there; 0 where nothing is left.
+
+    >>> noise_level(torch.linspace(0.1, 0.9, 64).reshape(1, 1, 8, 8)).round(decimals=4)
+    tensor([0.])
+    """
+    if min(images.shape[2:]) < 3:
+        return images.new_zeros(len(images))
+    filtered = images.diff(n=2, dim=2).diff(n=2, dim=3).abs() / _MASK_NORM
+    cut_off = ((images == 0) | (images == 1)).to(images.dtype)
+    met = functional.max_pool2d(cut_off, 3, stride=1) > 0
+    median = filtered.masked_fill(met, torch.nan).flatten(1).nanmedian(dim=1).values
+    return median.nan_to_num(0) / _NORMAL_MEDIAN
+
+
+def colour_noise(channels: int, size: tuple[int, int], *, seed: int) -> Tensor:
+    """sqrt(C) (z_k - m) of the equation above: float32 (1, C, H, W) of mean 0 over the channels."""
+    generator = torch.Generator().manual_seed(_SEED + seed)
+    noise = torch.randn((1, channels, *size), generator=generator)
+    noise -= noise.mean(dim=1, keepdim=True)
+    return noise.mul_(math.sqrt(channels))
