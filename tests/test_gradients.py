@@ -281,8 +281,13 @@ def test_explain_gradients_refuses_in_words(model_file: str, tmp_path: Path) -> 
     with pytest.raises(InputError, match="--gradients runs a step"):
         run(*base, "--gradients", "--training")
     (tmp_path / "bad.npz").write_text("no arrays")
-    with pytest.raises(DataError, match="not an .npz file of plain arrays"):
-        run(*base, "--gradients", "--data", str(tmp_path / "bad.npz"))
+    np.savez_compressed(tmp_path / "whole.npz", np.arange(999))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(whole[:600])
+    (tmp_path / "other.npz").write_bytes(whole[:200] + bytes(300) + whole[500:])
+    for name in ("bad.npz", "half.npz", "other.npz"):
+        with pytest.raises(DataError, match=f"{name}: not an .npz file of plain arrays"):
+            run(*base, "--gradients", "--data", str(tmp_path / name))
 
 
 def test_a_parameter_behind_another_output_has_a_norm_and_no_gradient() -> None:

@@ -236,10 +236,11 @@ def _read_arrays(path: Path, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     import torch
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, since numpy leaves the file of a bad zip open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = [torch.from_numpy(file[key]) for key in file.files]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: not an .npz file of plain arrays: {error}") from None
+    except Exception as error:  # a reader of damaged data may raise anything
+        raise DataError(f"{path}: not an .npz file of plain arrays: {error}") from error
     count = shapes[0][0]
     return [
         array[:count] / 255 if array.dtype == torch.uint8 else array[:count] for array in arrays

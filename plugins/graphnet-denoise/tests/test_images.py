@@ -6,7 +6,9 @@ import os
 import struct
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +158,124 @@ def test_several_pages_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", random_pixels(5, 4, 4), photometric="minisblack")
     with pytest.raises(DataError, match=r"a\.tif: expected one image, found 5"):
         read_picture(tmp_path / "a.tif")
+
+
+Write = Callable[[Path], object]
+
+
+def tiff(array: NDArray[Any], **options: Any) -> Write:
+    return lambda path: tifffile.imwrite(path, array, **options)
+
+
+GREY, DEEP = random_pixels(12, 10), np.arange(500, 620, dtype=np.uint16).reshape(12, 10) * 97
+COLOUR = random_pixels(12, 10, 3)
+DEEP_COLOUR = np.stack([DEEP, DEEP[::-1], 65535 - DEEP], axis=-1)
+APART = {"photometric": "rgb", "planarconfig": "separate"}
+TABLE = (
+    (np.arange(3 * 256, dtype=np.uint16).reshape(3, 256) * 81) // 257 * 257
+)  # whole 8-bit levels
+
+
+@pytest.mark.parametrize(
+    ("write", "expected"),
+    [
+        pytest.param(tiff(GREY), GREY[None], id="grey"),
+        pytest.param(tiff(DEEP), DEEP[None], id="16-bit grey"),
+        pytest.param(tiff(DEEP, byteorder=">"), DEEP[None], id="the other byte order"),
+        pytest.param(tiff(255 - GREY, photometric="miniswhite"), GREY[None], id="0 is white"),
+        pytest.param(tiff(65535 - DEEP, photometric="miniswhite"), DEEP[None], id="0 is white, 16"),
+        pytest.param(
+            tiff(65535 - DEEP, photometric="miniswhite", compression="deflate"),
+            DEEP[None],
+            id="0 is white, 16, compressed",
+        ),
+        pytest.param(tiff(DEEP, compression="deflate", predictor=True), DEEP[None], id="predictor"),
+        pytest.param(tiff(DEEP, tile=(16, 16)), DEEP[None], id="tiles"),
+        pytest.param(tiff(DEEP[None]), DEEP[None], id="a stack of one"),
+        pytest.param(tiff(COLOUR, photometric="rgb"), COLOUR.transpose(2, 0, 1), id="colour"),
+        pytest.param(
+            tiff(COLOUR.transpose(2, 0, 1), **APART), COLOUR.transpose(2, 0, 1), id="apart"
+        ),
+        pytest.param(
+            tiff(DEEP_COLOUR, photometric="rgb"),
+            DEEP_COLOUR.transpose(2, 0, 1) >> 8,
+            id="16-bit colour",
+        ),
+        pytest.param(
+            tiff(DEEP_COLOUR.transpose(2, 0, 1), compression="deflate", **APART),
+            DEEP_COLOUR.transpose(2, 0, 1) >> 8,
+            id="16-bit colour apart, compressed",
+        ),
+        pytest.param(
+            tiff(GREY, photometric="palette", colormap=TABLE), TABLE[:, GREY] >> 8, id="palette"
+        ),
+        pytest.param(
+            tiff(GREY > 99, photometric="minisblack"),
+            np.where(GREY > 99, 255, 0)[None],
+            id="one bit",
+        ),
+    ],
+)
+def test_each_kind_of_tiff_is_read_as_it_was_written(
+    tmp_path: Path, write: Write, expected: NDArray[Any]
+) -> None:
+    write(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.tif").pixels, expected)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (tiff(DEEP_COLOUR.transpose(2, 0, 1), **APART), "16-bit colours stored apart"),
+        (
+            tiff(DEEP_COLOUR.transpose(2, 0, 1), tile=(16, 16), **APART),
+            "16-bit colours stored apart",
+        ),
+        (tiff(np.stack([DEEP] * 3), photometric="minisblack"), "found 3 frames or pages"),
+        (tiff(np.stack([GREY] * 5), ome=True), "found 5 frames or pages"),
+        (tiff(np.stack([GREY] * 5), imagej=True), "found 5 frames or pages"),
+        (
+            tiff(np.stack([GREY] * 4), photometric="minisblack", volumetric=True),
+            "found a volume of 4 slices",
+        ),
+        (tiff(GREY.astype(np.int8)), "found signed or floating-point ones"),
+        (tiff(DEEP.astype(np.int16)), "found signed or floating-point ones"),
+        (tiff(GREY.astype(np.int32)), "found 32-bit pixels"),
+        (tiff(GREY.astype(np.float32)), "found 32-bit pixels"),
+        (tiff(GREY.astype(np.float64)), "cannot be read as an image"),
+        (
+            tiff(random_pixels(12, 10, 5), photometric="rgb", extrasamples=[0, 0]),
+            r"found further channels beside the colours \(2\)",
+        ),
+        (
+            tiff(random_pixels(12, 10, 2), photometric="minisblack", planarconfig="contig"),
+            r"found further channels beside the colours \(1\)",
+        ),
+    ],
+)
+def test_kinds_of_tiff_that_would_be_read_wrongly_are_refused(
+    tmp_path: Path, write: Write, message: str
+) -> None:
+    write(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=rf"a\.tif: .*{message}"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_pixels_of_twelve_bits_are_refused(tmp_path: Path) -> None:
+    """Pillow would take them as 16 bits, a sixteenth as bright."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint16))
+    data = (tmp_path / "a.tif").read_bytes()
+    entry = struct.pack("<HHI", 258, 3, 1)  # BitsPerSample, one short
+    assert data.count(entry + b"\x10") == 1
+    (tmp_path / "a.tif").write_bytes(data.replace(entry + b"\x10", entry + b"\x0c"))
+    with pytest.raises(DataError, match=r"a\.tif: .* found pixels of 12 bits"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_a_transparent_level_of_sixteen_bit_grey_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(DEEP).save(tmp_path / "a.png", transparency=500)
+    with pytest.raises(DataError, match=r"a\.png: 16-bit grey with a transparent level"):
+        read_picture(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])

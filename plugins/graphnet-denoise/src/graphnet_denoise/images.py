@@ -1,8 +1,8 @@
 """Image files as arrays and back: PNG, JPEG, TIFF, WebP and BMP are read, PNG and JPEG written.
 
-Every decoder's error becomes a DataError that names the file. What would be lost without a word is
-refused instead: the missing part of a truncated file, further frames, floating-point pixels, alpha
-in a JPEG.
+Every decoder's error becomes a DataError that names the file. What would be lost or read wrongly without
+a word is refused instead: the missing part of a truncated file, further frames, slices and channels, signed
+and floating-point pixels, alpha in a JPEG.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from graphnet.errors import DataError
@@ -31,6 +31,8 @@ JPEG_QUALITY = 95
 _FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")  # Pillow's others are never tried
 _DEEP_FORMATS = ("PNG", "TIFF")  # those that may hold 16 bits a channel
 _GREY_MODES = ("1", "L", "LA", "La")
+_WHITE_IS_ZERO, _SEPARATE, _UNSIGNED, _UNSPECIFIED = 0, 2, 1, 0  # in a TIFF's tags
+_IMAGE_DEPTH = 32997  # the TIFF tag that counts the slices of a volume
 _ALPHA_MODES = ("LA", "La", "RGBA", "RGBa", "PA")
 
 
@@ -125,10 +127,16 @@ def read_picture(path: Path) -> Picture:
             raise DataError(
                 f"{path}: expected one image, found {frames} frames or pages. Save each as a file."
             )
+        inverted = False
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            _check_tiff(image, path)
+            inverted = _is_inverted(image)
         depth = 16 if _is_deep(image) else 8
         image.load()
         profile = image.info.get("icc_profile") if image.mode not in ("CMYK", "LAB") else None
         pixels, alpha = _planes(ImageOps.exif_transpose(image), path)
+    if inverted:
+        pixels = np.iinfo(pixels.dtype).max - pixels
     return Picture(pixels, alpha, depth, profile)
 
 
@@ -201,9 +209,49 @@ def _is_deep(image: ImageFile.ImageFile) -> bool:
     return image.format in _DEEP_FORMATS and any(";16" in str(tile[3]) for tile in image.tile)
 
 
+def _check_tiff(image: TiffImagePlugin.TiffImageFile, path: Path) -> None:
+    """Raise DataError for the kinds of TIFF that Pillow reads wrongly, or in part, without an error."""
+    tags = image.tag_v2
+    bits = set(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    formats = set(tags.get(TiffImagePlugin.SAMPLEFORMAT, (_UNSIGNED,)))
+    unspecified = tags.get(TiffImagePlugin.EXTRASAMPLES, ()).count(_UNSPECIFIED)
+    planes = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1)
+    found = ""
+    if (slices := tags.get(_IMAGE_DEPTH, 1)) != 1:
+        found = f"a volume of {slices} slices. Save each slice as a file"
+    elif formats != {_UNSIGNED} and bits <= {8, 16}:
+        found = "signed or floating-point ones. Convert the image"
+    elif not bits <= {1, 2, 4, 8, 16, 32}:
+        found = f"pixels of {' and '.join(map(str, sorted(bits)))} bits. Convert the image"
+    elif unspecified:
+        found = (
+            f"further channels beside the colours ({unspecified}), which would be lost. Remove them, or "
+            f"declare one as alpha"
+        )
+    elif planes == _SEPARATE and bits == {16} and image.info["compression"] == "raw":
+        found = (
+            "16-bit colours stored apart from one another (PlanarConfiguration 2). Save the image with the "
+            "colours of a pixel together (tifffile: planarconfig='contig'), or as a PNG"
+        )
+    if found:
+        raise DataError(
+            f"{path}: expected one image of unsigned integers of 8 or 16 bits, found {found}."
+        )
+
+
+def _is_inverted(image: TiffImagePlugin.TiffImageFile) -> bool:
+    """Whether 0 is white and Pillow leaves it so, as it does with 16 bits."""
+    photometric = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
+    return photometric == _WHITE_IS_ZERO and image.mode.startswith("I;16")
+
+
 def _planes(image: Image.Image, path: Path) -> tuple[Pixels, NDArray[np.uint8] | None]:
     """Colour (C, H, W) and alpha (H, W), from any of Pillow's modes."""
     if image.mode.startswith("I;16"):
+        if "transparency" in image.info:
+            raise DataError(
+                f"{path}: 16-bit grey with a transparent level cannot be read. Remove the transparency."
+            )
         return np.asarray(image).astype(np.uint16)[None], None
     if image.mode in ("I", "F"):
         raise DataError(
