@@ -97,6 +97,19 @@ def test_train_writes_log_checkpoint_and_model_and_explain_reads_it(config: Path
     assert "holds a run already" in fails("train", config, "--run", folder)
 
 
+def test_resuming_over_fewer_pairs_is_refused(config: Path) -> None:
+    """Eight pairs are a step an epoch: counted so, the run would be at its end already."""
+    folder = config.parent / "run"
+    assert graphnet("train", config, "--run", folder).returncode == 0
+    assert graphnet("train", config, "--run", folder, "--resume").returncode == 0
+    with np.load(config.parent / "pairs.npz") as pairs:
+        fewer = {name: pairs[name][:8] for name in pairs.files}
+    np.savez(config.parent / "pairs.npz", **fewer)
+    message = fails("train", config, "--run", folder, "--resume")
+    assert "it had 64 pairs of 3x8x8 and 3x8x8, now it has 8 pairs" in message
+    assert "or start a new run" in message
+
+
 def test_settings_reach_into_lists_and_a_models_name_is_no_path(config: Path) -> None:
     text = config.read_text().replace("loss: mse", "loss: [mse, {l1: {}, weight: 0.5}]")
     config.write_text(text.replace(f"model: {SEED}", "model: {name: ../../out, layers: [sigmoid]}"))

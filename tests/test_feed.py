@@ -28,6 +28,7 @@ from graphnet.sdk import (
 from graphnet.training import Epoch, Stopped, Trainer
 from graphnet.training.batches import MemoryBatches, PrefetchedBatches
 from graphnet.training.evaluate import score
+from graphnet.training.fingerprint import difference, fingerprint
 from tests.test_train import Data, job
 
 COUNT = 40
@@ -227,6 +228,25 @@ def test_what_fails_names_the_data(registry: Registry) -> None:
         trainer(registry, fails="targets")
     with pytest.raises(DataError, match="batch_size is 64, but the data set has 40 pairs"):
         trainer(registry, batch_size=64)
+
+
+class Gone(Made):
+    """The same length and shapes, over other images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = 1 - self.pixels
+
+
+def test_another_stream_or_gallery_has_another_fingerprint() -> None:
+    assert fingerprint(Made(), seed=1) == fingerprint(Made(), seed=1)
+    assert fingerprint(Sizes(), seed=1) == fingerprint(Sizes(), seed=1)
+    now = fingerprint(Gone(), seed=1)
+    assert (
+        difference(fingerprint(Made(), seed=1), now) == "it has 40 pairs as it had, but other ones"
+    )
+    found = difference(fingerprint(Sizes(), seed=1), now)
+    assert found == "it had 3 pairs, now it has 40 pairs of 3x8x8 and 3x8x8"
 
 
 def test_what_changes_cannot_be_measured_on_nor_whole_images_trained_on(registry: Registry) -> None:

@@ -28,11 +28,15 @@ class Noise(DataSet):
     count: int = 40
     side: int = 8
     nan: bool = False
+    path: str = ""  # a file that holds a seed, the count and the side
 
     def load(self) -> Pairs:
-        generator = torch.Generator().manual_seed(7)
+        seed, count, side = 7, self.count, self.side
+        if self.path:
+            seed, count, side = map(int, Path(self.path).read_text().split())
+        generator = torch.Generator().manual_seed(seed)
         pairs = torch.randint(
-            0, 256, (2, self.count, 3, self.side, self.side), generator=generator, dtype=torch.uint8
+            0, 256, (2, count, 3, side, side), generator=generator, dtype=torch.uint8
         )
         if self.nan:
             return Pairs(torch.full(pairs[1].shape, torch.nan), pairs[1])
@@ -238,6 +242,46 @@ def test_resuming_with_another_model_is_refused(registry: Registry, tmp_path: Pa
     changed.model = Model(description, registry=registry)  # the file that `model` names has changed
     with pytest.raises(CheckpointError, match="made with another model than the file describes"):
         Trainer(changed, resume=read_checkpoint(tmp_path / "c.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["train", "validation"])
+@pytest.mark.parametrize(
+    ("now", "message"),
+    [
+        ("7 24 8", "it had 40 pairs of 3x8x8 and 3x8x8, now it has 24 pairs of 3x8x8 and 3x8x8"),
+        ("7 4 8", "it had 40 pairs of .*, now it has 4 pairs"),
+        ("7 80 8", "it had 40 pairs of .*, now it has 80 pairs"),
+        ("7 40 12", "it had 40 pairs of 3x8x8 .*, now it has 40 pairs of 3x12x12"),
+        ("8 40 8", "it has 40 pairs as it had, but other ones"),
+    ],
+)
+def test_resuming_with_other_data_is_refused(
+    registry: Registry, tmp_path: Path, name: str, now: str, message: str
+) -> None:
+    """The training file is the same, but the files that it names have changed."""
+    for one in ("train", "validation"):
+        (tmp_path / one).write_text("7 40 8")
+    data = {one: {"test/noise": {"path": str(tmp_path / one)}} for one in ("train", "validation")}
+    trainer = Trainer(job(registry, data=data))
+    for record in trainer.run():
+        if isinstance(record, Epoch):
+            break
+    saved = trainer.checkpoint()
+    checkpoint.write(tmp_path / "c.safetensors", saved)
+    (last,) = (
+        r for r in Trainer(job(registry, data=data), resume=saved).run() if isinstance(r, Epoch)
+    )
+    assert last.epoch == 2
+    (tmp_path / name).write_text(now)
+    with pytest.raises(CheckpointError, match=rf"data\.{name} is not the data set .*: {message}"):
+        Trainer(job(registry, data=data), resume=checkpoint.read(tmp_path / "c.safetensors"))
+
+
+def test_a_checkpoint_that_does_not_say_what_data_it_saw_is_refused(registry: Registry) -> None:
+    saved = Trainer(job(registry)).checkpoint()
+    training = {key: value for key, value in saved.training.items() if key != "data"}
+    with pytest.raises(CheckpointError, match="the checkpoint does not say which data it saw"):
+        Trainer(job(registry), resume=replace(saved, training=training))
 
 
 def test_a_resumed_run_says_that_kernels_are_others(registry: Registry) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from graphnet.system import resolve_device
 from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
 from graphnet.training.config import Job
 from graphnet.training.evaluate import score
+from graphnet.training.fingerprint import difference, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,8 @@ class Trainer:
         self.pairs = _to_train_on(job.train)
         channels = self.pairs.input_shape[0]
         self.validation = _to_measure_on(job.validation, channels) if job.validation else None
+        if resume is not None:
+            self._check_same_run(resume)
         whole = config.batch_size * config.accumulate  # the pairs of one update
         if len(self.pairs) < whole:
             times = f" and accumulate {config.accumulate}" if config.accumulate > 1 else ""
@@ -165,7 +170,8 @@ class Trainer:
             )
         return program
 
-    def _restore(self, saved: Checkpoint) -> None:
+    def _check_same_run(self, saved: Checkpoint) -> None:
+        """Raise CheckpointError where its configuration, model or data are not those of this run."""
         training = saved.training
         mine = self.job.config.model_dump(mode="json")
         theirs = training.get("config", {})
@@ -180,6 +186,25 @@ class Trainer:
                 "the checkpoint was made with another model than the file describes now. Put the model "
                 "back as it was, or start a new run."
             )
+        then = training.get("data", {})
+        for name, now in self._fingerprints.items():
+            if found := difference(then.get(name, {}), now):
+                raise CheckpointError(
+                    f"data.{name} is not the data set that the checkpoint was made with: {found}. Put the "
+                    f"data back as they were, or start a new run."
+                )
+
+    @functools.cached_property
+    def _fingerprints(self) -> dict[str, dict[str, Any]]:
+        """What the data sets hold, by their names in a training file."""
+        loaded = {"train": self.pairs, "validation": self.validation}
+        seed = self.job.config.seed
+        return {
+            name: fingerprint(data, seed=seed) for name, data in loaded.items() if data is not None
+        }
+
+    def _restore(self, saved: Checkpoint) -> None:
+        training = saved.training
         self.program.restore(saved.training_state, steps_done=training["step"])
         self.program.turns.restore(training.get("executor", {}))
         self.epochs_done = training["epochs_done"]
@@ -208,6 +233,7 @@ class Trainer:
             "loss_sum": self.loss_sum,
             "elapsed_s": self.elapsed_s,
             "config": self.job.config.model_dump(mode="json"),
+            "data": self._fingerprints,
             "kernels": self.kernels,
             "refused": self.program.plan.refused,
             "executor": self.program.turns.record(),
