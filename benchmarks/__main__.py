@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from benchmarks import report, rows, table
 from benchmarks.measure import BRIEF, FULL, QUICK
@@ -73,9 +74,9 @@ def _measure(options: argparse.Namespace) -> int:
         effort = replace(effort, budget_s=options.seconds)
     if options.building:
         effort = replace(effort, building_s=options.building)
-    progress, output = Console(stderr=True), Console()
+    progress, output = Console(stderr=True, markup=False), Console(markup=False)
     if not output.is_terminal:
-        output = Console(width=_WIDE)
+        output = Console(width=_WIDE, markup=False)
     about = estimate_s(names, device=device, effort=effort)
     progress.print(f"{len(names)} rows, about {about / 60:.0f} minutes on two CPU cores")
     with (
@@ -86,7 +87,7 @@ def _measure(options: argparse.Namespace) -> int:
         os.environ["GRAPHNET_CACHE"] = f"{folder}/graphnet"
 
         def say(text: str) -> None:
-            status.update(text)
+            status.update(Text(text))
             if not progress.is_terminal:
                 progress.print(text, highlight=False, markup=False)
 

@@ -31,6 +31,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from skimage.restoration import (
     calibrate_denoiser,
     denoise_nl_means,
@@ -184,7 +185,8 @@ def report(rows: list[dict[str, float]], file: Path) -> None:
         "rows": rows,
     }
     (FOLDER / "report.json").write_text(json.dumps(found, indent=2) + "\n")
-    table = Table(title=f"{len(rows)} images of {file.name}: mean PSNR, dB", title_justify="left")
+    title = Text(f"{len(rows)} images of {file.name}: mean PSNR, dB")
+    table = Table(title=title, title_justify="left")
     for name in means:
         table.add_column(name, justify="right")
     table.add_row(*(f"{value:.2f}" for value in means.values()))

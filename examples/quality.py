@@ -28,6 +28,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
@@ -124,7 +125,7 @@ def by_skimage(denoised: Tensor, clean: Tensor) -> dict[str, float]:
 
 def as_table(rows: list[dict[str, Any]], title: str) -> Table:
     """One row for each strength; published figures are those of CBSD68."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     columns = ("noise", "noisy, dB", "denoised, dB", "SSIM", "scikit-image: dB", "SSIM")
     for heading in (*columns, *PUBLISHED):
         table.add_column(heading, justify="right")

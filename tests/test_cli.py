@@ -5,6 +5,7 @@ Commands run in this process, but for those that are interrupted, killed, or pri
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import os
@@ -22,6 +23,8 @@ import pytest
 from graphnet.cli import run
 from graphnet.cli.explain import parse_shape
 from graphnet.errors import InputError
+from graphnet.testing import Report, Row, Status
+from graphnet.training import Decided, Trainer
 
 ROOT = Path(__file__).parent.parent
 SEED = ROOT / "examples" / "denoisers" / "seed.yaml"
@@ -234,6 +237,76 @@ def test_schema_is_json_and_layers_list_themselves() -> None:
         row["name"]: row["status"] for row in json.loads(graphnet("plugins", "--json").stdout)
     }
     assert statuses["builtin"] == "loaded"
+
+
+NAME = "[red]x[/] [0] [/none] :smile: [b]"
+FILE = "[red]x[0] [b] :smile:"  # the same without a slash
+
+
+def test_train_and_explain_print_names_with_brackets(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    model = f"model: {{name: '{NAME}', layers: [sigmoid]}}"
+    config.write_text(config.read_text().replace(f"model: {SEED}", model))
+    folder = config.parent / FILE
+    done = graphnet("train", config, "--run", folder)
+    assert done.returncode == 0, done.stderr
+    assert f"{NAME}: 64 pairs" in done.stderr
+    assert f"log in {folder / 'log.jsonl'}" in done.stderr
+    assert f"the model is in {folder / 'model.safetensors'}" in done.stderr
+    page = config.parent / f"{FILE}.html"
+    saved = (folder / "model.safetensors", "--input", "1x3x8x8")
+    assert f"wrote {page}: open" in graphnet("explain", *saved, "--html", page).stderr
+    assert f"{NAME}: inference on" in page.read_text()
+
+
+def test_what_an_executor_says_of_nodes_is_printed_as_it_is(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setattr(Trainer, "run", lambda *_: iter([Decided(3, "kernels", f"now {NAME}")]))
+    done = graphnet("train", config, "--run", config.parent / "run")
+    assert f"step 3: now {NAME}" in done.stderr
+
+
+def test_errors_print_names_with_brackets(tmp_path: Path) -> None:
+    model = tmp_path / f"{FILE}.yaml"
+    for layer, named in (("{id: 'conv[0]', relu: {}}", "conv[0]"), (f"'{NAME}'", NAME)):
+        model.write_text(f"layers:\n  - {layer}\n")
+        message = fails("explain", model, "--input", "1x3x8x8")
+        assert f"{model}:2:" in message
+        assert named in message
+    for command in ("check", "train", "convert-pairs"):
+        arguments = (FILE, "out.npz") if command == "convert-pairs" else (FILE,)
+        assert FILE in fails(command, *arguments)
+
+
+def test_reports_of_checks_print_names_with_brackets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    message = f"expected {NAME}, found \\[c]\\"
+    rows = tuple(Row("purity", status, message) for status in Status)
+    monkeypatch.setattr("graphnet.cli.check.run_checks", lambda *_, **__: Report(NAME, rows))
+    done = graphnet("check", "relu")
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].strip() == NAME
+    assert sum(message in line for line in lines) == len(Status)
+    assert f"{NAME}: 1 passed, 1 failed, 1 skipped" in lines
+
+
+def test_every_console_prints_names_as_they_are() -> None:
+    """Rich reads markup in texts by default, so each place that makes a console has to switch that off."""
+    for path in (ROOT / "graphnet").rglob("*.py"):
+        calls = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+        ]
+        for call in calls:
+            if getattr(call.func, "id", "") in ("Console", "TextColumn"):
+                given = {word.arg: ast.unparse(word.value) for word in call.keywords}
+                assert given.get("markup") == "False", f"{path}:{call.lineno}"
 
 
 def test_output_that_nobody_reads_is_no_error() -> None:

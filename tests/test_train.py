@@ -534,7 +534,7 @@ def test_a_model_that_needs_a_lost_layer_says_where_it_came_from(
     registry: Registry, tmp_path: Path
 ) -> None:
     model = Model({"layers": ["acme/scale"]}, registry=registry)
-    program = model.compile((1, 3, 4, 4), loss="mse", optimizer={"sgd": {"lr": 1.0}}, device="cpu")
+    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
     program.save(tmp_path / "m.safetensors")
     assert Model.load(tmp_path / "m.safetensors", registry=registry).weights is not None
     without = load_registry(entry_points=False)

@@ -10,13 +10,16 @@ import importlib
 import importlib.metadata
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphnet.errors import GraphnetError
 
-__all__ = ["graphnet", "json_text", "main", "run"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["graphnet", "json_text", "main", "make_console", "run"]
 
 GROUP = "graphnet.commands"
 _BUILTIN = {
@@ -136,3 +139,13 @@ def json_text(data: Any) -> str:
     import json
 
     return json.dumps(data, indent=2, sort_keys=False)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console of rich's that prints every text as it is.
+
+    Rich's own default reads "[red]" in a name as a colour, and ":x:" as a picture.
+    """
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False)

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
-from graphnet.cli import json_text
+from graphnet.cli import json_text, make_console
 from graphnet.errors import PluginError, UnknownNameError, nearest
 from graphnet.sdk import Entry, Registry, default_registry, load_registry
 from graphnet.testing import CHECKS, RULE_CHECKS, Check, Report, Status, checks_for, run_checks
@@ -125,13 +124,13 @@ def _importable(name: str) -> bool:
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
     """A bar on stderr while the checks run, when that is a terminal."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    console = make_console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
         task = progress.add_task("checking", total=total)
-        yield lambda text: progress.update(task, advance=1, description=escape(text))
+        yield lambda text: progress.update(task, advance=1, description=text)
 
 
 def _plain(report: Report) -> dict[str, Any]:
@@ -147,14 +146,12 @@ def _plain(report: Report) -> dict[str, Any]:
 
 def _print(report: Report) -> None:
     guards = {one.name: one.guards for one in (*CHECKS, *RULE_CHECKS)}
-    table = Table("check", "status", "what it guards, or what is wrong", title=escape(report.layer))
+    table = Table("check", "status", "what it guards, or what is wrong", title=report.layer)
     for row in report.rows:
         color = _COLORS[row.status]
         text = row.message if row.message else guards[row.check]
-        table.add_row(row.check, f"[{color}]{row.status}[/]", escape(text))
-    console = Console()
+        table.add_row(row.check, Text(str(row.status), style=color), text)
+    console = make_console()
     console.print(table)
     counts = [sum(row.status is status for row in report.rows) for status in Status]
-    console.print(
-        f"{escape(report.layer)}: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped"
-    )
+    console.print(f"{report.layer}: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped")

@@ -22,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from graphnet.cli import make_console
 from graphnet.model import Model, versions_of
 from graphnet.sdk import default_registry
 from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
@@ -85,7 +86,7 @@ def train(
     overrides = [f"--{key}={value}" for key, value in given.items() if value is not None]
     job = read_job(config, settings=[*settings, *overrides], registry=default_registry())
     run = RunFolder(folder or Path("runs") / _file_name(job.model), resume=resume)
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     with console.status("reading the data and making the plan"):
         trainer = Trainer(job, resume=run.resume() if resume else None)
     run.log("start", _start_record(job, trainer))
@@ -123,10 +124,13 @@ def _loop(
     trainer: Trainer, run: RunFolder, console: Console, requested: list[bool]
 ) -> Stopped | None:
     columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
+        TextColumn("epoch {task.fields[epoch]}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[rate]} step/s  loss {task.fields[loss]}  {task.fields[metric]}"),
+        TextColumn(
+            "{task.fields[rate]} step/s  loss {task.fields[loss]}  {task.fields[metric]}",
+            markup=False,
+        ),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

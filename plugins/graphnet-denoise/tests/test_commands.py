@@ -306,6 +306,29 @@ def test_evaluate_a_folder_of_photos_against_clean_crops(tmp_path: Path, model: 
     assert first["ssim_denoised"] == pytest.approx(second["ssim_denoised"], abs=1e-6)
 
 
+def test_names_with_brackets_are_printed_as_they_are(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    name = "[red]x[0] [b] :smile:"
+    named = model.rename(tmp_path / f"{name}.safetensors")
+    folder = tmp_path / f"photos [bold]{name}"
+    folder.mkdir()
+    save(folder / f"{name}.png", 12, 12, 3)
+    given = (named, folder, "--noise", "gaussian:25", "--json", tmp_path / f"{name}.json")
+    title = f"1 images of {folder} with gaussian:25"
+    output = "".join(run(evaluate, *given).output.split())  # the title is as wide as the table
+    assert "".join(title.split()) in output
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(folder / f"{name}.png")
+    target = tmp_path / f"{name}.jpg"
+    result = run(denoise, named, folder / f"{name}.png", "-o", target)
+    assert f"{folder / name}.png: has 16 bits a channel, {target} gets 8" in result.stderr
+    np.savez(tmp_path / f"{name}.npz", [0])
+    with pytest.raises(DataError) as caught:
+        run(evaluate, named, tmp_path / f"{name}.npz")
+    assert str(tmp_path / f"{name}.npz") in str(caught.value)
+
+
 def test_evaluate_refuses_what_it_cannot_read(tmp_path: Path, model: Path) -> None:
     with pytest.raises(DataError, match="absent"):
         run(evaluate, model, tmp_path / "absent.npz")
