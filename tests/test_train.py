@@ -267,21 +267,24 @@ def test_resuming_with_other_data_is_refused(
         if isinstance(record, Epoch):
             break
     saved = trainer.checkpoint()
-    checkpoint.write(tmp_path / "c.safetensors", saved)
+    write_checkpoint(tmp_path / "c.safetensors", saved)
     (last,) = (
         r for r in Trainer(job(registry, data=data), resume=saved).run() if isinstance(r, Epoch)
     )
     assert last.epoch == 2
     (tmp_path / name).write_text(now)
     with pytest.raises(CheckpointError, match=rf"data\.{name} is not the data set .*: {message}"):
-        Trainer(job(registry, data=data), resume=checkpoint.read(tmp_path / "c.safetensors"))
+        Trainer(job(registry, data=data), resume=read_checkpoint(tmp_path / "c.safetensors"))
 
 
-def test_a_checkpoint_that_does_not_say_what_data_it_saw_is_refused(registry: Registry) -> None:
+def test_a_checkpoint_without_a_fingerprint_of_its_data_resumes_and_says_so(
+    registry: Registry,
+) -> None:
     saved = Trainer(job(registry)).checkpoint()
     training = {key: value for key, value in saved.training.items() if key != "data"}
-    with pytest.raises(CheckpointError, match="the checkpoint does not say which data it saw"):
-        Trainer(job(registry), resume=replace(saved, training=training))
+    (record, *_) = Trainer(job(registry), resume=replace(saved, training=training)).run()
+    assert isinstance(record, Decided)
+    assert "does not say which data it was made with" in record.message
 
 
 def test_a_resumed_run_says_that_kernels_are_others(registry: Registry) -> None:
@@ -534,7 +537,7 @@ def test_a_model_that_needs_a_lost_layer_says_where_it_came_from(
     registry: Registry, tmp_path: Path
 ) -> None:
     model = Model({"layers": ["acme/scale"]}, registry=registry)
-    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
+    program = model.compile((1, 3, 4, 4), loss="mse", optimizer={"sgd": {"lr": 1.0}}, device="cpu")
     program.save(tmp_path / "m.safetensors")
     assert Model.load(tmp_path / "m.safetensors", registry=registry).weights is not None
     without = load_registry(entry_points=False)
@@ -578,7 +581,7 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run", resume=False)
     run.log_path.unlink()
     run.log_path.symlink_to("/dev/full")
-    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\)"):
+    with pytest.raises(CheckpointError, match="cannot be written: No space left on device"):
         run.log("steps", {"step": 1})
 
 

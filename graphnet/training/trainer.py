@@ -62,7 +62,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The executor decided something in this step, such as to go on with a compiled plan."""
+    """Something was decided in this step: the executor goes on with a compiled plan, a run was resumed."""
 
     step: int
     event: str
@@ -83,6 +83,7 @@ class Trainer:
     def __init__(self, job: Job, *, resume: Checkpoint | None = None) -> None:
         config = job.config
         self.job = job
+        self._notes: list[str] = []  # said before the first step of a resumed run
         self.device = resolve_device(config.device)
         if len(outputs := job.model.description.outputs) > 1:
             raise DataError(
@@ -111,7 +112,6 @@ class Trainer:
         self.epochs_done = 0
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
-        self._other_kernels = ""
         self._before: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(resume)
@@ -186,7 +186,13 @@ class Trainer:
                 "the checkpoint was made with another model than the file describes now. Put the model "
                 "back as it was, or start a new run."
             )
-        then = training.get("data", {})
+        then = training.get("data")
+        if then is None:  # written before checkpoints held fingerprints
+            self._notes.append(
+                "the checkpoint does not say which data it was made with: a change of the data set since "
+                "then is not noticed"
+            )
+            return
         for name, now in self._fingerprints.items():
             if found := difference(then.get(name, {}), now):
                 raise CheckpointError(
@@ -210,7 +216,8 @@ class Trainer:
         self.epochs_done = training["epochs_done"]
         self.loss_sum = training["loss_sum"]
         self.elapsed_s = training["elapsed_s"]
-        self._other_kernels = _differing(training.get("kernels", {}), self.kernels)
+        if note := _differing(training.get("kernels", {}), self.kernels):
+            self._notes.append(note)
 
     @property
     def kernels(self) -> dict[str, str]:
@@ -254,8 +261,8 @@ class Trainer:
         first value that is not. The weights are then those before that step.
         """
         config, program = self.job.config, self.program
-        if self._other_kernels:
-            yield Decided(program.steps_done, "kernels", self._other_kernels)
+        for note in self._notes:
+            yield Decided(program.steps_done, "resumed", note)
         while self.epochs_done < config.epochs:
             epoch = self.epochs_done
             trained_s, waited_s = self.elapsed_s, self.feed.waited_s
