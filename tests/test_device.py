@@ -99,5 +99,7 @@ def test_step_refuses_tensors_that_do_not_fit() -> None:
         InputError, match=r"input: expected 2x3x8x8 float32 on cpu, got \(1, 3, 8, 8\)"
     ):
         program.step(x[:1], x)
-    with pytest.raises(InputError, match=r"target: expected .* torch.uint8 on cpu. Divide by 255"):
+    with pytest.raises(
+        InputError, match=r"target: expected .* torch.uint8 on cpu. Convert .* / 255"
+    ):
         program.step(x, (x * 255).byte())

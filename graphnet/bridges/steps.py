@@ -13,7 +13,7 @@ from graphnet.errors import GraphnetError
 from graphnet.graph import Bound, Call, Const, Graph, Kind, bind_inputs
 from graphnet.model import Model
 from graphnet.passes import kernel_for
-from graphnet.sdk import Layer, Loss, Registry, Spec
+from graphnet.sdk import FLOATING, Layer, Loss, Registry, Spec, not_floating
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,9 @@ class ModelSource(Source):
         return self.model.description.name
 
     def steps(self, specs: Sequence[Spec], dtype: torch.dtype) -> Steps:
+        for position, spec in enumerate(specs):
+            if spec.dtype not in FLOATING:
+                raise not_floating(spec, f"{self}: input {position}")
         graph = self.model.graph(
             *(spec.shape for spec in specs),
             device=specs[0].device,

@@ -16,7 +16,15 @@ from graphnet.errors import InputError
 from graphnet.graph import Kind
 from graphnet.model import Model, set_up
 from graphnet.passes import choose
-from graphnet.sdk import Layer, Registry, Spec, default_registry, split_form
+from graphnet.sdk import (
+    Layer,
+    Registry,
+    Spec,
+    check_dtype,
+    check_tensors,
+    default_registry,
+    split_form,
+)
 
 Shape = Sequence[int]
 
@@ -58,6 +66,7 @@ def as_torch_module(
                 converted[id(part)] = as_torch_module(part, kernels=kernels, registry=registry)
         return torch.nn.Sequential(*(converted[id(part)] for part in source.modules))
     dtype = dtype or torch.get_default_dtype()
+    check_dtype(dtype, "as_torch_module: dtype")
     if isinstance(source, Model):
         if not inputs:
             raise InputError("as_torch_module(model, shape): give the shape of each input")
@@ -127,6 +136,7 @@ class _Torch(torch.nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The outputs: one tensor, or a tuple where there are several."""
+        check_tensors(inputs, str(self._source))
         device_type = inputs[0].device.type
         if not torch.is_autocast_enabled(device_type):
             return self._run(inputs, None)

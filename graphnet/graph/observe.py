@@ -18,7 +18,7 @@ from torch import Tensor
 from graphnet.errors import GraphError, GraphnetError, LayerError
 from graphnet.graph.invoke import as_tuple, call_by_name
 from graphnet.graph.ir import Arg
-from graphnet.sdk import AFFINE, Layer, ParameterSpec, Spec, StateSpec
+from graphnet.sdk import AFFINE, FLOATING, Layer, ParameterSpec, Spec, StateSpec, not_floating
 
 META = torch.device("meta")
 KEY_SPEC = Spec((2,), torch.int32)
@@ -51,7 +51,8 @@ class Result:
 def bind_inputs(layer: Layer, inputs: Sequence[Spec], dtype: torch.dtype) -> Ports:
     """Give the inputs to forward's first names and ask the layer for its parameters and states.
 
-    Raises GraphError when the layer takes another number of inputs.
+    Raises GraphError when the layer takes another number of inputs, InputError for an input that is not
+    of floating point, unless the layer declares that it gets no gradient.
     """
     return _bind_inputs(layer, tuple(spec.on(META) for spec in inputs), dtype)
 
@@ -86,6 +87,10 @@ def _bind_inputs(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> 
         raise GraphError(
             f"takes {len(expected)} inputs ({', '.join(expected) or 'none'}), got {len(inputs)}"
         )
+    for position, spec in enumerate(inputs):
+        name = signature.variadic or names[position]
+        if spec.dtype not in FLOATING and name not in layer.nondifferentiable:
+            raise not_floating(spec, f"input {name!r}")
     for name in (*parameters, *states):
         if name not in names:
             raise LayerError(f"declares a parameter or state {name!r} that forward does not take")

@@ -22,6 +22,7 @@ from graphnet.inspection.contributions import Use, uses_of
 from graphnet.inspection.walk import complete, execute, walk
 from graphnet.model import Model, set_up
 from graphnet.plan import Plan
+from graphnet.sdk import check_floating
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
@@ -152,6 +153,7 @@ class Gradients:
             raise InputError(
                 f"data: expected {len(plan.inputs)} tensors ({names}), got {len(given)}"
             )
+        check_floating(given, "data")
         for name, tensor in zip(plan.inputs, given, strict=True):
             spec = plan.values[name].spec
             tensors[name] = tensor.to(spec.device, spec.dtype)

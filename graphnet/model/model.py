@@ -42,7 +42,7 @@ from graphnet.plan import (
     tile,
     training_plan,
 )
-from graphnet.sdk import Executor, Optimizer, Registry, default_registry
+from graphnet.sdk import Executor, Optimizer, Registry, check_floating, default_registry
 from graphnet.system import parse_bytes, resolve_device, without_gc
 
 _MAX_DIVISOR = 256
@@ -339,8 +339,14 @@ class Model:
 
         The inputs are moved to `device`; the outputs stay there. `memory` ("2GiB", "50%", or bytes) bounds
         what a prediction takes, inputs and outputs included: an image that needs more goes through in
-        tiles, with the same result up to rounding. See `tiling` for errors.
+        tiles, with the same result up to rounding. Raises InputError for inputs that are no tensors of
+        floating point; see `tiling` for others.
         """
+        check_floating(inputs, f"{self.description.name}: predict")
+        if not inputs:
+            raise InputError(
+                f"{self.description.name}: predict: expected one tensor or more, got none"
+            )
         options = CompileOptions(
             resolve_device(device), inputs[0].dtype, precision, kernels, memory=memory
         )

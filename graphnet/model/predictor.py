@@ -12,7 +12,7 @@ from torch import Tensor
 from graphnet.errors import CheckpointError, nearest
 from graphnet.executors import prepare
 from graphnet.plan import Plan, Tiling
-from graphnet.sdk import Executor, Run
+from graphnet.sdk import Executor, Run, check_floating
 
 if TYPE_CHECKING:
     pass
@@ -90,6 +90,7 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor, age: int = 0) -> Tensor | tuple[Tensor, ...]:
+        check_floating(inputs, "predict")
         ready = self.prepared(tuple(tuple(x.shape) for x in inputs))
         if ready.tiling is None:
             outputs = ready(*inputs, age=age)

@@ -18,7 +18,7 @@ from graphnet.graph import DONE, LR, SCALE, SEED, STEP, UPDATES, Kind
 from graphnet.model.accumulation import Accumulation
 from graphnet.passes import EMA
 from graphnet.plan import Plan
-from graphnet.sdk import Executor, Make, as_given
+from graphnet.sdk import Executor, Make, as_given, check_tensors
 from graphnet.system import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class Program:
             raise InputError(
                 f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}"
             )
+        check_tensors(tensors, "step")
         for tensor, value in zip(tensors, self._input_values, strict=True):
             check_input(tensor, value)
         return self.step_packed(*self.pack(*tensors))

@@ -12,7 +12,7 @@ from torch import Tensor
 from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.graph import Kind, Value
 from graphnet.plan import Plan
-from graphnet.sdk import Spec, pack, plain_shape
+from graphnet.sdk import Spec, advice, pack, plain_shape
 
 if TYPE_CHECKING:
     pass
@@ -63,10 +63,9 @@ def check_input(tensor: Tensor, value: Value) -> None:
     """Raise InputError unless the tensor is what the plan was made for, images as N C H W."""
     spec = plain_spec(value)
     if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
-        hint = " Divide by 255 and convert it." if tensor.dtype == torch.uint8 else ""
         raise InputError(
             f"{value.name.lstrip('$@')}: expected {spec} on {spec.device}, got "
-            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{hint}"
+            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{advice(tensor)}"
         )
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from graphnet.errors import InputError, LayerError, blame
 from graphnet.graph import Bound, as_tuple, bind_inputs, call_by_name, gradient_names, observe
 from graphnet.passes import kernel_for
-from graphnet.sdk import Layer, Spec, default_registry, random
+from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, default_registry, random
 
 Pair = tuple[Tensor, Tensor]
 """A parameter and its accumulated gradient, of the same shape and dtype."""
@@ -75,6 +75,7 @@ class Module:
         self.states: dict[str, Tensor] = {}
         self._device = torch.device(device or "cpu")
         self._dtype = dtype or torch.get_default_dtype()
+        check_dtype(self._dtype, f"{type(self).__name__}: dtype")
         self._generator = generator
         self._made = False
         self._absent: tuple[str, ...] = ()
@@ -248,6 +249,7 @@ class Module:
 
     def _bind(self, inputs: Sequence[Tensor]) -> tuple[_Choice, dict[str, Any]]:
         """What runs on these inputs, and its arguments by name."""
+        check_tensors(inputs, repr(self))
         specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
         with blame(f"{self!r}: ", "forward"):
             if not self._made:
@@ -338,6 +340,7 @@ class Sequential(Module):
         return list(pairs.values())
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
+        check_tensors(inputs, repr(self))
         contexts = []
         value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
         for module in self.modules:
@@ -354,6 +357,7 @@ class Sequential(Module):
         return gradients
 
     def infer(self, inputs: Sequence[Tensor]) -> Any:
+        check_tensors(inputs, repr(self))
         value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
         for module in self.modules:
             value = module.infer(as_tuple(value))

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch
 
 from graphnet.errors import InputError
+from graphnet.sdk import check_dtype
 
 Narrow = Literal["bfloat16", "float16"]
 _NARROW: tuple[Narrow, ...] = get_args(Narrow)
@@ -24,7 +25,8 @@ class CompileOptions:
     own. `memory` bounds the plan's peak: bytes, "2GiB", or "50%" of what it needs otherwise. `without`
     names passes that are switched off. `autotune` chooses kernels by measuring; `refused` are such
     choices made before: pairs of a call and a kernel that is not used there. Raises InputError for a
-    precision that does not fit the dtype, and for a `keep` that is not known.
+    dtype that is not of floating point, a precision that does not fit the dtype, and a `keep` that is
+    not known.
     """
 
     device: torch.device
@@ -38,6 +40,7 @@ class CompileOptions:
     refused: frozenset[tuple[str, str]] = frozenset()
 
     def __post_init__(self) -> None:
+        check_dtype(self.dtype, "dtype")
         own = str(self.dtype).removeprefix("torch.")
         if self.precision not in (None, own, *_NARROW):
             raise InputError(

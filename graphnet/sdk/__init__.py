@@ -12,6 +12,14 @@ from graphnet.sdk.definition import Definition, summary
 from graphnet.sdk.discovery import default_registry, load_registry
 from graphnet.sdk.executor import Event, Executor, Make, Run, as_given
 from graphnet.sdk.fields import FactorPair, Fraction, NonNegativePair, PositivePair, Rate, Sides
+from graphnet.sdk.floating import (
+    FLOATING,
+    advice,
+    check_dtype,
+    check_floating,
+    check_tensors,
+    not_floating,
+)
 from graphnet.sdk.hookspecs import Register, hookimpl
 from graphnet.sdk.initializers import ConvInit, LinearInit, weight_and_bias
 from graphnet.sdk.intrinsics import (
@@ -70,6 +78,7 @@ __all__ = [
     "CHAIN",
     "COMMON",
     "DTYPES",
+    "FLOATING",
     "KINDS",
     "RESERVED",
     "Accumulate",
@@ -126,10 +135,14 @@ __all__ = [
     "Times",
     "Uniform",
     "WeightedSum",
+    "advice",
     "arguments_of",
     "as_given",
     "as_unit",
     "blocked_shape",
+    "check_dtype",
+    "check_floating",
+    "check_tensors",
     "default_registry",
     "dtype_name",
     "frozen",
@@ -141,6 +154,7 @@ __all__ = [
     "method_of",
     "no_results",
     "node_constant",
+    "not_floating",
     "only",
     "pack",
     "parse_pattern",

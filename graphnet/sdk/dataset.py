@@ -113,9 +113,18 @@ class DataSet(Definition):
 
 
 def as_unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images of a data set, uint8 or floating point, as 0..1 in `dtype`.
+    """Images of a data set, uint8 or floating point, or a mask of bools, as 0..1 in `dtype`.
+
+    Raises DataError for other dtypes, whose largest value is not known.
 
     >>> as_unit(torch.tensor([0, 51, 255], dtype=torch.uint8), torch.float32).tolist()
     [0.0, 0.20000000298023224, 1.0]
     """
-    return tensor.to(dtype).div_(255.0) if tensor.dtype == torch.uint8 else tensor.to(dtype)
+    if tensor.dtype == torch.uint8:
+        return tensor.to(dtype).div_(255.0)
+    if tensor.dtype != torch.bool and not tensor.is_floating_point():
+        raise DataError(
+            f"a data set holds uint8, which stands for 0..1 in 255 steps, or floating point; found "
+            f"{tensor.dtype}. Divide by the largest value that it can have."
+        )
+    return tensor.to(dtype)

@@ -1,0 +1,81 @@
+"""What models compute with: tensors of floating point. Anything else is refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import InputError
+from graphnet.sdk.spec import Spec
+
+FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_NAMES = "float32, float64, bfloat16 or float16"
+
+
+def check_dtype(dtype: object, where: str) -> None:
+    """Raise InputError unless parameters and inputs can be of this dtype.
+
+    >>> check_dtype(torch.int64, "dtype")
+    Traceback (most recent call last):
+    graphnet.errors.InputError: dtype: expected float32, float64, bfloat16 or float16, got torch.int64.
+    """
+    if dtype not in FLOATING:
+        raise InputError(f"{where}: expected {_NAMES}, got {dtype!r}.")
+
+
+def check_tensors(tensors: Iterable[object], where: str) -> None:
+    """Raise InputError unless all are tensors; `where` says whose inputs they are."""
+    for position, found in enumerate(tensors):
+        if not isinstance(found, Tensor):
+            raise InputError(
+                f"{where}: input {position}: expected a tensor, got {_described(found)}.{advice(found)}"
+            )
+
+
+def check_floating(tensors: Iterable[object], where: str) -> None:
+    """Raise InputError unless all are tensors of floating point; `where` says whose inputs they are."""
+    for position, found in enumerate(tensors):
+        if not isinstance(found, Tensor) or found.dtype not in FLOATING:
+            raise not_floating(found, f"{where}: input {position}")
+
+
+def not_floating(found: object, where: str) -> InputError:
+    """The error for what was found in the place of a tensor, or its spec, of floating point.
+
+    >>> str(not_floating(torch.zeros(2, 2, dtype=torch.uint8), "predict: input 0"))[-78:]
+    'float16, got 2x2 uint8. Convert an image of 0 to 255 with image.float() / 255.'
+    """
+    return InputError(
+        f"{where}: expected a tensor of {_NAMES}, got {_described(found)}.{advice(found)}"
+    )
+
+
+def advice(found: object) -> str:
+    """After a space, how to make a tensor of floating point of what was found; nothing if it is one."""
+    dtype = getattr(found, "dtype", None)
+    if not isinstance(found, (Tensor, Spec)):
+        if dtype is None:
+            return " Make a tensor of it: torch.tensor(values, dtype=torch.float32)."
+        scale = " / 255" if str(dtype) == "uint8" else ""
+        return f" Make a tensor of it: torch.from_numpy(array).float(){scale}."
+    if dtype in FLOATING:
+        return ""
+    if found.dtype == torch.uint8:
+        return " Convert an image of 0 to 255 with image.float() / 255."
+    if found.dtype.is_complex:
+        return " Give its real and imaginary parts as channels: torch.cat([x.real, x.imag], dim=1)."
+    if found.dtype == torch.bool or found.dtype.is_floating_point:
+        return " Convert it with x.float()."
+    return " Convert it with x.float() and divide by the largest value that it can have."
+
+
+def _described(found: object) -> str:
+    kind = type(found).__name__
+    dtype = str(getattr(found, "dtype", "")).removeprefix("torch.")
+    shape = getattr(found, "shape", None)
+    if not dtype or shape is None:
+        return f"a {kind}"
+    spec = f"{'x'.join(map(str, shape)) or 'scalar'} {dtype}"
+    return spec if isinstance(found, (Tensor, Spec)) else f"a {kind} of {spec}"
