@@ -294,7 +294,8 @@ def test_a_parameter_behind_another_output_has_a_norm_and_no_gradient() -> None:
     one = {"conv2d": {"out_channels": 3, "kernel_size": 1}, "inputs": ["$input"]}
     layers = [{"id": "a", **one}, {"id": "b", **one}]
     model = Model({"input": {"channels": 3}, "layers": layers, "outputs": ["a", "b"]})
-    rows = {row.name: row for row in Gradients.of(model, (1, 3, 4, 4)).parameters}
+    found = Gradients.of(model, (1, 3, 4, 4), loss={"a": "mse", "b": None})
+    rows = {row.name: row for row in found.parameters}
     assert rows["a.weight"].gradient_norm > 0
     assert rows["b.weight"].value_norm > 0
     assert (rows["b.weight"].gradient_norm, rows["b.weight"].contributions) == (0.0, 0)

@@ -35,7 +35,8 @@ def test_forms_of_a_loss(registry: Registry) -> None:
     both = ["mse", {"l1": {}, "weight": 0.5}]
     expected = (LossTerm(MSE(), "mse"), LossTerm(L1(), "l1", 0.5))
     assert loss_terms(both, registry) == expected
-    assert losses_for(both, ["a", "b"], registry) == {"a": expected}
+    assert losses_for(both, ["a"], registry) == {"a": expected}
+    assert losses_for({"a": None, "b": both}, ["a", "b"], registry) == {"b": expected}
     assert losses_for({"b": both, "a": "mse"}, ["a", "b"], registry) == {
         "b": expected,
         "a": (LossTerm(MSE(), "mse"),),
@@ -188,6 +189,59 @@ def test_sums_on_several_outputs_share_one_total() -> None:
     a = F.conv2d(x, program.weights["a.weight"], program.weights["a.bias"])
     expected = F.l1_loss(a, first) + 3 * F.mse_loss(a, first) + F.mse_loss(a.sigmoid(), second)
     torch.testing.assert_close(program.step(x, first, second), expected, rtol=1e-13, atol=0)
+
+
+TWO_OUTPUTS: dict[str, Any] = {
+    "input": {"channels": 2},
+    "layers": [
+        {"id": "a", "conv2d": {"out_channels": 2, "kernel_size": 1}},
+        {"id": "b", "conv2d": {"out_channels": 2, "kernel_size": 1}, "inputs": ["$input"]},
+    ],
+    "outputs": ["a", "b"],
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("mse", r"2 outputs \(a, b\), but 'mse' does not say .* loss={'a': 'mse', 'b': None}"),
+        (["mse", "l1"], r"does not say which one it is for"),
+        ({"huber": {"delta": 0.5}}, r"does not say which one it is for"),
+        ({"c": "mse"}, r"does not say which one it is for"),
+        (MSE(), r"does not say which one it is for"),
+        ({"a": "mse"}, r"nothing is given for b, .* loss={'a': 'mse', 'b': None}"),
+        ({"b": "mse"}, r"nothing is given for a, .* loss={'a': None, 'b': 'mse'}"),
+        ({"a": "mse", "bb": "mse"}, r"no output 'bb'\. Known: a, b|Did you mean 'b'"),
+        ({"a": None, "b": None}, r"None for a, b; give at least one output a loss"),
+    ],
+)
+def test_every_output_needs_a_loss_or_none(loss: object, message: str) -> None:
+    model, shape = Model(TWO_OUTPUTS), (1, 2, 3, 3)
+    for make in (model.compile, model.plan):
+        with pytest.raises(InputError, match=message):
+            make(shape, loss=loss, optimizer=SGD(lr=0.1), device="cpu")
+
+
+def test_both_outputs_are_trained_and_one_given_none_is_not() -> None:
+    model, shape = Model(TWO_OUTPUTS), (1, 2, 3, 3)
+    x, first, second = (random_tensor(shape, seed=s, dtype=torch.float32) for s in range(3))
+    for losses, targets in (
+        ({"a": "mse", "b": "l1"}, (first, second)),
+        ({"a": None, "b": "l1"}, (second,)),
+    ):
+        program = model.compile(shape, loss=losses, optimizer=SGD(lr=0.1), device="cpu")
+        before = {name: weight.clone() for name, weight in program.weights.items()}
+        y = F.conv2d(x, before["b.weight"], before["b.bias"])
+        expected = F.l1_loss(y, second)
+        if losses["a"]:
+            expected = expected + F.mse_loss(
+                F.conv2d(x, before["a.weight"], before["a.bias"]), first
+            )
+        torch.testing.assert_close(program.step(x, *targets), expected)
+        changed = {n for n, weight in program.weights.items() if not torch.equal(weight, before[n])}
+        assert changed == {
+            f"{o}.{p}" for o, loss in losses.items() if loss for p in ("weight", "bias")
+        }
 
 
 @pytest.mark.parametrize("options", [{"precision": "bfloat16"}, {"memory": "90%"}])

@@ -73,7 +73,7 @@ def two_outputs(idle: Any) -> Model:
 
 def test_a_branch_that_reaches_no_loss_is_not_run() -> None:
     model = two_outputs(CONVOLUTION)
-    plan = model.plan(SHAPE, loss={"used": "mse"}, optimizer=SGD(lr=0.1))
+    plan = model.plan(SHAPE, loss={"used": "mse", "idle": None}, optimizer=SGD(lr=0.1))
     assert "idle" not in nodes(plan)
     assert "idle.weight" in plan.slots  # it is saved and loaded with the others
     assert "idle.weight:update" not in nodes(plan)
@@ -81,7 +81,7 @@ def test_a_branch_that_reaches_no_loss_is_not_run() -> None:
 
 def test_a_layer_whose_state_moves_runs_though_nobody_reads_it() -> None:
     model = two_outputs({"acme/center": {}})
-    plan = model.plan(SHAPE, loss={"used": "mse"}, optimizer=SGD(lr=0.1))
+    plan = model.plan(SHAPE, loss={"used": "mse", "idle": None}, optimizer=SGD(lr=0.1))
     assert {"idle", "idle.mean:update"} <= set(nodes(plan))
 
 

@@ -50,7 +50,10 @@ def parse_shape(text: str) -> tuple[int, ...]:
 @click.option(
     "--training", is_flag=True, help="The whole training step: forward, loss, reverse, update."
 )
-@click.option("--loss", help="The loss of the training step; else the first one registered.")
+@click.option(
+    "--loss",
+    help="The loss of the training step, on every output; else the first one registered.",
+)
 @click.option("--optimizer", help="The optimizer of the training step; else sgd.")
 @click.option(
     "--kernels",
@@ -157,12 +160,11 @@ def explain(
         shapes, memory = [tiling.plan.values[tiling.plan.inputs[0]].spec.shape], None
     rule = None
     if training:
-        loss = loss or next(iter(loaded.registry.losses))
         entry = loaded.registry.find("optimizers", optimizer or "sgd").value
         rule = entry(lr=1.0) if "lr" in entry.required() else entry()
     plan = loaded.plan(
         *shapes,
-        loss=loss if training else None,
+        loss=_on_every_output(loss, loaded) if training else None,
         optimizer=rule,
         device=device,
         precision=precision,
@@ -203,6 +205,10 @@ def _show(plan: Plan, heading: Heading, *, measure: bool, html: Path | None, as_
         click.echo(explain_text(plan, machine=machine, timing=timing, width=width))
 
 
+def _on_every_output(loss: str | None, model: Model) -> dict[str, str]:
+    return dict.fromkeys(model.outputs, loss or next(iter(model.registry.losses)))
+
+
 def _gradients(
     model: Model,
     shapes: list[tuple[int, ...]],
@@ -219,7 +225,13 @@ def _gradients(
 
     given = _read_arrays(data, shapes) if data else ()
     found = Gradients.of(
-        model, *shapes, loss=loss, data=given, device=device, kernels=kernels, seed=seed
+        model,
+        *shapes,
+        loss=_on_every_output(loss, model),
+        data=given,
+        device=device,
+        kernels=kernels,
+        seed=seed,
     )
     names = [value for node in nodes for value in found.names(node)]
     if as_json:

@@ -6,16 +6,17 @@
       - charbonnier
       - {ssim: {}, weight: 0.2}
 
-A term without a weight counts once.
+A term without a weight counts once. A model of several outputs takes {output: any of these}, and None for
+an output that has no loss.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphnet.errors import DescriptionError, InputError, Problem
+from graphnet.errors import DescriptionError, InputError, Problem, nearest
 from graphnet.sdk import Loss, Registry
 
 WEIGHT = "weight"
@@ -33,11 +34,41 @@ class LossTerm:
 def losses_for(
     form: object, outputs: Iterable[str], registry: Registry
 ) -> dict[str, tuple[LossTerm, ...]]:
-    """The terms on each output, from one loss, a list of them, or {output: any of these}."""
+    """The terms on each output, from one loss or a list of them, or {output: any of these, or None}.
+
+    Raises InputError unless each output has a loss or an explicit None, and at least one a loss.
+    """
     names = list(outputs)
-    several = isinstance(form, Mapping) and any(key in names for key in form)
-    forms = dict(form) if several and isinstance(form, Mapping) else {names[0]: form}
-    return {output: loss_terms(one, registry) for output, one in forms.items()}
+    if not isinstance(form, Mapping) or not any(key in names for key in form):
+        if len(names) > 1:
+            raise InputError(
+                f"loss: the model has {len(names)} outputs ({', '.join(names)}), but {form!r} does not say "
+                f"which one it is for. {_for_each(names, form)}"
+            )
+        form = {names[0]: form}
+    for name in form:
+        if name not in names:
+            raise InputError(f"loss: the model has no output {name!r}. {nearest(str(name), names)}")
+    missing = [name for name in names if name not in form]
+    if missing:
+        raise InputError(
+            f"loss: nothing is given for {', '.join(missing)}, of the outputs {', '.join(names)}. "
+            f"{_for_each(names, form)}"
+        )
+    found = {output: loss_terms(one, registry) for output, one in form.items() if one is not None}
+    if not found:
+        raise InputError(
+            f"loss: None for {', '.join(names)}; give at least one output a loss to train on"
+        )
+    return found
+
+
+def _for_each(names: Sequence[str], form: object) -> str:
+    """What to do: the form that says it for each output."""
+    given = form if isinstance(form, Mapping) and any(name in form for name in names) else {}
+    example = given or {names[0]: form}
+    whole = ", ".join(f"{name!r}: {example.get(name)!r}" for name in names)
+    return f"Give one for each output, None for one that has no loss: loss={{{whole}}}."
 
 
 def loss_terms(form: object, registry: Registry) -> tuple[LossTerm, ...]:

@@ -129,10 +129,10 @@ class Gradients:
     ) -> Self:
         """Those of a model for inputs of these shapes, with its weights or ones drawn from its seed.
 
-        `loss` None takes the first one registered. `data` are the inputs and targets; without it,
-        both are uniform in 0..1, drawn from `seed`.
+        `loss` None takes the first one registered, on every output. `data` are the inputs and
+        targets; without it, both are uniform in 0..1, drawn from `seed`.
         """
-        loss = loss or next(iter(model.registry.losses))
+        loss = loss or dict.fromkeys(model.outputs, next(iter(model.registry.losses)))
         # Every node for itself, its images as N C H W: nothing fused, nothing in blocks.
         plan = model.plan(
             *inputs,

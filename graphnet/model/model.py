@@ -99,6 +99,11 @@ class Model:
         """The channels of the first input, where the description or the weights tell."""
         return next(iter(self.description.inputs.values())).channels
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of what the model returns, in order: a loss is given for each of them."""
+        return self._outputs
+
     def with_weights(self, weights: Mapping[str, Tensor]) -> Model:
         """The same model with these weights, copied."""
         copies = {name: tensor.detach().clone() for name, tensor in weights.items()}
@@ -275,8 +280,8 @@ class Model:
 
         `loss` and `optimizer` are names, {name: {field: value}}, or instances; a list of losses is
         their sum, in which {name: {...}, "weight": 0.2} gives a weight. A model with several outputs
-        takes {output: loss} and one target each, in that order. Without weights the parameters are
-        drawn from `seed`.
+        takes {output: loss} with every output in it, None for one that has no loss, and one target for
+        each loss, in that order. Without weights the parameters are drawn from `seed`.
 
         `parameters` are {"match": pattern, ...} with a `lr_scale` or other values of the optimizer's
         fields, for the parameters whose names match. `clip_grad_norm` scales gradients down where the

@@ -88,7 +88,7 @@ class Trainer:
         if len(outputs := job.model.description.outputs) > 1:
             raise DataError(
                 f"a training file is for a model of one output, this one has {', '.join(outputs)}. From "
-                f"Python, compile takes a loss for each: loss={{output: loss}}."
+                f"Python, compile takes a loss for each, None for one that has none: loss={{output: loss}}."
             )
         self.pairs = _to_train_on(job.train)
         channels = self.pairs.input_shape[0]
