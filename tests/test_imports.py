@@ -15,8 +15,91 @@ import graphnet
 from graphnet.sdk import load_registry
 
 ROOT = Path(graphnet.__file__).parent
+<<<<<<< HEAD
 ROOMS = sorted(p.parent.name for p in ROOT.glob("*/__init__.py"))
 CORE = [room for room in ROOMS if room not in ("builtin", "nn")]
+=======
+# Each module may import those above it and in its own row.
+ORDER = [
+    {
+        "errors",
+        "garbage",
+        "spec",
+        "floating",
+        "weights",
+        "random",
+        "layout",
+        "padding",
+        "cachedir",
+        "cache",
+        "files",
+        "units",
+    },
+    {"native", "operators", "init"},
+    {"definition"},
+    {"layer", "hookspecs", "data"},
+    {"calls"},
+    {"multitensor"},
+    {"registry", "observe", "watch"},
+    {"losses"},
+    {"discovery"},
+    {"yamlfile"},
+    {"describe"},
+    {"expand"},
+    {"graph"},
+    {"cost", "dryrun", "terms", "edges"},
+    {"machine"},
+    {"measure"},
+    {"build"},
+    {"optim"},
+    {"updates"},
+    {"passes"},
+    {"source", "standalone", "breakdown", "explain"},
+    {"plan"},
+    {"verify", "tiles"},
+    {"executors"},
+    {"turns"},
+    {"device", "checkpoint"},
+    {"options", "stopwatch"},
+    {"compiler"},
+    {"program"},
+    {"model", "trace", "contributions"},
+    {"timing", "plandata"},
+    {"page"},
+    {"builder", "schema", "scaffold", "nn", "gradients"},
+    {"bridges"},
+    {"config", "runfolder", "feed", "scoring"},
+    {"train"},
+    {"testing"},
+    {"cli", "__main__"},
+]
+# The built-in plugin imports the plugin interface only, and nothing imports it: it is loaded by name.
+SDK = {
+    "definition",
+    "errors",
+    "spec",
+    "init",
+    "layout",
+    "random",
+    "layer",
+    "multitensor",
+    "calls",
+    "native",
+    "operators",
+    "hookspecs",
+    "optim",
+    "executors",
+}
+PLUGIN = {"layers", "kernels", "optimizers", "builtin"}
+FACADE = {("nn", "layers")}  # the paper's interface, over the built-in layers
+FOR_TYPES = {
+    ("program", "model"),
+    ("source", "plan"),
+    ("explain", "plan"),
+    ("breakdown", "plan"),
+    ("standalone", "plan"),
+}
+>>>>>>> 5ad5950 (The weights of a model have one owner, and a prediction sees every write of them)
 
 
 def imports(path: Path) -> list[tuple[str, str]]:

@@ -79,8 +79,8 @@ def test_steps_are_those_of_one_update_each(name: str, executor: str) -> None:
     for seed in range(4):
         losses = [one.step(*batch(seed)) for one in (mine, theirs)]
         torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
-    for slot, tensor in (mine.weights | mine.optimizer_state).items():
-        expected = (theirs.weights | theirs.optimizer_state)[slot]
+    for slot, tensor in {**mine.weights, **mine.optimizer_state}.items():
+        expected = {**theirs.weights, **theirs.optimizer_state}[slot]
         torch.testing.assert_close(tensor, expected, rtol=1e-4, atol=1e-6)
 
 

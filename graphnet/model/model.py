@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -29,8 +30,9 @@ from graphnet.model.checkpoint import (
     write_checkpoint,
 )
 from graphnet.model.predictor import Predictor
-from graphnet.model.program import Program
+from graphnet.model.program import Copy, Program
 from graphnet.model.slots import set_up
+from graphnet.model.weights import Weights
 from graphnet.passes import Everywhere, choose, substitute
 from graphnet.plan import (
     CompileOptions,
@@ -53,8 +55,8 @@ Shape = Sequence[int]
 class Model:
     """A model description with everything that can be asked of it.
 
-    `description` is a ModelDescription or the plain data of one. Raises DescriptionError, with all
-    that is wrong, when the model is made.
+    `description` is a ModelDescription or the plain data of one; `weights` are copied. Raises
+    DescriptionError, with all that is wrong, when the model is made.
 
     >>> model = Model({"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 8,
     ...                                                                 "kernel_size": 1}}, "relu"]})
@@ -74,7 +76,7 @@ class Model:
             description = parse(description)
         self.description = description
         self.registry = registry or default_registry()
-        self.weights = weights
+        self._weights = None if weights is None else Weights.copied(weights)
         self.seed = seed
         self._outputs = tuple(expand(description, self.registry).outputs)
         self._predictors: dict[tuple[CompileOptions, Executor], Predictor] = {}
@@ -104,17 +106,53 @@ class Model:
         """The names of what the model returns, in order: a loss is given for each of them."""
         return self._outputs
 
+    @property
+    def weights(self) -> Weights | None:
+        """The tensors that `predict` and `save` use, by name; None as long as the model has none.
+
+        The mapping is read-only: `set_weights` copies values into it. A tensor of it may be written in
+        place, also through numpy: the next prediction sees it.
+        """
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: object) -> NoReturn:
+        raise InputError(
+            "model.weights cannot be assigned. Call model.set_weights(weights), or make another model "
+            "with model.with_weights(weights)."
+        )
+
+    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy these weights into the model's, by name; those that are not named stay as they are.
+
+        A model without weights takes them all. After training, `set_weights(program.model_weights)`
+        makes them the model's own. Raises InputError for an unknown name or another shape; nothing is
+        then copied.
+        """
+        if self._weights is not None:
+            self._weights.set(weights)
+            return
+        self._weights = Weights.copied(weights)
+        self._predictors.clear()  # they run with the weights that were drawn
+
     def with_weights(self, weights: Mapping[str, Tensor]) -> Model:
         """The same model with these weights, copied."""
-        copies = {name: tensor.detach().clone() for name, tensor in weights.items()}
-        return Model(self.description, weights=copies, registry=self.registry, seed=self.seed)
+        return Model(self.description, weights=weights, registry=self.registry, seed=self.seed)
 
     def save(self, path: Path | str) -> None:
-        """Write description, weights and plugin versions as a safetensors file, whole or not at all."""
-        if self.weights is None:
-            raise CheckpointError("the model has no weights yet; compile and train it first")
+        """Write description, weights and plugin versions as a safetensors file, whole or not at all.
+
+        The weights are the model's own. A program that `compile` returned trains copies of them: call
+        `program.save(path)`, or `model.set_weights(program.model_weights)` before. Raises
+        CheckpointError for a model without weights.
+        """
+        if self._weights is None:
+            raise CheckpointError(
+                "the model has no weights of its own yet. A trained program saves its weights by "
+                "program.save(path); model.set_weights(program.model_weights) gives them to the model."
+            )
         versions = versions_of(self.registry, self.description)
-        write_checkpoint(path, Checkpoint(self.description, self.weights, versions))
+        write_checkpoint(path, Checkpoint(self.description, self._weights.own, versions))
 
     def graph(
         self,
@@ -283,6 +321,10 @@ class Model:
         takes {output: loss} with every output in it, None for one that has no loss, and one target for
         each loss, in that order. Without weights the parameters are drawn from `seed`.
 
+        The program trains copies of the weights, so that programs of one model do not disturb each other:
+        `program.predict` and `program.save` use the trained ones, the model keeps its own until
+        `model.set_weights(program.model_weights)`.
+
         `parameters` are {"match": pattern, ...} with a `lr_scale` or other values of the optimizer's
         fields, for the parameters whose names match. `clip_grad_norm` scales gradients down where the
         norm of all of them is larger, `ema` is the decay of a moving average of the weights, which
@@ -340,7 +382,10 @@ class Model:
         memory: int | str | None = None,
         executor: object = "eager",
     ) -> Any:
-        """The outputs for these inputs (one tensor, or a tuple), with the model's weights.
+        """The outputs for these inputs (one tensor, or a tuple), with the model's own weights.
+
+        Without weights, parameters are drawn from the model's seed. What a program has trained,
+        `program.predict` uses (see `compile`).
 
         The inputs are moved to `device`; the outputs stay there. `memory` ("2GiB", "50%", or bytes) bounds
         what a prediction takes, inputs and outputs included: an image that needs more goes through in
@@ -362,27 +407,46 @@ class Model:
             made = self._inference(shapes, options)
             plan = made.plan if isinstance(made, Tiling) else made
             values = [plan.values[name] for name in plan.slots]
-            slots = set_up(values, seed=self.seed, given=self.weights)
-            self._share(slots)
-            self._predictors[key] = self._predictor(slots, options, runner)
-            self._predictors[key].prepare(shapes, made)
-        return self._predictors[key](*(x.to(options.device) for x in inputs))
+            given = None if self._weights is None else self._weights.own
+            slots = set_up(values, seed=self.seed, given=given)
+            slots, copies = self._shared(slots)
+            predictor = self._predictor(slots, options, runner, copies=copies)
+            predictor.prepare(shapes, made)
+            self._predictors[key] = predictor
+        age = 0 if self._weights is None else self._weights.age()
+        return self._predictors[key](*(x.to(options.device) for x in inputs), age=age)
 
-    def _share(self, slots: Mapping[str, Tensor]) -> None:
-        """Hold equal weights once: those that a predictor runs with, in the strides that it wants."""
-        if self.weights is not None:
-            same = {
-                name: slots[name]
-                for name, weight in self.weights.items()
-                if name in slots
-                and (slots[name].dtype, slots[name].device) == (weight.dtype, weight.device)
-            }
-            self.weights = {**self.weights, **same}
+    def _shared(self, slots: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Copy]]:
+        """The tensors for a predictor, which are the model's own where it can run with those.
+
+        The first predictor decides the strides of the model's own. Where the dtype, the device or the
+        strides differ, a predictor has a copy.
+        """
+        copies: list[Copy] = []
+        if self._weights is None:
+            return slots, copies
+        own = self._weights.own
+        for name, slot in slots.items():
+            mine = own[name]
+            alike = (slot.dtype, slot.device) == (mine.dtype, mine.device)
+            if alike and slot.stride() == mine.stride():
+                slots[name] = mine
+            elif alike and not self._predictors and not self._weights.is_lent(name):
+                own[name] = slot
+            else:
+                copies.append((slot, mine))
+        return slots, copies
 
     def _predictor(
-        self, slots: Mapping[str, Tensor], options: CompileOptions, executor: Executor
+        self,
+        slots: Mapping[str, Tensor],
+        options: CompileOptions,
+        executor: Executor,
+        *,
+        copies: Sequence[Copy] = (),
     ) -> Predictor:
-        return Predictor(lambda shapes: self._inference(shapes, options), slots, executor)
+        plan_for = partial(self._inference, options=options)
+        return Predictor(plan_for, slots, executor, copies=copies)
 
     def divisor(self) -> int:
         """The smallest number that height and width must be multiples of to come out as they went in.

@@ -16,6 +16,7 @@ from graphnet.sdk import Executor, Run, check_floating
 
 if TYPE_CHECKING:
     pass
+from graphnet.model.program import Copy
 from graphnet.model.slots import Shapes, check_input, fixed_arguments
 
 
@@ -29,9 +30,9 @@ class _Prelude:
         )  # once for many runs: no time to be gained by compiling it
         self._weights = [tensors[name] for name in plan.arguments]
         self._made: tuple[Tensor, ...] = ()
-        self._made_of: tuple[int, ...] = ()
+        self._made_of: tuple[object, ...] = ()
 
-    def __call__(self, age: int) -> tuple[Tensor, ...]:
+    def __call__(self, age: object) -> tuple[Tensor, ...]:
         now = (age, *(weight._version for weight in self._weights))
         if now != self._made_of:
             self._made = ()  # the old ones go before the new ones come
@@ -44,8 +45,8 @@ class Predictor:
 
     `plan_for` makes the plan of an input's shapes, or a Tiling, whose plan is run tile by tile.
     What depends on the weights alone is computed once, by the eager executor, and again when they have
-    changed. A write by torch shows in a tensor's version; `age` is for other writes: a number that
-    changes with them. Plans with equal preludes share what those compute.
+    changed. A write by torch shows in a tensor's version; `age` is for other writes: a value that
+    changes with them. `copies` are made again then. Plans with equal preludes share what those compute.
     """
 
     def __init__(
@@ -53,8 +54,12 @@ class Predictor:
         plan_for: Callable[[Sequence[Sequence[int]]], Plan | Tiling],
         slots: Mapping[str, Tensor],
         executor: Executor,
+        *,
+        copies: Sequence[Copy] = (),
     ) -> None:
         self._plan_for = plan_for
+        self._copies = copies
+        self._age: object = None
         self._slots = slots
         self._executor = executor
         self._prepared: dict[Shapes, _Prepared] = {}
@@ -89,8 +94,12 @@ class Predictor:
         return next(equal, None) or _Prelude(plan, {**fixed_arguments(plan), **self._slots})
 
     @torch.no_grad()
-    def __call__(self, *inputs: Tensor, age: int = 0) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor, age: object = 0) -> Tensor | tuple[Tensor, ...]:
         check_floating(inputs, "predict")
+        if age != self._age:
+            for copy, weight in self._copies:
+                copy.copy_(weight)
+            self._age = age
         ready = self.prepared(tuple(tuple(x.shape) for x in inputs))
         if ready.tiling is None:
             outputs = ready(*inputs, age=age)
@@ -108,7 +117,7 @@ class _Prepared:
     prelude: _Prelude | None
     tiling: Tiling | None
 
-    def __call__(self, *inputs: Tensor, age: int) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor, age: object) -> tuple[Tensor, ...]:
         values = [self.plan.values[name] for name in self.plan.inputs]
         for tensor, value in zip(inputs, values, strict=True):
             check_input(tensor, value)

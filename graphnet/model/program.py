@@ -8,6 +8,7 @@ clean = program.predict(image)
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from graphnet.errors import CheckpointError, InputError
 from graphnet.graph import DONE, LR, SCALE, SEED, STEP, UPDATES, Kind
 from graphnet.model.accumulation import Accumulation
+from graphnet.model.weights import Weights
 from graphnet.passes import EMA
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, as_given, check_tensors
@@ -26,13 +28,16 @@ if TYPE_CHECKING:
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
 
+Copy = tuple[Tensor, Tensor]
+"""A copy of a weight in another dtype, in other strides or on another device, and the weight."""
+
 
 class Program:
     """A model compiled for training: `step` runs the whole plan, `predict` the forward part.
 
-    `plan` is the training plan; `weights` the tensors it updates in place, by name; `averages` those
-    that follow them, by the same names, where the plan has any. Where an update takes several steps,
-    `adding` is the plan of all but the last of them; `turns` has both.
+    `plan` is the training plan; `weights` the tensors it updates in place, by name, copies of the model's;
+    `averages` those that follow them, by the same names, where the plan has any. Where an update takes
+    several steps, `adding` is the plan of all but the last of them; `turns` has both.
     """
 
     def __init__(
@@ -51,18 +56,20 @@ class Program:
         self.plan = plan
         self.seed = seed
         self.steps_done = 0
-        given = dict(model.weights) if model.weights is not None else None
+        given = None if model.weights is None else model.weights.own
         names = [n for n in plan.slots if not self._is_optimizer_state(n)]
-        self.weights = set_up([plan.values[n] for n in names], seed=seed, given=given)
+        weights = set_up([plan.values[n] for n in names], seed=seed, given=given)
+        self.weights = Weights(weights)
         states = [plan.values[n] for n in plan.slots if self._is_optimizer_state(n)]
         self.optimizer_state = set_up(states, seed=seed)
-        self.averages = {
+        averages = {
             name: self.optimizer_state[slot]
             for name in names
             if (slot := f"{name}:{EMA}") in self.optimizer_state
         }
-        for name, average in self.averages.items():
-            average.copy_(self.weights[name])  # where it starts from
+        for name, average in averages.items():
+            average.copy_(weights[name])  # where it starts from
+        self.averages = Weights(averages)
         values = {**(adding.values if adding is not None else {}), **plan.values}
         fixed = [value for value in values.values() if value.kind is Kind.CONSTANT]
         constants = set_up(fixed, seed=seed)
@@ -71,14 +78,14 @@ class Program:
             name: torch.zeros((), dtype=spec.dtype, device=spec.device)
             for name, spec in specs.items()
         }
-        tensors = {**self._scalars, **constants, **self.weights, **self.optimizer_state}
+        tensors = {**self._scalars, **constants, **weights, **self.optimizer_state}
         self._input_values = [plan.values[name] for name in plan.inputs]
         if any(value.spec.device.type == "cpu" for value in self._input_values):
             keep_freed_memory()
         self.turns = Accumulation(
             plan, adding, every=accumulate, tensors=tensors, executor=executor
         )
-        self._predictor = predictor(self.model_weights)
+        self._predictor = predictor({**weights, **averages})
         if SEED in self._scalars:
             self._scalars[SEED].fill_(seed)
         self._lr = 0.0
@@ -98,7 +105,7 @@ class Program:
         """What a run that goes on needs beside `model_weights`: weights behind averages are among it."""
         averages = {f"{name}:{EMA}" for name in self.averages}
         states = {n: t for n, t in self.optimizer_state.items() if n not in averages}
-        return states | {name: self.weights[name] for name in self.averages}
+        return states | {name: self.weights.own[name] for name in self.averages}
 
     @property
     def lr(self) -> float:
@@ -182,10 +189,11 @@ class Program:
 
     def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The model's outputs for inputs of any shape that fits; `model_weights` as they are now."""
-        return self._predictor(*inputs, age=self.steps_done)
+        age = self.steps_done, self.weights.age(), self.averages.age()
+        return self._predictor(*inputs, age=age)
 
-    def save(self, path: str) -> None:
-        """Write description, weights and plugin versions as a safetensors file."""
+    def save(self, path: Path | str) -> None:
+        """Write description, `model_weights` and plugin versions as a safetensors file."""
         self.model.with_weights(self.model_weights).save(path)
 
     def restore(self, state: Mapping[str, Tensor], *, steps_done: int) -> None:

@@ -315,7 +315,7 @@ class Trainer:
 
     @property
     def _slots(self) -> dict[str, Tensor]:
-        return {**self.program.weights, **self.program.optimizer_state}
+        return {**self.program.weights.own, **self.program.optimizer_state}
 
     def _remember(self) -> None:
         """Keep the weights as a group of steps begins, so that it can be run again step by step."""
