@@ -13,6 +13,7 @@ from graphnet import nn
 from graphnet.builtin import Conv2d as Conv2dLayer
 from graphnet.errors import (
     DescriptionError,
+    DeviceError,
     GraphError,
     GraphnetError,
     InputError,
@@ -462,6 +463,120 @@ def test_several_inputs_come_and_go_as_tuples(device: torch.device) -> None:
     assert all(map(torch.equal, concat.backward(y), xs))
     assert torch.equal(add(xs[0], xs[0]), 2 * xs[0])
     assert all(torch.equal(grad, xs[0]) for grad in add.backward(xs[0]))
+
+
+def mixed() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.BatchNorm2d(3))
+
+
+def ours() -> nn.Sequential:
+    net = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Module(RunningMean()))
+    net(torch.zeros(1, 2, 3, 3))
+    return net
+
+
+MOVES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any]]] = {
+    "dtype": ("to", (F64,), {}),
+    "dtype=": ("to", (), {"dtype": F64}),
+    "device": ("to", ("cpu",), {}),
+    "torch.device": ("to", (torch.device("cpu"),), {}),
+    "device=": ("to", (), {"device": "cpu"}),
+    "device, dtype": ("to", ("cpu", torch.bfloat16), {}),
+    "device, dtype=": ("to", ("cpu",), {"dtype": torch.float16}),
+    "device=, dtype=": ("to", (), {"device": "cpu", "dtype": F64}),
+    "None, dtype": ("to", (None, F64), {}),
+    "device, None": ("to", ("cpu", None), {}),
+    "None": ("to", (None,), {}),
+    "nothing": ("to", (), {}),
+    "tensor": ("to", (torch.zeros(1, dtype=F64),), {}),
+    "tensor=": ("to", (), {"tensor": torch.zeros(1, dtype=torch.float16)}),
+    "non_blocking": ("to", (F64,), {"non_blocking": True}),
+    "double": ("double", (), {}),
+    "float": ("float", (), {}),
+    "half": ("half", (), {}),
+    "bfloat16": ("bfloat16", (), {}),
+    "cpu": ("cpu", (), {}),
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("start", [torch.float32, F64])
+def test_modules_move_as_torchs_do(move: str, start: torch.dtype) -> None:
+    method, arguments, options = MOVES[move]
+    theirs, mine = mixed().to(start), ours().to(start)
+    tensors = [*mine.param(), (mine[1].mean, mine[1].batches)]
+    values = [tuple(tensor.clone() for tensor in pair) for pair in tensors]
+    assert getattr(mine, method)(*arguments, **options) is mine
+    getattr(theirs, method)(*arguments, **options)
+    (parameter, count) = theirs[0].weight, theirs[1].num_batches_tracked  # type: ignore[index]
+    mean = theirs[1].running_mean  # type: ignore[index]
+    after = [*mine.param(), (mine[1].mean, mine[1].batches)]
+    for found, before in zip(after, tensors, strict=True):
+        assert all(a is b for a, b in zip(found, before, strict=True))  # the same objects
+    for weight, gradient in mine.param():
+        assert (weight.dtype, weight.device) == (parameter.dtype, parameter.device)
+        assert (gradient.dtype, gradient.device) == (parameter.dtype, parameter.device)
+    assert (mine[1].mean.dtype, mine[1].batches.dtype) == (mean.dtype, count.dtype)
+    for (tensor, _), (value, _) in zip(after, values, strict=True):
+        assert torch.equal(tensor, value.to(tensor.dtype))
+    module, method_of_one = nn.Conv2d(2, 3, 1, dtype=start), getattr(nn.Module, method)
+    assert method_of_one(module, *arguments, **options) is module
+    assert module.weight.dtype == parameter.dtype
+    x = torch.zeros(1, 2, 3, 3, dtype=parameter.dtype)
+    assert module(x).dtype == theirs[0](x).dtype  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((torch.int64,), {}, InputError, "to: dtype: expected float32, .* got torch.int64"),
+        ((torch.zeros(1, dtype=torch.uint8),), {}, InputError, "to: dtype: .* got torch.uint8"),
+        ((), {"dtype": "float64"}, InputError, "to: dtype: .* got 'float64'"),
+        (("float64",), {}, DeviceError, "unknown device 'float64'"),
+        (("meta",), {}, DeviceError, "device 'meta' is not supported"),
+        (("cuda:99",), {}, DeviceError, "device 'cuda:99' asked for"),
+        ((99,), {}, DeviceError, "99"),
+        (("cpu", "cpu"), {}, InputError, r"expected to\(dtype\), .* got 'cpu', 'cpu'"),
+        ((F64, "cpu"), {}, InputError, r"expected to\(dtype\), .* got torch.float64, 'cpu'"),
+        ((F64, F64), {}, InputError, "dtype is given twice"),
+        (("cpu",), {"device": "cpu"}, InputError, "device is given twice"),
+        ((torch.zeros(1), F64), {}, InputError, "got a tensor, torch.float64"),
+        ((torch.zeros(1),), {"dtype": F64}, InputError, "got a tensor"),
+        ((1.5,), {}, InputError, r"expected to\(dtype\), .* got 1.5"),
+        ((True,), {}, InputError, "got True"),
+        (([F64],), {}, InputError, r"got \[torch.float64\]"),
+    ],
+)
+def test_wrong_targets_are_refused_and_nothing_is_moved(
+    arguments: tuple[Any, ...], options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    for module in (nn.Conv2d(2, 3, 1), ours()):
+        before = [tensor.clone() for pair in module.param() for tensor in pair]
+        with pytest.raises(error, match=message):
+            module.to(*arguments, **options)
+        after = [tensor for pair in module.param() for tensor in pair]
+        assert all(
+            torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(after, before, strict=True)
+        )
+
+
+def test_cuda_moves_modules_or_says_that_there_is_none() -> None:
+    module = nn.Conv2d(2, 3, 1)
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA devices are there"):
+            module.cuda()
+        with pytest.raises(DeviceError):
+            module.cuda(0)
+        assert module.weight.device.type == "cpu"
+        return
+    assert module.cuda() is module
+    assert module.weight.device == torch.device("cuda", torch.cuda.current_device())
+    assert module.cuda(0).cpu().weight.device.type == "cpu"
+
+
+def test_a_module_on_an_unknown_device_is_refused() -> None:
+    with pytest.raises(DeviceError, match="unknown device 'gpu'"):
+        nn.Conv2d(2, 3, 1, device="gpu")
 
 
 @pytest.mark.usefixtures("autograd")

@@ -26,7 +26,9 @@ from graphnet.errors import InputError, LayerError, blame
 from graphnet.graph import Bound, as_tuple, bind_inputs, call_by_name, gradient_names, observe
 from graphnet.passes import kernel_for
 from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, default_registry, random
+from graphnet.system import resolve_device
 
+Device = torch.device | str | int
 Pair = tuple[Tensor, Tensor]
 """A parameter and its accumulated gradient, of the same shape and dtype."""
 
@@ -73,7 +75,7 @@ class Module:
     ) -> None:
         self.parameters: dict[str, Pair] = {}
         self.states: dict[str, Tensor] = {}
-        self._device = torch.device(device or "cpu")
+        self._device = resolve_device(device or "cpu")
         self._dtype = dtype or torch.get_default_dtype()
         check_dtype(self._dtype, f"{type(self).__name__}: dtype")
         self._generator = generator
@@ -121,20 +123,67 @@ class Module:
         for _, gradient in self.param():
             gradient.zero_()
 
-    @torch.no_grad()
     def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+        self,
+        *target: Device | torch.dtype | Tensor | None,
+        device: Device | None = None,
+        dtype: torch.dtype | None = None,
+        tensor: Tensor | None = None,
+        non_blocking: bool = False,
     ) -> Self:
-        """Move parameters, gradients and states; as in torch, the tensors stay the same objects."""
-        self._device = torch.device(device) if device is not None else self._device
-        self._dtype = dtype or self._dtype
-        for pair in self.parameters.values():
-            for tensor in pair:
-                tensor.data = tensor.to(self._device, self._dtype)
-        for state in self.states.values():
-            state.data = state.to(self._device, self._dtype if state.is_floating_point() else None)
-        self._context = None
+        """Move parameters, gradients and states; as in torch, the tensors stay the same objects.
+
+        As torch.nn.Module.to: `to(dtype)`, `to(device)`, `to(device, dtype)`, or `to(tensor)` for the
+        device and dtype of another tensor. States of integers keep their dtype. What `backward` would
+        need of the last forward is dropped. Raises InputError for other arguments and for a dtype that is
+        not of floating point, DeviceError for a device that is not there; nothing is moved then.
+
+        >>> make("relu").to(torch.float64)
+        Module(ReLU())
+        """
+        given = _target(target, device=device, dtype=dtype, tensor=tensor)
+        self._move(*given, non_blocking=non_blocking)
         return self
+
+    @torch.no_grad()
+    def _move(
+        self, device: torch.device | None, dtype: torch.dtype | None, *, non_blocking: bool
+    ) -> None:
+        self._device = device or self._device
+        self._dtype = dtype or self._dtype
+        for value in (
+            *(tensor for pair in self.parameters.values() for tensor in pair),
+            *self.states.values(),
+        ):
+            to = self._dtype if value.is_floating_point() else None
+            value.data = value.to(self._device, to, non_blocking=non_blocking)
+        self._context = None
+
+    def float(self) -> Self:
+        """`to(torch.float32)`."""
+        return self.to(torch.float32)
+
+    def double(self) -> Self:
+        """`to(torch.float64)`."""
+        return self.to(torch.float64)
+
+    def half(self) -> Self:
+        """`to(torch.float16)`."""
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Self:
+        """`to(torch.bfloat16)`."""
+        return self.to(torch.bfloat16)
+
+    def cpu(self) -> Self:
+        """`to("cpu")`."""
+        return self.to("cpu")
+
+    def cuda(self, device: Device | None = None) -> Self:
+        """`to("cuda")`: torch's current GPU, or that of this number or name."""
+        if device is None and torch.cuda.is_available():
+            device = torch.cuda.current_device()
+        return self.to("cuda" if device is None else device)
 
     def predict(self, *inputs: Tensor) -> Any:
         """The outputs outside training: nothing is kept, states stay as they are."""
@@ -314,6 +363,46 @@ def _on(bound: Bound, device: torch.device) -> Bound:
     return None if bound is None else bound.on(device)
 
 
+def _target(
+    given: Sequence[object],
+    *,
+    device: Device | None,
+    dtype: torch.dtype | None,
+    tensor: Tensor | None,
+) -> tuple[torch.device | None, torch.dtype | None]:
+    """The device and dtype that `to` is asked for, from its arguments."""
+    forms = "to(dtype), to(device), to(device, dtype) or to(tensor)"
+
+    def once(what: str, before: object, value: object) -> None:
+        if before is not None:
+            raise InputError(
+                f"to: the {what} is given twice, {before} and {value}. Expected {forms}."
+            )
+
+    if tensor is not None:
+        given = (*given, tensor)
+    for position, one in enumerate(given):
+        if isinstance(one, Tensor) and len(given) == 1 and device is None and dtype is None:
+            device, dtype = one.device, one.dtype
+        elif isinstance(one, torch.dtype):
+            once("dtype", dtype, one)
+            dtype = one
+        elif (
+            isinstance(one, (str, torch.device, int)) and not isinstance(one, bool) and not position
+        ):
+            once("device", device, one)
+            device = one
+        elif one is not None:
+            raise InputError(f"to: expected {forms}, got {', '.join(map(_said, given))}.")
+    if dtype is not None:
+        check_dtype(dtype, "to: dtype")
+    return None if device is None else resolve_device(device), dtype
+
+
+def _said(argument: object) -> str:
+    return "a tensor" if isinstance(argument, Tensor) else repr(argument)
+
+
 def layer_named(name: str, **config: Any) -> Layer:
     """The registered layer or loss of this name, with these fields."""
     registry = default_registry()
@@ -363,13 +452,12 @@ class Sequential(Module):
             value = module.infer(as_tuple(value))
         return value
 
-    def to(
-        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
+    def _move(
+        self, device: torch.device | None, dtype: torch.dtype | None, *, non_blocking: bool
+    ) -> None:
         for module in self.modules:
-            module.to(device, dtype)
+            module._move(device, dtype, non_blocking=non_blocking)
         self._context = None
-        return self
 
     @torch.no_grad()
     def update_parameters(self, lr: float) -> None:

@@ -12,8 +12,8 @@ import torch
 from graphnet.errors import DeviceError
 
 
-def resolve_device(name: str | torch.device) -> torch.device:
-    """ "auto" (CUDA if there is one), "cpu", "cuda" or "cuda:N" as a torch.device.
+def resolve_device(name: str | int | torch.device) -> torch.device:
+    """ "auto" (CUDA if there is one), "cpu", "cuda", "cuda:N" or N as a torch.device.
 
     Raises DeviceError when that device is not there.
 
