@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.errors import GraphError, GraphnetError, LayerError
+from graphnet.errors import GraphError, GraphnetError, InputError, LayerError
 from graphnet.graph.invoke import as_tuple, call_by_name
 from graphnet.graph.ir import Arg
 from graphnet.sdk import AFFINE, FLOATING, Layer, ParameterSpec, Spec, StateSpec, not_floating
@@ -90,7 +90,10 @@ def _bind_inputs(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> 
     for position, spec in enumerate(inputs):
         name = signature.variadic or names[position]
         if spec.dtype not in FLOATING and name not in layer.nondifferentiable:
-            raise not_floating(spec, f"input {name!r}")
+            refusal = not_floating(spec, f"input {name!r}")
+            if spec.dtype == torch.uint8:  # an image
+                raise refusal
+            raise InputError(f"{refusal} A layer lists indices and masks in `nondifferentiable`.")
     for name in (*parameters, *states):
         if name not in names:
             raise LayerError(f"declares a parameter or state {name!r} that forward does not take")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from graphnet.testing.author import raised
 from torch import Tensor
 
 from graphnet.testing.case import Case, Pass
@@ -18,16 +19,9 @@ _TOLERANCE = 1e-5  # of central differences with STEP, relative to the largest d
 
 @check
 def nondifferentiable(case: Case) -> None:
-    """What is declared nondifferentiable is: integers, targets of losses, inputs without influence."""
+    """What is declared nondifferentiable is: targets of losses, inputs without influence."""
     layer, specs = case.layer, case.ports.specs
     arguments = case.arguments()
-    for leaf, tensor in leaves(arguments, case.ports.inputs).items():
-        name = leaf.partition("[")[0]
-        if not tensor.is_floating_point() and name not in layer.nondifferentiable:
-            raise CheckFailure(
-                f"expected the {tensor.dtype} input {name!r} in `nondifferentiable`, found it missing: "
-                f"numbers that are not floating have no gradient."
-            )
     for name in layer.nondifferentiable:
         if name in case.ports.parameters:
             raise CheckFailure(
@@ -172,7 +166,7 @@ def autograd(
                 materialize_grads=True,
             )
         except RuntimeError as error:
-            raise NotApplicable(f"autograd cannot go through forward: {error}") from error
+            raise NotApplicable(f"autograd cannot go through forward: {raised(error)}") from error
     return dict(zip(sources, gradients, strict=True))
 
 
