@@ -19,4 +19,4 @@ class NotApplicable(Exception):
 
 
 class NoSample(GraphnetError):
-    """No sample could be made for a layer; its author has to give one."""
+    """No sample could be made for a layer: its author has to give one, or to mend what it raises."""

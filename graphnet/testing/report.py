@@ -23,6 +23,7 @@ from graphnet.sdk import (
     Registry,
     default_registry,
 )
+from graphnet.testing.author import raised
 from graphnet.testing.blocks import in_plain_layout
 from graphnet.testing.case import Case
 from graphnet.testing.check import Check
@@ -94,9 +95,9 @@ def run_checks(
     try:
         cases = cases_for(target, samples, registry=registry)
     except GraphnetError as error:
-        return Report(
-            name, (Row((rule_runs if _of_rules(cls) else runs).name, Status.FAILED, str(error)),)
-        )
+        return _unusable(name, cls, str(error))
+    except Exception as error:  # the author's own code: `samples`, `match`, a pattern
+        return _unusable(name, cls, f"the samples cannot be made: {raised(error)}")
     rows = []
     for check in checks_for(cls) if checks is None else checks:
         if slow or not check.slow:
@@ -104,6 +105,13 @@ def run_checks(
                 progress(check)
             rows.append(judge(check, cases))
     return Report(name, tuple(rows))
+
+
+def _unusable(name: str, cls: type, message: str) -> Report:
+    """The report on what has no cases to check: it does not run."""
+    return Report(
+        name, (Row((rule_runs if _of_rules(cls) else runs).name, Status.FAILED, message),)
+    )
 
 
 def checks_for(cls: type) -> tuple[Check, ...]:
@@ -142,7 +150,7 @@ def judge_case(check: Check, case: Case | RuleCase) -> Row:
     except CheckFailure as failure:
         return Row(check.name, Status.FAILED, str(failure))
     except Exception as error:  # the layer's own code
-        return Row(check.name, Status.FAILED, f"{type(error).__name__}: {error}")
+        return Row(check.name, Status.FAILED, raised(error))
     return Row(check.name, Status.PASSED)
 
 

@@ -8,7 +8,7 @@ returns (layer, inputs) pairs or Samples, or an argument to the kit.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from graphnet.errors import DescriptionError
 from graphnet.graph import bind_inputs, observe
 from graphnet.sdk import Kernel, Layer, Registry, Spec, layer_names, parse_pattern
+from graphnet.testing.author import raised, where
 from graphnet.testing.outcome import NoSample
 from graphnet.testing.sample import Sample
 
@@ -29,6 +30,24 @@ _CANDIDATES: Mapping[str, tuple[Any, ...]] = {
 }
 _MOST_INPUTS = 4
 _MOST_TRIES = 200
+_MOST_ERRORS = 4
+_FAULTS = (AttributeError, NameError, ImportError)
+"""What a layer raises by mistake on any shape, and never to refuse one."""
+
+
+class _Tries:
+    """What a layer raised on the inputs that were tried, each kind of error with the first of them."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[type[Exception], str], tuple[str, Exception]] = {}
+
+    def add(self, tried: str, error: Exception) -> None:
+        self._first.setdefault((type(error), where(error)), (tried, error))
+
+    def __str__(self) -> str:
+        """Errors of the author's code before those about the number of inputs; nothing if there are none."""
+        found = sorted(self._first.values(), key=lambda one: not where(one[1]))[:_MOST_ERRORS]
+        return "".join(f"\n  {tried}: {raised(error)}" for tried, error in found)
 
 
 def samples_for(cls: type[Layer], registry: Registry) -> tuple[Sample, ...]:
@@ -36,12 +55,13 @@ def samples_for(cls: type[Layer], registry: Registry) -> tuple[Sample, ...]:
     given = getattr(cls, "samples", None)
     if given is not None:
         return tuple(as_sample(item) for item in given())
-    found = _of_kernel(cls, registry) if issubclass(cls, Kernel) else _of_layer(cls)
+    tries = _Tries()
+    found = _of_kernel(cls, registry) if issubclass(cls, Kernel) else _of_layer(cls, tries)
     if not found:
         raise NoSample(
             f"no sample could be made for {cls.__name__}: none of a few small configurations takes an "
-            f"input of {', '.join('x'.join(map(str, s)) for s in _SHAPES)}. Give `samples`: a "
-            f"list of Sample(layer, inputs), with shapes or tensors as inputs."
+            f"input of {', '.join(map(_shape, _SHAPES))}. Give `samples`: a "
+            f"list of Sample(layer, inputs), with shapes or tensors as inputs.{_what_was_raised(tries)}"
         )
     return tuple(found)
 
@@ -51,19 +71,22 @@ def as_sample(given: Sample | Layer | tuple[Any, ...]) -> Sample:
     if isinstance(given, Sample):
         return given
     if isinstance(given, Layer):
-        shapes = next(_inputs(given), None)
+        tries = _Tries()
+        shapes = next(_inputs(given, tries), None)
         if shapes is None:
             raise NoSample(
                 f"no inputs were found that {given} takes. Give Sample({given}, inputs)."
+                f"{_what_was_raised(tries)}"
             )
         return Sample(given, shapes)
     layer, inputs = given
     return Sample(layer, inputs)
 
 
-def samples_of(layer: Layer) -> Iterator[Sample]:
+def samples_of(layer: Layer, tries: _Tries | None = None) -> Iterator[Sample]:
     """The generated samples of one definition: one, or up to three for any number of inputs."""
-    shapes = next(_inputs(layer), None)
+    tries = tries or _Tries()
+    shapes = next(_inputs(layer, tries), None)
     if shapes is None:
         return
     yield Sample(layer, shapes)
@@ -71,17 +94,20 @@ def samples_of(layer: Layer) -> Iterator[Sample]:
         yield Sample(layer, shapes * 3)
         (n, *rest) = shapes[0]
         uneven = [(n, *rest), (n, rest[0] + 1, *rest[1:])] if rest else []
-        if uneven and _takes(layer, [Spec(shape, torch.float64) for shape in uneven]):
+        if uneven and _takes(layer, [Spec(shape, torch.float64) for shape in uneven], tries):
             yield Sample(layer, uneven)
 
 
-def _of_layer(cls: type[Layer]) -> list[Sample]:
+def _of_layer(cls: type[Layer], tries: _Tries) -> list[Sample]:
     for config in itertools.islice(_configurations(cls), _MOST_TRIES):
         try:
             layer = cls(**config)
-        except DescriptionError:
+        except DescriptionError as error:
+            tries.add(
+                f"{cls.__name__}({', '.join(f'{n}={v!r}' for n, v in config.items())})", error
+            )
             continue
-        found = list(samples_of(layer))
+        found = list(samples_of(layer, tries))
         if found:
             return found + [s for other in _variants(cls, config) for s in samples_of(other)]
     return []
@@ -149,18 +175,31 @@ def _variants(cls: type[Layer], config: Mapping[str, Any]) -> Iterator[Layer]:
                 continue
 
 
-def _inputs(layer: Layer) -> Iterator[tuple[Sequence[int], ...]]:
+def _inputs(layer: Layer, tries: _Tries) -> Iterator[tuple[Sequence[int], ...]]:
     """Shapes that the layer takes, as many as it has inputs."""
     most = 1 if layer.signature.variadic else min(_MOST_INPUTS, len(layer.signature.tensors))
     for shape, count in itertools.product(_SHAPES, range(1, most + 1)):
-        if _takes(layer, (Spec(shape, torch.float64),) * count):
+        if _takes(layer, (Spec(shape, torch.float64),) * count, tries):
             yield (shape,) * count
 
 
-def _takes(layer: Layer, specs: Iterable[Spec]) -> bool:
+def _takes(layer: Layer, specs: Sequence[Spec], tries: _Tries) -> bool:
+    """Whether the layer runs on inputs of these specs. Raises NoSample for what no inputs can mend."""
     try:
         ports = bind_inputs(layer, list(specs), torch.float64)
         observe(layer, "forward", ports.specs)
-    except Exception:  # another shape may fit; what is wrong with a given sample is reported
+    except Exception as error:  # another shape may fit; if none does, this is told
+        tried = f"{layer} on {', '.join(_shape(spec.shape) for spec in specs)}"
+        if isinstance(error, _FAULTS) and where(error):
+            raise NoSample(f"{tried} raised {raised(error)}") from error
+        tries.add(tried, error)
         return False
     return True
+
+
+def _what_was_raised(tries: _Tries) -> str:
+    return f" What was raised:{tries}" if str(tries) else ""
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -81,8 +82,7 @@ def _asked(case: Case, method: str, given: Named) -> Named:
 
 
 def _trace(method: str, function: Traced, backend: str) -> Traced:
-    torch._dynamo.reset()  # each case is compiled anew; without this the limit of versions is met
-    compiled = torch.compile(function, fullgraph=True, backend=backend, dynamic=False)
+    compiled = compiled_anew(function, backend)
 
     def run(given: Named) -> Any:
         try:
@@ -96,6 +96,24 @@ def _trace(method: str, function: Traced, backend: str) -> Traced:
             ) from error
 
     return run
+
+
+def compiled_anew(function: Callable[[Any], Any], backend: str) -> Callable[..., Any]:
+    """The function by torch.compile, whole, with nothing left from what was compiled before.
+
+    torch counts how often the code of a function was compiled, and refuses at a limit. So each time it is
+    given a copy of that code; what the caller has compiled stays as it is.
+    """
+
+    def call(given: Any) -> Any:
+        return function(given)
+
+    code = call.__code__.replace()
+    copied: Any = FunctionType(code, call.__globals__, closure=call.__closure__)
+    compiled: Callable[..., Any] = torch.compile(
+        copied, fullgraph=True, backend=backend, dynamic=False
+    )
+    return compiled
 
 
 def _tuple(returned: Any) -> tuple[Any, ...]:

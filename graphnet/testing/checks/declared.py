@@ -12,6 +12,7 @@ from graphnet.description import dump, expand, parse, parse_text, read_text
 from graphnet.errors import GraphError
 from graphnet.graph import bind_inputs, observe
 from graphnet.sdk import Layer, Loss
+from graphnet.testing.author import raised
 from graphnet.testing.case import Case, is_kernel
 from graphnet.testing.check import check
 from graphnet.testing.outcome import CheckFailure, NotApplicable
@@ -70,8 +71,8 @@ def _schema(case: Case) -> dict[str, Any]:
         return type(case.layer).schema()
     except Exception as error:  # whatever pydantic finds in the author's types
         raise CheckFailure(
-            f"expected fields that a JSON Schema can describe: {error}. Use numbers, text, booleans, "
-            f"tuples and Literal."
+            f"expected fields that a JSON Schema can describe, found {raised(error)}. Use numbers, text, "
+            f"booleans, tuples and Literal."
         ) from error
 
 
@@ -134,7 +135,7 @@ def input_count(case: Case) -> None:
             continue
         except Exception as error:
             raise CheckFailure(
-                f"expected GraphError for {len(wrong)} inputs, found {type(error).__name__}: {error}. "
+                f"expected GraphError for {len(wrong)} inputs, found {raised(error)}. "
                 f"`parameters` and `states` may read specs of inputs only by name."
             ) from error
         raise CheckFailure(f"expected GraphError for {len(wrong)} inputs, found none")
@@ -151,7 +152,7 @@ def declared_errors(case: Case) -> None:
     except case.raises:
         return
     except Exception as error:
-        raise CheckFailure(f"expected {expected}, found {type(error).__name__}: {error}") from error
+        raise CheckFailure(f"expected {expected}, found {raised(error)}") from error
     raise CheckFailure(
         f"expected {expected}, found that the inputs are accepted. Check them first."
     )

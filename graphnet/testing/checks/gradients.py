@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from graphnet.testing.author import raised
 from torch import Tensor
 
+from graphnet.testing.author import raised
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import check
 from graphnet.testing.compare import expect_close, looks_like

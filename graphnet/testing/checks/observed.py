@@ -8,6 +8,7 @@ from torch import Tensor
 
 from graphnet.graph import META, Result, observe, observe_backward, operations_until_failure
 from graphnet.sdk import Spec
+from graphnet.testing.author import raised
 from graphnet.testing.case import Case
 from graphnet.testing.check import check
 from graphnet.testing.leaves import Named, cloned, leaves, replaced, source_of, specs_of
@@ -58,7 +59,7 @@ def _observed(method: str, case: Case) -> tuple[Result, ...]:
         return observe(case.layer, method, case.ports.specs)
     except Exception as error:
         raise CheckFailure(
-            f"expected {method} to run on meta tensors, found {type(error).__name__}: {error}. "
+            f"expected {method} to run on meta tensors, found {raised(error)}. "
             f"Nothing may look at data, and every tensor must be on its arguments' device."
         ) from error
 
@@ -163,7 +164,7 @@ def _as_observed(case: Case, wanted: frozenset[str]) -> None:
         )
     except Exception as error:
         raise CheckFailure(
-            f"expected backward to run on meta tensors, found {type(error).__name__}: {error}"
+            f"expected backward to run on meta tensors, found {raised(error)}"
         ) from error
     foretold = {
         leaf: result

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from graphnet.graph import META, operations_of
 from graphnet.sdk import Cast, Optimizer, Spec
+from graphnet.testing.author import raised
 from graphnet.testing.check import Check, check
+from graphnet.testing.checks.compiled import compiled_anew
 from graphnet.testing.checks.precision import unsynchronized
 from graphnet.testing.checks.purity import undrawn
 from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
@@ -142,8 +144,7 @@ def rule_dtypes(case: RuleCase) -> None:
 @check
 def rule_compiles(case: RuleCase) -> None:
     """torch.compile(fullgraph=True, backend="eager") traces a step whole."""
-    torch._dynamo.reset()
-    compiled = torch.compile(case.step, fullgraph=True, backend="eager", dynamic=False)
+    compiled = compiled_anew(case.step, "eager")
     given, other = (replace(d, own=d.own[-2:]) for d in (case.drawn(), case.drawn()))
     try:
         compiled(given)
@@ -254,7 +255,7 @@ def rule_meta(case: RuleCase) -> None:
         case.step(given)
     except Exception as error:
         raise CheckFailure(
-            f"expected a step on tensors of the device meta to run, found {type(error).__name__}: {error}. "
+            f"expected a step on tensors of the device meta to run, found {raised(error)}. "
             f"Read no numbers from Python, and register what launches by itself as an operator of torch "
             f"with a twin for shapes."
         ) from error

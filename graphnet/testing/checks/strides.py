@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from graphnet.testing.author import raised
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import check
 from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
@@ -67,8 +68,7 @@ def _tried(case: Case, arguments: Named, change: Change | None, what: str) -> di
         return everything(case, arguments, change)
     except Exception as error:  # the layer's own code
         raise CheckFailure(
-            f"{what}: expected the same results, found {type(error).__name__}: {error}. Use reshape, "
-            f"not view."
+            f"{what}: expected the same results, found {raised(error)}. Use reshape, not view."
         ) from error
 
 
@@ -229,7 +229,7 @@ def _overwritten(
     try:
         found = call()
     except Exception as error:  # the layer's own code
-        raise CheckFailure(f"{method}_ fails: {type(error).__name__}: {error}") from error
+        raise CheckFailure(f"{method}_ fails: {raised(error)}") from error
     expect_same_bits(
         leaves(found),
         leaves(expected),
