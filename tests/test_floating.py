@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
+from graphnet import nn
 from graphnet.bridges import as_torch_module
 from graphnet.errors import DataError, GraphnetError, InputError
-from graphnet.inspection.gradients import Gradients
+from graphnet.inspection import Gradients
 from graphnet.model import Model
-from graphnet.nn import module as nn
 from graphnet.sdk import FLOATING, Layer, as_unit
 
 SHAPE = (1, 3, 4, 4)

@@ -17,8 +17,8 @@ from torch import Tensor
 from graphnet.cli.explain import explain
 from graphnet.errors import DataError, GraphError, InputError, TrainingError
 from graphnet.graph import Kind
-from graphnet.inspection import first_nonfinite
-from graphnet.inspection.gradients import Gradients, paths
+from graphnet.inspection import Gradients, first_nonfinite
+from graphnet.inspection.gradients import paths
 from graphnet.inspection.nonfinite import NonFinite, Statistics
 from graphnet.inspection.walk import complete, walk
 from graphnet.model import Model

@@ -18,8 +18,7 @@ from graphnet.builtin.kernels import multi_tensor
 from graphnet.cli import run
 from graphnet.executors import prepare
 from graphnet.graph import DONE, SCALE
-from graphnet.inspection import first_nonfinite
-from graphnet.inspection.gradients import Gradients
+from graphnet.inspection import Gradients, first_nonfinite
 from graphnet.inspection.step_timing import random_arguments
 from graphnet.inspection.walk import complete
 from graphnet.model import Model, Program
@@ -175,7 +174,7 @@ def test_a_run_goes_on_with_its_scale() -> None:
     for step in range(3):
         whole.step(*pair(step))
     first.step(*pair(0))
-    second = first.model.with_weights(first.model_weights).compile(
+    second = Model(first.description, weights=first.model_weights).compile(
         SHAPE, optimizer=Adam(), loss="mse", precision="float16", device="cpu"
     )
     second.restore(first.training_state, steps_done=1)

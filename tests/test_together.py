@@ -14,8 +14,7 @@ from graphnet.builtin import SGD, Adam, AdamW, Muon, ReLU
 from graphnet.builtin.kernels import multi_tensor
 from graphnet.errors import ContractError, LayerError, PlanError
 from graphnet.graph import Kind
-from graphnet.inspection import first_nonfinite
-from graphnet.inspection.gradients import Gradients
+from graphnet.inspection import Gradients, first_nonfinite
 from graphnet.inspection.walk import complete
 from graphnet.model import Model, Program
 from graphnet.sdk import (

@@ -30,8 +30,8 @@ from graphnet.model.checkpoint import (
     write_checkpoint,
 )
 from graphnet.model.predictor import Predictor
-from graphnet.model.program import Copy, Program
-from graphnet.model.slots import set_up
+from graphnet.model.program import Program
+from graphnet.model.slots import Copy, set_up
 from graphnet.model.weights import Weights
 from graphnet.passes import Everywhere, choose, substitute
 from graphnet.plan import (
@@ -361,8 +361,10 @@ class Model:
         plan = self._plan(inputs, options, loss=loss, updates=updates)
         adding = self._adding_plan(inputs, options, plan, loss=loss, updates=updates)
         return Program(
-            self,
+            self.description,
             plan,
+            registry=self.registry,
+            weights=None if self._weights is None else self._weights.own,
             adding=adding,
             accumulate=accumulate,
             predictor=lambda slots: self._predictor(

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, nearest
 from graphnet.executors import prepare
+from graphnet.model.slots import Copy, Shapes, check_input, fixed_arguments
 from graphnet.plan import Plan, Tiling
 from graphnet.sdk import Executor, Run, check_floating
-
-if TYPE_CHECKING:
-    pass
-from graphnet.model.program import Copy
-from graphnet.model.slots import Shapes, check_input, fixed_arguments
 
 
 class _Prelude:

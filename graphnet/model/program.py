@@ -9,27 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from graphnet.description import ModelDescription
 from graphnet.errors import CheckpointError, InputError
 from graphnet.graph import DONE, LR, SCALE, SEED, STEP, UPDATES, Kind
 from graphnet.model.accumulation import Accumulation
+from graphnet.model.checkpoint import Checkpoint, versions_of, write_checkpoint
+from graphnet.model.predictor import Predictor
+from graphnet.model.slots import check_input, packed, set_up
 from graphnet.model.weights import Weights
 from graphnet.passes import EMA
 from graphnet.plan import Plan
-from graphnet.sdk import Executor, Make, as_given, check_tensors
+from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors
 from graphnet.system import keep_freed_memory
-
-if TYPE_CHECKING:
-    from graphnet.model.model import Model
-from graphnet.model.predictor import Predictor
-from graphnet.model.slots import check_input, packed, set_up
-
-Copy = tuple[Tensor, Tensor]
-"""A copy of a weight in another dtype, in other strides or on another device, and the weight."""
 
 
 class Program:
@@ -42,9 +37,11 @@ class Program:
 
     def __init__(
         self,
-        model: Model,
+        description: ModelDescription,
         plan: Plan,
         *,
+        registry: Registry,
+        weights: Mapping[str, Tensor] | None,
         adding: Plan | None = None,
         accumulate: int = 1,
         predictor: Callable[[Mapping[str, Tensor]], Predictor],
@@ -52,13 +49,13 @@ class Program:
         lr: float,
         seed: int,
     ) -> None:
-        self.model = model
+        self.description = description
+        self.registry = registry
         self.plan = plan
         self.seed = seed
         self.steps_done = 0
-        given = None if model.weights is None else model.weights.own
         names = [n for n in plan.slots if not self._is_optimizer_state(n)]
-        weights = set_up([plan.values[n] for n in names], seed=seed, given=given)
+        weights = set_up([plan.values[n] for n in names], seed=seed, given=weights)
         self.weights = Weights(weights)
         states = [plan.values[n] for n in plan.slots if self._is_optimizer_state(n)]
         self.optimizer_state = set_up(states, seed=seed)
@@ -193,8 +190,13 @@ class Program:
         return self._predictor(*inputs, age=age)
 
     def save(self, path: Path | str) -> None:
-        """Write description, `model_weights` and plugin versions as a safetensors file."""
-        self.model.with_weights(self.model_weights).save(path)
+        """Write description, `model_weights` and plugin versions as a safetensors file, whole or not at all.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        versions = versions_of(self.registry, self.description)
+        write_checkpoint(path, Checkpoint(self.description, self.model_weights, versions))
 
     def restore(self, state: Mapping[str, Tensor], *, steps_done: int) -> None:
         """Go on from an earlier run, whose `model_weights` the model has: its training state, its steps."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,10 +13,8 @@ from graphnet.graph import Kind, Value
 from graphnet.plan import Plan
 from graphnet.sdk import Spec, advice, pack, plain_shape
 
-if TYPE_CHECKING:
-    pass
-
-
+Copy = tuple[Tensor, Tensor]
+"""A copy of a weight in another dtype, in other strides or on another device, and the weight."""
 Shapes = tuple[tuple[int, ...], ...]
 
 

@@ -108,6 +108,6 @@ def test_prediction_folds_a_trained_scale_into_the_convolution(
     weight, bias = program.weights["c.weight"], program.weights["c.bias"]
     expected = x + 0.3 * torch.nn.functional.conv2d(x, weight, bias, padding=1)
     torch.testing.assert_close(program.predict(x), expected)
-    model = Model(program.model.description)
+    model = Model(program.description)
     names = [step.call.name for step in model.plan((2, 4, 5, 7)).steps]
     assert names.count("s") == left
