@@ -71,7 +71,7 @@ $python -c 'from triton.runtime import driver as d; print(d.active.utils.get_dev
     tail -n 3 | tee -a "$log"
 
 # These three import what is not there: jsonschema, playwright, expecttest.
-absent=(--ignore tests/test_docs.py --ignore tests/test_page.py --ignore tests/layers/test_opinfo.py)
+absent=(--ignore tests/docs/test_docs.py --ignore tests/inspection/test_page.py --ignore tests/builtin/layers/test_opinfo.py)
 tests tests-triton 55 plugins/graphnet-triton/tests/test_operators.py plugins/graphnet-triton/tests/test_updates.py
 tests tests 75 --continue-on-collection-errors "${absent[@]}" -k "$device" -m "not slow" tests
 rows a32 95 40 a32-train-bf16,a32-train-fp32

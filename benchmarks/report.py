@@ -101,7 +101,7 @@ It differs from the table above, as it is to end within minutes:
 - A plan's predicted peak counts the tensors of its operators, and what graphnet-triton's kernels need
   between their programs. cuBLAS and cuDNN take room for their own work from torch's allocator, as much as
   they like, and no plan can know it: on CUDA the tests require what is measured to be what was predicted,
-  within 5 %, and 128 MiB more at most (`tests/test_peak.py`).
+  within 5 %, and 128 MiB more at most (`tests/plan/test_peak.py`).
 """
 
 

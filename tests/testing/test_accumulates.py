@@ -8,7 +8,7 @@ import pytest
 
 from graphnet.sdk import Accumulate
 from graphnet.testing import CHECKS, CheckFailure, cases_for
-from tests.testing.broken import Affine, Centered, Dropping
+from tests.support.broken import Affine, Centered, Dropping
 
 (CHECK,) = (check for check in CHECKS if check.name == "accumulates")
 

@@ -9,7 +9,7 @@ from graphnet.builtin import Conv2d, ReLU
 from graphnet.graph import bind_inputs
 from graphnet.sdk import Spec
 from graphnet.testing import observed_cost, run_checks
-from tests.testing.right import Linear
+from tests.support.right import Linear
 
 
 def test_linear_layer_counts_two_for_each_multiply_add() -> None:

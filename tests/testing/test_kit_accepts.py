@@ -14,8 +14,8 @@ from graphnet.builtin import SGD, ReLU
 from graphnet.errors import GraphError
 from graphnet.sdk import Kernel, Layer, load_registry
 from graphnet.testing import CHECKS, Sample, Status, cases_for, run_checks
-from tests.models import Acme
-from tests.testing.right import RIGHT, Embedding, Linear, MaxPool
+from tests.support.models import Acme
+from tests.support.right import RIGHT, Embedding, Linear, MaxPool
 
 REGISTRY = load_registry(plugins=[Acme()], entry_points=False)
 SOURCE = Path(__file__).read_text()

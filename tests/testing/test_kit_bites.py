@@ -7,7 +7,7 @@ import pytest
 from graphnet.sdk import Layer
 from graphnet.testing import CHECKS, Sample, Status, cases_for, run_checks
 from graphnet.testing.report import judge_case
-from tests.testing.broken import BROKEN, RIGHT
+from tests.support.broken import BROKEN, RIGHT
 
 
 @pytest.mark.parametrize(

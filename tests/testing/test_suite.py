@@ -10,21 +10,21 @@ from graphnet.testing import CHECKS
 
 RIGHT = """
 from graphnet.testing import LayerTests
-from tests.models import Swish
+from tests.support.models import Swish
 
 class TestSwish(LayerTests):
     layer = Swish(beta=2.0)
 """
 WRONG = """
 from graphnet.testing import LayerTests
-from tests.testing.broken import CountedTwice
+from tests.support.broken import CountedTwice
 
 class TestTwice(LayerTests):
     samples = [(CountedTwice(), [(2, 3)])]
 """
 DECORATED = """
 from graphnet.testing import Sample, parametrize_with_checks
-from tests.models import Swish, Scale
+from tests.support.models import Swish, Scale
 
 @parametrize_with_checks([Swish(), Sample(Swish(beta=2.0), [(2, 3)]), (Scale(), [(2, 3)])])
 def test_layers(case, check):

@@ -1,0 +1,215 @@
+"""bfloat16 as casts in the graph: which layers compute in it, and what stays in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphnet.builtin import SGD
+from graphnet.errors import InputError
+from graphnet.graph import Kind
+from graphnet.model import Model
+from graphnet.plan import Plan
+from graphnet.sdk import Cast, Layer, Precision, Register, hookimpl, load_registry
+from tests.support.models import SEED, Acme
+
+SHAPE = (4, 3, 8, 8)
+CONVOLUTION = {"conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1}}
+
+
+def plan_of(description: Mapping[str, Any], **options: Any) -> Plan:
+    registry = load_registry(plugins=[Acme(), Plugin()], entry_points=False)
+    model = Model(description, registry=registry)
+    return model.plan(SHAPE, precision="bfloat16", **options)
+
+
+def network(*layers: Any) -> dict[str, Any]:
+    return {"input": {"channels": 3}, "layers": list(layers)}
+
+
+def dtype(plan: Plan, name: str) -> torch.dtype:
+    return plan.values[name].spec.dtype
+
+
+def casts(plan: Plan) -> list[str]:
+    return [
+        s.call.name
+        for s in plan.steps
+        if isinstance(s.call.layer, Cast) and s.call.kind is Kind.LAYER
+    ]
+
+
+class Doubled(Layer):
+    """2 x; declares nothing about precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return grad_y * 2
+
+
+class Followed(Doubled):
+    """2 x, in whatever dtype comes."""
+
+    precision: ClassVar[Precision] = "follow"
+
+
+class Plugin:
+    @hookimpl
+    def graphnet_layers(self, register: Register) -> None:
+        register("test/doubled", Doubled)
+        register("test/followed", Followed)
+
+
+def test_masters_inputs_outputs_and_loss_stay_in_float32() -> None:
+    plan = plan_of(SEED, loss="mse", optimizer=SGD(lr=0.1))
+    for name in (*plan.inputs, *plan.slots, *plan.outputs):
+        assert dtype(plan, name) is torch.float32, name
+    updates = [s.call for s in plan.steps if s.call.kind is Kind.UPDATE]
+    assert len(updates) == 8
+    for call in updates:
+        assert {dtype(plan, name) for name in call.reads()} <= {torch.float32, torch.int64}
+
+
+def test_convolutions_compute_in_bfloat16_and_what_follows_them_too() -> None:
+    plan = plan_of(
+        network(
+            CONVOLUTION, "relu", {"id": "f", "test/followed": {}}, {"id": "d", "test/doubled": {}}
+        ),
+        without=["fusion"],
+    )
+    assert dtype(plan, "conv2d_1.y") is torch.bfloat16
+    assert dtype(plan, "relu_1.y") is torch.bfloat16
+    assert dtype(plan, "f.y") is torch.bfloat16
+    assert dtype(plan, "d.y") is torch.float32  # undeclared layers get float32
+
+
+def test_where_inputs_differ_a_layer_follows_the_wider() -> None:
+    plan = plan_of(
+        network(
+            CONVOLUTION, {"id": "c", "test/doubled": {}}, {"add": {}, "inputs": ["c", "conv2d_1"]}
+        )
+    )
+    assert dtype(plan, "add_1.y") is torch.float32
+
+
+def test_each_value_is_cast_once() -> None:
+    two = {"id": "b", **CONVOLUTION, "inputs": ["$input"]}
+    shared = {"id": "c", **CONVOLUTION, "inputs": ["$input"], "share": "b"}
+    plan = plan_of(
+        network({"id": "a", **CONVOLUTION}, two, shared, {"add": {}, "inputs": ["a", "b", "c"]}),
+        without=["constants"],
+    )
+    assert len(casts(plan)) == len(set(casts(plan)))
+    assert [name for name in casts(plan) if name.startswith("$input")] == ["$input:bfloat16"]
+    assert [name for name in casts(plan) if name.startswith("b.")] == [
+        "b.weight:bfloat16",
+        "b.bias:bfloat16",
+    ]
+
+
+def test_float32_has_no_casts() -> None:
+    assert casts(Model(SEED).plan(SHAPE, loss="mse")) == []
+
+
+@pytest.mark.parametrize(
+    "without", [[], ["layout"], ["layout", "fusion"]], ids=["blocks", "nchw", "single"]
+)
+@pytest.mark.parametrize("kernels", ["auto", "reference"])
+def test_a_step_equals_autocast_by_hand(without: list[str], kernels: str) -> None:
+    """The same casts written with torch: bfloat16 convolutions over float32 masters."""
+    model = Model(SEED)
+    program = model.compile(
+        (4, 3, 32, 32), loss="mse", optimizer={"sgd": {"lr": 1.0}}, device="cpu",
+        precision="bfloat16", without=without, kernels=kernels,
+    )  # fmt: skip
+    x, target = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    masters = {name: w.clone().requires_grad_() for name, w in program.weights.items()}
+    low = {name: w.bfloat16() for name, w in masters.items()}
+    h = F.conv2d(x.bfloat16(), low["conv2d_1.weight"], low["conv2d_1.bias"], 2).relu()
+    h = F.conv2d(h, low["conv2d_2.weight"], low["conv2d_2.bias"], 2).relu()
+    h = F.conv_transpose2d(h, low["upsampling_1.weight"], low["upsampling_1.bias"], 2).relu()
+    h = F.conv_transpose2d(h, low["upsampling_2.weight"], low["upsampling_2.bias"], 2)
+    expected = F.mse_loss(h.float().sigmoid(), target)
+    expected.backward()
+    loss = program.step(x, target)
+    torch.testing.assert_close(loss, expected.detach(), rtol=1e-3, atol=0)
+    for name, master in masters.items():
+        assert master.grad is not None
+        change = master.detach() - program.weights[name]
+        error = (change - master.grad).norm() / master.grad.norm()
+        # bfloat16 has 8 bits; the reference rounds each sample's weight gradient before it sums them.
+        assert error < (0.02 if kernels == "auto" else 0.1), name
+
+
+def test_two_hundred_steps_end_where_float32_ends() -> None:
+    x, target = torch.rand(2, 8, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    ends = []
+    for precision in (None, "bfloat16"):
+        program = Model(SEED).compile(
+            (8, 3, 8, 8),
+            loss="mse",
+            optimizer={"adam": {"lr": 1e-3}},
+            device="cpu",
+            precision=precision,
+        )
+        for _ in range(200):
+            loss = program.step(x, target)
+        ends.append(float(loss))
+    assert ends[0] < 0.08  # from 0.085: it has learned
+    assert ends[1] == pytest.approx(ends[0], rel=0.01)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_model_trains_in_half_precision(kind: torch.dtype) -> None:
+    """Parameters too; torch's batch norm would keep its running mean in float32."""
+    last = {"conv2d": {"out_channels": 3, "kernel_size": 1}}
+    model = Model(network(CONVOLUTION, "batch_norm2d", "relu", last), seed=1)
+    generator = torch.Generator().manual_seed(0)
+    x, target = torch.rand(2, *SHAPE, generator=generator, dtype=torch.float64)
+    trained: dict[torch.dtype, dict[str, Tensor]] = {}
+    start: dict[str, Tensor] = {}
+    for dtype in (torch.float64, kind):
+        program = model.compile(SHAPE, loss="mse", optimizer=SGD(lr=0.1), device="cpu", dtype=dtype)
+        start = start or {name: tensor.clone() for name, tensor in program.weights.items()}
+        for name, tensor in program.weights.items():
+            tensor.copy_(start[name])
+        for _ in range(3):
+            program.step(x.to(dtype), target.to(dtype))
+        trained[dtype] = program.weights
+    assert {tensor.dtype for tensor in trained[kind].values()} == {kind}
+    for name, exact in trained[torch.float64].items():
+        torch.testing.assert_close(trained[kind][name].double(), exact, rtol=0.05, atol=0.02)
+
+
+def test_prediction_in_bfloat16_comes_out_in_float32() -> None:
+    x = torch.rand(SHAPE)
+    low, full = (Model(SEED).predict(x, precision=p) for p in ("bfloat16", None))
+    assert low.dtype is torch.float32
+    assert not torch.equal(low, full)
+    torch.testing.assert_close(low, full, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "precision", "message"),
+    [
+        (torch.float64, "bfloat16", "precision 'bfloat16' needs tensors of float32, got float64"),
+        (torch.float32, "float64", "precision 'float64' does not fit tensors of float32"),
+        (
+            torch.float32,
+            "half",
+            "precision 'half' does not fit tensors of float32. Known: float32, or bf",
+        ),
+    ],
+)
+def test_precisions_that_do_not_fit_are_refused(
+    given: torch.dtype, precision: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Model(SEED).plan(SHAPE, dtype=given, precision=precision)

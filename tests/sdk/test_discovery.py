@@ -1,0 +1,360 @@
+"""Discovery: twelve kinds of broken plugin, installed for real, stop neither the host nor each other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import graphnet as gn
+from graphnet.errors import PluginError, UnknownNameError
+from graphnet.sdk import Kernel, Layer, Register, Site, hookimpl, load_registry, summary
+from tests.support.models import Acme, Swish
+
+ROOT = Path(__file__).parents[2]
+LAYER = """
+import graphnet as gn
+
+
+class Double(gn.Layer):
+    '''2 x, elementwise.'''
+
+    def forward(self, x):
+        return 2 * x
+
+    def backward(self, grad_y):
+        return 2 * grad_y
+"""
+HOOK = """
+
+@gn.hookimpl
+def graphnet_layers(register):
+    register("{space}/double", Double)
+"""
+
+# distribution -> (the module's text, what `graphnet plugins` must say of it)
+PLUGINS = {
+    "good": (LAYER + HOOK.format(space="good"), None),
+    "bad-import": ("from graphnet import Lyaer", "ImportError: cannot import name 'Lyaer'"),
+    "bad-dependency": ("import not_installed_anywhere", "No module named 'not_installed_anywhere'"),
+    "bad-syntax": ("def forward(:", "SyntaxError: invalid syntax"),
+    "bad-error": ("print('noise')\n1 / 0", "ZeroDivisionError: division by zero"),
+    "bad-exit": ("raise SystemExit(3)", "SystemExit(3): ends the process when it is imported"),
+    "bad-signature": (
+        LAYER + "\n@gn.hookimpl\ndef graphnet_layers(registry):\n    pass\n",
+        "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
+    ),
+    "bad-hook": (
+        LAYER + "\n@gn.hookimpl\ndef graphnet_layer(register):\n    pass\n",
+        "implements 'graphnet_layer', which is no hook. Did you mean 'graphnet_layers'",
+    ),
+    "bad-mark": (
+        LAYER + "\ndef graphnet_layers(register):\n    pass\n",
+        "graphnet_layers is not marked; put @graphnet.hookimpl above it",
+    ),
+    "bad-inside": (
+        LAYER + "\n@gn.hookimpl\ndef graphnet_layers(register):\n    register('a/b', Double)\n    {}['x']\n",
+        "KeyError: 'x'",
+    ),
+    "bad-thing": (
+        "import graphnet as gn\n\n@gn.hookimpl\ndef graphnet_layers(register):\n    register('a/b', 3)\n",
+        "'a/b' must be a subclass of graphnet.Layer that is no Loss, found 3",
+    ),
+    "bad-contract": (
+        "GRAPHNET_CONTRACT = 99\n" + LAYER + HOOK.format(space="bad"),
+        "was written for layer contract 99, this graphnet has 1. Upgrade graphnet-framework.",
+    ),
+    "bad-clash": (
+        LAYER + HOOK.format(space="good"),
+        "layer name 'good/double' is registered by {first} 1.0 and by {second} 1.0; "
+        "one of them has to change it",
+    ),
+    "bad-bare": (
+        LAYER + "\n@gn.hookimpl\ndef graphnet_layers(register):\n    register('double', Double)\n",
+        "layer name 'double' needs a namespace, such as 'bad_bare/double'",
+    ),
+    "bad-layer": (
+        "import graphnet as gn\n\nclass Wrong(gn.Layer):\n    def forward(self, x):\n        return x\n"
+        "    def backward(self, grad_z):\n        return grad_z\n",
+        "ContractError: Wrong.backward names 'grad_z'",
+    ),
+    "bad-empty": ("x = 1", "implements no hook. Known: graphnet_layers, "),
+}  # fmt: skip
+
+
+def write_project(folder: Path, name: str, text: str, version: str = "1.0") -> Path:
+    module = name.replace("-", "_")
+    project = folder / name
+    project.mkdir(parents=True)
+    (project / f"{module}.py").write_text(text)
+    (project / "setup.py").write_text(
+        "from setuptools import setup\n"
+        f"setup(name={name!r}, version={version!r}, py_modules=[{module!r}], "
+        f"entry_points={{'graphnet.plugins': ['{module} = {module}']}})\n"
+    )
+    return project
+
+
+def install(target: Path, *projects: Path) -> None:
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        *options,
+        "--target",
+        str(target),
+        "--no-index",
+    ]
+    done = subprocess.run([*command, *map(str, projects)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def graphnet(
+    *arguments: object, path: list[Path], **environment: str
+) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), **environment}
+    command = [sys.executable, "-m", "graphnet", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two folders of installed distributions; "good" stands in both, in two versions."""
+    folder = tmp_path_factory.mktemp("plugins")
+    first, second = folder / "first", folder / "second"
+    install(
+        first, *(write_project(folder / "src", name, text) for name, (text, _) in PLUGINS.items())
+    )
+    install(second, write_project(folder / "old", "good", PLUGINS["good"][0], version="0.9"))
+    return [first, second]
+
+
+@pytest.mark.slow
+def test_every_broken_plugin_is_named_with_its_cause_and_the_good_one_works(
+    site: list[Path],
+) -> None:
+    done = graphnet("plugins", "--json", path=site)
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in json.loads(done.stdout) if row["version"] == "1.0"]
+    found = {row["distribution"]: row for row in rows}
+    assert set(PLUGINS) <= set(found)
+    for name, (_, cause) in PLUGINS.items():
+        if name == "bad-clash":  # whoever comes first by name has the layer
+            cause = str(cause).format(first="bad-clash", second="good")
+            assert found["bad-clash"]["status"] == "loaded"
+            assert found["good"]["error"] == cause
+        elif name != "good":
+            assert found[name]["status"] == "broken", name
+            assert str(cause) in found[name]["error"], name
+    twin = [row for row in json.loads(done.stdout) if row["version"] == "0.9"]
+    assert "good is installed twice: version 0.9 is hidden by version 1.0" in twin[0]["error"]
+    assert "noise" in done.stderr  # what a plugin prints does not spoil our output
+
+
+@pytest.mark.slow
+def test_broken_plugins_stop_neither_layers_nor_training(site: list[Path], tmp_path: Path) -> None:
+    listed = graphnet("layers", "--json", path=site)
+    names = [row["name"] for row in json.loads(listed.stdout)]
+    assert "conv2d" in names
+    assert "good/double" in names
+    help_text = graphnet("--help", path=site)
+    assert help_text.returncode == 0
+
+    import numpy as np
+
+    images = np.random.default_rng(0).integers(0, 256, (16, 3, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "pairs.npz", noisy=images, clean=images)
+    config = {
+        "model": {"layers": [{"conv2d": {"out_channels": 3, "kernel_size": 1}}, "good/double"]},
+        "data": {"train": str(tmp_path / "pairs.npz")},
+        "loss": "mse",
+        "optimizer": {"sgd": {"lr": 0.1}},
+        "epochs": 1,
+        "batch_size": 8,
+    }
+    (tmp_path / "train.yaml").write_text(json.dumps(config))
+    done = graphnet("train", tmp_path / "train.yaml", "--run", tmp_path / "run", path=site)
+    assert done.returncode == 0, done.stderr
+    # Without the plugin, the saved model says which one it needs.
+    lost = graphnet(
+        "explain", tmp_path / "run" / "model.safetensors", "--input", "1x3x8x8", path=[]
+    )
+    assert lost.returncode == 2
+    assert "layer 'good/double' came from bad-clash: pip install bad-clash" in lost.stderr
+
+
+@pytest.mark.slow
+def test_environment_variables_switch_plugins_off_and_make_broken_ones_errors(
+    site: list[Path],
+) -> None:
+    def statuses(**environment: str) -> dict[str, str]:
+        done = graphnet("plugins", "--json", path=site[:1], **environment)
+        return {row["distribution"]: row["status"] for row in json.loads(done.stdout)}
+
+    assert set(statuses(GRAPHNET_NO_PLUGINS="1")) == {"graphnet-framework"}
+    # With the one that takes its name switched off, the good one is good.
+    off = statuses(GRAPHNET_DISABLE_PLUGINS="bad_clash, denoise")
+    assert (off["bad-clash"], off["graphnet-denoise"], off["good"]) == (
+        "disabled",
+        "disabled",
+        "loaded",
+    )
+    strict = graphnet("layers", path=site[:1], GRAPHNET_STRICT_PLUGINS="1")
+    assert strict.returncode == 2
+    assert "bad_syntax (bad-syntax 1.0): SyntaxError" in strict.stderr
+
+
+def test_plugins_given_in_python_raise_at_once() -> None:
+    class Wrong:
+        @hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            register("acme/swish", Swish)
+            register("acme/swish", Swish)
+
+    with pytest.raises(
+        PluginError, match="layer name 'acme/swish' is registered by Wrong local and by"
+    ):
+        load_registry(plugins=[Wrong()], entry_points=False)
+
+
+def test_unknown_namespace_says_that_a_plugin_is_missing() -> None:
+    registry = load_registry(entry_points=False)
+    with pytest.raises(UnknownNameError, match="No loaded plugin has the namespace 'acme'"):
+        registry.find("layers", "acme/swish")
+
+
+def test_registry_keeps_versions_and_origins() -> None:
+    registry = load_registry(plugins=[Acme()], entry_points=False)
+    entry = registry.find("layers", "acme/swish")
+    assert (entry.value, entry.version, entry.plugin.distribution) == (Swish, 1, "Acme")
+    assert registry.name_of(Swish(beta=3.0)) == "acme/swish"
+    assert registry.find("losses", "mse").plugin.name == "builtin"
+
+
+def test_every_hook_is_documented_and_has_a_user() -> None:
+    from graphnet.sdk import hookspecs
+
+    hooks = [name for name in vars(hookspecs) if name.startswith("graphnet_")]
+    registry = load_registry()
+    used = {hook for plugin in registry.plugins for hook in plugin.hooks}
+    assert used == set(hooks)
+    assert all("register(" in str(getattr(hookspecs, name).__doc__) for name in hooks)
+
+
+def test_everything_registered_says_what_it_is() -> None:
+    registry = load_registry()
+    for kind in ("layers", "losses", "kernels", "optimizers", "schedules", "datasets"):
+        for name, entry in getattr(registry, kind).items():
+            assert summary(entry.value).endswith((".", ")")), name
+
+
+def test_built_ins_can_come_from_an_outside_entry_point() -> None:
+    """The core runs with the built-in plugin loaded as somebody else's object."""
+    import graphnet.builtin.plugin as outside
+
+    registry = load_registry(
+        builtin=["tests.support.empty_builtin", "graphnet.executors.plugin"],
+        plugins=[outside_plugin(outside)],
+        entry_points=False,
+    )
+    model = gn.Model(
+        {
+            "input": {"channels": 3},
+            "layers": [{"acme/conv2d": {"out_channels": 4, "kernel_size": 3}}, "acme/relu"],
+        },
+        registry=registry,
+    )
+    program = model.compile((1, 3, 6, 6), loss="acme/mse", optimizer="adam", kernels="reference")
+    assert len(program.plan.steps) == 8
+    assert all(
+        isinstance(entry.value, type) and issubclass(entry.value, Layer)
+        for entry in registry.layers.values()
+    )
+
+
+def outside_plugin(module: object) -> object:
+    """The built-in plugin with every layer and loss under the namespace acme, and no kernels."""
+
+    class Outside:
+        @hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            module.graphnet_layers(lambda name, value, version=1: register(f"acme/{name}", value))  # type: ignore[attr-defined]
+
+        @hookimpl
+        def graphnet_losses(self, register: Register) -> None:
+            module.graphnet_losses(lambda name, value, version=1: register(f"acme/{name}", value))  # type: ignore[attr-defined]
+
+        @hookimpl
+        def graphnet_optimizers(self, register: Register) -> None:
+            module.graphnet_optimizers(register)  # type: ignore[attr-defined]
+
+    return Outside()
+
+
+@pytest.mark.slow
+def test_core_suite_passes_with_the_built_ins_from_an_outside_entry_point(tmp_path: Path) -> None:
+    info = tmp_path / "outside_builtins-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-builtins\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[graphnet.plugins]\nbuiltin = graphnet.builtin.plugin\nexecutors = graphnet.executors.plugin\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    env = {**os.environ, "PYTHONPATH": path}
+    core = [
+        "plan/test_plan.py", "description/test_model.py", "training/test_trainer.py",
+        "sdk/test_layer.py", "system/test_device.py",
+    ]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.support.outside",
+        "-p",
+        "no:xdist",
+    ]
+    done = subprocess.run(
+        [*command, *(str(ROOT / "tests" / name) for name in core)],
+        capture_output=True, text=True, env=env, cwd=ROOT, timeout=550,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "no tests ran" not in done.stdout
+
+
+class Mine(Kernel):
+    """What somebody installed for a layer that has a built-in kernel too."""
+
+    replaces = "sigmoid(x)"
+
+    @classmethod
+    def match(cls, site: Site) -> Mine:
+        return cls()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+    def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        return grad_y * y * (1 - y)
+
+
+def test_of_two_kernels_that_fit_the_installed_one_is_taken() -> None:
+    class Faster:
+        @hookimpl
+        def graphnet_kernels(self, register: Register) -> None:
+            register("acme/sigmoid", Mine)
+
+    description = {"input": {"channels": 4}, "layers": ["sigmoid"]}
+    for plugins, title in (([], "sigmoid [aten]"), ([Faster()], "sigmoid [acme]")):
+        registry = load_registry(plugins=plugins, entry_points=False)
+        plan = gn.Model(description, registry=registry).plan((2, 4, 6, 6))
+        assert [step.call.title for step in plan.steps] == [title]
