@@ -2,12 +2,12 @@
 
     python tests/support/plant_faults.py --checkout DIR --output faults.json --table faults.md
 
-A fault is a piece of source and what stands there instead: a sign, an off-by-one, a check that is left out.
-The piece is looked for under graphnet/ and plugins/, in whatever file it stands now; where a fault's piece
-does not stand in exactly one place, the script says so and exits with status 2. Each fault goes into a copy of
-the checkout. pytest runs the tests that touch the changed file, then all others, and stops at the first failure.
-A test that fails without the fault too is left out, and pytest goes on. The exit status is 1 if a fault is
-not caught.
+A fault is a piece of source and what stands there instead: a sign, an off-by-one, a check that is
+left out. The piece is looked for under graphnet/ and plugins/, in whatever file it stands now;
+where a fault's piece does not stand in exactly one place, the script says so and exits with status
+2. Each fault goes into a copy of the checkout. pytest runs the tests that touch the changed file,
+then all others, and stops at the first failure. A test that fails without the fault too is left
+out, and pytest goes on. The exit status is 1 if a fault is not caught.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Count the lines of Python in each room of graphnet.
+"""Count the lines of Python in each room of graphnet, and in the plugin of kernels in C++.
 
     python -m tests.support.room_lines --checkout DIR
 
@@ -11,22 +11,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter, defaultdict
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from tests.support.rooms import BUILTIN, FACE, ROOMS, room_of
+from tests.support.rooms import BUILTIN, CPU, FACE, ROOMS, room_of
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Count the lines of Python in each room.")
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[2])
-    package = parser.parse_args().checkout / "graphnet"
+    checkout = parser.parse_args().checkout.resolve()
     files: Counter[str] = Counter()
     lines: Counter[str] = Counter()
     longest: dict[str, tuple[int, str]] = defaultdict(lambda: (0, ""))
     homeless = []
-    for path in sorted(package.rglob("*.py")):
-        name = path.relative_to(package).as_posix()
-        room = room_of(PurePosixPath(name))
+    folders = checkout / "graphnet", checkout / "plugins" / CPU / "src"
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        name = path.relative_to(checkout).as_posix()
+        room = room_of(path, checkout)
         count = sum(1 for line in path.read_text().splitlines() if line.strip())
         if room is None:
             homeless.append(f"{name} ({count} lines)")
@@ -35,7 +36,7 @@ def main() -> int:
         lines[room] += count
         longest[room] = max(longest[room], (count, name))
     print(f"{'room':<12} {'files':>5} {'lines':>6}  longest file")
-    for room in (FACE, *ROOMS, BUILTIN):
+    for room in (FACE, *ROOMS, BUILTIN, CPU):
         count, name = longest[room]
         print(f"{room:<12} {files[room]:>5} {lines[room]:>6}  {name} {count}")
     print(f"{'all':<12} {files.total():>5} {lines.total():>6}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 ROOMS = (
     "errors",
@@ -27,6 +27,9 @@ ROOMS = (
 BUILTIN = "builtin"
 """The built-in plugin: it imports `errors`, `system` and `sdk`, and no room imports it."""
 
+CPU = "graphnet-cpu"
+"""The plugin of kernels in C++, a distribution of its own where files lie in rooms."""
+
 FACE = "face"
 """The public names of graphnet/__init__.py, and `python -m graphnet`."""
 
@@ -37,6 +40,8 @@ _ROOM_OF_MODULES = {
     "registry discovery executors/executor",
     "builtin": "builtin layers kernels optimizers",
     "description": "yamlfile describe schema expand losses updates",
+    CPU: "kernels/gemm kernels/gemm_operators kernels/chain_operators kernels/strided kernels/winograd "
+    "kernels/winograd_operators",
     "graph": "graph build observe dryrun watch cost machine passes/lifetimes passes/aliases",
     "passes": "passes stopwatch",
     "plan": "options compiler plan source standalone tiles verify edges terms",
@@ -54,19 +59,27 @@ _ROOM_OF = {
 }
 
 
-def room_of(path: PurePosixPath) -> str | None:
-    """The room of a file, by its path below graphnet/; None for a file that has no room.
+def room_of(path: Path, checkout: Path) -> str | None:
+    """The room of a file, or the plugin that it belongs to; None for a file that belongs to neither.
 
-    >>> room_of(PurePosixPath("passes/fold.py")), room_of(PurePosixPath("passes/lifetimes.py"))
-    ('passes', 'graph')
+    >>> room_of(Path("/a/graphnet/passes/fold.py"), Path("/a"))
+    'passes'
+    >>> room_of(Path("/a/graphnet/passes/lifetimes.py"), Path("/a"))
+    'graph'
+    >>> room_of(Path("/a/plugins/graphnet-cpu/src/graphnet_cpu/gemm.py"), Path("/a"))
+    'graphnet-cpu'
     """
-    if path.name in ("__init__.py", "__main__.py") and len(path.parts) == 1:
-        return FACE
-    folder = path.parts[0] if len(path.parts) > 1 else ""
-    exact = _ROOM_OF.get(str(path.with_suffix("")))
-    if exact is not None:
-        return exact
-    return _ROOM_OF.get(folder, folder if folder in (*ROOMS, BUILTIN) else None)
+    if not path.is_relative_to(checkout):
+        return None
+    match path.relative_to(checkout).with_suffix("").parts:
+        case ("graphnet", "__init__" | "__main__"):
+            return FACE
+        case ("graphnet", *inner):
+            folder = inner[0] if inner[0] in (*ROOMS, BUILTIN) else None
+            return _ROOM_OF.get("/".join(inner)) or _ROOM_OF.get(inner[0], folder)
+        case ("plugins", plugin, "src", *_):
+            return plugin
+    return None
 
 
 def use(checkout: Path) -> None:

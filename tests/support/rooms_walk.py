@@ -20,15 +20,15 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from tests.support.rooms import BUILTIN, FACE, ROOMS, room_of, use
+from tests.support.rooms import FACE, ROOMS, room_of, use
 
 ORDER = [FACE, *ROOMS]
-GROUND = ("errors", "system", "sdk", BUILTIN)
-"""What every room rests on, and the plugin that sdk finds: no step of the walk."""
+RESTS_ON = ("errors", "system", "sdk")
+"""What every room rests on: no step of the walk, and neither are the plugins that sdk finds."""
 
 CONDUCTORS = ("model", FACE)
 _SHAPE = (4, 3, 32, 32)
@@ -38,7 +38,7 @@ _SHAPE = (4, 3, 32, 32)
 class Walk:
     """The calls between rooms, as they happen."""
 
-    package: Path
+    checkout: Path
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
     functions: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     entered: list[tuple[str, str]] = field(default_factory=list)
@@ -72,21 +72,25 @@ class Walk:
         if caller:
             self.calls[caller, room] += 1
             self.functions.setdefault((caller, room), Counter())[function] += 1
-        aside = (*GROUND, *CONDUCTORS)
-        if caller in CONDUCTORS and room not in aside and self.steps[-1:] != [room]:
+        if (
+            caller in CONDUCTORS
+            and not (is_ground(room) or room in CONDUCTORS)
+            and self.steps[-1:] != [room]
+        ):
             self.steps.append(room)
 
     def _place(self, filename: str) -> tuple[str, str] | None:
         """The room and the module of a file; None for a file that is not graphnet's."""
         if filename not in self._rooms:
             path = Path(filename)
-            self._rooms[filename] = None
-            if path.is_relative_to(self.package):
-                name = PurePosixPath(path.relative_to(self.package).as_posix())
-                room = room_of(name)
-                if room is not None:
-                    self._rooms[filename] = (room, str(name.with_suffix("")))
+            room = room_of(path, self.checkout)
+            self._rooms[filename] = (room, self.module(path)) if room else None
         return self._rooms[filename]
+
+    def module(self, path: Path) -> str:
+        """The path of a file of graphnet or a plugin, from there on."""
+        parts = path.relative_to(self.checkout).with_suffix("").parts
+        return "/".join(parts[3:] if parts[0] == "plugins" else parts[1:])
 
 
 def _resumed(frame: FrameType) -> bool:
@@ -101,9 +105,9 @@ def _start(code: CodeType) -> int:
     return next(i.offset for i in dis.get_instructions(code) if i.opname == "RESUME")
 
 
-def trace(work: Callable[[], None], package: Path) -> Walk:
+def trace(work: Callable[[], None], checkout: Path) -> Walk:
     """Run `work`, and return the calls between rooms in it."""
-    walk = Walk(package)
+    walk = Walk(checkout)
     before = sys.getprofile()
     sys.setprofile(walk)
     try:
@@ -113,22 +117,27 @@ def trace(work: Callable[[], None], package: Path) -> Walk:
     return walk
 
 
+def is_ground(room: str) -> bool:
+    """Whether a room is one that all others rest on, or a plugin."""
+    return room in RESTS_ON or room not in ORDER
+
+
 def is_back(caller: str, room: str) -> bool:
     """Whether a call from one room into another goes against the walk.
 
     >>> is_back("plan", "graph"), is_back("graph", "plan"), is_back("plan", "sdk")
     (True, False, False)
     """
-    if room in GROUND or caller in GROUND or caller in CONDUCTORS or room == FACE:
+    if is_ground(room) or is_ground(caller) or caller in CONDUCTORS or room == FACE:
         return False
     return ORDER.index(caller) > ORDER.index(room)
 
 
 def kind_of(caller: str, room: str) -> str:
     """What a call between two rooms is called in the report."""
-    if room in GROUND:
+    if is_ground(room):
         return "ground"
-    if caller in GROUND:
+    if is_ground(caller):
         return "from the ground"
     if caller in CONDUCTORS:
         return "conducted"
@@ -138,8 +147,10 @@ def kind_of(caller: str, room: str) -> str:
 def report(walk: Walk) -> str:
     """The order in which rooms are entered, the calls between them, and those that go back."""
     lines = ["rooms in the order in which they are first entered, and the function that enters:"]
-    lines += [f"  {i}. {room:<12} {name}" for i, (room, name) in enumerate(walk.entered, start=1)]
-    found = [room for room, _ in walk.entered if room not in (*GROUND, *CONDUCTORS)]
+    lines += [
+        f"  {i:>2}. {room:<16} {name}" for i, (room, name) in enumerate(walk.entered, start=1)
+    ]
+    found = [room for room, _ in walk.entered if not (is_ground(room) or room in CONDUCTORS)]
     expected = sorted(found, key=ORDER.index)
     agreement = "as data walks" if found == expected else f"data walks {' > '.join(expected)}"
     lines.append(f"  of those that data walks through: {' > '.join(found)} ({agreement})")
@@ -147,15 +158,14 @@ def report(walk: Walk) -> str:
     lines.append(f"  {' > '.join(walk.steps)}")
 
     totals: Counter[str] = Counter()
-    lines += ["", f"{'from':<12} {'into':<12} {'calls':>8} {'functions':>9}  direction"]
-    ranks = {room: i for i, room in enumerate((*ORDER, BUILTIN))}
-    for (caller, room), count in sorted(
-        walk.calls.items(), key=lambda item: (ranks[item[0][0]], ranks[item[0][1]])
-    ):
+    lines += ["", f"{'from':<16} {'into':<16} {'calls':>8} {'functions':>9}  direction"]
+    ranks = {room: f"{i:2}" for i, room in enumerate(ORDER)}
+    for caller, room in sorted(walk.calls, key=lambda pair: [ranks.get(one, one) for one in pair]):
+        count = walk.calls[caller, room]
         kind = kind_of(caller, room)
         totals[kind] += count
         different = len(walk.functions[caller, room])
-        lines.append(f"{caller:<12} {room:<12} {count:>8} {different:>9}  {kind}")
+        lines.append(f"{caller:<16} {room:<16} {count:>8} {different:>9}  {kind}")
     lines += ["", f"calls between rooms: {walk.calls.total()}"]
     lines += [f"  {kind:<16} {count:>8}" for kind, count in sorted(totals.items())]
     lines += ["", "the functions that are called back into, most often called first:"]
@@ -183,9 +193,10 @@ def main() -> int:
         program.step(x, target)
 
     assert gn.__file__ is not None
+    assert Path(gn.__file__).is_relative_to(checkout), f"graphnet comes from {gn.__file__}"
     generator = torch.Generator().manual_seed(0)
     x, target = (torch.rand(_SHAPE, generator=generator) for _ in range(2))
-    print(report(trace(work, Path(gn.__file__).parent)))
+    print(report(trace(work, checkout)))
     return 0
 
 
