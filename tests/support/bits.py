@@ -65,6 +65,18 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Trainings that reach what no training file asks for: each a file and its settings."""
 
+PLANS: dict[str, tuple[str, dict[str, Any]]] = {
+    "a bound on memory": ("unet-fine.yaml", {"memory": "90%"}),
+    "values kept in bfloat16": ("unet-fine.yaml", {"keep": "bfloat16"}),
+    "accumulate, clip and EMA": (
+        "dncnn.yaml",
+        {"accumulate": 2, "clip_grad_norm": 0.1, "ema": 0.9},
+    ),
+    "float16": ("nafnet.yaml", {"precision": "float16"}),
+    "reference kernels": ("restormer.yaml", {"kernels": "reference"}),
+}
+"""Plans for the same: each a model file, and arguments of `compile`."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Figures that stay equal, and their comparison.")
@@ -272,6 +284,14 @@ def plans(checkout: Path) -> Iterator[tuple[str, Any]]:
                 )
                 rule = json.dumps([form["loss"], form["optimizer"]])
                 yield f"{name}, train by {rule}", described(program.plan)
+    for name, (file, options) in PLANS.items():
+        print(f"plans with {name}", file=sys.stderr)
+        program = gn.load(folder / "denoisers" / file).compile(
+            (2, 3, _SIDE, _SIDE), loss="mse", optimizer="adamw", device="cpu", **options
+        )
+        yield f"{file}, {name}", described(program.plan)
+        if "accumulate" in options:
+            yield f"{file}, {name}, before the last batch", described(program.next_plan)
 
 
 def described(plan: Any) -> list[str]:
