@@ -82,6 +82,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Figures that stay equal, and their comparison.")
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[2])
     parser.add_argument("--output", type=Path, help="the JSON file to write")
+    parser.add_argument(
+        "--only", choices=("losses", "zero-shot", "plans"), help="leaves the rest as it is"
+    )
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("BEFORE", "AFTER"))
     given = parser.parse_args()
     if given.compare:
@@ -94,22 +97,26 @@ def main() -> int:
     checkout = given.checkout.resolve()
     use(checkout)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        figures = {
-            "losses": losses(checkout, Path(folder)),
-            "zero-shot": zero_shot(checkout, Path(folder)),
-            "plans": dict(plans(checkout)),
-        }
-    given.output.write_text(json.dumps(figures, indent=1) + "\n")
+    known = json.loads(given.output.read_text()) if given.only and given.output.exists() else {}
+    wanted = [given.only] if given.only else ["losses", "zero-shot", "plans"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = make_photos(folder)
+        if "losses" in wanted:
+            known["losses"] = losses(checkout, folder, photos)
+        if "zero-shot" in wanted:
+            known["zero-shot"] = zero_shot(checkout, folder, photos)
+        if "plans" in wanted:
+            known["plans"] = dict(plans(checkout))
+    given.output.write_text(json.dumps(known, indent=1) + "\n")
     return 0
 
 
 # Losses.
 
 
-def losses(checkout: Path, folder: Path) -> dict[str, Any]:
+def losses(checkout: Path, folder: Path, photos: Mapping[str, Path]) -> dict[str, Any]:
     """For each training file, in float32 and as it says, and each variant: what its first steps give."""
-    photos = make_photos(folder)
     recipes = checkout / "examples" / "denoisers"
     found: dict[str, Any] = {}
     for path, form in training_files(checkout):
@@ -219,7 +226,7 @@ def digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 # One image alone.
 
 
-def zero_shot(checkout: Path, folder: Path) -> dict[str, Any]:
+def zero_shot(checkout: Path, folder: Path, photos: Mapping[str, Path]) -> dict[str, Any]:
     """The losses of zero-shot.yaml on one image, and the picture that `graphnet denoise` makes of it."""
     print("zero-shot", file=sys.stderr)
     path = checkout / "examples" / "denoisers" / "zero-shot.yaml"
@@ -235,7 +242,7 @@ def zero_shot(checkout: Path, folder: Path) -> dict[str, Any]:
         "graphnet",
         "denoise",
         str(path),
-        str(folder / "small" / "0.png"),
+        str(photos["small"] / "0.png"),
     ]
     command += ["-o", str(folder / "clean.png"), "--zero-shot", "--steps", str(STEPS)]
     subprocess.run([*command, "--device", "cpu"], env=environment(checkout), cwd=folder, check=True)

@@ -38,13 +38,18 @@ _SUFFIXES = (".py", ".cpp", ".h")
 
 @dataclass(frozen=True)
 class Fault:
-    """A mistake: `good` as it stands in one place, and `bad` in its stead. `words` lead to likely tests."""
+    """A mistake: `good` as it stands in one place, and `bad` in its stead.
+
+    `words` lead to the files of likely tests, `tests` to some tests in them by parts of their names: these
+    run first.
+    """
 
     area: str
     name: str
     good: str
     bad: str
     words: str
+    tests: str = ""
 
 
 FAULTS = (
@@ -148,6 +153,7 @@ FAULTS = (
         "pending.extend(views.get(read, ()))",
         "pending.extend(views.get(name, ()))",
         "update updates optim plan",
+        "states dag state",
     ),
     Fault(
         "passes",
@@ -190,6 +196,7 @@ FAULTS = (
         "return u == v and p == q",
         "return u == v",
         "layout",
+        "blocks patch",
     ),
     # Executors, and what runs a plan.
     Fault(
@@ -198,6 +205,7 @@ FAULTS = (
         "if found != (spec.shape, spec.dtype, spec.device):",
         "if found[1:] != (spec.dtype, spec.device):",
         "executors reference",
+        "reference",
     ),
     Fault(
         "executors",
@@ -205,6 +213,7 @@ FAULTS = (
         'frees = [self.value(name) for name in step.frees] + (["_"] if discarded else [])',
         "frees = [self.value(name) for name in step.frees]",
         "executors peak plan",
+        "memory predicted",
     ),
     Fault(
         "executors",
@@ -212,6 +221,7 @@ FAULTS = (
         "max(_norm(expected.double() - start.double()), 1e-300)",
         "max(_norm(expected.double()), 1e-300)",
         "executors agreement cudagraph",
+        "agreement",
     ),
     Fault(
         "executors",
@@ -219,6 +229,7 @@ FAULTS = (
         'return ratio if ratio == ratio else float("inf")',
         "return ratio if ratio == ratio else 0.0",
         "executors agreement cudagraph",
+        "agreement trusted disagrees",
     ),
     Fault(
         "executors",
@@ -226,6 +237,7 @@ FAULTS = (
         "self.steps >= self.switch_after)",
         "self.steps > self.switch_after)",
         "executors auto train",
+        "recorded auto",
     ),
     Fault(
         "executors",
@@ -233,6 +245,7 @@ FAULTS = (
         "before = {name: named[name].clone() for name in slots}",
         "before = {name: named[name] for name in slots}",
         "executors auto",
+        "disagrees agreement auto",
     ),
     Fault(
         "executors",
@@ -240,6 +253,7 @@ FAULTS = (
         "return tuple(output.clone() for output in recording.replay())",
         "return tuple(recording.replay())",
         "cudagraph",
+        "replay",
     ),
     Fault(
         "executors",
@@ -247,6 +261,7 @@ FAULTS = (
         "given[position] = copy.copy_(x)",
         "given[position] = copy",
         "executors compilation inductor strides",
+        "strides",
     ),
     Fault(
         "executors",
@@ -254,6 +269,7 @@ FAULTS = (
         '"operations": fingerprint(captured),',
         '"operations": _model(plan),',
         "cache executors",
+        "miss key damaged shape",
     ),
     Fault(
         "executors",
@@ -261,6 +277,7 @@ FAULTS = (
         "now = (age, *(weight._version for weight in self._weights))",
         "now = (age,)",
         "fold plan prelude constants predict",
+        "stale ahead",
     ),
     # Training.
     Fault(
@@ -269,6 +286,7 @@ FAULTS = (
         "torch.add(direction, momentum_buffer, alpha=self.momentum)",
         "torch.add(direction, momentum_buffer)",
         "optim sgd",
+        "equal_torch",
     ),
     Fault(
         "training",
@@ -276,6 +294,7 @@ FAULTS = (
         "root = torch.sqrt(1.0 - torch.pow(beta2, t))",
         "root = torch.sqrt(1.0 - torch.pow(beta1, t))",
         "optim adam",
+        "equal_torch",
     ),
     Fault(
         "training",
@@ -283,6 +302,7 @@ FAULTS = (
         "rise = self.pct_start * total - 1.0",
         "rise = self.pct_start * total",
         "optim schedule one_cycle",
+        "one_cycle",
     ),
     Fault(
         "training",
@@ -290,6 +310,7 @@ FAULTS = (
         "manual_seed(self.seed * 1_000_003 + epoch)",
         "manual_seed(self.seed * 1_000_003)",
         "feed train batches",
+        "written_in_torch resumed",
     ),
     Fault(
         "training",
@@ -297,6 +318,7 @@ FAULTS = (
         "            self._making.clear()\n            self._first = step\n",
         "            self._first = step\n",
         "feed train batches",
+        "ahead resumed found",
     ),
     Fault(
         "training",
@@ -304,6 +326,7 @@ FAULTS = (
         "self.job.schedule.factor(done // every, self.total_steps // every)",
         "self.job.schedule.factor(done, self.total_steps // every)",
         "train updates accumulate",
+        "together together_train accumulate",
     ),
     Fault(
         "training",
@@ -311,6 +334,7 @@ FAULTS = (
         "self.loss_sum += total",
         "self.loss_sum = total",
         "train",
+        "written_in_torch",
     ),
     Fault(
         "training",
@@ -318,6 +342,7 @@ FAULTS = (
         '.get("step", 0) <= step',
         '.get("step", 0) < step',
         "train cli resume",
+        "log",
     ),
     Fault(
         "training",
@@ -325,6 +350,7 @@ FAULTS = (
         "return states | {name: self.weights[name] for name in self.averages}",
         "return states",
         "train updates ema resume",
+        "averages state",
     ),
     Fault(
         "training",
@@ -332,6 +358,7 @@ FAULTS = (
         "int(key) >= len(place)",
         "int(key) > len(place)",
         "train cli config settings",
+        "lists settings",
     ),
 )
 
@@ -459,7 +486,8 @@ class Runner:
         tests = [name for name in self.test_files() if name not in likely]
         anyway: list[str] = []
         caught, timed_out = None, False
-        for chosen in (likely, tests):
+        by_name = ["-k", " or ".join(fault.tests.split())] if fault.tests else []
+        for chosen in ([*by_name, *likely] if by_name and likely else [], likely, tests):
             while chosen and caught is None and not timed_out:
                 left = None
                 if self.limit_s is not None:
@@ -479,9 +507,9 @@ class Runner:
         return Outcome(fault.area, file, caught or missing, seconds, tuple(anyway))
 
     def pytest(
-        self, copy: Path, tests: Sequence[str], without: Sequence[str], *, limit_s: float | None
+        self, copy: Path, chosen: Sequence[str], without: Sequence[str], *, limit_s: float | None
     ) -> tuple[str | None, bool]:
-        """The first of these tests that fails in a copy, if any, and whether time ran out before."""
+        """The first of the chosen tests that fails in a copy, if any; and whether time ran out before."""
         if limit_s is not None and limit_s <= 0:
             return None, True
         command = [
@@ -497,7 +525,7 @@ class Runner:
         ]
         command += [f"--deselect={name}" for name in without]
         process = subprocess.Popen(
-            [*command, *tests],
+            [*command, *chosen],
             cwd=copy,
             env=self.environment(copy),
             stdout=subprocess.PIPE,
