@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -74,6 +74,18 @@ class TwoFaced(Layer):
         return grad_y * 2
 
 
+class Changing(Layer):
+    """x times a number that stands in its code, not in its configuration."""
+
+    number: ClassVar[float] = 2.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.number
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return grad_y * self.number
+
+
 class Counting(Executor):
     """Eager, and counts its steps."""
 
@@ -115,6 +127,7 @@ class Odd:
         register("odd/reader", Reader)
         register("odd/table", Table)
         register("odd/twofaced", TwoFaced)
+        register("odd/changing", Changing)
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +310,19 @@ def test_another_shape_is_a_miss_that_names_both(registry: Registry) -> None:
     program.step(x[:1], y[:1])
     reason = program.turns.updating.run.record()["compiled"]
     assert re.search(r"input: cached float64 2x3x5x7 strides.*, wanted float64 1x3x5x7", reason)
+
+
+def test_changed_code_of_a_layer_is_another_key(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = compiled(
+        registry, "eager", layers=[SMALL["layers"][0], "odd/changing", SMALL["layers"][3]]
+    )
+    arguments = tuple(program.arguments(*next(pairs(1))).values())
+    before = compilation.pose(program.plan, arguments).key
+    assert compilation.pose(program.plan, arguments).key == before
+    monkeypatch.setattr(Changing, "number", 3.0)
+    assert compilation.pose(program.plan, arguments).key != before
 
 
 def test_where_standalone_compile_refuses_torch_compile_takes_the_plan(

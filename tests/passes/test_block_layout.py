@@ -183,6 +183,32 @@ def test_training_in_blocks_equals_training_in_nchw(
     torch.testing.assert_close(blocks.predict(x), plain.predict(x), rtol=1e-10, atol=1e-14)
 
 
+def test_a_sum_of_blocks_of_4_and_blocks_of_2_in_2_equals_nchw() -> None:
+    """Both have the same rest, and as many pixels; but they lie in another order."""
+    model = network(
+        {"conv2d": {"out_channels": 8, "kernel_size": 4, "stride": 4}},
+        {"transpose_conv2d": {"out_channels": 8, "kernel_size": 2, "stride": 2}},
+        {"id": "up", **UP},
+        {"add": {}, "inputs": ["$input", "up"]},
+    )
+    x, target = torch.rand(2, 2, 3, 8, 16, dtype=torch.float64)
+    blocks, plain = (
+        model.compile(
+            x.shape,
+            loss="mse",
+            optimizer=SGD(lr=0.5),
+            dtype=torch.float64,
+            device="cpu",
+            without=without,
+        )
+        for without in ([], ["layout"])
+    )
+    for _ in range(2):
+        torch.testing.assert_close(
+            blocks.step(x, target), plain.step(x, target), rtol=1e-12, atol=0
+        )
+
+
 def test_packed_samples_are_what_step_packs() -> None:
     program = Model(SEED).compile(
         (2, 3, 8, 8), loss="mse", optimizer={"sgd": {"lr": 0.5}}, device="cpu"

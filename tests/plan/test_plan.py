@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,16 +15,83 @@ from torch import Tensor
 import graphnet as gn
 from graphnet.builtin import MSE, SGD
 from graphnet.description import LossTerm, ModelDescription, UpdateSettings, parse
-from graphnet.errors import PlanError
+from graphnet.errors import LayerError, PlanError
 from graphnet.executors import prepare
 from graphnet.graph import Const, Graph, Kind, build
 from graphnet.model import Model, set_up
 from graphnet.passes import Everywhere, attach_loss, choose, differentiate, substitute, update
 from graphnet.plan import Plan, Step, schedule, verify
-from graphnet.sdk import Loss, Registry, Spec, load_registry
-from tests.support.models import SEED, Acme, random_dag
+from graphnet.sdk import (
+    Layer,
+    Loss,
+    Register,
+    Registry,
+    Spec,
+    Specs,
+    StateSpec,
+    hookimpl,
+    load_registry,
+)
+from tests.support.models import SEED, Acme, Scale, random_dag
 
 SHAPE = (2, 4, 6, 6)
+
+
+class Shown(Layer):
+    """x, and beside it a view of a count that each step raises by 1."""
+
+    outputs: ClassVar[tuple[str, ...]] = ("y", "shown")
+    updates: ClassVar[tuple[str, ...]] = ("count",)
+
+    def states(self, specs: Specs) -> dict[str, StateSpec]:
+        return {"count": StateSpec((specs["x"].shape[1],))}
+
+    def forward(self, x: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x, count.view(1, -1, 1, 1), count + 1
+
+    def backward(self, grad_y: Tensor, grad_shown: Tensor | None = None) -> Tensor:
+        return grad_y
+
+
+class First(Layer):
+    """On meta tensors x, else its first row alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.is_meta else x[:1] * 2
+
+
+class Saving(Layer):
+    """x times 2, and a copy that a reverse pass would read."""
+
+    saves: ClassVar[tuple[str, ...]] = ("copy",)
+    copies: ClassVar[list[weakref.ref[Tensor]]] = []
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        copy = x.clone()
+        if not x.is_meta:
+            self.copies.append(weakref.ref(copy))
+        return x * 2, copy
+
+
+class Looking(Layer):
+    """x times 2; looks whether Saving's copy is still there."""
+
+    found: ClassVar[list[Tensor | None]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_meta:
+            self.found.append(Saving.copies[-1]())
+        return x * 2
+
+
+class Odd:
+    @hookimpl
+    def graphnet_layers(self, register: Register) -> None:
+        register("odd/shown", Shown)
+        register("odd/first", First)
+        register("odd/saving", Saving)
+        register("odd/looking", Looking)
+        register("odd/scale", Scale)
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +251,46 @@ def test_state_is_updated_in_training_and_only_read_in_inference(registry: Regis
     expected = 0.5 * (x - program.weights["c.mean"].view(1, -1, 1, 1))
     torch.testing.assert_close(program.predict(x), expected)
     torch.testing.assert_close(program.weights["c.mean"], 0.5 * x.mean((0, 2, 3)))
+
+
+def test_state_that_is_shown_as_a_view_is_read_before_its_update() -> None:
+    program = Model(
+        {
+            "input": {"channels": 2},
+            "layers": [
+                {"id": "s", "odd/shown": {}},
+                {"subtract": {}, "inputs": ["s", "s.shown"]},
+                "odd/scale",
+            ],
+        },
+        registry=load_registry(plugins=[Odd()], entry_points=False),
+    ).compile((3, 2, 4, 4), loss="mse", optimizer=SGD(lr=0.0), device="cpu")
+    x = torch.rand(3, 2, 4, 4)
+    mean = torch.zeros(1, 2, 1, 1)
+    for _ in range(2):
+        expected = ((0.5 * (x - mean)) ** 2).mean()
+        torch.testing.assert_close(program.step(x, torch.zeros_like(x)), expected)
+        mean = mean + 1
+
+
+def test_reference_checks_the_shape_of_each_result() -> None:
+    model = Model(
+        {"layers": [{"id": "f", "odd/first": {}}]},
+        registry=load_registry(plugins=[Odd()], entry_points=False),
+    )
+    x = torch.rand(2, 3)
+    message = r"node 'f' \(odd/first\): forward must return 'f.y' as 2x3 .*, returned \(1, 3\)"
+    with pytest.raises(LayerError, match=message):
+        model.predict(x, executor="reference")
+
+
+def test_results_that_nobody_reads_are_freed_at_once() -> None:
+    model = Model(
+        {"layers": ["odd/saving", "odd/looking"]},
+        registry=load_registry(plugins=[Odd()], entry_points=False),
+    )
+    model.predict(torch.rand(2, 3))
+    assert Looking.found == [None]
 
 
 def test_random_layer_replays_its_mask_in_backward_and_draws_anew_each_step(

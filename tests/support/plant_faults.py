@@ -153,7 +153,7 @@ FAULTS = (
         "pending.extend(views.get(read, ()))",
         "pending.extend(views.get(name, ()))",
         "update updates optim plan",
-        "states dag state",
+        "shown_as_a_view",
     ),
     Fault(
         "passes",
@@ -196,7 +196,7 @@ FAULTS = (
         "return u == v and p == q",
         "return u == v",
         "layout",
-        "blocks patch",
+        "blocks_of_2 blocks",
     ),
     # Executors, and what runs a plan.
     Fault(
@@ -205,7 +205,7 @@ FAULTS = (
         "if found != (spec.shape, spec.dtype, spec.device):",
         "if found[1:] != (spec.dtype, spec.device):",
         "executors reference",
-        "reference",
+        "checks_the_shape",
     ),
     Fault(
         "executors",
@@ -213,7 +213,7 @@ FAULTS = (
         'frees = [self.value(name) for name in step.frees] + (["_"] if discarded else [])',
         "frees = [self.value(name) for name in step.frees]",
         "executors peak plan",
-        "memory predicted",
+        "freed_at_once",
     ),
     Fault(
         "executors",
@@ -269,7 +269,7 @@ FAULTS = (
         '"operations": fingerprint(captured),',
         '"operations": _model(plan),',
         "cache executors",
-        "miss key damaged shape",
+        "another_key",
     ),
     Fault(
         "executors",
@@ -310,7 +310,7 @@ FAULTS = (
         "manual_seed(self.seed * 1_000_003 + epoch)",
         "manual_seed(self.seed * 1_000_003)",
         "feed train batches",
-        "written_in_torch resumed",
+        "order_of_its_own",
     ),
     Fault(
         "training",

@@ -159,6 +159,16 @@ def test_batches_do_not_depend_on_what_is_made_ahead(
     assert sorted(torch.cat([feed.samples(step)[1] for step in range(5)])) == list(range(COUNT))
 
 
+def test_each_seed_and_epoch_has_an_order_of_its_own(registry: Registry) -> None:
+    orders = [
+        tuple(trainer(registry, seed=seed).feed.order(epoch).tolist())
+        for seed in (0, 1)
+        for epoch in (0, 1)
+    ]
+    assert all(sorted(order) == list(range(COUNT)) for order in orders)
+    assert len(set(orders)) == 4
+
+
 def test_a_stream_trains_like_the_same_pairs_in_memory(registry: Registry) -> None:
     ahead = trainer(registry, epochs=1)
     memory = trainer(registry, epochs=1)
