@@ -93,7 +93,9 @@ def call_cost(call: Call, values: Mapping[str, Value]) -> Cost:
             case Const(value=value):
                 return Const(value)
 
-    return _counted(call.layer, call.method, tuple(map(freeze, call.args)))
+    devices = (values[name].spec.device.type for name in (*call.reads(), *call.makes()))
+    arguments = tuple(map(freeze, call.args))
+    return _counted(call.layer, call.method, arguments, next(devices, "cpu"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,9 @@ _Argument = _Tensor | tuple[_Tensor, ...] | _Named | Const
 
 
 @functools.lru_cache(maxsize=65536)
-def _counted(layer: Definition, method: str, arguments: tuple[_Argument, ...]) -> Cost:
+def _counted(
+    layer: Definition, method: str, arguments: tuple[_Argument, ...], device_type: str
+) -> Cost:
     tensors: dict[int, Tensor] = {}
 
     def thaw(argument: _Argument) -> Any:
@@ -143,7 +147,7 @@ def _counted(layer: Definition, method: str, arguments: tuple[_Argument, ...]) -
         return function(*positional, **named)
 
     cost = count(run, tensors.values())[1]
-    return replace(cost, peak_bytes=peak_bytes_of(run))
+    return replace(cost, peak_bytes=peak_bytes_of(run, device_type=device_type))
 
 
 def count(function: Callable[[], Any], given: Iterable[Tensor]) -> tuple[Any, Cost]:

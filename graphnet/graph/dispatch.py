@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from graphnet.graph.scratch import scratch_bytes_on_cpu
 from graphnet.sdk import scratch_bytes
 
 
@@ -59,8 +60,9 @@ def operations_of(call: Callable[[], object]) -> list[Operation]:
 class _Allocations(TorchDispatchMode):
     """Counts the bytes of new storages that are alive, as operators make them and Python drops them."""
 
-    def __init__(self) -> None:
+    def __init__(self, device_type: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.on_cpu = device_type == "cpu"
         self.users: Counter[int] = Counter()
         self.alive_bytes = self.peak_bytes = 0
 
@@ -76,6 +78,8 @@ class _Allocations(TorchDispatchMode):
             self.users[storage] += 1
             weakref.finalize(tensor, self.drop, storage, size)
         inside = scratch_bytes(func.overloadpacket, args, kwargs)
+        if self.on_cpu:
+            inside += scratch_bytes_on_cpu(func.overloadpacket, args)
         self.peak_bytes = max(self.peak_bytes, self.alive_bytes + inside)
         return returned
 
@@ -91,14 +95,16 @@ def storage_of(tensor: Tensor) -> int:
     return pointer
 
 
-def peak_bytes_of(call: Callable[[], object]) -> int:
+def peak_bytes_of(call: Callable[[], object], *, device_type: str = "meta") -> int:
     """Run `call`: the most bytes alive at once in tensors that it made, those it returns included.
+
+    With `device_type` "cpu", what torch's operators take beside them there counts too.
 
     >>> x = torch.empty(100, device="meta")
     >>> peak_bytes_of(lambda: x.relu().neg())
     800
     """
-    allocations = _Allocations()
+    allocations = _Allocations(device_type)
     with allocations:
         call()
     return allocations.peak_bytes

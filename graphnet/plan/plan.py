@@ -71,8 +71,8 @@ class Plan:
     def memory(self) -> Iterator[int]:
         """The bytes alive during each step: inputs, slots, every value made and not yet freed.
 
-        What a step holds on the way to its results counts too, as far as its layer's own operators show;
-        not what happens inside an operator.
+        What a step holds on the way to its results counts too, as far as its layer's own operators show, and
+        the columns of torch's convolutions on a CPU; not the work buffers of libraries.
         """
         fixed = sum(self.values[name].spec.size_bytes for name in self.arguments)
         users: Counter[str] = Counter()

@@ -37,7 +37,7 @@ def peak(graph: Graph) -> int:
 def test_budget_is_met_and_the_prediction_is_the_plans_peak(
     registry: Registry, share: float
 ) -> None:
-    graph = step_graph(chain(16, "relu"), registry, shape=(8, 4, 16, 16))
+    graph = step_graph(chain(16, "relu"), registry, shape=(8, 4, 16, 16), dtype=torch.float32)
     found = recomputed(graph, int(share * peak(graph)))
     assert found.peak_bytes <= share * peak(graph)
     assert peak(found.graph) == found.peak_bytes
@@ -48,7 +48,7 @@ def test_budget_is_met_and_the_prediction_is_the_plans_peak(
 def test_half_the_memory_of_a_chain_costs_less_than_its_forward_pass_again(
     registry: Registry,
 ) -> None:
-    graph = step_graph(chain(40, "relu"), registry, shape=(8, 4, 16, 16))
+    graph = step_graph(chain(40, "relu"), registry, shape=(8, 4, 16, 16), dtype=torch.float32)
 
     def seconds(call: Call) -> float:
         return {"conv2d [aten]": 10.0}.get(call.title, 1.0) * (
@@ -81,7 +81,7 @@ def test_recomputed_step_gives_the_same_bits(registry: Registry, seed: int) -> N
 
 
 def test_clone_runs_right_before_its_use(registry: Registry) -> None:
-    graph = step_graph(chain(12, "relu"), registry, shape=(8, 4, 16, 16))
+    graph = step_graph(chain(12, "relu"), registry, shape=(8, 4, 16, 16), dtype=torch.float32)
     found = recomputed(graph, int(0.6 * peak(graph)))
     order = list(found.graph.order())
     place = {call.name: i for i, call in enumerate(order)}
@@ -94,7 +94,7 @@ def test_clone_runs_right_before_its_use(registry: Registry) -> None:
 
 def test_random_layer_draws_the_same_mask_again(registry: Registry) -> None:
     description = chain(6, "relu", {"acme/dropout": {"p": 0.5}})
-    graph = step_graph(description, registry, shape=(8, 4, 16, 16))
+    graph = step_graph(description, registry, shape=(8, 4, 16, 16), dtype=torch.float32)
     found = recomputed(graph, int(0.75 * peak(graph)))
     again = [c for c in found.graph.calls.values() if c.repeats and "dropout" in c.title]
     assert again
@@ -109,7 +109,7 @@ def test_clone_of_a_layer_with_state_reads_the_old_state_and_makes_no_new_one(
     registry: Registry,
 ) -> None:
     description = chain(6, "relu", {"acme/center": {}})
-    graph = step_graph(description, registry, shape=(8, 4, 16, 16))
+    graph = step_graph(description, registry, shape=(8, 4, 16, 16), dtype=torch.float32)
     found = recomputed(graph, int(0.7 * peak(graph)))
     again = [c for c in found.graph.calls.values() if c.repeats and "center" in c.title]
     assert again
@@ -122,7 +122,10 @@ def test_clone_of_a_layer_with_state_reads_the_old_state_and_makes_no_new_one(
 
 
 def test_equal_graphs_give_equal_results(registry: Registry) -> None:
-    graphs = [step_graph(chain(12, "relu"), registry, shape=(8, 4, 16, 16)) for _ in range(2)]
+    graphs = [
+        step_graph(chain(12, "relu"), registry, shape=(8, 4, 16, 16), dtype=torch.float32)
+        for _ in range(2)
+    ]
     first, second = (recomputed(graph, int(0.6 * peak(graph))) for graph in graphs)
     assert list(first.graph.calls.items()) == list(second.graph.calls.items())
     assert first.extra_seconds == second.extra_seconds
@@ -136,7 +139,7 @@ def test_budget_that_fits_already_changes_nothing(registry: Registry) -> None:
 
 
 def test_impossible_budget_says_the_least_and_what_is_alive_then(registry: Registry) -> None:
-    graph = step_graph(chain(6, "relu"), registry, shape=(8, 4, 16, 16))
+    graph = step_graph(chain(6, "relu"), registry, shape=(8, 4, 16, 16), dtype=torch.float32)
     with pytest.raises(MemoryBudgetError) as caught:
         recomputed(graph, 1000)
     message = str(caught.value)
@@ -146,7 +149,7 @@ def test_impossible_budget_says_the_least_and_what_is_alive_then(registry: Regis
 
 
 def test_clone_that_means_something_else_is_rejected(registry: Registry) -> None:
-    graph = step_graph(chain(8, "relu"), registry, shape=(8, 4, 16, 16))
+    graph = step_graph(chain(8, "relu"), registry, shape=(8, 4, 16, 16), dtype=torch.float32)
     found = recomputed(graph, int(0.7 * peak(graph))).graph
     clone = next(c for c in found.calls.values() if c.repeats and "relu" in c.title)
     other = next(n for n in graph.values if n.endswith(".y") and n not in clone.args)
