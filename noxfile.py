@@ -27,5 +27,13 @@ def matrix(session: nox.Session, torch: str) -> None:
         session.skip(f"not run: torch {torch} cannot be installed for Python {session.python} here")
     tests = [f"tests/{room}" for room in ROOMS]
     session.run(
-        "python", "-m", "pytest", "-n", "auto", "-m", "not slow", *tests, env={"OMP_NUM_THREADS": "1"}
+        "python",
+        "-m",
+        "pytest",
+        "-n",
+        "auto",
+        "-m",
+        "not slow",
+        *tests,
+        env={"OMP_NUM_THREADS": "1"},
     )

@@ -84,6 +84,10 @@ class TrainingError(GraphnetError):
     """Training cannot go on, for example because the loss is not finite."""
 
 
+class SlowPrecisionWarning(UserWarning):
+    """A precision that the device has no instructions for: it computes in it, and converts, more slowly."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with a description: where (file:line:column), the field's path, and what."""

@@ -10,11 +10,13 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphnet.errors import GraphnetError
+from graphnet.errors import GraphnetError, SlowPrecisionWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,6 +95,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", SlowPrecisionWarning)
+        warnings.showwarning = _show(warnings.showwarning)
+        return _run(arguments)
+
+
+def _show(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """A showwarning that prints our own warnings as one line."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, SlowPrecisionWarning):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            otherwise(message, category, *place, **more)
+
+    return show
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         status = graphnet.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import torch
 
 from graphnet.cli import json_text
 from graphnet.errors import DataError, InputError
@@ -17,9 +18,9 @@ from graphnet.inspection import WIDTH, Heading, breakdown, device_of, page, time
 from graphnet.inspection import explain as explain_text
 from graphnet.inspection import passes as passes_text
 from graphnet.model import Model
-from graphnet.plan import Plan
+from graphnet.plan import AUTO, Plan, chosen
 from graphnet.plan import source as source_text
-from graphnet.system import cache_folder, write_text
+from graphnet.system import cache_folder, resolve_device, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -61,7 +62,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     show_default=True,
     help="auto, reference, or a namespace of kernels.",
 )
-@click.option("--precision", help="float32; bfloat16 or float16 where layers declare it.")
+@click.option("--precision", help="float32, auto; bfloat16 or float16 where layers declare it.")
 @click.option("--keep", help="bfloat16: the dtype of what is kept for the reverse pass.")
 @click.option(
     "--memory",
@@ -129,6 +130,8 @@ def explain(
     --gradients: run one training step, without its update, and show where the gradients come from.
     """
     loaded = Model.load(model)
+    if precision == AUTO:
+        precision = chosen(resolve_device(device), torch.float32)
     shapes = [parse_shape(text) for text in inputs]
     of_plan = {"--precision": precision, "--memory": memory, "--without": without}
     of_training = {"--optimizer": optimizer, "--keep": keep}
@@ -245,7 +248,6 @@ def _gradients(
 def _read_arrays(path: Path, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     """The arrays of an .npz file, cut to the batch size; uint8 becomes 0..1."""
     import numpy as np
-    import torch
 
     try:
         # Opened here, since numpy leaves the file of a bad zip open.

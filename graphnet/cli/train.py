@@ -48,7 +48,9 @@ WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch
 @click.option(
     "--executor", help="eager, auto, inductor, reference or a plugin's; overrides the file."
 )
-@click.option("--precision", help="float32, bfloat16, float16 or float64; overrides the file.")
+@click.option(
+    "--precision", help="auto, float32, bfloat16, float16 or float64; overrides the file."
+)
 @click.option("--keep", help="bfloat16: what is kept for the reverse pass; overrides the file.")
 @click.option("--memory", metavar="SIZE", help="Bound on a step's peak: 2GiB, or 50%; overrides.")
 @click.option("--autotune", is_flag=True, help="Choose kernels by timing them.")
@@ -92,7 +94,7 @@ def train(
     run.log("start", _start_record(job, trainer))
     console.print(
         f"{job.model.description.name}: {len(trainer.pairs)} pairs, {trainer.steps_per_epoch} steps an "
-        f"epoch, on {trainer.device}; log in {run.log_path}"
+        f"epoch, on {trainer.device} in {trainer.precision}; log in {run.log_path}"
     )
     with _stop_requested() as requested:
         stopped = _loop(trainer, run, console, requested)
@@ -114,6 +116,7 @@ def _start_record(job: Job, trainer: Trainer) -> dict[str, object]:
         "config": job.config.model_dump(mode="json"),
         "versions": versions_of(job.registry, job.model.description),
         "device": str(trainer.device),
+        "precision": trainer.precision,
         "kernels": trainer.kernels,
         "pairs": len(trainer.pairs),
         "steps_per_epoch": trainer.steps_per_epoch,

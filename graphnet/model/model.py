@@ -332,11 +332,12 @@ class Model:
         gradients of four batches.
 
         `precision="bfloat16"` (or "float16") computes in it where layers declare that, over parameters in
-        `dtype` float32. `keep="bfloat16"` rounds what is kept for the reverse pass, half the memory of a
-        float32 step. `memory` ("2GiB", "50%", or bytes) bounds the peak of a step: values are then
-        computed again rather than kept. `without` switches passes off by name. `autotune` chooses kernels
-        by timing them on these shapes, once for a machine and its version of torch; `refused` takes
-        the choices of an earlier plan (`Plan.refused`) instead.
+        `dtype` float32; "auto" is bfloat16 where the device multiplies it, else float32. Without such
+        instructions bfloat16 gives a SlowPrecisionWarning. `keep="bfloat16"` rounds what is kept for the
+        reverse pass, half the memory of a float32 step. `memory` ("2GiB", "50%", or bytes) bounds the peak
+        of a step: values are then computed again rather than kept. `without` switches passes off by name.
+        `autotune` chooses kernels by timing them on these shapes, once for a machine and its version of
+        torch; `refused` takes the choices of an earlier plan (`Plan.refused`) instead.
         """
         rule = self.registry.make("optimizers", optimizer)
         updates = updates_for(
@@ -358,6 +359,7 @@ class Model:
             autotune=autotune,
             refused=frozenset(refused),
         )
+        options.warn_if_slow(stacklevel=2)
         plan = self._plan(inputs, options, loss=loss, updates=updates)
         adding = self._adding_plan(inputs, options, plan, loss=loss, updates=updates)
         return Program(
@@ -405,6 +407,7 @@ class Model:
         runner = self.registry.make("executors", executor)
         key = (options, runner)
         if key not in self._predictors:
+            options.warn_if_slow(stacklevel=2)
             shapes = tuple(tuple(x.shape) for x in inputs)
             made = self._inference(shapes, options)
             plan = made.plan if isinstance(made, Tiling) else made

@@ -8,18 +8,20 @@ from __future__ import annotations
 from graphnet.plan.codegen import Source, generate
 from graphnet.plan.compile import adding_plan, forward_graph, inference_plan, training_plan
 from graphnet.plan.export import source
-from graphnet.plan.options import CompileOptions
+from graphnet.plan.options import AUTO, CompileOptions, chosen
 from graphnet.plan.plan import Plan, Step, schedule
 from graphnet.plan.tiling import Tiling, tile
 from graphnet.plan.verify import verify
 
 __all__ = [
+    "AUTO",
     "CompileOptions",
     "Plan",
     "Source",
     "Step",
     "Tiling",
     "adding_plan",
+    "chosen",
     "forward_graph",
     "generate",
     "inference_plan",

@@ -6,7 +6,13 @@ Nothing comes in but requests; files, libraries and numbers go out. It imports g
 from __future__ import annotations
 
 from graphnet.system.cache import Cache, Hit, Key, Miss, cache_folder, open_cache
-from graphnet.system.device import device_name, processor, resolve_device, synchronize
+from graphnet.system.device import (
+    device_name,
+    multiplies_bfloat16,
+    processor,
+    resolve_device,
+    synchronize,
+)
 from graphnet.system.files import atomic_write, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory
@@ -33,6 +39,7 @@ __all__ = [
     "elide",
     "find_compiler",
     "keep_freed_memory",
+    "multiplies_bfloat16",
     "open_cache",
     "parse_bytes",
     "processor",

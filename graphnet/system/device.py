@@ -1,7 +1,8 @@
-"""Devices by name: what is asked for, or an error; never a silent change."""
+"""Devices by name: what is asked for, or an error, never a silent change; and what they multiply."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -40,6 +41,33 @@ def resolve_device(name: str | int | torch.device) -> torch.device:
     if device.type != "cpu":
         raise DeviceError(f"device {str(name)!r} is not supported. Known: auto, cpu, cuda, cuda:N.")
     return torch.device("cpu")
+
+
+# What limits oneDNN, by which torch multiplies on a CPU, to less than bfloat16's instructions.
+_ONEDNN_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_WITHOUT_BFLOAT16 = frozenset(
+    {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+)
+_AMPERE = (8, 0)  # the first GPUs whose tensor cores take bfloat16
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions that multiply bfloat16.
+
+    On a CPU AVX512_BF16, AMX_BF16 or those of ARM, unless ATEN_CPU_CAPABILITY or ONEDNN_MAX_CPU_ISA keeps
+    torch from them; on a GPU tensor cores for bfloat16. Others convert to float32 and back.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _AMPERE
+    has = torch.cpu.get_capabilities()
+    if has["architecture"] != "x86_64":
+        return bool(has.get("bf16"))
+    limit = next((os.environ[name] for name in _ONEDNN_LIMITS if name in os.environ), "")
+    return (
+        bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+        and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        and limit.upper() not in _WITHOUT_BFLOAT16
+    )
 
 
 def device_name(device: torch.device) -> str:

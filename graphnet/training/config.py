@@ -57,7 +57,7 @@ class TrainConfig(BaseModel):
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     device: str = "auto"
-    precision: Literal["float32", "bfloat16", "float16", "float64"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "float32"
     kernels: str = "auto"
     keep: Literal["bfloat16"] | None = None
     memory: str | int | None = None

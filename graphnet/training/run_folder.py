@@ -69,7 +69,7 @@ class RunFolder:
 
     def finish(self, saved: Checkpoint) -> None:
         """Write the model, with how it was trained, without what only a resumed run needs."""
-        recipe = {key: saved.training[key] for key in ("config", "step")}
+        recipe = {key: saved.training[key] for key in ("config", "precision", "step")}
         model = replace(saved, training=recipe, training_state={})
         write_checkpoint(self.model_path, model)
 

@@ -16,6 +16,7 @@ from graphnet.errors import CheckpointError, DataError, TrainingError
 from graphnet.graph import Kind
 from graphnet.inspection import first_nonfinite
 from graphnet.model import Checkpoint, Model, Program, plain_spec, versions_of
+from graphnet.plan import AUTO, chosen
 from graphnet.sdk import DataSet, Gallery, MultiTensorKernel, Pairs, Stream
 from graphnet.system import resolve_device
 from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
@@ -106,6 +107,7 @@ class Trainer:
             len(self.pairs), config.batch_size, config.accumulate
         )
         self.total_steps = self.steps_per_epoch * config.epochs
+        self.precision = _precision(job, self.device, resume)
         self.program = self._compile(self.pairs, resume)
         if isinstance(self.validation, Pairs) and job.metrics:
             _check_sizes(job.model, self.validation)
@@ -143,7 +145,7 @@ class Trainer:
             accumulate=config.accumulate,
             device=self.device,
             dtype=config.dtype,
-            precision=config.precision,
+            precision=self.precision,
             kernels=config.kernels,
             keep=config.keep,
             memory=config.memory,
@@ -241,6 +243,7 @@ class Trainer:
             "elapsed_s": self.elapsed_s,
             "config": self.job.config.model_dump(mode="json"),
             "data": self._fingerprints,
+            "precision": self.precision,
             "kernels": self.kernels,
             "refused": self.program.plan.refused,
             "executor": self.program.turns.record(),
@@ -382,6 +385,22 @@ class Trainer:
             dtype=self.job.config.dtype,
             divisor=self._divisor,
         )
+
+
+def _precision(job: Job, device: torch.device, resume: Checkpoint | None) -> str:
+    """The file's precision; for "auto" that of the checkpoint, on whatever device, or the device's own."""
+    config = job.config
+    if config.precision != AUTO:
+        return config.precision
+    if resume is None or resume.training.get("config", {}).get("precision") != AUTO:
+        return chosen(device, config.dtype)  # another configuration is refused when it is restored
+    recorded = resume.training.get("precision")
+    if recorded not in ("bfloat16", "float32"):
+        raise CheckpointError(
+            f"the checkpoint was made with the precision auto, and should say which that was, bfloat16 or "
+            f"float32; it says {recorded!r}. Start a new run."
+        )
+    return str(recorded)
 
 
 def _to_train_on(dataset: DataSet) -> Pairs | Stream:

@@ -217,7 +217,7 @@ def test_prediction_in_bfloat16_comes_out_in_float32() -> None:
         (
             torch.float32,
             "half",
-            "precision 'half' does not fit tensors of float32. Known: float32, or bf",
+            "precision 'half' does not fit tensors of float32. Known: auto, float32, or bf",
         ),
     ],
 )
