@@ -40,6 +40,8 @@ def test_a_training_step_takes_as_much_memory_as_predicted(
 ) -> None:
     dtype = torch.float64 if precision == "float64" else torch.float32
     on_cuda = device.type == "cuda"
+    if on_cuda and precision in ("float16", "float64"):
+        pytest.skip("these are for torch's own convolutions, on a CPU")
     shape = (LARGER * shape[0] if on_cuda else shape[0], *shape[1:])
     before = torch.cuda.memory_allocated(device) if on_cuda else memory.alive_bytes()
     program = gn.load(FOLDER / f"{name}.yaml").compile(
