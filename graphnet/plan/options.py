@@ -38,7 +38,8 @@ class CompileOptions:
     reverse pass: "bfloat16", or None for their own. `memory` bounds the plan's peak: bytes, "2GiB", or
     "50%" of what it needs otherwise. `without` names passes that are switched off. `autotune` chooses
     kernels by measuring; `refused` are such choices made before: pairs of a call and a kernel that is not
-    used there. Raises InputError for a dtype that is not of floating point, for a precision that does not fit the
+    used there.
+    Raises InputError for a dtype that is not of floating point, for a precision that does not fit the
     dtype, and for a `keep` that is not known.
     """
 
