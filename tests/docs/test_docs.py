@@ -46,7 +46,7 @@ def yaml_blocks() -> list[tuple[str, str]]:
 
 
 def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layer, importing = blocks(ROOT / "README.md", "python")
+    importing, layer = blocks(ROOT / "README.md", "python")
     plugin = ModuleType("acme_plugin")
     monkeypatch.setitem(sys.modules, "acme_plugin", plugin)
     exec(layer, plugin.__dict__)
