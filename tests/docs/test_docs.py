@@ -285,6 +285,6 @@ def test_code_of_the_page_on_compiling_runs(monkeypatch: pytest.MonkeyPatch) -> 
     namespace: dict[str, object] = {}
     for block in blocks(page, "python"):
         exec(block, namespace)
-    listed = re.findall(r"^\| ([a-z_, ]+) \|", page.read_text(), flags=re.M)
+    listed = re.findall(r"^\| ([a-z0-9_, ]+) \|", page.read_text(), flags=re.M)
     named = [name for row in listed for name in row.split(", ") if name != "pass"]
     assert sorted(named) == sorted(PASSES)
