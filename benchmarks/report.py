@@ -25,57 +25,61 @@ _README_COLUMNS = ("row", "graphnet ms", "best torch ms", "best torch", "ratio",
 _METHOD = """\
 ## How it is measured
 
-- Every contender of a workload is built and warmed up, then all are timed in turn, round after round, in
-  one process; the order shifts by one each round. Times are medians. A contender more than four times
-  slower than the fastest of its side in the warm-up has that time. `ratio` is best torch / graphnet.
-- graphnet: the executors `eager` and `inductor`, the better one stands in the row. Torch: eager, and
-  `torch.compile` with default settings and with max-autotune, with N C H W and channels_last tensors;
-  for inference also frozen weights, and max-autotune in channels_last only. JAX: the whole step jitted,
-  tensors donated, N H W C.
-- A float32 row has float32 on all sides. In a bfloat16 row graphnet computes in bfloat16, and torch's
-  best is its fastest setting of float32 and bfloat16 autocast. It counts only if the loss after 200
-  steps, each on fresh noise, is within 1 % of float32's. A single loss jumps by more than that with its noise
-  and with rounding, so it is the mean of the next 50 steps, and of three runs on different noise.
-- Torch's gradients are set to None, SGD and Adam are the fused ones, autocast keeps its weight cache,
-  forward and loss are compiled as one graph with their backward. Everyone starts with the same weights
-  and returns the loss as a tensor.
-- Inputs and targets of a training step lie beforehand as each side wants them: channels_last for torch's
-  and JAX's settings of that name, packed by `Program.pack` for graphnet. An image for inference lies in
-  the memory format of the setting; what graphnet packs of it is in its time.
-- Memory is the peak of allocated tensor bytes in a warm step, in a process of its own: on the CPU the
-  bytes of all live tensors after the step, and the running sum of the profiler's memory events that led
-  there; on CUDA `max_memory_allocated`. Weights, optimizer states, inputs and targets count, on all sides.
-  MB are 10^6 bytes. The plan's prediction is judged on the eager executor.
-- The roofline is the sum over the plan's steps of the larger of bytes / bandwidth and operations /
-  ceiling, with this machine's measured bandwidth and ceilings. Fusing steps can go below it.
-- Overhead is the generated step minus a handwritten function with the same operators, per layer. The
-  start is the time from the start of a process to the end of its first step, where the machine has run
-  graphnet before: the very first time its C++ kernels are compiled, in about four seconds.
-- Once graphnet has made a plan for training, glibc keeps freed memory for the whole process: torch's and
-  JAX's times in the table have that advantage too.
+- All contenders of a workload are built and warmed up in one process. Then they are timed in turn, round
+  after round; the order moves by one in each round. Times are medians. If a contender takes more than four
+  times the time of the fastest of its side in the warm-up, the table shows its time from the warm-up.
+  `ratio` is best torch / graphnet.
+- graphnet runs the executors `eager` and `inductor`; the row shows the better one. Torch runs eager, and
+  `torch.compile` with default settings and with max-autotune, each with N C H W and channels_last tensors.
+  For inference it also runs frozen weights, and max-autotune in channels_last only. JAX runs the whole step
+  jitted, with donated tensors and N H W C.
+- In a float32 row all sides compute in float32. In a bfloat16 row graphnet computes in bfloat16, and
+  torch's best is the fastest of its settings in float32 and bfloat16 autocast. The row counts only if the
+  loss after 200 steps, each on new noise, is within 1 % of the loss in float32. A single loss varies by
+  more than that with its noise and with rounding. So the loss is the mean of the next 50 steps, and of
+  three runs on different noise.
+- Torch's gradients are set to None, its SGD and Adam are the fused ones, autocast keeps its weight cache,
+  and forward and loss are compiled as one graph with their backward. All sides start with the same weights
+  and return the loss as a tensor.
+- Before a training step, inputs and targets lie in memory as each side wants them: channels_last for
+  torch's and JAX's settings of that name, packed by `Program.pack` for graphnet. An image for inference
+  lies in the memory format of the setting; if graphnet packs it, this is part of its time.
+- Memory is the peak of allocated tensor bytes in a warm step, in a process of its own. On the CPU it is the
+  bytes of all live tensors after the step, and the running sum of the profiler's memory events before that.
+  On CUDA it is `max_memory_allocated`. Weights, optimizer states, inputs and targets count on all sides. MB
+  are 10^6 bytes. The plan's prediction is compared with the eager executor.
+- The roofline is a sum over the plan's steps. Each step adds the larger of bytes / bandwidth and operations
+  / ceiling, with the measured bandwidth and ceilings of this machine. A plan with fused steps can be faster
+  than this sum.
+- Overhead is the time of the generated step minus that of a handwritten function with the same operators,
+  per layer. The start is the time from the start of a process to the end of its first step, on a machine
+  where graphnet has run before. The very first time, graphnet also compiles its C++ kernels, in about four
+  seconds.
+- When graphnet has made a plan for training, glibc keeps freed memory for the whole process. The times of
+  torch and JAX in the table profit from that too.
 """
 
 _LIMIT = """\
-## Where a limit lies
+## How close to the limit
 
-A bfloat16 training step of the paper's network, batch 32, has 1.7e9 operations. Matrix products run at
-0.42e12 a second here on two threads (`graphnet machine`; a loop of nothing but multiply-adds at 0.47e12), so
-they take 4.0 ms, and the whole step - casts, sigmoid, loss, updates - took 4.4 to 4.8 ms over three runs of
-the table. Torch's best took 8.9 to 10.8 ms, each time more where graphnet took more: ratios of 2.03 to 2.25.
-With nothing left but the products it would be 2.2 of 8.9.
+A bfloat16 training step of the paper's network, batch 32, has 1.7e9 operations. On this machine matrix
+products run at 0.42e12 operations a second on two threads (`graphnet machine`), and a loop of multiply-adds
+alone at 0.47e12. So the products take 4.0 ms. The whole step, with casts, sigmoid, loss and updates, took
+4.4 to 4.8 ms in three runs of the table. Torch's best took 8.9 to 10.8 ms, each time more when graphnet
+took more: ratios of 2.03 to 2.25. If the step had only the products, the ratio to 8.9 ms would be 2.2.
 """
 
 _GPU = """\
 ## On a GPU
 
-Nothing has been measured on a GPU yet. What runs there - the executor `cudagraph`, the plugin
-graphnet-triton, casts and updates of all parameters at once - is checked on CPUs as far as they can: kernels
-by Triton's interpreter and by compiling them for a Hopper GPU, the executor around a recording that any
-machine can make. So it is known that a captured training step of the paper's network in bfloat16 is the
-cutting of its batch and seven launches - two for casts, three for the chain, one each for its gradients'
-scale and the update - and that no program asks for more shared memory than a multiprocessor has; it is not
-known how long they take. On a GPU `benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and measures, with
-CUDA events, beside torch's best, its whole step in a CUDA graph included:
+Nothing has been measured on a GPU yet. The executor `cudagraph`, the plugin graphnet-triton, and the casts
+and updates of all parameters at once run on GPUs. Tests check them on CPUs as far as possible: Triton's
+interpreter runs the kernels, every kernel is compiled for a Hopper GPU, and the executor runs with a
+recording that any machine can make. So these facts are known: a captured training step of the paper's
+network in bfloat16 cuts its batch and launches seven kernels - two for casts, three for the chain, one for
+the gradients' scale and one for the update. No program needs more shared memory than a multiprocessor has.
+How long they take is not known. On a GPU, `benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and
+measures with CUDA events, next to torch's best settings; torch's whole step in a CUDA graph is one of them:
 
 | what | file | measured on |
 |---|---|---|
@@ -87,21 +91,22 @@ CUDA events, beside torch's best, its whole step in a CUDA graph included:
 | the speedrun's recipe, from random weights | `training.json` | nothing yet |
 | each layer of the paper's network beside the GPU's ceilings | `kernels.json` | nothing yet |
 
-It differs from the table above, as it is to end within minutes:
+These measurements must end within minutes, so they differ from the table above:
 
-- Torch is tried in few settings: bfloat16 in channels_last, float32 in N C H W; eager, compiled, with
-  reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph. What is not
-  built when the time for a workload is over is left out and named, max-autotune and float32 first. The loss
-  after 200 steps is that of one run.
-- A contender whose plan could not be captured is left out with the reason, not timed as what it is not.
+- Torch runs in few settings: bfloat16 in channels_last, float32 in N C H W; eager, compiled, with
+  reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph. A workload
+  has a time limit. Contenders that are not built by then are left out and named, max-autotune and float32
+  first. The loss after 200 steps is that of one run.
+- If the plan of a contender cannot be captured, the contender is left out with the reason. It is not timed
+  without capture.
 - float32 is multiplied in float32 on all sides, not in TF32.
-- What is captured replays without a call of the allocator, so its memory is the peak from before it was
-  built until it replays. That counts what is only there on the way: graphnet's copies of weights and
-  states, by which the captured step is compared with eager, and torch's steps to warm up.
-- A plan's predicted peak counts the tensors of its operators, and what graphnet-triton's kernels need
-  between their programs. cuBLAS and cuDNN take room for their own work from torch's allocator, as much as
-  they like, and no plan can know it: on CUDA the tests require what is measured to be what was predicted,
-  within 5 %, and 128 MiB more at most (`tests/plan/test_peak.py`).
+- A captured step replays without a call of the allocator. Its memory is therefore the peak from before it
+  is built until it replays. This includes memory that is only needed on the way: graphnet's copies of
+  weights and states, with which the captured step is compared with eager, and torch's steps to warm up.
+- A plan's predicted peak counts the tensors of its operators, and the memory that graphnet-triton's kernels
+  need between their programs. cuBLAS and cuDNN take memory for their own work from torch's allocator, and
+  no plan can know how much. On CUDA the tests therefore require that the prediction is within 5 % of the
+  measured peak, less at most 128 MiB for this work (`tests/plan/test_peak.py`).
 """
 
 
@@ -142,7 +147,8 @@ def page(result: dict[str, Any]) -> str:
     named = "\n".join(f"- `{record['row']}`: {rows.describe(record['row'])}" for record in found)
     parts = [
         "# Performance\n\n`python -m benchmarks --json FILE` measures this table, and "
-        "`python -m benchmarks report FILE --write` writes this page.\n",
+        "`python -m benchmarks report FILE --write` writes this page. [How it is measured]"
+        "(#how-it-is-measured) explains the columns.\n",
         f"{_machine(result)}\n",
         f"{table.markdown(found)}\n",
         f"{named}\n",

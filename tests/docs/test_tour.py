@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TOUR = (ROOT / "docs" / "tour.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 _BLOCK = re.compile(r"^(?P<above>[^\n]*)\n\n?```(?P<language>\w+)\n(?P<text>.*?)^```", re.M | re.S)
