@@ -9,7 +9,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
-PROJECTS := pyproject.toml plugins/graphnet-denoise/pyproject.toml plugins/graphnet-triton/pyproject.toml
+PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
 .PHONY: install demo speedrun test lint matrix clean
 
@@ -20,7 +20,7 @@ $(VENV)/installed: $(PROJECTS) constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows --group
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev \
-		-e . -e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-triton
+		-e . -e plugins/graphnet-cpu -e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-triton
 	touch $@
 
 demo: install

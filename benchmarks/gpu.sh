@@ -56,7 +56,7 @@ rows() {  # rows NAME SECONDS BUILDING ROWS
 if compgen -G "$wheels/*.whl" >/dev/null; then
     pip "$wheels"/*.whl || exit 2
 fi
-for package in . plugins/graphnet-denoise plugins/graphnet-triton; do  # built elsewhere, too
+for package in . plugins/graphnet-cpu plugins/graphnet-denoise plugins/graphnet-triton; do  # built elsewhere, too
     printf '[build]\nbuild_base = %s\n[egg_info]\negg_base = %s\n' "$site/build/$package" "$site/build" \
         >"$site/build.cfg"
     mkdir -p "$site/build/$package"

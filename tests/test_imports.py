@@ -45,10 +45,10 @@ def test_rooms_import_from_the_public_face_of_other_rooms() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("plugin", ["graphnet-denoise", "graphnet-example", "graphnet-triton"])
+@pytest.mark.parametrize("plugin", ["cpu", "denoise", "example", "triton"])
 def test_plugins_import_public_names_only(plugin: str) -> None:
     wrong = []
-    for path in sorted((ROOT.parent / "plugins" / plugin / "src").rglob("*.py")):
+    for path in sorted((ROOT.parent / "plugins" / f"graphnet-{plugin}" / "src").rglob("*.py")):
         for module, name in imports(path):
             room, *inside = module.split(".")[1:]
             if inside or (room in ROOMS and name not in importlib.import_module(module).__all__):

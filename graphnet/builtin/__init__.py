@@ -8,6 +8,7 @@ from __future__ import annotations
 from graphnet.builtin.kernels.aten.convolution import AtenConv2d
 from graphnet.builtin.kernels.multi_tensor import FusedAdam, lie_alike
 from graphnet.builtin.kernels.patch.chain import (
+    Flags,
     PatchChain,
     chain_flops,
     chain_shapes,
@@ -16,6 +17,7 @@ from graphnet.builtin.kernels.patch.chain import (
 )
 from graphnet.builtin.kernels.patch.products import (
     Fused,
+    Patch,
     PatchConv2d,
     PatchConv2dReLU,
     PatchTransposeConv2d,
@@ -31,6 +33,7 @@ from graphnet.builtin.kernels.patch.products import (
 from graphnet.builtin.layers.activation import ReLU, Sigmoid
 from graphnet.builtin.layers.conv import Conv2d, Correlation, TransposeConv2d, Upsampling
 from graphnet.builtin.layers.layer_norm import LayerNorm2d
+from graphnet.builtin.layers.merge import Add
 from graphnet.builtin.layers.norm import BatchNorm2d
 from graphnet.builtin.layers.upsample import NearestUpsampling
 from graphnet.builtin.losses.pixel import MSE
@@ -43,15 +46,18 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Add",
     "AtenConv2d",
     "BatchNorm2d",
     "Conv2d",
     "Correlation",
+    "Flags",
     "Fused",
     "FusedAdam",
     "LayerNorm2d",
     "Muon",
     "NearestUpsampling",
+    "Patch",
     "PatchChain",
     "PatchConv2d",
     "PatchConv2dReLU",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphnet.builtin.kernels import gemm, multi_tensor, strided, winograd
+from graphnet.builtin.kernels import multi_tensor
 from graphnet.builtin.kernels.aten import activation, linear, norm, pool, resample
 from graphnet.builtin.kernels.aten import convolution as aten
 from graphnet.builtin.kernels.patch import products as patch
@@ -87,8 +87,8 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
-    first = (winograd, gemm, patch, strided)  # the first that fits is taken
-    for module in (*first, aten, norm, activation, linear, pool, resample, multi_tensor):
+    # of those that fit, the first is taken
+    for module in (patch, aten, norm, activation, linear, pool, resample, multi_tensor):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

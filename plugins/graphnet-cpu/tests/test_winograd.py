@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from graphnet_cpu import winograd_operators as operators
+from graphnet_cpu.winograd import WinogradConv2d, WinogradConv2dReLU, WinogradResidual
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graphnet.builtin import Conv2d, ReLU
-from graphnet.builtin.kernels import winograd_operators as operators
-from graphnet.builtin.kernels.winograd import WinogradConv2d, WinogradConv2dReLU, WinogradResidual
-from graphnet.builtin.layers.merge import Add
+from graphnet.builtin import SGD, Add, Conv2d, ReLU
+from graphnet.graph import Kind
 from graphnet.model import Model
 from graphnet.sdk import Kernel, Site, Spec, load_registry
 from tests.support.oracle import STRIDES, random_tensor, relative_error
@@ -24,7 +26,7 @@ ALL = frozenset({"x", "weight", "bias"})
 
 
 def site(shape: tuple[int, ...] = (2, 16, 16, 16), **fields: object) -> Site:
-    given = {"out_channels": 16, "kernel_size": 3, "padding": 1, **fields}
+    given: dict[str, Any] = {"out_channels": 16, "kernel_size": 3, "padding": 1, **fields}
     dtype = given.pop("dtype", torch.float32)
     device = torch.device(str(given.pop("device", "cpu")))
     assert isinstance(dtype, torch.dtype)
@@ -37,11 +39,9 @@ def gradients_by_torch(
     x, weight = x.clone().requires_grad_(), weight.clone().requires_grad_()
     bias = torch.zeros(weight.shape[0], dtype=x.dtype, requires_grad=True)
     with torch.enable_grad():
-        F.conv2d(x, weight, bias, padding=padding).backward(grad_y)
-    assert x.grad is not None
-    assert weight.grad is not None
-    assert bias.grad is not None
-    return x.grad, weight.grad, bias.grad
+        y = F.conv2d(x, weight, bias, padding=padding)
+    grad_x, grad_weight, grad_bias = torch.autograd.grad(y, (x, weight, bias), grad_y)
+    return grad_x, grad_weight, grad_bias
 
 
 sizes = st.integers(1, 14)
@@ -211,7 +211,7 @@ def test_a_sum_with_what_is_convolved_is_not_written_over_it() -> None:
 
 
 def test_a_sum_of_other_shapes_or_dtypes_is_left_alone() -> None:
-    conv = Conv2d(out_channels=16, kernel_size=3, padding=1)
+    conv = Conv2d(out_channels=16, kernel_size=(3, 3), padding=(1, 1))
     x = Spec((2, 16, 16, 16), torch.float32)
     for skip, fits in (
         (x, True),
@@ -269,3 +269,22 @@ def test_it_takes_what_it_does_well() -> None:
 def test_without_a_compiler_it_leaves_everything_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(operators.CPP), "problem", lambda self: "there is no compiler")
     assert WinogradConv2d.match(site()) is None
+
+
+def test_it_reads_what_was_kept_in_bfloat16_as_it_is() -> None:
+    narrow, wide = (
+        {"conv2d": {"out_channels": channels, "kernel_size": 3, "padding": 1}}
+        for channels in (4, 16)
+    )
+    layers = [narrow, wide, "relu", wide, "relu", narrow]
+    plan = Model({"input": {"channels": 4}, "layers": layers}).plan(
+        (2, 4, 24, 24), loss="mse", optimizer=SGD(lr=0.1), keep="bfloat16"
+    )
+    calls = [step.call for step in plan.steps]
+    (backward,) = (
+        call
+        for call in calls
+        if isinstance(call.layer, WinogradConv2dReLU) and call.kind is Kind.BACKWARD
+    )
+    assert len([name for name in backward.reads() if name.endswith(":kept.y")]) == 2
+    assert not any(f":kept:{backward.name}" in call.name for call in calls)

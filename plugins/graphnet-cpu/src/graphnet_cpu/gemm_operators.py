@@ -1,14 +1,14 @@
 """The operators of the GEMM kernels, registered so that torch's compiler takes them as they stand.
 
-torch.ops.graphnet.affine(x, w, bias, relu)
+torch.ops.graphnet_cpu.affine(x, w, bias, relu)
     x (M, K) times w (K, N) plus bias (N,), no less than 0 if `relu`: (M, N).
-torch.ops.graphnet.affine_gradients(grad, x, w, mask, wants_x, wants_bias, turned)
+torch.ops.graphnet_cpu.affine_gradients(grad, x, w, mask, wants_x, wants_bias, turned)
     The gradients of x, of w and of bias from grad (M, N) where `mask`, if given, is above 0. Those of x and
     bias are empty unless they are wanted; that of w is (N, K) if `turned`.
 
-torch.ops.graphnet.patch_convolution(x, weight, bias, transposed, relu)
+torch.ops.graphnet_cpu.patch_convolution(x, weight, bias, transposed, relu)
     The convolution of images N H W C whose stride is its kernel size, or the transposed one.
-torch.ops.graphnet.patch_gradients(grad, x, weight, mask, transposed, wants_x, wants_bias)
+torch.ops.graphnet_cpu.patch_gradients(grad, x, weight, mask, transposed, wants_x, wants_bias)
     Its gradients, as those of `affine`.
 
 Matrices are read in row-major order but for w, which has any strides; images in channels_last. `gemm.cpp`
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from graphnet.builtin.kernels.patch.products import (
+from graphnet.builtin import (
     affine_flops,
     affine_gradients_flops,
     affine_gradients_shape,
@@ -184,7 +184,10 @@ def _wanted(gradient: Tensor) -> Tensor | None:
 
 
 affine = register_operator(
-    "affine(Tensor x, Tensor w, Tensor? bias, bool relu) -> Tensor", affine_of, affine_shape
+    "affine(Tensor x, Tensor w, Tensor? bias, bool relu) -> Tensor",
+    affine_of,
+    affine_shape,
+    namespace="graphnet_cpu",
 )
 affine_gradients = register_operator(
     "affine_gradients(Tensor grad, Tensor x, Tensor w, Tensor? mask, bool wants_x, bool wants_bias, "
@@ -192,12 +195,14 @@ affine_gradients = register_operator(
     "-> (Tensor, Tensor, Tensor)",
     gradients_of,
     affine_gradients_shape,
+    namespace="graphnet_cpu",
 )
 
 patch_convolution = register_operator(
     "patch_convolution(Tensor x, Tensor weight, Tensor? bias, bool transposed, bool relu) -> Tensor",
     convolution_of,
     convolution_shape,
+    namespace="graphnet_cpu",
 )
 patch_gradients = register_operator(
     "patch_gradients(Tensor grad, Tensor x, Tensor weight, Tensor? mask, bool transposed, bool wants_x, "
@@ -205,6 +210,7 @@ patch_gradients = register_operator(
     "-> (Tensor, Tensor, Tensor)",
     convolution_gradients_of,
     convolution_gradients_shape,
+    namespace="graphnet_cpu",
 )
 
 

@@ -13,15 +13,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from graphnet.builtin.kernels import gemm_operators as operators
-from graphnet.builtin.kernels.gemm import (
+from graphnet.builtin import Patch
+from graphnet.sdk import Gradients, Kernel, Layout, only
+from graphnet_cpu import gemm_operators as operators
+from graphnet_cpu.gemm import (
     GemmConv2d,
     GemmConv2dReLU,
     GemmTransposeConv2d,
     GemmTransposeConv2dReLU,
 )
-from graphnet.builtin.kernels.patch.products import Patch
-from graphnet.sdk import Gradients, Kernel, Layout, only
 
 
 class _Images(Patch):

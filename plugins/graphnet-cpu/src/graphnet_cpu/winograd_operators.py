@@ -1,12 +1,12 @@
 """The operators of the Winograd kernels, registered so that torch's compiler takes them as they stand.
 
-torch.ops.graphnet.winograd_convolution(x, weight, turned, padding, bias, mask, add, relu)
+torch.ops.graphnet_cpu.winograd_convolution(x, weight, turned, padding, bias, mask, add, relu)
     x convolved with the kernels (O, C, 3, 3), plus bias, plus the image `add`, no less than 0 if `relu`: an
     image (N, O, H', W'). `turned`, for the gradient of x: with the kernels turned by 180 degrees, from O
     channels to C. With `mask`, an element of x counts only where mask's is above 0.
-torch.ops.graphnet.winograd_convolution_(y, x, weight, turned, padding, bias, mask, adds)
+torch.ops.graphnet_cpu.winograd_convolution_(y, x, weight, turned, padding, bias, mask, adds)
     The same into y, an image of that size, to what is in it if `adds`.
-torch.ops.graphnet.winograd_gradients(x, grad, padding, mask)
+torch.ops.graphnet_cpu.winograd_gradients(x, grad, padding, mask)
     The gradients of weight (O, C, 3, 3) and bias (O,).
 
 What was kept from the forward pass, mask and the x of gradients, may be bfloat16 beside float32.
@@ -173,17 +173,20 @@ winograd_convolution = register_operator(
     "Tensor? add, bool relu) -> Tensor",
     convolution,
     convolution_shape,
+    namespace="graphnet_cpu",
 )
 winograd_convolution_ = register_operator(
     "winograd_convolution_(Tensor(a!) y, Tensor x, Tensor weight, bool turned, int[] padding, Tensor? bias, "
     "Tensor? mask, bool adds) -> ()",
     convolution_into,
     no_results,
+    namespace="graphnet_cpu",
 )
 winograd_gradients = register_operator(
     "winograd_gradients(Tensor x, Tensor grad, int[] padding, Tensor? mask) -> (Tensor, Tensor)",
     gradients,
     gradients_shape,
+    namespace="graphnet_cpu",
 )
 register_flop_formula(winograd_convolution_)(_convolution_into_flops)
 register_flop_formula(winograd_convolution)(_convolution_flops)

@@ -14,22 +14,25 @@ from typing import Any, Self
 
 import torch
 
-from graphnet.builtin.kernels import chain_operators
-from graphnet.builtin.kernels import gemm_operators as operators
-from graphnet.builtin.kernels.patch.chain import PatchChain
-from graphnet.builtin.kernels.patch.products import (
+from graphnet.builtin import (
+    MSE,
+    Conv2d,
     Fused,
+    PatchChain,
     PatchConv2d,
     PatchConv2dReLU,
     PatchTransposeConv2d,
     PatchTransposeConv2dReLU,
     PatchUpsampling,
     PatchUpsamplingReLU,
+    ReLU,
+    Sigmoid,
+    TransposeConv2d,
+    Upsampling,
 )
-from graphnet.builtin.layers.activation import ReLU, Sigmoid
-from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d, Upsampling
-from graphnet.builtin.losses.pixel import MSE
 from graphnet.sdk import ARITHMETIC, Kernel, Site, Spec, layer_names, parse_pattern
+from graphnet_cpu import chain_operators
+from graphnet_cpu import gemm_operators as operators
 
 _LEAST_ROWS = 96  # patches: fewer are done before the threads have begun
 _LAYERS: dict[str, type[Any]] = {

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from graphnet_cpu import gemm_operators as operators
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
 import graphnet as gn
-from graphnet.builtin.kernels import gemm_operators as operators
 from tests.support.oracle import random_tensor, relative_error
 
 if problem := operators.CPP.problem():
@@ -44,7 +46,7 @@ def test_convolutions_and_gradients_are_those_of_torch_in_float64(
     bias = random_tensor((k,), seed=2, dtype=dtype) if wants_bias else None
     y = operators.patch_convolution(x, weight, bias, transposed, relu)
 
-    convolution = functional.conv_transpose2d if transposed else functional.conv2d
+    convolution: Any = functional.conv_transpose2d if transposed else functional.conv2d
     given_to_torch = [t.double().requires_grad_() for t in (x, weight, torch.zeros(k))]
     with torch.enable_grad():
         plain = convolution(*given_to_torch, stride=kernel)

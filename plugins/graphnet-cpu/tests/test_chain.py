@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from graphnet_cpu import chain_operators
 
 import graphnet as gn
-from graphnet.builtin.kernels import chain_operators
 from graphnet.model import Program
 from tests.support.oracle import random_tensor, relative_error
 
@@ -56,6 +56,13 @@ def compiled(
     )
 
 
+def size_of(program: Program) -> tuple[int, ...]:
+    """The shape of its prediction."""
+    prediction = program.predict(torch.zeros(6, 4, 24, 24))
+    assert isinstance(prediction, torch.Tensor)
+    return tuple(prediction.shape)
+
+
 def titles(program: Program) -> list[str]:
     return [step.call.title for step in program.plan.steps]
 
@@ -73,7 +80,7 @@ def test_it_trains_as_the_layers_do(
         reference = compiled(layers, kernels="reference")
         assert TITLE in titles(mine)
         before = {name: weight.clone() for name, weight in reference.weights.items()}
-        shape = tuple(reference.predict(torch.zeros(6, 4, 24, 24)).shape)
+        shape = size_of(reference)
         for seed in range(3):
             x = random_tensor((6, 4, 24, 24), seed=seed, dtype=torch.float32)
             target = random_tensor(shape, seed=9 + seed, dtype=torch.float32)
@@ -98,7 +105,7 @@ def test_the_gradient_of_x_is_computed_for_parameters_before_it(
     chain = next(step.call for step in mine.plan.steps if step.call.title == TITLE)
     assert bool(mine.plan.values[str(chain.results[1])].spec.numel) is wanted
     x = random_tensor((6, 4, 24, 24), seed=0, dtype=torch.float32)
-    target = random_tensor(tuple(mine.predict(x).shape), seed=1, dtype=torch.float32)
+    target = random_tensor(size_of(mine), seed=1, dtype=torch.float32)
     for program in (mine, reference):
         program.step(x, target)
     for name, weight in mine.weights.items():

@@ -1,6 +1,6 @@
 """The operator of the chain kernel, registered so that torch's compiler takes it as it stands.
 
-torch.ops.graphnet.patch_chain(x, target, parameters, flags, logistic, wants_x)
+torch.ops.graphnet_cpu.patch_chain(x, target, parameters, flags, logistic, wants_x)
     The mean squared error of a chain of patch layers, its gradient by x, and those by the parameters, one
     behind the other; that of x is empty without `wants_x`. x and target in blocks; flags say of each
     product whether it is transposed, has a bias, and a relu behind it; with `logistic` a sigmoid ends the
@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from graphnet.builtin.kernels.patch.chain import (
+from graphnet.builtin import (
     Flags,
     chain_flops,
     chain_shapes,
+    matrix_of,
     patches_of,
     products_of,
 )
-from graphnet.builtin.kernels.patch.products import matrix_of
 from graphnet.sdk import register_operator
 from graphnet.system import Native
 
@@ -66,5 +66,6 @@ patch_chain = register_operator(
     "bool wants_x) -> (Tensor, Tensor, Tensor)",
     chain_of,
     chain_shapes,
+    namespace="graphnet_cpu",
 )
 register_flop_formula(patch_chain)(chain_flops)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from graphnet_cpu import gemm_operators as operators
+from graphnet_cpu.gemm import GemmConv2d, GemmConv2dReLU, GemmTransposeConv2d
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from graphnet.builtin import Conv2d, TransposeConv2d
-from graphnet.builtin.kernels import gemm_operators as operators
-from graphnet.builtin.kernels.gemm import GemmConv2d, GemmConv2dReLU, GemmTransposeConv2d
 from graphnet.sdk import Layer, Site, Spec
+from graphnet.system import Native
 from tests.support.oracle import random_tensor, relative_error
 
 if problem := operators.CPP.problem():
@@ -88,13 +91,8 @@ def test_each_number_of_threads_gives_the_same_product_and_repeats_its_gradients
         assert relative_error(one[1], gradients[0][1]) < 1e-6
 
 
-def test_a_processor_without_products_in_bfloat16_gets_the_same(tmp_path: object) -> None:
+def test_a_processor_without_products_in_bfloat16_gets_the_same(tmp_path: Path) -> None:
     """The plain form of a pair's product, compiled without the instruction, to the last digits."""
-    from pathlib import Path
-
-    from graphnet.system import Native
-
-    assert isinstance(tmp_path, Path)
     folder = Path(operators.__file__).parent
     for name in ("gemm.cpp", "products.h", "vectors.h"):
         text = (folder / name).read_text().replace("__AVX512BF16__", "NO_SUCH_INSTRUCTION")
@@ -125,8 +123,8 @@ def site(layer: Layer, shape: tuple[int, ...], dtype: torch.dtype = torch.float3
     return Site((layer,), {**specs, "weight": Spec(weight.shape, dtype)}, torch.device("cpu"))
 
 
-PATCH = Conv2d(out_channels=8, kernel_size=2, stride=2)
-UP = TransposeConv2d(out_channels=8, kernel_size=2, stride=2)
+PATCH = Conv2d(out_channels=8, kernel_size=(2, 2), stride=(2, 2))
+UP = TransposeConv2d(out_channels=8, kernel_size=(2, 2), stride=(2, 2))
 
 
 def test_it_takes_patches_where_there_are_enough() -> None:
@@ -134,13 +132,13 @@ def test_it_takes_patches_where_there_are_enough() -> None:
     assert GemmConv2d.match(site(PATCH, (2, 4, 6, 6))) is None
     assert GemmTransposeConv2d.match(site(UP, (2, 4, 6, 8)))
     assert GemmTransposeConv2d.match(site(UP, (2, 4, 6, 6))) is None
-    overlapping = Conv2d(out_channels=8, kernel_size=3, stride=2)
+    overlapping = Conv2d(out_channels=8, kernel_size=(3, 3), stride=(2, 2))
     assert GemmConv2d.match(site(overlapping, (2, 4, 33, 33))) is None
 
 
 def test_it_leaves_alone_what_it_cannot_do() -> None:
     assert GemmConv2d.match(site(PATCH, (2, 4, 20, 12), torch.float16)) is None
-    odd = Conv2d(out_channels=7, kernel_size=2, stride=2)
+    odd = Conv2d(out_channels=7, kernel_size=(2, 2), stride=(2, 2))
     assert GemmConv2d.match(site(odd, (2, 4, 20, 12)))
     assert GemmConv2d.match(site(odd, (2, 4, 20, 12), torch.bfloat16)) is None
 

@@ -18,11 +18,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.builtin.kernels import winograd_operators as operators
-from graphnet.builtin.layers.activation import ReLU
-from graphnet.builtin.layers.conv import Conv2d
-from graphnet.builtin.layers.merge import Add
+from graphnet.builtin import Add, Conv2d, ReLU
 from graphnet.sdk import ARITHMETIC, Gradients, Kernel, Layer, Site, Spec
+from graphnet_cpu import winograd_operators as operators
 
 _MOST_WASTE = 1.5  # pixels in tiles for each one that is wanted
 _LEAST_TILES = 24  # of an image or batch: what is computed at once
