@@ -1,14 +1,14 @@
 """Native: C++ beside a plugin's kernels, compiled for this machine once and kept in the cache.
 
-    LIBRARY = Native(Path(__file__).with_name("winograd.cpp"))
+    LIBRARY = Native(Path(__file__).with_name("halved.cpp"))
 
     @classmethod
     def match(cls, site):
         return cls() if LIBRARY.usable() else None
 
     ...
-    LIBRARY.call("forward", x, y, x.shape[0])  # for float32 what the file exports as
-    # extern "C" void forward_float32(const float* x, float* y, int64_t n)
+    LIBRARY.call("halved", x, y, x.numel())  # for float32 what the file exports as
+    # extern "C" void halved_float32(const float* x, float* y, int64_t n)
 
 The file sees tensors as pointers; it includes the C++ standard library, <omp.h> and headers beside it.
 """
@@ -59,7 +59,7 @@ class Native:
     def call(
         self, name: str, first: Tensor, *arguments: Tensor | int | Sequence[int] | None
     ) -> None:
-        """Call `name`_`dtype`, such as forward_float32, for the dtype of the first tensor.
+        """Call `name`_`dtype`, such as halved_float32, for the dtype of the first tensor.
 
         Tensors and None arrive as pointers, numbers as int64_t, several as const int64_t*. Shapes and strides
         are the caller's business. Raises LayerError where the file exports no function for the dtype, or a
