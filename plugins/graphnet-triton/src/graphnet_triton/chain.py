@@ -1,8 +1,7 @@
 """Chains of patch layers: forward, loss and reverse of some patches in one program, then the weights' sums.
 
-torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic, wants_x), as graphnet's own
-operator of that name (graphnet.builtin.kernels.chain_operators): the loss, its gradient by x, and those by
-the parameters.
+torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic, wants_x), as
+graphnet-cpu's operator of that name: the loss, its gradient by x, and those by the parameters.
 
 A patch of the coarsest image needs nothing of its neighbours, so one program takes some of them through all
 products and back; what is between lies in memory that no other program touches. A second launch reads it and
