@@ -82,7 +82,7 @@ def program(
         device=device,
         precision=precision,
         memory=saving.memory,
-        keep=saving.keep,
+        saved_dtype=saving.saved_dtype,
         executor=executors(device)[executor],
     )
     module = workload.network.module()
@@ -197,5 +197,5 @@ def planned(
         device=device,
         precision=precision,
         memory=saving.memory,
-        keep=saving.keep,
+        saved_dtype=saving.saved_dtype,
     )

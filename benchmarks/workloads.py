@@ -34,10 +34,10 @@ class Saving:
 
     name: str
     memory: str | None = None
-    keep: str | None = None
+    saved_dtype: str | None = None
 
     def __str__(self) -> str:
-        return f"in {self.memory} of the memory" if self.memory else f"keeping {self.keep}"
+        return f"in {self.memory} of the memory" if self.memory else f"keeping {self.saved_dtype}"
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ WORKLOADS = (
         (16, 3, 64, 64),
         Task.TRAIN,
         savings=(
-            Saving("keep16", keep="bfloat16"),
+            Saving("keep16", saved_dtype="bfloat16"),
             Saving("memory50", memory="50%"),
             Saving("memory39", memory="39%"),
         ),

@@ -58,7 +58,7 @@ def main() -> int:
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
-        restorer = Restorer.of(gn.load(options.model), device="cpu")
+        restorer = Restorer.of(gn.load(options.model), options=gn.CompileOptions(device="cpu"))
         rows = [measure(restorer, options.images, std) for std in options.std]
     except GraphnetError as error:
         print(f"error: {error}", file=sys.stderr)

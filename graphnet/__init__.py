@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from graphnet.model import Builder as Builder
     from graphnet.model import Model as Model
     from graphnet.model import Program as Program
+    from graphnet.plan import CompileOptions as CompileOptions
     from graphnet.plan import source as source
     from graphnet.sdk import Constant as Constant
     from graphnet.sdk import DataSet as DataSet
@@ -52,6 +53,7 @@ _ROOMS = {
     "Adam": "builtin",
     "AdamW": "builtin",
     "Builder": "model",
+    "CompileOptions": "plan",
     "Constant": "sdk",
     "DataSet": "sdk",
     "Executor": "sdk",

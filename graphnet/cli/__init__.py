@@ -16,12 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphnet.cli.options import compile_options, flag, make_options
 from graphnet.errors import GraphnetError, SlowPrecisionWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["graphnet", "json_text", "main", "make_console", "run"]
+__all__ = [
+    "compile_options",
+    "flag",
+    "graphnet",
+    "json_text",
+    "main",
+    "make_console",
+    "make_options",
+    "run",
+]
 
 GROUP = "graphnet.commands"
 _BUILTIN = {

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-import torch
 
-from graphnet.cli import json_text
+from graphnet.cli import compile_options, flag, json_text, make_options
 from graphnet.errors import DataError, InputError
 from graphnet.graph import load_machine, machine_path, stated_machine
 from graphnet.inspection import WIDTH, Heading, breakdown, device_of, page, time_steps, to_data
 from graphnet.inspection import explain as explain_text
 from graphnet.inspection import passes as passes_text
 from graphnet.model import Model
-from graphnet.plan import AUTO, Plan, chosen
+from graphnet.plan import CompileOptions, Plan
 from graphnet.plan import source as source_text
-from graphnet.system import cache_folder, resolve_device, write_text
+from graphnet.system import cache_folder, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_AS_DESCRIBED = ("device", "kernels")  # the options that --gradients takes
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -56,21 +57,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
     help="The loss of the training step, on every output; else the first one registered.",
 )
 @click.option("--optimizer", help="The optimizer of the training step; else sgd.")
-@click.option(
-    "--kernels",
-    default="auto",
-    show_default=True,
-    help="auto, reference, or a namespace of kernels.",
-)
-@click.option("--precision", help="float32, auto; bfloat16 or float16 where layers declare it.")
-@click.option("--keep", help="bfloat16: the dtype of what is kept for the reverse pass.")
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    help="Bound on the peak: 2GiB, or 50% of what it needs. Without --training: by tiles.",
-)
-@click.option("--without", multiple=True, metavar="PASS", help="Switch a pass off; see --passes.")
-@click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@compile_options(device="cpu")
 @click.option("--source", is_flag=True, help="Print the plan as a Python file that runs by itself.")
 @click.option("--passes", is_flag=True, help="List the compiler's passes and what each changed.")
 @click.option("--measure", is_flag=True, help="Run it on random data; show each step's time.")
@@ -105,12 +92,7 @@ def explain(
     training: bool,
     loss: str | None,
     optimizer: str | None,
-    kernels: str,
-    precision: str | None,
-    keep: str | None,
-    memory: str | None,
-    without: tuple[str, ...],
-    device: str,
+    options: Mapping[str, object],
     source: bool,
     passes: bool,
     measure: bool,
@@ -126,20 +108,20 @@ def explain(
 
     For each step: its node, what computes it, layout and shapes of what it makes, bytes read and
     written, floating-point operations, the bytes alive, the least time by the machine's numbers (see
-    `graphnet machine`), what it frees, and the steps of the reverse pass that it is kept for. With
-    --gradients: run one training step, without its update, and show where the gradients come from.
+    `graphnet machine`), what it frees, and the steps of the reverse pass that it is kept for. Without
+    --training, --memory is met by tiles. With --gradients: run one training step, without its update, and
+    show where the gradients come from.
     """
     loaded = Model.load(model)
-    if precision == AUTO:
-        precision = chosen(resolve_device(device), torch.float32)
     shapes = [parse_shape(text) for text in inputs]
-    of_plan = {"--precision": precision, "--memory": memory, "--without": without}
-    of_training = {"--optimizer": optimizer, "--keep": keep}
+    of_training = {"--optimizer": optimizer, "--saved-dtype": options.get("saved_dtype")}
     shown = {"--source": source, "--passes": passes, "--html": html}
     if gradients:
-        more = {"--training": training, "--measure": measure, **of_plan, **of_training}
+        where = make_options({name: options[name] for name in _AS_DESCRIBED if name in options})
+        others = {flag(name): value for name, value in options.items() if name not in _AS_DESCRIBED}
+        more = {"--training": training, "--measure": measure, "--optimizer": optimizer, **others}
         _refuse({**shown, **more}, "--gradients runs a step as described, without a plan")
-        _gradients(loaded, shapes, loss, kernels, device, nodes, paths, data, seed, as_json)
+        _gradients(loaded, shapes, loss, where, nodes, paths, data, seed, as_json)
         return
     _refuse({"--node": nodes, "--data": data}, "to be given with --gradients")
     if not training:
@@ -150,17 +132,12 @@ def explain(
         _refuse({"--measure": measure}, "it times the steps of the table and the page")
     if source:
         _refuse({"--json": as_json}, "--source prints Python")
-    if memory and not training:
-        tiling = loaded.tiling(
-            *shapes,
-            memory=memory,
-            device=device,
-            precision=precision,
-            kernels=kernels,
-            without=without,
-        )
+    chosen = make_options(options)
+    if chosen.memory is not None and not training:
+        tiling = loaded.tiling(*shapes, options=chosen)
         click.echo(f"{tiling}\n", err=as_json or source)
-        shapes, memory = [tiling.plan.values[tiling.plan.inputs[0]].spec.shape], None
+        shapes = [tiling.plan.values[tiling.plan.inputs[0]].spec.shape]
+        chosen = replace(chosen, memory=None)
     rule = None
     if training:
         entry = loaded.registry.find("optimizers", optimizer or "sgd").value
@@ -169,12 +146,7 @@ def explain(
         *shapes,
         loss=_on_every_output(loss, loaded) if training else None,
         optimizer=rule,
-        device=device,
-        precision=precision,
-        kernels=kernels,
-        keep=keep,
-        memory=memory,
-        without=without,
+        options=chosen,
     )
     if source:
         click.echo(source_text(plan), nl=False)
@@ -182,7 +154,7 @@ def explain(
         changes = plan.changes
         click.echo(json_text([asdict(c) for c in changes]) if as_json else passes_text(changes))
     else:
-        heading = Heading(loaded.description.name, inputs, precision or "float32", training)
+        heading = Heading(loaded.description.name, inputs, chosen.target.precision, training)
         _show(plan, heading, measure=measure, html=html, as_json=as_json)
 
 
@@ -216,8 +188,7 @@ def _gradients(
     model: Model,
     shapes: list[tuple[int, ...]],
     loss: str | None,
-    kernels: str,
-    device: str,
+    options: CompileOptions,
     nodes: tuple[str, ...],
     limit: int,
     data: Path | None,
@@ -232,8 +203,8 @@ def _gradients(
         *shapes,
         loss=_on_every_output(loss, model),
         data=given,
-        device=device,
-        kernels=kernels,
+        device=options.target.device,
+        kernels=options.kernels,
         seed=seed,
     )
     names = [value for node in nodes for value in found.names(node)]
@@ -248,6 +219,7 @@ def _gradients(
 def _read_arrays(path: Path, shapes: list[tuple[int, ...]]) -> list[Tensor]:
     """The arrays of an .npz file, cut to the batch size; uint8 becomes 0..1."""
     import numpy as np
+    import torch
 
     try:
         # Opened here, since numpy leaves the file of a bad zip open.

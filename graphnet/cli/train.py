@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from graphnet.cli import make_console
+from graphnet.cli import compile_options, flag, make_console
 from graphnet.model import Model, versions_of
 from graphnet.sdk import default_registry
 from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
@@ -43,49 +43,28 @@ WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch
     "--run", "folder", type=click.Path(path_type=Path), help="Folder of the run (runs/MODEL)."
 )
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
-@click.option("--device", help="auto, cpu, cuda or cuda:N; overrides the file.")
-@click.option("--kernels", help="auto, reference, or a namespace of kernels; overrides the file.")
-@click.option(
-    "--executor", help="eager, auto, inductor, reference or a plugin's; overrides the file."
-)
-@click.option(
-    "--precision", help="auto, float32, bfloat16, float16 or float64; overrides the file."
-)
-@click.option("--keep", help="bfloat16: what is kept for the reverse pass; overrides the file.")
-@click.option("--memory", metavar="SIZE", help="Bound on a step's peak: 2GiB, or 50%; overrides.")
-@click.option("--autotune", is_flag=True, help="Choose kernels by timing them.")
-@click.option("--epochs", type=int, help="Overrides the file.")
+@compile_options()
+@click.option("--executor", help="eager, auto, inductor, cudagraph, reference or a plugin's.")
+@click.option("--epochs", type=int)
 def train(
     config: Path,
     settings: tuple[str, ...],
     folder: Path | None,
     resume: bool,
-    device: str | None,
-    kernels: str | None,
+    options: Mapping[str, object],
     executor: str | None,
-    precision: str | None,
-    keep: str | None,
-    memory: str | None,
-    autotune: bool,
     epochs: int | None,
 ) -> None:
-    """Train the model that CONFIG names, on the data that it names.
+    """Train the model that CONFIG names, on the data that it names. Options take the place of its fields.
 
     The run's folder gets log.jsonl (a record for each group of steps and each epoch),
     checkpoint.safetensors (for --resume) and model.safetensors (the result). Ctrl-C stops cleanly,
     with a checkpoint.
     """
-    given = {
-        "device": device,
-        "kernels": kernels,
-        "executor": executor,
-        "precision": precision,
-        "keep": keep,
-        "memory": memory,
-        "autotune": autotune or None,
-        "epochs": epochs,
-    }
-    overrides = [f"--{key}={value}" for key, value in given.items() if value is not None]
+    given = {**options, "executor": executor, "epochs": epochs}
+    overrides = [
+        f"{flag(name)}={_text(value)}" for name, value in given.items() if value is not None
+    ]
     job = read_job(config, settings=[*settings, *overrides], registry=default_registry())
     run = RunFolder(folder or Path("runs") / _file_name(job.model), resume=resume)
     console = make_console(stderr=True)
@@ -105,6 +84,11 @@ def train(
     console.print(f"the model is in {run.model_path}")
 
 
+def _text(value: object) -> str:
+    """An option's value as a training file has it."""
+    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
+
+
 def _file_name(model: Model) -> str:
     """The model's name as that of a folder."""
     return re.sub(r"[^\w.-]+", "-", model.description.name).strip(".-") or "model"
@@ -113,7 +97,7 @@ def _file_name(model: Model) -> str:
 def _start_record(job: Job, trainer: Trainer) -> dict[str, object]:
     return {
         "step": trainer.program.steps_done,
-        "config": job.config.model_dump(mode="json"),
+        "config": job.record(),
         "versions": versions_of(job.registry, job.model.description),
         "device": str(trainer.device),
         "precision": trainer.precision,

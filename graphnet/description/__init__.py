@@ -18,7 +18,7 @@ from graphnet.description.model import (
     read_description,
 )
 from graphnet.description.schema import model_schema
-from graphnet.description.update_settings import Decay, Norm, UpdateSettings, selector, updates_for
+from graphnet.description.update_settings import Decay, Norm, UpdateSettings, selector
 from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
 
 __all__ = [
@@ -47,5 +47,4 @@ __all__ = [
     "read_file",
     "read_text",
     "selector",
-    "updates_for",
 ]

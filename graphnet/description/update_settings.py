@@ -19,7 +19,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PlainValidator, PositiveInt, ValidationInfo
 
 from graphnet.errors import DescriptionError, Problem, nearest
 from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen
@@ -45,12 +45,32 @@ class Selector(Definition):
         return fnmatchcase(parameter, self.match)
 
 
+def _selectors(forms: Iterable[object], info: ValidationInfo) -> tuple[Selector, ...]:
+    """The selectors behind a list of {match: pattern, field: value}, for the optimizer beside it.
+
+    Raises DescriptionError with everything that is wrong.
+    """
+    optimizer: Optimizer | None = info.data.get("optimizer")
+    if optimizer is None:
+        return ()
+    made: list[Selector] = []
+    found: list[Problem] = []
+    for i, form in enumerate(forms):
+        try:
+            made.append(selector(form, optimizer))
+        except DescriptionError as error:
+            found += [replace(problem, path=_path(i, problem.path)) for problem in error.problems]
+    if found:
+        raise DescriptionError(found)
+    return tuple(made)
+
+
 class UpdateSettings(Definition):
     """The optimizer, and what is done with gradients before it and with weights after it.
 
     optimizer: the rule of each parameter; None makes a plan without updates.
-    parameters: where it is different. All selectors that match apply, a later one overrides the field
-      of an earlier one.
+    parameters: where it is different: Selectors, or {match: pattern, field: value} as a description gives
+      them. All selectors that match apply, a later one overrides the field of an earlier one.
     clip_grad_norm: the most that the norm of all gradients together may be (see passes/clip.py).
     accumulate: after how many steps there is an update, by their gradients together
       (see passes/accumulate.py).
@@ -58,7 +78,7 @@ class UpdateSettings(Definition):
     """
 
     optimizer: Optimizer | None = None
-    parameters: tuple[Selector, ...] = ()
+    parameters: Annotated[tuple[Selector, ...], PlainValidator(_selectors)] = ()
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
     accumulate: PositiveInt = 1
@@ -94,42 +114,6 @@ class UpdateSettings(Definition):
         ]
         if unused:
             raise DescriptionError(unused)
-
-
-def updates_for(
-    optimizer: Optimizer | None,
-    *,
-    parameters: Iterable[object] = (),
-    clip_grad_norm: float | None = None,
-    ema: float | None = None,
-    accumulate: int = 1,
-) -> UpdateSettings:
-    """The updates of these settings; `parameters` as a description gives them (see `selectors`)."""
-    chosen = () if optimizer is None else selectors(parameters, optimizer)
-    return UpdateSettings(
-        optimizer=optimizer,
-        parameters=chosen,
-        clip_grad_norm=clip_grad_norm,
-        ema=ema,
-        accumulate=accumulate,
-    )
-
-
-def selectors(forms: Iterable[object], optimizer: Optimizer) -> tuple[Selector, ...]:
-    """The selectors behind a list of {match: pattern, field: value}, for this optimizer.
-
-    Raises DescriptionError with everything that is wrong.
-    """
-    made: list[Selector] = []
-    found: list[Problem] = []
-    for i, form in enumerate(forms):
-        try:
-            made.append(selector(form, optimizer))
-        except DescriptionError as error:
-            found += [replace(problem, path=_path(i, problem.path)) for problem in error.problems]
-    if found:
-        raise DescriptionError(found)
-    return tuple(made)
 
 
 def selector(form: object, optimizer: Optimizer) -> Selector:

@@ -122,7 +122,7 @@ class Gradients:
         *inputs: Sequence[int],
         loss: object = None,
         data: Sequence[Tensor] = (),
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         kernels: str = "auto",
         seed: int = 0,
@@ -140,7 +140,7 @@ class Gradients:
             device=device,
             dtype=dtype,
             kernels=kernels,
-            without=("fusion", "layout"),
+            without=("fusion", "block_layout"),
         )
         slots = [plan.values[name] for name in plan.slots]
         tensors = set_up(slots, seed=model.seed, given=model.weights)

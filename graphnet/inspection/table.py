@@ -7,6 +7,7 @@ step  node   does             makes                read  written  FLOPs  alive  
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from graphnet.graph import SLOTS, Kind, Machine, Value, stated_machine
@@ -140,7 +141,9 @@ def passes(changes: Sequence[Change], *, width: int = WIDTH) -> str:
         calls, took = f"{change.before} -> {change.after}", seconds_text(change.elapsed_s)
         if change.switched_off:
             calls, took = "switched", "off"
-        lines.append(f"{change.name:<{longest}}  {calls:>14}  {took:>7}  {change.summary}")
+        first, *more = textwrap.wrap(change.summary, max(width - len(indent), 40))
+        lines.append(f"{change.name:<{longest}}  {calls:>14}  {took:>7}  {first}")
+        lines += [f"{indent}{line}" for line in more]
         touched = {"new": change.added, "gone": change.removed, "other": change.changed}
         lines += [
             f"{indent}{word}: {_some(names, width - len(indent) - len(word) - 2)}"

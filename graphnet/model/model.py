@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,8 @@ from graphnet.description import (
     losses_for,
     parse,
     read_description,
-    updates_for,
 )
-from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError
+from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError, nearest
 from graphnet.graph import Graph
 from graphnet.model.checkpoint import (
     Checkpoint,
@@ -41,14 +40,17 @@ from graphnet.plan import (
     adding_plan,
     forward_graph,
     inference_plan,
+    split_options,
     tile,
     training_plan,
 )
 from graphnet.sdk import Executor, Optimizer, Registry, check_floating, default_registry
-from graphnet.system import parse_bytes, resolve_device, without_gc
+from graphnet.system import parse_bytes, without_gc
 
 _MAX_DIVISOR = 256
 _NO_UPDATES = UpdateSettings()
+_OPTIONS = CompileOptions()
+_ON_CPU = CompileOptions(device="cpu")
 Shape = Sequence[int]
 
 
@@ -165,7 +167,7 @@ class Model:
 
         Raises GraphError where shapes clash.
         """
-        options = CompileOptions(resolve_device(device), dtype, kernels=kernels)
+        options = CompileOptions(device=device, dtype=dtype, kernels=kernels)
         return substitute(
             forward_graph(self.description, self.registry, inputs, options),
             kernels=choose(self.registry, kernels),
@@ -178,44 +180,18 @@ class Model:
         *inputs: Shape,
         loss: object = None,
         optimizer: Optimizer | None = None,
-        parameters: Iterable[object] = (),
-        clip_grad_norm: float | None = None,
-        ema: float | None = None,
-        accumulate: int = 1,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        precision: str | None = None,
-        kernels: str = "auto",
-        keep: str | None = None,
-        memory: int | str | None = None,
-        without: Iterable[str] = (),
-        autotune: bool = False,
+        options: CompileOptions = _ON_CPU,
+        **overrides: Any,
     ) -> Plan:
         """The verified plan of inference, or of a training step where there is a loss.
 
         The arguments are those of `compile`. What bounds the memory of inference is `tiling`.
         """
-        if memory is not None and loss is None:
+        updates, options = _training_choices(optimizer, options, overrides)
+        if options.memory is not None and loss is None:
             raise InputError(
                 "memory bounds the plan of a training step; for inference see Model.tiling"
             )
-        options = CompileOptions(
-            resolve_device(device),
-            dtype=dtype,
-            precision=precision,
-            kernels=kernels,
-            keep=keep,
-            memory=memory,
-            without=frozenset(without),
-            autotune=autotune,
-        )
-        updates = updates_for(
-            optimizer,
-            parameters=parameters,
-            clip_grad_norm=clip_grad_norm,
-            ema=ema,
-            accumulate=accumulate,
-        )
         return self._plan(inputs, options, loss=loss, updates=updates)
 
     @without_gc()
@@ -253,25 +229,18 @@ class Model:
     def tiling(
         self,
         *inputs: Shape,
-        memory: int | str,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        precision: str | None = None,
-        kernels: str = "auto",
-        without: Iterable[str] = (),
+        options: CompileOptions = _ON_CPU,
+        **overrides: Any,
     ) -> Tiling:
-        """How an image of this shape is cut into tiles, so that inference fits into `memory`.
+        """How an image of this shape is cut into tiles, so that inference fits into the option `memory`.
 
-        "2GiB", "50%" of what the whole image takes, or bytes; the other arguments are those of `compile`.
-        Raises InputError for a network that cannot be run in tiles, MemoryBudgetError where none fits.
+        `options` and `overrides` are those of `compile`. Raises InputError without `memory` and for a
+        network that cannot be run in tiles, MemoryBudgetError where none fits.
         """
-        options = CompileOptions(
-            resolve_device(device),
-            dtype=dtype,
-            precision=precision,
-            kernels=kernels,
-            without=frozenset(without),
-        )
+        options = _changed(options, overrides)
+        memory, options = options.memory, replace(options, memory=None)
+        if memory is None:
+            raise InputError("tiling: expected memory, such as '2GiB', found none")
         whole = self._plan(inputs, options)
         limit = parse_bytes(memory, whole=whole.peak_bytes)
         return self._tiling(inputs, options, whole, limit=limit)
@@ -298,21 +267,10 @@ class Model:
         *inputs: Shape,
         loss: object,
         optimizer: object,
-        parameters: Iterable[object] = (),
-        clip_grad_norm: float | None = None,
-        ema: float | None = None,
-        accumulate: int = 1,
-        device: str | torch.device = "auto",
-        dtype: torch.dtype = torch.float32,
-        precision: str | None = None,
-        kernels: str = "auto",
-        keep: str | None = None,
-        memory: int | str | None = None,
-        without: Iterable[str] = (),
-        autotune: bool = False,
-        refused: Iterable[tuple[str, str]] = (),
+        options: CompileOptions = _OPTIONS,
         executor: object = "eager",
         seed: int | None = None,
+        **overrides: Any,
     ) -> Program:
         """One plan for a whole training step on inputs of these shapes.
 
@@ -325,40 +283,13 @@ class Model:
         `program.predict` and `program.save` use the trained ones, the model keeps its own until
         `model.set_weights(program.model_weights)`.
 
-        `parameters` are {"match": pattern, ...} with a `lr_scale` or other values of the optimizer's
-        fields, for the parameters whose names match. `clip_grad_norm` scales gradients down where the
-        norm of all of them is larger, `ema` is the decay of a moving average of the weights, which
-        `predict` and `save` then use. With `accumulate` 4, every fourth step updates, by the mean of the
-        gradients of four batches.
-
-        `precision="bfloat16"` (or "float16") computes in it where layers declare that, over parameters in
-        `dtype` float32; "auto" is bfloat16 where the device multiplies it, else float32. Without such
-        instructions bfloat16 gives a SlowPrecisionWarning. `keep="bfloat16"` rounds what is kept for the
-        reverse pass, half the memory of a float32 step. `memory` ("2GiB", "50%", or bytes) bounds the peak
-        of a step: values are then computed again rather than kept. `without` switches passes off by name.
-        `autotune` chooses kernels by timing them on these shapes, once for a machine and its version of
-        torch; `refused` takes the choices of an earlier plan (`Plan.refused`) instead.
+        `overrides` are fields of CompileOptions, which take the place of those of `options`, and of
+        UpdateSettings: `compile(..., precision="bfloat16", ema=0.999)`. Raises InputError for a name that
+        is none of these, DescriptionError for a value that does not fit.
         """
         rule = self.registry.make("optimizers", optimizer)
-        updates = updates_for(
-            rule,
-            parameters=parameters,
-            clip_grad_norm=clip_grad_norm,
-            ema=ema,
-            accumulate=accumulate,
-        )
+        updates, options = _training_choices(rule, options, overrides)
         runner = self.registry.make("executors", executor)
-        options = CompileOptions(
-            resolve_device(device),
-            dtype=dtype,
-            precision=precision,
-            kernels=kernels,
-            keep=keep,
-            memory=memory,
-            without=frozenset(without),
-            autotune=autotune,
-            refused=frozenset(refused),
-        )
         options.warn_if_slow(stacklevel=2)
         plan = self._plan(inputs, options, loss=loss, updates=updates)
         adding = self._adding_plan(inputs, options, plan, loss=loss, updates=updates)
@@ -368,7 +299,7 @@ class Model:
             registry=self.registry,
             weights=None if self._weights is None else self._weights.own,
             adding=adding,
-            accumulate=accumulate,
+            accumulate=updates.accumulate,
             predictor=lambda slots: self._predictor(
                 slots, options.for_inference().decided(plan.refused), runner
             ),
@@ -380,30 +311,31 @@ class Model:
     def predict(
         self,
         *inputs: Tensor,
-        device: str | torch.device = "cpu",
-        precision: str | None = None,
-        kernels: str = "auto",
-        memory: int | str | None = None,
+        options: CompileOptions = _ON_CPU,
         executor: object = "eager",
+        **overrides: Any,
     ) -> Any:
         """The outputs for these inputs (one tensor, or a tuple), with the model's own weights.
 
         Without weights, parameters are drawn from the model's seed. What a program has trained,
         `program.predict` uses (see `compile`).
 
-        The inputs are moved to `device`; the outputs stay there. `memory` ("2GiB", "50%", or bytes) bounds
-        what a prediction takes, inputs and outputs included: an image that needs more goes through in
-        tiles, with the same result up to rounding. Raises InputError for inputs that are no tensors of
-        floating point; see `tiling` for others.
+        `options` and `overrides` are those of `compile`. The inputs are moved to the device; the outputs
+        stay there. The option `memory` bounds what a prediction takes, inputs and outputs included: an
+        image that needs more goes through in tiles, with the same result up to rounding. Raises InputError
+        for inputs that are no tensors of floating point, and of another dtype than the options say; see
+        `tiling` for others.
         """
         check_floating(inputs, f"{self.description.name}: predict")
         if not inputs:
             raise InputError(
                 f"{self.description.name}: predict: expected one tensor or more, got none"
             )
-        options = CompileOptions(
-            resolve_device(device), inputs[0].dtype, precision, kernels, memory=memory
-        )
+        options = _changed(options, overrides)
+        dtype = inputs[0].dtype
+        if options.dtype not in (None, dtype):
+            raise InputError(f"predict: expected inputs of the dtype {options.dtype}, got {dtype}")
+        options = replace(options, dtype=dtype, device=options.target.device, saved_dtype=None)
         runner = self.registry.make("executors", executor)
         key = (options, runner)
         if key not in self._predictors:
@@ -419,7 +351,7 @@ class Model:
             predictor.prepare(shapes, made)
             self._predictors[key] = predictor
         age = 0 if self._weights is None else self._weights.age()
-        return self._predictors[key](*(x.to(options.device) for x in inputs), age=age)
+        return self._predictors[key](*(x.to(options.target.device) for x in inputs), age=age)
 
     def _shared(self, slots: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Copy]]:
         """The tensors for a predictor, which are the model's own where it can run with those.
@@ -476,3 +408,27 @@ class Model:
             return False
         shape = graph.values[graph.outputs[0]].spec.shape
         return len(shape) == 4 and shape[2:] == (size, size)
+
+
+def _changed(
+    options: CompileOptions, overrides: Mapping[str, Any], others: Sequence[str] = ()
+) -> CompileOptions:
+    """The options with other values of these fields; `others` are names that an error offers too.
+
+    Raises InputError for a name that no field has.
+    """
+    fields, unknown = split_options(overrides)
+    for name in unknown:
+        known = (*CompileOptions.field_names(), *others)
+        raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
+    return replace(options, **fields)
+
+
+def _training_choices(
+    optimizer: Optimizer | None, options: CompileOptions, overrides: Mapping[str, Any]
+) -> tuple[UpdateSettings, CompileOptions]:
+    """The settings of updates and the options that `overrides` leave."""
+    names = [name for name in UpdateSettings.field_names() if name != "optimizer"]
+    settings = {name: value for name, value in overrides.items() if name in names}
+    rest = {name: value for name, value in overrides.items() if name not in names}
+    return UpdateSettings(optimizer=optimizer, **settings), _changed(options, rest, names)

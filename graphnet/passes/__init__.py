@@ -21,7 +21,7 @@ from graphnet.passes.inference import inference
 from graphnet.passes.loss import attach_loss
 from graphnet.passes.loss_scale import differentiate_scaled, skip, unscale
 from graphnet.passes.mixed_precision import mixed_precision
-from graphnet.passes.pipeline import Change, Pass, check_names, run
+from graphnet.passes.pipeline import Change, Pass, run
 from graphnet.passes.recompute import recompute
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
 from graphnet.passes.store_bfloat16 import store_bfloat16
@@ -41,7 +41,6 @@ __all__ = [
     "autotune",
     "batch_updates",
     "block_layout",
-    "check_names",
     "choose",
     "choose_multi_tensor",
     "clip",

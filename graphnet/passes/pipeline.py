@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from graphnet.errors import InputError, UnknownNameError, nearest
+from graphnet.errors import InputError
 from graphnet.graph import Graph
 
 
@@ -71,14 +71,6 @@ def run(
         changes.append(_difference(step, graph, result, time.perf_counter() - started))
         graph = result
     return graph, tuple(changes)
-
-
-def check_names(without: Iterable[str], known: Iterable[str]) -> None:
-    """Raise UnknownNameError for a name that no pass has."""
-    known = tuple(known)
-    for name in without:
-        if name not in known:
-            raise UnknownNameError(f"unknown pass {name!r}. {nearest(name, known)}")
 
 
 def _difference(step: Pass, before: Graph, after: Graph, elapsed_s: float) -> Change:

@@ -1,8 +1,10 @@
 """Compiler: from a description to a verified plan, pass by pass.
 
-Inference:  affine, precision, fusion, kernels, layout, inference, dead, duplicates, constants, in_place.
-Training:   loss, precision, fusion, kernels, layout, differentiate, accumulate, unscale, clip,
-            update, average, together, skip, dead, duplicates, keep, recompute, in_place.
+Inference:  fold_affine, mixed_precision, autotune, fusion, select_kernels, block_layout, inference,
+            dead_code, common_subexpressions, hoist_constants, in_place.
+Training:   loss, mixed_precision, autotune, fusion, select_kernels, block_layout, differentiate,
+            accumulate, unscale, clip, update, ema, batch_updates, skip, dead_code,
+            common_subexpressions, store_bfloat16, recompute, in_place.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from graphnet.passes import (
     autotune,
     batch_updates,
     block_layout,
-    check_names,
     choose,
     choose_multi_tensor,
     clip,
@@ -56,32 +57,6 @@ from graphnet.plan.verify.replay import verify, verify_graph, verify_rewrite
 from graphnet.sdk import Entry, Registry, Spec
 from graphnet.system import open_cache, parse_bytes
 
-PASSES = (
-    "loss",
-    "affine",
-    "precision",
-    "autotune",
-    "fusion",
-    "kernels",
-    "layout",
-    "inference",
-    "differentiate",
-    "accumulate",
-    "unscale",
-    "clip",
-    "update",
-    "average",
-    "together",
-    "skip",
-    "dead",
-    "duplicates",
-    "constants",
-    "keep",
-    "recompute",
-    "in_place",
-)
-"""The names of all passes; a plan is made by those that it needs."""
-
 
 def forward_graph(
     description: ModelDescription,
@@ -90,18 +65,28 @@ def forward_graph(
     options: CompileOptions,
 ) -> Graph:
     """The forward graph for these input shapes, as the description has it."""
-    specs = [Spec(tuple(shape), options.dtype, options.device) for shape in shapes]
-    return build(description, registry, inputs=specs, dtype=options.dtype)
+    target = options.target
+    specs = [Spec(tuple(shape), target.dtype, target.device) for shape in shapes]
+    return build(description, registry, inputs=specs, dtype=target.dtype)
 
 
 def inference_plan(graph: Graph, registry: Registry, options: CompileOptions) -> Plan:
     """The verified plan that computes a forward graph's outputs only."""
     passes = (
-        Pass("affine", "put scale and shift of channels into the layer before", fold_affine),
+        Pass(
+            "fold_affine",
+            "The scale and shift of channels move into the layer before.",
+            fold_affine,
+        ),
         *_forward_passes(registry, options, training=False),
-        Pass("inference", "keep what outputs need; forward by inference", inference, needed=True),
+        Pass("inference", "What only training needs is removed.", inference, needed=True),
         *_SIMPLIFY,
-        Pass("constants", "compute ahead what reads weights alone", hoist_constants, exact=True),
+        Pass(
+            "hoist_constants",
+            "What depends on weights alone is computed ahead, once.",
+            hoist_constants,
+            exact=True,
+        ),
         _IN_PLACE,
     )
     return _plan(graph, passes, options)
@@ -130,8 +115,8 @@ def adding_plan(
     """The verified plan of a step that only adds up gradients for a later one (`accumulate`)."""
     states = partial(update, updates=UpdateSettings())
     passes = (
-        Pass("accumulate", "add gradients to their slots", add_up, needed=True),
-        Pass("update", "write the new states", states, needed=True),
+        Pass("accumulate", "The gradients are added to their slots.", add_up, needed=True),
+        Pass("update", "The new states of layers are written.", states, needed=True),
     )
     return _step(graph, registry, options, losses, updates, passes)
 
@@ -150,14 +135,18 @@ def _step(
     reverse = partial(of_loss, share=1.0 / updates.accumulate)
     gather = partial(batch_updates, kernels=choose_multi_tensor(registry, options.kernels))
     passes = (
-        Pass("loss", "put the losses on the outputs", attach, needed=True),
+        Pass("loss", "The losses are put on the outputs.", attach, needed=True),
         *_forward_passes(registry, options, training=True),
-        Pass("differentiate", "add the reverse pass", reverse, needed=True),
+        Pass("differentiate", "The reverse pass is added.", reverse, needed=True),
         *from_gradients,
-        Pass("together", "cast and update all parameters at once on a GPU", gather),
+        Pass(
+            "batch_updates",
+            "On a GPU one call casts all parameters, and one updates those of a rule.",
+            gather,
+        ),
         *((_SKIP,) if scales else ()),
         *_SIMPLIFY,
-        *((_KEEP,) if options.keep is not None else ()),
+        *((_STORE,) if options.saved_dtype is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
         _IN_PLACE,
     )
@@ -166,7 +155,7 @@ def _step(
 
 def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
     """Whether gradients are too small for the dtype that they are computed in, or too large."""
-    return updates.optimizer is not None and options.narrow == "float16"
+    return updates.optimizer is not None and options.target.narrow == "float16"
 
 
 def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass, ...]:
@@ -175,32 +164,49 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass, .
     counter = update_counter(updates)
     if updates.optimizer is not None:
         if updates.accumulate > 1:
-            found.append(Pass("accumulate", "add what earlier steps left", total, needed=True))
+            found.append(
+                Pass("accumulate", "The gradients of earlier steps are added.", total, needed=True)
+            )
         if _scales(updates, options):
-            found.append(Pass("unscale", "undo the scale of the loss", unscale, needed=True))
+            found.append(
+                Pass(
+                    "unscale", "The gradients are divided by the loss scale.", unscale, needed=True
+                )
+            )
             counter = DONE
         if (norm := updates.clip_grad_norm) is not None:
             clipped = partial(clip, max_norm=norm)
-            found.append(Pass("clip", "scale gradients down to a norm", clipped, needed=True))
+            found.append(
+                Pass("clip", "All gradients are scaled down to a norm.", clipped, needed=True)
+            )
     optimize = partial(update, updates=updates, counter=counter)
-    found.append(Pass("update", "let the optimizer walk the parameters", optimize, needed=True))
+    found.append(Pass("update", "The optimizer updates each parameter.", optimize, needed=True))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(ema, decay=decay, counter=update_counter(updates))
-        found.append(Pass("average", "let averages follow the weights", follow, needed=True))
+        found.append(Pass("ema", "An average follows each parameter.", follow, needed=True))
     return tuple(found)
 
 
 _SIMPLIFY = (
-    Pass("dead", "drop what nobody reads", dead_code, exact=True),
-    Pass("duplicates", "compute the same thing once", common_subexpressions, exact=True),
+    Pass("dead_code", "Calls whose results nobody reads are removed.", dead_code, exact=True),
+    Pass(
+        "common_subexpressions",
+        "Calls that compute the same become one.",
+        common_subexpressions,
+        exact=True,
+    ),
 )
-_SKIP = Pass("skip", "leave weights alone where a gradient is not finite", skip, needed=True)
-_KEEP = Pass(
-    "keep",
-    "hold in bfloat16 what waits for the reverse pass",
+_SKIP = Pass(
+    "skip", "A step with a gradient that is not finite updates nothing.", skip, needed=True
+)
+_STORE = Pass(
+    "store_bfloat16",
+    "Values that wait for the reverse pass are stored in bfloat16.",
     partial(store_bfloat16, dtype="bfloat16"),
 )
-_IN_PLACE = Pass("in_place", "write over what nothing needs any more", in_place, exact=True)
+_IN_PLACE = Pass(
+    "in_place", "Results are written over values that nothing needs any more.", in_place, exact=True
+)
 
 
 def _bound(options: CompileOptions) -> Pass:
@@ -217,7 +223,9 @@ def _bound(options: CompileOptions) -> Pass:
             overwrites=overwritable(aliases(graph)) if writes_over else no_overwrites,
         ).graph
 
-    return Pass("recompute", "compute again what would not fit", bounded, exact=True)
+    return Pass(
+        "recompute", "Values that do not fit into memory are computed again.", bounded, exact=True
+    )
 
 
 def _forward_passes(
@@ -226,7 +234,7 @@ def _forward_passes(
     chosen = choose(registry, options.kernels)
     fits = chosen if "fusion" not in options.without else single(chosen)
 
-    plain: list[Container[str]] = [Everywhere()] if "layout" in options.without else []
+    plain: list[Container[str]] = [Everywhere()] if "block_layout" in options.without else []
 
     def place(graph: Graph, kernels: tuple[Entry, ...]) -> Graph:
         # What the first of the two passes finds holds for the other too: calls keep their names.
@@ -235,41 +243,41 @@ def _forward_passes(
         return substitute(graph, kernels=kernels, registry=registry, plain=plain[0])
 
     casts: list[Pass] = []
-    if (narrow := options.narrow) is not None:
+    if (narrow := options.target.narrow) is not None:
         lower = partial(mixed_precision, compute=narrow)
-        casts.append(Pass("precision", f"cast to {narrow} where layers compute in it", lower))
+        summary = f"Values are cast to {narrow} where layers compute in it."
+        casts.append(Pass("mixed_precision", summary, lower))
 
     def tune(graph: Graph) -> Graph:
         watch = Stopwatch(graph.values, open_cache(), training=training)
         return autotune(graph, kernels=fits, registry=registry, seconds=watch)
 
-    tuning = Pass("autotune", "time the kernels that fit; refuse the slower ones", tune)
+    tuning = Pass("autotune", "The kernels that fit are timed; the slower ones are refused.", tune)
     return (
         *casts,
         *((tuning,) if options.autotune else ()),
         Pass(
             "fusion",
-            "one kernel for several layers",
+            "One kernel takes the place of several layers.",
             partial(place, kernels=fused(chosen)),
             settled=False,
         ),
         Pass(
-            "kernels",
-            "the fastest kernel that fits",
+            "select_kernels",
+            "A kernel takes the place of each layer that is left.",
             partial(place, kernels=single(chosen)),
             settled=False,
         ),
         Pass(
-            "layout",
-            "pixels in the order of the matrix products",
+            "block_layout",
+            "Pixels are stored in the order that matrix products read them.",
             partial(block_layout, packed_inputs=training),
         ),
     )
 
 
 def _plan(graph: Graph, passes: Sequence[Pass], options: CompileOptions) -> Plan:
-    check_names(options.without, PASSES)
-    graph = replace(graph, refused=options.refused)
+    graph = replace(graph, refused=frozenset(options.refused))
     graph, changes = run(graph, passes, without=options.without, check=_check)
     refused = tuple(sorted(graph.refused))
     plan = replace(schedule(graph), changes=changes, refused=refused)

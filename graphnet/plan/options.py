@@ -1,93 +1,257 @@
-"""Options: how a model is compiled, apart from what it computes."""
+"""CompileOptions: how a model is compiled, apart from what it computes. Each option is said here, once.
+
+`Model.compile`, `plan`, `tiling` and `predict`, training files and the command line all take its fields.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from functools import cached_property
+from typing import Annotated, Any, Literal, get_args
 
 import torch
+from pydantic import AfterValidator, PlainValidator, model_validator
+from pydantic_core import ArgsKwargs
 
-from graphnet.errors import InputError, SlowPrecisionWarning
-from graphnet.sdk import check_dtype
-from graphnet.system import multiplies_bfloat16
+from graphnet.errors import DescriptionError, Problem, SlowPrecisionWarning, nearest
+from graphnet.sdk import FLOATING, Definition
+from graphnet.system import multiplies_bfloat16, parse_bytes, resolve_device
 
 Narrow = Literal["bfloat16", "float16"]
 _NARROW: tuple[Narrow, ...] = get_args(Narrow)
-
 AUTO = "auto"
 
+PASSES = (
+    "loss",
+    "fold_affine",
+    "mixed_precision",
+    "autotune",
+    "fusion",
+    "select_kernels",
+    "block_layout",
+    "inference",
+    "differentiate",
+    "accumulate",
+    "unscale",
+    "clip",
+    "update",
+    "ema",
+    "batch_updates",
+    "skip",
+    "dead_code",
+    "common_subexpressions",
+    "hoist_constants",
+    "store_bfloat16",
+    "recompute",
+    "in_place",
+)
+"""The names of all passes; a plan is made by those that it needs."""
 
-def chosen(device: torch.device, dtype: torch.dtype) -> str:
-    """The precision "auto": bfloat16 over float32 where the device multiplies it, else the dtype itself.
-
-    Never float16: what trains in it needs a scale of the loss, and skips steps.
-    """
-    narrow = dtype == torch.float32 and multiplies_bfloat16(device)
-    return "bfloat16" if narrow else str(dtype).removeprefix("torch.")
+_RENAMED = {"keep": "saved_dtype"}
+_RENAMED_PASSES = {
+    "affine": "fold_affine",
+    "precision": "mixed_precision",
+    "kernels": "select_kernels",
+    "layout": "block_layout",
+    "average": "ema",
+    "together": "batch_updates",
+    "dead": "dead_code",
+    "duplicates": "common_subexpressions",
+    "constants": "hoist_constants",
+    "keep": "store_bfloat16",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class CompileOptions:
-    """The choices behind a plan.
+class Target:
+    """Where a plan computes and in what: the options device, dtype and precision, resolved.
 
-    `dtype` is that of the parameters, inputs and outputs, `precision` what matrix products compute in:
-    the same, or "bfloat16" or "float16" over float32; "auto" becomes one of these, see `chosen`. `kernels`
-    is "auto", "reference" or a namespace of kernels. `keep` is the dtype in which values wait for the
-    reverse pass: "bfloat16", or None for their own. `memory` bounds the plan's peak: bytes, "2GiB", or
-    "50%" of what it needs otherwise. `without` names passes that are switched off. `autotune` chooses
-    kernels by measuring; `refused` are such choices made before: pairs of a call and a kernel that is not
-    used there.
-    Raises InputError for a dtype that is not of floating point, for a precision that does not fit the
-    dtype, and for a `keep` that is not known.
+    `dtype` is that of the parameters, inputs and outputs, `precision` the name of the dtype in which
+    layers compute that declare it.
     """
 
     device: torch.device
-    dtype: torch.dtype = torch.float32
-    precision: str | None = None
-    kernels: str = "auto"
-    keep: str | None = None
-    memory: int | str | None = None
-    without: frozenset[str] = frozenset()
-    autotune: bool = False
-    refused: frozenset[tuple[str, str]] = frozenset()
-
-    def __post_init__(self) -> None:
-        check_dtype(self.dtype, "dtype")
-        own = str(self.dtype).removeprefix("torch.")
-        if self.precision == AUTO:
-            object.__setattr__(self, "precision", chosen(self.device, self.dtype))
-        if self.precision not in (None, own, *_NARROW):
-            raise InputError(
-                f"precision {self.precision!r} does not fit tensors of {own}. "
-                f"Known: auto, {own}, or bfloat16 or float16 over float32."
-            )
-        if self.narrow and own != "float32":
-            raise InputError(f"precision {self.precision!r} needs tensors of float32, got {own}")
-        if self.keep not in (None, "bfloat16"):
-            raise InputError(f"keep {self.keep!r} is not known. Known: bfloat16, or leave it out.")
-
-    def decided(self, refused: Iterable[tuple[str, str]]) -> CompileOptions:
-        """The same choices with the kernels of another plan, which refused these: none is timed again."""
-        return replace(self, autotune=False, refused=frozenset(refused))
-
-    def for_inference(self) -> CompileOptions:
-        """The same choices for a plan that only predicts: nothing is kept, nothing recomputed."""
-        return replace(self, keep=None, memory=None)
+    dtype: torch.dtype
+    precision: str
 
     @property
     def narrow(self) -> Narrow | None:
-        """The dtype that layers compute in where it is narrower than that of the parameters."""
-        other = (name for name in _NARROW if getattr(torch, name) != self.dtype)
-        return next((name for name in other if name == self.precision), None)
+        """The precision where it is narrower than the dtype."""
+        if self.precision == _name(self.dtype):
+            return None
+        return next((name for name in _NARROW if name == self.precision), None)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+_DTYPES = {_name(dtype): dtype for dtype in FLOATING}
+
+
+def _device(value: object) -> str:
+    if isinstance(value, (str, torch.device)):
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"cuda:{value}"
+    raise ValueError(f"expected auto, cpu, cuda, cuda:N or a torch.device, found {value!r}")
+
+
+def _dtype(value: object) -> torch.dtype | None:
+    if value is None or (isinstance(value, torch.dtype) and value in FLOATING):
+        return value
+    if isinstance(value, str) and value in _DTYPES:
+        return _DTYPES[value]
+    *names, last = _DTYPES
+    raise ValueError(f"expected {', '.join(names)} or {last}, found {value!r}")
+
+
+def _memory(value: int | str | None) -> int | str | None:
+    if value is not None:
+        parse_bytes(value, whole=2**60)  # raises InputError for what is no amount of memory
+    return value
+
+
+def _passes(value: object) -> frozenset[str]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError(f"expected a list of the names of passes, found {value!r}")
+    names = frozenset(value)
+    for name in names:
+        if name in _RENAMED_PASSES:
+            raise ValueError(f"the pass {name!r} is now called {_RENAMED_PASSES[name]!r}")
+        if name not in PASSES:
+            raise ValueError(f"unknown pass {name!r}. {nearest(str(name), PASSES)}")
+    return names
+
+
+def _refusals(value: object) -> frozenset[tuple[str, str]]:
+    pairs = [tuple(pair) for pair in value] if isinstance(value, Iterable) else [()]
+    if not all(len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs):
+        raise ValueError(f"expected pairs of a call's and a kernel's name, found {value!r}")
+    return frozenset((call, kernel) for call, kernel in pairs)
+
+
+class CompileOptions(Definition):
+    """The choices behind a plan.
+
+    device: where the plan runs: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N" or a
+      torch.device. Default: "auto".
+    dtype: of the parameters, inputs and outputs: torch.float32, float64, bfloat16 or float16, or such a
+      name. Default: None, which is float64 where that is the precision, else float32.
+    precision: the dtype in which layers compute that declare it, such as those of matrix products:
+      "bfloat16" or "float16" over tensors of float32, or that of the tensors; "auto" is bfloat16 over
+      float32 where the device has instructions that multiply it, else that of the tensors. Default: None,
+      that of the tensors.
+    kernels: what computes the layers: "auto", "reference" (the layers' own arithmetic) or a namespace of
+      kernels, such as "aten". Default: "auto".
+    saved_dtype: the dtype to which values are rounded that wait for the reverse pass: "bfloat16", which
+      halves the memory of a float32 step. Default: None, their own dtype.
+    memory: a bound on the plan's peak: bytes, "2GiB", or "50%" of what it needs without a bound. A
+      training step computes values again to meet it, a prediction runs an image in tiles. Default: None,
+      no bound.
+    without: the names of passes that are switched off; PASSES has all. Default: none.
+    autotune: whether kernels are chosen by timing those that fit on the shapes at hand, once for a machine
+      and its version of torch. Default: False.
+    refused: choices that autotune made before (`Plan.refused`), taken instead: pairs of a call and a kernel
+      that is not used there. Default: none.
+
+    Raises DescriptionError, naming every option that is wrong, for a value that is not known, and for a
+    precision that does not fit the dtype.
+
+    >>> CompileOptions(precision="bfloat16", memory="50%").target.dtype
+    torch.float32
+    """
+
+    device: Annotated[str | int | torch.device, PlainValidator(_device)] = "auto"
+    dtype: Annotated[torch.dtype | str | None, PlainValidator(_dtype)] = None
+    precision: str | None = None
+    kernels: str = "auto"
+    saved_dtype: Literal["bfloat16"] | None = None
+    memory: Annotated[int | str | None, AfterValidator(_memory)] = None
+    without: Annotated[Collection[str], PlainValidator(_passes)] = frozenset()
+    autotune: bool = False
+    refused: Annotated[Collection[tuple[str, str]], PlainValidator(_refusals)] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_names(cls, given: ArgsKwargs) -> ArgsKwargs:
+        """Raise DescriptionError for the former name of an option."""
+        names = [name for name in given.kwargs or {} if name in _RENAMED]
+        if names:
+            raise DescriptionError(
+                [Problem(f"is now called {_RENAMED[name]}", name) for name in names]
+            )
+        return given
+
+    def __post_init__(self) -> None:
+        own = _name(self._own_dtype)
+        if self.precision not in (None, AUTO, own, *_NARROW):
+            message = (
+                f"{self.precision!r} does not fit tensors of {own}. "
+                f"Known: auto, {own}, or bfloat16 or float16 over float32."
+            )
+            raise DescriptionError([Problem(message, "precision")])
+        if self.precision in _NARROW and own not in ("float32", self.precision):
+            message = f"{self.precision!r} needs tensors of float32, got {own}"
+            raise DescriptionError([Problem(message, "precision")])
+
+    @property
+    def _own_dtype(self) -> torch.dtype:
+        if self.dtype is not None:
+            assert isinstance(self.dtype, torch.dtype)  # made one when it was checked
+            return self.dtype
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+    @cached_property
+    def target(self) -> Target:
+        """The device, dtype and precision that stand behind what was given.
+
+        Raises DeviceError where the device is not there.
+        """
+        device, dtype = resolve_device(self.device), self._own_dtype
+        if self.precision == AUTO:  # never float16, whose training skips steps
+            narrow = dtype == torch.float32 and multiplies_bfloat16(device)
+            return Target(device, dtype, "bfloat16" if narrow else _name(dtype))
+        return Target(device, dtype, self.precision or _name(dtype))
 
     def warn_if_slow(self, *, stacklevel: int) -> None:
-        """Give a SlowPrecisionWarning where the device has no instructions for this precision."""
-        if self.narrow == "bfloat16" and not multiplies_bfloat16(self.device):
+        """Give a SlowPrecisionWarning where the device has no instructions for the precision."""
+        device = self.target.device
+        if self.target.narrow == "bfloat16" and not multiplies_bfloat16(device):
             warnings.warn(
-                f"precision 'bfloat16' on {self.device}, which has no instructions that multiply bfloat16: "
+                f"precision 'bfloat16' on {device}, which has no instructions that multiply bfloat16: "
                 f"that is often slower than float32. Precision 'auto' takes float32 here.",
                 SlowPrecisionWarning,
                 stacklevel=stacklevel + 1,
             )
+
+    def decided(self, refused: Iterable[tuple[str, str]]) -> CompileOptions:
+        """The same choices with the kernels of another plan, which refused these: none is timed again."""
+        return replace(self, autotune=False, refused=tuple(refused))
+
+    def for_inference(self) -> CompileOptions:
+        """The same choices for a plan that only predicts: nothing is saved, nothing recomputed."""
+        return replace(self, saved_dtype=None, memory=None)
+
+    def record(self) -> dict[str, Any]:
+        """The options as a training file states them: plain data that JSON and YAML hold."""
+        return {name: _plain(value) for name, value in self.configuration().items()}
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case torch.dtype():
+            return _name(value)
+        case frozenset():
+            return sorted(list(one) if isinstance(one, tuple) else one for one in value)
+        case _:
+            return value
+
+
+def split_options(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the fields that are options of a compilation, or were under this name, and the others."""
+    names = {*CompileOptions.field_names(), *_RENAMED}
+    mine = {name: value for name, value in fields.items() if name in names}
+    return mine, {name: value for name, value in fields.items() if name not in mine}

@@ -63,7 +63,7 @@ class Layer(Definition):
         that dtype (a matrix product). "follow": the dtype of the inputs, the wider one where they differ.
         "float32", the default: inputs and parameters in float32. States keep their dtype.
       kept: inputs and outputs that backward takes in bfloat16 too, beside wider gradients, and reads as if
-        they had been rounded to it. `keep: bfloat16` hands the others over cast back.
+        they had been rounded to it. `saved_dtype: bfloat16` hands the others over cast back.
       overwrites: result -> argument, such as {"y": "x", "grad_x": "grad_y"}: `forward_` and `backward_`
         take the arguments of forward and backward, write that result into that argument's storage,
         and return the same. A plan calls them where nothing else needs the argument any more. For

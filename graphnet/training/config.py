@@ -1,13 +1,13 @@
-"""TrainConfig: what a training file says, checked whole before anything runs."""
+"""A training file: TrainConfig and CompileOptions side by side, checked whole before anything runs."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from graphnet.description import (
@@ -24,6 +24,7 @@ from graphnet.description import (
 )
 from graphnet.errors import DescriptionError, GraphnetError, Problem
 from graphnet.model import Model
+from graphnet.plan import CompileOptions, split_options
 from graphnet.sdk import DataSet, Optimizer, Registry, Schedule
 from graphnet.sdk import problems as as_problems
 
@@ -41,7 +42,9 @@ class DataConfig(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """The fields of a training file; `model` is a path (relative to the file) or a description."""
+    """The fields of a training file beside CompileOptions; `model` is a path (relative to the file) or a
+    description.
+    """
 
     model_config = _STRICT
     model: Form
@@ -56,21 +59,29 @@ class TrainConfig(BaseModel):
     epochs: PositiveInt
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "float32"
-    kernels: str = "auto"
-    keep: Literal["bfloat16"] | None = None
-    memory: str | int | None = None
-    without: list[str] = []
-    autotune: bool = False
     executor: Form = "eager"
     metrics: list[str] = []
     log_every: PositiveInt = 100
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """What parameters, inputs and losses are in; narrower ones are for what layers compute."""
-        return torch.float64 if self.precision == "float64" else torch.float32
+
+def read_fields(data: Mapping[str, Any]) -> tuple[TrainConfig, CompileOptions]:
+    """The fields of a training file, of training and of the compilation.
+
+    Raises DescriptionError with everything that is wrong with them.
+    """
+    stated, rest = split_options(data)
+    found: list[Problem] = []
+    try:
+        options = CompileOptions(**stated)
+    except DescriptionError as error:
+        found += error.problems
+    try:
+        config = TrainConfig.model_validate(rest)
+    except ValidationError as error:
+        found += as_problems(error.errors(), _known(error))
+    if found:
+        raise DescriptionError(found)
+    return config, options
 
 
 class Job:
@@ -80,6 +91,7 @@ class Job:
         self,
         config: TrainConfig,
         *,
+        options: CompileOptions,
         model: Model,
         optimizer: Optimizer,
         schedule: Schedule,
@@ -89,6 +101,7 @@ class Job:
         registry: Registry,
     ) -> None:
         self.config = config
+        self.options = options
         self.model = model
         self.optimizer = optimizer
         self.schedule = schedule
@@ -97,11 +110,16 @@ class Job:
         self.validation = validation
         self.registry = registry
 
+    def record(self) -> dict[str, Any]:
+        """All fields of the training file, as plain data."""
+        return {**self.config.model_dump(mode="json"), **self.options.record()}
+
 
 def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) -> Job:
     """Read a training file, apply `key.path=value` settings, and make what it names.
 
-    A setting "--executor=eager" came by an option of that name, and errors say so.
+    A setting "--executor=eager" came by an option of that name, and errors say so: "--saved-dtype" sets
+    the field saved_dtype.
     Raises DescriptionError with everything that is wrong with the file, the model and the settings.
     """
     data, locations = read_file(path)
@@ -110,9 +128,11 @@ def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) ->
             [Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))]
         )
     for setting in settings:
-        own = setting.partition("=")[0]
-        place = _apply(data, setting.removeprefix("--"))
-        locations = locations.but(place, own if own.startswith("--") else f"--set {own}")
+        own, equals, value = setting.partition("=")
+        option = own.startswith("--")
+        field = own.removeprefix("--").replace("-", "_") if option else own
+        place = _apply(data, f"{field}{equals}{value}")
+        locations = locations.but(place, own if option else f"--set {own}")
     return make_job(data, registry=registry, folder=path.parent, locations=locations)
 
 
@@ -126,13 +146,10 @@ def make_job(
     """The job that plain data describes; paths of models are relative to `folder`."""
     locations = locations or Locations()
     try:
-        config = TrainConfig.model_validate(data)
-    except ValidationError as error:
+        config, options = read_fields(data)
+    except DescriptionError as error:
         raise DescriptionError(
-            [
-                Problem(p.message, p.path, locations.where(_place(p.path)))
-                for p in as_problems(error.errors(), _known(error))
-            ]
+            [replace(p, where=locations.where(_place(p.path))) for p in error.problems]
         ) from None
     found: list[Problem] = []
 
@@ -179,7 +196,7 @@ def make_job(
         found.append(Problem(message, "metrics", locations.where(("metrics",))))
     if found:
         raise DescriptionError(found)
-    return Job(config, metrics=metrics, registry=registry, **made)
+    return Job(config, options=options, metrics=metrics, registry=registry, **made)
 
 
 def _losses(form: Form | list[Form]) -> list[tuple[Place, Form | list[Form]]]:
@@ -214,7 +231,8 @@ def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -
 
 def _known(error: ValidationError) -> list[str]:
     inside = any(record["loc"][:1] == ("data",) for record in error.errors())
-    return [*TrainConfig.model_fields, *(DataConfig.model_fields if inside else ())]
+    own = (*TrainConfig.model_fields, *CompileOptions.field_names())
+    return [*own, *(DataConfig.model_fields if inside else ())]
 
 
 def _apply(data: dict[str, Any], setting: str) -> Place:

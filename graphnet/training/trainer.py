@@ -16,9 +16,8 @@ from graphnet.errors import CheckpointError, DataError, TrainingError
 from graphnet.graph import Kind
 from graphnet.inspection import first_nonfinite
 from graphnet.model import Checkpoint, Model, Program, plain_spec, versions_of
-from graphnet.plan import AUTO, chosen
+from graphnet.plan import AUTO
 from graphnet.sdk import DataSet, Gallery, MultiTensorKernel, Pairs, Stream
-from graphnet.system import resolve_device
 from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
 from graphnet.training.config import Job
 from graphnet.training.evaluate import score
@@ -85,7 +84,7 @@ class Trainer:
         config = job.config
         self.job = job
         self._notes: list[str] = []  # said before the first step of a resumed run
-        self.device = resolve_device(config.device)
+        self.device = job.options.target.device
         if len(outputs := job.model.description.outputs) > 1:
             raise DataError(
                 f"a training file is for a model of one output, this one has {', '.join(outputs)}. From "
@@ -107,7 +106,7 @@ class Trainer:
             len(self.pairs), config.batch_size, config.accumulate
         )
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.precision = _precision(job, self.device, resume)
+        self.precision = _precision(job, resume)
         self.program = self._compile(self.pairs, resume)
         if isinstance(self.validation, Pairs) and job.metrics:
             _check_sizes(job.model, self.validation)
@@ -134,7 +133,9 @@ class Trainer:
     def _compile(self, pairs: Pairs | Stream, resume: Checkpoint | None) -> Program:
         config = self.job.config
         model = self.job.model if resume is None else self.job.model.with_weights(resume.weights)
-        chosen = resume.training.get("refused", []) if resume is not None else []
+        options = replace(self.job.options, precision=self.precision)
+        if resume is not None:  # a resumed run keeps its choices
+            options = options.decided(resume.training.get("refused", []))
         program = model.compile(
             (config.batch_size, *pairs.input_shape),
             loss=config.loss,
@@ -143,15 +144,7 @@ class Trainer:
             clip_grad_norm=config.clip_grad_norm,
             ema=config.ema,
             accumulate=config.accumulate,
-            device=self.device,
-            dtype=config.dtype,
-            precision=self.precision,
-            kernels=config.kernels,
-            keep=config.keep,
-            memory=config.memory,
-            without=config.without,
-            autotune=config.autotune and resume is None,  # a resumed run keeps its choices
-            refused=[(call, kernel) for call, kernel in chosen],
+            options=options,
             executor=config.executor,
             seed=config.seed,
         )
@@ -175,9 +168,9 @@ class Trainer:
     def _check_same_run(self, saved: Checkpoint) -> None:
         """Raise CheckpointError where its configuration, model or data are not those of this run."""
         training = saved.training
-        mine = self.job.config.model_dump(mode="json")
+        mine = self.job.record()
         theirs = training.get("config", {})
-        differing = [key for key in mine if mine[key] != theirs.get(key)]
+        differing = [key for key in mine if _stated(mine, key) != _stated(theirs, key)]
         if differing:
             raise CheckpointError(
                 f"the checkpoint was made with another configuration: {', '.join(differing)} differ. "
@@ -241,7 +234,7 @@ class Trainer:
             "epochs_done": self.epochs_done,
             "loss_sum": self.loss_sum,
             "elapsed_s": self.elapsed_s,
-            "config": self.job.config.model_dump(mode="json"),
+            "config": self.job.record(),
             "data": self._fingerprints,
             "precision": self.precision,
             "kernels": self.kernels,
@@ -382,18 +375,23 @@ class Trainer:
             self.program.predict,
             self.job.metrics,
             device=self.device,
-            dtype=self.job.config.dtype,
+            dtype=self.job.options.target.dtype,
             divisor=self._divisor,
         )
 
 
-def _precision(job: Job, device: torch.device, resume: Checkpoint | None) -> str:
+def _stated(record: Mapping[str, Any], key: str) -> Any:
+    """What a recorded training file says of a field; fields that it leaves out have their default."""
+    value = record.get(key) or None
+    return "float32" if key == "precision" and value is None else value
+
+
+def _precision(job: Job, resume: Checkpoint | None) -> str:
     """The file's precision; for "auto" that of the checkpoint, on whatever device, or the device's own."""
-    config = job.config
-    if config.precision != AUTO:
-        return config.precision
+    if job.options.precision != AUTO:
+        return job.options.target.precision
     if resume is None or resume.training.get("config", {}).get("precision") != AUTO:
-        return chosen(device, config.dtype)  # another configuration is refused when it is restored
+        return job.options.target.precision  # another configuration is refused when it is restored
     recorded = resume.training.get("precision")
     if recorded not in ("bfloat16", "float32"):
         raise CheckpointError(

@@ -149,9 +149,9 @@ def test_every_step_is_timed(registry: Registry) -> None:
 
 def test_passes_say_what_they_changed_and_which_are_off(registry: Registry) -> None:
     model = Model(SEED, registry=registry)
-    plan = model.plan((2, 3, 8, 8), loss="mse", optimizer=Adam(), without=("layout",))
+    plan = model.plan((2, 3, 8, 8), loss="mse", optimizer=Adam(), without=("block_layout",))
     text = passes(plan.changes)
-    off = next(line for line in text.splitlines() if line.startswith("layout"))
+    off = next(line for line in text.splitlines() if line.startswith("block_layout"))
     assert off.split()[1:3] == ["switched", "off"]
     assert "new: @loss" in text
     narrow = passes(plan.changes, width=100).splitlines()
@@ -209,7 +209,7 @@ def test_command_writes_a_page_whole_or_not_at_all(model_file: Path, tmp_path: P
 
 def test_command_takes_what_training_takes(model_file: Path) -> None:
     text = said(
-        model_file, "--input", "1x3x4x4", "--training", "--precision", "float32", "--without", "layout"
+        model_file, "--input", "1x3x4x4", "--training", "--precision", "float32", "--without", "block_layout"
     )  # fmt: skip
     assert "@loss" in text
 
@@ -223,10 +223,13 @@ def test_command_takes_what_training_takes(model_file: Path) -> None:
             ["--gradients", "--precision", "bfloat16", "--without", "fusion"],
             "--precision, --without: ",
         ),
-        (["--keep", "bfloat16", "--loss", "mse"], "--loss, --keep: to be given with --training"),
+        (
+            ["--saved-dtype", "bfloat16", "--loss", "mse"],
+            "--loss, --saved-dtype: to be given with --training",
+        ),
         (["--source", "--json"], "--json: --source prints Python"),
         (["--passes", "--measure"], "--measure: it times the steps of the table"),
-        (["--without", "layuot"], "Did you mean 'layout'?"),
+        (["--without", "block_layuot"], "Did you mean 'block_layout'?"),
         (["--precision", "float8"], "float8"),
         (["--node", "a"], "--node: to be given with --gradients"),
     ],

@@ -72,7 +72,7 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", RULES)
 def test_steps_are_those_of_one_update_each(name: str, executor: str) -> None:
     mine = program(RULES[name], executor=executor)
-    theirs = program(RULES[name], without=["together"])
+    theirs = program(RULES[name], without=["batch_updates"])
     assert len(updates(mine)) == 1
     assert len(updates(theirs)) == len(theirs.weights)
     for seed in range(4):
@@ -91,7 +91,7 @@ def test_averages_and_scales_and_clipping_go_with_it() -> None:
         "parameters": [{"match": "*.bias", "weight_decay": 0.0}],
     }
     rule = AdamW(lr=1e-2, weight_decay=0.1)
-    mine, theirs = program(rule, **options), program(rule, without=["together"], **options)
+    mine, theirs = program(rule, **options), program(rule, without=["batch_updates"], **options)
     kinds = [name.partition(":")[0] for name in updates(mine)]
     assert sorted(kinds) == ["adamw", "adamw", "ema"]  # with and without decay
     titles = [step.call.title for step in mine.plan.steps]
@@ -128,7 +128,7 @@ def test_parameters_without_an_axis_are_gathered_with_the_others() -> None:
     options: dict[str, Any] = {"optimizer": RULES["adam"], "clip_grad_norm": 0.1, "device": "cpu"}
     mine, theirs = (
         model.compile(SHAPE, loss="mse", without=without, **options)
-        for without in ([], ["together"])
+        for without in ([], ["batch_updates"])
     )
     assert len(updates(mine)) == 1
     for seed in range(3):
@@ -138,7 +138,7 @@ def test_parameters_without_an_axis_are_gathered_with_the_others() -> None:
 @pytest.mark.usefixtures("on_cpu")
 def test_gradients_of_small_batches_are_added_up_and_cleared_at_once() -> None:
     mine, theirs = (
-        program(RULES["adam"], accumulate=2, without=without) for without in ([], ["together"])
+        program(RULES["adam"], accumulate=2, without=without) for without in ([], ["batch_updates"])
     )
     assert mine.turns.adding is not None
     titles = [step.call.title for step in mine.turns.adding.plan.steps]
@@ -155,7 +155,7 @@ def test_gradients_of_small_batches_are_added_up_and_cleared_at_once() -> None:
 def test_in_bfloat16_weights_are_cast_at_once_and_gradients_by_the_update() -> None:
     options: dict[str, Any] = {"precision": "bfloat16", "kernels": "aten"}
     mine = program(RULES["adam"], **options)
-    theirs = program(RULES["adam"], without=["together"], **options)
+    theirs = program(RULES["adam"], without=["batch_updates"], **options)
     casts = [step.call for step in mine.plan.steps if step.call.title.startswith("cast")]
     assert [call.title for call in casts if call.kind is not Kind.BACKWARD].count(
         "cast [aten]"
@@ -206,7 +206,7 @@ def test_gradients_can_be_looked_at_through_gathered_casts(options: dict[str, An
     registry = load_registry(plugins=[Plugin()], entry_points=False)
     model = Model({"input": {"channels": 3}, "layers": layers}, registry=registry)
     seen = []
-    for without in ([], ["together"]):
+    for without in ([], ["batch_updates"]):
         made = model.compile(
             SHAPE,
             loss="mse",

@@ -131,7 +131,7 @@ def test_single_pixels_are_no_blocks() -> None:
 
 
 def test_layout_can_be_switched_off() -> None:
-    plan = Model(SEED).plan((4, 3, 8, 8), loss="mse", without=["layout"])
+    plan = Model(SEED).plan((4, 3, 8, 8), loss="mse", without=["block_layout"])
     assert set(layouts(plan).values()) == {None}
     assert "conv2d [patch]" not in gn.explain(plan)
 
@@ -169,7 +169,7 @@ def test_training_in_blocks_equals_training_in_nchw(
             device=device,
             without=without,
         )
-        for without in ([], ["layout"])
+        for without in ([], ["block_layout"])
     ]
     blocks, plain = programs
     assert None not in layouts(blocks.plan).values()
@@ -259,7 +259,7 @@ def test_a_pointwise_layer_with_parameters_is_given_nchw(precision: str) -> None
             precision=precision,
             without=without,
         )
-        for without in ([], ["layout"])
+        for without in ([], ["block_layout"])
     )
     assert blocks.plan.values["conv2d_1.y"].layout is not None
     rtol = 1e-5 if precision == "float32" else 1e-2

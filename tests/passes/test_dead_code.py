@@ -32,7 +32,7 @@ def test_the_same_layer_on_the_same_value_runs_once() -> None:
     twice = ({"id": "a", "relu": {}}, {"id": "b", "relu": {}, "inputs": ["$input"]})
     both = {"add": {}, "inputs": ["a", "b"]}
     assert nodes(plan_of(*twice, both)) == ["a", "add_1"]
-    assert nodes(plan_of(*twice, both, without=("duplicates",))) == ["a", "b", "add_1"]
+    assert nodes(plan_of(*twice, both, without=("common_subexpressions",))) == ["a", "b", "add_1"]
 
 
 def test_chains_of_duplicates_collapse_whole() -> None:
@@ -99,7 +99,7 @@ def test_training_gives_the_same_bits_without_these_passes() -> None:
     model = Model({"input": {"channels": 4}, "layers": layers}, registry=registry)
     x, target = torch.rand(2, *SHAPE)
     ends = []
-    for without in ([], ["dead", "duplicates"]):
+    for without in ([], ["dead_code", "common_subexpressions"]):
         program = model.compile(
             SHAPE, loss="mse", optimizer={"sgd": {"lr": 0.1}}, device="cpu", without=without
         )

@@ -158,7 +158,7 @@ def folded_and_not(
 ) -> tuple[Tensor, Tensor]:
     model = model_of(registry, *layers, dtype=dtype)
     x = torch.rand(SHAPE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    plans = [model.plan(SHAPE, dtype=dtype, without=w, **options) for w in ((), ("affine",))]
+    plans = [model.plan(SHAPE, dtype=dtype, without=w, **options) for w in ((), ("fold_affine",))]
     assert not any("norm" in name or "gain" in name for name in nodes(plans[0]))
     assert any("norm" in name or "gain" in name for name in nodes(plans[1]))
     (one,), (other,) = (predicted(model, plan, x.to(dtype)) for plan in plans)
@@ -243,7 +243,7 @@ def test_norms_behind_each_other_go_into_one_convolution(registry: Registry) -> 
     layers = [CONVOLUTION, NORM, NORM, {"test/gain": {}}, "relu", CONVOLUTION]
     found, expected = folded_and_not(registry, *layers, dtype=torch.float64)
     assert error(found, expected) <= 1e-12
-    plan = model_of(registry, *layers).plan(SHAPE, without=("fusion", "layout"))
+    plan = model_of(registry, *layers).plan(SHAPE, without=("fusion", "block_layout"))
     assert nodes(plan) == ["conv2d_1", "relu_1", "conv2d_2"]
 
 
@@ -264,7 +264,7 @@ def test_shared_weights_stay_as_they_are_for_the_other_convolution(registry: Reg
     ]
     model = model_of(registry, *layers, dtype=torch.float64)
     x = torch.rand(SHAPE, dtype=torch.float64)
-    plans = [model.plan(SHAPE, dtype=torch.float64, without=w) for w in ((), ("affine",))]
+    plans = [model.plan(SHAPE, dtype=torch.float64, without=w) for w in ((), ("fold_affine",))]
     assert nodes(plans[0]) == ["a", "b", "add_1"]
     (one,), (other,) = (predicted(model, plan, x) for plan in plans)
     assert error(one, other) <= 1e-12
@@ -291,7 +291,7 @@ def test_norm_stays_behind_a_convolution_that_is_an_output(registry: Registry) -
 
 def test_training_folds_nothing(registry: Registry) -> None:
     model = model_of(registry, CONVOLUTION, NORM)
-    plan = model.plan(SHAPE, loss="mse", without=("affine", "constants"))
+    plan = model.plan(SHAPE, loss="mse", without=("fold_affine", "hoist_constants"))
     assert {"conv2d_1", "batch_norm2d_1"} <= set(nodes(plan))
     assert plan.prelude is None
 
@@ -358,7 +358,9 @@ def test_same_bits_with_and_without(registry: Registry) -> None:
     model = model_of(registry, CONVOLUTION, NORM, "relu")
     x = torch.rand(SHAPE)
     for precision in (None, "bfloat16"):
-        plans = [model.plan(SHAPE, precision=precision, without=w) for w in ((), ("constants",))]
+        plans = [
+            model.plan(SHAPE, precision=precision, without=w) for w in ((), ("hoist_constants",))
+        ]
         assert plans[1].prelude is None
         (one,), (other,) = (predicted(model, plan, x) for plan in plans)
         assert torch.equal(one, other)
@@ -475,7 +477,9 @@ def whole(plan: Plan) -> Graph:
 
 
 def planned(registry: Registry) -> tuple[Graph, Plan]:
-    plan = model_of(registry, CONVOLUTION, NORM).plan(SHAPE, without=("constants", "in_place"))
+    plan = model_of(registry, CONVOLUTION, NORM).plan(
+        SHAPE, without=("hoist_constants", "in_place")
+    )
     calls = {step.call.name: step.call for step in plan.steps}
     graph = hoist_constants(Graph(calls, plan.values, plan.inputs, plan.outputs))
     return graph, schedule(graph)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphnet.builtin import SGD
 from graphnet.description import parse
-from graphnet.errors import InputError, PlanError
+from graphnet.errors import PlanError
 from graphnet.graph import Kind
 from graphnet.model import Model
 from graphnet.passes import store_bfloat16
@@ -49,7 +49,7 @@ def test_the_loss_is_the_same_and_gradients_are_near() -> None:
     losses, weights = [], []
     for dtype in (None, "bfloat16"):
         program = model(*LAYERS).compile(
-            SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu", keep=dtype
+            SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu", saved_dtype=dtype
         )
         before = {name: w.clone() for name, w in program.weights.items()}
         losses.append(program.step(*images()))
@@ -63,7 +63,12 @@ def test_the_loss_is_the_same_and_gradients_are_near() -> None:
 def test_a_weights_gradient_is_that_of_the_rounded_input() -> None:
     """conv2d after sigmoid, by torch: its input rounded to bfloat16, everything else in float32."""
     program = model("sigmoid", CONVOLUTION).compile(
-        SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu", keep="bfloat16", kernels="reference"
+        SHAPE,
+        loss="mse",
+        optimizer=SGD(lr=1.0),
+        device="cpu",
+        saved_dtype="bfloat16",
+        kernels="reference",
     )
     before = {name: w.clone() for name, w in program.weights.items()}
     x, target = images()
@@ -86,12 +91,12 @@ def test_a_weights_gradient_is_that_of_the_rounded_input() -> None:
 def test_a_long_chain_needs_little_more_than_half() -> None:
     layers = [CONVOLUTION, "relu"] * 40
     whole = plan(*layers, shape=(8, 4, 32, 32))
-    half = plan(*layers, shape=(8, 4, 32, 32), keep="bfloat16")
+    half = plan(*layers, shape=(8, 4, 32, 32), saved_dtype="bfloat16")
     assert half.peak_bytes < 0.6 * whole.peak_bytes
 
 
 def test_each_value_is_rounded_once_and_widened_for_each_reader() -> None:
-    found = casts(plan(*LAYERS, keep="bfloat16", kernels="reference"))
+    found = casts(plan(*LAYERS, saved_dtype="bfloat16", kernels="reference"))
     narrow = [name for name in found if name.endswith(":kept")]
     wide = [name for name in found if ":kept:" in name]
     assert len(narrow) == len(set(narrow))
@@ -117,9 +122,9 @@ def test_a_layer_that_takes_what_was_kept_reads_it_as_it_is() -> None:
 
 
 def test_predictions_small_values_and_narrow_ones_are_left_alone() -> None:
-    assert casts(plan(CONVOLUTION, keep="bfloat16")) == []  # its output is the prediction
-    assert casts(plan(*LAYERS, shape=(1, 4, 8, 8), keep="bfloat16")) == []
-    lowered = plan(*LAYERS, keep="bfloat16", precision="bfloat16")
+    assert casts(plan(CONVOLUTION, saved_dtype="bfloat16")) == []  # its output is the prediction
+    assert casts(plan(*LAYERS, shape=(1, 4, 8, 8), saved_dtype="bfloat16")) == []
+    lowered = plan(*LAYERS, saved_dtype="bfloat16", precision="bfloat16")
     narrowed = [name for name in casts(lowered) if name.endswith(":kept")]
     assert narrowed == ["sigmoid_1.y:kept"]  # a sigmoid runs in float32, convolutions do not
 
@@ -132,33 +137,33 @@ def test_what_was_widened_for_its_reader_is_kept_narrow() -> None:
         {"id": "m", "multiply": {}, "inputs": ["c", "g"]},
         CONVOLUTION,
     )
-    found = plan(*gated, keep="bfloat16", precision="bfloat16")
+    found = plan(*gated, saved_dtype="bfloat16", precision="bfloat16")
     (backward,) = (s.call for s in found.steps if s.call.name == "m:backward")
     assert {"c.y:float32.y:kept.y", "g.y:kept.y"} <= set(backward.reads())
 
 
 def test_it_goes_with_a_bound_on_memory_and_with_inductor() -> None:
     layers = [CONVOLUTION, "relu"] * 12
-    half = plan(*layers, shape=(8, 4, 32, 32), keep="bfloat16")
-    bounded = plan(*layers, shape=(8, 4, 32, 32), keep="bfloat16", memory="70%")
+    half = plan(*layers, shape=(8, 4, 32, 32), saved_dtype="bfloat16")
+    bounded = plan(*layers, shape=(8, 4, 32, 32), saved_dtype="bfloat16", memory="70%")
     assert bounded.peak_bytes <= 0.7 * half.peak_bytes
     assert any(step.call.repeats for step in bounded.steps)
 
 
 def test_plans_that_predict_keep_nothing() -> None:
     program = model(*LAYERS).compile(
-        SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu", keep="bfloat16"
+        SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu", saved_dtype="bfloat16"
     )
     x = images()[0]
     assert torch.equal(program.predict(x), model(*LAYERS).predict(x))
 
 
 def test_the_pass_is_listed_and_can_be_switched_off() -> None:
-    with_pass = plan(*LAYERS, keep="bfloat16")
-    (change,) = (change for change in with_pass.changes if change.name == "keep")
+    with_pass = plan(*LAYERS, saved_dtype="bfloat16")
+    (change,) = (change for change in with_pass.changes if change.name == "store_bfloat16")
     assert change.added
-    assert casts(plan(*LAYERS, keep="bfloat16", without=["keep"])) == []
-    assert all(change.name != "keep" for change in plan(*LAYERS).changes)
+    assert casts(plan(*LAYERS, saved_dtype="bfloat16", without=["store_bfloat16"])) == []
+    assert all(change.name != "store_bfloat16" for change in plan(*LAYERS).changes)
     assert {step.call.kind for step in with_pass.steps if step.call.title == "cast"} == {Kind.LAYER}
 
 
@@ -175,8 +180,3 @@ def test_a_reverse_pass_that_reads_a_rounding_of_another_value_is_rejected() -> 
     wrong = replace(reader, args=(kept.calls[second].results[0],))
     with pytest.raises(PlanError, match="reads another"):
         verify_graph(replace(kept, calls={**kept.calls, reader.name: wrong}))
-
-
-def test_an_unknown_dtype_is_refused() -> None:
-    with pytest.raises(InputError, match="keep 'float16' is not known. Known: bfloat16"):
-        plan(*LAYERS, keep="float16")

@@ -134,14 +134,14 @@ def trainer(registry: Registry, *, resume: Any = None, fails: str = "", **change
 
 
 def test_bytes_are_0_to_1_as_in_memory(registry: Registry) -> None:
-    feed = trainer(registry, fails="bytes", without=["layout"]).feed
+    feed = trainer(registry, fails="bytes", without=["block_layout"]).feed
     _, index = feed.samples(0)
     made = Bytes().batch(0, 0, index.tolist())
     for found, pixels in zip(feed.made(*feed.given(0)), made, strict=True):
         assert torch.equal(found, pixels.float() / 255)
 
 
-@pytest.mark.parametrize("without", [[], ["layout"]])
+@pytest.mark.parametrize("without", [[], ["block_layout"]])
 def test_batches_do_not_depend_on_what_is_made_ahead(
     registry: Registry, without: list[str]
 ) -> None:

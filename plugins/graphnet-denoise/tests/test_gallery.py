@@ -17,6 +17,7 @@ from PIL import Image
 
 from graphnet.errors import DataError, DescriptionError
 from graphnet.model import Model
+from graphnet.plan import CompileOptions
 from graphnet.sdk import load_registry
 from graphnet.training import Epoch, Trainer
 from graphnet.training.config import make_job
@@ -74,7 +75,7 @@ class Keep:
     def divisor(self) -> int:
         return 4
 
-    def predict(self, *inputs: torch.Tensor, device: str, kernels: str, memory: str | None) -> Any:
+    def predict(self, *inputs: torch.Tensor, options: CompileOptions) -> Any:
         (x,) = inputs
         assert x.shape[1] == 4
         assert x.shape[2] % 4 == x.shape[3] % 4 == 0
@@ -121,7 +122,9 @@ def test_a_training_file_measures_on_images_of_any_size(folder: Path) -> None:
     trainer = Trainer(make_job(data, registry=REGISTRY))
     (record,) = (record for record in trainer.run() if isinstance(record, Epoch))
     model = Model(data["model"], weights=trainer.program.weights, registry=REGISTRY)
-    expected = compare(Restorer.of(model, device="cpu"), gallery(folder)).denoised
+    expected = compare(
+        Restorer.of(model, options=CompileOptions(device="cpu")), gallery(folder)
+    ).denoised
     assert record.metrics["psnr"] == pytest.approx(expected.psnr_db, abs=1e-4)
     assert record.metrics["ssim"] == pytest.approx(expected.ssim, abs=1e-5)
     data["data"]["validation"]["images"]["noise_level_map"] = True

@@ -11,6 +11,7 @@ from graphnet_denoise.restoring import Restorer, turned
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
+from graphnet.plan import CompileOptions
 
 
 class FakeModel:
@@ -25,7 +26,7 @@ class FakeModel:
     ) -> None:
         self.weights: Mapping[str, Tensor] | None = {}
         self._function, self._channels, self._divisor = function, channels, divisor
-        self.asked: list[tuple[str, str]] = []
+        self.asked: list[CompileOptions] = []
 
     @property
     def input_channels(self) -> int | None:
@@ -34,11 +35,11 @@ class FakeModel:
     def divisor(self) -> int:
         return self._divisor
 
-    def predict(self, *inputs: Tensor, device: str, kernels: str, memory: str | None) -> Any:
+    def predict(self, *inputs: Tensor, options: CompileOptions) -> Any:
         (x,) = inputs
         assert x.shape[1] == (self._channels or x.shape[1])
         assert x.shape[2] % self._divisor == x.shape[3] % self._divisor == 0
-        self.asked.append((device, kernels))
+        self.asked.append(options)
         return self._function(x)
 
 
@@ -53,10 +54,10 @@ def test_any_size_is_padded_and_cropped_back(size: tuple[int, int]) -> None:
     assert torch.equal(restored, images * 0.5)
 
 
-def test_device_and_kernels_reach_the_model() -> None:
-    model = FakeModel()
-    Restorer.of(model, device="cpu", kernels="reference").restore(random_images(1, 3, 4, 4))
-    assert model.asked == [("cpu", "reference")]
+def test_options_reach_the_model() -> None:
+    model, options = FakeModel(), CompileOptions(device="cpu", kernels="reference")
+    Restorer.of(model, options=options).restore(random_images(1, 3, 4, 4))
+    assert model.asked == [options]
 
 
 def test_grey_images_pass_a_colour_model_as_the_mean_of_its_channels() -> None:

@@ -12,6 +12,7 @@ from graphnet_denoise.restoring import Restorer
 from graphnet_denoise.scoring import compare
 from torch import Tensor
 
+from graphnet.plan import CompileOptions
 from graphnet.sdk import Pairs
 
 
@@ -28,7 +29,7 @@ class Shift:
     def divisor(self) -> int:
         return 1
 
-    def predict(self, *inputs: Tensor, device: str, kernels: str, memory: str | None) -> Any:
+    def predict(self, *inputs: Tensor, options: CompileOptions) -> Any:
         self.batches.append(len(inputs[0]))
         return inputs[0] + self._by
 

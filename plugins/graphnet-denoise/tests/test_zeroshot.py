@@ -17,9 +17,12 @@ import graphnet
 from graphnet.description import parse
 from graphnet.errors import DataError, DescriptionError, GraphnetError
 from graphnet.model import Model
+from graphnet.plan import CompileOptions
 from graphnet.sdk import load_registry
 
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
+
+ON_CPU = CompileOptions(device="cpu")
 
 
 def network(channels: int = 3, **fields: Any) -> Model:
@@ -84,14 +87,14 @@ def test_one_noisy_image_is_enough() -> None:
     noisy = clean + 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     steps: list[None] = []
     trained = train_on_image(
-        network(), noisy, steps=1000, device="cpu", advance=lambda: steps.append(None)
+        network(), noisy, steps=1000, options=ON_CPU, advance=lambda: steps.append(None)
     )
     restored = trained.predict(noisy)
     assert len(steps) == 1000
     assert metrics.psnr(restored, clean) > metrics.psnr(noisy, clean) + 2
-    again = train_on_image(network(), noisy, steps=3, device="cpu").predict(noisy)
+    again = train_on_image(network(), noisy, steps=3, options=ON_CPU).predict(noisy)
     assert torch.equal(
-        again, train_on_image(network(), noisy, steps=3, device="cpu").predict(noisy)
+        again, train_on_image(network(), noisy, steps=3, options=ON_CPU).predict(noisy)
     )
 
 
@@ -99,7 +102,7 @@ def test_one_noisy_image_is_enough() -> None:
 def test_pictures_keep_their_channels_and_depth(channels: int, takes: int) -> None:
     levels = np.random.default_rng(0).integers(0, 65536, (channels, 9, 7)).astype(np.uint16)
     pixels = levels if channels == 1 else (levels >> 8).astype(np.uint8)
-    restored = restore_alone(network(takes), Picture(pixels), steps=1, device="cpu", kernels="auto")
+    restored = restore_alone(network(takes), Picture(pixels), steps=1, options=ON_CPU)
     assert restored.pixels.shape == pixels.shape
     assert restored.pixels.dtype == pixels.dtype
 

@@ -111,7 +111,7 @@ def test_a_step_in_bfloat16_casts_and_updates_all_weights_at_once(
             ema=0.9,
             without=without,
         )
-        for without in ([], ["together"])
+        for without in ([], ["batch_updates"])
     ]
     titles = [step.call.title for step in programs[0].plan.steps]
     name = type(rule).__name__.lower()

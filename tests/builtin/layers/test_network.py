@@ -107,7 +107,7 @@ def test_every_layer_with_a_kernel_gets_it_in_a_plan() -> None:
         assert f"{name} [aten]" in plan
 
 
-@pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"keep": "bfloat16"}])
+@pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"saved_dtype": "bfloat16"}])
 def test_narrow_steps_are_near_those_of_float32(settings: dict[str, Any]) -> None:
     common: dict[str, Any] = {"loss": "mse", "optimizer": {"sgd": {"lr": RATE}}, "device": "cpu"}
     wide, narrow = (Model(NETWORK).compile(SHAPE, **common, **s) for s in ({}, settings))

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
 from graphnet.model import pad_to_multiple
+from graphnet.plan import CompileOptions
 from graphnet_denoise import grey
 from graphnet_denoise.images import Picture
 
 _TURNS = 8
+_OPTIONS = CompileOptions()
 
 
 class Denoiser(Protocol):
@@ -29,7 +31,7 @@ class Denoiser(Protocol):
     def divisor(self) -> int:
         """What H and W have to be multiples of."""
 
-    def predict(self, *inputs: Tensor, device: str, kernels: str, memory: str | None) -> Any:
+    def predict(self, *inputs: Tensor, options: CompileOptions) -> Any:
         """A clean image for each noisy one, float (N, C, H, W) in 0..1."""
 
 
@@ -37,16 +39,13 @@ class Denoiser(Protocol):
 class Restorer:
     """A trained model, where it computes, and what the sides of its images must be multiples of.
 
-    `memory`, such as "2GiB", bounds what an image takes: a larger one goes through in tiles. With
-    `self_ensemble` the mean over an image's 8 flips and turns is taken (Timofte et al. 2016): somewhat
-    better, in 8 times the time.
+    `options` say how it computes. With `self_ensemble` the mean over an image's 8 flips and turns is taken
+    (Timofte et al. 2016): somewhat better, in 8 times the time.
     """
 
     model: Denoiser
     divisor: int
-    device: str
-    kernels: str
-    memory: str | None
+    options: CompileOptions
     self_ensemble: bool = False
 
     @classmethod
@@ -54,9 +53,7 @@ class Restorer:
         cls,
         model: Denoiser,
         *,
-        device: str = "auto",
-        kernels: str = "auto",
-        memory: str | None = None,
+        options: CompileOptions = _OPTIONS,
         self_ensemble: bool = False,
     ) -> Self:
         """Raises CheckpointError for a model without weights, which would invent its images."""
@@ -65,7 +62,7 @@ class Restorer:
                 "the model has no weights, only a description. Train it, and give the .safetensors "
                 "file that training writes."
             )
-        return cls(model, model.divisor(), device, kernels, memory, self_ensemble)
+        return cls(model, model.divisor(), options, self_ensemble)
 
     def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
         """The model's clean images, float (N, C, H, W), clamped to 0..1 as any image file would.
@@ -125,7 +122,7 @@ class Restorer:
         return y[:, :c]
 
     def _predict(self, x: Tensor, channels: int) -> Tensor:
-        y = self.model.predict(x, device=self.device, kernels=self.kernels, memory=self.memory)
+        y = self.model.predict(x, options=self.options)
         if not isinstance(y, Tensor) or y.shape != (len(x), channels, *x.shape[2:]):
             found = tuple(y.shape) if isinstance(y, Tensor) else f"{len(y)} outputs"
             raise DataError(

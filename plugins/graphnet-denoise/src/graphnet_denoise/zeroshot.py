@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from graphnet.description import BlockDescription, ModelDescription, NodeDescription
 from graphnet.errors import DescriptionError, Problem
 from graphnet.model import Model, pad_to_multiple
+from graphnet.plan import CompileOptions
 from graphnet_denoise.images import Picture
 from graphnet_denoise.restoring import Restorer, fitted
 
@@ -19,6 +21,7 @@ NETWORK = "network"
 STEPS = 2000
 """How long a network trains on an image, unless told otherwise."""
 
+_OPTIONS = CompileOptions()
 _LR, _HALVED_EVERY = 1e-3, 1000
 
 
@@ -71,23 +74,18 @@ def restore_alone(
     picture: Picture,
     *,
     steps: int,
-    device: str,
-    kernels: str,
-    memory: str | None = None,
+    options: CompileOptions = _OPTIONS,
     self_ensemble: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Picture:
     """A picture denoised by the network after training on it alone; alpha and depth stay as they were.
 
-    `memory` bounds the prediction, not the training.
+    The option `memory` bounds the prediction, not the training.
     """
     image = fitted(picture.tensor()[None], network.input_channels)
-    trained = train_on_image(
-        network, image, steps=steps, device=device, kernels=kernels, advance=advance
-    )
-    restorer = Restorer.of(
-        trained, device=device, kernels=kernels, memory=memory, self_ensemble=self_ensemble
-    )
+    unbound = replace(options, memory=None)
+    trained = train_on_image(network, image, steps=steps, options=unbound, advance=advance)
+    restorer = Restorer.of(trained, options=options, self_ensemble=self_ensemble)
     return picture.with_tensor(restorer.restore_repeated(picture.tensor()[None])[0])
 
 
@@ -97,8 +95,7 @@ def train_on_image(
     *,
     steps: int = STEPS,
     seed: int = 0,
-    device: str = "auto",
-    kernels: str = "auto",
+    options: CompileOptions = _OPTIONS,
     advance: Callable[[], None] = lambda: None,
 ) -> Model:
     """The network with weights trained on a noisy image alone, float (N, C, H, W) in 0..1.
@@ -109,7 +106,7 @@ def train_on_image(
     model = Model(zero_shot_description(network.description), registry=network.registry, seed=seed)
     padded = pad_to_multiple(image, 2 * network.divisor())
     program = model.compile(
-        padded.shape, loss="mse", optimizer={"adam": {"lr": _LR}}, device=device, kernels=kernels
+        padded.shape, loss="mse", optimizer={"adam": {"lr": _LR}}, options=options
     )
     spec = program.plan.values[program.plan.inputs[0]].spec
     padded = padded.to(spec.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -12,13 +12,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 import graphnet
+from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError
-from graphnet_denoise.commands.options import (
-    device_option,
-    kernels_option,
-    memory_option,
-    self_ensemble_option,
-)
+from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
 from graphnet_denoise.images import (
     WRITE_SUFFIXES,
     Picture,
@@ -64,9 +60,7 @@ _MODELS = (".safetensors", ".yaml", ".yml")
     help=f"With --zero-shot: how many steps to train.  [default: {STEPS}]",
 )
 @self_ensemble_option
-@device_option
-@kernels_option
-@memory_option
+@compile_options(*OF_PREDICTION, device="auto", memory=MEMORY)
 def denoise(
     files: tuple[Path, ...],
     output: Path | None,
@@ -74,9 +68,7 @@ def denoise(
     zero_shot: bool,
     steps: int | None,
     self_ensemble: bool,
-    device: str,
-    kernels: str,
-    memory: str,
+    options: Mapping[str, object],
 ) -> None:
     """Denoise images of any size with a trained MODEL (.safetensors), or, with --zero-shot, a network.
 
@@ -86,6 +78,8 @@ def denoise(
 
     A grey image passes a model for colour with noise added to its channels, of the level that the image
     is estimated to have, so that the channels' noise is independent; the result is their mean, in grey.
+
+    An image that needs more than --memory goes through in tiles, with the same result; 100% is no bound.
     """
     if steps is not None and not zero_shot:
         raise DataError("--steps says how long --zero-shot trains. Add that, or leave --steps out.")
@@ -95,12 +89,7 @@ def denoise(
     targets = plan_outputs(inputs, sources, output)
     network = graphnet.load(model)
     restore: Restore
-    where: _Where = {
-        "device": device,
-        "kernels": kernels,
-        "memory": memory,
-        "self_ensemble": self_ensemble,
-    }
+    where: _Where = {"options": make_options(options), "self_ensemble": self_ensemble}
     if not zero_shot:
         restorer = Restorer.of(network, **where)
         restore = partial(_by_weights, restorer, noise_level)
@@ -144,9 +133,7 @@ def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
 class _Where(TypedDict):
     """Where and how a model computes, whether it is trained or to be trained."""
 
-    device: str
-    kernels: str
-    memory: str
+    options: graphnet.CompileOptions
     self_ensemble: bool
 
 

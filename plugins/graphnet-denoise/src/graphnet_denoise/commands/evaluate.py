@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 import graphnet
+from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError, DescriptionError
 from graphnet.sdk import DataSet, Stream, default_registry
 from graphnet.system import write_text
-from graphnet_denoise.commands.options import (
-    device_option,
-    kernels_option,
-    self_ensemble_option,
-)
+from graphnet_denoise.commands.options import OF_PREDICTION, self_ensemble_option
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
@@ -49,8 +47,7 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
     help="DATA holds clean images: add this noise, such as gaussian:25 (std in 255ths), or JSON.",
 )
 @self_ensemble_option
-@device_option
-@kernels_option
+@compile_options(*OF_PREDICTION, device="auto")
 def evaluate(
     model: Path,
     data: str,
@@ -58,8 +55,7 @@ def evaluate(
     batch_size: int | None,
     noise: str | None,
     self_ensemble: bool,
-    device: str,
-    kernels: str,
+    options: Mapping[str, object],
 ) -> None:
     """Compare a trained MODEL (.safetensors) with the clean images of DATA.
 
@@ -74,7 +70,7 @@ def evaluate(
     """
     started = time.perf_counter()
     restorer = Restorer.of(
-        graphnet.load(model), device=device, kernels=kernels, self_ensemble=self_ensemble
+        graphnet.load(model), options=make_options(options), self_ensemble=self_ensemble
     )
     pairs = open_data(data).load() if noise is None else noisy_images(data, noise, restorer)
     if isinstance(pairs, Stream):
