@@ -15,7 +15,7 @@ from torch import Tensor
 
 from graphnet.errors import CacheError, CompileError, LayerError
 from graphnet.executors.background_compile import Compilation
-from graphnet.executors.compare import agrees, disagreement, skipped
+from graphnet.executors.compare import agrees, disagreement
 from graphnet.executors.eager import Eager, Function
 from graphnet.executors.inductor_compile import (
     Compiled,
@@ -26,6 +26,7 @@ from graphnet.executors.inductor_compile import (
     require_compiler,
 )
 from graphnet.graph import Kind
+from graphnet.passes import skipped
 from graphnet.plan import Plan
 from graphnet.sdk import Event, Executor, Run
 from graphnet.system import Hit, open_cache
@@ -150,7 +151,7 @@ class _Run(Run):
         before = {name: named[name].clone() for name in slots}
         found = compiled(*(copies.get(name, tensor) for name, tensor in named.items()))
         outputs = self.eager(*arguments)
-        if skipped(self.plan, before, named):
+        if skipped(before, named):
             self.loaded = compiled  # the next step is compared
             return outputs
         problem = disagreement(self.plan, before, expected=(outputs, named), found=(found, copies))

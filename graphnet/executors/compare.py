@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from graphnet.graph import DONE, SCALE
 from graphnet.plan import Plan
 
 # How far the results of two right programs may be apart, relative to their norm, by compute dtype.
@@ -55,15 +54,6 @@ def disagreement(
     return (
         f"after the same step {worst!r} differs by {apart[worst]:.2g} of its change, where "
         f"{limit:g} is allowed"
-    )
-
-
-def skipped(plan: Plan, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
-    """Whether a gradient was not finite in float16, so that the step says little of the plan."""
-    if DONE in plan.slots:
-        return torch.equal(before[DONE], after[DONE])
-    return SCALE in plan.slots and not all(
-        bool(after[slot].isfinite().all()) for slot in plan.slots
     )
 
 

@@ -12,16 +12,12 @@ from graphnet.graph.cost import Cost, call_cost, count
 from graphnet.graph.dispatch import Operation, is_mask, operations_of, operations_until_failure
 from graphnet.graph.invoke import as_tuple, bind_arguments, call_by_name
 from graphnet.graph.ir import (
-    DONE,
-    FINITE,
     LR,
-    SCALE,
     SEED,
     SLOTS,
     SOON,
     SOURCES,
     STEP,
-    UPDATES,
     Arg,
     Call,
     Const,
@@ -66,17 +62,13 @@ from graphnet.graph.roofline import (
 )
 
 __all__ = [
-    "DONE",
-    "FINITE",
     "LR",
     "META",
-    "SCALE",
     "SEED",
     "SLOTS",
     "SOON",
     "SOURCES",
     "STEP",
-    "UPDATES",
     "Aliases",
     "Arg",
     "Bound",

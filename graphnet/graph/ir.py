@@ -44,9 +44,7 @@ SOURCES = frozenset(
 )
 SLOTS = frozenset({Kind.PARAMETER, Kind.STATE})
 SOON = frozenset({Kind.ACCUMULATE, Kind.SCALE, Kind.UPDATE})  # calls that run as early as they can
-LR, STEP, UPDATES, SEED = "@lr", "@step", "@updates", "@seed"  # no id in a description has an "@"
-# Slots of a step in float16, and whether its gradients are finite: see passes/loss_scale.py.
-SCALE, DONE, FINITE = "@loss:scale", "@loss:updates", "@loss:finite"
+LR, STEP, SEED = "@lr", "@step", "@seed"  # no id in a description has an "@"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphError, InputError, nearest
-from graphnet.graph import SCALE, Kind
+from graphnet.graph import Kind
 from graphnet.inspection.contributions import Use, uses_of
 from graphnet.inspection.walk import complete, execute, walk
 from graphnet.model import Model, set_up
+from graphnet.passes import SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import check_floating
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from graphnet.graph import FINITE, SCALE, Call, Kind
+from graphnet.graph import Call, Kind
 from graphnet.inspection.walk import complete, walk
-from graphnet.passes import GRAD
+from graphnet.passes import FINITE, GRAD, SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import IfFinite, MultiTensorKernel, Registry, default_registry
 

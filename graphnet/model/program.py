@@ -15,13 +15,13 @@ from torch import Tensor
 
 from graphnet.description import ModelDescription
 from graphnet.errors import CheckpointError, InputError
-from graphnet.graph import DONE, LR, SCALE, SEED, STEP, UPDATES, Kind
+from graphnet.graph import LR, SEED, STEP, Kind
 from graphnet.model.accumulation import Accumulation
 from graphnet.model.checkpoint import Checkpoint, versions_of, write_checkpoint
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
 from graphnet.model.weights import Weights
-from graphnet.passes import EMA
+from graphnet.passes import DONE, EMA, SCALE, UPDATES
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors
 from graphnet.system import keep_freed_memory

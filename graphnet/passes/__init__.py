@@ -5,7 +5,7 @@ A Graph comes in; a Graph goes out. It imports graph and below.
 
 from __future__ import annotations
 
-from graphnet.passes.accumulate import GRAD, add_up, total
+from graphnet.passes.accumulate import GRAD, UPDATES, add_up, total
 from graphnet.passes.autotune import autotune
 from graphnet.passes.batch_updates import batch_updates
 from graphnet.passes.block_layout import block_layout, in_blocks
@@ -19,7 +19,15 @@ from graphnet.passes.hoist_constants import hoist_constants
 from graphnet.passes.in_place import in_place, overwritable
 from graphnet.passes.inference import inference
 from graphnet.passes.loss import attach_loss
-from graphnet.passes.loss_scale import differentiate_scaled, skip, unscale
+from graphnet.passes.loss_scale import (
+    DONE,
+    FINITE,
+    SCALE,
+    differentiate_scaled,
+    skip,
+    skipped,
+    unscale,
+)
 from graphnet.passes.mixed_precision import mixed_precision
 from graphnet.passes.pipeline import Change, Pass, run
 from graphnet.passes.recompute import recompute
@@ -30,8 +38,12 @@ from graphnet.passes.time_kernels import Stopwatch
 from graphnet.passes.update import update, update_counter
 
 __all__ = [
+    "DONE",
     "EMA",
+    "FINITE",
     "GRAD",
+    "SCALE",
+    "UPDATES",
     "Change",
     "Everywhere",
     "Pass",
@@ -63,6 +75,7 @@ __all__ = [
     "run",
     "single",
     "skip",
+    "skipped",
     "store_bfloat16",
     "substitute",
     "total",

@@ -18,6 +18,7 @@ from graphnet.passes.rewrite import beside, node_of, write
 from graphnet.sdk import Accumulate, AddTo, Clear, StateSpec
 
 GRAD = "@grad"  # the slot's name behind that of the parameter
+UPDATES = "@updates"  # the scalar that counts updates, where these are not as many as the steps
 
 
 def add_up(graph: Graph) -> Graph:

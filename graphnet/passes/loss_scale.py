@@ -9,12 +9,13 @@ parameter and halves the scale, 2000 good ones in a row double it. Scale and cou
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from graphnet.graph import DONE, FINITE, SCALE, Arg, Call, Graph, Kind, Value, flatten
+from graphnet.graph import Arg, Call, Graph, Kind, Value, flatten
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.rewrite import multiplied, norms, write
 from graphnet.sdk import (
@@ -28,7 +29,9 @@ from graphnet.sdk import (
     Times,
 )
 
-GOOD = "@loss:good_steps"
+# Slots: the scale, and the counts of updates and of good steps since the scale changed. Whether all
+# gradients of a step are finite is a value of it.
+SCALE, DONE, GOOD, FINITE = "@loss:scale", "@loss:updates", "@loss:good_steps", "@loss:finite"
 _INVERSE, _START = "@loss:inverse", "@loss:start"
 _INITIAL = 2.0**16
 _INTERVAL = 2000
@@ -106,6 +109,17 @@ def skip(graph: Graph) -> Graph:
         name: _guarded(call) if _optimizes(call) else call for name, call in graph.calls.items()
     }
     return replace(graph, calls=calls)
+
+
+def skipped(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
+    """Whether a gradient was not finite in a step between these values of a plan's slots.
+
+    Such a step updates nothing, and so says little of what the plan computes. In a plan that only adds up
+    gradients (passes/accumulate.py), the slots are then no longer finite.
+    """
+    if DONE in before:
+        return torch.equal(before[DONE], after[DONE])
+    return SCALE in before and not all(bool(after[slot].isfinite().all()) for slot in before)
 
 
 def _optimizes(call: Call) -> bool:

@@ -12,7 +12,8 @@ import torch
 
 from graphnet.description import UpdateSettings
 from graphnet.errors import ContractError, nearest
-from graphnet.graph import LR, SLOTS, STEP, UPDATES, Arg, Call, Const, Graph, Kind, Value
+from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
+from graphnet.passes.accumulate import UPDATES
 from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, node_of, scalar, write
 from graphnet.sdk import Assign, Layer, Optimizer, Times
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 from functools import partial
 
 from graphnet.description import LossTerm, ModelDescription, UpdateSettings
-from graphnet.graph import DONE, Graph, aliases, build, no_overwrites, predicted_seconds
+from graphnet.graph import Graph, aliases, build, no_overwrites, predicted_seconds
 from graphnet.passes import (
+    DONE,
     Everywhere,
     Pass,
     Stopwatch,

@@ -17,12 +17,11 @@ from graphnet.builtin import SGD, Adam, AdamW
 from graphnet.builtin.kernels import multi_tensor
 from graphnet.cli import run
 from graphnet.executors import prepare
-from graphnet.graph import DONE, SCALE
 from graphnet.inspection import Gradients, first_nonfinite
 from graphnet.inspection.step_timing import random_arguments
 from graphnet.inspection.walk import complete
 from graphnet.model import Model, Program
-from graphnet.passes.loss_scale import GOOD, FollowFit
+from graphnet.passes.loss_scale import DONE, GOOD, SCALE, FollowFit
 from graphnet.plan import Plan
 from graphnet.sdk import (
     IfFinite,
