@@ -45,7 +45,7 @@ WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
 @compile_options()
 @click.option("--executor", help="eager, auto, inductor, cudagraph, reference or a plugin's.")
-@click.option("--epochs", type=int)
+@click.option("--epochs", type=int, help="How many times the data set is seen.")
 def train(
     config: Path,
     settings: tuple[str, ...],
@@ -55,7 +55,9 @@ def train(
     executor: str | None,
     epochs: int | None,
 ) -> None:
-    """Train the model that CONFIG names, on the data that it names. Options take the place of its fields.
+    """Train the model that CONFIG names, on the data that it names.
+
+    An option here replaces the field of CONFIG that has its name.
 
     The run's folder gets log.jsonl (a record for each group of steps and each epoch),
     checkpoint.safetensors (for --resume) and model.safetensors (the result). Ctrl-C stops cleanly,

@@ -81,7 +81,7 @@ class Model:
         self._weights = None if weights is None else Weights.copied(weights)
         self.seed = seed
         self._outputs = tuple(expand(description, self.registry).outputs)
-        self._predictors: dict[tuple[CompileOptions, Executor], Predictor] = {}
+        self._predictors: dict[tuple[CompileOptions, torch.dtype, Executor], Predictor] = {}
 
     @classmethod
     def load(cls, path: Path | str, *, registry: Registry | None = None) -> Self:
@@ -335,19 +335,19 @@ class Model:
         dtype = inputs[0].dtype
         if options.dtype not in (None, dtype):
             raise InputError(f"predict: expected inputs of the dtype {options.dtype}, got {dtype}")
-        options = replace(options, dtype=dtype, device=options.target.device, saved_dtype=None)
         runner = self.registry.make("executors", executor)
-        key = (options, runner)
+        key = (options, dtype, runner)
         if key not in self._predictors:
             options.warn_if_slow(stacklevel=2)
             shapes = tuple(tuple(x.shape) for x in inputs)
-            made = self._inference(shapes, options)
+            exact = replace(options, dtype=dtype)
+            made = self._inference(shapes, exact)
             plan = made.plan if isinstance(made, Tiling) else made
             values = [plan.values[name] for name in plan.slots]
             given = None if self._weights is None else self._weights.own
             slots = set_up(values, seed=self.seed, given=given)
             slots, copies = self._shared(slots)
-            predictor = self._predictor(slots, options, runner, copies=copies)
+            predictor = self._predictor(slots, exact, runner, copies=copies)
             predictor.prepare(shapes, made)
             self._predictors[key] = predictor
         age = 0 if self._weights is None else self._weights.age()
@@ -421,7 +421,7 @@ def _changed(
     for name in unknown:
         known = (*CompileOptions.field_names(), *others)
         raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
-    return replace(options, **fields)
+    return replace(options, **fields) if fields else options
 
 
 def _training_choices(

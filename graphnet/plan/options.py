@@ -9,11 +9,10 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import torch
-from pydantic import AfterValidator, PlainValidator, model_validator
-from pydantic_core import ArgsKwargs
+from pydantic import AfterValidator, PlainValidator
 
 from graphnet.errors import DescriptionError, Problem, SlowPrecisionWarning, nearest
 from graphnet.sdk import FLOATING, Definition
@@ -49,7 +48,6 @@ PASSES = (
 )
 """The names of all passes; a plan is made by those that it needs."""
 
-_RENAMED = {"keep": "saved_dtype"}
 _RENAMED_PASSES = {
     "affine": "fold_affine",
     "precision": "mixed_precision",
@@ -164,6 +162,8 @@ class CompileOptions(Definition):
     torch.float32
     """
 
+    former_names: ClassVar[Mapping[str, str]] = {"keep": "saved_dtype"}
+
     device: Annotated[str | int | torch.device, PlainValidator(_device)] = "auto"
     dtype: Annotated[torch.dtype | str | None, PlainValidator(_dtype)] = None
     precision: str | None = None
@@ -173,17 +173,6 @@ class CompileOptions(Definition):
     without: Annotated[Collection[str], PlainValidator(_passes)] = frozenset()
     autotune: bool = False
     refused: Annotated[Collection[tuple[str, str]], PlainValidator(_refusals)] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_names(cls, given: ArgsKwargs) -> ArgsKwargs:
-        """Raise DescriptionError for the former name of an option."""
-        names = [name for name in given.kwargs or {} if name in _RENAMED]
-        if names:
-            raise DescriptionError(
-                [Problem(f"is now called {_RENAMED[name]}", name) for name in names]
-            )
-        return given
 
     def __post_init__(self) -> None:
         own = _name(self._own_dtype)
@@ -252,6 +241,6 @@ def _plain(value: Any) -> Any:
 
 def split_options(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Those of the fields that are options of a compilation, or were under this name, and the others."""
-    names = {*CompileOptions.field_names(), *_RENAMED}
+    names = {*CompileOptions.field_names(), *CompileOptions.former_names}
     mine = {name: value for name, value in fields.items() if name in names}
     return mine, {name: value for name, value in fields.items() if name not in mine}

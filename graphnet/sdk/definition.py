@@ -7,8 +7,9 @@ whenever an instance is made. Definitions hold no tensors, compare by value and 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from typing import Any, dataclass_transform
+from typing import Any, ClassVar, dataclass_transform
 
 import pydantic
 import pydantic.dataclasses
@@ -32,15 +33,19 @@ class _Checked(type):
             return super().__call__(*args, **kwargs)
         except pydantic.ValidationError as error:
             known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-            raise DescriptionError(problems(error.errors(), known)) from None
+            former: Mapping[str, str] = cls.former_names  # type: ignore[attr-defined]
+            raise DescriptionError(problems(error.errors(), known, former)) from None
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Definition(metaclass=_Checked):
     """A frozen bundle of validated configuration; subclasses add annotated fields.
 
+    `former_names` are those that fields had: name -> the name now, which the error of a former one says.
     Raises DescriptionError, naming every field that is wrong, when an instance is made.
     """
+
+    former_names: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

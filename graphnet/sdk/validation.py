@@ -8,11 +8,18 @@ from typing import Any
 
 from graphnet.errors import DescriptionError, Problem, nearest
 
+_NONE: Mapping[str, str] = {}
 
-def problems(errors: Iterable[Any], known: Iterable[str]) -> list[Problem]:
-    """pydantic's error records as Problems, in our words; a union's, one for each member, as one."""
+
+def problems(
+    errors: Iterable[Any], known: Iterable[str], former: Mapping[str, str] = _NONE
+) -> list[Problem]:
+    """pydantic's error records as Problems, in our words; a union's, one for each member, as one.
+
+    `known` are the names of fields, `former` those that some had before.
+    """
     found: list[Problem] = []
-    for problem in (problem for error in errors for problem in _problems(error, known)):
+    for problem in (problem for error in errors for problem in _problems(error, known, former)):
         if found and (joined := _joined(found[-1], problem)):
             found[-1] = joined
         else:
@@ -28,12 +35,16 @@ def _joined(one: Problem, other: Problem) -> Problem | None:
     return Problem(f"expected {parts[0][1]} or {parts[1][1]}, found {parts[0][2]}", one.path)
 
 
-def _problems(error: Mapping[str, Any], known: Iterable[str]) -> Iterable[Problem]:
+def _problems(
+    error: Mapping[str, Any], known: Iterable[str], former: Mapping[str, str]
+) -> Iterable[Problem]:
     cause = error.get("ctx", {}).get("error")
-    return cause.problems if isinstance(cause, DescriptionError) else [_problem(error, known)]
+    return (
+        cause.problems if isinstance(cause, DescriptionError) else [_problem(error, known, former)]
+    )
 
 
-def _problem(error: Mapping[str, Any], known: Iterable[str]) -> Problem:
+def _problem(error: Mapping[str, Any], known: Iterable[str], former: Mapping[str, str]) -> Problem:
     location = tuple(str(part) for part in error["loc"])
     # For a union pydantic appends the member it tried, such as "int" or "tuple[...]": not a place.
     if location and location[-1] in _TYPES and error["type"].endswith("_type"):
@@ -41,7 +52,10 @@ def _problem(error: Mapping[str, Any], known: Iterable[str]) -> Problem:
     path = ".".join(part for part in location if part.isidentifier() or part.isdigit())
     match error["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
-            return Problem(f"unknown field. {nearest(location[-1], known)}", path)
+            name = location[-1]
+            if name in former:
+                return Problem(f"is now called {former[name]}", path)
+            return Problem(f"unknown field. {nearest(name, known)}", path)
         case "missing" | "missing_keyword_only_argument" | "missing_argument":
             return Problem("must be given", path)
         case "unexpected_positional_argument":
