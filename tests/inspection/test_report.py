@@ -256,4 +256,4 @@ def test_page_of_the_documentation_is_true(registry: Registry) -> None:
     shown = table(breakdown(plan, CPU), timing=time_steps(plan, rounds=1, warm_up=0), width=200)
     assert set(re.split(r"\s{2,}", shown.splitlines()[0])) == named
     options = {option for parameter in command.params for option in parameter.opts}
-    assert set(re.findall(r"--[a-z]+", text)) <= options
+    assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) <= options
