@@ -26,7 +26,7 @@ from benchmarks.timing import machine as facts
 from benchmarks.timing import seconds, settle
 from examples.demo import copy_photos
 from graphnet.executors import CUDARecording
-from graphnet.graph import Call, Kind, Machine, bind_arguments, call_cost
+from graphnet.graph import Call, Kind, Machine, call_cost, positional
 from graphnet.inspection import measure
 from graphnet.model import set_up
 from graphnet.plan import Plan
@@ -87,12 +87,11 @@ def _works(call: Call, plan: Plan) -> bool:
 @torch.no_grad()
 def _timed(call: Call, plan: Plan, device: torch.device, machine: Machine) -> dict[str, Any]:
     """A call on random tensors of its own, one after the other."""
-    given, named = bind_arguments(call.layer, call.method, [_drawn(a, plan) for a in call.args])
-    function = getattr(call.layer, call.method)
+    given = [_drawn(argument, plan) for argument in call.args]
 
     def repeat() -> tuple[Tensor, ...]:
         for _ in range(_REPEATS):
-            function(*given, **named)
+            positional(call.layer, call.method, given)
         return ()
 
     repeat()  # compiled, and warm

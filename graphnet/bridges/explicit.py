@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphnetError, LayerError
-from graphnet.graph import as_tuple, call_by_name, gradient_names
+from graphnet.graph import gradient_names, invoke
 from graphnet.sdk import Layer
 
 
@@ -196,9 +196,7 @@ def _backward(
     named: dict[str, Any] = _gather(use, use.keeps, tuple(rest))
     named.update(zip((f"grad_{name}" for name in layer.outputs), gradients, strict=True))
     named.update(specs=use.specs, wanted=wanted)
-    returned = _call(use, "backward", {name: named[name] for name in layer.signature.backward})
-    if use.gradients == (layer.signature.variadic,):
-        returned = (returned,)
+    returned = _call(use, "backward", named)
     found = {name: g for name, g in zip(use.gradients, returned, strict=True) if name in wanted}
     flat: list[Tensor | None] = []
     for name in layer.signature.tensors:
@@ -219,9 +217,7 @@ def _forward(use: Use, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _infer(use: Use, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    named = _forward_arguments(use, tensors)
-    asked = {name: named[name] for name in use.layer.signature.inference}
-    return _call(use, "inference", asked)
+    return _call(use, "inference", _forward_arguments(use, tensors))
 
 
 def _forward_arguments(use: Use, tensors: Sequence[Tensor]) -> dict[str, Any]:
@@ -233,12 +229,8 @@ def _forward_arguments(use: Use, tensors: Sequence[Tensor]) -> dict[str, Any]:
 
 
 def _call(use: Use, method: str, named: dict[str, Any]) -> tuple[Any, ...]:
-    layer = use.layer
     try:
-        if method == "backward":
-            return as_tuple(layer.backward(**named))
-        asked = getattr(layer.signature, method)
-        return as_tuple(call_by_name(layer, method, {name: named[name] for name in asked}))
+        return invoke(use.layer, method, named)
     except GraphnetError:
         raise
     except Exception as error:  # the plugin's own code

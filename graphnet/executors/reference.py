@@ -7,14 +7,15 @@ is the conformance kit's business.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from graphnet.errors import LayerError, step_failure
-from graphnet.graph import Arg, Call, Const, Kind, Slot
+from graphnet.graph import Arg, Call, Const, Kind, Slot, positional
 from graphnet.plan import Plan
-from graphnet.sdk import Executor, Layer, Run
+from graphnet.sdk import Executor, Run
 
 
 class Reference(Executor):
@@ -39,11 +40,12 @@ class Interpreter(Run):
     def execute(self, call: Call, environment: dict[str, Tensor]) -> None:
         """Run one call: read its arguments from the environment, put its results there."""
         self.writes_its_own(call, environment)
-        positional, named = self.bind(call, environment)
         try:
-            returned = getattr(call.layer, call.method)(*positional, **named)
+            results = positional(
+                call.layer, call.method, [_read(arg, environment) for arg in call.args]
+            )
         except Exception as error:
-            shapes = [str(tuple(x.shape)) for x in positional if isinstance(x, Tensor)]
+            shapes = [str(tuple(environment[name].shape)) for name in call.reads()]
             raise step_failure(
                 error,
                 node=call.node,
@@ -55,7 +57,7 @@ class Interpreter(Run):
         if call.kind is Kind.UPDATE:
             environment.update({new: environment[slot] for new, slot in call.writes.items()})
         else:
-            self.store(call, returned, environment)
+            self.store(call, results, environment)
 
     def writes_its_own(self, call: Call, environment: dict[str, Tensor]) -> None:
         """Raise LayerError if a storage about to be written really holds a value that should be elsewhere.
@@ -76,36 +78,7 @@ class Interpreter(Run):
                         f"needed. Its strides are {tensor.stride()}. Return a copy: clone()."
                     )
 
-    def bind(self, call: Call, environment: dict[str, Tensor]) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and keyword arguments; `*xs` is spread out, what follows it goes by keyword."""
-
-        def read(arg: Arg) -> Any:
-            match arg:
-                case str():
-                    return environment[arg]
-                case tuple():
-                    return tuple(environment[name] for name in arg)
-                case Const(value=value):
-                    return value
-
-        if not isinstance(call.layer, Layer) or call.method.removesuffix("_") == "backward":
-            return [read(arg) for arg in call.args], {}
-        positional: list[Any] = []
-        named: dict[str, Any] = {}
-        spread = False
-        names = call.layer.signature.of(call.method)
-        for name, arg in zip(names, call.args, strict=True):
-            if name == call.layer.signature.variadic:
-                positional.extend(read(arg))
-                spread = True
-            elif spread:
-                named[name] = read(arg)
-            else:
-                positional.append(read(arg))
-        return positional, named
-
-    def store(self, call: Call, returned: Any, environment: dict[str, Tensor]) -> None:
-        results = returned if isinstance(returned, (tuple, list)) else (returned,)
+    def store(self, call: Call, results: tuple[Any, ...], environment: dict[str, Tensor]) -> None:
         if len(results) != len(call.results):
             raise LayerError(
                 f"node {call.node!r} ({call.title}): {call.method} must return {len(call.results)} "
@@ -133,6 +106,16 @@ class Interpreter(Run):
                     f"storage of {target!r}, which it overwrites, returned another tensor"
                 )
             environment[slot] = result
+
+
+def _read(arg: Arg, environment: Mapping[str, Tensor]) -> Any:
+    match arg:
+        case str():
+            return environment[arg]
+        case tuple():
+            return tuple(environment[name] for name in arg)
+        case Const(value=value):
+            return value
 
 
 def _storage(tensor: Tensor) -> int:

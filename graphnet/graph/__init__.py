@@ -10,7 +10,15 @@ from graphnet.graph.aliases import Aliases, aliases, base
 from graphnet.graph.build import GraphBuilder, build
 from graphnet.graph.cost import Cost, call_cost, count
 from graphnet.graph.dispatch import Operation, is_mask, operations_of, operations_until_failure
-from graphnet.graph.invoke import as_tuple, bind_arguments, call_by_name
+from graphnet.graph.invoke import (
+    as_tuple,
+    gradient_names,
+    gradients_are_bare,
+    invoke,
+    positional,
+    result_names,
+    star_of,
+)
 from graphnet.graph.ir import (
     LR,
     SEED,
@@ -44,11 +52,9 @@ from graphnet.graph.observe import (
     Ports,
     Result,
     bind_inputs,
-    gradient_names,
     observe,
     observe_backward,
     resolve_view,
-    result_names,
 )
 from graphnet.graph.roofline import (
     Machine,
@@ -92,16 +98,16 @@ __all__ = [
     "aliases",
     "as_tuple",
     "base",
-    "bind_arguments",
     "bind_inputs",
     "build",
-    "call_by_name",
     "call_cost",
     "compute_dtype",
     "count",
     "flat",
     "flatten",
     "gradient_names",
+    "gradients_are_bare",
+    "invoke",
     "is_mask",
     "item",
     "lifetimes",
@@ -113,11 +119,13 @@ __all__ = [
     "observe_backward",
     "operations_of",
     "operations_until_failure",
+    "positional",
     "predicted_seconds",
     "resolve_view",
     "result_names",
     "run_on_meta",
     "save_machine",
+    "star_of",
     "stated_machine",
     "work_bytes",
 ]

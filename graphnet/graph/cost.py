@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,10 +21,10 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from graphnet.graph.dispatch import Operation, operations_of, peak_bytes_of, storage_of, tensors_in
-from graphnet.graph.invoke import as_tuple, bind_arguments
-from graphnet.graph.ir import SLOTS, Arg, Call, Const, Value
-from graphnet.graph.observe import META
-from graphnet.sdk import Definition, Spec
+from graphnet.graph.frozen import FrozenArgument, FrozenTensor, freeze, thaw
+from graphnet.graph.invoke import as_tuple, positional
+from graphnet.graph.ir import Call, Value
+from graphnet.sdk import Definition
 
 _aten = torch.ops.aten
 _MOVES = frozenset(
@@ -75,76 +74,28 @@ def call_cost(call: Call, values: Mapping[str, Value]) -> Cost:
 
     Counts are cached by definition, method and specs, so a repeated block is counted once.
     """
-    numbers: dict[str, int] = {}
-
-    def tensor(name: str) -> _Tensor:
-        value = values[name]
-        stored = value.memory_format if value.kind in SLOTS else None
-        return _Tensor(numbers.setdefault(name, len(numbers)), value.spec.on(META), stored)
-
-    def freeze(arg: Arg) -> _Argument:
-        match arg:
-            case str():
-                return tensor(arg)
-            case tuple():
-                return tuple(map(tensor, arg))
-            case Const(value=Mapping() as mapping):
-                return _Named(tuple(mapping.items()))
-            case Const(value=value):
-                return Const(value)
-
     devices = (values[name].spec.device.type for name in (*call.reads(), *call.makes()))
-    arguments = tuple(map(freeze, call.args))
-    return _counted(call.layer, call.method, arguments, next(devices, "cpu"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    """An argument: equal numbers are one tensor given twice. A slot has the strides it is stored with."""
-
-    number: int
-    spec: Spec
-    memory_format: torch.memory_format | None
-
-    def empty(self) -> Tensor:
-        tensor = self.spec.empty()
-        if self.memory_format is None or tensor.ndim != 4:
-            return tensor
-        return tensor.contiguous(memory_format=self.memory_format)
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """The items of a mapping, which can be hashed."""
-
-    items: tuple[tuple[str, Hashable], ...]
-
-
-_Argument = _Tensor | tuple[_Tensor, ...] | _Named | Const
+    return _counted(call.layer, call.method, freeze(call, values), next(devices, "cpu"))
 
 
 @functools.lru_cache(maxsize=65536)
 def _counted(
-    layer: Definition, method: str, arguments: tuple[_Argument, ...], device_type: str
+    layer: Definition, method: str, arguments: tuple[FrozenArgument, ...], device_type: str
 ) -> Cost:
     tensors: dict[int, Tensor] = {}
 
-    def thaw(argument: _Argument) -> Any:
-        match argument:
-            case _Tensor(number=number):
-                return tensors.setdefault(number, argument.empty())
-            case tuple():
-                return tuple(map(thaw, argument))
-            case _Named(items):
-                return MappingProxyType(dict(items))
-            case Const(value):
-                return value
+    def tensor(frozen: FrozenTensor) -> Tensor:
+        if frozen.number not in tensors:
+            made, stored = frozen.spec.empty(), frozen.memory_format
+            if stored is not None and made.ndim == 4:
+                made = made.contiguous(memory_format=stored)
+            tensors[frozen.number] = made
+        return tensors[frozen.number]
 
-    positional, named = bind_arguments(layer, method, [thaw(argument) for argument in arguments])
-    function = getattr(layer, method)
+    given = thaw(arguments, tensor)
 
-    def run() -> Any:
-        return function(*positional, **named)
+    def run() -> tuple[Any, ...]:
+        return positional(layer, method, given)
 
     cost = count(run, tensors.values())[1]
     return replace(cost, peak_bytes=peak_bytes_of(run, device_type=device_type))

@@ -7,18 +7,17 @@ copy of the other. Runs are cached by definition, method and specs.
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.graph.dispatch import storage_of
-from graphnet.graph.invoke import as_tuple, bind_arguments
-from graphnet.graph.ir import Arg, Call, Const, Slot, Value
-from graphnet.graph.observe import META
+from graphnet.graph.frozen import FrozenArgument, FrozenTensor, freeze, thaw
+from graphnet.graph.invoke import as_tuple, positional
+from graphnet.graph.ir import Call, Slot, Value
 from graphnet.sdk import Definition, Spec
 
 
@@ -46,39 +45,18 @@ class Returned:
     unsettled: bool
 
 
-_Frozen = Spec | tuple[Spec, ...] | Hashable
-
-
 def run_on_meta(call: Call, values: Mapping[str, Value]) -> tuple[Returned, ...]:
     """The results of a call one by one, those that nobody reads too.
 
     What its definition raises on arguments of these specs, it raises here.
     """
 
-    def freeze(arg: Arg) -> _Frozen:
-        match arg:
-            case str():
-                return values[arg].spec.on(META)
-            case tuple():
-                return tuple(values[name].spec.on(META) for name in arg)
-            case Const(value=Mapping() as mapping):
-                return _Named(tuple(mapping.items()))
-            case Const(value=value):
-                return Const(value)
-
-    return _run_twice(call.layer, call.method, tuple(freeze(arg) for arg in call.args))
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """The items of a mapping, which can be hashed."""
-
-    items: tuple[tuple[str, Hashable], ...]
+    return _run_twice(call.layer, call.method, freeze(call, values))
 
 
 @functools.lru_cache(maxsize=65536)
 def _run_twice(
-    layer: Definition, method: str, arguments: tuple[_Frozen, ...]
+    layer: Definition, method: str, arguments: tuple[FrozenArgument, ...]
 ) -> tuple[Returned, ...]:
     plain = _run(layer, method, arguments, torch.contiguous_format)
     try:
@@ -98,31 +76,21 @@ def _run_twice(
 
 
 def _run(
-    layer: Definition, method: str, arguments: tuple[_Frozen, ...], strides: torch.memory_format
+    layer: Definition,
+    method: str,
+    arguments: tuple[FrozenArgument, ...],
+    strides: torch.memory_format,
 ) -> tuple[Returned, ...]:
     given: list[Tensor] = []
 
-    def tensor(spec: Spec) -> Tensor:
-        made = spec.empty()
+    def tensor(frozen: FrozenTensor) -> Tensor:
+        made = frozen.spec.empty()
         given.append(made.to(memory_format=strides) if made.ndim == 4 else made)
         return given[-1]
 
-    def thaw(argument: _Frozen) -> Any:
-        match argument:
-            case Spec():
-                return tensor(argument)
-            case tuple():
-                return tuple(tensor(spec) for spec in argument)
-            case _Named(items):
-                return MappingProxyType(dict(items))
-            case Const(value):
-                return value
-        raise TypeError(f"unknown argument {argument!r}")
-
-    positional, named = bind_arguments(layer, method, [thaw(argument) for argument in arguments])
     with torch.no_grad():
-        returned = getattr(layer, method)(*positional, **named)
-    results = [part for result in as_tuple(returned) for part in as_tuple(result)]
+        returned = positional(layer, method, thaw(arguments, tensor))
+    results = [part for result in returned for part in as_tuple(result)]
     storages = [_storage(tensor) for tensor in given]
     seen: list[Returned] = []
     for position, result in enumerate(results):

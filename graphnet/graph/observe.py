@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphError, GraphnetError, InputError, LayerError
-from graphnet.graph.invoke import as_tuple, call_by_name
+from graphnet.graph.invoke import as_tuple, gradient_names, invoke, result_names
 from graphnet.graph.ir import Arg
-from graphnet.sdk import AFFINE, FLOATING, Layer, ParameterSpec, Spec, StateSpec, not_floating
+from graphnet.sdk import FLOATING, Layer, ParameterSpec, Spec, StateSpec, not_floating
 
 META = torch.device("meta")
 KEY_SPEC = Spec((2,), torch.int32)
@@ -141,15 +141,13 @@ def _freeze(specs: Mapping[str, Any]) -> Frozen:
 def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
     bound = dict(specs)
     tensors = {name: _tensors(spec) for name, spec in bound.items()}
-    asked = layer.signature.of(method)
     values = {**tensors, "key": KEY_SPEC.on(META).empty(), "specs": MappingProxyType(bound)}
-    returned = call_by_name(layer, method, {name: values[name] for name in asked})
+    results = invoke(layer, method, values)
     expected = result_names(layer, method)
-    results = as_tuple(returned)
     if len(results) != len(expected) or not all(isinstance(r, Tensor) for r in results):
         raise LayerError(
             f"{method} must return {len(expected)} tensors ({', '.join(expected)}), "
-            f"returned {_describe(returned)}"
+            f"returned {_describe_all(results)}"
         )
     updates = layer.updates if method == "forward" else ()
     for name, tensor in zip(updates, results[len(results) - len(updates) :], strict=True):
@@ -158,18 +156,6 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
                 f"forward must return the new {name!r} as {bound[name]}, returned {_spec(tensor)}"
             )
     return tuple(Result(_spec(tensor), _source(tensor, tensors)) for tensor in results)
-
-
-def result_names(layer: Layer, method: str) -> tuple[str, ...]:
-    """What a method other than backward returns, in order; a new state has the state's name."""
-    match method:
-        case "forward":
-            return layer.outputs + layer.saves + layer.updates
-        case "inference":
-            return layer.outputs
-        case "affine_map":
-            return AFFINE
-    return tuple(name for name in layer.signature.absorb if name not in AFFINE)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -184,14 +170,12 @@ def _observe_backward(
         "specs": MappingProxyType(bound),
         "wanted": wanted,
     }
-    returned = layer.backward(**{name: values[name] for name in layer.signature.backward})
+    results = invoke(layer, "backward", values)
     names = gradient_names(layer, bound)
-    # Where *xs is alone, its tuple of gradients is the bare result.
-    results = (returned,) if names == (layer.signature.variadic,) else as_tuple(returned)
     if len(results) != len(names):
         raise LayerError(
             f"backward must return {len(names)} gradients ({', '.join(names)}), "
-            f"returned {_describe(returned)}"
+            f"returned {_describe_all(results)}"
         )
     return tuple(
         _gradients(layer, name, result, bound[name], name in wanted, tensors)
@@ -234,17 +218,6 @@ def _gradient(
     return Result(_spec(gradient), _source(gradient, tensors))
 
 
-def gradient_names(layer: Layer, specs: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names backward returns gradients for: inputs and parameters, in forward's order."""
-    return tuple(
-        n for n in layer.signature.tensors if n in specs and n not in state_names(layer, specs)
-    )
-
-
-def state_names(layer: Layer, specs: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(layer.updates) | frozenset(layer.states(specs))
-
-
 def _tensors(bound: Bound) -> Any:
     if isinstance(bound, tuple):
         return tuple(spec.empty() for spec in bound)
@@ -268,6 +241,10 @@ def _describe(returned: Any) -> str:
     if isinstance(returned, (tuple, list)):
         return f"{len(returned)} ({', '.join(type(item).__name__ for item in returned)})"
     return type(returned).__name__
+
+
+def _describe_all(results: tuple[Any, ...]) -> str:
+    return _describe(results[0] if len(results) == 1 else results)
 
 
 def resolve_view(bound: Mapping[str, Arg], source: tuple[str, int] | None) -> str | None:

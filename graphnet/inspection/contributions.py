@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphnet.graph import Arg, Call, Const, Kind, flatten, gradient_names
+from graphnet.graph import Arg, Call, Const, Kind, flatten, gradient_names, gradients_are_bare
 from graphnet.plan import Plan
 from graphnet.sdk import Constant, Layer, MultiTensorKernel
 
@@ -47,8 +47,7 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
                 outputs[gradient] = str(ports[name])
         specs = {name: _spec(plan, ports[name]) for name in layer.signature.tensors}
         names = gradient_names(layer, specs)
-        alone = names == (layer.signature.variadic,)  # then its gradients are the bare results
-        results = (call.results,) if alone else call.results
+        results = (call.results,) if gradients_are_bare(layer, specs) else call.results
         for name, result in zip(names, results, strict=True):
             port = ports[name]
             if isinstance(port, Const):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import InputError, LayerError, blame
-from graphnet.graph import Bound, as_tuple, bind_inputs, call_by_name, gradient_names, observe
+from graphnet.graph import Bound, as_tuple, bind_inputs, gradient_names, invoke, observe
 from graphnet.passes import kernel_for
 from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, default_registry, random
 from graphnet.system import resolve_device
@@ -249,8 +249,7 @@ class Module:
         named = {**context.named, "specs": specs, "wanted": wanted}
         named.update(self._grad_outputs(context.choice, grad_outputs))
         with blame(f"{self!r}: ", "backward"):
-            returned = layer.backward(**{n: named[n] for n in layer.signature.backward})
-        results = (returned,) if names == (layer.signature.variadic,) else as_tuple(returned)
+            results = invoke(layer, "backward", named)
         gradients: list[Tensor | None] = []
         for name, gradient in zip(names, results, strict=True):
             if name in self.parameters:
@@ -318,9 +317,8 @@ class Module:
         return choice, named
 
     def _call(self, layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
-        names = getattr(layer.signature, method)
         with blame(f"{self!r}: ", method):
-            return as_tuple(call_by_name(layer, method, {name: named[name] for name in names}))
+            return invoke(layer, method, named)
 
     @torch.no_grad()
     def _make(self, specs: Sequence[Spec]) -> None:

@@ -22,6 +22,7 @@ from graphnet.graph import (
     Slot,
     Value,
     gradient_names,
+    gradients_are_bare,
     observe_backward,
     resolve_view,
 )
@@ -139,13 +140,17 @@ class _Differentiator:
         results: list[Slot] = []
         for name, seen in zip(names, observed, strict=True):
             results.append(self.collect(call, name, ports[name], seen, name in wanted, args))
+        if gradients_are_bare(layer, specs):  # those of `*xs` are the results themselves
+            (alone,) = results
+            assert isinstance(alone, tuple)
+            results = [*alone]
         self.calls[f"{call.name}:backward"] = replace(
             call,
             name=f"{call.name}:backward",
             kind=Kind.BACKWARD,
             method="backward",
             args=asked,
-            results=tuple(results) if names != (layer.signature.variadic,) else as_flat(results),
+            results=tuple(results),
         )
 
     def missing(self, layer: Layer, name: str, call: Call) -> Arg:
@@ -209,10 +214,3 @@ class _Differentiator:
         self.values[name] = Value(name, spec, Kind.BACKWARD, view_of=view_of, layout=layout)
         self.contributions.setdefault(value, []).append(name)
         return name
-
-
-def as_flat(results: list[Slot]) -> tuple[Slot, ...]:
-    """The gradients of `*xs` alone come as one bare tuple."""
-    (only,) = results
-    assert isinstance(only, tuple)
-    return only

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.graph import Value, as_tuple, call_by_name, flatten, gradient_names
+from graphnet.graph import Value, flatten, gradient_names, invoke
 from graphnet.passes.block_layout import in_blocks
 from graphnet.passes.rewrite import spec_of
 from graphnet.passes.substitute import Candidate, blocked
@@ -94,10 +94,9 @@ class Stopwatch:
         given: dict[str, Any] = {**tensors, "specs": specs, "key": key}
         predicts = not self.training and bool(layer.signature.inference)
         method = "inference" if predicts else "forward"
-        asked = {name: given[name] for name in getattr(layer.signature, method)}
 
         def forward() -> tuple[Any, ...]:
-            return as_tuple(call_by_name(layer, method, asked))
+            return invoke(layer, method, given)
 
         if not self.training or not layer.signature.backward:
             return forward
@@ -111,8 +110,7 @@ class Stopwatch:
 
         def both() -> object:
             results = dict(zip(names, forward(), strict=False))
-            everything = {**given, **results, **grads, "wanted": wanted}
-            return layer.backward(**{name: everything[name] for name in layer.signature.backward})
+            return invoke(layer, "backward", {**given, **results, **grads, "wanted": wanted})
 
         return both
 

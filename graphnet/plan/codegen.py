@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphnet.graph import Arg, Call, Const, Kind, Slot
+from graphnet.graph import Arg, Call, Const, Kind, Slot, flatten, star_of
 from graphnet.plan.plan import Plan, Step
 from graphnet.sdk import Definition, Layer
 
@@ -141,24 +141,17 @@ class _Writer:
         return f"{call.name}: {call.title}{f' -> {shapes}' if shapes else ''}"
 
     def arguments(self, call: Call, function: str) -> str:
-        variadic, names = self.signature(call)
+        star = star_of(call.layer, call.method)
+        unnamed = ("",) * len(call.args)
+        names = call.layer.signature.of(call.method) if isinstance(call.layer, Layer) else unnamed
         written: list[str] = []
-        starred = False
-        for name, arg in zip(names, call.args, strict=True):
-            if name == variadic and isinstance(arg, tuple):
-                written.extend(self.value(value) for value in arg)
-                starred = True
+        for position, (name, arg) in enumerate(zip(names, call.args, strict=True)):
+            if position == star:
+                written.extend(self.value(value) for value in flatten((arg,)))
             else:
                 text = self.argument(arg, f"{function}_{name}")
-                written.append(f"{name}={text}" if starred else text)
+                written.append(f"{name}={text}" if star is not None and position > star else text)
         return ", ".join(written)
-
-    def signature(self, call: Call) -> tuple[str | None, tuple[str, ...]]:
-        if not isinstance(call.layer, Layer):
-            return None, ("",) * len(call.args)
-        names = call.layer.signature.of(call.method)
-        backward = call.method.removesuffix("_") == "backward"
-        return (None if backward else call.layer.signature.variadic), names
 
     def argument(self, arg: Arg, name: str) -> str:
         match arg:
@@ -186,9 +179,9 @@ class _Writer:
 
     def returns_tuple(self, call: Call) -> bool:
         """Whether the one result comes in a tuple: the gradient of `*xs` alone."""
-        if call.method != "backward" or not isinstance(call.layer, Layer):
+        if call.kind is not Kind.BACKWARD or not isinstance(call.layer, Layer):
             return False
-        return call.layer.signature.tensors == (call.layer.signature.variadic,)
+        return call.layer.signature.variadic is not None
 
     def discards(self, results: tuple[Slot, ...]) -> bool:
         return any(

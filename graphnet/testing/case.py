@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import LayerError
-from graphnet.graph import Ports, as_tuple, bind_inputs, call_by_name, gradient_names
+from graphnet.graph import Ports, as_tuple, bind_inputs, gradient_names, invoke
 from graphnet.sdk import Kernel, Layer, ParameterSpec, Registry, Spec, StateSpec, random
 from graphnet.testing.check import Check, undisturbed
 from graphnet.testing.draw import draw, generator
@@ -184,19 +184,13 @@ class Case:
 
     def forward(self, arguments: Named) -> Named:
         """What forward returns, by name."""
-        signature = self.layer.signature
         values = {**arguments, "specs": specs_of(arguments)}
-        returned = call_by_name(
-            self.layer, "forward", {name: values[name] for name in signature.forward}
-        )
-        return self.named("forward", self.result_names, as_tuple(returned))
+        return self.named("forward", self.result_names, invoke(self.layer, "forward", values))
 
     def inference(self, arguments: Named) -> Named:
         """What inference returns, by name."""
         values = {**arguments, "specs": specs_of(arguments)}
-        asked = {name: values[name] for name in self.layer.signature.inference}
-        returned = call_by_name(self.layer, "inference", asked)
-        return self.named("inference", self.layer.outputs, as_tuple(returned))
+        return self.named("inference", self.layer.outputs, invoke(self.layer, "inference", values))
 
     def backward(
         self, arguments: Named, results: Named, grads: Named, wanted: frozenset[str] | None = None
@@ -209,24 +203,19 @@ class Case:
         }
         values["specs"] = specs_of({**arguments, **results})
         values["wanted"] = self.differentiable if wanted is None else wanted
-        returned = self.layer.backward(**{n: values[n] for n in self.layer.signature.backward})
         names = gradient_names(self.layer, self.ports.specs)
-        alone = names == (self.layer.signature.variadic,)  # its tuple is the bare result
-        return self.named("backward", names, (returned,) if alone else as_tuple(returned))
+        return self.named("backward", names, invoke(self.layer, "backward", values))
 
     def forward_in_place(self, arguments: Named) -> Named:
         """What `forward_` returns, by name; it writes to arguments."""
         values = {**arguments, "specs": specs_of(arguments)}
-        asked = {name: values[name] for name in self.layer.signature.forward}
-        returned = call_by_name(self.layer, "forward_", asked)
-        return self.named("forward_", self.result_names, as_tuple(returned))
+        return self.named("forward_", self.result_names, invoke(self.layer, "forward_", values))
 
     def backward_in_place(self, values: Named) -> Named:
         """What `backward_` returns, as `grad_<name>`, for arguments, results and gradients by name."""
         known = {**values, "specs": specs_of(values), "wanted": self.differentiable}
-        returned = self.layer.backward_(**{n: known[n] for n in self.layer.signature.backward})
-        names = gradient_names(self.layer, self.ports.specs)
-        return self.named("backward_", [f"grad_{name}" for name in names], as_tuple(returned))
+        names = [f"grad_{name}" for name in gradient_names(self.layer, self.ports.specs)]
+        return self.named("backward_", names, invoke(self.layer, "backward_", known))
 
     def named(self, method: str, names: Sequence[str], results: Sequence[Any]) -> Named:
         """Results by name. Raises LayerError for another number of them."""

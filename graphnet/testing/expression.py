@@ -18,10 +18,9 @@ from graphnet.errors import ContractError, GraphError
 from graphnet.graph import (
     Bound,
     Ports,
-    as_tuple,
     bind_inputs,
-    call_by_name,
     gradient_names,
+    invoke,
     observe,
 )
 from graphnet.sdk import (
@@ -243,7 +242,7 @@ class _Evaluation:
     def forward(self, node: Node) -> tuple[Tensor, ...]:
         layer = node.layer
         named = self.named(node, self.forward)
-        results = self.call(layer, "forward", named)
+        results = invoke(layer, "forward", named)
         saved = len(layer.outputs + layer.saves)
         named |= zip(layer.outputs + layer.saves, results[:saved], strict=True)
         whole = not node.spread and not node.parameters
@@ -255,7 +254,7 @@ class _Evaluation:
 
     def inference(self, node: Node) -> tuple[Tensor, ...]:
         method = "inference" if node.layer.signature.inference else "forward"
-        results = self.call(node.layer, method, self.named(node, self.inference))
+        results = invoke(node.layer, method, self.named(node, self.inference))
         return results[: len(node.layer.outputs)]
 
     def named(self, node: Node, evaluate: Callable[[Node], tuple[Tensor, ...]]) -> Named:
@@ -289,10 +288,6 @@ class _Evaluation:
         named["specs"] = specs_of(named)
         return named
 
-    def call(self, layer: Layer, method: str, named: Named) -> tuple[Tensor, ...]:
-        asked = {name: named[name] for name in layer.signature.of(method)}
-        return as_tuple(call_by_name(layer, method, asked))
-
     def backward(self, node: Node, grads: Sequence[Tensor]) -> None:
         """Send gradients of a node's outputs on to its arguments; unused outputs get zeros."""
         layer, named = node.layer, dict(self.values[node])
@@ -303,11 +298,12 @@ class _Evaluation:
         differentiable = (n for n in names if n not in layer.nondifferentiable)
         named["wanted"] = frozenset(n for n in differentiable if named[n] is not None)
         named["specs"] = specs_of(self.values[node])
-        returned = layer.backward(**{name: named[name] for name in layer.signature.backward})
-        alone = names == (layer.signature.variadic,)
-        results = dict(zip(names, (returned,) if alone else as_tuple(returned), strict=True))
+        results = dict(zip(names, invoke(layer, "backward", named), strict=True))
         if node.spread:
-            for argument, gradient in zip(node.arguments, as_tuple(returned), strict=True):
+            assert layer.signature.variadic is not None
+            for argument, gradient in zip(
+                node.arguments, results[layer.signature.variadic], strict=True
+            ):
                 self.send(argument, gradient)
             return
         reached = dict(zip(layer.signature.tensors, node.arguments, strict=not node.parameters))

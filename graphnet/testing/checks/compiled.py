@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from graphnet.graph import call_by_name
+from graphnet.graph import invoke
 from graphnet.testing.case import Case
 from graphnet.testing.check import check, slow_check
 from graphnet.testing.compare import expect_close
@@ -31,51 +31,34 @@ def inductor(case: Case) -> None:
 def _compiled(case: Case, backend: str, tolerance: float) -> None:
     arguments = case.arguments()
     expected = case.forward(arguments)
-    forward = _trace("forward", _forward(case, specs_of(arguments)), backend)
-    found = case.named(
-        "forward", case.result_names, _tuple(forward(_asked(case, "forward", arguments)))
-    )
+    forward = _trace("forward", _invoked(case, "forward", {"specs": specs_of(arguments)}), backend)
+    found = case.named("forward", case.result_names, forward(_asked(case, "forward", arguments)))
     _same("forward", found, expected, tolerance)
     if not case.trainable:
         return
     grads = case.grads(expected)
     gradients = case.backward(arguments, expected, grads)
     given = {**arguments, **expected, **grads}
-    specs = specs_of({**arguments, **expected})
-    backward = _trace("backward", _backward(case, specs), backend)
-    returned = backward(_asked(case, "backward", given))
-    alone = tuple(gradients) == (case.layer.signature.variadic,)
-    results = (returned,) if alone else _tuple(returned)
+    constants = {"specs": specs_of({**arguments, **expected}), "wanted": case.differentiable}
+    backward = _trace("backward", _invoked(case, "backward", constants), backend)
+    results = backward(_asked(case, "backward", given))
     _same("backward", dict(zip(gradients, results, strict=True)), gradients, tolerance)
 
 
-Traced = Callable[[Named], Any]
+Traced = Callable[[Named], tuple[Any, ...]]
 
 
-def _forward(case: Case, specs: Any) -> Traced:
-    layer = case.layer
-    names = layer.signature.forward
+def _invoked(case: Case, method: str, constants: Named) -> Traced:
+    """The method as a function of its tensors; `constants` are what it asks for besides."""
 
-    def forward(given: Named) -> Any:
-        values = {name: specs if name == "specs" else given[name] for name in names}
-        return call_by_name(layer, "forward", values)
+    def run(given: Named) -> tuple[Any, ...]:
+        return invoke(case.layer, method, {**given, **constants})
 
-    return forward
-
-
-def _backward(case: Case, specs: Any) -> Traced:
-    layer = case.layer
-    constants = {"specs": specs, "wanted": case.differentiable}
-    constants = {name: c for name, c in constants.items() if name in layer.signature.backward}
-
-    def backward(given: Named) -> Any:
-        return layer.backward(**given, **constants)
-
-    return backward
+    return run
 
 
 def _asked(case: Case, method: str, given: Named) -> Named:
-    names = getattr(case.layer.signature, method)
+    names = case.layer.signature.of(method)
     return {
         name: given[name] for name in names if name in given and name not in ("specs", "wanted")
     }
@@ -84,9 +67,10 @@ def _asked(case: Case, method: str, given: Named) -> Named:
 def _trace(method: str, function: Traced, backend: str) -> Traced:
     compiled = compiled_anew(function, backend)
 
-    def run(given: Named) -> Any:
+    def run(given: Named) -> tuple[Any, ...]:
         try:
-            return compiled(given)
+            results: tuple[Any, ...] = compiled(given)
+            return results
         except Exception as error:
             cause = str(error).strip().split("\n", 1)[0]
             raise CheckFailure(
@@ -114,10 +98,6 @@ def compiled_anew(function: Callable[[Any], Any], backend: str) -> Callable[...,
         copied, fullgraph=True, backend=backend, dynamic=False
     )
     return compiled
-
-
-def _tuple(returned: Any) -> tuple[Any, ...]:
-    return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
 
 
 def _same(method: str, found: Named, expected: Named, tolerance: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from graphnet.graph import META, Cost, as_tuple, call_by_name, count, gradient_names
+from graphnet.graph import META, Cost, count, gradient_names, invoke
 from graphnet.sdk import Layer, Spec
 from graphnet.testing.case import Case
 from graphnet.testing.check import check
@@ -39,10 +39,10 @@ def observed_cost(layer: Layer, specs: Mapping[str, Any]) -> LayerCost:
     named["key"] = torch.empty(2, dtype=torch.int32, device=META)
     values = {**named, "specs": specs_of(named)}
     asked = {name: values[name] for name in layer.signature.forward}
-    returned, forward = count(lambda: call_by_name(layer, "forward", asked), leaves(asked).values())
+    returned, forward = count(lambda: invoke(layer, "forward", values), leaves(asked).values())
     if not layer.signature.backward:
         return LayerCost(forward, None)
-    results = dict(zip(layer.outputs + layer.saves, as_tuple(returned), strict=False))
+    results = dict(zip(layer.outputs + layer.saves, returned, strict=False))
     return LayerCost(forward, _backward_cost(layer, named, results))
 
 
@@ -57,7 +57,7 @@ def _backward_cost(layer: Layer, named: Named, results: Named) -> Cost:
     values = {**named, **results, **grads, "wanted": wanted}
     values["specs"] = specs_of({**named, **results})
     asked = {name: values[name] for name in layer.signature.backward}
-    return count(lambda: layer.backward(**asked), leaves(asked).values())[1]
+    return count(lambda: invoke(layer, "backward", values), leaves(asked).values())[1]
 
 
 def _empty(spec: Any) -> Any:

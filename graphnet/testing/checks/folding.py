@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from graphnet.graph import as_tuple, result_names
+from graphnet.graph import invoke, result_names
 from graphnet.sdk import AFFINE
 from graphnet.testing.case import Case
 from graphnet.testing.check import check
@@ -71,8 +71,7 @@ def _predicted(case: Case, arguments: Named) -> Tensor:
 
 def _called(case: Case, method: str, values: Named) -> dict[str, Any]:
     """What a method returns, by name. Raises LayerError for another number of results."""
-    asked = {name: values[name] for name in case.layer.signature.of(method)}
-    returned = as_tuple(getattr(case.layer, method)(**asked))
+    returned = invoke(case.layer, method, values)
     return case.named(method, result_names(case.layer, method), returned)
 
 

@@ -28,7 +28,7 @@ from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.builtin.layers.pool import MaxPool2d
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
-from graphnet.graph import as_tuple, call_by_name
+from graphnet.graph import as_tuple, invoke
 from graphnet.sdk import Kernel, Layer, Spec
 from tests.support.oracle import kernel_of, random_tensor, relative_error
 
@@ -138,7 +138,7 @@ def found(
     layer: Layer, arguments: Mapping[str, Any], grad_output: Tensor, wanted: frozenset[str]
 ) -> tuple[Tensor, list[Tensor | None]]:
     """The output and the gradients of a layer, None for those that it does not give."""
-    output, *saved = as_tuple(call_by_name(layer, "forward", arguments))
+    output, *saved = invoke(layer, "forward", arguments)
     named = {
         **arguments,
         "specs": {n: specs_in(value) for n, value in arguments.items()},

@@ -21,7 +21,7 @@ from graphnet.plan import Plan, split_options
 from graphnet.sdk import DataSet, Pairs, Registry, hookimpl, load_registry
 from graphnet.sdk.hookspecs import Register
 from graphnet.training import Trainer, read_job
-from tests.models import SEED
+from tests.support.models import SEED
 
 SHAPE = (2, 3, 8, 8)
 SGD = {"sgd": {"lr": 0.1}}
