@@ -91,7 +91,7 @@ def _timed(call: Call, plan: Plan, device: torch.device, machine: Machine) -> di
 
     def repeat() -> tuple[Tensor, ...]:
         for _ in range(_REPEATS):
-            positional(call.layer, call.method, given)
+            positional(call.layer, call.function, given)
         return ()
 
     repeat()  # compiled, and warm

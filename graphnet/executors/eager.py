@@ -44,7 +44,7 @@ class Function(Run):
                 raise
             call = step.call
             raise step_failure(
-                error, node=call.node, title=call.title, method=call.method, where=call.where
+                error, node=call.node, title=call.title, method=call.function, where=call.where
             ) from error
         return outputs
 

@@ -79,7 +79,8 @@ def pose(plan: Plan, arguments: Sequence[Tensor]) -> Problem:
         "model": _model(plan),
         "operations": fingerprint(captured),
         "arguments": {
-            name.lstrip("$@"): _words(x) for name, x in zip(plan.arguments, examples, strict=True)
+            plan.values[name].label: _words(x)
+            for name, x in zip(plan.arguments, examples, strict=True)
         },
         "device": device_words(device),
         "threads": torch.get_num_threads(),
@@ -178,7 +179,7 @@ def device_words(device: torch.device) -> str:
 def _model(plan: Plan) -> str:
     """A digest of the layers, their configuration and order, without any shape."""
     steps = [
-        (call.name, call.title, call.method, sorted(call.layer.configuration().items()))
+        (call.name, call.title, call.function, sorted(call.layer.configuration().items()))
         for call in (step.call for step in plan.steps)
     ]
     return hashlib.sha256(repr(steps).encode()).hexdigest()[:32]

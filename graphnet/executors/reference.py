@@ -42,7 +42,7 @@ class Interpreter(Run):
         self.writes_its_own(call, environment)
         try:
             results = positional(
-                call.layer, call.method, [_read(arg, environment) for arg in call.args]
+                call.layer, call.function, [_read(arg, environment) for arg in call.args]
             )
         except Exception as error:
             shapes = [str(tuple(environment[name].shape)) for name in call.reads()]
@@ -50,7 +50,7 @@ class Interpreter(Run):
                 error,
                 node=call.node,
                 title=call.title,
-                method=call.method,
+                method=call.function,
                 where=call.where,
                 given=", ".join(shapes),
             ) from error
@@ -72,7 +72,7 @@ class Interpreter(Run):
                 ):
                     maker = next((s.call for s in self.plan.steps if name in s.call.makes()), call)
                     raise LayerError(
-                        f"node {maker.node!r} ({maker.title}): expected {maker.method} to return "
+                        f"node {maker.node!r} ({maker.title}): expected {maker.function} to return "
                         f"{name!r} in a storage of its own, as it did on meta tensors, found it in "
                         f"that of {target!r}, which {call.name!r} overwrites while {name!r} is still "
                         f"needed. Its strides are {tensor.stride()}. Return a copy: clone()."
@@ -81,7 +81,7 @@ class Interpreter(Run):
     def store(self, call: Call, results: tuple[Any, ...], environment: dict[str, Tensor]) -> None:
         if len(results) != len(call.results):
             raise LayerError(
-                f"node {call.node!r} ({call.title}): {call.method} must return {len(call.results)} "
+                f"node {call.node!r} ({call.title}): {call.function} must return {len(call.results)} "
                 f"results, returned {len(results)}"
             )
         for slot, result in zip(call.results, results, strict=True):
@@ -96,13 +96,13 @@ class Interpreter(Run):
             found = (tuple(result.shape), result.dtype, result.device)
             if found != (spec.shape, spec.dtype, spec.device):
                 raise LayerError(
-                    f"node {call.node!r} ({call.title}): {call.method} must return {slot!r} as {spec} "
+                    f"node {call.node!r} ({call.title}): {call.function} must return {slot!r} as {spec} "
                     f"on {spec.device}, returned {found[0]} {found[1]} on {found[2]}"
                 )
             target = call.writes.get(slot)
             if target is not None and _storage(result) != _storage(environment[target]):
                 raise LayerError(
-                    f"node {call.node!r} ({call.title}): {call.method} must return {slot!r} in the "
+                    f"node {call.node!r} ({call.title}): {call.function} must return {slot!r} in the "
                     f"storage of {target!r}, which it overwrites, returned another tensor"
                 )
             environment[slot] = result

@@ -47,7 +47,7 @@ def capture(plan: Plan, examples: Sequence[Tensor]) -> Captured:
         cause = str(error).strip().split("\n", 1)[0]
         raise LayerError(
             f"{where}node {call.node!r} ({call.title}, from {type(call.layer).__module__}): "
-            f"{call.method} cannot be compiled: {type(error).__name__}: {cause}. Compiled code sees "
+            f"{call.function} cannot be compiled: {type(error).__name__}: {cause}. Compiled code sees "
             f"tensors without values: use tensor operations only, read nothing back to the host, keep no "
             f"tensors outside the arguments. Or run it with the executor eager."
         ) from error

@@ -126,9 +126,14 @@ class GraphBuilder:
         args = tuple(bound.get(argument, specs) for argument in layer.signature.forward)
         result_names = layer.outputs + layer.saves + tuple(f"{s}_next" for s in layer.updates)
         results = tuple(f"{name}.{result}" for result in result_names)
-        for result, seen in zip(results, observed, strict=True):
+        for result, port, seen in zip(results, result_names, observed, strict=True):
             self.values[result] = Value(
-                result, seen.spec.on(device), kind, view_of=resolve_view(bound, seen.view_of)
+                result,
+                seen.spec.on(device),
+                kind,
+                view_of=resolve_view(bound, seen.view_of),
+                node=name,
+                port=port,
             )
         self.calls[name] = Call(name, kind, layer, "forward", args, results, title, name, where)
         self.results[name] = dict(zip(layer.outputs, results, strict=False))
@@ -147,7 +152,12 @@ class GraphBuilder:
             kind = Kind.PARAMETER if name in ports.parameters else Kind.STATE
             if slot not in self.values:
                 self.values[slot] = Value(
-                    slot, shape.on(device), kind, initializer=spec.initializer
+                    slot,
+                    shape.on(device),
+                    kind,
+                    initializer=spec.initializer,
+                    node=owner,
+                    port=name,
                 )
             elif self.values[slot].spec != shape.on(device) or self.values[slot].kind not in SLOTS:
                 raise GraphError(
@@ -174,7 +184,8 @@ class GraphBuilder:
         name = f"{node}:key"
         if name not in self.calls:
             layer = Key(constant=node_constant(node))
-            self.values[name] = Value(name, KEY_SPEC.on(device), Kind.KEY)
+            port = f"{node.rpartition('.')[2]}:key"  # the last part of the node's path names it
+            self.values[name] = Value(name, KEY_SPEC.on(device), Kind.KEY, port=port)
             self.calls[name] = Call(
                 name, Kind.KEY, layer, "forward", (SEED, STEP), (name,), "key", node
             )

@@ -75,7 +75,7 @@ def call_cost(call: Call, values: Mapping[str, Value]) -> Cost:
     Counts are cached by definition, method and specs, so a repeated block is counted once.
     """
     devices = (values[name].spec.device.type for name in (*call.reads(), *call.makes()))
-    return _counted(call.layer, call.method, freeze(call, values), next(devices, "cpu"))
+    return _counted(call.layer, call.function, freeze(call, values), next(devices, "cpu"))
 
 
 @functools.lru_cache(maxsize=65536)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphnet.sdk import AFFINE, Definition, Layer
+from graphnet.sdk import AFFINE, IN_PLACE, Definition, Layer
 
-_REVERSE = ("backward", "backward_")
+_REVERSE = ("backward", IN_PLACE["backward"])
 
 
 def invoke(layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:

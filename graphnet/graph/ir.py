@@ -17,7 +17,7 @@ from typing import Any
 import networkx as nx
 import torch
 
-from graphnet.sdk import Definition, Initializer, Layer, Layout, Spec
+from graphnet.sdk import IN_PLACE, Definition, Initializer, Layer, Layout, Spec
 
 
 class Kind(StrEnum):
@@ -69,6 +69,12 @@ class Value:
     `initializer`; `memory_format` is the strides that they are best stored with. `layout` is None for
     the axes that the layers' definitions speak of (N C H W for images), else the stack of blocks in
     which the pixels lie; `spec` is always the shape in memory.
+
+    The name is for people and files, and nobody takes it apart: `node` is the node or call among whose
+    results and slots the value is, empty for what drives the whole step, and `port` what it is there:
+    "y", "weight". An input that a loss takes has the loss's argument for its port. `of` is the value that
+    this one goes with, such as the parameter of an average. `role` says what a slot that the training
+    adds is for, in the word of the optimizer or the pass; a slot that belongs to a layer has none.
     """
 
     name: str
@@ -78,6 +84,20 @@ class Value:
     initializer: Initializer | None = None
     memory_format: torch.memory_format | None = None
     layout: Layout | None = None
+    node: str = ""
+    port: str = ""
+    of: str = ""
+    role: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name for messages: without the mark in front that no node's name begins with."""
+        return self.name.lstrip("$@")
+
+    def sibling(self, suffix: str, kind: Kind, spec: Spec) -> Value:
+        """A new value that goes with this one, called by its name and the suffix."""
+        port = f"{self.port}{suffix}" if self.port else ""
+        return Value(f"{self.name}{suffix}", spec, kind, node=self.node, port=port, of=self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +105,11 @@ class Call:
     """One method of one definition applied to values.
 
     `results` are new values, `writes` maps a result to the value whose storage it overwrites (a slot,
-    or an argument of a method that works in place, such as `forward_`), `after` names calls that must
-    have run before it. `title` is the layer's name as people know it; `node` and `where` say which
-    node of the description it belongs to. `repeats` names the call whose results a recomputed one
-    makes once more.
+    or an argument, where the call works `in_place`), `after` names calls that must have run before it.
+    `title` is the layer's name as people know it; `node` and `where` say which node of the description
+    it belongs to, and `port` what of that node it is about, if it is about one parameter or state.
+    `backward_of` names the forward call that a backward call belongs to, `repeats` the call whose results
+    a recomputed one makes once more.
     """
 
     name: str
@@ -103,6 +124,14 @@ class Call:
     writes: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     repeats: str = ""
+    backward_of: str = ""
+    in_place: bool = False
+    port: str = ""
+
+    @property
+    def function(self) -> str:
+        """The name of the layer's function that runs: the method, or its twin that works in place."""
+        return IN_PLACE[self.method] if self.in_place else self.method
 
     def reads(self) -> Iterator[str]:
         """The values it reads, once for each use, in the order of its arguments."""
@@ -113,10 +142,8 @@ class Call:
         return flatten(self.results)
 
     def pure(self) -> Call:
-        """The same call by the method that writes over no argument; an update stays as it is."""
-        if self.kind is Kind.UPDATE or not self.method.endswith("_"):
-            return self
-        return replace(self, method=self.method.removesuffix("_"), writes={})
+        """The same call by the function that writes over no argument; an update stays as it is."""
+        return replace(self, in_place=False, writes={}) if self.in_place else self
 
     def ports(self) -> dict[str, Arg]:
         """Argument and result names of a forward call -> what stands there."""

@@ -93,9 +93,7 @@ def item(call: Call, storages: Storages, overwrites: tuple[tuple[str, str], ...]
     work = in_place = work_bytes(call, storages.values, sum(storages.sizes[one] for one in makes))
     if overwrites:
         results_bytes = sum(storages.sizes[one] for one in {*makes} - {one for one, _ in pairs})
-        in_place = work_bytes(
-            replace(call, method=f"{call.method}_"), storages.values, results_bytes
-        )
+        in_place = work_bytes(replace(call, in_place=True), storages.values, results_bytes)
     return Item(call, inputs, results, reads, makes, touches, pairs, work, in_place)
 
 

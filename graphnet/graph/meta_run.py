@@ -51,7 +51,7 @@ def run_on_meta(call: Call, values: Mapping[str, Value]) -> tuple[Returned, ...]
     What its definition raises on arguments of these specs, it raises here.
     """
 
-    return _run_twice(call.layer, call.method, freeze(call, values))
+    return _run_twice(call.layer, call.function, freeze(call, values))
 
 
 @functools.lru_cache(maxsize=65536)

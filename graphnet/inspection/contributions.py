@@ -30,14 +30,14 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
     }
     copies = _gathered_casts(calls.values())
     for copy, source in copies.items():  # each as the call of its own that it was
-        forward[copy.removesuffix(".y")] = {"x": source, "y": copy}
+        forward[plan.values[copy].node] = {"x": source, "y": copy}
     found: dict[str, list[Use]] = {}
     for call in calls.values():
         if call.kind is not Kind.BACKWARD:
             continue
         layer = call.layer
         assert isinstance(layer, Layer)
-        ports = forward[call.name.removesuffix(":backward")]
+        ports = forward[call.backward_of]
         given = dict(zip(layer.signature.backward, call.args, strict=True))
         outputs = {}
         for name in layer.outputs:

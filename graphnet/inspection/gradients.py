@@ -150,7 +150,7 @@ class Gradients:
             torch.rand(plan.values[name].spec.shape, generator=generator) for name in plan.inputs
         ]
         if len(given) != len(plan.inputs):
-            names = ", ".join(name.lstrip("$@") for name in plan.inputs)
+            names = ", ".join(plan.values[name].label for name in plan.inputs)
             raise InputError(
                 f"data: expected {len(plan.inputs)} tensors ({names}), got {len(given)}"
             )
@@ -195,7 +195,7 @@ class Gradients:
 
     def names(self, name: str) -> tuple[str, ...]:
         """The values that a name stands for: itself, or what a node of that name has and makes."""
-        of_node = tuple(value for value in self._uses if value.rpartition(".")[0] == name)
+        of_node = tuple(value for value in self._uses if self.plan.values[value].node == name)
         return of_node if of_node and name not in self.plan.values else (name,)
 
     def paths(self, name: str, *, limit: int = _LIMIT) -> Paths:

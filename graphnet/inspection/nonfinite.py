@@ -56,8 +56,9 @@ class Statistics:
 class NonFinite:
     """Where the first NaN or Inf came from: a value, what it holds, and the call that made it.
 
-    `call` is None for one that came in as an argument of the plan. `inputs` are the statistics of what
-    the call read; `samples` the places along the first axis where an input is not finite.
+    `call` is None for one that came in as an argument of the plan, which `argument` names. `inputs` are
+    the statistics of what the call read; `samples` the places along the first axis where an input is not
+    finite.
     """
 
     value: str
@@ -67,18 +68,16 @@ class NonFinite:
     inputs: Mapping[str, Statistics] | None = None
     kind: Kind = Kind.INPUT
     samples: tuple[int, ...] = ()
+    argument: str = ""
 
     def __str__(self) -> str:
         share = f"{100 * self.statistics.nonfinite:.3g} % of its elements"
         if self.call is None:
-            word = "target" if self.value.startswith("@target") else self.kind
             some = ", ".join(map(str, self.samples[:5])) + (
                 ", ..." if len(self.samples) > 5 else ""
             )
             of = f" of sample {some} (counted from 0)" if some else ""
-            return (
-                f"the {word} {self.value.lstrip('$@')!r}{of} is not finite ({share}) to begin with"
-            )
+            return f"the {self.argument}{of} is not finite ({share}) to begin with"
         read = ", ".join(f"{name} ({found})" for name, found in (self.inputs or {}).items())
         where = f"{self.call.where}: " if self.call.where else ""
         return (
@@ -111,15 +110,22 @@ def first_nonfinite(
     """
     tensors = complete(plan, tensors)
     slots = plan.slots
-    passing = {name for name in slots if name.endswith(f":{GRAD}")} if SCALE in slots else set()
+    passing = {n for n in slots if plan.values[n].role == GRAD} if SCALE in slots else set()
     ends = {*plan.outputs}
     if gradients:
         ends |= {name for step in plan.steps for name in _checked(step.call)}
     for name, tensor in tensors.items():
         if _bad(tensor) and name not in passing:
-            kind = plan.values[name].kind
-            samples = _samples(tensor) if kind is Kind.INPUT else ()
-            return NonFinite(name, Statistics.of(tensor), kind=kind, samples=samples)
+            value = plan.values[name]
+            samples = _samples(tensor) if value.kind is Kind.INPUT else ()
+            word = "target" if value.port == "target" else value.kind
+            return NonFinite(
+                name,
+                Statistics.of(tensor),
+                kind=value.kind,
+                samples=samples,
+                argument=f"{word} {value.label!r}",
+            )
     origins: dict[str, NonFinite] = {}
     for step, values in walk(plan, tensors):
         call = step.call
@@ -131,7 +137,8 @@ def first_nonfinite(
             if inherited:
                 origins[name] = inherited[0]
             else:
-                origins[name] = _origin(call, name, values, tensors, registry or default_registry())
+                one = _one_of(call, name, plan.values[name].node)
+                origins[name] = _origin(one, name, values, tensors, registry or default_registry())
             lasts = call.kind is Kind.UPDATE or name not in plan.last_use
             if name in ends or (lasts and (gradients or name not in passing)):
                 return origins[name]
@@ -160,7 +167,6 @@ def _origin(
     before: Mapping[str, Tensor],
     registry: Registry,
 ) -> NonFinite:
-    call = _one_of(call, name)
     kinds = (registry.layers, registry.losses, registry.kernels, registry.optimizers)
     entries = (entry for kind in kinds for entry in kind.values())
     entry = next((entry for entry in entries if entry.value is type(call.layer)), None)
@@ -173,8 +179,8 @@ def _origin(
     return NonFinite(name, Statistics.of(values[name]), call, plugin, read, call.kind)
 
 
-def _one_of(call: Call, name: str) -> Call:
-    """Of a call for many tensors, the part that made this one; any other call as it is."""
+def _one_of(call: Call, name: str, node: str) -> Call:
+    """Of a call for many tensors, the part that made this one, of `node`; any other call as it is."""
     if isinstance(call.layer, IfFinite):
         call = replace(call, layer=call.layer.rule, args=call.args[1:])
     if not isinstance(call.layer, MultiTensorKernel):
@@ -182,4 +188,4 @@ def _one_of(call: Call, name: str) -> Call:
     columns = [column for column in (*call.args, call.results) if isinstance(column, tuple)]
     place = next(column.index(name) for column in columns if name in column)
     args = tuple(arg[place] if isinstance(arg, tuple) else arg for arg in call.args)
-    return replace(call, args=args, node=name.rpartition(".")[0])
+    return replace(call, args=args, node=node)

@@ -270,7 +270,7 @@ def _row(seen: Breakdown, row: Row) -> dict[str, Any]:
         "kind": str(call.kind),
         "phase": str(row.phase),
         "definition": type(call.layer).__name__,
-        "method": call.method,
+        "method": call.function,
         "where": call.where,
         "reads": list(dict.fromkeys(call.reads())),
         "makes": [_value(values[name]) for name in call.makes()],

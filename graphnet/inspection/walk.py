@@ -25,12 +25,12 @@ def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dic
     for name in plan.arguments:
         value = plan.values[name]
         if name not in found and value.kind is Kind.INPUT:
-            raise InputError(f"{name.lstrip('$@')}: must be given, as {value.spec}")
+            raise InputError(f"{value.label}: must be given, as {value.spec}")
         if name not in found and value.kind is Kind.SCALAR:
             found[name] = torch.zeros((), dtype=value.spec.dtype, device=value.spec.device)
         elif name in found and tuple(found[name].shape) != value.spec.shape:
             raise InputError(
-                f"{name.lstrip('$@')}: expected {value.spec}, got {tuple(found[name].shape)}"
+                f"{value.label}: expected {value.spec}, got {tuple(found[name].shape)}"
             )
     ahead = plan.of(Kind.PRELUDE)
     fresh = [plan.values[name] for name in plan.arguments if name not in (*found, *ahead)]

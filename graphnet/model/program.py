@@ -54,15 +54,14 @@ class Program:
         self.plan = plan
         self.seed = seed
         self.steps_done = 0
-        names = [n for n in plan.slots if not self._is_optimizer_state(n)]
+        names = [n for n in plan.slots if not plan.values[n].role]
         weights = set_up([plan.values[n] for n in names], seed=seed, given=weights)
         self.weights = Weights(weights)
-        states = [plan.values[n] for n in plan.slots if self._is_optimizer_state(n)]
+        states = [plan.values[n] for n in plan.slots if plan.values[n].role]
         self.optimizer_state = set_up(states, seed=seed)
+        followers = {state.of: state.name for state in states if state.role == EMA}
         averages = {
-            name: self.optimizer_state[slot]
-            for name in names
-            if (slot := f"{name}:{EMA}") in self.optimizer_state
+            name: self.optimizer_state[followers[name]] for name in names if name in followers
         }
         for name, average in averages.items():
             average.copy_(weights[name])  # where it starts from
@@ -88,10 +87,6 @@ class Program:
         self._lr = 0.0
         self.lr = lr
 
-    @staticmethod
-    def _is_optimizer_state(name: str) -> bool:
-        return ":" in name  # made by the update pass; a layer's own state is "node.name"
-
     @property
     def model_weights(self) -> dict[str, Tensor]:
         """What predicts and is saved: the weights, averages in the place of those that have one."""
@@ -100,8 +95,8 @@ class Program:
     @property
     def training_state(self) -> dict[str, Tensor]:
         """What a run that goes on needs beside `model_weights`: weights behind averages are among it."""
-        averages = {f"{name}:{EMA}" for name in self.averages}
-        states = {n: t for n, t in self.optimizer_state.items() if n not in averages}
+        values = self.plan.values
+        states = {n: t for n, t in self.optimizer_state.items() if values[n].role != EMA}
         return states | {name: self.weights.own[name] for name in self.averages}
 
     @property
@@ -155,7 +150,7 @@ class Program:
         when a layer's own code fails.
         """
         if len(tensors) != len(self._input_values):
-            names = ", ".join(value.name.lstrip("$@") for value in self._input_values)
+            names = ", ".join(value.label for value in self._input_values)
             raise InputError(
                 f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}"
             )

@@ -61,7 +61,7 @@ def check_input(tensor: Tensor, value: Value) -> None:
     spec = plain_spec(value)
     if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
         raise InputError(
-            f"{value.name.lstrip('$@')}: expected {spec} on {spec.device}, got "
+            f"{value.label}: expected {spec} on {spec.device}, got "
             f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{advice(tensor)}"
         )
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 import torch
 
 from graphnet.graph import Call, Graph, Kind, Value
-from graphnet.passes.rewrite import beside, node_of, write
+from graphnet.passes.rewrite import beside, write
 from graphnet.sdk import Accumulate, AddTo, Clear, StateSpec
 
-GRAD = "@grad"  # the slot's name behind that of the parameter
+GRAD = "@grad"  # the role of the slots, and the end of their names
 UPDATES = "@updates"  # the scalar that counts updates, where these are not as many as the steps
 
 
@@ -26,7 +26,7 @@ def add_up(graph: Graph) -> Graph:
     calls, values = dict(graph.calls), dict(graph.values)
     for parameter, gradient, slot in _slots(graph, values):
         args = (slot, gradient)
-        call = write(values, AddTo(), "accumulate", args, (slot,), node_of(parameter))
+        call = write(values, AddTo(), "accumulate", args, (slot,), values[parameter].node)
         calls[call.name] = call
     return replace(graph, calls=calls, values=values)
 
@@ -36,8 +36,10 @@ def total(graph: Graph) -> Graph:
     calls, values = dict(graph.calls), dict(graph.values)
     totals: dict[str, str] = {}
     for parameter, gradient, slot in _slots(graph, values):
-        name = totals[parameter] = f"{parameter}:total"
-        values[name] = Value(name, values[slot].spec, Kind.ACCUMULATE)
+        of = values[parameter]
+        whole = of.sibling(":total", Kind.ACCUMULATE, values[slot].spec)
+        name = totals[parameter] = whole.name
+        values[name] = whole
         calls[name] = Call(
             name=name,
             kind=Kind.ACCUMULATE,
@@ -46,9 +48,9 @@ def total(graph: Graph) -> Graph:
             args=((gradient, slot),),
             results=(name,),
             title="accumulate",
-            node=node_of(parameter),
+            node=of.node,
         )
-        call = write(values, Clear(), "clear", (slot,), (slot,), node_of(parameter))
+        call = write(values, Clear(), "clear", (slot,), (slot,), of.node)
         calls[call.name] = call
     return replace(graph, calls=calls, values=values, gradients=totals)
 

@@ -209,7 +209,9 @@ class _Layout:
         form = "nchw" if wanted is None else "".join(f"{h}x{w}." for h, w in wanted) + "nhwc"
         made, result = f"{name}:{form}", f"{name}:{form}.y"
         if made not in calls:
-            values[result] = Value(result, value.spec, Kind.LAYER, layout=wanted)
+            values[result] = Value(
+                result, value.spec, Kind.LAYER, layout=wanted, node=made, port="y", of=name
+            )
             call = Call(
                 name=made,
                 kind=Kind.LAYER,

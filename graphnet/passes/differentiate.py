@@ -27,7 +27,7 @@ from graphnet.graph import (
     resolve_view,
 )
 from graphnet.passes.rewrite import at
-from graphnet.sdk import Accumulate, Constant, Layer, Spec
+from graphnet.sdk import Accumulate, Constant, Layer
 
 _DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
 
@@ -74,7 +74,9 @@ class _Differentiator:
     def run(self, loss: str, share: float, start: str | None) -> Graph:
         if start is None:
             name = "@one" if share == 1.0 else "@share"
-            start = self.constant(name, share, self.values[loss].spec)
+            spec = self.values[loss].spec
+            self.values[name] = Value(name, spec, Kind.CONSTANT, initializer=Constant(share))
+            start = name
         self.contributions[loss] = [start]
         for call in reversed(self.order):
             if call.kind in _DIFFERENTIABLE:
@@ -84,31 +86,26 @@ class _Differentiator:
         }
         return replace(self.graph, calls=self.calls, values=self.values, gradients=gradients)
 
-    def constant(self, name: str, fill: float, spec: Spec) -> str:
-        """A constant of this spec; zeros of one spec are shared."""
-        self.values.setdefault(name, Value(name, spec, Kind.CONSTANT, initializer=Constant(fill)))
-        return name
-
     def total(self, value: str) -> str | None:
         """The value's whole gradient: the only contribution, or a call that sums them."""
         parts = self.contributions.get(value)
         if not parts:
             return None
         if len(parts) > 1:
-            name = f"{value}:grad"
-            spec, layout = self.values[parts[0]].spec, self.values[value].layout
-            self.values[name] = Value(name, spec, Kind.ACCUMULATE, layout=layout)
+            of = self.values[value]
+            total = of.sibling(":grad", Kind.ACCUMULATE, self.values[parts[0]].spec)
+            self.values[total.name] = replace(total, layout=of.layout)
             self.calls[f"{value}:accumulate"] = Call(
                 name=f"{value}:accumulate",
                 kind=Kind.ACCUMULATE,
                 layer=Accumulate(),
                 method="forward",
                 args=(tuple(parts),),
-                results=(name,),
+                results=(total.name,),
                 title="accumulate",
-                node=value.rpartition(".")[0] or value,
+                node=of.node or value,
             )
-            self.contributions[value] = [name]
+            self.contributions[value] = [total.name]
         return self.contributions[value][0]
 
     def backward(self, call: Call) -> None:
@@ -149,6 +146,7 @@ class _Differentiator:
             name=f"{call.name}:backward",
             kind=Kind.BACKWARD,
             method="backward",
+            backward_of=call.name,
             args=asked,
             results=tuple(results),
         )
@@ -157,8 +155,11 @@ class _Differentiator:
         """The gradient of an output that nobody used: None where the layer takes that, else zeros."""
         if name in layer.signature.optional:
             return Const(None)
-        output = f"{call.name}.{name.removeprefix('grad_')}"
-        return self.constant(f"{output}:zeros", 0.0, self.values[output].spec)
+        position = [f"grad_{output}" for output in layer.outputs].index(name)
+        output = self.values[str(call.results[position])]
+        zeros = output.sibling(":zeros", Kind.CONSTANT, output.spec)
+        self.values.setdefault(zeros.name, replace(zeros, initializer=Constant(0.0)))
+        return zeros.name
 
     def observe(
         self,
@@ -193,24 +194,31 @@ class _Differentiator:
         if isinstance(arg, tuple):
             assert isinstance(seen, tuple)
             return tuple(
-                self.contribute(f"{call.name}.grad_{name}_{i}", value, one, args)
-                if wanted
-                else None
+                self.contribute(call, f"grad_{name}_{i}", value, one, args) if wanted else None
                 for i, (value, one) in enumerate(zip(arg, seen, strict=True))
             )
         if not wanted or not isinstance(arg, str):
             return None
         assert not isinstance(seen, tuple)
-        return self.contribute(f"{call.name}.grad_{name}", arg, seen, args)
+        return self.contribute(call, f"grad_{name}", arg, seen, args)
 
     def contribute(
-        self, name: str, value: str, seen: Result | None, args: Mapping[str, Arg]
+        self, call: Call, port: str, value: str, seen: Result | None, args: Mapping[str, Arg]
     ) -> str | None:
         if value not in self.live or seen is None:
             return None
         spec = seen.spec.on(self.values[value].spec.device)
         view_of = resolve_view(args, seen.view_of)
-        layout = self.values[value].layout
-        self.values[name] = Value(name, spec, Kind.BACKWARD, view_of=view_of, layout=layout)
+        name = f"{call.name}.{port}"
+        self.values[name] = Value(
+            name,
+            spec,
+            Kind.BACKWARD,
+            view_of=view_of,
+            layout=self.values[value].layout,
+            node=call.name,
+            port=port,
+            of=value,
+        )
         self.contributions.setdefault(value, []).append(name)
         return name

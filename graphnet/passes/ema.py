@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphnet.graph import STEP, Call, Graph, Kind, Value
-from graphnet.passes.rewrite import beside, node_of, scalar, write
+from graphnet.passes.rewrite import beside, scalar, write
 from graphnet.sdk import Follow, Layer, Spec, StateSpec
 
 EMA = "@ema"  # an optimizer's state, named by an argument of its update, has no "@"
@@ -45,5 +45,7 @@ def ema(graph: Graph, *, decay: float, counter: str = STEP) -> Graph:
             calls[rate] = Call(rate, Kind.SCALE, layer, "forward", (step,), (rate,), "ema", EMA)
         slot = beside(values, parameter, EMA, StateSpec(spec.shape))
         args = (slot, f"{parameter}:next", rate)
-        calls[f"{slot}:update"] = write(values, Follow(), "ema", args, (slot,), node_of(parameter))
+        calls[f"{slot}:update"] = write(
+            values, Follow(), "ema", args, (slot,), values[parameter].node
+        )
     return replace(graph, calls=calls, values=values)

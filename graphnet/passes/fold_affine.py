@@ -127,7 +127,8 @@ class _Folding:
             observed = observe(layer, method, specs)
         names = result_names(layer, method)
         device = self.values[str(call.results[0])].spec.device
-        results = [f"{norm.name}:{method}.{name}" for name in names]
+        made = f"{norm.name}:{method}"
+        results = [f"{made}.{name}" for name in names]
         for name, result, seen in zip(names, results, observed, strict=True):
             wanted = specs.get(name)
             if wanted is not None and seen.spec != wanted.on(seen.spec.device):
@@ -137,10 +138,11 @@ class _Folding:
             spec = Spec(seen.spec.shape, seen.spec.dtype, device)
             viewed = bound.get(seen.view_of[0]) if seen.view_of else None
             view_of = viewed if isinstance(viewed, str) else None
-            self.values[result] = Value(result, spec, Kind.FOLD, view_of=view_of)
-        name = f"{norm.name}:{method}"
-        self.calls[name] = Call(
-            name=name,
+            self.values[result] = Value(
+                result, spec, Kind.FOLD, view_of=view_of, node=made, port=name
+            )
+        self.calls[made] = Call(
+            name=made,
             kind=Kind.FOLD,
             layer=layer,
             method=method,

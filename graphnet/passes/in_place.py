@@ -16,7 +16,6 @@ from graphnet.graph import (
     Call,
     Const,
     Graph,
-    Kind,
     Overwrites,
     Storages,
     aliases,
@@ -24,9 +23,7 @@ from graphnet.graph import (
     item,
     lifetimes,
 )
-from graphnet.sdk import Layer
-
-_METHODS = ("forward", "backward")
+from graphnet.sdk import IN_PLACE, Layer
 
 
 def in_place(graph: Graph) -> Graph:
@@ -50,9 +47,7 @@ def in_place(graph: Graph) -> Graph:
         for _, result, target in numbers:
             values[result] = replace(values[result], view_of=target)
             readers[base(target, values)] |= readers.pop(result)
-        calls[call.name] = replace(
-            call, method=f"{call.method}_", writes=dict(pairs), after=tuple(after)
-        )
+        calls[call.name] = replace(call, in_place=True, writes=dict(pairs), after=tuple(after))
     return replace(graph, calls=calls, values=values)
 
 
@@ -69,7 +64,7 @@ def overwritable(known: Aliases) -> Overwrites:
 def _declared(call: Call) -> tuple[tuple[str, str], ...]:
     """The (result, argument) values of a call's method that works in place; nothing if one is absent."""
     layer = call.layer
-    if not isinstance(layer, Layer) or call.method not in _METHODS or call.kind is Kind.UPDATE:
+    if not isinstance(layer, Layer) or call.method not in IN_PLACE or call.in_place:
         return ()
     arguments = dict(zip(layer.signature.of(call.method), call.args, strict=True))
     results = _results(call, layer)

@@ -33,10 +33,12 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph
         alone = single or (len(losses) > 1 and len(terms) == 1)
         for term in terms:
             node = f"@loss{suffix}" if alone else builder.unique(f"@loss{suffix}.{term.title}")
-            given = [f"@{argument}{suffix}" for argument in _given_to(term.loss, prediction.spec)]
-            for value in given:
-                builder.values.setdefault(value, Value(value, prediction.spec, Kind.INPUT))
-            targets += [value for value in given if value not in targets]
+            given = []
+            for argument in _given_to(term.loss, prediction.spec):
+                value = Value(f"@{argument}{suffix}", prediction.spec, Kind.INPUT, port=argument)
+                builder.values.setdefault(value.name, value)
+                given.append(value.name)
+            targets += [target for target in given if target not in targets]
             inputs = [prediction.name, *given]
             totals += builder.call(node, term.loss, term.title, inputs, kind=Kind.LOSS, owner=node)
     if not single:

@@ -74,7 +74,7 @@ def differentiate_scaled(graph: Graph, *, share: float = 1.0) -> Graph:
     (loss,) = graph.outputs
     calls, values = dict(graph.calls), dict(graph.values)
     spec = values[loss].spec
-    values[SCALE] = _slot(SCALE, spec, _INITIAL)
+    values[SCALE] = _slot(SCALE, spec, _INITIAL, "scale")
     if share != 1.0:
         values[_START] = Value(_START, spec, Kind.SCALE)
         calls[_START] = _scalar(_START, Times(factor=share), SCALE, "share")
@@ -88,8 +88,8 @@ def unscale(graph: Graph) -> Graph:
         return graph
     calls, values = dict(graph.calls), dict(graph.values)
     scalar = values[SCALE].spec
-    for name, dtype in ((GOOD, torch.int32), (DONE, torch.int64)):
-        values[name] = _slot(name, replace(scalar, dtype=dtype), 0)
+    values[GOOD] = _slot(GOOD, replace(scalar, dtype=torch.int32), 0, "good steps")
+    values[DONE] = _slot(DONE, replace(scalar, dtype=torch.int64), 0, "updates done")
     values[_INVERSE] = Value(_INVERSE, scalar, Kind.SCALE)
     values[FINITE] = Value(FINITE, replace(scalar, dtype=torch.bool), Kind.SCALE)
     calls[_INVERSE] = _scalar(_INVERSE, Inverse(), SCALE, "inverse")
@@ -141,5 +141,5 @@ def _scalar(name: str, layer: Layer, read: Arg, title: str) -> Call:
     return Call(name, Kind.SCALE, layer, "forward", (read,), (name,), title, _NODE)
 
 
-def _slot(name: str, spec: Spec, fill: float) -> Value:
-    return Value(name, spec, Kind.STATE, initializer=Constant(fill))
+def _slot(name: str, spec: Spec, fill: float, role: str) -> Value:
+    return Value(name, spec, Kind.STATE, initializer=Constant(fill), role=role)

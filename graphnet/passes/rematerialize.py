@@ -339,8 +339,12 @@ class Rematerialization:
             self.roots[new] = root
             self.versions.setdefault(root, []).append(new)
             base = values[name].view_of
+            port = self.original.values[root].port
             values[new] = replace(
-                values[name], name=new, view_of=base if base is None else names.get(base, base)
+                values[name],
+                name=new,
+                view_of=base if base is None else names.get(base, base),
+                port=f"{port}{mark}" if port else "",
             )
             originals[new] = name
             names[name] = new
@@ -357,6 +361,7 @@ class Rematerialization:
             results=(*map(results, kept), *[None] * states),
             after=(),
             repeats=original,
+            port=f"{port}{mark}" if (port := self.original.calls[original].port) else "",
         )
         for name in clone.makes():
             self.storages.add(name)

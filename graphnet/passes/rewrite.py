@@ -81,18 +81,20 @@ def multiplied(
     """A product with a factor behind the gradient of each parameter; returns what to read instead."""
     found: dict[str, str] = {}
     for parameter, gradient in gradients.items():
-        call = f"{parameter}:{title}"
-        name = found[parameter] = f"{parameter}:{result}"
-        values[name] = Value(name, values[gradient].spec, Kind.SCALE)
+        call, of = f"{parameter}:{title}", values[parameter]
+        product = of.sibling(f":{result}", Kind.SCALE, values[gradient].spec)
+        found[parameter] = product.name
+        values[product.name] = product
         calls[call] = Call(
             name=call,
             kind=Kind.SCALE,
             layer=Scaled(),
             method="forward",
             args=(gradient, factor),
-            results=(name,),
+            results=(product.name,),
             title=title,
-            node=node_of(parameter),
+            node=of.node,
+            port=f"{of.port}:{title}",
         )
     return found
 
@@ -110,7 +112,9 @@ def add_cast(
     if name not in calls:
         value = values[source]
         spec = replace(value.spec, dtype=DTYPES[dtype])
-        values[result] = Value(result, spec, Kind.LAYER, layout=value.layout)
+        values[result] = Value(
+            result, spec, Kind.LAYER, layout=value.layout, node=name, port="y", of=source
+        )
         calls[name] = Call(
             name=name,
             kind=Kind.LAYER,
@@ -138,42 +142,39 @@ def write(
     node: str,
 ) -> Call:
     """A call of a rule's `update`, which writes these slots; what it writes is `slot:next`."""
-    for slot in slots:
-        new = f"{slot}:next"
-        values[new] = Value(new, values[slot].spec, Kind.UPDATE, view_of=slot)
+    written = [values[slot].sibling(":next", Kind.UPDATE, values[slot].spec) for slot in slots]
+    for new in written:
+        values[new.name] = replace(new, view_of=new.of)
+    first = values[slots[0]]
     return Call(
         name=f"{slots[0]}:update",
         kind=Kind.UPDATE,
         layer=rule,
         method="update",
         args=args,
-        results=tuple(f"{slot}:next" for slot in slots),
+        results=tuple(new.name for new in written),
         title=title,
         node=node,
-        writes={f"{slot}:next": slot for slot in slots},
+        writes={new.name: new.of for new in written},
+        port=f"{first.port or first.name}:update",
     )
 
 
 def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec) -> str:
     """A new slot that goes with a parameter, in its strides; returns the slot's name."""
     of = values[parameter]
-    slot = f"{parameter}:{state}"
-    values[slot] = Value(
-        slot,
-        Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device),
-        Kind.STATE,
+    shape = Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device)
+    slot = replace(
+        of.sibling(f":{state}", Kind.STATE, shape),
         initializer=spec.initializer,
         memory_format=of.memory_format,
+        role=state,
     )
-    return slot
+    values[slot.name] = slot
+    return slot.name
 
 
 def scalar(values: dict[str, Value], name: str, like: Spec) -> str:
     """One of the 0-dim tensors that drive a step, made unless it is there; returns its name."""
     values.setdefault(name, Value(name, replace(like, shape=()), Kind.SCALAR))
     return name
-
-
-def node_of(parameter: str) -> str:
-    """The node that a parameter belongs to."""
-    return parameter.rpartition(".")[0]

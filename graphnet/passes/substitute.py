@@ -205,7 +205,15 @@ class _Substitution:
             if port in blocks:  # until layouts are decided, every image has its shape N C H W
                 spec = replace(spec, shape=plain_shape(spec.shape))
             view_of = resolve_view(match.bound, seen.view_of)
-            values[name] = Value(name, spec, call.kind, view_of=view_of)
+            known = self.graph.values.get(name)
+            values[name] = Value(
+                name,
+                spec,
+                call.kind,
+                view_of=view_of,
+                node=known.node if known else call.name,
+                port=known.port if known else port,
+            )
         bound: dict[str, Arg] = {**match.bound, "specs": Const(specs)}
         space, _, own = self.entry.name.partition("/")
         title = own if match.inner else call.title

@@ -14,7 +14,7 @@ from graphnet.description import UpdateSettings
 from graphnet.errors import ContractError, nearest
 from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.passes.accumulate import UPDATES
-from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, node_of, scalar, write
+from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, scalar, write
 from graphnet.sdk import Assign, Layer, Optimizer, Times
 
 
@@ -89,7 +89,7 @@ def _optimize(
             )
     args = tuple(named[name] for name in optimizer.arguments)
     title = type(optimizer).__name__.lower()
-    return write(values, optimizer, title, args, tuple(slots), node_of(parameter))
+    return write(values, optimizer, title, args, tuple(slots), values[parameter].node)
 
 
 def _after_readers(graph: Graph) -> Graph:

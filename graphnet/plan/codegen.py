@@ -66,7 +66,7 @@ class _Writer:
         # A fused node's parameters keep the names of nodes that are gone.
         for step in self.plan.steps:
             for name in step.call.reads():
-                self.adopt(name.rpartition(".")[0], step.call)
+                self.adopt(self.plan.values[name].node, step.call)
         arguments = ", ".join(self.value(name) for name in self.plan.arguments)
         head = textwrap.wrap(f"def step({arguments}):", 100, subsequent_indent=" " * 9)
         self.lines.extend(head)
@@ -94,12 +94,11 @@ class _Writer:
         if (known := self.plan.values[name]).kind is Kind.UPDATE:
             return self.value(str(known.view_of))  # what an update wrote is in its slot
         if name not in self.names:
-            node, _, port = name.rpartition(".")
-            port = re.sub(r"\W+", "_", port).strip("_")
-            if node in self.nodes:
-                wanted = f"{self.nodes[node]}_{port}"
-            elif name in self.plan.inputs:
-                wanted = name[1:].partition(".")[0] if name.startswith("@") else "x"
+            port = re.sub(r"\W+", "_", known.port or name).strip("_")
+            if known.kind is Kind.INPUT:
+                wanted = port if known.port else "x"
+            elif known.node in self.nodes:
+                wanted = f"{self.nodes[known.node]}_{port}"
             else:
                 wanted = port
             self.names[name] = self.unique(wanted)
@@ -114,8 +113,8 @@ class _Writer:
         self.lines.append(f"    # {self.comment(call)}")
         function = self.unique(f"{self.node(call)}_{self.verb(call)}")
         # One object for equal layers: what many calls go through stays in the processor's cache.
-        method = getattr(call.layer, call.method)
-        self.namespace[function] = self.methods.setdefault((call.layer, call.method), method)
+        method = getattr(call.layer, call.function)
+        self.namespace[function] = self.methods.setdefault((call.layer, call.function), method)
         expression = f"{function}({self.arguments(call, function)})"
         if call.kind is Kind.UPDATE:
             self.lines.append(f"    {expression}")
@@ -127,13 +126,10 @@ class _Writer:
             self.lines.append(f"    del {', '.join(frees)}")
 
     def verb(self, call: Call) -> str:
-        if call.kind is Kind.UPDATE:
-            slot = call.name.removesuffix(":update").rpartition(".")[2]
-            return re.sub(r"\W+", "_", f"{slot}_update")
-        if call.kind is Kind.SCALE and "." in call.name:  # of a parameter: "conv.weight:clip"
-            return re.sub(r"\W+", "_", call.name.rpartition(".")[2])
+        if call.port:  # "weight:update"
+            return re.sub(r"\W+", "_", call.port)
         named = (Kind.KEY, Kind.ACCUMULATE, Kind.SCALE)
-        return str(call.kind) if call.kind in named else call.method
+        return str(call.kind) if call.kind in named else call.function
 
     def comment(self, call: Call) -> str:
         made = [name for name in call.makes() if call.kind is not Kind.UPDATE]

@@ -52,7 +52,7 @@ from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.random import node_constant
 from graphnet.sdk.registry import KINDS, Entry, Plugin, Registry, frozen, split_form
 from graphnet.sdk.schedule import Schedule
-from graphnet.sdk.signature import AFFINE, RESERVED
+from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
 from graphnet.sdk.spec import (
     Constant,
     Initializer,
@@ -79,6 +79,7 @@ __all__ = [
     "COMMON",
     "DTYPES",
     "FLOATING",
+    "IN_PLACE",
     "KINDS",
     "RESERVED",
     "Accumulate",

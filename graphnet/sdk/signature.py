@@ -10,6 +10,11 @@ from typing import Any
 from graphnet.errors import ContractError, nearest
 
 RESERVED = frozenset({"key", "specs", "wanted"})
+IN_PLACE = {
+    "forward": "forward_",
+    "backward": "backward_",
+}  # a method -> its twin that works in place
+_PURE = {twin: method for method, twin in IN_PLACE.items()}
 AFFINE = ("scale", "shift")  # what affine_map returns, and absorb takes
 
 
@@ -31,7 +36,7 @@ class Signature:
 
     def of(self, method: str) -> tuple[str, ...]:
         """The argument names of a method, in order; those of `forward_` are those of forward."""
-        names: tuple[str, ...] = getattr(self, method.removesuffix("_"))
+        names: tuple[str, ...] = getattr(self, _PURE.get(method, method))
         return names
 
     @property
@@ -160,13 +165,14 @@ def check_overwrites(cls: type[Any], base: type[Any]) -> None:
         declared[method].append(result)
     for method, results in declared.items():
         expected = signature.of(method) if results else ()
-        found = tuple(_arguments(cls, base, f"{method}_", getattr(cls, f"{method}_")))
+        twin = IN_PLACE[method]
+        found = tuple(_arguments(cls, base, twin, getattr(cls, twin)))
         if found != expected and (results or "overwrites" in vars(cls)):
             raise ContractError(
-                f"{cls.__name__}: expected {method}_({', '.join(expected)}), which writes "
-                f"{', '.join(results)} in place, found {method}_({', '.join(found)})"
+                f"{cls.__name__}: expected {twin}({', '.join(expected)}), which writes "
+                f"{', '.join(results)} in place, found {twin}({', '.join(found)})"
                 if results
-                else f"{cls.__name__} defines {method}_, but `overwrites` names nothing that it writes"
+                else f"{cls.__name__} defines {twin}, but `overwrites` names nothing that it writes"
             )
 
 

@@ -149,7 +149,8 @@ class Trainer:
             seed=config.seed,
         )
         plan = program.plan
-        given, taken = list(pairs.target_shapes), [n[1:] for n in plan.inputs if n.startswith("@")]
+        inputs = [plan.values[name] for name in plan.inputs]
+        given, taken = list(pairs.target_shapes), [one.label for one in inputs if one.port]
         if given != taken:
             losses = self.job.registry.losses.items()
             fit = [n for n, entry in losses if [*entry.value.signature.tensors[2:]] == given[1:]]

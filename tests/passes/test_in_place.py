@@ -94,7 +94,7 @@ def test_activation_overwrites_what_only_it_reads(registry: Registry) -> None:
     assert found["r.grad_x"] == "d.grad_x"
     assert found["@loss.grad_prediction"] == "d.y"
     call = in_place(graph).calls["r"]
-    assert (call.method, dict(call.writes)) == ("forward_", {"r.y": "c.y"})
+    assert (call.function, dict(call.writes)) == ("forward_", {"r.y": "c.y"})
     assert in_place(graph).values["r.y"].view_of == "c.y"
 
 
@@ -229,7 +229,7 @@ def test_reference_executor_finds_a_storage_that_is_really_shared(registry: Regi
     ]
     graph = graph_of(registry, *layers, CONV)
     call = graph.calls["a"]
-    bold = replace(call, method="forward_", writes={"a.y": "c.y"}, after=("f",))
+    bold = replace(call, in_place=True, writes={"a.y": "c.y"}, after=("f",))
     values = {**graph.values, "a.y": replace(graph.values["a.y"], view_of="c.y")}
     plan = schedule(replace(graph, calls={**graph.calls, "a": bold}, values=values))
     given = tensors(plan)

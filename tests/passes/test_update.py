@@ -222,7 +222,7 @@ def test_clipping_is_nodes_between_gradients_and_updates_that_need_no_memory() -
     assert len(list(steps["@clip"].reads())) == len(parameters)
     for parameter in parameters:
         clipped, update = steps[f"{parameter}:clip"], steps[f"{parameter}:update"]
-        assert clipped.method == "forward_"
+        assert clipped.in_place
         assert f"{parameter}:clipped" in update.reads()
     assert model.plan(SHAPE, loss="mse", clip_grad_norm=1.0) == model.plan(SHAPE, loss="mse")
 

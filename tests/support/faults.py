@@ -324,7 +324,7 @@ def clone_that_makes_a_state(graph: Graph, plan: Plan, draw: random.Random) -> P
     for call in clones(graph, draw):
         original = graph.calls[call.repeats]
         layer = original.layer
-        if isinstance(layer, Layer) and layer.updates and call.method.startswith("forward"):
+        if isinstance(layer, Layer) and layer.updates and call.method == "forward":
             new = f"{call.name}.new"
             state = graph.values[str(original.results[-1])]
             values = {**graph.values, new: replace(state, name=new)}
@@ -340,7 +340,7 @@ def bold(graph: Graph, call: Call, target: str) -> Planted:
     """The call overwriting an argument, whoever else needs it."""
     (result,) = call.makes()
     values = {**graph.values, result: replace(graph.values[result], view_of=target)}
-    writing = replace(call, method="forward_", writes={result: target})
+    writing = replace(call, in_place=True, writes={result: target})
     return scheduled(replace(with_call(graph, writing), values=values))
 
 

@@ -36,11 +36,11 @@ def disagreement(call: Call, values: Mapping[str, Value]) -> str:
         read = [f"{name!r} ({values[name].spec})" for name in call.reads()]
         more = f" and {len(read) - _SHOWN} more" if len(read) > _SHOWN else ""
         given = f"{', '.join(read[:_SHOWN])}{more}"
-        return f"{call.title}: {call.method} refuses {given}: {type(error).__name__}: {error}"
+        return f"{call.title}: {call.function} refuses {given}: {type(error).__name__}: {error}"
     if call.kind is Kind.UPDATE:
         return _update(call, values)
     if len(returned) != len(results := list(flat(call.results))):
-        return f"{call.method} returns {len(returned)} results, not {len(results)}"
+        return f"{call.function} returns {len(returned)} results, not {len(results)}"
     for name, one in zip(results, returned, strict=True):
         if name is not None and (words := _result(call, values[name], one, values)):
             return words
@@ -59,14 +59,12 @@ def _update(call: Call, values: Mapping[str, Value]) -> str:
 def _result(call: Call, value: Value, one: Returned, values: Mapping[str, Value]) -> str:
     if one.spec is None or one.spec.on(META) != value.spec.on(META):
         found = one.spec or "no tensor"
-        return f"{call.method} returns {value.name!r} as {found}, the plan says {value.spec}"
+        return f"{call.function} returns {value.name!r} as {found}, the plan says {value.spec}"
     arguments = list(call.reads())
     shared = {_storage(arguments[i], values) for i in one.arguments}
     mine = _storage(value.name, values)
     if not one.unsettled and shared and mine not in shared:
-        return (
-            f"{call.method} returns {value.name!r} as a view of {min(shared)!r}, the plan says not"
-        )
+        return f"{call.function} returns {value.name!r} as a view of {min(shared)!r}, the plan says not"
     return ""
 
 
@@ -157,7 +155,7 @@ def _declared(
 
 def _ports(call: Call, layer: Layer) -> dict[str, Arg]:
     """What stands at each port; a gradient stands at the port of what it is the gradient of."""
-    method = call.method.removesuffix("_")
+    method = call.method
     named: list[tuple[str, Arg]] = list(zip(layer.signature.of(method), call.args, strict=True))
     if method != "backward":
         names = layer.outputs + (layer.saves + layer.updates if method == "forward" else ())

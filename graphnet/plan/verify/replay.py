@@ -82,8 +82,8 @@ def _calls(graph: Graph, calls: Iterable[Call], terms: dict[str, int]) -> None:
 
 
 def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
-    forward = graph.calls.get(call.name.removesuffix(":backward"), call)
-    if forward is call or not isinstance(call.layer, Layer):
+    forward = graph.calls.get(call.backward_of)
+    if forward is None or not isinstance(call.layer, Layer):
         return  # a call like it stands in for its forward
     ports = forward.ports()
     for name, arg in zip(call.layer.signature.backward, call.args, strict=True):
@@ -135,7 +135,7 @@ def _repetition(call: Call, graph: Graph, terms: dict[str, int]) -> None:
             )
     states = len(original.layer.updates) if isinstance(original.layer, Layer) else 0
     moved = call.kind is Kind.UPDATE or call.writes.keys() - set(call.makes())
-    forward = call.method.removesuffix("_") == "forward"
+    forward = call.method == "forward"
     if moved or (forward and any(tuple(flat(call.results))[len(call.results) - states :])):
         raise PlanError(f"plan rejected: {call.name} is recomputed, but makes a new state")
 
@@ -226,7 +226,7 @@ class _Replay:
         stated = self.graph.calls.get(call.name)
         if stated is None:
             self.reject("is not in the graph")
-        if (call.args, call.method, call.layer) != (stated.args, stated.method, stated.layer):
+        if (call.args, call.function, call.layer) != (stated.args, stated.function, stated.layer):
             self.reject("has other arguments or another definition than in the graph")
         if (call.results, call.writes) != (stated.results, stated.writes):
             self.reject("has other results than in the graph")
@@ -251,7 +251,7 @@ class _Replay:
 
     def overwrites(self, call: Call) -> None:
         """A method that works in place: what it writes over holds nothing else from here on."""
-        if call.method.endswith("_") != bool(call.writes):
+        if call.in_place != bool(call.writes):
             self.reject("works in place, but says not what it overwrites, or the other way round")
         storages = [self.storage(name) for name in call.reads()]
         for name, target in call.writes.items():
@@ -280,7 +280,7 @@ class _Replay:
         for result, argument in layer.overwrites.items():
             arg = named.get(argument, Const(None))
             first = arg[0] if isinstance(arg, tuple) and arg else arg
-            if (result in results) == (call.method == "forward_") and first == target:
+            if (result in results) == (call.method == "forward") and first == target:
                 return True
         return False
 

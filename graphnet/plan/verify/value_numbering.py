@@ -53,10 +53,9 @@ class ValueNumbers:
                     continue
                 open_calls.discard(call.name)
                 arguments = tuple(_argument(arg, found) for arg in call.args)
-                method = call.method.removesuffix("_")
                 for position, result in enumerate(flat(call.results)):
                     if result is not None:
-                        key = (call.layer, method, call.kind, position, arguments)
+                        key = (call.layer, call.method, call.kind, position, arguments)
                         found[result] = self.intern(key)
         return found
 

@@ -89,8 +89,9 @@ def accumulates(case: Case) -> None:
     verify(graph, plan)
     given = [_value(case, plan.values[name], tensors, weights) for name in plan.arguments]
     gradients = dict(zip(done.gradients, prepare(plan, "reference")(*given), strict=True))
-    positions = {f"hold_{i}.held": leaf for i, leaf in enumerate(tensors) if leaf in moving}
-    named = {positions.get(slot, slot.rpartition(".")[2]): g for slot, g in gradients.items()}
+    held = {f"hold_{i}": leaf for i, leaf in enumerate(tensors) if leaf in moving}
+    slots = {name: plan.values[name] for name in gradients}
+    named = {held.get(slots[n].node, slots[n].port): g for n, g in gradients.items()}
     expect_close(
         named,
         _sums(case, weights),
@@ -146,19 +147,18 @@ def _value(
     case: Case, value: Value, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Tensor:
     """The tensor for one argument of the plan."""
-    name = value.name.lstrip("$")
-    if name in weights:
-        return weights[name]
-    if value.kind is Kind.INPUT or name.startswith("hold_"):
-        position = int(name.removeprefix("hold_").removesuffix(".held").lstrip("i"))
-        return list(tensors.values())[position]
+    if value.label in weights:
+        return weights[value.label]
+    for i, tensor in enumerate(tensors.values()):
+        if value.label == f"i{i}" or value.node == f"hold_{i}":
+            return tensor
     if value.kind is Kind.SCALAR:
-        return torch.tensor({SEED: 5, STEP: 2}[name])
+        return torch.tensor({SEED: 5, STEP: 2}[value.name])
     if value.kind is Kind.CONSTANT:
         assert value.initializer is not None
         return value.initializer(value.spec.empty(), torch.Generator())
-    tensor: Tensor = case.arguments()[name.rpartition(".")[2]]
-    return tensor
+    argument: Tensor = case.arguments()[value.port]
+    return argument
 
 
 def _sums(case: Case, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

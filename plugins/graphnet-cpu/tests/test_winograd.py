@@ -196,7 +196,7 @@ def test_a_sum_goes_into_the_convolution_in_either_order() -> None:
         shape, x = (2, 16, 16, 16), random_tensor((2, 16, 16, 16), seed=0, dtype=torch.float32)
         plan = model.plan(shape)
         last = plan.steps[-1].call
-        assert (last.title, last.method) == (f"{title} [winograd]", "forward_")  # over its argument
+        assert (last.title, last.in_place) == (f"{title} [winograd]", True)  # over its argument
         found = model.predict(x)
         assert relative_error(found, model.predict(x, kernels="reference")) < 1e-5
 
@@ -207,7 +207,7 @@ def test_a_sum_with_what_is_convolved_is_not_written_over_it() -> None:
     layers = ["sigmoid", {"id": "b", **conv}, {"add": {}, "inputs": ["sigmoid_1", "b"]}]
     model = Model({"input": {"channels": 16}, "layers": layers}, registry=load_registry())
     last = model.plan((2, 16, 16, 16)).steps[-1].call
-    assert (last.title, last.method) == ("residual [winograd]", "forward")
+    assert (last.title, last.in_place) == ("residual [winograd]", False)
 
 
 def test_a_sum_of_other_shapes_or_dtypes_is_left_alone() -> None:
