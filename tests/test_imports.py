@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 
 import pytest
 
@@ -43,6 +44,22 @@ def test_rooms_import_from_the_public_face_of_other_rooms() -> None:
                     wrong.append(f"{path.relative_to(ROOT)}: from {module} import {name}")
     assert found > 300
     assert wrong == []
+
+
+def test_the_verifier_shares_data_and_meta_tensors_with_the_planner_only() -> None:
+    """The import contract sees modules; here are the names that come through the graph's face."""
+    shared = {"graphnet.graph.ir", "graphnet.graph.meta_run", "graphnet.graph.observe"}
+    taken = {
+        name: getattr(importlib.import_module(module), name)
+        for path in (ROOT / "plan" / "verify").glob("*.py")
+        for module, name in imports(path)
+        if module.startswith(("graphnet.graph", "graphnet.passes", "graphnet.plan.plan"))
+    }
+    found = {n: one.__module__ for n, one in taken.items() if isinstance(one, type | FunctionType)}
+    assert len(found) >= 6
+    assert {n: home for n, home in found.items() if home not in shared} == {
+        "Plan": "graphnet.plan.plan"
+    }
 
 
 @pytest.mark.parametrize("plugin", ["cpu", "denoise", "example", "triton"])

@@ -38,12 +38,13 @@ from graphnet.graph.ir import (
 from graphnet.graph.lifetimes import (
     Item,
     Lifetimes,
+    MemoryUse,
     Overwrites,
     Storages,
     item,
     lifetimes,
+    memory_use,
     no_overwrites,
-    work_bytes,
 )
 from graphnet.graph.meta_run import Returned, flat, run_on_meta
 from graphnet.graph.observe import (
@@ -87,6 +88,7 @@ __all__ = [
     "Kind",
     "Lifetimes",
     "Machine",
+    "MemoryUse",
     "Operation",
     "Overwrites",
     "Ports",
@@ -114,6 +116,7 @@ __all__ = [
     "load_machine",
     "machine_data",
     "machine_path",
+    "memory_use",
     "no_overwrites",
     "observe",
     "observe_backward",
@@ -127,5 +130,4 @@ __all__ = [
     "save_machine",
     "star_of",
     "stated_machine",
-    "work_bytes",
 ]

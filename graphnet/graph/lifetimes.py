@@ -1,8 +1,8 @@
 """Lifetimes: from when to when each storage of a sequence of calls is alive, and the bytes at each call.
 
 A storage is alive from the call that makes it to the last that touches a value in it. One that nothing
-touches after a call that may overwrite it goes on as the storage of that call's result. Passes that
-trade or save memory ask this model; `Plan.memory` counts the same from a finished plan.
+touches after a call that may overwrite it goes on as the storage of that call's result. This is the one
+model of memory: passes that trade or save it ask, and what a plan and a report say of it is read here.
 """
 
 from __future__ import annotations
@@ -104,13 +104,15 @@ def work_bytes(call: Call, values: Mapping[str, Value], results_bytes: int) -> i
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """`memory[i]` is what is alive during call i; `last[s]` the last call that touches storage s itself.
+    """`memory[i]` is what is alive during call i, with what that needs on the way to its results.
 
-    `root[s]` is the storage that s really is: an overwritten one, or itself; `end` counts what went on
-    in it too.
+    `first[s]` is the call that makes storage s, -1 where it is there from the start; `last[s]` the last
+    call that touches s itself. `root[s]` is the storage that s really is: an overwritten one, or itself;
+    `end` counts what went on in it too.
     """
 
     memory: list[int]
+    first: list[int]
     last: list[int]
     root: list[int]
     end: list[int]
@@ -118,7 +120,7 @@ class Lifetimes:
 
 def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) -> Lifetimes:
     """Walk along the items once. A storage that is kept lasts until after the last of them."""
-    last = [-1] * len(storages.sizes)
+    first, last = [-1] * len(storages.sizes), [-1] * len(storages.sizes)
     for position, one in enumerate(items):
         for storage in one.touches:
             last[storage] = position
@@ -133,6 +135,7 @@ def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) ->
                 end[root[target]] = end[result]
     for position, one in enumerate(items):
         for storage in one.makes:
+            first[storage] = position
             if root[storage] == storage:
                 change[position] += storages.sizes[storage]
                 change[end[storage] + 1] -= storages.sizes[storage]
@@ -141,7 +144,7 @@ def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) ->
         alive += change[position]
         overwrites = any(root[result] != result for result, _ in one.overwrites)
         memory.append(alive + (one.work_bytes_in_place if overwrites else one.work_bytes))
-    return Lifetimes(memory, last, root, end)
+    return Lifetimes(memory, first, last, root, end)
 
 
 def _exclusive(one: Item, position: int, root: list[int], end: list[int]) -> bool:
@@ -149,3 +152,26 @@ def _exclusive(one: Item, position: int, root: list[int], end: list[int]) -> boo
     read = [root[storage] for storage in one.reads]
     targets = [root[target] for _, target in one.overwrites]
     return all(end[target] == position and read.count(target) == 1 for target in targets)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What calls in the order in which they run hold in memory, as items over numbered storages."""
+
+    storages: Storages
+    items: tuple[Item, ...]
+    lifetimes: Lifetimes
+
+
+def memory_use(
+    calls: Iterable[Call],
+    values: Mapping[str, Value],
+    outputs: Iterable[str],
+    *,
+    overwrites: Overwrites = no_overwrites,
+    fixed_bytes: int = 0,
+) -> MemoryUse:
+    """Follow calls in this order. `fixed_bytes` are alive all the time: those of the sources."""
+    storages = Storages(values, outputs)
+    items = tuple(item(call, storages, overwrites(call)) for call in calls)
+    return MemoryUse(storages, items, lifetimes(items, storages, fixed_bytes=fixed_bytes))

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 import torch
 
-from graphnet.graph import Call, Cost, Kind, Machine, Value, call_cost, compute_dtype, work_bytes
+from graphnet.graph import Call, Cost, Kind, Machine, Value, call_cost, compute_dtype
 from graphnet.plan import Plan
 from graphnet.sdk import dtype_name
 
@@ -140,10 +139,8 @@ def breakdown(plan: Plan, machine: Machine) -> Breakdown:
     for storage in storages:
         made.setdefault(storage.first, []).append(storage)
     rows = []
-    for number, (step, alive) in enumerate(zip(plan.steps, _alive(storages, plan), strict=True)):
+    for number, (step, alive_bytes) in enumerate(zip(plan.steps, plan.memory(), strict=True)):
         cost = call_cost(step.call, plan.values)
-        results_bytes = sum(one.size_bytes for one in made.get(number, ()) if one.first == number)
-        work = work_bytes(step.call, plan.values, results_bytes)
         rows.append(
             Row(
                 number=number,
@@ -151,8 +148,8 @@ def breakdown(plan: Plan, machine: Machine) -> Breakdown:
                 phase=phase_of(step.call),
                 cost=cost,
                 seconds=machine.seconds(cost, compute_dtype(step.call, plan.values)),
-                alive_bytes=alive + work,
-                work_bytes=work,
+                alive_bytes=alive_bytes,
+                work_bytes=plan.memory_use.items[number].work_bytes,
                 frees=step.frees,
                 makes=tuple(made.get(number, ())),
             )
@@ -161,53 +158,32 @@ def breakdown(plan: Plan, machine: Machine) -> Breakdown:
 
 
 def _storages(plan: Plan) -> tuple[Storage, ...]:
-    end = len(plan.steps) - 1
-    first = dict.fromkeys(plan.arguments, -1)
-    holders: dict[str, set[str]] = {}
-    last: dict[str, int] = {}
-    readers: dict[str, list[int]] = {}
-    for number, step in enumerate(plan.steps):
-        for name in step.call.makes():
-            root = plan.storage(name)
-            first.setdefault(root, number)
-            holders.setdefault(root, set()).add(name)
-        for name in step.call.reads():
-            seen = readers.setdefault(plan.storage(name), [])
-            if phase_of(step.call) in (Phase.REVERSE, Phase.RECOMPUTE) and number not in seen:
-                seen.append(number)
-        for name in step.frees:
-            root = plan.storage(name)
-            holders.get(root, set()).discard(name)
-            if not holders.get(root) and first[root] >= 0:
-                last[root] = number
-    return tuple(
-        Storage(
-            name=name,
-            kind=plan.values[name].kind,
-            size_bytes=plan.values[name].spec.size_bytes,
-            first=start,
-            last=last.get(name, end),
-            kept_for=tuple(readers.get(name, ())) if _is_early(plan, start) else (),
+    """Arguments first, then in the order in which steps make them."""
+    use, end = plan.memory_use, len(plan.steps) - 1
+    readers: dict[int, dict[int, None]] = {}
+    for number, (step, one) in enumerate(zip(plan.steps, use.items, strict=True)):
+        if phase_of(step.call) in (Phase.REVERSE, Phase.RECOMPUTE):
+            for storage in one.reads:
+                readers.setdefault(storage, {})[number] = None
+    arguments = [use.storages.number[name] for name in plan.arguments]
+    found = []
+    for storage in (*arguments, *(storage for one in use.items for storage in one.makes)):
+        name, first = use.storages.names[storage], use.lifetimes.first[storage]
+        found.append(
+            Storage(
+                name=name,
+                kind=plan.values[name].kind,
+                size_bytes=use.storages.sizes[storage],
+                first=first,
+                last=min(use.lifetimes.end[storage], end),
+                kept_for=tuple(readers.get(storage, ())) if _is_early(plan, first) else (),
+            )
         )
-        for name, start in first.items()
-    )
+    return tuple(found)
 
 
 def _is_early(plan: Plan, step: int) -> bool:
     return step >= 0 and phase_of(plan.steps[step].call) is Phase.FORWARD
-
-
-def _alive(storages: Iterable[Storage], plan: Plan) -> list[int]:
-    """The bytes alive during each step."""
-    changes = [0] * (len(plan.steps) + 1)
-    for storage in storages:
-        changes[max(storage.first, 0)] += storage.size_bytes
-        changes[storage.last + 1] -= storage.size_bytes
-    alive, found = 0, []
-    for change in changes[:-1]:
-        alive += change
-        found.append(alive)
-    return found
 
 
 def device_of(plan: Plan) -> torch.device:

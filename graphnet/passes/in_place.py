@@ -17,11 +17,9 @@ from graphnet.graph import (
     Const,
     Graph,
     Overwrites,
-    Storages,
     aliases,
     base,
-    item,
-    lifetimes,
+    memory_use,
 )
 from graphnet.sdk import IN_PLACE, Layer
 
@@ -30,15 +28,14 @@ def in_place(graph: Graph) -> Graph:
     """Turn calls into their methods that work in place, wherever the order of the graph allows it."""
     known = aliases(graph)
     order = graph.order()
-    storages = Storages(known.values, graph.outputs)
     fits = overwritable(known)
-    items = [item(call, storages, fits(call)) for call in order]
-    root = lifetimes(items, storages, fixed_bytes=0).root
+    use = memory_use(order, known.values, graph.outputs, overwrites=fits)
+    root = use.lifetimes.root
     readers = _readers(order, known)
     calls, values = dict(graph.calls), dict(known.values)
     for call in order:
         pairs = fits(call)
-        numbers = [(storages.number[result], result, target) for result, target in pairs]
+        numbers = [(use.storages.number[result], result, target) for result, target in pairs]
         if not pairs or any(root[number] == number for number, _, _ in numbers):
             continue
         earlier = {name: None for _, target in pairs for name in readers[base(target, values)]}

@@ -1,17 +1,16 @@
 """Plan: frozen, ordered steps; what each frees after its last use; and the source made from them.
 
-A plan is inert data. `schedule` makes one from a graph; `verify.verify` checks it without sharing code
-with it; executors run it.
+A plan is inert data. `schedule` makes one from a graph; `verify.verify` checks it and shares no code with
+`schedule`; executors run it.
 """
 
 from __future__ import annotations
 
 import functools
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graphnet.graph import SLOTS, Call, Graph, Kind, Value, work_bytes
+from graphnet.graph import SLOTS, Call, Graph, Kind, MemoryUse, Value, memory_use
 from graphnet.passes import Change
 from graphnet.system import bytes_text
 
@@ -68,33 +67,20 @@ class Plan:
             name = base
         return name
 
-    def memory(self) -> Iterator[int]:
+    @functools.cached_property
+    def memory_use(self) -> MemoryUse:
+        """From when to when each storage is alive; inputs and slots are all the time."""
+        fixed = sum(self.values[name].spec.size_bytes for name in self.arguments)
+        calls = [step.call for step in self.steps]
+        return memory_use(calls, self.values, self.outputs, fixed_bytes=fixed)
+
+    def memory(self) -> tuple[int, ...]:
         """The bytes alive during each step: inputs, slots, every value made and not yet freed.
 
         What a step holds on the way to its results counts too, as far as its layer's own operators show, and
         the columns of torch's convolutions on a CPU; not the work buffers of libraries.
         """
-        fixed = sum(self.values[name].spec.size_bytes for name in self.arguments)
-        users: Counter[str] = Counter()
-        alive = fixed
-        for step in self.steps:
-            made = 0
-            for name in step.call.makes():
-                root = self.storage(name)
-                users[root] += 1
-                if users[root] == 1 and root == name:
-                    made += self.values[name].spec.size_bytes
-            alive += made
-            yield alive + work_bytes(step.call, self.values, made)
-            for name in step.frees:
-                root = self.storage(name)
-                users[root] -= 1
-                if users[root] == 0 and root not in self.arguments_set:
-                    alive -= self.values[root].spec.size_bytes
-
-    @functools.cached_property
-    def arguments_set(self) -> frozenset[str]:
-        return frozenset(self.arguments)
+        return tuple(self.memory_use.lifetimes.memory)
 
     @property
     def peak_bytes(self) -> int:

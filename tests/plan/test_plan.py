@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
@@ -19,7 +20,15 @@ from graphnet.errors import LayerError, PlanError
 from graphnet.executors import prepare
 from graphnet.graph import Const, Graph, Kind, build
 from graphnet.model import Model, set_up
-from graphnet.passes import Everywhere, attach_loss, choose, differentiate, substitute, update
+from graphnet.passes import (
+    Everywhere,
+    attach_loss,
+    choose,
+    differentiate,
+    in_place,
+    substitute,
+    update,
+)
 from graphnet.plan import Plan, Step, schedule, verify
 from graphnet.sdk import (
     Layer,
@@ -324,6 +333,34 @@ def test_memory_counts_what_is_alive(registry: Registry) -> None:
     pure = model.plan((1, 1, 4, 4), without=["in_place"])
     assert list(pure.memory()) == [2 * size, 3 * size, 3 * size]
     assert list(model.plan((1, 1, 4, 4)).memory()) == [2 * size, 2 * size, 2 * size]
+
+
+def counted_by_frees(plan: Plan) -> list[int]:
+    """The bytes alive during each step, by what steps make and free; without what they need on the way."""
+    users: Counter[str] = Counter()
+    alive = sum(plan.values[name].spec.size_bytes for name in plan.arguments)
+    found = []
+    for step in plan.steps:
+        for name in step.call.makes():
+            users[plan.storage(name)] += 1
+            if users[name] == 1 and plan.storage(name) == name:
+                alive += plan.values[name].spec.size_bytes
+        found.append(alive)
+        for name in step.frees:
+            root = plan.storage(name)
+            users[root] -= 1
+            if users[root] == 0 and root not in plan.arguments:
+                alive -= plan.values[root].spec.size_bytes
+    return found
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_lifetimes_are_what_steps_make_and_free(registry: Registry, seed: int) -> None:
+    graph, _ = training(random_dag(25, seed), registry)
+    for plan in (schedule(graph), schedule(in_place(graph))):
+        held = [one.work_bytes for one in plan.memory_use.items]
+        found = [alive - work for alive, work in zip(plan.memory(), held, strict=True)]
+        assert found == counted_by_frees(plan)
 
 
 def test_source_runs_alone_and_equals_the_executor(registry: Registry) -> None:

@@ -3,7 +3,8 @@
 The replay checks that every read finds the term it should, that storage is shared only as a declared view
 or write, that a write leaves nothing else to be read there, that each slot is written once, and that
 nothing leaks. The graph itself is checked edge by edge: what each layer makes of its arguments is what the
-values say, and a recomputed call means what its original does. This module shares no code with the planner.
+values say, and a recomputed call means what its original does. What this shares with the planner stands in
+the package's docstring.
 """
 
 from __future__ import annotations
