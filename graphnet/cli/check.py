@@ -18,7 +18,17 @@ from rich.text import Text
 from graphnet.cli import json_text, make_console
 from graphnet.errors import PluginError, UnknownNameError, nearest
 from graphnet.sdk import Entry, Registry, default_registry, load_registry
-from graphnet.testing import CHECKS, RULE_CHECKS, Check, Report, Status, checks_for, run_checks
+from graphnet.testing import (
+    CHECKED_KINDS,
+    CHECKS,
+    RULE_CHECKS,
+    Check,
+    Report,
+    Status,
+    checked_kinds,
+    checks_for,
+    run_checks,
+)
 
 _COLORS = {Status.PASSED: "green", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
 Checked = tuple[Registry, list[Entry]]
@@ -70,7 +80,7 @@ def resolve(name: str) -> Checked:
     if not _importable(name):
         distributions = {entry.plugin.distribution for entry in known}
         raise UnknownNameError(
-            f"{name!r} is no layer, kernel, optimizer, distribution or module. "
+            f"{name!r} is no {checked_kinds()}, and no distribution or module. "
             f"{nearest(name, {*distributions, *(entry.name for entry in known)})}"
         )
     return _from_module(name)
@@ -91,15 +101,14 @@ def _from_module(name: str) -> Checked:
     entries = [e for e in _checkable(registry) if e.plugin.name == module.__name__]
     if not entries:
         raise PluginError(
-            f"module {name!r} registers no layer, kernel or optimizer. Define graphnet_layers(register) "
-            f"with @graphnet.hookimpl in it."
+            f"module {name!r} registers no {checked_kinds()}. Define graphnet_layers(register) with "
+            f"@graphnet.hookimpl in it."
         )
     return registry, entries
 
 
 def _checkable(registry: Registry) -> list[Entry]:
-    kinds = (registry.layers, registry.losses, registry.kernels, registry.optimizers)
-    return [entry for kind in kinds for entry in kind.values()]
+    return [entry for kind in CHECKED_KINDS for entry in registry.of_kind(kind.name).values()]
 
 
 def _normal(distribution: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from graphnet.cli import json_text
-from graphnet.sdk import default_registry, summary
+from graphnet.sdk import KINDS, default_registry, summary
 
 
 @click.command(short_help="List the layers and losses that models can use.")
@@ -13,8 +13,11 @@ from graphnet.sdk import default_registry, summary
 def layers(as_json: bool) -> None:
     """List every registered layer and loss, its configuration and the plugin it comes from."""
     registry = default_registry()
-    kinds = {"layer": registry.layers, "loss": registry.losses}
-    entries = [(kind, entry) for kind, found in kinds.items() for entry in found.values()]
+    entries = [
+        (KINDS[kind].singular, entry)
+        for kind in ("layers", "losses")
+        for entry in registry.of_kind(kind).values()
+    ]
     if as_json:
         rows = [
             {

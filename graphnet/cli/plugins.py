@@ -53,7 +53,7 @@ def new(name: str, into: Path) -> None:
 def _added(plugin: Plugin, registry: Registry) -> dict[str, list[str]]:
     """Kind -> the names that a plugin registered."""
     found = {
-        kind: [name for name, entry in getattr(registry, kind).items() if entry.plugin.name == plugin.name
+        kind: [name for name, entry in registry.of_kind(kind).items() if entry.plugin.name == plugin.name
                and entry.plugin.distribution == plugin.distribution]
         for kind in KINDS
     }  # fmt: skip

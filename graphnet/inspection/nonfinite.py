@@ -167,9 +167,7 @@ def _origin(
     before: Mapping[str, Tensor],
     registry: Registry,
 ) -> NonFinite:
-    kinds = (registry.layers, registry.losses, registry.kernels, registry.optimizers)
-    entries = (entry for kind in kinds for entry in kind.values())
-    entry = next((entry for entry in entries if entry.value is type(call.layer)), None)
+    entry = registry.entry_of(type(call.layer))
     plugin = f"{entry.plugin.distribution} {entry.plugin.version}" if entry else "graphnet itself"
     read = {}
     for argument in call.reads():

@@ -39,6 +39,7 @@ from graphnet.sdk.intrinsics import (
     WeightedSum,
 )
 from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names, parse_pattern
+from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 from graphnet.sdk.multi_tensor import (
     COMMON,
@@ -50,7 +51,7 @@ from graphnet.sdk.multi_tensor import (
 )
 from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.random import node_constant
-from graphnet.sdk.registry import KINDS, Entry, Plugin, Registry, frozen, split_form
+from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form
 from graphnet.sdk.schedule import Schedule
 from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
 from graphnet.sdk.spec import (
@@ -117,6 +118,7 @@ __all__ = [
     "ParameterSpec",
     "Pattern",
     "Plugin",
+    "PluginKind",
     "PositivePair",
     "Precision",
     "Rate",

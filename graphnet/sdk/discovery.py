@@ -18,52 +18,23 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pluggy
 
-from graphnet.errors import ContractError, PluginError, nearest
+from graphnet.errors import PluginError, nearest
 from graphnet.sdk import hookspecs
-from graphnet.sdk.dataset import DataSet
-from graphnet.sdk.definition import Definition
-from graphnet.sdk.kernel import Kernel, parse_pattern
-from graphnet.sdk.layer import CONTRACT, Layer, Loss
-from graphnet.sdk.multi_tensor import MultiTensorKernel
-from graphnet.sdk.registry import KINDS, Entry, Plugin, Registry
+from graphnet.sdk.kinds import KINDS, PluginKind
+from graphnet.sdk.layer import CONTRACT
+from graphnet.sdk.registry import Entry, Plugin, Registry
 from graphnet.system import without_gc
 
 GROUP = "graphnet.plugins"
 BUILTIN = ("graphnet.builtin.plugin", "graphnet.executors.plugin")
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
-# What a plugin's layers and kernels are called apart by; other kinds may have bare names.
-_NAMESPACED = {"layers", "losses", "kernels"}
-
 Entries = dict[str, dict[str, Entry]]
-
-
-def _is(base: type) -> Callable[[object], bool]:
-    return lambda value: isinstance(value, type) and issubclass(value, base)
-
-
-# What each hook takes, in words and as a check.
-_EXPECTED: Mapping[str, tuple[str, Callable[[object], bool]]] = {
-    "layers": (
-        "a subclass of graphnet.Layer that is no Loss",
-        lambda v: _is(Layer)(v) and not _is(Loss)(v),
-    ),
-    "losses": ("a subclass of graphnet.Loss", _is(Loss)),
-    "kernels": (
-        "a subclass of graphnet.Kernel or graphnet.MultiTensorKernel",
-        lambda v: _is(Kernel)(v) or _is(MultiTensorKernel)(v),
-    ),
-    "optimizers": ("a subclass of graphnet.Optimizer", _is(Definition)),
-    "schedules": ("a subclass of graphnet.Schedule", _is(Definition)),
-    "executors": ("a subclass of graphnet.Executor", _is(Definition)),
-    "datasets": ("a subclass of graphnet.DataSet", _is(DataSet)),
-    "metrics": ("a function (prediction, target) -> float", callable),
-}
 
 
 @without_gc()
@@ -161,7 +132,7 @@ def _collect(module: object, plugin: Plugin, found: Entries) -> Plugin:
     _check_contract(module)
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
-    known = [name for name in vars(hookspecs) if name.startswith("graphnet_")]
+    known = [kind.hook for kind in KINDS.values()]
     try:
         manager.register(module)
         hooks = tuple(caller.name for caller in manager.get_hookcallers(module) or ())
@@ -172,9 +143,9 @@ def _collect(module: object, plugin: Plugin, found: Entries) -> Plugin:
         raise PluginError(" ".join(str(error).split())) from error
     _check_marks(module, hooks, known)
     mine: Entries = {kind: {} for kind in KINDS}
-    for kind in KINDS:
-        register = _Register(kind, plugin, {**found[kind], **mine[kind]}, mine[kind])
-        getattr(manager.hook, f"graphnet_{kind}")(register=register)
+    for kind in KINDS.values():
+        register = _Register(kind, plugin, found[kind.name], mine[kind.name])
+        getattr(manager.hook, kind.hook)(register=register)
     for kind, entries in mine.items():
         found[kind].update(entries)
     return replace(plugin, hooks=hooks)
@@ -206,34 +177,26 @@ def _check_marks(module: object, hooks: Sequence[str], known: Sequence[str]) -> 
 class _Register:
     """What a hook is handed: checks each thing and notes it."""
 
-    kind: str
+    kind: PluginKind
     plugin: Plugin
     known: Mapping[str, Entry]
     mine: dict[str, Entry]
 
     def __call__(self, name: str, value: Any, *, version: int = 1) -> None:
-        words, fits = _EXPECTED[self.kind]
-        what = self.kind.removesuffix("s").removesuffix("se")
+        what = self.kind.singular
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise PluginError(
                 f"{what} name {name!r} must be 'namespace/name', in small letters, digits and '_'"
             )
-        if self.kind in _NAMESPACED and "/" not in name and not self.plugin.builtin:
+        if self.kind.namespaced and "/" not in name and not self.plugin.builtin:
             space = re.sub(r"\W+", "_", self.plugin.distribution).lower()
             raise PluginError(
                 f"{what} name {name!r} needs a namespace, such as '{space}/{name}'; "
                 f"bare names are for the built-in ones"
             )
-        if not fits(value):
-            raise PluginError(f"{name!r} must be {words}, found {value!r}")
+        self.kind.check(name, value)
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise PluginError(f"{name!r}: version must be 1 or more, found {version!r}")
-        if inspect.isclass(value) and issubclass(value, Layer) and not hasattr(value, "signature"):
-            raise ContractError(f"{name!r} ({value.__name__}) defines no forward")
-        if inspect.isclass(value) and issubclass(value, Kernel):
-            parse_pattern(value)
-        if _is(MultiTensorKernel)(value) and not hasattr(value, "replaces"):
-            raise ContractError(f"{name!r} ({value.__name__}) does not say which rule it replaces")
+            raise PluginError(f"{what} {name!r}: version must be 1 or more, found {version!r}")
         other = self.known.get(name) or self.mine.get(name)
         if other is not None:
             theirs = other.plugin

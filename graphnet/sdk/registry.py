@@ -11,22 +11,7 @@ from typing import Any
 from graphnet.errors import DataError, DescriptionError, Problem, UnknownNameError, nearest
 from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.definition import Definition
-
-# The kinds of things that plugins register; the hook of each is graphnet_<kind>.
-KINDS = (
-    "layers",
-    "losses",
-    "kernels",
-    "optimizers",
-    "schedules",
-    "executors",
-    "datasets",
-    "metrics",
-)
-_SINGULAR = {kind: kind.removesuffix("s") for kind in KINDS} | {
-    "losses": "loss",
-    "datasets": "data set",
-}
+from graphnet.sdk.kinds import KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +58,17 @@ class Registry:
     metrics: Mapping[str, Entry] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
 
+    def of_kind(self, kind: str) -> Mapping[str, Entry]:
+        """The entries of one of KINDS, by name."""
+        entries: Mapping[str, Entry] = getattr(self, KINDS[kind].name)
+        return entries
+
     def find(self, kind: str, name: str) -> Entry:
         """The entry of that name; UnknownNameError offers the nearest names, or the missing plugin."""
-        entries: Mapping[str, Entry] = getattr(self, kind)
+        entries = self.of_kind(kind)
         if name in entries:
             return entries[name]
-        message = f"unknown {_SINGULAR[kind]} {name!r}. {nearest(name, entries)}"
+        message = f"unknown {KINDS[kind].singular} {name!r}. {nearest(name, entries)}"
         space, slash, _ = name.partition("/")
         if slash and not any(known.startswith(f"{space}/") for known in entries):
             message += f" No loaded plugin has the namespace {space!r}: install the one that does."
@@ -118,23 +108,23 @@ class Registry:
             f"can read this. Name one: {{NAME: {{path: {path}}}}}."
         )
 
+    def entry_of(self, definition: Definition | type[Definition]) -> Entry | None:
+        """The entry under which a definition's class is registered, the first of several; or None."""
+        return self._entries.get(definition if isinstance(definition, type) else type(definition))
+
     def name_of(self, definition: Definition | type[Definition]) -> str:
-        """The name a definition's class is registered under, or its class name."""
+        """The name under which a definition's class is registered, the first of several, or its own name."""
+        entry = self.entry_of(definition)
         cls = definition if isinstance(definition, type) else type(definition)
-        return self._names.get(cls, cls.__name__)
+        return cls.__name__ if entry is None else entry.name
 
     @functools.cached_property
-    def _names(self) -> dict[type, str]:
-        kinds = (
-            self.layers,
-            self.losses,
-            self.kernels,
-            self.optimizers,
-            self.schedules,
-            self.executors,
-            self.datasets,
-        )
-        return {entry.value: name for entries in kinds for name, entry in entries.items()}
+    def _entries(self) -> dict[object, Entry]:
+        found: dict[object, Entry] = {}
+        for kind in KINDS:
+            for entry in self.of_kind(kind).values():
+                found.setdefault(entry.value, entry)
+        return found
 
 
 def split_form(form: object) -> tuple[str, Mapping[str, Any]]:

@@ -20,7 +20,16 @@ from graphnet.testing.checks.all import CHECKS
 from graphnet.testing.checks.cost import LayerCost, observed_cost
 from graphnet.testing.checks.rules import RULE_CHECKS
 from graphnet.testing.outcome import CheckFailure, NoSample, NotApplicable
-from graphnet.testing.report import Report, Row, Status, cases_for, checks_for, run_checks
+from graphnet.testing.report import (
+    CHECKED_KINDS,
+    Report,
+    Row,
+    Status,
+    cases_for,
+    checked_kinds,
+    checks_for,
+    run_checks,
+)
 from graphnet.testing.rule_case import RuleCase
 from graphnet.testing.sample import Sample
 
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
     from graphnet.testing.pytest_suite import LayerTests, parametrize_with_checks
 
 __all__ = [
+    "CHECKED_KINDS",
     "CHECKS",
     "RULE_CHECKS",
     "Case",
@@ -44,6 +54,7 @@ __all__ = [
     "Sample",
     "Status",
     "cases_for",
+    "checked_kinds",
     "checks_for",
     "observed_cost",
     "parametrize_with_checks",

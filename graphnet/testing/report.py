@@ -12,11 +12,11 @@ from torch import Tensor
 
 from graphnet.errors import GraphnetError
 from graphnet.sdk import (
+    KINDS,
     Definition,
     Entry,
     Kernel,
     Layer,
-    Loss,
     MultiTensorKernel,
     Optimizer,
     Plugin,
@@ -114,6 +114,24 @@ def _unusable(name: str, cls: type, message: str) -> Report:
     )
 
 
+CHECKED_KINDS = tuple(
+    kind
+    for kind in KINDS.values()
+    if any(issubclass(base, (Layer, Optimizer, MultiTensorKernel)) for base in kind.bases)
+)
+"""The kinds of plugin that the kit has checks for."""
+
+
+def checked_kinds() -> str:
+    """These kinds in words.
+
+    >>> checked_kinds()
+    'layer, loss, kernel or optimizer'
+    """
+    *most, last = (kind.singular for kind in CHECKED_KINDS)
+    return f"{', '.join(most)} or {last}"
+
+
 def checks_for(cls: type) -> tuple[Check, ...]:
     """The checks that concern a class."""
     return RULE_CHECKS if _of_rules(cls) else CHECKS
@@ -166,7 +184,7 @@ def cases_for(
         return rule_cases(target, samples)
     if not issubclass(cls, Layer):
         raise CheckFailure(
-            f"expected a layer, loss, kernel or optimizer, found {cls.__name__}: the kit has no checks for it"
+            f"expected a {checked_kinds()}, found {cls.__name__}: the kit has no checks for it"
         )
     registry = registry or default_registry()
     if samples is not None:
@@ -176,7 +194,7 @@ def cases_for(
     else:
         given = samples_for(cls, registry)
     name = registry.name_of(cls)
-    if not any(name in names for names in (registry.layers, registry.losses, registry.kernels)):
+    if registry.entry_of(cls) is None:
         name, registry = f"check/{cls.__name__.lower()}", _with(registry, cls)
     found = tuple(_cases(cls, name, given, registry))
     if issubclass(cls, Kernel) and not found:
@@ -211,7 +229,7 @@ def _cases(
 def _with(registry: Registry, cls: type[Layer]) -> Registry:
     """The registry, with a layer that no plugin registered."""
     name = f"check/{cls.__name__.lower()}"
-    kind = "kernels" if issubclass(cls, Kernel) else "losses" if issubclass(cls, Loss) else "layers"
+    kind = next(kind.name for kind in KINDS.values() if kind.fits(cls))
     entry = Entry(name, cls, 1, Plugin("check", "the layer under test", "0"))
-    changed: Any = {kind: MappingProxyType({**getattr(registry, kind), name: entry})}
+    changed: Any = {kind: MappingProxyType({**registry.of_kind(kind), name: entry})}
     return replace(registry, **changed)

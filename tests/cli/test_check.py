@@ -98,7 +98,9 @@ def test_distribution_or_module_stands_for_all_its_layers_and_kernels() -> None:
 def test_unknown_name_exits_with_2(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", name]) == 2
     error = capsys.readouterr().err
-    assert f"{name!r} is no layer, kernel, optimizer, distribution or module" in error
+    assert (
+        f"{name!r} is no layer, loss, kernel or optimizer, and no distribution or module" in error
+    )
     if name == "relux":
         assert "Did you mean 'relu'" in error
 
@@ -109,7 +111,7 @@ def test_unknown_name_exits_with_2(name: str, capsys: pytest.CaptureFixture[str]
         ("import nothing_of_this_name", "cannot be imported: ModuleNotFoundError"),
         ("raise SystemExit(3)", "cannot be imported: SystemExit"),
         ("x = 1", "implements no hook"),
-        (METRIC, "registers no layer, kernel or optimizer"),
+        (METRIC, "registers no layer, loss, kernel or optimizer"),
     ],
 )
 def test_broken_module_exits_with_2(

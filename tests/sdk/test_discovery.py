@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,18 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
-from graphnet.errors import PluginError, UnknownNameError
-from graphnet.sdk import Kernel, Layer, Register, Site, hookimpl, load_registry, summary
+from graphnet.errors import ContractError, PluginError, UnknownNameError
+from graphnet.sdk import (
+    KINDS,
+    Kernel,
+    Layer,
+    Register,
+    Registry,
+    Site,
+    hookimpl,
+    load_registry,
+    summary,
+)
 from tests.support.models import Acme, Swish
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +76,7 @@ PLUGINS = {
     ),
     "bad-thing": (
         "import graphnet as gn\n\n@gn.hookimpl\ndef graphnet_layers(register):\n    register('a/b', 3)\n",
-        "'a/b' must be a subclass of graphnet.Layer that is no Loss, found 3",
+        "layer 'a/b' must be a subclass of graphnet.Layer that is no Loss or Kernel, found 3",
     ),
     "bad-contract": (
         "GRAPHNET_CONTRACT = 99\n" + LAYER + HOOK.format(space="bad"),
@@ -237,6 +249,119 @@ def test_registry_keeps_versions_and_origins() -> None:
     assert (entry.value, entry.version, entry.plugin.distribution) == (Swish, 1, "Acme")
     assert registry.name_of(Swish(beta=3.0)) == "acme/swish"
     assert registry.find("losses", "mse").plugin.name == "builtin"
+
+
+# kind -> (what a message calls one, what it has to be, a built-in one, a class that lacks something)
+KIND_WORDS = {
+    "layers": (
+        "layer", "a subclass of graphnet.Layer that is no Loss or Kernel", "relu",
+        type("Empty", (Layer,), {}), "forward",
+    ),
+    "losses": (
+        "loss", "a subclass of graphnet.Loss", "mse", type("Empty", (gn.Loss,), {}), "forward",
+    ),
+    "kernels": (
+        "kernel", "a subclass of graphnet.Kernel or graphnet.MultiTensorKernel", "aten/relu",
+        type("Empty", (Kernel,), {"replaces": "relu(x)"}), "match",
+    ),
+    "optimizers": (
+        "optimizer", "a subclass of graphnet.Optimizer", "sgd",
+        type("Empty", (gn.Optimizer,), {}), "update",
+    ),
+    "schedules": (
+        "schedule", "a subclass of graphnet.Schedule", "cosine",
+        type("Empty", (gn.Schedule,), {}), "factor",
+    ),
+    "executors": (
+        "executor", "a subclass of graphnet.Executor", "eager",
+        type("Empty", (gn.Executor,), {}), "prepare",
+    ),
+    "datasets": (
+        "data set", "a subclass of graphnet.DataSet", None,
+        type("Empty", (gn.DataSet,), {}), "load",
+    ),
+    "metrics": ("metric", "a function (prediction, target) -> float", None, None, None),
+}  # fmt: skip
+
+
+def registering(kind: str, name: str, value: object) -> object:
+    """A plugin that registers one thing."""
+
+    def hook(self: object, register: Register) -> None:
+        register(name, value)
+
+    return type("Author", (), {KINDS[kind].hook: hookimpl(hook)})()
+
+
+def test_table_of_kinds_has_every_hook_and_every_field_of_the_registry() -> None:
+    from graphnet.sdk import hookspecs
+
+    assert set(KIND_WORDS) == set(KINDS)
+    hooks = {name for name in vars(hookspecs) if name.startswith("graphnet_")}
+    assert hooks == {kind.hook for kind in KINDS.values()}
+    assert {field.name for field in fields(Registry)} == {*KINDS, "plugins"}
+
+
+@pytest.mark.parametrize("kind", KIND_WORDS)
+def test_a_thing_of_another_kind_is_refused_in_words(kind: str) -> None:
+    registry = load_registry(entry_points=False)
+    singular, expected, own, _, _ = KIND_WORDS[kind]
+    wrong = [registry.find(k, w[2]).value for k, w in KIND_WORDS.items() if w[2] and k != kind]
+    for value in (*wrong, 3, *KINDS[kind].bases):
+        message = f"{singular} 'a/b' must be {expected}, found {value!r}"
+        with pytest.raises(PluginError, match=re.escape(message)):
+            load_registry(plugins=[registering(kind, "a/b", value)], entry_points=False)
+    for name in ("A/b", "a b", 3):
+        with pytest.raises(PluginError, match=f"{singular} name {name!r} must be 'namespace/name'"):
+            load_registry(plugins=[registering(kind, name, own)], entry_points=False)  # type: ignore[arg-type]
+    with pytest.raises(UnknownNameError, match=f"unknown {singular} 'a/b'"):
+        registry.find(kind, "a/b")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KIND_WORDS if KIND_WORDS[kind][3]])
+def test_a_class_that_lacks_what_its_kind_needs_is_refused(kind: str) -> None:
+    singular, _, _, empty, lacks = KIND_WORDS[kind]
+    message = f"{singular} 'a/b' (Empty) defines no {lacks}"
+    with pytest.raises(ContractError, match=re.escape(message)):
+        load_registry(plugins=[registering(kind, "a/b", empty)], entry_points=False)
+
+
+@pytest.mark.parametrize("kind", KIND_WORDS)
+def test_names_of_layers_losses_and_kernels_alone_need_a_namespace(kind: str) -> None:
+    builtin = load_registry(entry_points=False)
+    own = KIND_WORDS[kind][2]
+    value = builtin.find(kind, own).value if own else _LOADABLE[kind]
+    plugin = registering(kind, "bare", value)
+    if kind in ("layers", "losses", "kernels"):
+        with pytest.raises(
+            PluginError, match=f"{KIND_WORDS[kind][0]} name 'bare' needs a namespac"
+        ):
+            load_registry(plugins=[plugin], entry_points=False)
+    else:
+        registry = load_registry(plugins=[plugin], entry_points=False)
+        assert registry.find(kind, "bare").value is value
+
+
+def _zero(prediction: Tensor, target: Tensor) -> float:
+    return 0.0
+
+
+_LOADABLE = {
+    "datasets": type("Images", (gn.DataSet,), {"load": lambda self: None}),
+    "metrics": _zero,
+}
+
+
+def test_a_class_registered_under_two_names_goes_by_the_first() -> None:
+    class Twice:
+        @hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            register("acme/swish", Swish)
+            register("acme/silu", Swish)
+
+    registry = load_registry(plugins=[Twice()], entry_points=False)
+    assert registry.find("layers", "acme/silu").value is Swish
+    assert registry.name_of(Swish()) == "acme/swish"
 
 
 def test_every_hook_is_documented_and_has_a_user() -> None:

@@ -1,0 +1,101 @@
+"""Kinds: the table of what plugins can register; hooks, registry, discovery and commands read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from graphnet.errors import ContractError, PluginError
+from graphnet.sdk.dataset import DataSet
+from graphnet.sdk.executor import Executor
+from graphnet.sdk.kernel import Kernel
+from graphnet.sdk.layer import Layer, Loss
+from graphnet.sdk.multi_tensor import MultiTensorKernel
+from graphnet.sdk.optimizer import Optimizer
+from graphnet.sdk.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class PluginKind:
+    """One kind of thing that plugins register.
+
+    Attributes:
+        name: the plural, which is the Registry's field and the end of the hook's name.
+        singular: what a message calls one of them.
+        bases: the class that it has to be derived from, with the names that it must define; none for a
+            function. Where there are two classes, it is derived from one of them.
+        other_than: classes that it must not be derived from, since those are of another kind.
+        namespaced: whether its name needs a namespace, such as acme/swish, unless it is built in.
+    """
+
+    name: str
+    singular: str
+    bases: Mapping[type, tuple[str, ...]]
+    other_than: tuple[type, ...] = ()
+    namespaced: bool = False
+
+    @property
+    def hook(self) -> str:
+        """The name of the hook that registers it."""
+        return f"graphnet_{self.name}"
+
+    @property
+    def expected(self) -> str:
+        """What it has to be, in words."""
+        if not self.bases:
+            return "a function (prediction, target) -> float"
+        words = " or ".join(f"graphnet.{base.__name__}" for base in self.bases)
+        others = " or ".join(other.__name__ for other in self.other_than)
+        return f"a subclass of {words}" + (f" that is no {others}" if others else "")
+
+    def check(self, name: str, value: object) -> None:
+        """Check that a thing is of this kind.
+
+        Raises:
+            PluginError: it is of another class, or no function.
+            ContractError: its class does not define what this kind needs.
+        """
+        if not self.fits(value):
+            raise PluginError(f"{self.singular} {name!r} must be {self.expected}, found {value!r}")
+        for base, needed in self.bases.items():
+            if isinstance(value, type) and issubclass(value, base):
+                own = [vars(cls) for cls in value.__mro__ if cls not in base.__mro__]
+                for attribute in needed:
+                    if not any(attribute in defined for defined in own):
+                        raise ContractError(
+                            f"{self.singular} {name!r} ({value.__name__}) defines no {attribute}"
+                        )
+
+    def fits(self, value: object) -> bool:
+        """Whether a thing is of this kind."""
+        if not self.bases:
+            return callable(value) and not isinstance(value, type)
+        if not isinstance(value, type) or value in self.bases:
+            return False
+        return issubclass(value, tuple(self.bases)) and not issubclass(value, self.other_than)
+
+
+KINDS: Mapping[str, PluginKind] = {
+    kind.name: kind
+    for kind in (
+        PluginKind(
+            "layers", "layer", {Layer: ("forward",)}, other_than=(Loss, Kernel), namespaced=True
+        ),
+        PluginKind("losses", "loss", {Loss: ("forward",)}, namespaced=True),
+        PluginKind(
+            "kernels",
+            "kernel",
+            {
+                Kernel: ("replaces", "match", "forward"),
+                MultiTensorKernel: ("replaces", "match", "run"),
+            },
+            namespaced=True,
+        ),
+        PluginKind("optimizers", "optimizer", {Optimizer: ("update",)}),
+        PluginKind("schedules", "schedule", {Schedule: ("factor",)}),
+        PluginKind("executors", "executor", {Executor: ("prepare",)}),
+        PluginKind("datasets", "data set", {DataSet: ("load",)}),
+        PluginKind("metrics", "metric", {}),
+    )
+}
+"""Name -> kind, in the order in which a plugin's hooks are called."""
