@@ -13,7 +13,12 @@ from typing import Any
 
 import networkx as nx
 
-from graphnet.description.model import BlockDescription, ModelDescription, NodeDescription
+from graphnet.description.model import (
+    BlockDescription,
+    InputDescription,
+    ModelDescription,
+    NodeDescription,
+)
 from graphnet.description.yamlfile import Place, dotted
 from graphnet.errors import DescriptionError, Problem, UnknownNameError, nearest
 from graphnet.sdk import Layer, Registry, split_form
@@ -43,8 +48,10 @@ class FlatNode:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """The nodes in topological order, and what the model returns, by the names of its outputs."""
+    """A model unrolled: its nodes in topological order, its inputs, and what it returns by name."""
 
+    name: str
+    inputs: Mapping[str, InputDescription]
     nodes: tuple[FlatNode, ...]
     outputs: Mapping[str, Reference]
 
@@ -85,17 +92,17 @@ class _Expander:
         self.problems.append(Problem(message, dotted(place), where))
 
     def run(self) -> Expanded:
-        inputs = {name: Reference(name) for name in self.description.inputs}
+        name, described = self.description.name, self.description.inputs
+        inputs = {given: Reference(given) for given in described}
         scope = _Scope("", {}, inputs, None, ())
         last = self.unroll(self.description.layers, scope)
         outputs = self.outputs(last, scope)
         nodes = self.resolve()
         if self.problems:
-            return Expanded((), {})
-        resolved = {name: self.follow(ref) for name, ref in outputs.items()}
+            return Expanded(name, described, (), {})
+        resolved = {output: self.follow(ref) for output, ref in outputs.items()}
         self.check_use(nodes, resolved)
-        order = self.sort(nodes)
-        return Expanded(order, resolved)
+        return Expanded(name, described, self.sort(nodes), resolved)
 
     def outputs(self, last: Reference | None, scope: _Scope) -> dict[str, Reference]:
         names = self.description.outputs

@@ -1,4 +1,4 @@
-"""Build a Graph: a description and input shapes become typed nodes with inferred shapes."""
+"""Build a Graph: an expanded description and input shapes become typed nodes with inferred shapes."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from graphnet.description import Expanded, FlatNode, ModelDescription, Reference, expand
+from graphnet.description import Expanded, FlatNode, Reference
 from graphnet.errors import GraphError, GraphnetError, blame
 from graphnet.graph.ir import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.graph.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe, resolve_view
-from graphnet.sdk import Key, Layer, Loss, Registry, Spec, node_constant
+from graphnet.sdk import Key, Layer, Loss, Spec, node_constant
 
 
-def build(
-    description: ModelDescription, registry: Registry, *, inputs: Sequence[Spec], dtype: torch.dtype
-) -> Graph:
-    """The forward graph of a model for inputs of these shapes.
+def build(network: Expanded, *, inputs: Sequence[Spec], dtype: torch.dtype) -> Graph:
+    """The forward graph of an expanded model for inputs of these shapes.
 
-    `inputs` are in the order in which the description names them; `dtype` is that of the parameters.
-    Raises DescriptionError for what is wrong with the description, GraphError, with every node that
-    does not fit, when shapes clash.
+    Args:
+        network: the model, as `expand` returns it.
+        inputs: the specs of its inputs, in the order in which it names them.
+        dtype: that of the parameters.
+
+    Raises:
+        GraphError: shapes clash; it names every node that does not fit.
     """
-    expanded = expand(description, registry)
     builder = GraphBuilder(dtype)
-    builder.inputs(description, inputs)
-    for node in expanded.nodes:
+    builder.inputs(network, inputs)
+    for node in network.nodes:
         builder.node(node)
-    return builder.graph(expanded)
+    return builder.graph(network)
 
 
 class GraphBuilder:
@@ -41,11 +42,11 @@ class GraphBuilder:
         self.results: dict[str, dict[str, str]] = {}  # node -> output name -> value
         self.problems: list[str] = []
 
-    def inputs(self, description: ModelDescription, specs: Sequence[Spec]) -> None:
-        described = description.inputs
+    def inputs(self, network: Expanded, specs: Sequence[Spec]) -> None:
+        described = network.inputs
         if len(specs) != len(described):
             raise GraphError(
-                f"{description.name}: expected {len(described)} input shapes "
+                f"{network.name}: expected {len(described)} input shapes "
                 f"({', '.join(described)}), got {len(specs)}"
             )
         for (name, known), spec in zip(described.items(), specs, strict=True):
@@ -54,7 +55,7 @@ class GraphBuilder:
                 if expected is not None and found != expected:
                     word = ("channels", "height", "width")[axis - 1]
                     raise GraphError(
-                        f"{description.name}: input {name!r} expects {word} {expected} on axis {axis}, "
+                        f"{network.name}: input {name!r} expects {word} {expected} on axis {axis}, "
                         f"got the shape {spec.shape}"
                     )
             self.values[f"${name}"] = Value(f"${name}", spec, Kind.INPUT)
@@ -191,10 +192,10 @@ class GraphBuilder:
             )
         return name
 
-    def graph(self, expanded: Expanded) -> Graph:
+    def graph(self, network: Expanded) -> Graph:
         if self.problems:
             raise GraphError("\n".join(self.problems))
-        outputs = {name: self.lookup(reference) for name, reference in expanded.outputs.items()}
+        outputs = {name: self.lookup(reference) for name, reference in network.outputs.items()}
         return Graph(
             calls=self.calls,
             values=self.values,

@@ -28,6 +28,7 @@ from graphnet.model.checkpoint import (
     versions_of,
     write_checkpoint,
 )
+from graphnet.model.divisor import MAX_DIVISOR, find_divisor
 from graphnet.model.predictor import Predictor
 from graphnet.model.program import Program
 from graphnet.model.slots import Copy, set_up
@@ -47,7 +48,6 @@ from graphnet.plan import (
 from graphnet.sdk import Executor, Optimizer, Registry, check_floating, default_registry
 from graphnet.system import parse_bytes, without_gc
 
-_MAX_DIVISOR = 256
 _NO_UPDATES = UpdateSettings()
 _OPTIONS = CompileOptions()
 _ON_CPU = CompileOptions(device="cpu")
@@ -80,7 +80,7 @@ class Model:
         self.registry = registry or default_registry()
         self._weights = None if weights is None else Weights.copied(weights)
         self.seed = seed
-        self._outputs = tuple(expand(description, self.registry).outputs)
+        self._network = expand(description, self.registry)
         self._predictors: dict[tuple[CompileOptions, torch.dtype, Executor], Predictor] = {}
 
     @classmethod
@@ -106,7 +106,7 @@ class Model:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of what the model returns, in order: a loss is given for each of them."""
-        return self._outputs
+        return tuple(self._network.outputs)
 
     @property
     def weights(self) -> Weights | None:
@@ -169,7 +169,7 @@ class Model:
         """
         options = CompileOptions(device=device, dtype=dtype, kernels=kernels)
         return substitute(
-            forward_graph(self.description, self.registry, inputs, options),
+            forward_graph(self._network, inputs, options),
             kernels=choose(self.registry, kernels),
             registry=self.registry,
             plain=Everywhere(),
@@ -203,7 +203,7 @@ class Model:
         loss: object = None,
         updates: UpdateSettings = _NO_UPDATES,
     ) -> Plan:
-        graph = forward_graph(self.description, self.registry, inputs, options)
+        graph = forward_graph(self._network, inputs, options)
         if loss is None:
             return inference_plan(graph, self.registry, options)
         losses = losses_for(loss, graph.output_names, self.registry)
@@ -222,7 +222,7 @@ class Model:
         if updates.accumulate == 1:
             return None
         options = options.decided(plan.refused)
-        graph = forward_graph(self.description, self.registry, inputs, options)
+        graph = forward_graph(self._network, inputs, options)
         losses = losses_for(loss, graph.output_names, self.registry)
         return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
 
@@ -248,7 +248,7 @@ class Model:
     def _tiling(
         self, inputs: Sequence[Shape], options: CompileOptions, whole: Plan, *, limit: int
     ) -> Tiling:
-        graph = forward_graph(self.description, self.registry, inputs, options)
+        graph = forward_graph(self._network, inputs, options)
         return tile(graph, whole, lambda shape: self._plan([shape], options), limit=limit)
 
     def _inference(self, inputs: Sequence[Shape], options: CompileOptions) -> Plan | Tiling:
@@ -388,17 +388,16 @@ class Model:
     def divisor(self) -> int:
         """The smallest number that height and width must be multiples of to come out as they went in.
 
-        Found by sending sizes through the graph, so it holds for any layers. Raises GraphError when
-        no number up to 256 does, as for a network that changes the size of its image.
+        The layers' windows tell it; graphs of a few sizes confirm it. Raises GraphError when no number up
+        to 256 does, as for a network that changes the size of its image.
         """
-        for divisor in range(1, _MAX_DIVISOR + 1):
-            start = -(-_MAX_DIVISOR // divisor)
-            if all(self._keeps_size(divisor * factor) for factor in (start, start + 1, start + 2)):
-                return divisor
-        raise GraphError(
-            f"{self.description.name}: no image size up to {_MAX_DIVISOR} comes out of this network as "
-            f"it went in, so it cannot be run on images of any size"
-        )
+        found = find_divisor(self._network, self._keeps_size)
+        if found is None:
+            raise GraphError(
+                f"{self.description.name}: no image size up to {MAX_DIVISOR} comes out of this network as "
+                f"it went in, so it cannot be run on images of any size"
+            )
+        return found
 
     def _keeps_size(self, size: int) -> bool:
         channels = [item.channels or 3 for item in self.description.inputs.values()]

@@ -10,7 +10,7 @@ from graphnet.plan.compile import adding_plan, forward_graph, inference_plan, tr
 from graphnet.plan.export import source
 from graphnet.plan.options import AUTO, PASSES, CompileOptions, Target, split_options
 from graphnet.plan.plan import Plan, Step, schedule
-from graphnet.plan.tiling import Tiling, tile
+from graphnet.plan.tiling import Tiling, pace, tile
 from graphnet.plan.verify import verify
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "forward_graph",
     "generate",
     "inference_plan",
+    "pace",
     "schedule",
     "source",
     "split_options",

@@ -13,7 +13,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from graphnet.description import LossTerm, ModelDescription, UpdateSettings
+from graphnet.description import Expanded, LossTerm, UpdateSettings
 from graphnet.graph import Graph, aliases, build, no_overwrites, predicted_seconds
 from graphnet.passes import (
     DONE,
@@ -60,15 +60,12 @@ from graphnet.system import open_cache, parse_bytes
 
 
 def forward_graph(
-    description: ModelDescription,
-    registry: Registry,
-    shapes: Sequence[Sequence[int]],
-    options: CompileOptions,
+    network: Expanded, shapes: Sequence[Sequence[int]], options: CompileOptions
 ) -> Graph:
-    """The forward graph for these input shapes, as the description has it."""
+    """The forward graph for these input shapes, as the model is described."""
     target = options.target
     specs = [Spec(tuple(shape), target.dtype, target.device) for shape in shapes]
-    return build(description, registry, inputs=specs, dtype=target.dtype)
+    return build(network, inputs=specs, dtype=target.dtype)
 
 
 def inference_plan(graph: Graph, registry: Registry, options: CompileOptions) -> Plan:

@@ -208,26 +208,35 @@ def _paces(graph: Graph, layers: Sequence[Call], axis: int) -> _Paces:
         read = {rows[name] for name in call.reads() if name in rows}
         if not read:
             continue
-        period, shift = _pace(call, axis)
+        assert isinstance(call.layer, Layer)
+        period, shift = pace(call.layer, axis, f"node {call.node!r} ({call.title})")
         if len(read) > 1:
             raise InputError(
                 f"node {call.node!r} ({call.title}) reads images of several scales. {_ADVICE}"
             )
-        (pace,) = read
-        step = math.lcm(step, (pace / shift).denominator)
-        rows |= dict.fromkeys(call.makes(), pace * Fraction(period, shift))
+        (density,) = read
+        step = math.lcm(step, (density / shift).denominator)
+        rows |= dict.fromkeys(call.makes(), density * Fraction(period, shift))
     return _Paces(rows, step)
 
 
-def _pace(call: Call, axis: int) -> tuple[int, int]:
-    """After how many rows of its outputs a layer's window is the same again, and so many rows further on."""
+def pace(layer: Layer, axis: int, what: str) -> tuple[int, int]:
+    """The rows of its outputs after which a layer's window repeats, and by how many input rows it moves.
+
+    Args:
+        layer: the layer, which states its `window`.
+        axis: 0 for H, 1 for W.
+        what: the layer in the words of a message.
+
+    Raises:
+        InputError: the layer looks at the whole image, or its window does not repeat.
+    """
 
     def window(row: int) -> range:
-        assert isinstance(call.layer, Layer)
-        found = call.layer.window(range(row, row + 1), axis)
+        found = layer.window(range(row, row + 1), axis)
         if found is None:
             raise InputError(
-                f"node {call.node!r} ({call.title}) looks at the whole image, so this network cannot be run "
+                f"{what} looks at the whole image, so this network cannot be run "
                 f"in tiles. {_ADVICE}"
             )
         return found
@@ -246,7 +255,7 @@ def _pace(call: Call, axis: int) -> tuple[int, int]:
         if shift > 0 and repeats(period, shift):
             return period, shift
     raise InputError(
-        f"node {call.node!r} ({call.title}) looks at no place as at another one within "
+        f"{what} looks at no place as at another one within "
         f"{_LONGEST_PERIOD} rows, so this network cannot be run in tiles. {_ADVICE}"
     )
 

@@ -146,8 +146,8 @@ def _collect(module: object, plugin: Plugin, found: Entries) -> Plugin:
     for kind in KINDS.values():
         register = _Register(kind, plugin, found[kind.name], mine[kind.name])
         getattr(manager.hook, kind.hook)(register=register)
-    for kind, entries in mine.items():
-        found[kind].update(entries)
+    for name, entries in mine.items():
+        found[name].update(entries)
     return replace(plugin, hooks=hooks)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from graphnet.description import (
     read_text,
 )
 from graphnet.errors import DescriptionError, GraphError
+from graphnet.graph import Graph
 from graphnet.model import Builder, Model
-from graphnet.sdk import Registry, load_registry
+from graphnet.sdk import Layer, Register, Registry, Specs, hookimpl, load_registry
 from tests.support.models import SEED, Acme
 
 RESIDUAL = """
@@ -303,18 +305,83 @@ def test_builder_says_the_same_as_yaml(registry: Registry) -> None:
     assert graph.parameters == ("stem.weight", "stem.bias", "a.weight", "a.bias")
 
 
-def test_divisor_is_found_from_the_graph(registry: Registry) -> None:
+class Halve(Layer):
+    """Every second row and column; it states no window."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, ::2, ::2].contiguous()
+
+    def backward(self, grad_y: torch.Tensor, specs: Specs) -> torch.Tensor:
+        grad_x = grad_y.new_zeros(specs["x"].shape)
+        grad_x[:, :, ::2, ::2] = grad_y
+        return grad_x
+
+
+class Halving:
+    @hookimpl
+    def graphnet_layers(self, register: Register) -> None:
+        register("acme/halve", Halve)
+
+
+def conv_layer(channels: int, kernel: int, stride: int = 1, padding: int = 0) -> dict[str, Any]:
+    fields = {"kernel_size": kernel, "stride": stride, "padding": padding}
+    return {"conv2d": {"out_channels": channels, **fields}}
+
+
+def up(factor: int) -> dict[str, Any]:
+    return {"nearest_upsampling": {"scale_factor": factor}}
+
+
+# Layers between an image and one of its size, and the smallest divisor by hand: None for no size.
+DIVISORS = {
+    "same size": ([conv_layer(3, 3, padding=1), "relu"], 1),
+    "two and up": ([conv_layer(4, 3, stride=2, padding=1), up(2)], 2),
+    "three and up": ([{"pixel_unshuffle": {"downscale_factor": 3}},
+                      {"pixel_shuffle": {"upscale_factor": 3}}], 3),
+    "two by three": ([conv_layer(4, 3, stride=3), conv_layer(4, 2, stride=2), up(6)], 6),
+    "up first": ([up(2), {"avg_pool2d": {"kernel_size": 2}}], 1),
+    "up by one half more": ([up(2), {"avg_pool2d": {"kernel_size": 4}},
+                             up(2)], 2),
+    "global gate": ([{"max_pool2d": {"kernel_size": 2}}, {"global_avg_pool": None, "id": "gate"},
+                     {"multiply": None, "inputs": ["max_pool2d_1", "gate"]},
+                     up(2)], 2),
+    "smaller": ([conv_layer(3, 3)], None),
+    "larger": ([up(2)], None),
+    "more than allowed": ([conv_layer(4, 16, stride=16), conv_layer(4, 16, stride=16),
+                           conv_layer(4, 2, stride=2), up(16), up(16), up(2)], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DIVISORS)
+def test_divisor_is_the_smallest_and_takes_a_few_graphs(
+    name: str, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers, expected = DIVISORS[name]
+    model = Model({"layers": layers}, registry=registry)
+    built: list[tuple[int, ...]] = []
+    graph = model.graph
+
+    def counted(*shapes: tuple[int, ...]) -> Graph:
+        built.extend(shapes)
+        return graph(*shapes)
+
+    monkeypatch.setattr(model, "graph", counted)
+    if expected is None:
+        with pytest.raises(GraphError, match="no image size up to 256 comes out of this network"):
+            model.divisor()
+    else:
+        assert model.divisor() == expected
+    assert len(built) <= 6
+
+
+def test_divisor_of_a_network_whose_scale_no_window_tells_is_searched() -> None:
+    halving = load_registry(plugins=[Halving()], entry_points=False)
+    layers = ["acme/halve", {"nearest_upsampling": {"scale_factor": 2}}]
+    assert Model({"layers": layers}, registry=halving).divisor() == 2
+
+
+def test_divisor_of_the_seed_network_is_four(registry: Registry) -> None:
     assert Model(SEED, registry=registry).divisor() == 4
-    assert Model({"layers": ["relu"]}, registry=registry).divisor() == 1
-    six = [
-        {"conv2d": {"out_channels": 4, "kernel_size": 3, "stride": 3}},
-        {"conv2d": {"out_channels": 4, "kernel_size": 2, "stride": 2}},
-        {"nearest_upsampling": {"scale_factor": 6}},
-    ]
-    assert Model({"layers": six}, registry=registry).divisor() == 6
-    shrinking = {"layers": [{"conv2d": {"out_channels": 4, "kernel_size": 3}}]}
-    with pytest.raises(GraphError, match="no image size"):
-        Model(shrinking, registry=registry).divisor()
 
 
 def test_prediction_of_a_dag_matches_the_same_arithmetic(registry: Registry) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import graphnet as gn
 from graphnet.builtin import MSE, SGD
-from graphnet.description import LossTerm, ModelDescription, UpdateSettings, parse
+from graphnet.description import LossTerm, ModelDescription, UpdateSettings, expand, parse
 from graphnet.errors import LayerError, PlanError
 from graphnet.executors import prepare
 from graphnet.graph import Const, Graph, Kind, build
@@ -117,7 +117,7 @@ def training(
     loss: Loss | None = None,
 ) -> tuple[Graph, Plan]:
     spec = Spec(shape, torch.float64)
-    graph = build(description, registry, inputs=[spec], dtype=torch.float64)
+    graph = build(expand(description, registry), inputs=[spec], dtype=torch.float64)
     graph = attach_loss(graph, {"output": [LossTerm(loss or MSE(), "mse")]})
     graph = substitute(
         graph, kernels=choose(registry, kernels), registry=registry, plain=Everywhere()
@@ -164,7 +164,11 @@ def test_updates_of_a_random_dag_match_central_differences(registry: Registry, s
     before = tensors(plan)
     forward = schedule(
         attach_loss(
-            build(description, registry, inputs=[Spec(SHAPE, torch.float64)], dtype=torch.float64),
+            build(
+                expand(description, registry),
+                inputs=[Spec(SHAPE, torch.float64)],
+                dtype=torch.float64,
+            ),
             {"output": [LossTerm(MSE(), "mse")]},
         )
     )

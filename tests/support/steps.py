@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from graphnet.builtin import MSE, SGD
-from graphnet.description import LossTerm, ModelDescription, UpdateSettings
+from graphnet.description import LossTerm, ModelDescription, UpdateSettings, expand
 from graphnet.executors import prepare
 from graphnet.graph import Call, Graph, Kind, aliases, build
 from graphnet.model import set_up
@@ -42,7 +42,7 @@ def step_graph(
 ) -> Graph:
     """A training step with SGD, before recomputing and working in place."""
     inputs = [Spec(shape, dtype)] * len(description.inputs)
-    graph = build(description, registry, inputs=inputs, dtype=dtype)
+    graph = build(expand(description, registry), inputs=inputs, dtype=dtype)
     graph = attach_loss(graph, {"output": [LossTerm(MSE(), "mse")]})
     if compute is not None:
         graph = mixed_precision(graph, compute=compute)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from graphnet.description import expand
 from graphnet.executors import prepare
 from graphnet.graph import SEED, STEP, Graph, Kind, Value, build
 from graphnet.model import Builder
@@ -133,7 +134,8 @@ def _forward_graph(
         weighed.append(net("kit/weigh", calls[call][output], given[weight]))
     net.outputs(net("kit/sum", *weighed))
     specs = [Spec(tuple(t.shape), t.dtype) for t in (*tensors.values(), *weights.values())]
-    return build(net.description(), _registry(case), inputs=specs, dtype=torch.float64)
+    network = expand(net.description(), _registry(case))
+    return build(network, inputs=specs, dtype=torch.float64)
 
 
 def _registry(case: Case) -> Registry:

@@ -1,0 +1,65 @@
+"""Divisor: the smallest number that the sides of an image must be multiples of for a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+from graphnet.description import Expanded
+from graphnet.errors import InputError
+from graphnet.plan import pace
+
+MAX_DIVISOR = 256
+
+
+def find_divisor(network: Expanded, keeps_size: Callable[[int], bool]) -> int | None:
+    """The smallest number of whose multiples each comes out of a network as it went in, or None.
+
+    The layers' windows give a multiple of it; graphs of a few sizes confirm it and its divisors. A layer
+    that looks at the whole image tells nothing of its scale: then multiples are tried as well.
+
+    Args:
+        network: the model, as `expand` returns it.
+        keeps_size: whether a square image of this size comes out in its own size.
+    """
+
+    def fits(divisor: int) -> bool:
+        start = -(-MAX_DIVISOR // divisor) | 1  # odd: half of the right divisor fails at once
+        return all(keeps_size(divisor * factor) for factor in range(start, start + 3))
+
+    step, certain = _step(network)
+    last = step if certain else MAX_DIVISOR
+    for divisor in range(step, min(last, MAX_DIVISOR) + 1, step):
+        if fits(divisor):
+            break
+    else:
+        return None
+    for prime in _primes(divisor):
+        while divisor % prime == 0 and fits(divisor // prime):
+            divisor //= prime
+    return divisor
+
+
+def _primes(number: int) -> list[int]:
+    """The primes that divide a number."""
+    divisors = [n for n in range(2, number + 1) if number % n == 0]
+    return [n for n in divisors if all(n % smaller for smaller in range(2, n))]
+
+
+def _step(network: Expanded) -> tuple[int, bool]:
+    """After so many rows all windows repeat together; and whether all windows are known."""
+    step, certain = 1, True
+    for axis in (0, 1):
+        rows = dict.fromkeys(network.inputs, Fraction(1))  # of each image, for one of the input
+        for node in network.nodes:
+            # A layer that looks at the whole image is taken to have as many rows as what it reads.
+            density = max((rows[reference.node] for reference in node.inputs), default=Fraction(1))
+            period, shift = 1, 1
+            try:
+                period, shift = pace(node.layer, axis, node.id)
+            except InputError:
+                certain = False
+            step = math.lcm(step, (density / shift).denominator)
+            rows[node.id] = density * Fraction(period, shift)
+    return step, certain
