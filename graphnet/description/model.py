@@ -7,7 +7,7 @@ blocks, so that a description dumps as it was written; expand.py unrolls them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,8 @@ from typing import Any
 from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
 from graphnet.errors import DescriptionError, Problem, nearest
 
-IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_NODE_KEYS = ("id", "inputs", "share")
-_MODEL_KEYS = ("name", "input", "inputs", "blocks", "layers", "outputs")
-_BLOCK_KEYS = ("arguments", "inputs", "layers", "outputs")
-_INPUT_KEYS = ("channels", "height", "width")
+Schema = dict[str, Any]
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -29,9 +26,6 @@ class InputDescription:
     channels: int | None = None
     height: int | None = None
     width: int | None = None
-
-    def to_data(self) -> dict[str, int]:
-        return {key: value for key, value in vars(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -48,17 +42,6 @@ class NodeDescription:
     share: str | None = None
     place: Place = field(default=(), compare=False)
 
-    def to_data(self) -> Any:
-        named: dict[str, Any] = {"id": self.id} if self.id else {}
-        if self.inputs is None and self.share is None and not named and not self.config:
-            return self.layer
-        named[self.layer] = dict(self.config)
-        if self.inputs is not None:
-            named["inputs"] = list(self.inputs)
-        if self.share:
-            named["share"] = self.share
-        return named
-
 
 @dataclass(frozen=True)
 class BlockDescription:
@@ -68,17 +51,6 @@ class BlockDescription:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[str, ...] = ("input",)
     outputs: tuple[str, ...] = ()
-
-    def to_data(self) -> dict[str, Any]:
-        data: dict[str, Any] = {}
-        if self.arguments:
-            data["arguments"] = dict(self.arguments)
-        if self.inputs != ("input",):
-            data["inputs"] = list(self.inputs)
-        data["layers"] = [node.to_data() for node in self.layers]
-        if self.outputs:
-            data["outputs"] = list(self.outputs)
-        return data
 
 
 @dataclass(frozen=True)
@@ -96,17 +68,10 @@ class ModelDescription:
 
     def to_data(self) -> dict[str, Any]:
         """Plain data that `parse` reads back equal."""
-        data: dict[str, Any] = {"name": self.name}
-        if tuple(self.inputs) == ("input",):
-            data["input"] = self.inputs["input"].to_data()
-        else:
-            data["inputs"] = {name: item.to_data() for name, item in self.inputs.items()}
-        if self.blocks:
-            data["blocks"] = {name: block.to_data() for name, block in self.blocks.items()}
-        data["layers"] = [node.to_data() for node in self.layers]
-        if self.outputs:
-            data["outputs"] = list(self.outputs)
-        return data
+        inputs = _write(self.inputs)
+        always = {"name": self.name, **(inputs if [*inputs] == ["input"] else {"inputs": inputs})}
+        rest = {key: form for key, form in MODEL.items() if key not in ("name", "input", "inputs")}
+        return always | _plain(self, ModelDescription(()), rest)
 
     def to_yaml(self) -> str:
         """YAML text that reads back equal."""
@@ -143,8 +108,38 @@ def parse(
     return description
 
 
+def _plain(record: object, blank: object, table: Mapping[str, Form]) -> dict[str, Any]:
+    """A description's fields as plain data, but for those in which it is like the blank one."""
+    values = {key: (getattr(record, key), getattr(blank, key)) for key in table}
+    return {
+        key: _write(value)
+        for key, (value, default) in values.items()
+        if table[key].required or value != default
+    }
+
+
+def _write(value: Any) -> Any:
+    match value:
+        case InputDescription():
+            return _plain(value, InputDescription(), INPUT)
+        case BlockDescription():
+            return _plain(value, BlockDescription(()), BLOCK)
+        case NodeDescription(layer=layer, config=config):
+            own = _plain(value, NodeDescription(layer), NODE)
+            if not own and not config:
+                return layer
+            first = {"id": own.pop("id")} if "id" in own else {}
+            return {**first, layer: dict(config), **own}
+        case Mapping():
+            known = (InputDescription, BlockDescription)
+            return {k: _write(v) if isinstance(v, known) else v for k, v in value.items()}
+        case tuple():
+            return [_write(item) for item in value]
+    return value
+
+
 class _Parser:
-    """Walks plain data; every method returns the best it can and records what is wrong."""
+    """Walks plain data. Each method records what is wrong, and returns None in its place."""
 
     def __init__(self, locations: Locations) -> None:
         self.locations = locations
@@ -153,140 +148,172 @@ class _Parser:
     def problem(self, place: Place, message: str) -> None:
         self.problems.append(Problem(message, dotted(place), self.locations.where(place)))
 
+    def wrong(self, place: Place, expected: str, data: Any) -> None:
+        self.problem(place, f"expected {expected}, found {data!r:.60}")
+
     def model(self, data: Any) -> ModelDescription:
-        if not self.mapping(data, (), _MODEL_KEYS):
-            return ModelDescription((), locations=self.locations)
-        return ModelDescription(
-            layers=self.nodes(data, ()),
-            name=self.text(data.get("name", "model"), ("name",)),
-            inputs=self.model_inputs(data),
-            blocks=self.blocks(data.get("blocks") or {}),
-            outputs=self.names(data.get("outputs"), ("outputs",)) or (),
-            locations=self.locations,
-        )
+        values = self.record(data, (), MODEL)
+        one = values.pop("input", None)
+        if one is not None:
+            if "inputs" in values:
+                self.problem(("inputs",), "give either 'input' (one) or 'inputs' (several by name)")
+            values.setdefault("inputs", {"input": one})
+        return ModelDescription(**{"layers": (), **values}, locations=self.locations)
 
-    def mapping(self, data: Any, place: Place, known: Sequence[str]) -> bool:
+    def record(self, data: Any, place: Place, table: Mapping[str, Form]) -> dict[str, Any]:
+        """The values of a mapping's fields that are given and right; null counts as not given."""
         if not isinstance(data, Mapping):
-            self.problem(place, f"expected a mapping with {', '.join(known)}, found {data!r:.60}")
-            return False
+            self.wrong(place, f"a mapping with {', '.join(table)}", data)
+            return {}
         for key in data:
-            if key not in known:
-                self.problem((*place, key), f"unknown field. {nearest(str(key), known)}")
-        return True
+            if key not in table:
+                self.problem((*place, key), f"unknown field. {nearest(str(key), table)}")
+        values = {
+            key: form.read(self, data.get(key), (*place, key))
+            for key, form in table.items()
+            if form.required or data.get(key) is not None
+        }
+        return {key: value for key, value in values.items() if value is not None}
 
-    def text(self, data: Any, place: Place) -> str:
-        if isinstance(data, str):
-            return data
-        self.problem(place, f"expected text, found {data!r:.60}")
-        return ""
+    def named(self, data: Any, place: Place) -> Iterator[tuple[str, Any, Place]]:
+        """The things of a mapping from names to things, each with its place."""
+        if not isinstance(data, Mapping):
+            self.wrong(place, f"a mapping from names to {place[-1]}", data)
+            return
+        for name, item in data.items():
+            IDENTIFIER.read(self, name, (*place, name))
+            yield name, item, (*place, name)
 
-    def identifier(self, data: Any, place: Place) -> str:
-        if isinstance(data, str) and IDENTIFIER.fullmatch(data):
-            return data
-        self.problem(
-            place, f"expected letters, digits, '_' or '-', a letter first, found {data!r:.60}"
-        )
-        return ""
-
-    def names(self, data: Any, place: Place) -> tuple[str, ...] | None:
-        """A list of references; a single one may stand without the brackets."""
-        if data is None:
-            return None
+    def references(self, data: Any, place: Place) -> tuple[str, ...] | None:
         if isinstance(data, str):
             return (data,)
         if not isinstance(data, (list, tuple)) or not data:
-            self.problem(place, f"expected a list of ids, found {data!r:.60}")
+            self.wrong(place, "a list of ids", data)
             return None
-        return tuple(self.text(item, (*place, i)) for i, item in enumerate(data))
-
-    def model_inputs(self, data: Mapping[str, Any]) -> dict[str, InputDescription]:
-        if "input" in data and "inputs" in data:
-            self.problem(("inputs",), "give either 'input' (one) or 'inputs' (several by name)")
-        if "inputs" not in data:
-            return {"input": self.input(data.get("input"), ("input",))}
-        inputs = data["inputs"]
-        if not isinstance(inputs, Mapping) or not inputs:
-            self.problem(
-                ("inputs",), f"expected a mapping from names to inputs, found {inputs!r:.60}"
-            )
-            return {"input": InputDescription()}
-        return {
-            self.identifier(name, ("inputs", name)): self.input(item, ("inputs", name))
-            for name, item in inputs.items()
-        }
+        return tuple(TEXT.read(self, item, (*place, i)) or "" for i, item in enumerate(data))
 
     def input(self, data: Any, place: Place) -> InputDescription:
-        if data is None or not self.mapping(data, place, _INPUT_KEYS):
-            return InputDescription()
-        sizes: dict[str, int] = {}
-        for key in _INPUT_KEYS:
-            size = data.get(key)
-            if isinstance(size, int) and not isinstance(size, bool) and size > 0:
-                sizes[key] = size
-            elif size is not None:
-                self.problem((*place, key), f"expected an integer greater than 0, found {size!r}")
-        return InputDescription(**sizes)
+        return InputDescription(**({} if data is None else self.record(data, place, INPUT)))
 
-    def blocks(self, data: Any) -> dict[str, BlockDescription]:
-        if not isinstance(data, Mapping):
-            self.problem(
-                ("blocks",), f"expected a mapping from names to blocks, found {data!r:.60}"
-            )
-            return {}
-        found = {}
-        for name, block in data.items():
-            place = ("blocks", name)
-            self.identifier(name, place)
-            if not self.mapping(block, place, _BLOCK_KEYS):
-                block = {}
-            arguments = block.get("arguments") or {}
-            if not isinstance(arguments, Mapping):
-                self.problem((*place, "arguments"), f"expected a mapping, found {arguments!r:.60}")
-                arguments = {}
-            inputs = self.names(block.get("inputs"), (*place, "inputs")) or ("input",)
-            for clash in set(inputs) & set(arguments):
-                self.problem(
-                    (*place, "arguments", clash), "is the name of an input as well; rename it"
-                )
-            found[name] = BlockDescription(
-                layers=self.nodes(block, place),
-                arguments=dict(arguments),
-                inputs=inputs,
-                outputs=self.names(block.get("outputs"), (*place, "outputs")) or (),
-            )
-        return found
+    def inputs(self, data: Any, place: Place) -> dict[str, InputDescription] | None:
+        found = {name: self.input(item, at) for name, item, at in self.named(data, place)}
+        if data == {}:
+            self.wrong(place, "a mapping from names to inputs", data)
+        return found or None
 
-    def nodes(self, data: Mapping[str, Any], place: Place) -> tuple[NodeDescription, ...]:
-        place = (*place, "layers")
-        nodes = data.get("layers")
-        if not isinstance(nodes, (list, tuple)) or not nodes:
-            self.problem(place, f"expected a list of layers, found {nodes!r:.60}")
-            return ()
-        found = [self.node(node, (*place, i)) for i, node in enumerate(nodes)]
+    def blocks(self, data: Any, place: Place) -> dict[str, BlockDescription]:
+        return {name: self.block(item, at) for name, item, at in self.named(data, place)}
+
+    def block(self, data: Any, place: Place) -> BlockDescription:
+        block = BlockDescription(**{"layers": (), **self.record(data, place, BLOCK)})
+        for clash in set(block.inputs) & set(block.arguments):
+            self.problem((*place, "arguments", clash), "is the name of an input as well; rename it")
+        return block
+
+    def nodes(self, data: Any, place: Place) -> tuple[NodeDescription, ...] | None:
+        if not isinstance(data, (list, tuple)) or not data:
+            self.wrong(place, "a list of layers", data)
+            return None
+        found = [self.node(node, (*place, i)) for i, node in enumerate(data)]
         return tuple(node for node in found if node is not None)
 
     def node(self, data: Any, place: Place) -> NodeDescription | None:
         if isinstance(data, str):
             return NodeDescription(data, place=place)
-        layers = [k for k in data if k not in _NODE_KEYS] if isinstance(data, Mapping) else []
+        layers = [key for key in data if key not in NODE] if isinstance(data, Mapping) else []
         if len(layers) != 1:
+            found = f"{len(layers)} names: {', '.join(layers)}" if layers else repr(data)
             self.problem(
                 place,
-                "expected a layer's name, or {NAME: {field: value}} with optional id, inputs and "
-                f"share, found {f'{len(layers)} names: ' + ', '.join(layers) if layers else repr(data)}",
+                f"expected a layer's name, or {{NAME: {{field: value}}}} with optional "
+                f"{', '.join([*NODE][:-1])} and {[*NODE][-1]}, found {found}",
             )
             return None
         layer = layers[0]
-        config = data[layer]
-        if config is not None and not isinstance(config, Mapping):
-            self.problem((*place, layer), f"expected a mapping of fields, found {config!r:.60}")
-            config = None
-        share = data.get("share")
+        config = {} if data[layer] is None else CONFIG.read(self, data[layer], (*place, layer))
+        own = {key: data[key] for key in data if key in NODE}
         return NodeDescription(
-            layer=layer,
-            config=dict(config or {}),
-            id=self.identifier(data["id"], (*place, "id")) if "id" in data else None,
-            inputs=self.names(data.get("inputs"), (*place, "inputs")),
-            share=None if share is None else self.text(share, (*place, "share")),
-            place=place,
+            layer, dict(config or {}), place=place, **self.record(own, place, NODE)
         )
+
+
+@dataclass(frozen=True)
+class Form:
+    """What may stand in a field: how it is read, and as JSON Schema."""
+
+    read: Callable[[_Parser, Any, Place], Any]
+    schema: Schema
+    required: bool = False
+
+
+def _plain_form(expected: str, fits: Callable[[Any], bool], schema: Schema) -> Form:
+    """What is a value by itself."""
+
+    def read(parser: _Parser, data: Any, place: Place) -> Any:
+        if fits(data):
+            return data
+        parser.wrong(place, expected, data)
+        return None
+
+    return Form(read, schema)
+
+
+def record_schema(table: Mapping[str, Form]) -> Schema:
+    """The JSON Schema of a mapping with these fields; null is as if a field were not there."""
+    return {
+        "type": "object",
+        "properties": {key: _or_null(form) for key, form in table.items()},
+        "required": [key for key, form in table.items() if form.required],
+        "additionalProperties": False,
+    }
+
+
+def _or_null(form: Form) -> Schema:
+    return form.schema if form.required else {"anyOf": [form.schema, {"type": "null"}]}
+
+
+def _named(schema: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": {"anyOf": [schema, {"type": "null"}]}}
+
+
+# The grammar of a model file: each field of each mapping, as it is read, written and told to editors.
+TEXT = _plain_form("text", lambda data: isinstance(data, str), {"type": "string"})
+IDENTIFIER = _plain_form(
+    "letters, digits, '_' or '-', a letter first",
+    lambda data: isinstance(data, str) and _IDENTIFIER.fullmatch(data) is not None,
+    {"type": "string", "pattern": f"^{_IDENTIFIER.pattern}$"},
+)
+SIZE = _plain_form(
+    "an integer greater than 0",
+    lambda data: isinstance(data, int) and not isinstance(data, bool) and data > 0,
+    {"type": "integer", "minimum": 1},
+)
+CONFIG = _plain_form(
+    "a mapping of fields", lambda data: isinstance(data, Mapping), {"type": "object"}
+)
+REFERENCES = Form(
+    _Parser.references,
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        ],
+        "description": "ids of nodes, id.output, or $input",
+    },
+)
+LAYERS = Form(
+    _Parser.nodes,
+    {"type": "array", "items": {"$ref": "#/$defs/node"}, "minItems": 1},
+    required=True,
+)
+INPUT = {"channels": SIZE, "height": SIZE, "width": SIZE}
+NODE = {"id": IDENTIFIER, "inputs": REFERENCES, "share": TEXT}
+BLOCK = {"arguments": CONFIG, "inputs": REFERENCES, "layers": LAYERS, "outputs": REFERENCES}
+MODEL = {
+    "name": TEXT,
+    "input": Form(_Parser.input, record_schema(INPUT)),
+    "inputs": Form(_Parser.inputs, {**_named(record_schema(INPUT)), "minProperties": 1}),
+    "blocks": Form(_Parser.blocks, _named(record_schema(BLOCK))),
+    "layers": LAYERS,
+    "outputs": REFERENCES,
+}

@@ -110,7 +110,18 @@ def test_nodes_may_stand_before_their_inputs(registry: Registry) -> None:
     assert nodes[1].inputs == (Reference("a"),)
 
 
-@pytest.mark.parametrize("text", [RESIDUAL, dump(SEED), "layers: [relu]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        RESIDUAL,
+        dump(SEED),
+        "layers: [relu]",
+        "name: ''\nlayers: [relu]",
+        "inputs: {x: {channels: 3}, y: }\nlayers: [{add: {}, inputs: [$x, $y]}]",
+        "blocks: {b: {arguments: {n: 3}, inputs: [x], layers: [relu], outputs: relu_1}}\nlayers: [b]",
+        "layers: [{id: a, relu: }, {relu: {}, inputs: a, share: a}]\noutputs: [a, relu_1]",
+    ],
+)
 def test_description_round_trips(text: str) -> None:
     description = parse_text(text)
     assert parse_text(description.to_yaml()) == description
@@ -156,9 +167,9 @@ layerz: 3
 """
     assert problems(text, registry) == [
         "model.yaml:9:9: layerz: unknown field. Did you mean 'layers'?",
+        "model.yaml:2:19: input.channels: expected an integer greater than 0, found 'three'",
         "model.yaml:8:5: layers[4]: expected a layer's name, or {NAME: {field: value}} with optional "
         "id, inputs and share, found 2 names: relu, sigmoid",
-        "model.yaml:2:19: input.channels: expected an integer greater than 0, found 'three'",
         "model.yaml:4:45: layers[0].conv2d.kernel_size: expected an integer or a pair of them, "
         "found 'two'",
         "model.yaml:4:57: layers[0].conv2d.strid: unknown field. Did you mean 'stride'?",

@@ -22,7 +22,8 @@ from PIL import Image
 
 import graphnet
 from graphnet import nn
-from graphnet.description import model_schema, parse_text, read_text
+from graphnet.description import model_schema, parse, parse_text, read_text
+from graphnet.errors import DescriptionError
 from graphnet.model import Builder, Model
 from graphnet.plan import PASSES
 from graphnet.sdk import default_registry, load_registry
@@ -96,7 +97,27 @@ def test_example_files_are_valid(path: Path) -> None:
 def test_schema_refuses_what_the_reader_refuses() -> None:
     schema = model_schema(default_registry())
     jsonschema.Draft202012Validator.check_schema(schema)
+    relu = {"layers": ["relu"]}
     for bad in (
+        3,
+        {},
+        {**relu, "name": 3},
+        {**relu, "input": {"channels": 0}},
+        {**relu, "input": {"channels": 1.5}},
+        {**relu, "input": {"depth": 3}},
+        {**relu, "inputs": {}},
+        {**relu, "inputs": {"x": [3]}},
+        {**relu, "outputs": []},
+        {**relu, "outputs": [3]},
+        {**relu, "blocks": {"twice": {}}},
+        {**relu, "blocks": {"twice": {"layers": ["relu"], "arguments": [3]}}},
+        {**relu, "blocks": {"twice": {"layers": ["relu"], "share": "a"}}},
+        {"layers": [{"relu": {}, "id": "a b"}]},
+        {"layers": [{"relu": {}, "inputs": 3}]},
+        {"layers": [{"relu": {}, "share": ["a"]}]},
+        {"layers": [{"relu": []}]},
+        {"layers": [3]},
+        {"layers": None},
         {"layers": [{"conv2d": {"kernel_size": 3}}]},
         {"layers": [{"conv2d": {"out_channels": "many", "kernel_size": 3}}]},
         {"layers": [{"conv2d": {"out_channels": 1, "kernel_size": 3, "strid": 2}}]},
@@ -105,6 +126,22 @@ def test_schema_refuses_what_the_reader_refuses() -> None:
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(bad, schema)
+        with pytest.raises(DescriptionError):
+            Model(bad)  # type: ignore[arg-type]
+
+
+def test_schema_accepts_what_the_reader_accepts() -> None:
+    schema = model_schema(default_registry())
+    for good in (
+        {"layers": ["relu"], **dict.fromkeys(("name", "input", "inputs", "blocks", "outputs"))},
+        {"layers": [{"relu": None, "id": None, "inputs": None, "share": None}]},
+        {"layers": [{"relu": {}, "id": "a", "inputs": "$x"}], "inputs": {"x": None}},
+        {"layers": [{"relu": {}, "inputs": ["$input"]}], "input": {"channels": None}},
+        {"layers": [{"one": {"n": 3}}], "outputs": "one_1",
+         "blocks": {"one": {"layers": [{"split": {"dim": 1}}], "arguments": {"n": 1}, "outputs": "split_1"}}},
+    ):  # fmt: skip
+        jsonschema.validate(good, schema)
+        assert parse(parse(good).to_data()) == parse(good)
 
 
 def test_links_in_the_docs_lead_somewhere() -> None:
