@@ -8,7 +8,7 @@ from graphnet.builtin.kernels.aten import convolution as aten
 from graphnet.builtin.kernels.patch import products as patch
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
-from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d, Upsampling
+from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
 from graphnet.builtin.layers.group_norm import GroupNorm
@@ -38,7 +38,7 @@ def graphnet_layers(register: Register) -> None:
     register("conv2d", Conv2d)
     register("depthwise_conv2d", DepthwiseConv2d)
     register("transpose_conv2d", TransposeConv2d)
-    register("upsampling", Upsampling)
+    register("upsampling", TransposeConv2d)  # the paper's word for it
     register("nearest_upsampling", NearestUpsampling)
     register("bilinear_upsampling", BilinearUpsampling)
     register("pixel_shuffle", PixelShuffle)

@@ -58,7 +58,7 @@ class Matcher:
             return self.chain(pattern[1:], value, bound, found, length)
         call = call or self.inner(value)
         layer = self.replaceable(call, value)
-        if call is None or layer is None or self.registry.name_of(layer) != pattern[0]:
+        if call is None or layer is None or not self.registry.is_named(type(layer), pattern[0]):
             return False
         args = _arguments(layer, call, len(pattern) - 1)
         if len(args) != len(pattern) - 1:

@@ -90,9 +90,9 @@ def kernel_for(
     layer: Layer, specs: Mapping[str, Any], device: torch.device, registry: Registry
 ) -> Kernel | None:
     """The first kernel that replaces this layer alone, for arguments of these specs."""
-    alone = (registry.name_of(layer), *layer.signature.tensors)
     for entry in choose(registry, "auto"):
-        if parse_pattern(entry.value) == alone:
+        name, *arguments = parse_pattern(entry.value)
+        if registry.is_named(type(layer), name) and (*arguments,) == layer.signature.tensors:
             kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
             if kernel is not None and not in_blocks(kernel):
                 return kernel

@@ -51,14 +51,11 @@ def substitute(
 
     The calls in `plain` get none that works in blocks of pixels.
     """
-    present = {
-        registry.name_of(call.layer)
-        for call in graph.calls.values()
-        if isinstance(call.layer, Layer)
-    }
+    present = {type(call.layer) for call in graph.calls.values() if isinstance(call.layer, Layer)}
     live = live_values(graph)  # a kernel's results are those of the expression that it replaces
     for entry in kernels:
-        if present.issuperset(layer_names(parse_pattern(entry.value))):
+        names = layer_names(parse_pattern(entry.value))
+        if all(any(registry.is_named(layer, name) for layer in present) for name in names):
             graph = _Substitution(graph, entry, registry, plain, live).run()
     return graph
 

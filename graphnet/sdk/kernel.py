@@ -73,7 +73,7 @@ def has_chain(pattern: Pattern) -> bool:
     )
 
 
-def parse_pattern(kernel: type[Kernel]) -> Pattern:
+def parse_pattern(kernel: type[Kernel]) -> tuple[Any, ...]:
     """`relu(conv2d(x, weight, bias))` as ("relu", ("conv2d", "x", "weight", "bias")).
 
     The `*parameters` of a chain stand in it without their star. A namespaced layer is written with a dot in

@@ -46,7 +46,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Registry:
-    """Name -> Entry for each kind of thing, in the order of registration."""
+    """Name -> Entry for each kind of thing, in the order of registration.
+
+    A class may have several names: the first is its own, the others are aliases, for files that use them.
+    """
 
     layers: Mapping[str, Entry] = field(default_factory=dict)
     losses: Mapping[str, Entry] = field(default_factory=dict)
@@ -111,6 +114,11 @@ class Registry:
     def entry_of(self, definition: Definition | type[Definition]) -> Entry | None:
         """The entry under which a definition's class is registered, the first of several; or None."""
         return self._entries.get(definition if isinstance(definition, type) else type(definition))
+
+    def is_named(self, layer: type, name: str) -> bool:
+        """Whether a layer or loss is registered under a name, be it one of several that it has."""
+        entries = (kind.get(name) for kind in (self.layers, self.losses))
+        return any(entry is not None and entry.value is layer for entry in entries)
 
     def name_of(self, definition: Definition | type[Definition]) -> str:
         """The name under which a definition's class is registered, the first of several, or its own name."""

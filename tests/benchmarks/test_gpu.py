@@ -29,7 +29,7 @@ def test_a_chain_and_each_of_its_layers_are_timed_with_their_least_time() -> Non
     (*_, found) = kernels(CPU, stated_machine(CPU), batches=(2,))
     names = {(row["loss"], row["kernel"].partition(" ")[0]) for row in found["rows"]}
     assert ("mse", "mse_chain") in names
-    assert {("l1", f"{name}_relu") for name in ("conv2d", "upsampling")} <= names
+    assert {("l1", f"{name}_relu") for name in ("conv2d", "transpose_conv2d")} <= names
     layers = {row["call"]: row for row in found["rows"] if row["loss"] == "l1"}
     for name in ("relu_1", "relu_1:backward", "upsampling_2", "upsampling_2:backward"):
         assert layers[name]["us"] > 0

@@ -39,12 +39,12 @@ def placed(registry: Registry, times: Times, model: Model | None = None) -> dict
     return {name: type(call.layer).__name__ for name, call in done.calls.items()}
 
 
-ATEN = {"aten/conv2d": 2.0, "aten/relu": 1.0, "aten/upsampling": 2.0, "aten/sigmoid": 1.0}
+ATEN = {"aten/conv2d": 2.0, "aten/relu": 1.0, "aten/transpose_conv2d": 2.0, "aten/sigmoid": 1.0}
 PATCH = {
     "patch/conv2d": 9.0,
     "patch/conv2d_relu": 2.0,
-    "patch/upsampling": 2.0,
-    "patch/upsampling_relu": 2.0,
+    "patch/transpose_conv2d": 2.0,
+    "patch/transpose_conv2d_relu": 2.0,
 }
 
 
@@ -53,8 +53,8 @@ def test_blocks_are_used_where_the_chain_as_a_whole_is_faster(registry: Registry
     assert found == {
         "relu_1": "PatchConv2dReLU",
         "relu_2": "PatchConv2dReLU",
-        "relu_3": "PatchUpsamplingReLU",
-        "upsampling_2": "PatchUpsampling",
+        "relu_3": "PatchTransposeConv2dReLU",
+        "upsampling_2": "PatchTransposeConv2d",
         "sigmoid_1": "AtenSigmoid",
     }
 
@@ -62,16 +62,16 @@ def test_blocks_are_used_where_the_chain_as_a_whole_is_faster(registry: Registry
 def test_blocks_are_not_used_where_the_chain_as_a_whole_is_slower(registry: Registry) -> None:
     slow = dict.fromkeys(PATCH, 5.0)
     found = placed(registry, {**ATEN, **slow})
-    assert set(found.values()) == {"AtenConv2d", "AtenReLU", "AtenUpsampling", "AtenSigmoid"}
+    assert set(found.values()) == {"AtenConv2d", "AtenReLU", "AtenTransposeConv2d", "AtenSigmoid"}
     assert len(found) == 8
 
 
 def test_one_slow_link_does_not_cost_a_fast_chain(registry: Registry) -> None:
     """upsampling alone is slower in blocks (5 against 2), the other three are faster by 1 each."""
-    times = {**ATEN, **PATCH, "patch/upsampling": 4.9}
-    assert placed(registry, times)["upsampling_2"] == "PatchUpsampling"
-    times = {**ATEN, **PATCH, "patch/upsampling": 6.5}
-    assert placed(registry, times)["upsampling_2"] == "AtenUpsampling"
+    times = {**ATEN, **PATCH, "patch/transpose_conv2d": 4.9}
+    assert placed(registry, times)["upsampling_2"] == "PatchTransposeConv2d"
+    times = {**ATEN, **PATCH, "patch/transpose_conv2d": 6.5}
+    assert placed(registry, times)["upsampling_2"] == "AtenTransposeConv2d"
 
 
 def test_the_layer_itself_may_be_the_fastest(registry: Registry) -> None:

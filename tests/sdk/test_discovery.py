@@ -364,6 +364,40 @@ def test_a_class_registered_under_two_names_goes_by_the_first() -> None:
     assert registry.name_of(Swish()) == "acme/swish"
 
 
+class SwishKernel(Kernel):
+    """acme/swish, named by its alias."""
+
+    replaces = "acme.silu(x)"
+
+    @classmethod
+    def match(cls, site: Site) -> SwishKernel:
+        return cls()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(x)
+
+    def backward(self, grad_y: Tensor, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(x)
+        return grad_y * (gate + x * gate * (1 - gate))
+
+
+@pytest.mark.parametrize("name", ["acme/swish", "acme/silu"])
+def test_a_kernel_of_one_name_of_a_layer_takes_the_place_of_every_other(name: str) -> None:
+    class Twice:
+        @hookimpl
+        def graphnet_layers(self, register: Register) -> None:
+            register("acme/swish", Swish)
+            register("acme/silu", Swish)
+
+        @hookimpl
+        def graphnet_kernels(self, register: Register) -> None:
+            register("acme/fast", SwishKernel)
+
+    registry = load_registry(plugins=[Twice()], entry_points=False)
+    plan = gn.Model({"layers": [name]}, registry=registry).plan((1, 3, 4, 4))
+    assert [type(step.call.layer) for step in plan.steps] == [SwishKernel]
+
+
 def test_every_hook_is_documented_and_has_a_user() -> None:
     from graphnet.sdk import hookspecs
 

@@ -14,7 +14,6 @@ from graphnet.builtin import (
     LayerNorm2d,
     NearestUpsampling,
     TransposeConv2d,
-    Upsampling,
 )
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU
 from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
@@ -149,8 +148,7 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(TransposeConv2d(out_channels=2, kernel_size=1, padding=4), [IMAGE], GraphError),
     ],
     "aten/transpose_conv2d": transposes(TransposeConv2d),
-    "upsampling": transposes(Upsampling),
-    "aten/upsampling": transposes(Upsampling),
+    "upsampling": transposes(TransposeConv2d),
     "nearest_upsampling": [
         Sample(NearestUpsampling(scale_factor=(3, 2)), [IMAGE]),
         Sample(NearestUpsampling(scale_factor=1), [IMAGE]),

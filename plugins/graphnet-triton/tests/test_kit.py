@@ -15,7 +15,6 @@ from graphnet.builtin import (
     ReLU,
     Sigmoid,
     TransposeConv2d,
-    Upsampling,
 )
 from graphnet.builtin.layers.split import SimpleGate
 from graphnet.sdk import Kernel
@@ -40,14 +39,13 @@ def patches(cls: type[Any]) -> list[Any]:
 
 DOWN, UP = (
     cls(out_channels=2, kernel_size=(2, 2), stride=(2, 2), bias=bias)
-    for cls, bias in ((Conv2d, True), (Upsampling, False))
+    for cls, bias in ((Conv2d, True), (TransposeConv2d, False))
 )
 WEIGHTS = [(2, 2, 2, 2), (2,), (2, 2, 2, 2)]
 CHAINS = [Sample((MSE(), Sigmoid(), UP, ReLU(), DOWN), [(1, 2, 4, 6), *WEIGHTS, (1, 2, 4, 6)])]
 LAYERS: dict[str, list[Any]] = {
     "conv2d": patches(Conv2d),
     "transpose_conv2d": patches(TransposeConv2d),
-    "upsampling": patches(Upsampling),
     "batch_norm2d": [BatchNorm2d(), BatchNorm2d(affine=False, momentum=0.3)],
     "layer_norm2d": [
         LayerNorm2d(),

@@ -14,9 +14,7 @@ from graphnet.builtin import (
     PatchTransposeConv2dReLU,
     ReLU,
     TransposeConv2d,
-    Upsampling,
 )
-from graphnet.builtin.kernels.patch.products import KERNELS
 from graphnet.sdk import Kernel, Layer, Site, Spec, pack, unpack
 from graphnet.testing import LayerTests, Sample
 
@@ -56,16 +54,6 @@ class TestPatchTransposeConv2d(LayerTests):
 class TestPatchTransposeConv2dReLU(LayerTests):
     layer = PatchTransposeConv2dReLU
     samples = samples([*TRANSPOSES], relu=True)
-
-
-class TestPatchUpsampling(LayerTests):
-    layer = KERNELS["patch/upsampling"]
-    samples = samples([Upsampling(out_channels=4, kernel_size=2, stride=2)])
-
-
-class TestPatchUpsamplingReLU(LayerTests):
-    layer = KERNELS["patch/upsampling_relu"]
-    samples = samples([Upsampling(out_channels=4, kernel_size=2, stride=2)], relu=True)
 
 
 def match(kernel: type[Kernel], layer: Layer, shape: tuple[int, ...]) -> Kernel | None:

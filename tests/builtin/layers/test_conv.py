@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,17 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from graphnet.builtin import AtenConv2d, Conv2d, TransposeConv2d, Upsampling
-from graphnet.builtin.kernels.aten.convolution import AtenTransposeConv2d, AtenUpsampling
+from graphnet.builtin import AtenConv2d, Conv2d, TransposeConv2d
+from graphnet.builtin.kernels.aten.convolution import AtenTransposeConv2d
 from graphnet.errors import DescriptionError, GraphError
 from graphnet.graph import bind_inputs, observe, observe_backward
+from graphnet.model import Model
 from graphnet.sdk import Kernel, Layer, Spec, Uniform
 from tests.support.oracle import STRIDES, kernel_of, random_tensor, relative_error, specs_of
 
 KERNELS: dict[type[Layer], type[Kernel]] = {
     Conv2d: AtenConv2d,
     TransposeConv2d: AtenTransposeConv2d,
-    Upsampling: AtenUpsampling,
 }
 ALL = frozenset({"x", "weight", "bias"})
 # torch says this of even kernels under padding "same"; that it is right is what is tested here.
@@ -208,7 +209,7 @@ def transpose_cases(draw: st.DrawFn) -> Case:
         longest = (n - 1) * s + d * (k - 1) + 1 + extra
         output_padding.append(extra)
         padding.append(draw(st.integers(0, min(4, (longest - 1) // 2))))
-    layer = draw(st.sampled_from([TransposeConv2d, TransposeConv2d, Upsampling]))(
+    layer = TransposeConv2d(
         out_channels=out_channels,
         kernel_size=kernel,
         stride=stride,
@@ -266,7 +267,6 @@ TRANSPOSE_FACTS: dict[str, Fact] = {
     "output_padding not below the stride": lambda c: any(
         o >= s for o, s in zip(c.layer.output_padding, c.layer.stride, strict=True)
     ),
-    "upsampling": lambda c: isinstance(c.layer, Upsampling),
 }
 
 
@@ -325,7 +325,7 @@ def test_output_and_gradients_equal_torch_in_float32(
         Conv2d(out_channels=4, kernel_size=2, stride=2, groups=2),
         Conv2d(out_channels=3, kernel_size=(2, 3), padding="same"),
         TransposeConv2d(out_channels=4, kernel_size=3, stride=2, padding=1, output_padding=1),
-        Upsampling(out_channels=2, kernel_size=2, stride=2, groups=2),
+        TransposeConv2d(out_channels=2, kernel_size=2, stride=2, groups=2),
     ],
 )
 def test_an_empty_batch_is_a_batch(layer: Conv2d | TransposeConv2d, device: torch.device) -> None:
@@ -358,7 +358,7 @@ def test_aten_kernel_leaves_uneven_same_padding_to_the_reference(
         (Conv2d(out_channels=4, kernel_size=1, padding=1), True),
         (TransposeConv2d(out_channels=4, kernel_size=(2, 1), dilation=2, padding=(2, 1)), False),
         (TransposeConv2d(out_channels=4, kernel_size=2, dilation=2, padding=2), True),
-        (Upsampling(out_channels=4, kernel_size=(1, 2), dilation=3, padding=(1, 0)), False),
+        (TransposeConv2d(out_channels=4, kernel_size=(1, 2), dilation=3, padding=(1, 0)), False),
     ],
 )
 def test_aten_kernel_leaves_dilated_places_outside_the_image_to_the_reference_on_the_cpu(
@@ -378,7 +378,7 @@ def test_aten_kernel_leaves_dilated_places_outside_the_image_to_the_reference_on
         (Conv2d(out_channels=4, kernel_size=3, dilation=2), 16, False),
         (TransposeConv2d(out_channels=4, kernel_size=2, stride=2), 8, True),
         (TransposeConv2d(out_channels=4, kernel_size=2, stride=2), 4, False),
-        (Upsampling(out_channels=4, kernel_size=2, dilation=(1, 2)), 8, False),
+        (TransposeConv2d(out_channels=4, kernel_size=2, dilation=(1, 2)), 8, False),
     ],
 )
 def test_aten_kernel_leaves_bfloat16_that_onednn_garbles_to_the_reference_on_the_cpu(
@@ -509,7 +509,10 @@ def test_worked_example_of_a_transposed_convolution_with_stride_1() -> None:
 
 
 def test_worked_example_of_a_transposed_convolution_with_stride_2() -> None:
-    layer, bias = Upsampling(out_channels=1, kernel_size=2, stride=2), torch.tensor([5.0]).double()
+    layer, bias = (
+        TransposeConv2d(out_channels=1, kernel_size=2, stride=2),
+        torch.tensor([5.0]).double(),
+    )
     x = [[1.0, 2.0], [-1.0, 3.0]]
     # The multiples of the kernel lie side by side: x11 w above left, x12 w above right, and so on.
     y = [
@@ -568,7 +571,7 @@ def test_parameters_have_the_shapes_and_the_range_of_torch(
         assert float(parameter.detach().abs().max()) <= 1 / math.sqrt(fan_in)
 
 
-@pytest.mark.parametrize("layer_type", [Conv2d, TransposeConv2d, Upsampling])
+@pytest.mark.parametrize("layer_type", [Conv2d, TransposeConv2d])
 def test_channels_that_do_not_fit_are_errors(layer_type: type[Layer]) -> None:
     def bind(layer: Layer, *shape: int) -> None:
         bind_inputs(layer, [Spec(shape)], torch.float32)
@@ -636,3 +639,20 @@ def test_missing_arguments_are_named_together() -> None:
     with pytest.raises(DescriptionError) as caught:
         Conv2d()
     assert {problem.path for problem in caught.value.problems} == {"out_channels", "kernel_size"}
+
+
+def test_upsampling_is_another_name_of_transpose_conv2d(tmp_path: Path) -> None:
+    fields = {"out_channels": 4, "kernel_size": 2, "stride": 2}
+    one, other = (
+        Model({"layers": [{"id": "up", name: fields}]})
+        for name in ("upsampling", "transpose_conv2d")
+    )
+    x = torch.linspace(-1, 1, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    assert torch.equal(one.predict(x), other.predict(x))
+    found = [model.plan((2, 3, 4, 5)).steps[0].call.layer for model in (one, other)]
+    assert found[0] == found[1]
+    program = one.compile((2, 3, 4, 5), loss="mse", optimizer={"sgd": {"lr": 0.1}}, device="cpu")
+    program.save(tmp_path / "up.safetensors")
+    loaded = Model.load(tmp_path / "up.safetensors")
+    assert loaded.description.layers[0].layer == "upsampling"
+    assert torch.equal(loaded.predict(x), program.predict(x))

@@ -146,12 +146,6 @@ class AtenTransposeConv2d(_AtenConvolution):
         )
 
 
-class AtenUpsampling(AtenTransposeConv2d):
-    """upsampling by aten.convolution."""
-
-    replaces = "upsampling(x, weight, bias)"
-
-
 class AtenMSE(Kernel):
     """mse without a kept difference; leaves empty batches, where torch's meta gradient fails, alone."""
 
@@ -192,6 +186,5 @@ KERNELS: dict[str, type[Layer]] = {
     "aten/conv2d": AtenConv2d,
     "aten/depthwise_conv2d": AtenDepthwiseConv2d,
     "aten/transpose_conv2d": AtenTransposeConv2d,
-    "aten/upsampling": AtenUpsampling,
     "aten/mse": AtenMSE,
 }

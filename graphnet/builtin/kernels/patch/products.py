@@ -304,8 +304,6 @@ class PatchUpsamplingReLU(PatchTransposeConv2dReLU):
 KERNELS: dict[str, type[Kernel]] = {
     "patch/conv2d_relu": PatchConv2dReLU,
     "patch/transpose_conv2d_relu": PatchTransposeConv2dReLU,
-    "patch/upsampling_relu": PatchUpsamplingReLU,
     "patch/conv2d": PatchConv2d,
     "patch/transpose_conv2d": PatchTransposeConv2d,
-    "patch/upsampling": PatchUpsampling,
 }

@@ -29,8 +29,6 @@ from graphnet.builtin import (
     PatchConv2dReLU,
     PatchTransposeConv2d,
     PatchTransposeConv2dReLU,
-    PatchUpsampling,
-    PatchUpsamplingReLU,
     TransposeConv2d,
     affine_flops,
     affine_gradients_flops,
@@ -280,19 +278,9 @@ class TritonTransposeConv2dReLU(_Affine, PatchTransposeConv2dReLU):
     """transpose_conv2d and relu as one product."""
 
 
-class TritonUpsampling(_Affine, PatchUpsampling):
-    """upsampling as one product."""
-
-
-class TritonUpsamplingReLU(_Affine, PatchUpsamplingReLU):
-    """upsampling and relu as one product."""
-
-
 KERNELS: dict[str, type[Kernel]] = {
     "triton/conv2d_relu": TritonConv2dReLU,
     "triton/transpose_conv2d_relu": TritonTransposeConv2dReLU,
-    "triton/upsampling_relu": TritonUpsamplingReLU,
     "triton/conv2d": TritonConv2d,
     "triton/transpose_conv2d": TritonTransposeConv2d,
-    "triton/upsampling": TritonUpsampling,
 }
