@@ -22,8 +22,6 @@ from graphnet.builtin.kernels.patch.products import (
     PatchConv2dReLU,
     PatchTransposeConv2d,
     PatchTransposeConv2dReLU,
-    PatchUpsampling,
-    PatchUpsamplingReLU,
     affine_flops,
     affine_gradients_flops,
     affine_gradients_shape,
@@ -31,7 +29,7 @@ from graphnet.builtin.kernels.patch.products import (
     matrix_of,
 )
 from graphnet.builtin.layers.activation import ReLU, Sigmoid
-from graphnet.builtin.layers.conv import Conv2d, Correlation, TransposeConv2d, Upsampling
+from graphnet.builtin.layers.conv import Conv2d, Correlation, TransposeConv2d
 from graphnet.builtin.layers.layer_norm import LayerNorm2d
 from graphnet.builtin.layers.merge import Add
 from graphnet.builtin.layers.norm import BatchNorm2d
@@ -63,12 +61,9 @@ __all__ = [
     "PatchConv2dReLU",
     "PatchTransposeConv2d",
     "PatchTransposeConv2dReLU",
-    "PatchUpsampling",
-    "PatchUpsamplingReLU",
     "ReLU",
     "Sigmoid",
     "TransposeConv2d",
-    "Upsampling",
     "affine_flops",
     "affine_gradients_flops",
     "affine_gradients_shape",

@@ -286,7 +286,3 @@ class TransposeConv2d(_Channels):
         if "bias" in wanted:
             grad_bias = grad_y.sum((0, 2, 3))
         return grad_x, grad_weight, grad_bias
-
-
-class Upsampling(TransposeConv2d):
-    """The paper's upsampling layer: a transposed convolution by another name."""

@@ -289,18 +289,6 @@ class PatchTransposeConv2dReLU(_ReLU, _TransposeConvolution):
     replaces = "relu(transpose_conv2d(x, weight, bias))"
 
 
-class PatchUpsampling(PatchTransposeConv2d):
-    """upsampling, as PatchTransposeConv2d."""
-
-    replaces = "upsampling(x, weight, bias)"
-
-
-class PatchUpsamplingReLU(PatchTransposeConv2dReLU):
-    """upsampling and relu, as PatchTransposeConv2d."""
-
-    replaces = "relu(upsampling(x, weight, bias))"
-
-
 KERNELS: dict[str, type[Kernel]] = {
     "patch/conv2d_relu": PatchConv2dReLU,
     "patch/transpose_conv2d_relu": PatchTransposeConv2dReLU,

@@ -23,12 +23,9 @@ from graphnet.builtin import (
     PatchConv2dReLU,
     PatchTransposeConv2d,
     PatchTransposeConv2dReLU,
-    PatchUpsampling,
-    PatchUpsamplingReLU,
     ReLU,
     Sigmoid,
     TransposeConv2d,
-    Upsampling,
 )
 from graphnet.sdk import ARITHMETIC, Kernel, Site, Spec, layer_names, parse_pattern
 from graphnet_cpu import chain_operators
@@ -38,7 +35,6 @@ _LEAST_ROWS = 96  # patches: fewer are done before the threads have begun
 _LAYERS: dict[str, type[Any]] = {
     "conv2d": Conv2d,
     "transpose_conv2d": TransposeConv2d,
-    "upsampling": Upsampling,
 }
 
 
@@ -103,14 +99,6 @@ class GemmTransposeConv2dReLU(_Gemm, PatchTransposeConv2dReLU):
     """transpose_conv2d and relu as one matrix product, as PatchTransposeConv2d."""
 
 
-class GemmUpsampling(_Gemm, PatchUpsampling):
-    """upsampling as one matrix product, as PatchTransposeConv2d."""
-
-
-class GemmUpsamplingReLU(_Gemm, PatchUpsamplingReLU):
-    """upsampling and relu as one matrix product, as PatchTransposeConv2d."""
-
-
 class GemmChain(PatchChain):
     """A chain of patch layers with its mean squared error, each thread some patches at a time."""
 
@@ -121,7 +109,7 @@ class GemmChain(PatchChain):
         """Samples for the conformance kit: down and up, down alone, up and down and up."""
         down, up = (
             layer(out_channels=channels, kernel_size=(2, 2), stride=(2, 2), bias=bias)
-            for layer, channels, bias in ((Conv2d, 6, True), (Upsampling, 4, False))
+            for layer, channels, bias in ((Conv2d, 6, True), (TransposeConv2d, 4, False))
         )
         deeper = Conv2d(out_channels=4, kernel_size=(2, 1), stride=(2, 1))
         image, wide, own = (2, 4, 20, 24), (2, 4, 40, 48), [(6, 4, 2, 2), (6,)]
@@ -149,8 +137,6 @@ KERNELS: dict[str, type[Kernel]] = {
     "gemm/mse_chain": GemmChain,
     "gemm/conv2d_relu": GemmConv2dReLU,
     "gemm/transpose_conv2d_relu": GemmTransposeConv2dReLU,
-    "gemm/upsampling_relu": GemmUpsamplingReLU,
     "gemm/conv2d": GemmConv2d,
     "gemm/transpose_conv2d": GemmTransposeConv2d,
-    "gemm/upsampling": GemmUpsampling,
 }

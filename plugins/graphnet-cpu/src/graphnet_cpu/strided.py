@@ -81,23 +81,9 @@ class StridedTransposeConv2dReLU(_Images, GemmTransposeConv2dReLU):
     transposed: ClassVar[bool] = True
 
 
-class StridedUpsampling(StridedTransposeConv2d):
-    """upsampling, as StridedTransposeConv2d."""
-
-    replaces = "upsampling(x, weight, bias)"
-
-
-class StridedUpsamplingReLU(StridedTransposeConv2dReLU):
-    """upsampling and relu, as StridedTransposeConv2d."""
-
-    replaces = "relu(upsampling(x, weight, bias))"
-
-
 KERNELS: dict[str, type[Kernel]] = {
     "strided/conv2d_relu": StridedConv2dReLU,
     "strided/transpose_conv2d_relu": StridedTransposeConv2dReLU,
-    "strided/upsampling_relu": StridedUpsamplingReLU,
     "strided/conv2d": StridedConv2d,
     "strided/transpose_conv2d": StridedTransposeConv2d,
-    "strided/upsampling": StridedUpsampling,
 }
