@@ -8,7 +8,12 @@ from typing import ClassVar
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from graphnet.builtin.layers.norm import across, checked_channels
+from graphnet.builtin.layers.norm import (
+    across,
+    affine_gradients,
+    checked_channels,
+    input_gradient,
+)
 from graphnet.errors import GraphError
 from graphnet.sdk import Constant, Layer, ParameterSpec, Specs
 
@@ -66,12 +71,18 @@ class GroupNorm(Layer):
         return y, mean, inverse_std
 
     def backward(
-        self, grad_y: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse_std: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        z = (self.groups(x) - mean[..., None]) * inverse_std[..., None]
-        h = self.groups(grad_y if weight is None else grad_y * across(weight))
-        centered = h - h.mean(2, keepdim=True) - z * (h * z).mean(2, keepdim=True)
-        grad_x = (centered * inverse_std[..., None]).reshape(x.shape)
-        if weight is None:
-            return grad_x, None, None
-        return grad_x, (grad_y * z.reshape(x.shape)).sum((0, 2, 3)), grad_y.sum((0, 2, 3))
+        self,
+        grad_y: Tensor,
+        x: Tensor,
+        weight: Tensor | None,
+        mean: Tensor,
+        inverse_std: Tensor,
+        wanted: frozenset[str],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        r = inverse_std[..., None]
+        z = (self.groups(x) - mean[..., None]) * r
+        grad_x = None
+        if "x" in wanted:
+            h = self.groups(grad_y if weight is None else grad_y * across(weight))
+            grad_x = input_gradient(h, z, z, r, 2, subtract_mean=True).reshape(x.shape)
+        return grad_x, *affine_gradients(grad_y, z.reshape(x.shape), wanted)

@@ -7,7 +7,12 @@ from typing import ClassVar
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from graphnet.builtin.layers.norm import across, checked_channels
+from graphnet.builtin.layers.norm import (
+    across,
+    affine_gradients,
+    checked_channels,
+    input_gradient,
+)
 from graphnet.sdk import Constant, Layer, ParameterSpec, Specs
 
 
@@ -67,16 +72,13 @@ class LayerNorm2d(Layer):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         centered = (x - mean) * inverse_std
         z = centered if self.subtract_mean else x * inverse_std
-        grad_x = grad_weight = grad_bias = None
+        grad_x = None
         if "x" in wanted:
             h = grad_y if weight is None else grad_y * across(weight)
-            grad_z = h - h.mean(1, keepdim=True) if self.subtract_mean else h
-            grad_x = inverse_std * (grad_z - centered * (h * z).mean(1, keepdim=True))
-        if "weight" in wanted:
-            grad_weight = (grad_y * z).sum((0, 2, 3))
-        if "bias" in wanted:
-            grad_bias = grad_y.sum((0, 2, 3))
-        return grad_x, grad_weight, grad_bias
+            grad_x = input_gradient(
+                h, z, centered, inverse_std, 1, subtract_mean=self.subtract_mean
+            )
+        return grad_x, *affine_gradients(grad_y, z, wanted)
 
     def window(self, rows: range, axis: int) -> range | None:
         return rows

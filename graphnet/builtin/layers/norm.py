@@ -127,6 +127,27 @@ class BatchNorm2d(Layer):
 _AXES = (0, 2, 3)
 
 
+def input_gradient(
+    h: Tensor, z: Tensor, centered: Tensor, inverse_std: Tensor, axis: int, *, subtract_mean: bool
+) -> Tensor:
+    """The gradient of x for the gradient h of z, where z = (x - mean) r over the values of one axis.
+
+    dx = r (h - mean of h - (x - mean) r mean of (h z)); without subtract_mean z is x r, and "mean of h"
+    does not occur. `centered` is (x - mean) r, and `inverse_std` r = 1 / sqrt(var + eps). Batch norm has
+    the same in fewer operations on images: its means of h and of h z are the gradients of bias and weight.
+    """
+    moved = h - h.mean(axis, keepdim=True) if subtract_mean else h
+    return inverse_std * (moved - centered * (h * z).mean(axis, keepdim=True))
+
+
+def affine_gradients(
+    grad_y: Tensor, z: Tensor, wanted: frozenset[str]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of weight and bias, both (C,), in y = weight z + bias: None for what is not wanted."""
+    grad_weight = (grad_y * z).sum(_AXES) if "weight" in wanted else None
+    return grad_weight, grad_y.sum(_AXES) if "bias" in wanted else None
+
+
 def _count(x: Tensor) -> int:
     """The values of one channel: all but the second axis."""
     return x.shape[0] * x.shape[2] * x.shape[3]
