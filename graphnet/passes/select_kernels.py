@@ -27,7 +27,6 @@ from graphnet.sdk import (
     Site,
     has_chain,
     layer_names,
-    parse_pattern,
 )
 
 _AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
@@ -68,17 +67,17 @@ def _named(registry: Registry, names: str) -> list[Entry]:
 
 def _precedence(entry: Entry) -> tuple[int, bool]:
     """Larger patterns first; of equal ones, what somebody installed before what is built in."""
-    return -_size(parse_pattern(entry.value)), entry.plugin.builtin
+    return -_size(entry.value.pattern), entry.plugin.builtin
 
 
 def fused(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """Those that replace more than one layer."""
-    return tuple(entry for entry in kernels if _size(parse_pattern(entry.value)) > 1)
+    return tuple(entry for entry in kernels if _size(entry.value.pattern) > 1)
 
 
 def single(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
     """Those that replace one layer."""
-    return tuple(entry for entry in kernels if _size(parse_pattern(entry.value)) == 1)
+    return tuple(entry for entry in kernels if _size(entry.value.pattern) == 1)
 
 
 def _size(pattern: Pattern) -> int:
@@ -91,7 +90,7 @@ def kernel_for(
 ) -> Kernel | None:
     """The first kernel that replaces this layer alone, for arguments of these specs."""
     for entry in choose(registry, "auto"):
-        name, *arguments = parse_pattern(entry.value)
+        name, *arguments = entry.value.pattern
         if registry.is_named(type(layer), name) and (*arguments,) == layer.signature.tensors:
             kernel: Kernel | None = entry.value.match(Site((layer,), specs, device))
             if kernel is not None and not in_blocks(kernel):

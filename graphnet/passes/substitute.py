@@ -35,7 +35,6 @@ from graphnet.sdk import (
     Spec,
     blocked_shape,
     layer_names,
-    parse_pattern,
     plain_shape,
 )
 
@@ -54,7 +53,7 @@ def substitute(
     present = {type(call.layer) for call in graph.calls.values() if isinstance(call.layer, Layer)}
     live = live_values(graph)  # a kernel's results are those of the expression that it replaces
     for entry in kernels:
-        names = layer_names(parse_pattern(entry.value))
+        names = layer_names(entry.value.pattern)
         if all(any(registry.is_named(layer, name) for layer in present) for name in names):
             graph = _Substitution(graph, entry, registry, plain, live).run()
     return graph
@@ -137,7 +136,7 @@ class _Substitution:
         self.live = live
         self.entry = entry
         self.kernel: type[Kernel] = entry.value
-        self.matcher = Matcher(graph, parse_pattern(self.kernel), registry)
+        self.matcher = Matcher(graph, self.kernel.pattern, registry)
 
     def run(self) -> Graph:
         calls, values = dict(self.graph.calls), dict(self.graph.values)

@@ -18,9 +18,11 @@ from graphnet.sdk.spec import Spec
 class Site:
     """A place in a graph where a kernel's pattern fits, as `Kernel.match` sees it.
 
-    `layers` are the definitions in the pattern, outermost first; `specs` the shapes of the names in it
-    (None for an absent optional parameter). `data` are the names of what no parameter has an influence on:
-    nobody will want their gradients.
+    Attributes:
+        layers: the definitions in the pattern, outermost first.
+        specs: the shapes, dtypes and devices of the names in it; None for an absent optional parameter.
+        device: the device on which the kernel would run.
+        data: the names of the inputs that no parameter has an influence on: nobody wants their gradients.
     """
 
     layers: tuple[Layer, ...]
@@ -32,24 +34,45 @@ class Site:
 class Kernel(Layer):
     """Another way to compute an expression of layers, with its own backward.
 
-    `replaces` is the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))". A
-    layer of `*xs` stands in it with as many arguments as the kernel takes: "add(skip, conv2d(x, w, b))".
-    `chain(x, *parameters)` stands for any row of layers, each of one input, from x on; behind it are the
-    parameters that are there, in the order in which they are used: "mse(chain(x, *parameters), target)".
-    `match` looks at a site where it fits and returns an instance, or None to leave the site alone; of chains
-    it is shown the longest first.
+    Attributes:
+        replaces: the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))". A
+            layer that takes `*xs` stands in it with as many arguments as the kernel takes:
+            "add(skip, conv2d(x, w, b))". `chain(x, *parameters)` stands for any row of layers, each of one
+            input, from x on; behind it are the parameters that are there, in the order in which they are
+            used: "mse(chain(x, *parameters), target)".
+        pattern: the same, parsed once, when the class is made.
+
+    Raises:
+        ContractError: when the class is made; `replaces` is no such expression.
+
+    >>> class FastSigmoid(Kernel):
+    ...     replaces = "sigmoid(x)"
+    ...     @classmethod
+    ...     def match(cls, site):
+    ...         return cls() if site.device.type == "cuda" else None
+    ...     def forward(self, x):
+    ...         return torch.sigmoid(x)
+    ...     def backward(self, grad_y, y):
+    ...         return grad_y * y * (1 - y)
+    >>> FastSigmoid.pattern
+    ('sigmoid', 'x')
     """
 
     replaces: ClassVar[str]
+    pattern: ClassVar[tuple[Any, ...]]
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
+        """The kernel for a place where the pattern fits, or None to leave that place alone.
+
+        Of the chains that end at one call it is shown the longest first.
+        """
         raise ContractError(f"{cls.__name__} defines no match(site)")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "replaces" in vars(cls):  # else a base that leaves the pattern to its subclasses
-            parse_pattern(cls)
+            cls.pattern = parse_pattern(cls)
 
 
 Pattern = str | tuple[Any, ...]
@@ -58,7 +81,11 @@ CHAIN = "chain"
 
 
 def layer_names(pattern: Pattern) -> Iterator[str]:
-    """The names of the layers in a pattern, outermost first; nothing is known of those in a chain."""
+    """The names of the layers in a pattern, outermost first; nothing is known of those in a chain.
+
+    >>> list(layer_names(("relu", ("conv2d", "x", "weight", "bias"))))
+    ['relu', 'conv2d']
+    """
     if not isinstance(pattern, str):
         if pattern[0] != CHAIN:
             yield pattern[0]
@@ -67,17 +94,24 @@ def layer_names(pattern: Pattern) -> Iterator[str]:
 
 
 def has_chain(pattern: Pattern) -> bool:
-    """Whether there is a chain in a pattern."""
+    """Whether there is a chain in a pattern.
+
+    >>> has_chain(("mse", (CHAIN, "x", "parameters"), "target"))
+    True
+    """
     return not isinstance(pattern, str) and (
         pattern[0] == CHAIN or any(map(has_chain, pattern[1:]))
     )
 
 
 def parse_pattern(kernel: type[Kernel]) -> tuple[Any, ...]:
-    """`relu(conv2d(x, weight, bias))` as ("relu", ("conv2d", "x", "weight", "bias")).
+    """The expression that a kernel replaces, as a pattern: ("relu", ("conv2d", "x", "weight", "bias")).
 
     The `*parameters` of a chain stand in it without their star. A namespaced layer is written with a dot in
-    place of the slash: "acme.swish(x)".
+    place of the slash, "acme.swish(x)", and has its own name in the pattern, "acme/swish".
+
+    Raises:
+        ContractError: `replaces` is missing, or no expression of layer names and arguments.
     """
 
     def walk(node: ast.expr) -> Pattern:

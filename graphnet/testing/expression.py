@@ -33,7 +33,6 @@ from graphnet.sdk import (
     Spec,
     StateSpec,
     layer_names,
-    parse_pattern,
 )
 from graphnet.testing.leaves import Named, specs_of
 from graphnet.testing.outcome import NotApplicable
@@ -135,7 +134,7 @@ class Expression:
 
 def expression_for(kernel: type[Kernel], layers: Sequence[Layer]) -> Expression:
     """The expression that a kernel replaces, made of these definitions."""
-    return Expression(parse_pattern(kernel), layers)
+    return Expression(kernel.pattern, layers)
 
 
 @dataclass

@@ -16,7 +16,7 @@ import torch
 
 from graphnet.errors import DescriptionError
 from graphnet.graph import bind_inputs, observe
-from graphnet.sdk import Kernel, Layer, Registry, Spec, layer_names, parse_pattern
+from graphnet.sdk import Kernel, Layer, Registry, Spec, layer_names
 from graphnet.testing.author import raised, where
 from graphnet.testing.outcome import NoSample
 from graphnet.testing.sample import Sample
@@ -115,7 +115,7 @@ def _of_layer(cls: type[Layer], tries: _Tries) -> list[Sample]:
 
 def _of_kernel(cls: type[Kernel], registry: Registry) -> list[Sample]:
     """The samples of the layers in its pattern, combined."""
-    names = list(layer_names(parse_pattern(cls)))
+    names = list(layer_names(cls.pattern))
     known = {**registry.layers, **registry.losses}
     parts = [
         [*samples_for(known[name].value, registry), *_alike(known[name].value)]

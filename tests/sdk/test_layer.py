@@ -20,7 +20,6 @@ from graphnet.sdk import (
     Spec,
     has_chain,
     layer_names,
-    parse_pattern,
 )
 from tests.support.models import Swish
 
@@ -235,7 +234,19 @@ def test_kernel_pattern_is_parsed() -> None:
         def forward(self, x, z):
             return x
 
-    assert parse_pattern(Fused) == ("relu", ("acme/swish", "x", ("relu", "z")))
+    assert Fused.pattern == ("relu", ("acme/swish", "x", ("relu", "z")))
+
+    class Faster(Fused):
+        """Another way to compute the same expression."""
+
+    class Alone(Fused):
+        replaces = "acme.swish(x)"
+
+        def forward(self, x):
+            return x
+
+    assert Faster.pattern is Fused.pattern  # parsed once
+    assert Alone.pattern == ("acme/swish", "x")
 
 
 def test_kernel_pattern_may_hold_a_chain() -> None:
@@ -245,7 +256,7 @@ def test_kernel_pattern_may_hold_a_chain() -> None:
         def forward(self, x, target, *parameters):
             return x
 
-    pattern = parse_pattern(Whole)
+    pattern = Whole.pattern
     assert pattern == ("mse", ("chain", "x", "parameters"), "target")
     assert has_chain(pattern)
     assert list(layer_names(pattern)) == ["mse"]
