@@ -1,7 +1,7 @@
-"""Definition: a frozen, validated bundle of configuration, the base of everything a plugin defines.
+"""Definition: frozen, checked configuration, the base of every class that a plugin registers.
 
-Annotated fields are the configuration (what YAML sets); they are keyword-only and checked strictly
-whenever an instance is made. Definitions hold no tensors, compare by value and can be hashed.
+Annotated fields are the configuration, which a model file sets. They are given by name and checked
+strictly whenever an instance is made. A definition holds no tensors, compares by value and can be hashed.
 """
 
 from __future__ import annotations
@@ -39,10 +39,20 @@ class _Checked(type):
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 class Definition(metaclass=_Checked):
-    """A frozen bundle of validated configuration; subclasses add annotated fields.
+    """Frozen, checked configuration; a subclass adds annotated fields.
 
-    `former_names` are those that fields had: name -> the name now, which the error of a former one says.
-    Raises DescriptionError, naming every field that is wrong, when an instance is made.
+    `former_names` maps the name that a field had before to its name now; the error of a former name says so.
+
+    Raises:
+        DescriptionError: when an instance is made; it names every field that is wrong.
+
+    >>> class Blur(Definition):
+    ...     radius: int = 1
+    >>> Blur(radius=2) == Blur(radius=2)
+    True
+    >>> Blur(radius=1.5)
+    Traceback (most recent call last):
+    graphnet.errors.DescriptionError: radius: expected integer, found 1.5
     """
 
     former_names: ClassVar[Mapping[str, str]] = {}
@@ -53,16 +63,17 @@ class Definition(metaclass=_Checked):
 
     @classmethod
     def schema(cls) -> dict[str, Any]:
-        """The JSON Schema of the configuration."""
+        """The JSON Schema of the fields."""
         return pydantic.TypeAdapter(cls).json_schema()
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
+        """The names of the fields, in order."""
         return tuple(field.name for field in fields(cls))  # type: ignore[arg-type]
 
     @classmethod
     def required(cls) -> tuple[str, ...]:
-        """The fields without a default."""
+        """The names of the fields without a default."""
         return tuple(
             field.name
             for field in fields(cls)  # type: ignore[arg-type]
@@ -70,10 +81,14 @@ class Definition(metaclass=_Checked):
         )
 
     def configuration(self) -> dict[str, Any]:
-        """The fields and their values, as a description would state them."""
+        """The fields and their values, as a model file would state them."""
         return {name: getattr(self, name) for name in self.field_names()}
 
 
 def summary(definition: type) -> str:
-    """The first line of a class's docstring."""
+    """The first line of a class's docstring.
+
+    >>> summary(Definition)
+    'Frozen, checked configuration; a subclass adds annotated fields.'
+    """
     return (inspect.getdoc(definition) or "").split("\n", 1)[0]

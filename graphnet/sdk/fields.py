@@ -1,4 +1,11 @@
-"""Fields: types of configuration that several definitions share: pairs, sides, factors, rates."""
+"""Fields: types of configuration that several definitions share: pairs, sides, factors, rates.
+
+>>> from graphnet.sdk import Definition
+>>> class Pool(Definition):
+...     kernel_size: PositivePair
+>>> Pool(kernel_size=2).kernel_size
+(2, 2)
+"""
 
 from __future__ import annotations
 
@@ -25,12 +32,13 @@ def _spread(
     return spread
 
 
-# What torch takes for the two spatial axes: one number for both, or (height, width).
 _PAIR = pydantic.BeforeValidator(
     _spread(int, 2, "an integer or a pair of them"), json_schema_input_type=int | tuple[int, int]
 )
 PositivePair = Annotated[tuple[pydantic.PositiveInt, pydantic.PositiveInt], _PAIR]
+"""(height, width), both 1 or more; one integer stands for both, as in torch."""
 NonNegativePair = Annotated[tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt], _PAIR]
+"""(height, width), both 0 or more; one integer stands for both, as in torch."""
 _Factor = Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
 FactorPair = Annotated[
     tuple[_Factor, _Factor],
@@ -39,7 +47,7 @@ FactorPair = Annotated[
         json_schema_input_type=float | tuple[float, float],
     ),
 ]
-# What torch takes for the sides of an image: one number for all, or (left, right, top, bottom).
+"""(height, width), numbers greater than 0; one number stands for both."""
 _N = pydantic.NonNegativeInt
 Sides = Annotated[
     tuple[_N, _N, _N, _N],
@@ -48,7 +56,8 @@ Sides = Annotated[
         json_schema_input_type=int | tuple[int, int, int, int],
     ),
 ]
-
-
+"""(left, right, top, bottom) of an image, each 0 or more; one integer stands for all, as in torch."""
 Rate = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+"""A number of 0 or more, such as a learning rate."""
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A number from 0 to 1, without 1, such as a momentum."""

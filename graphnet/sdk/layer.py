@@ -49,25 +49,31 @@ Specs = Mapping[str, Any]
 
 
 class Layer(Definition):
-    """One differentiable function with its own backward; subclass it and see the module's text.
+    """One differentiable function with its own backward; the text of this module shows how to write one.
 
-    Class attributes (declarations, all optional):
-      outputs: names of the results that other nodes may read.
-      saves: names of further results that only backward reads.
-      updates: states whose new values forward returns last.
-      nondifferentiable: inputs that get no gradient (integer indices, a loss's target).
-      pointwise: each output element depends on the same element of each input only, for any strides.
-      memory_formats: the strides a port runs fastest with, as name -> torch.memory_format. A
-        preference for values that are stored between steps, never a promise.
-      precision: what runs under `precision: bfloat16` or `float16`. "compute": inputs and parameters in
-        that dtype (a matrix product). "follow": the dtype of the inputs, the wider one where they differ.
-        "float32", the default: inputs and parameters in float32. States keep their dtype.
-      kept: inputs and outputs that backward takes in bfloat16 too, beside wider gradients, and reads as if
-        they had been rounded to it. `saved_dtype: bfloat16` hands the others over cast back.
-      overwrites: result -> argument, such as {"y": "x", "grad_x": "grad_y"}: `forward_` and `backward_`
-        take the arguments of forward and backward, write that result into that argument's storage,
-        and return the same. A plan calls them where nothing else needs the argument any more. For
-        `*xs` it is the first of them. The pure methods stay as they are.
+    Attributes (declarations of the class, all optional):
+        outputs: the names of the results that other nodes may read.
+        saves: the names of further results, which only backward reads.
+        updates: the states whose new values forward returns last.
+        nondifferentiable: the inputs that get no gradient, such as integer indices, or a loss's target.
+        pointwise: whether each element of the outputs depends on the same element of each input only, for
+            any strides.
+        memory_formats: input or output -> the torch.memory_format with which the layer runs fastest. It is
+            a preference for values that are stored between steps, never a promise.
+        precision: the dtypes under `precision: bfloat16` or `float16`. "compute": inputs and parameters in
+            that dtype, for matrix products. "follow": the dtype of the inputs, the wider one where they
+            differ. "float32": inputs and parameters in float32. States keep their dtype.
+        kept: the inputs and outputs that backward also takes in bfloat16, beside wider gradients, and reads
+            as if they had been rounded to it. `saved_dtype: bfloat16` casts the others back before backward.
+        overwrites: result -> argument, such as {"y": "x", "grad_x": "grad_y"}: `forward_` and `backward_`
+            take the arguments of forward and backward, write that result into that argument's storage, and
+            return the same. A plan calls them where nothing else needs the argument any more. For `*xs` it
+            is the first of them. `forward` and `backward` still write nothing.
+        signature: the arguments that the methods ask for, read when the class is made.
+
+    Raises:
+        ContractError: when the class is made; a method asks for an argument that it cannot be given, or a
+            declaration names something that the layer does not have.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("y",)
@@ -89,71 +95,107 @@ class Layer(Definition):
 
     @property
     def layouts(self) -> Mapping[str, Layout] | None:
-        """Input or output -> the blocks it has before one rest r that all of them share.
+        """The blocks of pixels in which inputs and outputs lie, before a rest that all of them share.
 
-        A patch convolution reads and writes {"x": ((2, 2),), "y": ()}; see graphnet.sdk.blocks. Where every
-        stack is empty, as in a loss, any layout will do, N C H W too. None means N C H W only; a
-        pointwise layer takes any layout anyway.
+        See graphnet.sdk.blocks. A pointwise layer takes any layout without stating it.
+
+        Returns:
+            Input or output -> its blocks: {"x": ((2, 2),), "y": ()} for a patch convolution. Where all are
+            empty, as in a loss, any layout will do, N C H W too. None means N C H W only.
         """
         return None
 
     def window(self, rows: range, axis: int) -> range | None:
-        """The rows of every input that the outputs' `rows` depend on; axis 0 is H, axis 1 is W.
+        """The rows of every input that some rows of the outputs depend on, in inference.
 
-        It is what inference reads, for images (N, C, H, W) without an end: rows below 0 are padding. None
-        means all of them. With it an image can be cut into tiles that come out as the whole would.
+        With it an image is cut into tiles that come out as the whole would. Images (N, C, H, W) have no end
+        here: rows below 0 are padding.
+
+        Args:
+            rows: rows of the outputs, or columns.
+            axis: 0 for H, 1 for W.
+
+        Returns:
+            The rows of the inputs; None where each row depends on all of them.
         """
         return rows if self.pointwise else None
 
     # These are open, but for the last two: a subclass names the arguments that it asks for.
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute outputs, saves and new states from inputs, parameters and states."""
+        """Compute the outputs, then the saves, then the new states; a single one comes without a tuple.
+
+        A subclass asks by name for inputs (first, in order; `*xs` for any number), parameters, states,
+        `key` and `specs`. An absent optional parameter arrives as None.
+        """
         raise ContractError(f"{type(self).__name__} defines no forward")
 
     def backward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute one gradient for each input and parameter of forward."""
+        """Compute one gradient for each input and parameter of forward, in forward's order.
+
+        A subclass asks by name for `grad_<output>`, inputs, parameters, outputs, saves, `key`, `specs` and
+        `wanted`, the names whose gradients are needed. What it does not name is not kept for it.
+
+        Returns:
+            The gradients, each of its value's shape; a tuple for `*xs`; a single one without a tuple. None
+            only for names that are not wanted, not differentiable or absent.
+        """
         raise ContractError(f"{type(self).__name__} defines no backward")
 
     def inference(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the outputs only, outside training; without it forward runs."""
+        """Compute the outputs only, outside training. Where it is not defined, forward runs."""
         raise ContractError(f"{type(self).__name__} defines no inference")
 
     def forward_(self, *args: Any, **kwargs: Any) -> Any:
-        """What forward computes, written into arguments as `overwrites` declares."""
+        """Compute what forward computes, and write it into arguments as `overwrites` declares."""
         raise ContractError(f"{type(self).__name__} defines no forward_")
 
     def backward_(self, *args: Any, **kwargs: Any) -> Any:
-        """What backward computes, written into arguments as `overwrites` declares."""
+        """Compute what backward computes, and write it into arguments as `overwrites` declares."""
         raise ContractError(f"{type(self).__name__} defines no backward_")
 
     def affine_map(self, *args: Any, **kwargs: Any) -> Any:
-        """The scale and shift, both (C,), by which inference maps the channels (axis 1) of its one input.
+        """The scale and the shift of each channel, for a layer whose inference is y = scale x + shift.
 
-        It asks for parameters and states by forward's names. A layer that has it can disappear from a
-        plan that only predicts, into the layer before it.
+        It asks for parameters and states by forward's names. A plan that only predicts can put such a layer
+        into the one before it (see `absorb`).
+
+        Returns:
+            scale and shift, both (C,), for axis 1 of the one input.
         """
         raise ContractError(f"{type(self).__name__} defines no affine_map")
 
     def absorb(self, *args: Any, **kwargs: Any) -> Any:
-        """Parameters with which the output's channels (axis 1) come out times `scale`, plus `shift`.
+        """Parameters with which the layer computes scale y + shift in the place of its output y.
 
-        It asks for the parameters that change, then for scale and shift, both (C,); it returns those
-        parameters in that order, as they were in shape and dtype. An absent one arrives as None and has to
-        be returned as a tensor.
+        It asks for the parameters that change, then for `scale` and `shift`, both (C,), for axis 1 of y. An
+        absent parameter arrives as None.
+
+        Returns:
+            Those parameters, in that order, in the shapes and dtypes that they had; none of them absent.
         """
         raise ContractError(f"{type(self).__name__} defines no absorb")
 
     def parameters(self, specs: Specs) -> Mapping[str, ParameterSpec | None]:
-        """The trainable tensors, by the names forward gives them; None for an absent optional one."""
+        """The trainable tensors.
+
+        Args:
+            specs: the inputs' specs, by forward's names; a tuple of them for `*xs`.
+
+        Returns:
+            The name that forward gives a parameter -> its shape and initial value; None for an absent one.
+        """
         return {}
 
     def states(self, specs: Specs) -> Mapping[str, StateSpec]:
-        """The tensors that outlive a step without being trained."""
+        """The tensors that outlive a step without being trained, by forward's names, as `parameters`."""
         return {}
 
 
 class Loss(Layer):
-    """A layer whose one output, `loss`, is a 0-dim mean or sum; `grad_loss` is a 0-dim tensor."""
+    """A layer whose one output, `loss`, is a 0-dim mean or sum; `grad_loss` is 0-dim too.
+
+    Its first input is the prediction, and the others the targets, which are `nondifferentiable`.
+    """
 
     outputs: ClassVar[tuple[str, ...]] = ("loss",)

@@ -41,14 +41,20 @@ COMMON = ("lr", "step", "rate", "factor")
 
 
 class MultiTensorKernel(Definition):
-    """One call in place of several that go by equal rules.
+    """One call in the place of several calls with equal rules; a subclass defines `match` and `run`.
 
-    replaces: the rule's class, an Optimizer or one of the compiler's own in graphnet.sdk: Cast, Scaled,
-        Follow, AddTo, Clear. What is derived from it is another rule.
-    casts: whether `run` takes tensors that are narrower than the rule would be given, and casts them: then
-        the plan has no casts before it.
-    skips: whether `run` takes one argument more, `finite`: in float16 a 0-dim bool, and where that is False
-        nothing is to be written; elsewhere it is not given. Without, float16 keeps copies to go back to.
+    Attributes:
+        replaces: the rule's class, an Optimizer or one of the compiler's own in graphnet.sdk: Cast, Scaled,
+            Follow, AddTo, Clear. A class derived from it is another rule.
+        casts: whether `run` takes tensors that are narrower than those of the rule, and casts them: then
+            the plan has no casts before it.
+        skips: whether `run` takes one argument more, `finite`. In float16 it is a 0-dim bool, and nothing
+            is to be written where it is False; elsewhere it is not given. Where `skips` is False, a step
+            in float16 keeps copies of what it writes.
+        rule: the rule of all the calls.
+
+    Raises:
+        ContractError: when the class is made; it replaces no rule, or `run` takes other arguments.
     """
 
     replaces: ClassVar[type[Definition]]
@@ -65,30 +71,43 @@ class MultiTensorKernel(Definition):
     def match(cls, rule: Definition, specs: Sequence[Spec]) -> Self | None:
         """The kernel for a rule, or None to leave its calls as they are.
 
-        `specs` are those of each call's first tensor, an optimizer's parameters; device and dtype are the
-        same for all.
+        Args:
+            rule: the rule that the calls have in common.
+            specs: of the first tensor of each call, which is an optimizer's parameter. Device and dtype are
+                the same for all.
         """
         raise ContractError(f"{cls.__name__} defines no match(rule, specs)")
 
     def run(self, *args: Any) -> Tensors | None:
-        """What the rule's method does, to several tensors; it takes the same arguments in the same order.
+        """Do to several tensors what the rule's method does to one.
 
-        `lr`, `step`, `rate` and `factor` come as they are, everything else, its name in the plural, as a
-        tuple with a tensor for each call, and None for absent states. Updates write in place and return
-        nothing; others return a tuple. When a plan is made it is tried on tensors without data (device
-        "meta"), so what launches by itself has to be an operator of torch that is registered for those too.
+        It takes the method's arguments in the same order: `lr`, `step`, `rate` and `factor` as they are, each
+        of the others, named in the plural, as a tuple with a tensor for each call, or None for an absent
+        state. When a plan is made it runs on tensors without data (device "meta"), so what launches by itself
+        has to be an operator of torch that is registered for that device.
+
+        Returns:
+            A tuple of tensors; None for updates, which write in place.
         """
         raise ContractError(f"{type(self).__name__} defines no run(...)")
 
 
 def method_of(rule: type[Definition]) -> str:
-    """The name of a rule's method: `update`, or `forward` where it returns what it makes."""
+    """The name of a rule's method: `update`, or `forward` of a rule that returns new tensors.
+
+    >>> method_of(Cast)
+    'forward'
+    """
     return "forward" if issubclass(rule, (Cast, Scaled)) else "update"
 
 
 @functools.cache
 def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
-    """The names that a rule's method asks for."""
+    """The names of the arguments that a rule's method asks for; none where it has no such method.
+
+    >>> arguments_of(Cast)
+    ('x',)
+    """
     method: Any = getattr(rule, method_of(rule), None)
     return () if method is None else tuple(inspect.signature(method).parameters)[1:]
 
@@ -96,7 +115,11 @@ def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
 def matched(
     kernel: type[MultiTensorKernel], rule: Definition, specs: Sequence[Spec]
 ) -> MultiTensorKernel | None:
-    """What a kernel's match returns. Raises ContractError unless that is a kernel, or None."""
+    """What a kernel's match returns for a rule and the specs of its calls.
+
+    Raises:
+        ContractError: it returned neither a kernel nor None.
+    """
     found: object = kernel.match(rule, specs)
     if found is not None and not isinstance(found, MultiTensorKernel):
         raise ContractError(

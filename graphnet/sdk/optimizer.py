@@ -18,11 +18,15 @@ from graphnet.sdk.spec import Spec, StateSpec
 
 
 class Optimizer(Definition):
-    """How one parameter is updated; subclasses define `update` and, if they keep tensors, `states`.
+    """How one parameter is updated; a subclass defines `update` and, if it keeps tensors, `states`.
 
-    `update` asks for its arguments by name: `parameter`, `grad` (the same shape and dtype), `lr` (0-dim,
-    the parameter's dtype), `step` (0-dim int64, 0 in the first step) and its own states (None for an
-    absent one). It writes the parameter and the states in place and returns nothing.
+    >>> class SignDescent(Optimizer):
+    ...     def update(self, parameter, grad, lr):
+    ...         parameter.sub_(lr * grad.sign())
+    >>> weight = torch.tensor([1.0, 2.0])
+    >>> SignDescent(lr=0.5).update(weight, torch.tensor([3.0, -3.0]), torch.tensor(0.5))
+    >>> weight.tolist()
+    [0.5, 2.5]
     """
 
     arguments: ClassVar[tuple[str, ...]]
@@ -39,13 +43,32 @@ class Optimizer(Definition):
                 )
 
     def rule_for(self, parameter: Spec) -> Optimizer:
-        """The optimizer of a parameter of this spec: this one, or another, with an `lr` of its own."""
+        """The optimizer of one parameter: this one, or another with an `lr` of its own.
+
+        Args:
+            parameter: the parameter's shape, dtype and device.
+        """
         return self
 
     def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
-        """The tensors kept for one parameter, by update's names; None for one that is absent."""
+        """The tensors that are kept for one parameter.
+
+        Args:
+            parameter: the parameter's shape, dtype and device.
+
+        Returns:
+            The name that `update` gives a tensor -> its shape and initial value; None for an absent one.
+        """
         return {}
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Write the parameter and its states."""
+        """Write one parameter and its states in place. A subclass asks for arguments by name.
+
+        Args:
+            parameter: the parameter.
+            grad: its gradient, of the same shape and dtype.
+            lr: the learning rate, 0-dim, in the parameter's dtype.
+            step: the number of steps before this one, 0-dim int64.
+            others: its own states, by the names that `states` gives; None for an absent one.
+        """
         raise ContractError(f"{type(self).__name__} defines no update(parameter, grad, ...)")

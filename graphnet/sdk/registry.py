@@ -16,7 +16,15 @@ from graphnet.sdk.kinds import KINDS
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """Where registrations come from: an entry point of a distribution; `error` if it is broken."""
+    """Where registrations come from: an entry point of an installed distribution, or a Python object.
+
+    Attributes:
+        name: the entry point's name.
+        distribution, version: of the distribution; "local" for an object.
+        hooks: the names of the hooks that it implements.
+        error: what is wrong with a broken one.
+        disabled: whether GRAPHNET_DISABLE_PLUGINS names it.
+    """
 
     name: str
     distribution: str
@@ -27,10 +35,12 @@ class Plugin:
 
     @property
     def builtin(self) -> bool:
+        """Whether it is the plugin that comes with graphnet."""
         return self.name == "builtin"
 
     @property
     def status(self) -> str:
+        """In a word: "loaded", "broken" or "disabled"."""
         return "broken" if self.error else "disabled" if self.disabled else "loaded"
 
 
@@ -67,7 +77,12 @@ class Registry:
         return entries
 
     def find(self, kind: str, name: str) -> Entry:
-        """The entry of that name; UnknownNameError offers the nearest names, or the missing plugin."""
+        """The entry of a name.
+
+        Raises:
+            UnknownNameError: nothing of this kind has the name; it says the nearest names, or that a plugin
+                is missing.
+        """
         entries = self.of_kind(kind)
         if name in entries:
             return entries[name]
@@ -82,9 +97,19 @@ class Registry:
         raise UnknownNameError(message)
 
     def make(self, kind: str, form: object) -> Any:
-        """A definition from the form a description gives it: "name" or {"name": {field: value}}.
+        """A definition from the form that a model or training file gives it.
 
-        An instance is returned as it is. Raises UnknownNameError or DescriptionError.
+        Args:
+            kind: one of KINDS, such as "optimizers".
+            form: "name" or {"name": {field: value}}. An instance is returned as it is.
+
+        Raises:
+            UnknownNameError: nothing of this kind has the name.
+            DescriptionError: the form is another, or fields are wrong.
+
+        >>> from graphnet.sdk import default_registry
+        >>> default_registry().make("optimizers", {"sgd": {"lr": 0.1}}).lr
+        0.1
         """
         if isinstance(form, Definition):
             return form
@@ -92,7 +117,12 @@ class Registry:
         return self.find(kind, name).value(**config)
 
     def dataset(self, form: object) -> DataSet:
-        """A data set from {"name": {...}} or from a bare path, by asking who can read that path."""
+        """A data set from a form as `make` takes it, or from a path that one of the data sets claims.
+
+        Raises:
+            DataError: nothing lies at the path, or no data set can read it.
+            UnknownNameError, DescriptionError: as `make`.
+        """
         if not isinstance(form, (str, Path)):
             dataset = self.make("datasets", form)
             assert isinstance(dataset, DataSet)
@@ -136,7 +166,14 @@ class Registry:
 
 
 def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
-    """ "name" or {"name": {field: value}} as (name, fields); DescriptionError for anything else."""
+    """ "name" or {"name": {field: value}} as the name and the fields, lists as tuples.
+
+    Raises:
+        DescriptionError: the form is another.
+
+    >>> split_form({"huber": {"delta": 0.1}})
+    ('huber', {'delta': 0.1})
+    """
     match form:
         case str():
             return form, {}
@@ -150,7 +187,11 @@ def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
 
 
 def frozen(value: Any) -> Any:
-    """Lists as tuples, all the way down: definitions are frozen, YAML only knows lists."""
+    """Lists as tuples, at any depth: definitions are frozen, and YAML only has lists.
+
+    >>> frozen({"sizes": [1, [2, 3]]})
+    {'sizes': (1, (2, 3))}
+    """
     if isinstance(value, Mapping):
         return {key: frozen(item) for key, item in value.items()}
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value

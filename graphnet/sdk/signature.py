@@ -20,10 +20,19 @@ AFFINE = ("scale", "shift")  # what affine_map returns, and absorb takes
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What the methods ask for, read off their arguments once, when the class is defined.
+    """The names of the arguments that a layer's methods ask for, read once, when the class is made.
 
-    `forward`, `backward` and the others hold the argument names in order; `variadic` is the name behind
-    the star. `optional` are the gradients that may arrive as None.
+    Attributes:
+        forward, backward, inference, affine_map, absorb: the names of that method's arguments, in order.
+        variadic: the name behind the star of forward, or None.
+        optional: the arguments of backward that may arrive as None: gradients of unused outputs.
+
+    >>> from graphnet.sdk import Layer
+    >>> class Double(Layer):
+    ...     def forward(self, x):
+    ...         return 2 * x
+    >>> Double.signature.of("forward")
+    ('x',)
     """
 
     forward: tuple[str, ...]
@@ -35,7 +44,7 @@ class Signature:
     absorb: tuple[str, ...] = ()
 
     def of(self, method: str) -> tuple[str, ...]:
-        """The argument names of a method, in order; those of `forward_` are those of forward."""
+        """The names of a method's arguments, in order; `forward_` takes those of forward."""
         names: tuple[str, ...] = getattr(self, _PURE.get(method, method))
         return names
 
@@ -46,7 +55,16 @@ class Signature:
 
 
 def read_signature(cls: type[Any], base: type[Any]) -> Signature:
-    """The signature of a subclass of `base`, which is Layer. Raises ContractError for a broken contract."""
+    """Read the signature of a layer's class.
+
+    Args:
+        cls: the class.
+        base: Layer, whose own methods count as not defined.
+
+    Raises:
+        ContractError: a method asks for a name that it cannot be given, or a declaration names none of
+            the layer's inputs, outputs and saves.
+    """
     forward = _arguments(cls, base, "forward", cls.forward)
     for name, parameter in forward.items():
         if parameter.default is not parameter.empty:
@@ -141,7 +159,11 @@ def _check_folding(
 
 
 def check_overwrites(cls: type[Any], base: type[Any]) -> None:
-    """Raise ContractError unless `overwrites` fits the methods that work in place."""
+    """Check that `overwrites` fits the methods that work in place, `forward_` and `backward_`.
+
+    Raises:
+        ContractError: it names a result or an argument that there is not, or a method takes others.
+    """
     signature = cls.signature
     declared: dict[str, list[str]] = {"forward": [], "backward": []}
     for result, argument in cls.overwrites.items():

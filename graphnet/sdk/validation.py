@@ -14,9 +14,20 @@ _NONE: Mapping[str, str] = {}
 def problems(
     errors: Iterable[Any], known: Iterable[str], former: Mapping[str, str] = _NONE
 ) -> list[Problem]:
-    """pydantic's error records as Problems, in our words; a union's, one for each member, as one.
+    """What pydantic found wrong, as Problems in the words of this project.
 
-    `known` are the names of fields, `former` those that some had before.
+    Args:
+        errors: the records of a pydantic.ValidationError; those of a union, one for each of its members,
+            become one problem.
+        known: the names of the fields, among which the nearest to an unknown one is looked for.
+        former: the names that some fields had before, and their names now.
+
+    >>> from pydantic import TypeAdapter, ValidationError
+    >>> try:
+    ...     TypeAdapter(int).validate_python("two")
+    ... except ValidationError as error:
+    ...     print(problems(error.errors(), [])[0].message)
+    expected integer, unable to parse string as an integer, found 'two'
     """
     found: list[Problem] = []
     for problem in (problem for error in errors for problem in _problems(error, known, former)):
