@@ -35,12 +35,20 @@ def blocked_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
 
 
 def plain_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape (N, C, H, W) of an image that lies in memory as `shape`, in any layout."""
+    """The shape (N, C, H, W) of an image whose shape in memory, in any layout, is `shape`.
+
+    >>> plain_shape((32, 1, 1, 4, 4, 2, 2, 3))
+    (32, 3, 8, 8)
+    """
     return (shape[0], shape[-1], math.prod(shape[1:-1:2]), math.prod(shape[2:-1:2]))
 
 
 def pack(x: Tensor, layout: Layout) -> Tensor:
-    """An image (N, C, H, W) in this layout; a view where it is N H W C, else a copy."""
+    """An image (N, C, H, W) in a layout: a view for the empty one, N H W C, else a copy.
+
+    >>> pack(torch.arange(16).reshape(1, 1, 4, 4), ((2, 2),))[0, 0, 0].flatten()
+    tensor([0, 1, 4, 5])
+    """
     shape = blocked_shape(tuple(x.shape), layout)
     high, wide = shape[1:-1:2], shape[2:-1:2]
     levels = len(high)
@@ -50,7 +58,12 @@ def pack(x: Tensor, layout: Layout) -> Tensor:
 
 
 def unpack(x: Tensor) -> Tensor:
-    """The image (N, C, H, W) that lies in x in any layout; a view where it is N H W C, else a copy."""
+    """The image (N, C, H, W) of a tensor in any layout: a view for N H W C, else a copy.
+
+    >>> x = torch.arange(16).reshape(1, 1, 4, 4)
+    >>> torch.equal(unpack(pack(x, ((2, 2),))), x)
+    True
+    """
     levels = (x.ndim - 2) // 2
     rows, columns = range(1, x.ndim - 1, 2), range(2, x.ndim - 1, 2)
     image = x.permute(0, x.ndim - 1, *rows, *columns)

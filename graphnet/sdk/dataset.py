@@ -18,9 +18,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """A data set in memory: `inputs` and `targets`, both (N, C, H, W), uint8 or floating point.
+    """A data set in memory.
 
-    uint8 stands for 0..1 in 255 steps. Raises DataError when the two do not fit each other.
+    Attributes:
+        inputs, targets: both (N, C, H, W), floating point, or uint8, which stands for 0..1 in 255 steps.
+
+    Raises:
+        DataError: there are not as many targets as inputs, or no pair.
+
+    >>> Pairs(torch.zeros(4, 3, 8, 8), torch.zeros(4, 1, 8, 8)).target_shapes
+    {'target': (1, 8, 8)}
     """
 
     inputs: Tensor
@@ -39,83 +46,107 @@ class Pairs:
 
     @property
     def input_shape(self) -> Shape:
+        """The shape of one input: (C, H, W)."""
         return tuple(self.inputs.shape[1:])
 
     @property
     def target_shapes(self) -> Mapping[str, Shape]:
+        """The shape of one target, by the name of the loss's argument."""
         return {"target": tuple(self.targets.shape[1:])}
 
 
 class Stream(ABC):
-    """Pairs made when they are asked for, in a thread of their own while training steps run.
+    """Pairs that are made batch by batch, in a thread of their own, while training steps run.
 
-    A pair is a function of (seed, epoch, index) alone: it does not depend on the batch that it is in,
-    nor on what was made before, so that a resumed run sees the same pairs.
+    A pair is a function of (seed, epoch, index) alone. It depends neither on the batch that it is in nor
+    on pairs that were made before, so that a resumed run sees the same pairs.
     """
 
     @abstractmethod
     def __len__(self) -> int:
-        """The pairs of an epoch."""
+        """The number of pairs in an epoch."""
 
     @property
     @abstractmethod
     def input_shape(self) -> Shape:
-        """What the model takes, without the batch: (C, H, W)."""
+        """The shape of one input: (C, H, W)."""
 
     @property
     @abstractmethod
     def target_shapes(self) -> Mapping[str, Shape]:
-        """What the loss takes beside the prediction, by its arguments' names: {"target": (C, H, W)}."""
+        """The shape of one of each tensor that the loss takes beside the prediction, by its argument's name.
+
+        {"target": (C, H, W)} for most losses.
+        """
 
     @abstractmethod
     def batch(self, seed: int, epoch: int, indices: Sequence[int]) -> tuple[Tensor, ...]:
-        """The pairs of these indices, on the CPU: inputs (N, C, H, W), then targets in their order.
+        """Make some of an epoch's pairs, on the CPU.
 
-        Floating point, or uint8, which stands for 0..1 in 255 steps.
-        Several threads may call it at once. It should not use torch's own threads, which the steps
-        need: numpy computes in the thread that calls it.
+        Several threads may call it at once. It should not use torch's own threads, which the steps need:
+        numpy computes in the thread that calls it.
+
+        Args:
+            seed: the run's seed.
+            epoch: the epoch, from 0.
+            indices: which pairs, each from 0 to len(self) - 1.
+
+        Returns:
+            The inputs (N, C, H, W), then the targets in the order of `target_shapes`: floating point, or
+            uint8, which stands for 0..1 in 255 steps.
         """
 
     def finish(
         self, batch: tuple[Tensor, ...], predict: Callable[[Tensor], Tensor], progress: float
     ) -> tuple[Tensor, ...]:
-        """The batch that the step trains on, by what `batch` returned, which is now on the device.
+        """Change a batch right before the step that trains on it; without it the batch stays as it is.
 
-        Called right before the step: `predict` is the model as it is, `progress` the part of the run
-        that is done, from 0 to 1. Without it the batch is taken as it is.
+        Args:
+            batch: what `batch` returned, now on the device.
+            predict: the model with its present weights.
+            progress: the part of the run that is done, from 0 to 1.
         """
         return batch
 
 
 class Gallery(ABC):
-    """Pairs of whole images of any sizes, to measure a model on; each is made when it is asked for."""
+    """Pairs of whole images of any sizes, on which a model is measured; each is made when it is needed."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """How many images there are."""
+        """The number of images."""
 
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """An input and its target, both (C, H, W), uint8 or floating point; the same at each call."""
+        """An input and its target, both (C, H, W), uint8 or floating point, the same at each call."""
 
 
 class DataSet(Definition):
-    """Where pairs come from; annotated fields are its configuration, `path` the one a bare string sets."""
+    """Where pairs come from; a subclass defines `load`.
+
+    A training file may name it by a path alone: then the field `path` is set, of the first registered data
+    set that claims that path.
+    """
 
     @classmethod
     def claims(cls, path: Path) -> bool:
-        """Whether this data set can read what lies at `path`; the first registered that can, does."""
+        """Whether this data set can read the file or folder at a path."""
         return False
 
     def load(self) -> Pairs | Stream | Gallery:
-        """Read or make the pairs. Raises DataError, which names the file, when that fails."""
+        """Read or make the pairs.
+
+        Raises:
+            DataError: that failed; it names the file.
+        """
         raise ContractError(f"{type(self).__name__} defines no load()")
 
 
 def as_unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images of a data set, uint8 or floating point, or a mask of bools, as 0..1 in `dtype`.
+    """Images of a data set, uint8 or floating point, or a mask of bools, as 0..1 in another dtype.
 
-    Raises DataError for other dtypes, whose largest value is not known.
+    Raises:
+        DataError: the dtype is another, whose largest value is not known.
 
     >>> as_unit(torch.tensor([0, 51, 255], dtype=torch.uint8), torch.float32).tolist()
     [0.0, 0.20000000298023224, 1.0]

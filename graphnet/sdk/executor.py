@@ -28,17 +28,22 @@ Make = Callable[..., tuple[Tensor, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that a run decided: `kind` in one word, such as "switched", `message` for people."""
+    """Something that a run decided.
+
+    Attributes:
+        kind: in one word, such as "switched".
+        message: in a sentence, for people.
+    """
 
     kind: str
     message: str
 
 
 class Run(ABC):
-    """A plan made ready. Call it with the plan's arguments, in order; it returns the plan's outputs.
+    """A plan that is ready to run: call it with the plan's arguments, in order, for the plan's outputs.
 
-    Slots are written where they are: their storage stays the same. A Run that decides something while it
-    runs says so through `events`, and writes down in `record` what a resumed run needs to go on alike.
+    Slots are written in place: their storage stays the same. A Run that decides something while it runs
+    says so through `events`, and puts into `record` what a resumed run needs to go on alike.
     """
 
     @abstractmethod
@@ -46,15 +51,18 @@ class Run(ABC):
         """Run all steps once."""
 
     def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Run all steps once on the inputs that `make` makes of the tensors `given`, and on `rest`.
+        """Run all steps once on inputs that are made of other tensors.
 
-        `make` depends on these tensors' values alone, with nothing that waits for the device: an executor
-        that records what a step launches may record it as well.
+        Args:
+            make: makes the plan's inputs. It depends on the values of `given` alone and never waits for the
+                device: an executor that records what a step launches may record it as well.
+            given: the tensors that `make` takes.
+            rest: the plan's other arguments.
         """
         return self(*make(*given), *rest)
 
     def events(self) -> list[Event]:
-        """What was decided since this was last asked."""
+        """What was decided since the last call of this method."""
         return []
 
     def record(self) -> dict[str, Any]:
@@ -62,17 +70,17 @@ class Run(ABC):
         return {}
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Go on as the run that wrote this record; called before the first step, if at all."""
+        """Go on as the run that wrote this record. It is called before the first step, if at all."""
         del record  # nothing was chosen
 
 
 def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The Make for inputs that are there."""
+    """The Make that returns the tensors which it is given."""
     return tensors
 
 
 class Executor(Definition):
-    """A way to run plans; subclasses define `prepare`."""
+    """A way to run plans; a subclass defines `prepare`, and the text of this module shows one."""
 
     def prepare(self, plan: Any) -> Run:
         """Make a plan ready to run.

@@ -15,7 +15,10 @@ _NAMES = "float32, float64, bfloat16 or float16"
 
 
 def check_dtype(dtype: object, where: str) -> None:
-    """Raise InputError unless parameters and inputs can be of this dtype.
+    """Check that parameters and inputs can be of a dtype.
+
+    Raises:
+        InputError: they cannot; `where` says whose dtype it is.
 
     >>> check_dtype(torch.int64, "dtype")
     Traceback (most recent call last):
@@ -26,7 +29,11 @@ def check_dtype(dtype: object, where: str) -> None:
 
 
 def check_tensors(tensors: Iterable[object], where: str) -> None:
-    """Raise InputError unless all are tensors; `where` says whose inputs they are."""
+    """Check that all inputs are tensors.
+
+    Raises:
+        InputError: one is not; `where` says whose inputs they are.
+    """
     for position, found in enumerate(tensors):
         if not isinstance(found, Tensor):
             raise InputError(
@@ -35,14 +42,18 @@ def check_tensors(tensors: Iterable[object], where: str) -> None:
 
 
 def check_floating(tensors: Iterable[object], where: str) -> None:
-    """Raise InputError unless all are tensors of floating point; `where` says whose inputs they are."""
+    """Check that all inputs are tensors of floating point.
+
+    Raises:
+        InputError: one is not; `where` says whose inputs they are.
+    """
     for position, found in enumerate(tensors):
         if not isinstance(found, Tensor) or found.dtype not in FLOATING:
             raise not_floating(found, f"{where}: input {position}")
 
 
 def not_floating(found: object, where: str) -> InputError:
-    """The error for what was found in the place of a tensor, or its spec, of floating point.
+    """The error for something that is no tensor, nor spec, of floating point.
 
     >>> str(not_floating(torch.zeros(2, 2, dtype=torch.uint8), "predict: input 0"))[-78:]
     'float16, got 2x2 uint8. Convert an image of 0 to 255 with image.float() / 255.'
@@ -53,7 +64,11 @@ def not_floating(found: object, where: str) -> InputError:
 
 
 def advice(found: object) -> str:
-    """After a space, how to make a tensor of floating point of what was found; nothing if it is one."""
+    """A sentence, after a space, on how to make a tensor of floating point of something; "" for one.
+
+    >>> advice(torch.tensor([True]))
+    ' Convert it with x.float().'
+    """
     dtype = getattr(found, "dtype", None)
     if not isinstance(found, (Tensor, Spec)):
         if dtype is None:

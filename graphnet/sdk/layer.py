@@ -195,7 +195,8 @@ class Layer(Definition):
 class Loss(Layer):
     """A layer whose one output, `loss`, is a 0-dim mean or sum; `grad_loss` is 0-dim too.
 
-    Its first input is the prediction, and the others the targets, which are `nondifferentiable`.
+    Its first input is the prediction, its second the target. Others, such as a mask, come with the data
+    under their own names. All have the prediction's shape.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("loss",)

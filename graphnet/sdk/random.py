@@ -30,7 +30,11 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def node_constant(node: str) -> int:
-    """A signed 32-bit number that stands for a node's name, the same in every process."""
+    """A signed 32-bit number for a node's name, the same in every process.
+
+    >>> node_constant("drop_1") == node_constant("drop_1")
+    True
+    """
     digest = hashlib.blake2b(node.encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little", signed=True)
 
@@ -50,7 +54,11 @@ def key(seed: Tensor, step: Tensor, constant: int) -> Tensor:
 
 
 def bits(key: Tensor, shape: Sequence[int]) -> Tensor:
-    """Uniform random int32 of the given shape on the key's device; element i depends on (key, i) only."""
+    """Uniform random int32 of a shape, on the key's device; element i depends on (key, i) only.
+
+    Raises:
+        ValueError: the shape has more than 2**31 elements.
+    """
     count = math.prod(shape)
     if count > 1 << 31:
         raise ValueError(f"random.bits draws at most 2**31 numbers from one key, asked for {count}")

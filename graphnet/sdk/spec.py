@@ -24,17 +24,20 @@ class Spec:
 
     @property
     def numel(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:
+        """The bytes of its elements."""
         return self.numel * self.dtype.itemsize
 
     def on(self, device: torch.device) -> Spec:
+        """The same on another device."""
         return Spec(self.shape, self.dtype, device)
 
     def empty(self) -> Tensor:
-        """An uninitialised tensor of this spec (on the device "meta", one without storage)."""
+        """A tensor of this spec that is not filled; on the device "meta" it has no storage."""
         return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
     def __str__(self) -> str:
@@ -48,7 +51,7 @@ Initializer = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Draws from U(-bound, bound)."""
+    """Initializer: draws from U(-bound, bound)."""
 
     bound: float
 
@@ -58,7 +61,7 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Fills with one value."""
+    """Initializer: fills with one value."""
 
     value: float
 
@@ -68,7 +71,7 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSpec:
-    """A trainable tensor that a layer asks for: its shape and what it starts from."""
+    """A trainable tensor that a layer asks for: its shape, and what fills it at the start."""
 
     shape: tuple[int, ...]
     initializer: Initializer
@@ -76,7 +79,7 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """A tensor that outlives the step but has no gradient; dtype None takes the compute dtype."""
+    """A tensor that outlives the step but has no gradient; dtype None is that of the parameters."""
 
     shape: tuple[int, ...]
     initializer: Initializer = Constant(0.0)
@@ -84,5 +87,9 @@ class StateSpec:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """ "float32" for torch.float32."""
+    """The name of a dtype.
+
+    >>> dtype_name(torch.float32)
+    'float32'
+    """
     return str(dtype).removeprefix("torch.")

@@ -30,10 +30,18 @@ def register_operator(
     devices: Sequence[str] = ("CPU",),
     scratch: Callable[..., Iterable[Tensor]] | None = None,
 ) -> Any:
-    """Register torch.ops.NAMESPACE.NAME; `shapes` makes the results' shapes where there is no data.
+    """Register an operator torch.ops.NAMESPACE.NAME, and return it.
 
-    `scratch` makes the tensors that `compute` needs on the way beside its results, so that a plan's memory
-    counts them. Autograd does not see through the operator: its results are constants to torch.
+    Autograd does not see through the operator: its results are constants to torch.
+
+    Args:
+        schema: its name and arguments in torch's language: "twice(Tensor x) -> Tensor".
+        compute: computes it.
+        shapes: makes results of the right shapes for tensors without data (device "meta").
+        namespace: that of torch.ops.
+        devices: torch's names of the devices on which `compute` runs.
+        scratch: makes the tensors that `compute` needs beside its results, so that a plan's memory counts
+            them.
     """
     name = schema.partition("(")[0]
     library = _library(namespace)
@@ -62,7 +70,12 @@ def _there(compute: Callable[..., Any]) -> Callable[..., Any]:
 def scratch_bytes(
     operator: Any, arguments: Sequence[Any], options: Mapping[str, Any] | None = None
 ) -> int:
-    """What torch.ops.NAMESPACE.NAME needs on the way, for arguments without data; 0 where it says nothing."""
+    """The bytes that an operator needs beside its results; 0 where `scratch` was not given.
+
+    Args:
+        operator: the operator, as `register_operator` returned it.
+        arguments, options: its arguments, by position and by name, as tensors without data.
+    """
     makes = _scratch.get(operator)
     made = () if makes is None else makes(*arguments, **(options or {}))
     return sum(tensor.nbytes for tensor in made)
@@ -78,7 +91,7 @@ def no_results(*_: Any, **__: Any) -> None:
 
 
 def only(wanted: frozenset[str], made: Gradients) -> Gradients:
-    """The gradients of x, weight and bias that are wanted, of those that an operator computed."""
+    """The gradients of x, weight and bias that are wanted, and None for the others."""
     grad_x, grad_weight, grad_bias = made
     return (
         grad_x if "x" in wanted else None,
