@@ -14,14 +14,17 @@ MAX_DIVISOR = 256
 
 
 def find_divisor(network: Expanded, keeps_size: Callable[[int], bool]) -> int | None:
-    """The smallest number of whose multiples each comes out of a network as it went in, or None.
+    """The smallest divisor: an image whose sides are multiples of it comes out in its own size.
 
-    The layers' windows give a multiple of it; graphs of a few sizes confirm it and its divisors. A layer
-    that looks at the whole image tells nothing of its scale: then multiples are tried as well.
+    The layers' windows give a multiple of it, and images of a few sizes confirm that and try its divisors.
+    A layer that looks at the whole image tells nothing of its scale: then further multiples are tried.
 
     Args:
         network: the model, as `expand` returns it.
-        keeps_size: whether a square image of this size comes out in its own size.
+        keeps_size: whether a square image of some size comes out in its own size.
+
+    Returns:
+        The divisor, at most 256; None where there is none.
     """
 
     def fits(divisor: int) -> bool:
