@@ -328,10 +328,24 @@ class Halve(Layer):
         return grad_x
 
 
+class Blocks(Layer):
+    """Twice an image of any size; it says that it looks at whole blocks of four rows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    def backward(self, grad_y: torch.Tensor) -> torch.Tensor:
+        return 2 * grad_y
+
+    def window(self, rows: range, axis: int) -> range:
+        return range(rows.start // 4 * 4, -(-rows.stop // 4) * 4)
+
+
 class Halving:
     @hookimpl
     def graphnet_layers(self, register: Register) -> None:
         register("acme/halve", Halve)
+        register("acme/blocks", Blocks)
 
 
 def conv_layer(channels: int, kernel: int, stride: int = 1, padding: int = 0) -> dict[str, Any]:
@@ -389,6 +403,15 @@ def test_divisor_of_a_network_whose_scale_no_window_tells_is_searched() -> None:
     halving = load_registry(plugins=[Halving()], entry_points=False)
     layers = ["acme/halve", {"nearest_upsampling": {"scale_factor": 2}}]
     assert Model({"layers": layers}, registry=halving).divisor() == 2
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1, 1), (2, 2), (3, 3), (8, 8)])
+def test_divisor_is_smaller_than_the_step_of_the_windows_where_sizes_between_fit(
+    factor: int, expected: int
+) -> None:
+    registry = load_registry(plugins=[Halving()], entry_points=False)
+    layers = ["acme/blocks", conv_layer(3, factor, stride=factor), up(factor)]
+    assert Model({"layers": layers}, registry=registry).divisor() == expected
 
 
 def test_divisor_of_the_seed_network_is_four(registry: Registry) -> None:
