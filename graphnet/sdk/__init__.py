@@ -38,7 +38,7 @@ from graphnet.sdk.intrinsics import (
     Times,
     WeightedSum,
 )
-from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names, parse_pattern
+from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 from graphnet.sdk.multi_tensor import (
@@ -160,7 +160,6 @@ __all__ = [
     "not_floating",
     "only",
     "pack",
-    "parse_pattern",
     "plain_shape",
     "problems",
     "random",

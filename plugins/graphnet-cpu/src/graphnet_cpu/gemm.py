@@ -27,7 +27,7 @@ from graphnet.builtin import (
     Sigmoid,
     TransposeConv2d,
 )
-from graphnet.sdk import ARITHMETIC, Kernel, Site, Spec, layer_names, parse_pattern
+from graphnet.sdk import ARITHMETIC, Kernel, Site, Spec, layer_names
 from graphnet_cpu import chain_operators
 from graphnet_cpu import gemm_operators as operators
 
@@ -47,7 +47,7 @@ class _Gemm(Fused):
     @classmethod
     def samples(cls) -> list[Any]:
         """Samples for the conformance kit that `match` takes: patches of 2x2, with and without bias."""
-        *outer, inner = layer_names(parse_pattern(cls))
+        *outer, inner = layer_names(cls.pattern)
         layers = [
             _LAYERS[inner](out_channels=4, kernel_size=(2, 2), stride=(2, 2), bias=bias)
             for bias in (True, False)
