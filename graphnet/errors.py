@@ -1,7 +1,7 @@
-"""Every error that graphnet raises on purpose: one class for each thing a caller may want to handle.
+"""Every error that graphnet raises on purpose: one class for each kind that a caller may want to handle.
 
-A message says where, what was expected, what was found, and what to do. The command line prints it as
-it stands and exits with status 2.
+A message says where the fault is, what was expected, what was found, and what to do. The command line
+prints the message without a traceback and exits with status 2.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ class GraphnetError(Exception):
 
 
 class ContractError(GraphnetError, TypeError):
-    """A plugin class breaks its contract; raised when the class is defined."""
+    """A plugin class breaks the rules of its base class; raised when Python defines the class."""
 
 
 class UnknownNameError(GraphnetError, LookupError):
-    """A name that no plugin registered."""
+    """No plugin has registered this name."""
 
 
 class PluginError(GraphnetError):
@@ -29,15 +29,15 @@ class PluginError(GraphnetError):
 
 
 class GraphError(GraphnetError):
-    """The graph cannot be built: shapes clash, a cycle, a dangling input."""
+    """The graph cannot be built: shapes do not fit, there is a cycle, or an input is missing."""
 
 
 class LayerError(GraphnetError):
-    """Code of a layer failed, or returned what its contract forbids; the cause is kept."""
+    """A layer's code raised an error, which is the `__cause__`, or returned what it may not return."""
 
 
 class PlanError(GraphnetError):
-    """The verifier rejects a plan."""
+    """The verifier rejects a plan, since its steps would not compute what its graph states."""
 
 
 class MachineError(GraphnetError):
@@ -45,15 +45,15 @@ class MachineError(GraphnetError):
 
 
 class SourceError(GraphnetError):
-    """A plan cannot be written as a file that stands alone."""
+    """A plan cannot be exported as a Python file that runs without graphnet."""
 
 
 class MemoryBudgetError(GraphnetError):
-    """A step needs more memory than it was given, even if it computes values again."""
+    """A step needs more memory than its budget, even when values are recomputed."""
 
 
 class CompileError(GraphnetError):
-    """The compiler is missing, or refuses a plan."""
+    """A compiler is missing, or rejects a plan or a C++ file."""
 
 
 class CacheError(GraphnetError):
@@ -61,15 +61,15 @@ class CacheError(GraphnetError):
 
 
 class DeviceError(GraphnetError):
-    """The device asked for is not there."""
+    """The requested device is unknown, or this machine does not have it."""
 
 
 class InputError(GraphnetError, ValueError):
-    """A tensor handed to a compiled model or module does not fit."""
+    """A value that the caller passed, such as a tensor for a compiled model, does not fit."""
 
 
 class WriteError(GraphnetError):
-    """A file cannot be written; an old file in its place is unchanged."""
+    """A file cannot be written; an older file at the same path is unchanged."""
 
 
 class CheckpointError(GraphnetError):
@@ -81,7 +81,7 @@ class DataError(GraphnetError):
 
 
 class TrainingError(GraphnetError):
-    """Training cannot go on, for example because the loss is not finite."""
+    """Training cannot continue, for example because the loss is not finite."""
 
 
 class SlowPrecisionWarning(UserWarning):
@@ -90,7 +90,13 @@ class SlowPrecisionWarning(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a description: where (file:line:column), the field's path, and what."""
+    """One fault of a description.
+
+    Args:
+        message: what is wrong.
+        path: the field, such as layers[0].conv2d.stride; empty if the fault is not in one field.
+        where: the place in the file, file:line:column; empty if there is no file.
+    """
 
     message: str
     path: str = ""
@@ -102,19 +108,25 @@ class Problem:
 
 
 class DescriptionError(GraphnetError, ValueError):
-    """A description or configuration is wrong; `problems` holds everything that is wrong with it, once."""
+    """A description or configuration is wrong; `problems` holds every fault once."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        # A block that is used often is wrong each time.
+        # A faulty block reports its faults again at each use.
         self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(map(str, self.problems)))
 
 
 @contextmanager
 def blame(where: str, doing: str, *, after: str = "") -> Iterator[None]:
-    """Run a plugin's code; what it raises gains the place (and `after`), and keeps its cause.
+    """Add the place to the message of any error that a plugin's code raises inside the `with` block.
 
-    One of graphnet's errors keeps its class, any other becomes a LayerError.
+    A GraphnetError keeps its class, but a DescriptionError becomes a GraphError; any other error becomes a
+    LayerError. The original error is the new one's `__cause__`.
+
+    Args:
+        where: text before the message, such as "node 'a' (relu): ".
+        doing: what the code was doing, for the message "... failed".
+        after: text behind the message.
 
     >>> with blame("node 'a' (relu): ", "forward"):
     ...     1 / 0
@@ -135,13 +147,15 @@ def blame(where: str, doing: str, *, after: str = "") -> Iterator[None]:
 def step_failure(
     error: Exception, *, node: str, title: str, method: str, where: str = "", given: str = ""
 ) -> LayerError:
-    """What went wrong in a step, in words; raise it from `error`.
+    """Make the error that says which step of a plan failed; raise it from `error`.
 
     Args:
-        error: what the layer's code raised.
-        node, title, method: the node of the graph, its layer's name and the method that failed.
-        where: the node's place in its file; empty if it has none.
-        given: the shapes of the arguments, in words; empty if they are not known.
+        error: the error that the layer's code raised.
+        node: the name of the node.
+        title: the name of its layer.
+        method: the layer's method that failed, such as "forward".
+        where: the node's place in its file; empty if there is no file.
+        given: the shapes of the arguments as text; empty if they are not known.
     """
     place = f"{where}: " if where else ""
     on = f" on {given}" if given else ""
@@ -151,7 +165,11 @@ def step_failure(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that offers the known names closest to `name`, or lists them all when none is close."""
+    """Suggest the known names that are most similar to `name`; list all of them if none is similar.
+
+    >>> nearest("conv2", ["conv2d", "relu"])
+    "Did you mean 'conv2d'?"
+    """
     names = sorted(known)
     if not names:
         return "None is known."

@@ -1,6 +1,6 @@
 """System: what the machine gives: files, cache, C++ compiler, devices, units, memory allocator, collector.
 
-Nothing comes in but requests; files, libraries and numbers go out. It imports graphnet.errors only.
+Paths, device names and C++ sources come in; files, libraries and numbers go out. It imports errors only.
 """
 
 from __future__ import annotations

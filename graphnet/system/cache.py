@@ -1,12 +1,13 @@
-"""Cache: compiled plans and measured choices in a private folder of the user's own, found by key.
+"""Cache: compiled plans and measured choices, stored by key in a private folder of the user.
 
-A compiled plan is machine code, so this folder is never a place for data that people exchange: it
-belongs to one user, nobody else may write to it, and nothing is ever read from a run's folder. It is
-GRAPHNET_CACHE if that is set, else "graphnet" in the user's cache folder; delete it at any time.
+A compiled plan is machine code that graphnet runs without a further check. So the folder must belong to
+the user, nobody else may write to it, and graphnet never loads compiled code from the folder of a run.
+The folder is GRAPHNET_CACHE if that variable is set, else "graphnet" in the user's cache folder. It may
+be deleted at any time.
 
-    plans/<digest>/key.json    the key in plain words, and a checksum of each file
-    plans/<digest>/compiled/   what the compiler left there
-    choices/<digest>.json      a key and the value that was measured for it
+    plans/<digest>/key.json    the key, and a checksum of each file in compiled/
+    plans/<digest>/compiled/   the files that the compiler wrote
+    choices/<digest>.json      a key, and the value that was measured for it
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ from graphnet.errors import CacheError, WriteError
 from graphnet.system.files import write_text
 
 Key = Mapping[str, Any]
-"""Plain data that decides what an entry is good for: it is found by an equal key only.
+"""Plain data, which JSON can hold, that identifies an entry: only an equal key finds the entry.
 
-To say why there is none, keys with the same "model" are compared field by field; "operations" is a digest.
+Where no key is equal, keys with the same "model" are compared field by field, and the message names the
+fields that differ; only "operations", a digest, is left out of that comparison.
 """
 
 LIMIT_BYTES = 512 << 20
@@ -44,27 +46,32 @@ _DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A compiled plan that is there and whole: the folder with the compiler's files."""
+    """A compiled plan whose checksums are right: `folder` holds the compiler's files."""
 
     folder: Path
 
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """No plan for a key, and why, in words."""
+    """The cache has no usable plan for a key; `reason` says why."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The cache in one folder; make it with `open_cache`."""
+    """The cache in one folder. `open_cache` makes it.
+
+    Args:
+        folder: an existing folder that only the user may write to.
+        limit_bytes: above this total size, the plans that were used longest ago are deleted.
+    """
 
     folder: Path
     limit_bytes: int = LIMIT_BYTES
 
     def find(self, key: Key) -> Hit | Miss:
-        """The compiled plan of a key. One that is damaged is removed, and the Miss says so."""
+        """Look up the compiled plan of a key. A damaged plan is deleted and reported as a Miss."""
         entry = self._plans / _digest(key)
         if not entry.exists():
             return Miss(self._why_missing(key))
@@ -84,12 +91,20 @@ class Cache:
         return Hit(entry / "compiled")
 
     def reject(self, key: Key, reason: str) -> Miss:
-        """Remove the plan of a key, which cannot be used."""
+        """Delete the plan of a key, which cannot be used for this `reason`."""
         shutil.rmtree(self._plans / _digest(key), ignore_errors=True)
         return Miss(f"the cached plan is damaged ({reason})")
 
     def begin(self) -> Path:
-        """A fresh folder for a plan that is being compiled; hand it to `keep` or delete it."""
+        """Make an empty folder for a plan that is to be compiled.
+
+        Returns:
+            The folder. The compiler writes into its subfolder "compiled"; then the caller passes the folder
+            to `keep`, or deletes it.
+
+        Raises:
+            CacheError: the folder cannot be made.
+        """
         try:
             self._plans.mkdir(mode=0o700, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._plans))
@@ -99,9 +114,13 @@ class Cache:
         return folder
 
     def keep(self, key: Key, partial: Path) -> Path:
-        """Make what stands in `partial`/compiled the plan of a key; returns where it then is.
+        """Store the files in `partial`/compiled as the plan of a key.
 
-        If another process was sooner, its plan stays. Drops the oldest plans above the limit.
+        If another process has stored a plan of this key meanwhile, that plan stays. Plans that were used
+        longest ago are deleted while the cache is larger than `limit_bytes`.
+
+        Returns:
+            The folder with the compiled files, now inside the cache.
         """
         compiled = partial / "compiled"
         files = {
@@ -112,22 +131,30 @@ class Cache:
         text = json.dumps({"key": key, "files": files}, indent=1)
         (partial / "key.json").write_text(text)
         entry = self._plans / _digest(key)
-        with contextlib.suppress(OSError):  # not empty: another process was sooner
+        with contextlib.suppress(OSError):  # another process has stored this plan meanwhile
             partial.rename(entry)
         shutil.rmtree(partial, ignore_errors=True)
         self._drop_oldest(entry)
         return entry / "compiled"
 
     def choice(self, key: Key) -> Any:
-        """The value recorded for a key, or None."""
+        """Return the value that `record_choice` stored for a key; None if there is none."""
         try:
             saved = json.loads((self._choices / f"{_digest(key)}.json").read_text())
             return saved["value"]
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # not there, or damaged: it is measured again
+            return None  # the file is missing or damaged: the caller measures again
 
     def record_choice(self, key: Key, value: Any) -> None:
-        """Keep a measured value, plain data, for a key."""
+        """Store a measured value for a key.
+
+        Args:
+            key: what the value was measured for.
+            value: plain data, which JSON can hold.
+
+        Raises:
+            CacheError: the file cannot be written.
+        """
         try:
             self._choices.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -154,8 +181,8 @@ class Cache:
             yield from (p for p in self._plans.iterdir() if not p.name.startswith(_PARTIAL))
 
     def _why_missing(self, key: Key) -> str:
-        """What differs from the most similar plan of the same model."""
-        found: list[list[str]] = []
+        """Say which fields of the key differ from the most similar cached plan of the same model."""
+        differences: list[list[str]] = []
         for entry in self._entries():
             try:
                 saved = json.loads((entry / "key.json").read_text())["key"]
@@ -163,11 +190,12 @@ class Cache:
                 continue
             if saved.get("model") == key.get("model"):
                 others = dict(saved, operations=None), dict(key, operations=None)
-                # Other shapes always mean other operations; alone, it is a layer's code that changed.
-                found.append(list(_differences(*others)) or ["the changed code of its layers"])
-        if not found:
+                # If only the operations differ, and no shape, then a layer's code has changed.
+                fields = list(_differences(*others)) or ["the changed code of its layers"]
+                differences.append(fields)
+        if not differences:
             return "no plan of this model is cached"
-        nearest = min(found, key=len)
+        nearest = min(differences, key=len)
         more = f" and {len(nearest) - 3} more" if len(nearest) > 3 else ""
         return f"no plan cached for {'; '.join(nearest[:3])}{more}"
 
@@ -184,7 +212,11 @@ class Cache:
 
 
 def open_cache() -> Cache:
-    """The user's cache. Raises CacheError when it cannot be made, or others may write to it."""
+    """Open the user's cache, and make its folder if it does not exist.
+
+    Raises:
+        CacheError: the folder cannot be made, belongs to another user, or other users may write to it.
+    """
     folder = cache_folder().absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -201,8 +233,8 @@ def open_cache() -> Cache:
 
 def _unusable(folder: Path, cause: str) -> str:
     return (
-        f"{folder}: cannot hold the cache of compiled plans: {cause}. Compiled plans are run as they "
-        f"stand, so the folder must be yours alone; set GRAPHNET_CACHE to one that is."
+        f"{folder}: cannot hold the cache of compiled plans: {cause}. Compiled plans run without a "
+        f"further check, so only you may write to the folder; set GRAPHNET_CACHE to a folder of your own."
     )
 
 
@@ -223,7 +255,7 @@ def _checksum(path: Path) -> str:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a file was last changed; endless for one that is gone."""
+    """Return the seconds since a file was last changed; infinity if the file no longer exists."""
     try:
         return time.time() - path.stat().st_mtime
     except OSError:
@@ -231,7 +263,9 @@ def _age(path: Path) -> float:
 
 
 def cache_folder() -> Path:
-    """$GRAPHNET_CACHE, or graphnet's folder in the platform's place for caches; it may not exist yet.
+    """Return $GRAPHNET_CACHE, or graphnet's folder in the system's place for caches.
+
+    The folder may not exist yet.
 
     >>> import os
     >>> os.environ["GRAPHNET_CACHE"] = "/var/cache/graphnet"

@@ -1,4 +1,4 @@
-"""Devices by name: what is asked for, or an error, never a silent change; and what they multiply."""
+"""Devices: the requested device or an error, never silently another one; and the dtypes that it multiplies."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from graphnet.errors import DeviceError
 
 
 def resolve_device(name: str | int | torch.device) -> torch.device:
-    """ "auto" (CUDA if there is one), "cpu", "cuda", "cuda:N" or N as a torch.device.
+    """Turn the name of a device into a torch.device.
 
-    Raises DeviceError when that device is not there.
+    Args:
+        name: "auto" (CUDA if there is a CUDA device, else the CPU), "cpu", "cuda", "cuda:N", or N.
+
+    Raises:
+        DeviceError: the name is unknown, or this machine has no such device.
 
     >>> resolve_device("cpu")
     device(type='cpu')
@@ -34,7 +38,7 @@ def resolve_device(name: str | int | torch.device) -> torch.device:
         index = device.index or 0
         if index >= count:
             raise DeviceError(
-                f"device {str(name)!r} asked for, but {count or 'no'} CUDA devices are there. "
+                f"device {str(name)!r} was requested, but this machine has {count or 'no'} CUDA devices. "
                 f"Use --device cpu or auto."
             )
         return torch.device("cuda", index)
@@ -71,7 +75,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """The device's model, and for a CPU the threads that torch computes with."""
+    """Return the device's model, and for a CPU the number of threads that torch uses."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -86,13 +90,13 @@ def device_name(device: torch.device) -> str:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished all submitted work; on the CPU this returns at once."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def processor() -> str:
-    """The CPU's model and the vector unit that torch sees in it."""
+    """Return the CPU's model and the vector instructions that torch uses on it, such as AVX2."""
     model = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Garbage: Python's collector, paused where much is made that stays."""
+"""Garbage collection: Python's collector of cycles is switched off where many lasting objects are made."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_gc() -> Iterator[None]:
-    """No collection of cycles inside: each full one would walk through all that torch has imported.
+    """Switch Python's garbage collector off inside a `with` block.
 
-    A collector that was off before stays off.
+    A full collection would visit every object that torch has imported. If the collector was off before the
+    block, it stays off.
 
     >>> with without_gc():
     ...     gc.isenabled()

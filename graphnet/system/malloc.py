@@ -1,7 +1,8 @@
-"""Heap: let the C library keep what a plan frees for the next run, in place of the system's clean pages.
+"""Malloc: the C library keeps the memory that a step frees, so that the next step can use it again.
 
-A plan frees megabytes that the next step takes again. glibc hands large pieces back to the system at once,
-and every page that comes from there is cleared first: a third of a convolution's time on two cores.
+A step frees megabytes that the next step allocates again. By default glibc returns large blocks to the
+operating system at once, which clears every page before it hands the page out again: on two cores this
+took a third of a convolution's time.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ import os
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_KEPT_BYTES = (1 << 31) - 1  # the largest that mallopt takes
+_KEPT_BYTES = (1 << 31) - 1  # the largest value that mallopt accepts
 
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Tell the C library, once for this process; whether it was told.
+    """Make glibc keep freed memory, for the rest of this process.
 
-    It is glibc that is told, unless the environment sets MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_:
-    then that stands.
+    Nothing changes if the environment sets MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_, or if the C
+    library is not glibc.
+
+    Returns:
+        Whether glibc accepted the setting.
     """
-    decided = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ)
-    if sys.platform != "linux" or decided:
+    user_settings = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ)
+    if sys.platform != "linux" or user_settings:
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl, another C library, has no mallopt
     if mallopt is None:
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES))

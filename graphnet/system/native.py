@@ -1,4 +1,4 @@
-"""Native: C++ beside a plugin's kernels, compiled for this machine once and kept in the cache.
+"""Native: a C++ file of a plugin's kernels, compiled once for this machine and stored in the cache.
 
     LIBRARY = Native(Path(__file__).with_name("halved.cpp"))
 
@@ -7,10 +7,11 @@
         return cls() if LIBRARY.usable() else None
 
     ...
-    LIBRARY.call("halved", x, y, x.numel())  # for float32 what the file exports as
+    LIBRARY.call("halved", x, y, x.numel())  # where x is float32 it calls
     # extern "C" void halved_float32(const float* x, float* y, int64_t n)
 
-The file sees tensors as pointers; it includes the C++ standard library, <omp.h> and headers beside it.
+The C++ functions get tensors as pointers. The file may include the C++ standard library, <omp.h> and
+headers from its own folder.
 """
 
 from __future__ import annotations
@@ -44,26 +45,40 @@ _MACOS_COMPILERS = (*_COMPILERS, "c++")
 
 @dataclass(frozen=True, slots=True)
 class Native:
-    """A C++ file. Nothing is compiled until a function of it is needed; equal files are compiled once."""
+    """A C++ file, compiled when it is first used. Files with equal text are compiled once.
+
+    Args:
+        source: the path of the C++ file.
+    """
 
     source: Path
 
     def usable(self) -> bool:
-        """Whether `load` works here: it tries. A kernel's `match` asks this last."""
+        """Return whether the file can be compiled and loaded here.
+
+        The first call compiles it, so a kernel's `match` should check everything else before.
+        """
         return not self.problem()
 
     def problem(self) -> str:
-        """Why `load` does not work here, in words; nothing where it does."""
-        return _outcome(self.source)[1]
+        """Say why the file cannot be compiled or loaded here; an empty text if it can."""
+        return _load(self.source)[1]
 
     def call(
         self, name: str, first: Tensor, *arguments: Tensor | int | Sequence[int] | None
     ) -> None:
-        """Call `name`_`dtype`, such as halved_float32, for the dtype of the first tensor.
+        """Call the C++ function `name`_`dtype`, such as halved_float32.
 
-        Tensors and None arrive as pointers, numbers as int64_t, several as const int64_t*. Shapes and strides
-        are the caller's business. Raises LayerError where the file exports no function for the dtype, or a
-        tensor is not on the CPU.
+        The caller checks shapes and strides: the C++ function sees pointers only.
+
+        Args:
+            name: the function's name without its dtype.
+            first: a tensor on the CPU; its dtype selects the function.
+            arguments: a tensor or None becomes a pointer, an int an int64_t, several ints a const int64_t*.
+
+        Raises:
+            LayerError: the file exports no function for this dtype, or a tensor is not on the CPU.
+            CompileError: the file cannot be compiled or loaded.
         """
         dtype = str(first.dtype).removeprefix("torch.")
         given = (first, *arguments)
@@ -76,11 +91,12 @@ class Native:
         function(*map(_as_c, given))
 
     def load(self) -> ctypes.CDLL:
-        """The compiled library.
+        """Compile the file if needed, and load the library.
 
-        Raises CompileError without a compiler or when it refuses, and when the cache cannot be used.
+        Raises:
+            CompileError: there is no compiler, it rejects the file, or the cache cannot be used.
         """
-        library, problem = _outcome(self.source)
+        library, problem = _load(self.source)
         if library is None:
             raise CompileError(problem)
         return library
@@ -95,7 +111,8 @@ def _as_c(argument: Tensor | int | Sequence[int] | None) -> Any:
 
 
 @functools.cache
-def _outcome(source: Path) -> tuple[ctypes.CDLL | None, str]:
+def _load(source: Path) -> tuple[ctypes.CDLL | None, str]:
+    """Return the loaded library, or None and the reason why there is none."""
     try:
         return ctypes.CDLL(str(_compiled(source))), ""
     except (CompileError, CacheError, OSError) as error:
@@ -103,7 +120,7 @@ def _outcome(source: Path) -> tuple[ctypes.CDLL | None, str]:
 
 
 def _compiled(source: Path) -> Path:
-    """The shared library of a source file, from the cache or compiled now."""
+    """Return the path of the shared library, from the cache or compiled now."""
     compiler = find_compiler("it", otherwise="use other kernels")
     key: Key = {
         "model": f"native {source.stem}",
@@ -126,12 +143,12 @@ def _compiled(source: Path) -> Path:
 
 
 def _text(source: Path) -> bytes:
-    """The file and the headers beside it, which it may include."""
+    """Return the text of the file and of all headers in its folder, which it may include."""
     return b"".join(path.read_bytes() for path in (source, *sorted(source.parent.glob("*.h"))))
 
 
 def _run(command: list[str]) -> str:
-    """What a command prints. Raises CompileError, with the first line that names an error."""
+    """Run a command and return what it prints. A CompileError quotes the first line with "error"."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
@@ -141,9 +158,17 @@ def _run(command: list[str]) -> str:
 
 
 def find_compiler(user: str, *, otherwise: str) -> list[str]:
-    """The C++ compiler as the beginning of a command: CXX if it is set, else the first one there is.
+    """Find the C++ compiler: the one that CXX names, else the first usual one that is installed.
 
-    Raises CompileError where there is none, which says that `user` needs it and what to do `otherwise`.
+    Args:
+        user: what needs the compiler, for the error message.
+        otherwise: what the user can do without a compiler, for the error message.
+
+    Returns:
+        The beginning of a command line, such as ["ccache", "g++"].
+
+    Raises:
+        CompileError: no compiler was found.
     """
     named = os.environ.get("CXX")
     names = {"win32": ("cl",), "darwin": _MACOS_COMPILERS}.get(sys.platform, _COMPILERS)

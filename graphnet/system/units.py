@@ -1,4 +1,4 @@
-"""Units: numbers as people read them."""
+"""Units: numbers of bytes, seconds and operations as text, and amounts of memory read from text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from graphnet.errors import InputError
 
 
 def bytes_text(count: int) -> str:
-    """
+    """Format a number of bytes with its unit, a power of 1024.
+
     >>> bytes_text(1536)
     '1.5 KiB'
     """
@@ -21,7 +22,7 @@ def bytes_text(count: int) -> str:
 
 
 def short_bytes(count: int) -> str:
-    """Bytes in a narrow column.
+    """Format a number of bytes for a narrow column; K, M, G and T are powers of 1024.
 
     >>> [short_bytes(count) for count in (0, 12, 1536, 12 * 2**20)]
     ['-', '12', '1.5K', '12M']
@@ -30,7 +31,7 @@ def short_bytes(count: int) -> str:
 
 
 def short_count(count: int) -> str:
-    """A number in a narrow column.
+    """Format a number for a narrow column; K, M, G and T are powers of 1000.
 
     >>> short_count(12_800_000)
     '12.8M'
@@ -50,7 +51,8 @@ def _short(count: int, base: int) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """
+    """Format a duration in us, ms or s.
+
     >>> [seconds_text(seconds) for seconds in (2.5e-6, 1.25e-3, 2.0)]
     ['2.5us', '1.25ms', '2.00s']
     """
@@ -62,7 +64,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def elide(text: str, width: int) -> str:
-    """The text, cut in the middle where it is longer than `width`.
+    """Shorten a text to `width` characters: "…" replaces its middle.
 
     >>> elide("encoder.block.conv.weight", 12)
     'encod…weight'
@@ -81,9 +83,14 @@ _BYTES = {
 
 
 def parse_bytes(text: int | str, *, whole: int) -> int:
-    """An amount of memory as people write it: bytes, "2GiB", "500 MB", or "50%" of `whole` bytes.
+    """Turn an amount of memory into a number of bytes.
 
-    Raises InputError for anything else, and for less than one byte.
+    Args:
+        text: a number of bytes, or text such as "2GiB", "500 MB" or "50%".
+        whole: the number of bytes that "100%" stands for.
+
+    Raises:
+        InputError: the text is not an amount of memory, or is less than one byte.
 
     >>> parse_bytes("1.5 KiB", whole=0), parse_bytes("50%", whole=4096)
     (1536, 2048)

@@ -79,7 +79,7 @@ def test_the_watch_sees_a_synchronisation() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_asking_for_a_missing_device_is_an_error() -> None:
-    with pytest.raises(DeviceError, match="no CUDA devices are there. Use --device cpu or auto"):
+    with pytest.raises(DeviceError, match="has no CUDA devices. Use --device cpu or auto"):
         resolve_device("cuda")
     assert resolve_device("auto") == torch.device("cpu")
 
