@@ -1,8 +1,9 @@
-"""The auto executor: training starts on eager and goes on with the compiled plan once that agrees.
+"""The auto executor: training starts on eager and switches to the compiled plan when the two agree.
 
-The plan is compiled in another process meanwhile. At the first step after it is there, both run that step -
-the compiled one on copies of the slots - and the loss and every slot are compared. Eager's result counts; if
-the two agree, the compiled plan runs from the next step on, else eager stays, and says why.
+Another process compiles the plan while eager runs the first steps. When the compiled plan is ready, eager
+and the compiled plan both run the next step, the compiled plan on copies of the slots, and the loss and
+every slot are compared. That step returns eager's result. If the results agree, the compiled plan runs all
+following steps; otherwise eager does, and an event says why.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from torch import Tensor
 
 from graphnet.errors import CacheError, CompileError, LayerError
 from graphnet.executors.background_compile import Compilation
-from graphnet.executors.compare import agrees, disagreement
+from graphnet.executors.compare import agreement, disagreement
 from graphnet.executors.eager import Eager, Function
 from graphnet.executors.inductor_compile import (
     Compiled,
-    Problem,
-    compile_problem,
+    CompileJob,
+    compile_job,
     load,
-    pose,
+    make_job,
     require_compiler,
 )
 from graphnet.graph import Kind
@@ -33,11 +34,13 @@ from graphnet.system import Hit, open_cache
 
 
 class Auto(Executor):
-    """Starts on eager, goes on with the compiled plan once it is there and agrees on a real step.
+    """Starts on eager and switches to the compiled plan when the two agree on a step of the training.
 
-    switch_after: the number of steps to run on eager before the switch, as an earlier run recorded it. That
-    step then waits for the compiler, so that the run gives the same bits as the earlier one.
-    A plan without updates, which only predicts, runs on eager.
+    A plan without updates, which only predicts, always runs on eager.
+
+    Args:
+        switch_after: the step at which an earlier run compared and switched, from that run's log. The run
+            then waits for the compiler at that step, so that it gives the same bits as the earlier run.
     """
 
     switch_after: Annotated[int, Field(ge=1)] | None = None
@@ -49,20 +52,20 @@ class Auto(Executor):
 
 
 class _Run(Run):
-    """`compiled` is None until the switch; `stayed` says why there is none to come."""
+    """`compiled` is None until the switch; `stayed` is the reason if eager runs all steps."""
 
     def __init__(self, plan: Plan, switch_after: int | None) -> None:
         self.plan = plan
         self.switch_after = switch_after
         self.eager: Function = Eager().prepare(plan)
-        self.news: list[Event] = []
+        self._events: list[Event] = []
         self.steps = 0
         self.switched_after: int | None = None
         self.stayed: str | None = None
         self.compiled: Compiled | None = None
-        self.waiting: Compilation | None = None
-        self.cached: tuple[Problem, Hit] | None = None
-        self.loaded: Compiled | None = None  # until it has been compared
+        self.compilation: Compilation | None = None
+        self.cached: tuple[CompileJob, Hit] | None = None
+        self.unchecked: Compiled | None = None  # loaded, but not yet compared with eager
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         self.steps += 1
@@ -72,24 +75,24 @@ class _Run(Run):
             return self.eager(*arguments)
         resumed = self.switched_after is not None
         due = resumed or (self.switch_after is not None and self.steps >= self.switch_after)
-        begun = (self.waiting, self.cached, self.loaded) != (None, None, None)
-        if not begun and not due:  # the first step starts at once
+        begun = (self.compilation, self.cached, self.unchecked) != (None, None, None)
+        if not begun and not due:  # the first step does not wait for the compiler to start
             outputs = self.eager(*arguments)
-            self._begin(arguments)
+            self._start_compiling(arguments)
             return outputs
         ready = due or (self.switch_after is None and self._ready())
-        compiled = self.loaded or (self._take(arguments) if ready else None)
+        compiled = self.unchecked or (self._get_compiled(arguments) if ready else None)
         if compiled is None:
             return self.eager(*arguments)
-        if resumed:  # the two agreed in the run that is resumed
+        if resumed:  # the run that is resumed has already compared the two
             self.compiled = compiled
-            self._say("compiled", f"goes on with the compiled plan, which was {compiled.how}")
+            self._report("compiled", f"goes on with the compiled plan, which was {compiled.how}")
             return compiled(*arguments)
         return self._compare(compiled, arguments)
 
     def events(self) -> list[Event]:
-        news, self.news = self.news, []
-        return news
+        events, self._events = self._events, []
+        return events
 
     def record(self) -> dict[str, Any]:
         return {
@@ -104,47 +107,49 @@ class _Run(Run):
         self.switched_after = record["switched_after"]
         self.stayed = record["stayed"]
 
-    def _begin(self, arguments: Sequence[Tensor]) -> None:
-        """Look into the cache, and have the plan compiled if it is not there."""
+    def _start_compiling(self, arguments: Sequence[Tensor]) -> None:
+        """Look the plan up in the cache; if it is not cached, start to compile it in another process."""
         try:
-            problem, cache = pose(self.plan, arguments), open_cache()
-            found = cache.find(problem.key)
+            job, cache = make_job(self.plan, arguments), open_cache()
+            found = cache.find(job.key)
             if isinstance(found, Hit):
-                self.cached = problem, found
+                self.cached = job, found
             else:
                 require_compiler(arguments[0].device)
                 modules = sorted({type(step.call.layer).__module__ for step in self.plan.steps})
-                self.waiting = Compilation(problem, cache, modules=tuple(modules))
-                self._say("compiling", f"compiling the plan meanwhile: {found.reason}")
+                self.compilation = Compilation(job, cache, modules=tuple(modules))
+                self._report("compiling", f"compiling the plan meanwhile: {found.reason}")
         except (CompileError, CacheError, LayerError) as error:
-            self._stay(str(error))
+            self._stay_on_eager(str(error))
 
     def _ready(self) -> bool:
-        return self.cached is not None or (self.waiting is not None and self.waiting.ready())
+        return self.cached is not None or (
+            self.compilation is not None and self.compilation.ready()
+        )
 
-    def _take(self, arguments: Sequence[Tensor]) -> Compiled | None:
-        """The compiled plan, waiting for it if need be; None, with the reason said, if there is none."""
+    def _get_compiled(self, arguments: Sequence[Tensor]) -> Compiled | None:
+        """Return the compiled plan, after a wait if it is not ready; None if it cannot be had."""
         try:
-            if self.waiting is not None:
-                problem, hit = self.waiting.problem, self.waiting.finish()
+            if self.compilation is not None:
+                job, hit = self.compilation.job, self.compilation.finish()
                 origin = "compiled meanwhile and loaded"
             elif self.cached is not None:
-                problem, hit = self.cached
+                job, hit = self.cached
                 origin = "taken from the cache"
             else:
-                return compile_problem(pose(self.plan, arguments))
-            self.waiting = self.cached = None
-            loaded = load(open_cache(), problem, hit, origin)
+                return compile_job(make_job(self.plan, arguments))
+            self.compilation = self.cached = None
+            loaded = load(open_cache(), job, hit, origin)
             if isinstance(loaded, Compiled):
                 return loaded
-            self._say("damaged", f"{loaded.reason}; it is compiled anew")
-            self._begin(arguments)
+            self._report("damaged", f"{loaded.reason}; it is compiled anew")
+            self._start_compiling(arguments)
         except (CompileError, CacheError, LayerError) as error:
-            self._stay(str(error))
+            self._stay_on_eager(str(error))
         return None
 
     def _compare(self, compiled: Compiled, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Run one step by both: eager on the slots themselves, the compiled plan on copies."""
+        """Run one step twice, by the compiled plan on copies of the slots and by eager, and compare."""
         slots = set(self.plan.slots)
         named = dict(zip(self.plan.arguments, arguments, strict=True))
         copies = {name: named[name].clone() for name in slots}
@@ -152,23 +157,23 @@ class _Run(Run):
         found = compiled(*(copies.get(name, tensor) for name, tensor in named.items()))
         outputs = self.eager(*arguments)
         if skipped(before, named):
-            self.loaded = compiled  # the next step is compared
+            self.unchecked = compiled  # the next step is compared
             return outputs
         problem = disagreement(self.plan, before, expected=(outputs, named), found=(found, copies))
         if problem is not None:
-            self._stay(f"the compiled plan does not agree with eager: {problem}")
+            self._stay_on_eager(f"the compiled plan does not agree with eager: {problem}")
             return outputs
-        self.compiled, self.switched_after, self.loaded = compiled, self.steps, None
-        self._say(
+        self.compiled, self.switched_after, self.unchecked = compiled, self.steps, None
+        self._report(
             "switched",
-            f"goes on with the compiled plan, which was {compiled.how}, and {agrees(self.plan)}",
+            f"goes on with the compiled plan, which was {compiled.how}, and {agreement(self.plan)}",
         )
         return outputs
 
-    def _stay(self, reason: str) -> None:
+    def _stay_on_eager(self, reason: str) -> None:
         self.stayed = reason
-        self.waiting = self.cached = self.loaded = None
-        self._say("stayed", f"stays on eager: {reason}")
+        self.compilation = self.cached = self.unchecked = None
+        self._report("stayed", f"stays on eager: {reason}")
 
-    def _say(self, kind: str, message: str) -> None:
-        self.news.append(Event(kind, message))
+    def _report(self, kind: str, message: str) -> None:
+        self._events.append(Event(kind, message))

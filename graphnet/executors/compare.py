@@ -1,7 +1,7 @@
-"""Agreement: whether two runs of one step did the same, up to rounding.
+"""Compare: do two runs of one step give the same results, up to rounding?
 
-What is compared of a slot is its change in the step, not its value: with a small learning rate a wrong
-gradient hardly moves a weight.
+For a slot, the change in the step is compared and not its value: with a small learning rate, even a wrong
+gradient changes a weight only a little.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from torch import Tensor
 
 from graphnet.plan import Plan
 
-# How far the results of two right programs may be apart, relative to their norm, by compute dtype.
+# The largest difference between the results of two correct programs, relative to their norm, by dtype.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 5e-2}
 
 
 def tolerance(plan: Plan) -> float:
-    """The tolerance of the coarsest floating-point dtype in a plan."""
+    """Return the tolerance of the plan's floating-point dtype with the fewest digits."""
     dtypes = {value.spec.dtype for value in plan.values.values()}
     return max((TOLERANCES.get(dtype, 0.0) for dtype in dtypes), default=0.0)
 
 
-def agrees(plan: Plan) -> str:
-    """In words, what was compared and found close."""
+def agreement(plan: Plan) -> str:
+    """Say what was compared, and within which tolerance it agrees."""
     return (
         f"agrees with eager on this step (loss and all {len(plan.slots)} weights and states within "
         f"{tolerance(plan):g})"
@@ -38,27 +38,34 @@ def disagreement(
     expected: tuple[Sequence[Tensor], Mapping[str, Tensor]],
     found: tuple[Sequence[Tensor], Mapping[str, Tensor]],
 ) -> str | None:
-    """In words, the value in which two runs of one step differ most; None if all are close.
+    """Compare two runs of one step.
 
-    `before` holds the slots before the step, `expected` and `found` each the outputs and the slots after it.
+    Args:
+        plan: the plan of the step.
+        before: the slots before the step, by name.
+        expected: the outputs and the slots after the first run, which counts as correct.
+        found: the outputs and the slots after the second run.
+
+    Returns:
+        A sentence that names the value with the largest difference; None if the two runs agree.
     """
     limit = tolerance(plan)
-    apart: dict[str, float] = {}
-    for name, theirs, mine in zip(plan.outputs, expected[0], found[0], strict=True):
-        apart[name] = _distance(torch.zeros_like(theirs), theirs, mine)
+    distances: dict[str, float] = {}
+    for name, right, other in zip(plan.outputs, expected[0], found[0], strict=True):
+        distances[name] = _distance(torch.zeros_like(right), right, other)
     for name, start in before.items():
-        apart[name] = _distance(start, expected[1][name], found[1][name])
-    worst = max(apart, key=lambda name: apart[name])
-    if apart[worst] <= limit:
+        distances[name] = _distance(start, expected[1][name], found[1][name])
+    worst = max(distances, key=lambda name: distances[name])
+    if distances[worst] <= limit:
         return None
     return (
-        f"after the same step {worst!r} differs by {apart[worst]:.2g} of its change, where "
+        f"after the same step {worst!r} differs by {distances[worst]:.2g} of its change, where "
         f"{limit:g} is allowed"
     )
 
 
 def _distance(start: Tensor, expected: Tensor, found: Tensor) -> float:
-    """The norm of the difference over that of the change, above the rounding of the values."""
+    """Return |found - expected| / |expected - start|, after the rounding error is taken off the numerator."""
     if not expected.is_floating_point():
         return 0.0 if torch.equal(expected, found) else float("inf")
     rounding = 4 * torch.finfo(expected.dtype).eps * _norm(expected)

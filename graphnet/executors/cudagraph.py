@@ -1,10 +1,12 @@
-"""The cudagraph executor: what a plan launches on the GPU, captured once and replayed as a whole.
+"""The cudagraph executor: the kernels of a plan are captured once as a CUDA graph, and replayed each step.
 
-A step is then one launch, whatever its number of kernels: nothing in it waits for Python. The first step
-runs three times from the same weights - by eager, by what is captured, by the replay - and only a replay
-that agrees with eager is trusted; its result counts. A graph holds addresses: what inputs are made of is
-copied to where it reads it, everything else is used where it is. Batches of a data set on the device are cut
-in the graph too: an index is all that a step is told.
+A replay is one launch for all kernels of the step, so no kernel waits for Python. The first step runs three
+times from the same weights: by eager, by the function that is captured, and by the replay. The replay is
+used only if it agrees with eager.
+
+A CUDA graph reads fixed addresses. So the tensors that the inputs are made of are copied to the addresses
+that the graph reads; all other arguments must be the same tensors at each step. Where a data set lies on the
+device, the graph also selects the batch from it, and a step only passes the index of the samples.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import CompileError, LayerError
-from graphnet.executors.compare import agrees, disagreement
+from graphnet.executors.compare import agreement, disagreement
 from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.passes import skipped
@@ -31,9 +33,10 @@ Outputs = tuple[Tensor, ...]
 
 
 class CUDAGraph(Executor):
-    """The plan as one CUDA graph (torch.cuda.CUDAGraph), in a memory pool of its own.
+    """Runs a plan as one CUDA graph (torch.cuda.CUDAGraph) with a memory pool of its own.
 
-    captures: "eager", the plan's own kernels, or "inductor", the compiled plan.
+    Args:
+        captures: "eager" captures the plan's own kernels, "inductor" the plan compiled by Inductor.
     """
 
     captures: Literal["eager", "inductor"] = "eager"
@@ -42,7 +45,7 @@ class CUDAGraph(Executor):
         device = plan.values[plan.arguments[0]].spec.device
         if device.type != "cuda":
             raise CompileError(
-                f"the executor cudagraph captures what runs on CUDA, but this plan is for {device.type}. "
+                f"the executor cudagraph runs plans for CUDA, but this plan is for {device.type}. "
                 f"Choose --device cuda, or the executor eager."
             )
         captured: Executor = Inductor() if self.captures == "inductor" else Eager()
@@ -51,17 +54,21 @@ class CUDAGraph(Executor):
 
 
 class Recording(ABC):
-    """What a function did, to be done again on the same tensors."""
+    """The recorded work of a function, which can run again on the same tensors."""
 
     @abstractmethod
     def replay(self) -> Outputs:
-        """Do it again. The results are the same tensors each time, with new values."""
+        """Run the recorded work again. Each replay returns the same tensors with new values."""
 
 
 class CUDARecording(Recording):
-    """The kernels that a function launches on a device, captured as a CUDA graph.
+    """The kernels that a function launches, captured as a CUDA graph.
 
-    Other threads may go on using the device meanwhile, as those do that make batches.
+    Other threads, such as those that make batches, may use the device during the capture.
+
+    Args:
+        function: launches the kernels; it runs once, during the capture.
+        device: the CUDA device.
     """
 
     def __init__(self, function: Callable[[], Outputs], *, device: torch.device) -> None:
@@ -84,16 +91,16 @@ class CUDARecording(Recording):
 
 
 def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
-    """End a capture that failed on the current device, so that others can follow.
+    """End a failed capture on the current device, so that a later capture can succeed.
 
-    torch ends it as far as CUDA is concerned, but where CUDA then reports the failure, it leaves its
-    allocator giving out the memory of the graph, and its random numbers belonging to it.
+    torch ends the capture in CUDA. But if CUDA then reports the failure, torch's allocator still gives out
+    memory of the graph's pool, and torch's random generator still belongs to the graph: both are reset here.
     """
     try:
         graph.capture_end()
     except RuntimeError:
         index = torch.cuda.current_device()
-        with contextlib.suppress(RuntimeError):  # where it had got so far as to end that
+        with contextlib.suppress(RuntimeError):  # torch has already ended the use of the pool
             torch._C._cuda_endAllocateToPool(index, pool)
             torch._C._cuda_releasePool(index, pool)
         generator = torch.cuda.default_generators[index]
@@ -101,9 +108,14 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
 
 
 class Replayed(Run):
-    """A run by replay, once its recording agrees with eager; `stayed` says why there is none.
+    """A Run that replays a recording of another Run, if the recording agrees with eager.
 
-    `run` is what is recorded, `record` makes a Recording of a function.
+    If it does not agree, or cannot be made, eager runs every step and `stayed` holds the reason.
+
+    Args:
+        plan: the plan that both compute.
+        run: the Run to record.
+        record: makes a Recording of a function.
     """
 
     def __init__(
@@ -116,9 +128,10 @@ class Replayed(Run):
         self.recording: Recording | None = None
         self.stayed: str | None = None
         self.make: Make = as_given
-        self.given: tuple[Tensor, ...] = ()  # where the recording reads what inputs are made of
-        self.rest: tuple[Tensor, ...] = ()  # what else it was made with
-        self.news: list[Event] = []
+        # The tensors that the recording reads: new values are copied into the first at each step.
+        self.static_inputs: tuple[Tensor, ...] = ()
+        self.static_rest: tuple[Tensor, ...] = ()
+        self._events: list[Event] = []
 
     def __call__(self, *arguments: Tensor) -> Outputs:
         count = len(self.plan.inputs)
@@ -127,30 +140,32 @@ class Replayed(Run):
     def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
         if self.stayed is not None:
             return self.eager.on(make, given, rest)
-        same = make == self.make and all(map(operator.is_, rest, self.rest))
+        same = make == self.make and all(map(operator.is_, rest, self.static_rest))
         if self.recording is None or not same:
             return self._record(make, given, rest)
         return self._replay(self.recording, given)
 
     def events(self) -> list[Event]:
-        more = self.run.events()
-        news, self.news = self.news, []
-        return [*more, *news]
+        events, self._events = self._events, []
+        return [*self.run.events(), *events]
 
     def record(self) -> dict[str, Any]:
         return {**self.run.record(), "captured": self.recording is not None, "stayed": self.stayed}
 
     def _replay(self, recording: Recording, given: Sequence[Tensor]) -> Outputs:
-        for place, tensor in zip(self.given, given, strict=True):
-            place.copy_(tensor, non_blocking=True)
+        for static, tensor in zip(self.static_inputs, given, strict=True):
+            static.copy_(tensor, non_blocking=True)
         return tuple(output.clone() for output in recording.replay())
 
     def _record(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
-        """Record the step, and run it: by eager too, from the same slots, to compare the two."""
-        again, self.recording = self.recording is not None, None  # whatever fails on the way
-        places = tuple(tensor.clone() for tensor in given)
-        self.make, self.given, self.rest = make, places, tuple(rest)
-        arguments = (*make(*places), *rest)
+        """Run the step by eager, record it, replay it from the same slots, and compare the two results."""
+        again, self.recording = (
+            self.recording is not None,
+            None,
+        )  # no recording if a line below fails
+        copies = tuple(tensor.clone() for tensor in given)
+        self.make, self.static_inputs, self.static_rest = make, copies, tuple(rest)
+        arguments = (*make(*copies), *rest)
         named = dict(zip(self.plan.arguments, arguments, strict=True))
         slots = {name: named[name] for name in self.plan.slots}
         before = {name: tensor.clone() for name, tensor in slots.items()}
@@ -165,9 +180,9 @@ class Replayed(Run):
             return expected  # the next step is compared
         restore(before)
         try:
-            self.run(*arguments)  # libraries choose their kernels now: they cannot while recorded
+            self.run(*arguments)  # libraries choose their kernels now: they cannot during a capture
             restore(before)
-            self.recording = self.recorder(lambda: self.run.on(make, places, rest))
+            self.recording = self.recorder(lambda: self.run.on(make, copies, rest))
             found = self._replay(self.recording, given)
         except (RuntimeError, CompileError, LayerError) as error:
             problem: str | None = f"the plan cannot be captured: {str(error).strip()}"
@@ -180,8 +195,9 @@ class Replayed(Run):
         if problem is not None:
             restore(after)
             self.recording, self.stayed = None, problem
-            self.news.append(Event("stayed", f"stays on eager: {problem}"))
+            self._events.append(Event("stayed", f"stays on eager: {problem}"))
             return expected
-        moved = "again, as it reads other tensors now, " if again else ""
-        self.news.append(Event("captured", f"the plan was captured {moved}and {agrees(self.plan)}"))
+        reason = "again, as it reads other tensors now, " if again else ""
+        message = f"the plan was captured {reason}and {agreement(self.plan)}"
+        self._events.append(Event("captured", message))
         return found

@@ -1,8 +1,8 @@
-"""Compilation: a captured plan through Inductor, into the cache and out of it.
+"""Compilation: Inductor compiles a captured plan, and the cache stores the result.
 
-Inductor gets the whole graph at once through `torch._inductor.standalone_compile`, which starts faster
-and costs less per call than torch.compile; where that is missing or refuses, torch.compile(fullgraph=True)
-takes the same graph, without the cache.
+`torch._inductor.standalone_compile` compiles the whole graph at once; it starts faster than torch.compile and
+its result costs less per call. If it is missing or fails, torch.compile(fullgraph=True) compiles the same
+graph, and the result is not cached.
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ Artifact = Callable[..., Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """What is to be compiled: the captured plan, examples of its arguments, and its key in the cache.
+class CompileJob:
+    """A plan to compile.
 
-    The first `inputs` of the arguments come anew at each step, the others are always the same tensors.
+    Args:
+        captured: the operators of the plan.
+        examples: tensors with the shapes, strides, dtypes and devices of the arguments.
+        key: identifies the compiled plan in the cache.
+        inputs: the number of leading arguments that are other tensors at each step; the arguments after them
+            are the same tensors at each step.
     """
 
     captured: Captured
@@ -47,9 +52,13 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A compiled plan. Inputs in other strides than it was compiled for are copied first.
+    """A compiled plan. An input with other strides than the compiled code expects is copied first.
 
-    `how` says in words where it came from.
+    Args:
+        artifact: the compiled function.
+        strides: the expected strides of each input.
+        constants: the tensors of the layers' own, which follow the plan's arguments.
+        how: a text that says whether the plan was compiled or loaded, and in how many seconds.
     """
 
     artifact: Artifact
@@ -67,8 +76,12 @@ class Compiled:
         return tuple(self.artifact(*given, *self.constants))
 
 
-def pose(plan: Plan, arguments: Sequence[Tensor]) -> Problem:
-    """Capture a plan for arguments like these. Raises LayerError where that cannot be done."""
+def make_job(plan: Plan, arguments: Sequence[Tensor]) -> CompileJob:
+    """Capture a plan for arguments of these shapes, strides and dtypes.
+
+    Raises:
+        LayerError: a layer's code cannot be captured.
+    """
     examples = tuple(
         _example(tensor, plan.values[name] if name in plan.inputs else None)
         for name, tensor in zip(plan.arguments, arguments, strict=True)
@@ -76,58 +89,64 @@ def pose(plan: Plan, arguments: Sequence[Tensor]) -> Problem:
     captured = capture(plan, examples)
     device = arguments[0].device
     key = {
-        "model": _model(plan),
+        "model": _model_digest(plan),
         "operations": fingerprint(captured),
         "arguments": {
-            plan.values[name].label: _words(x)
+            plan.values[name].label: _tensor_text(x)
             for name, x in zip(plan.arguments, examples, strict=True)
         },
-        "device": device_words(device),
+        "device": device_text(device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "compiler settings": torch._inductor.config.get_hash().hex()[:16],
         "matrix products": torch.get_float32_matmul_precision(),
     }
-    return Problem(captured, examples + captured.constants, key, len(plan.inputs))
+    return CompileJob(captured, examples + captured.constants, key, len(plan.inputs))
 
 
-def compile_problem(problem: Problem) -> Compiled:
-    """Take the plan from the cache or compile it here and now.
+def compile_job(job: CompileJob) -> Compiled:
+    """Load the compiled plan from the cache, or compile it in this process.
 
-    Raises CompileError without a compiler, or when it refuses; CacheError when the cache cannot be used.
+    Raises:
+        CompileError: there is no compiler, or it rejects the plan.
+        CacheError: the cache cannot be used.
     """
     cache = open_cache()
     started = time.perf_counter()
-    found = cache.find(problem.key)
+    found = cache.find(job.key)
     if isinstance(found, Hit):
-        loaded = load(cache, problem, found, "taken from the cache")
+        loaded = load(cache, job, found, "taken from the cache")
         if isinstance(loaded, Compiled):
             return loaded
         found = loaded
-    require_compiler(problem.examples[0].device)
+    require_compiler(job.examples[0].device)
     partial = cache.begin()
     try:
         try:
             artifact: Artifact = compile_into(
-                partial / "compiled", problem.captured.graph, problem.examples
+                partial / "compiled", job.captured.graph, job.examples
             )
         except (ImportError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
-            artifact = _by_torch_compile(problem, error)
+            artifact = _by_torch_compile(job, error)
             refused = (
-                f"standalone_compile refused ({_first_line(error)}): torch.compile took the plan"
+                f"standalone_compile failed ({_first_line(error)}): torch.compile compiled the plan"
             )
-            return _compiled(artifact, problem, f"{refused}, and it is not cached")
-        cache.keep(problem.key, partial)
+            return _compiled(artifact, job, f"{refused}, and it is not cached")
+        cache.keep(job.key, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     elapsed_s = time.perf_counter() - started
-    return _compiled(artifact, problem, f"compiled in {elapsed_s:.1f} s: {found.reason}")
+    return _compiled(artifact, job, f"compiled in {elapsed_s:.1f} s: {found.reason}")
 
 
-def load(cache: Cache, problem: Problem, hit: Hit, origin: str) -> Compiled | Miss:
-    """Load a cached plan; one that cannot be loaded is removed and becomes a Miss.
+def load(cache: Cache, job: CompileJob, hit: Hit, origin: str) -> Compiled | Miss:
+    """Load a cached plan; a plan that cannot be loaded is deleted and reported as a Miss.
 
-    `origin` says where it came from, in words.
+    Args:
+        cache: the cache that holds the plan.
+        job: the job that the plan was compiled for.
+        hit: the folder of the plan.
+        origin: a text for `Compiled.how`, such as "taken from the cache".
     """
     started = time.perf_counter()
     try:
@@ -135,14 +154,14 @@ def load(cache: Cache, problem: Problem, hit: Hit, origin: str) -> Compiled | Mi
             from torch._inductor.standalone_compile import CompiledArtifact
 
             artifact = CompiledArtifact.load(path=str(hit.folder), format="unpacked")
-    except Exception as error:  # whatever another version or a bad disk left there
-        return cache.reject(problem.key, _first_line(error))
+    except Exception as error:  # the files may be damaged, or of another version of torch
+        return cache.reject(job.key, _first_line(error))
     elapsed_s = time.perf_counter() - started
-    return _compiled(artifact, problem, f"{origin} in {elapsed_s:.1f} s")
+    return _compiled(artifact, job, f"{origin} in {elapsed_s:.1f} s")
 
 
 def compile_into(folder: Path, graph: GraphModule, examples: Sequence[Tensor]) -> Artifact:
-    """Compile a graph; the compiler keeps all that it makes in `folder`."""
+    """Compile a graph; the compiler writes all its files into `folder`."""
     from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 
     with _quiet(), temporary_cache_dir(str(folder)), torch.no_grad():
@@ -152,7 +171,7 @@ def compile_into(folder: Path, graph: GraphModule, examples: Sequence[Tensor]) -
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raise CompileError unless the compiler that Inductor needs for this device is there."""
+    """Raise CompileError unless the compiler that Inductor needs for this device is installed."""
     if device.type != "cpu":
         if importlib.util.find_spec("triton") is None:
             raise CompileError(
@@ -164,20 +183,23 @@ def require_compiler(device: torch.device) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What compiled code depends on, by name. What plugins compute is in the captured operators."""
+    """Return the versions that compiled code depends on, by name.
+
+    Versions of plugins are not among them: the captured operators hold all that a plugin computes.
+    """
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def device_words(device: torch.device) -> str:
-    """The machine that code is compiled for: what kind of GPU, or which CPU and its vector unit."""
+def device_text(device: torch.device) -> str:
+    """Describe the hardware that code is compiled for: the GPU's model, or the CPU and its vector unit."""
     if device.type == "cuda":
         capability = ".".join(map(str, torch.cuda.get_device_capability(device)))
         return f"{torch.cuda.get_device_name(device)} {capability} CUDA {torch.version.cuda}"
     return processor()
 
 
-def _model(plan: Plan) -> str:
-    """A digest of the layers, their configuration and order, without any shape."""
+def _model_digest(plan: Plan) -> str:
+    """Return a digest of the layers, their configuration and their order; shapes are not part of it."""
     steps = [
         (call.name, call.title, call.function, sorted(call.layer.configuration().items()))
         for call in (step.call for step in plan.steps)
@@ -185,36 +207,36 @@ def _model(plan: Plan) -> str:
     return hashlib.sha256(repr(steps).encode()).hexdigest()[:32]
 
 
-def _example(tensor: Tensor, given: Value | None) -> Tensor:
-    """A tensor of this shape: a slot in its own strides, an input in those that the plan prefers.
+def _example(tensor: Tensor, plan_input: Value | None) -> Tensor:
+    """Make a tensor of the same shape: a slot keeps its strides, an input gets those that the plan prefers.
 
-    So what is compiled does not depend on the strides that the first inputs happen to have.
+    So the compiled code does not depend on the strides of the inputs of the first step.
     """
-    if given is None:
+    if plan_input is None:
         return torch.empty_like(tensor, memory_format=torch.preserve_format)
-    wanted = given.memory_format if tensor.ndim == 4 else None
+    wanted = plan_input.memory_format if tensor.ndim == 4 else None
     return torch.empty_like(tensor, memory_format=wanted or torch.contiguous_format)
 
 
-def _words(tensor: Tensor) -> str:
+def _tensor_text(tensor: Tensor) -> str:
     shape = "x".join(map(str, tensor.shape)) or "scalar"
     strides = "" if tensor.is_contiguous() else f" strides {tuple(tensor.stride())}"
     return f"{str(tensor.dtype).removeprefix('torch.')} {shape}{strides}"
 
 
-def _compiled(artifact: Artifact, problem: Problem, how: str) -> Compiled:
-    strides = tuple(x.stride() for x in problem.examples[: problem.inputs])
-    return Compiled(artifact, strides, problem.captured.constants, how)
+def _compiled(artifact: Artifact, job: CompileJob, how: str) -> Compiled:
+    strides = tuple(x.stride() for x in job.examples[: job.inputs])
+    return Compiled(artifact, strides, job.captured.constants, how)
 
 
-def _by_torch_compile(problem: Problem, refusal: Exception) -> Artifact:
-    function: Any = torch.compile(problem.captured.graph, fullgraph=True, dynamic=False)
+def _by_torch_compile(job: CompileJob, refusal: Exception) -> Artifact:
+    function: Any = torch.compile(job.captured.graph, fullgraph=True, dynamic=False)
     try:
         with _quiet(), torch.no_grad():
-            function(*(torch.zeros_like(example) for example in problem.examples))
+            function(*(torch.zeros_like(example) for example in job.examples))
     except Exception as error:
         raise CompileError(
-            f"Inductor refuses the plan: {_first_line(refusal)}; torch.compile: {_first_line(error)}. "
+            f"Inductor cannot compile the plan: {_first_line(refusal)}; torch.compile: {_first_line(error)}. "
             f"Use the executor eager."
         ) from error
     return function  # type: ignore[no-any-return]
@@ -227,7 +249,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch's compiler uses parts of torch that are deprecated: nothing that our user can change."""
+    """Hide warnings: torch's compiler calls deprecated parts of torch, and the user cannot change that."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""Capture: a plan's generated function as a graph of PyTorch operators, forward to update."""
+"""Capture: a plan's generated function becomes a torch.fx graph of PyTorch operators, forward to update."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ from graphnet.plan import Plan
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """The operators of a plan. Its arguments are the plan's, then `constants`, tensors of the layers' own."""
+    """The operators of a plan as a torch.fx graph.
+
+    Args:
+        graph: takes the plan's arguments, then `constants`.
+        constants: tensors that the layers hold outside the plan's arguments.
+    """
 
     graph: GraphModule
     constants: tuple[Tensor, ...]
@@ -30,10 +35,14 @@ class Captured:
 
 @torch.no_grad()
 def capture(plan: Plan, examples: Sequence[Tensor]) -> Captured:
-    """Run the plan's function on stand-ins for the examples and write down every operator.
+    """Trace the plan's function on fake tensors, which have shapes but no values, and record every operator.
 
-    The examples give shapes, strides and dtypes; nothing is computed. Raises LayerError, which names
-    the node and its layer's module, where a layer does what cannot be written down.
+    Args:
+        plan: the plan to capture.
+        examples: tensors with the shapes, strides, dtypes and devices of the plan's arguments.
+
+    Raises:
+        LayerError: a layer's code cannot be traced; the message names the node and the layer's module.
     """
     function = Function(plan)
     try:
@@ -47,15 +56,15 @@ def capture(plan: Plan, examples: Sequence[Tensor]) -> Captured:
         cause = str(error).strip().split("\n", 1)[0]
         raise LayerError(
             f"{where}node {call.node!r} ({call.title}, from {type(call.layer).__module__}): "
-            f"{call.function} cannot be compiled: {type(error).__name__}: {cause}. Compiled code sees "
-            f"tensors without values: use tensor operations only, read nothing back to the host, keep no "
-            f"tensors outside the arguments. Or run it with the executor eager."
+            f"{call.function} cannot be compiled: {type(error).__name__}: {cause}. While code is compiled, "
+            f"tensors have no values: use tensor operations only, read no value back to the host, keep no "
+            f"tensors outside the arguments. Or use the executor eager."
         ) from error
     return Captured(graph, _lift_constants(graph))
 
 
 def _lift_constants(graph: GraphModule) -> tuple[Tensor, ...]:
-    """Make arguments of the tensors that a graph holds: a compiled graph that is loaded has lost them."""
+    """Turn the tensors that a graph holds into arguments: a compiled graph from the cache lacks them."""
     last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
     lifted: dict[str, Node] = {}
     constants: list[Tensor] = []
@@ -74,15 +83,18 @@ def _lift_constants(graph: GraphModule) -> tuple[Tensor, ...]:
 
 
 def fingerprint(captured: Captured) -> str:
-    """A digest of all operators and their arguments: what the compiler will see."""
+    """Return a digest of all operators and their arguments, which decide what the compiler makes."""
     return hashlib.sha256(captured.graph.code.encode()).hexdigest()[:32]
 
 
 def to_text(graph: GraphModule) -> tuple[str, dict[str, Any]]:
-    """A graph as the text of a function `forward(self, ...)`, and the names in it, for `from_text`.
+    """Write a graph as the source text of a function, for `from_text` in another process.
 
-    Modules stand there by their name. (A graph that is pickled runs its constructors, such as arange,
-    when it is read.)
+    Pickle is not used because reading a pickled graph runs its constructors, such as arange.
+
+    Returns:
+        The text of `forward(self, ...)`, and the values of the global names in it; a Python module stands
+        as the text "module NAME".
     """
     code = graph.graph.python_code("self")
     names = {
@@ -94,7 +106,7 @@ def to_text(graph: GraphModule) -> tuple[str, dict[str, Any]]:
 
 @torch.no_grad()
 def from_text(text: str, names: Mapping[str, Any], examples: Sequence[Tensor]) -> GraphModule:
-    """The graph that `to_text` wrote."""
+    """Make the graph whose text and names `to_text` returned, for arguments like the examples."""
     namespace: dict[str, Any] = {
         name: importlib.import_module(value.removeprefix("module "))
         if isinstance(value, str)

@@ -1,4 +1,8 @@
-"""Turns: the one or two plans that a training runs in turn, made ready over the same tensors."""
+"""Gradient accumulation: training alternates between two plans over the same tensors.
+
+The accumulation plan adds the gradients of a batch to a buffer; the update plan adds those of the last batch
+and updates the parameters. Without accumulation, the update plan runs in every step.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ from torch import Tensor
 from graphnet.plan import Plan
 from graphnet.sdk import Event, Executor, Run
 
-_ADDING = "adding"  # the second run's record, inside that of the first
+_ADDING = "adding"  # in the record of the update plan, the key of the accumulation plan's record
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedStep:
-    """A plan made ready, and what it takes after inputs and targets."""
+    """A plan that is ready to run, and `rest`, the arguments that follow its inputs and targets."""
 
     plan: Plan
     run: Run
@@ -24,9 +28,14 @@ class PreparedStep:
 
 
 class Accumulation:
-    """In every `every`-th step `plan` runs, in the others `adding`, which adds up gradients for it.
+    """Alternates between the accumulation plan, for `every` - 1 steps, and the update plan, for one step.
 
-    `tensors` are all arguments of both but inputs and targets, by name.
+    Args:
+        plan: the update plan.
+        adding: the accumulation plan; None runs the update plan in every step.
+        every: the number of steps for one update.
+        tensors: the arguments of both plans by name, except inputs and targets.
+        executor: runs the plans.
     """
 
     def __init__(
@@ -38,30 +47,30 @@ class Accumulation:
         tensors: Mapping[str, Tensor],
         executor: Executor,
     ) -> None:
-        def turn(one: Plan) -> PreparedStep:
+        def prepare(one: Plan) -> PreparedStep:
             rest = [tensors[name] for name in one.arguments[len(one.inputs) :]]
             return PreparedStep(one, executor.prepare(one), rest)
 
-        self.updating = turn(plan)
-        self.adding = None if adding is None else turn(adding)
+        self.updating = prepare(plan)
+        self.adding = None if adding is None else prepare(adding)
         self.order = (*[self.adding or self.updating] * (every - 1), self.updating)
 
     def at(self, step: int) -> PreparedStep:
-        """The turn of step 0, 1, ..."""
+        """Return the plan that runs in this step; the first step of a training is 0."""
         return self.order[step % len(self.order)]
 
     def events(self) -> list[Event]:
-        """What the executor decided since this was last asked."""
+        """Return the executor's decisions since the last call."""
         more = [] if self.adding is None else self.adding.run.events()
         return [*self.updating.run.events(), *more]
 
     def record(self) -> dict[str, Any]:
-        """What the executor chose, for the log and the checkpoint."""
+        """Return the executor's choices as plain data, for the log and the checkpoint."""
         more = {} if self.adding is None else {_ADDING: self.adding.run.record()}
         return {**self.updating.run.record(), **more}
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Choose as the run did that wrote this record."""
+        """Make the executor choose as in the run that wrote this record."""
         own = {name: value for name, value in record.items() if name != _ADDING}
         if own:
             self.updating.run.restore(own)

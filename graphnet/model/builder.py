@@ -1,4 +1,4 @@
-"""Builder: a model description from Python, one call for each node.
+"""Builder: make a model in Python, with one call for each node.
 
     net = Builder(channels=3)
     x = net("conv2d", net.input, out_channels=64, kernel_size=3, padding=1)
@@ -6,7 +6,7 @@
     net.outputs(net("concat", x, y))
     model = net.model()
 
-What blocks and `share` are in YAML, functions and `share=` are here.
+Where a YAML file uses a block, Python uses a function; `share` in YAML is the argument `share=` here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphnet.sdk import Registry
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A handle on a node's first output; `handle["name"]` is another one."""
+    """Stands for the first output of a node; `output["name"]` stands for another output of that node."""
 
     reference: str
 
@@ -31,7 +31,12 @@ class Output:
 
 
 class Builder:
-    """Collects nodes; call it with a layer's name, its inputs, and the layer's fields.
+    """Collects the nodes of a model. A call with a layer's name, its inputs and its fields adds a node.
+
+    Args:
+        name: the model's name.
+        channels: the channels of the only input; None accepts any number.
+        inputs: for a model with several inputs, the channels of each input by name.
 
     >>> net = Builder(channels=1)
     >>> h = net("relu", net("sigmoid", net.input))
@@ -66,7 +71,18 @@ class Builder:
         share: Output | None = None,
         **config: Any,
     ) -> Output:
-        """Add a node; returns the handle on its output. What is wrong is said by `model()`."""
+        """Add a node. Faults of the description are not reported here, but by `model()`.
+
+        Args:
+            layer: the registered name of the layer.
+            inputs: the outputs that the node reads.
+            id: the node's name; None makes one from the layer's name and a number.
+            share: a node whose parameters this node uses too.
+            config: the layer's fields.
+
+        Returns:
+            The first output of the new node.
+        """
         if id is None:
             base = layer.rpartition("/")[2]
             self._numbers[base] += 1
@@ -84,7 +100,7 @@ class Builder:
         return Output(id)
 
     def outputs(self, *outputs: Output) -> None:
-        """State what the model returns; without it, the last node's output."""
+        """State which outputs the model returns; by default the output of the last node."""
         self._outputs = tuple(output.reference for output in outputs)
 
     def description(self) -> ModelDescription:
@@ -93,5 +109,9 @@ class Builder:
         )
 
     def model(self, *, registry: Registry | None = None) -> Model:
-        """The model. Raises DescriptionError with everything that is wrong."""
+        """Make the model.
+
+        Raises:
+            DescriptionError: the description is wrong; the error holds every fault.
+        """
         return Model(self.description(), registry=registry)

@@ -1,7 +1,7 @@
-"""Checkpoints: tensors in safetensors, with the description and every plugin's version in the header.
+"""Checkpoints: tensors in a safetensors file, whose header holds the description and the plugins' versions.
 
-A file is written beside its place and moved there in one step, so what was there stays whole until
-the new file is. Nothing in it is ever executed.
+A checkpoint is written to a temporary file, which then replaces the old checkpoint in one step, so there is
+always a complete file. Reading a checkpoint executes no code from it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,14 @@ _MODEL, _TRAINING = "model/", "training/"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model at one moment: its description, weights, and what a resumed run needs.
+    """A saved model, and what a resumed training needs.
 
-    `versions` holds the plugins and layers it was made with, `training` plain data (step, epoch, the
-    configuration), `training_state` the optimizer's tensors, and the weights behind averages.
+    Args:
+        description: the model's description.
+        weights: the tensors by name; where the training averages weights, the averages.
+        versions: the versions of torch, the plugins and the layers that the model was made with.
+        training: plain data: the step, the epoch, the configuration.
+        training_state: the optimizer's tensors, and the weights themselves where `weights` holds averages.
     """
 
     description: ModelDescription
@@ -42,7 +46,7 @@ class Checkpoint:
 
 
 def versions_of(registry: Registry, description: ModelDescription) -> dict[str, Any]:
-    """The versions of every plugin, and of the layers that a description uses."""
+    """Return the versions of torch, of every plugin, and of the layers that a description uses."""
     blocks = (block.layers for block in description.blocks.values())
     used = {node.layer for nodes in (description.layers, *blocks) for node in nodes}
     return {
@@ -57,7 +61,11 @@ def versions_of(registry: Registry, description: ModelDescription) -> dict[str, 
 
 
 def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint. Raises CheckpointError, and leaves an old file as it was, when that fails."""
+    """Write a checkpoint completely or not at all.
+
+    Raises:
+        CheckpointError: the file cannot be written; an older file at `path` is unchanged.
+    """
     header = {
         "format": FORMAT,
         "description": checkpoint.description.to_data(),
@@ -75,7 +83,11 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint. Raises CheckpointError for a file that is missing, damaged or of another kind."""
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or not a checkpoint of this format.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -106,7 +118,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
-    """The layers whose registered version is another than the one the checkpoint was made with."""
+    """List the layers that are missing or whose version differs from the checkpoint's, one sentence each."""
     found = []
     for name, saved in checkpoint.versions.get("layers", {}).items():
         entry = registry.layers.get(name)

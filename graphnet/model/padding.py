@@ -1,4 +1,4 @@
-"""Images of any size through a network that wants multiples: pad by reflection, crop back."""
+"""Padding: images of any size for a network whose input sizes must be multiples of a number."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from torch import Tensor
 
 
 def reflect(length: int, padded: int) -> Tensor:
-    """Where each of `padded` positions finds its value on an axis of `length`: int64 (padded,).
+    """Return the index of the element that each position of a padded axis shows.
 
-    The axis is mirrored at its last element, which is not repeated, then again at the first, as
-    often as needed; an axis of length 1 repeats its only element.
+    The axis is mirrored at its last element, which is not repeated, then again at its first element, as often
+    as needed. An axis of length 1 repeats its only element.
+
+    Args:
+        length: the length of the axis.
+        padded: the length of the padded axis.
+
+    Returns:
+        int64 (padded,), values in 0..length - 1.
 
     >>> reflect(3, 8).tolist()
     [0, 1, 2, 1, 0, 1, 2, 1]
@@ -21,10 +28,15 @@ def reflect(length: int, padded: int) -> Tensor:
 
 
 def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
-    """X (..., H, W) with H and W brought to the next multiples of `divisor`, by reflection.
+    """Pad the height and width of images to the next multiples of `divisor`, by reflection.
 
-    The new rows and columns follow the old ones, so `y[..., :H, :W]` crops back. Returns x itself
-    when it fits already.
+    Args:
+        x: (..., H, W), any dtype.
+        divisor: the number that must divide height and width.
+
+    Returns:
+        (..., H', W'), with the new rows and columns after the old ones, so that `y[..., :H, :W]` is x again;
+        x itself if H and W are multiples already.
 
     >>> pad_to_multiple(torch.tensor([[[[1, 2, 3]]]]), 2).tolist()
     [[[[1, 2, 3, 2], [1, 2, 3, 2]]]]

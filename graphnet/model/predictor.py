@@ -1,4 +1,4 @@
-"""Predictor: runs a model's inference plan, one for each input shape, over shared weights."""
+"""Predictor: runs inference plans, one for each input shape, which share the model's weights."""
 
 from __future__ import annotations
 
@@ -16,32 +16,37 @@ from graphnet.sdk import Executor, Run, check_floating
 
 
 class _Prelude:
-    """What a plan computes ahead of weights, kept for as long as the weights stay the same."""
+    """Computes the values that depend on weights alone, and keeps them until a weight changes."""
 
     def __init__(self, plan: Plan, tensors: Mapping[str, Tensor]) -> None:
         self.plan = plan
-        self._run = prepare(
-            plan, "eager"
-        )  # once for many runs: no time to be gained by compiling it
+        # One run serves many predictions, so compiling it would save no time.
+        self._run = prepare(plan, "eager")
         self._weights = [tensors[name] for name in plan.arguments]
-        self._made: tuple[Tensor, ...] = ()
-        self._made_of: tuple[object, ...] = ()
+        self._outputs: tuple[Tensor, ...] = ()
+        self._versions: tuple[object, ...] = ()
 
     def __call__(self, age: object) -> tuple[Tensor, ...]:
-        now = (age, *(weight._version for weight in self._weights))
-        if now != self._made_of:
-            self._made = ()  # the old ones go before the new ones come
-            self._made, self._made_of = self._run(*self._weights), now
-        return self._made
+        versions = (age, *(weight._version for weight in self._weights))
+        if versions != self._versions:
+            self._outputs = ()  # frees their memory before the new outputs are computed
+            self._outputs, self._versions = self._run(*self._weights), versions
+        return self._outputs
 
 
 class Predictor:
-    """Runs a model's inference plan, one for each input shape it meets, over shared weights.
+    """Runs a model's inference plans, one for each combination of input shapes, on shared weights.
 
-    `plan_for` makes the plan of an input's shapes, or a Tiling, whose plan is run tile by tile.
-    What depends on the weights alone is computed once, by the eager executor, and again when they have
-    changed. A write by torch shows in a tensor's version; `age` is for other writes: a value that
-    changes with them. `copies` are made again then. Plans with equal preludes share what those compute.
+    The values that depend on weights alone, a plan's prelude, are computed by the eager executor at the first
+    prediction, and again when a weight has changed. Plans with equal preludes share these values. A write by
+    torch changes the tensor's version. Other writes must change `age`, an argument of each call; then the
+    `copies` are also made again.
+
+    Args:
+        plan_for: makes the plan for given input shapes, or a Tiling, whose plan runs tile by tile.
+        slots: the weights by name.
+        executor: runs the plans.
+        copies: pairs of a copy of a weight and the weight.
     """
 
     def __init__(
@@ -65,8 +70,12 @@ class Predictor:
         return self._prepared[shapes]
 
     def prepare(self, shapes: Shapes, made: Plan | Tiling) -> None:
-        """Make what was planned for inputs of these shapes ready to run."""
-        if len(self._prepared) >= 32:  # many sizes of image: keep the latest
+        """Make a plan or Tiling for inputs of these shapes ready to run.
+
+        Raises:
+            CheckpointError: a weight of the plan is missing.
+        """
+        if len(self._prepared) >= 32:  # images of many sizes: drop the plan that is oldest
             self._prepared.pop(next(iter(self._prepared)))
         plan, tiling = (made.plan, made) if isinstance(made, Tiling) else (made, None)
         missing = [name for name in plan.slots if name not in self._slots]
@@ -81,7 +90,7 @@ class Predictor:
         self._prepared[shapes] = _Prepared(plan, run, rest, prelude, tiling)
 
     def _prelude(self, plan: Plan | None) -> _Prelude | None:
-        """The prelude made ready; one that an earlier plan has too is not made again."""
+        """Return a prelude that is ready to run, the same one for plans with equal preludes."""
         if plan is None:
             return None
         known = (one.prelude for one in self._prepared.values())
@@ -104,7 +113,7 @@ class Predictor:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """A plan made ready, and what it takes after its inputs: the rest, then what its prelude makes."""
+    """A plan that is ready to run. Its arguments are the inputs, `rest`, and the outputs of its prelude."""
 
     plan: Plan
     run: Run
@@ -116,5 +125,5 @@ class _Prepared:
         values = [self.plan.values[name] for name in self.plan.inputs]
         for tensor, value in zip(inputs, values, strict=True):
             check_input(tensor, value)
-        ahead = () if self.prelude is None else self.prelude(age)
-        return self.run(*inputs, *self.rest, *ahead)
+        computed = () if self.prelude is None else self.prelude(age)
+        return self.run(*inputs, *self.rest, *computed)

@@ -1,4 +1,4 @@
-"""Slots: the tensors that a plan takes: parameters, states, constants and scalars, set up and checked."""
+"""Slots: make and check the tensors that a plan takes: parameters, states, constants, scalars and inputs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,28 @@ from graphnet.plan import Plan
 from graphnet.sdk import Spec, advice, pack, plain_shape
 
 Copy = tuple[Tensor, Tensor]
-"""A copy of a weight in another dtype, in other strides or on another device, and the weight."""
+"""A copy of a weight, with another dtype, strides or device, and the weight itself."""
 Shapes = tuple[tuple[int, ...], ...]
 
 
-@torch.inference_mode(mode=False)  # the tensors outlive this call, and are written outside of it
+@torch.inference_mode(mode=False)  # the tensors live longer than this call and are written later
 def set_up(
     values: Iterable[Value], *, seed: int, given: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """Tensors for sources: those given, or drawn on the CPU in order, so that every device agrees.
+    """Make the initial tensor of each value: a copy of the given one, or one drawn by its initializer.
 
-    Raises CheckpointError when what is given does not fit.
+    Values are drawn on the CPU one after the other, so every device starts from the same numbers.
+
+    Args:
+        values: the values that need a tensor, with their initializers.
+        seed: the seed of the random numbers.
+        given: tensors by name, from a checkpoint; None draws all.
+
+    Returns:
+        The tensors by name, with the dtype, device and strides that the plan expects.
+
+    Raises:
+        CheckpointError: a given tensor is missing or has another shape.
     """
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, Tensor] = {}
@@ -50,14 +61,17 @@ def set_up(
 
 
 def plain_spec(value: Value) -> Spec:
-    """The spec of an input as people hand it in: images as N C H W."""
+    """Return the spec of an input in the caller's layout: images are N C H W."""
     if value.layout is None:
         return value.spec
     return replace(value.spec, shape=plain_shape(value.spec.shape))
 
 
 def check_input(tensor: Tensor, value: Value) -> None:
-    """Raise InputError unless the tensor is what the plan was made for, images as N C H W."""
+    """Raise InputError unless the tensor has the shape, dtype and device that the plan was made for.
+
+    Images are N C H W.
+    """
     spec = plain_spec(value)
     if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
         raise InputError(
@@ -67,12 +81,15 @@ def check_input(tensor: Tensor, value: Value) -> None:
 
 
 def packed(tensor: Tensor, value: Value) -> Tensor:
-    """Images (N, C, H, W), any number of them, in the layout that the plan reads this input in."""
+    """Bring images (N, C, H, W), any number N of them, into the layout in which the plan reads this input."""
     return tensor if value.layout is None else pack(tensor, value.layout)
 
 
 def fixed_arguments(plan: Plan) -> dict[str, Tensor]:
-    """Constants, and zero for the seed and the step: what draws numbers draws the same ones each time."""
+    """Return the plan's constants, and zero for its scalars by name.
+
+    The seed and the step are scalars, so a layer that draws random numbers draws the same ones in each run.
+    """
     constants = set_up([plan.values[name] for name in plan.of(Kind.CONSTANT)], seed=0)
     specs = {name: plan.values[name].spec for name in plan.of(Kind.SCALAR)}
     zeros = {n: torch.zeros((), dtype=s.dtype, device=s.device) for n, s in specs.items()}

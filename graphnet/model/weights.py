@@ -1,9 +1,9 @@
-"""Weights: the one owner of a model's tensors; others read them by name, and every write of them is noticed.
+"""Weights: owns a model's tensors, and knows when a caller may have changed one of them.
 
-A prediction keeps what it has computed from weights alone, such as a norm folded into a convolution. Torch
-counts the writes of a tensor, but not those through `.data` or numpy. So a tensor that is handed out is
-another tensor over the same memory: while it or a view of it lives, the weights may have been written at any
-time.
+Prediction keeps the values that it has computed from weights alone, such as a norm folded into a convolution,
+so it must know when a weight changes. Torch counts the writes to a tensor, but not those through `.data` or
+numpy. So a caller gets another tensor over the same memory: as long as that tensor, or a view of it, exists,
+the weight counts as changed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from graphnet.errors import InputError, nearest
 
 
 class Weights(Mapping[str, Tensor]):
-    """Tensors by name, read-only as a mapping; a tensor may be written in place, by any means.
+    """A read-only mapping from names to tensors; callers may write into the tensors in place, in any way.
 
-    `own` are the tensors themselves, for whoever runs plans over them. Others get them by name.
+    Args:
+        own: the tensors by name. Plans run on these tensors; `weights[name]` gives another tensor over the
+            same memory.
 
     >>> weights = Weights({"a.weight": torch.zeros(2)})
     >>> weights["a.weight"][0] = 1.0
@@ -36,9 +38,13 @@ class Weights(Mapping[str, Tensor]):
         self._age = 0
 
     @classmethod
-    @torch.inference_mode(mode=False)  # they outlive this call, and are written outside of it
+    @torch.inference_mode(mode=False)  # the copies live longer than this call and are written later
     def copied(cls, tensors: Mapping[str, Tensor]) -> Weights:
-        """Copies of these tensors. Raises InputError for a value that is not a real tensor."""
+        """Make Weights from copies of these tensors.
+
+        Raises:
+            InputError: a value is not a tensor of real numbers.
+        """
         return cls({name: _real(name, tensor).detach().clone() for name, tensor in tensors.items()})
 
     def __getitem__(self, name: str) -> Tensor:
@@ -47,7 +53,8 @@ class Weights(Mapping[str, Tensor]):
             lent: Tensor = from_dlpack(own)
         before = self._lent.get(name, [])
         alive = [ref for ref in before if not _gone(ref)]
-        self._age += len(alive) < len(before)  # one is forgotten here, and may have been written
+        # A caller may have written into a tensor that no longer exists.
+        self._age += len(alive) < len(before)
         ref = StorageWeakRef(lent.untyped_storage())  # type: ignore[no-untyped-call]
         self._lent[name] = [*alive, ref]
         return lent
@@ -71,15 +78,15 @@ class Weights(Mapping[str, Tensor]):
         return name in self.own
 
     def __repr__(self) -> str:
-        found = (f"{n}: {tuple(t.shape)} {t.dtype}" for n, t in self.own.items())
-        return f"Weights({', '.join(found)})"
+        texts = (f"{n}: {tuple(t.shape)} {t.dtype}" for n, t in self.own.items())
+        return f"Weights({', '.join(texts)})"
 
     def is_lent(self, name: str) -> bool:
-        """Whether somebody may still have a tensor over this memory."""
+        """Return whether a caller may still hold a tensor over the memory of this weight."""
         return not all(map(_gone, self._lent.get(name, ())))
 
     def age(self) -> int:
-        """A number that is another one if a tensor may have been written since it was last asked for."""
+        """Return a number that increases whenever a tensor may have been written since the last call."""
         if self._lent:
             self._age += 1
             self._lent = {name: refs for name, refs in self._lent.items() if self.is_lent(name)}
@@ -87,9 +94,10 @@ class Weights(Mapping[str, Tensor]):
 
     @torch.no_grad()
     def set(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy values into the tensors of these names; nothing is copied if one does not fit.
+        """Copy values into the tensors of these names. If one value does not fit, nothing is copied.
 
-        Raises InputError for an unknown name, another shape, or a value that is not a real tensor.
+        Raises:
+            InputError: a name is unknown, a shape differs, or a value is not a tensor of real numbers.
         """
         for name, tensor in tensors.items():
             if name not in self.own:

@@ -1,4 +1,4 @@
-"""Devices: the requested device or an error, never silently another one; and the dtypes that it multiplies."""
+"""Devices: the requested device or an error, never silently another one; and what it multiplies."""
 
 from __future__ import annotations
 

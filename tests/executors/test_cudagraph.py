@@ -231,7 +231,7 @@ def test_tensors_that_have_moved_are_captured_again() -> None:
 
 
 def test_a_plan_for_the_cpu_is_refused() -> None:
-    with pytest.raises(CompileError, match="captures what runs on CUDA, but this plan is for cpu"):
+    with pytest.raises(CompileError, match="runs plans for CUDA, but this plan is for cpu"):
         Model(SEED).compile(SHAPE, loss="mse", optimizer=Adam(), device="cpu", executor="cudagraph")
 
 

@@ -274,7 +274,7 @@ FAULTS = (
     Fault(
         "executors",
         "predictions_use_weights_as_they_were",
-        "now = (age, *(weight._version for weight in self._weights))",
+        "versions = (age, *(weight._version for weight in self._weights))",
         "now = (age,)",
         "fold plan prelude constants predict",
         "stale ahead",
