@@ -1,7 +1,7 @@
-"""Feed: the batch of each step, cut from tensors in memory or made ahead while steps run.
+"""Batches: the batch of each training step, selected from tensors in memory or prefetched by threads.
 
-Which samples make which batch is a function of (seed, step) alone, so a run resumed at any step goes on
-as if it had not stopped.
+The samples of a batch depend on (seed, step) alone, so a resumed run sees the same batches as a run that was
+not interrupted.
 """
 
 from __future__ import annotations
@@ -22,19 +22,29 @@ from graphnet.graph import Value
 from graphnet.plan import Plan
 from graphnet.sdk import Layout, Pairs, Stream, as_unit, pack
 
-_MOST_THREADS = 8  # beyond it, what is left of Python in a batch holds up the steps
+_MAX_THREADS = 8  # with more threads, their Python code delays the steps
 
 
 def steps_per_epoch(count: int, batch_size: int, every: int) -> int:
-    """The steps of an epoch over `count` samples, as far as they make whole updates of `every` steps."""
+    """Return the steps of an epoch over `count` samples: full batches, and full updates of `every` steps.
+
+    >>> steps_per_epoch(100, 16, 4)  # 6 full batches, of which 4 make an update
+    4
+    """
     return count // (batch_size * every) * every
 
 
 class BatchSource(ABC):
-    """The batch of each step, as the plan's inputs want it. An incomplete last one of an epoch is left out.
+    """Gives the batch of each step, in the shape, dtype and layout of the plan's inputs.
 
-    Where an update takes the batches of `every` steps, so is what does not make a whole one.
-    `waited_s` is the time that steps have waited for their batch so far.
+    An epoch leaves out the last samples that do not fill a batch, and the last batches that do not fill an
+    update. `waited_s` is the time in seconds for which steps have waited for their batches so far.
+
+    Args:
+        count: the number of samples.
+        plan: its inputs are the input and the targets of a batch.
+        seed: the seed of the order of the samples.
+        every: the number of batches for one update.
     """
 
     def __init__(self, count: int, plan: Plan, *, seed: int, every: int = 1) -> None:
@@ -47,31 +57,31 @@ class BatchSource(ABC):
         self.steps_per_epoch = steps_per_epoch(count, self.batch_size, every)
         self.seed = seed
         self.waited_s = 0.0
-        self._order = (-1, torch.empty(0))  # of the last epoch that was asked for
+        self._order = (-1, torch.empty(0))  # the latest epoch and its order
 
     @abstractmethod
     def given(self, step: int) -> tuple[Tensor, ...]:
-        """What `made` makes the batch of this step of, the first one of a run being 0."""
+        """Return the tensors from which `made` makes the batch of this step; the first step is 0."""
 
     def made(self, *given: Tensor) -> tuple[Tensor, ...]:
-        """A batch, as a function of these tensors; both are what `Program.step_made` takes."""
+        """Make a batch from the tensors of `given`. `Program.step_made` takes both."""
         return given
 
     def samples(self, step: int) -> tuple[int, Tensor]:
-        """The epoch that a step belongs to, and the samples that it trains on."""
-        epoch, place = divmod(step, self.steps_per_epoch)
+        """Return the epoch of a step, and the indices of its samples, int64 (batch_size,)."""
+        epoch, number = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, self.order(epoch))
-        return epoch, self._order[1][place * self.batch_size :][: self.batch_size]
+        return epoch, self._order[1][number * self.batch_size :][: self.batch_size]
 
     def order(self, epoch: int) -> Tensor:
-        """The samples of an epoch in order: a permutation drawn from (seed, epoch)."""
+        """Return the order of an epoch's samples: a permutation drawn from (seed, epoch), int64 (count,)."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         return torch.randperm(self.count, generator=generator)
 
 
 class MemoryBatches(BatchSource):
-    """Batches cut from pairs in memory, which are packed once."""
+    """Selects batches from pairs in memory, which are brought into the plan's layout once."""
 
     def __init__(self, pairs: Pairs, plan: Plan, *, seed: int, every: int = 1) -> None:
         super().__init__(len(pairs), plan, seed=seed, every=every)
@@ -98,10 +108,19 @@ class MemoryBatches(BatchSource):
 
 
 class PrefetchedBatches(BatchSource):
-    """Batches of a stream, made in threads of their own while earlier steps run.
+    """Prefetches the batches of a stream: threads make them while earlier steps run.
 
-    `steps` is the length of the run, `predict` the model as it is at the time. Raises DataError when the
-    stream makes other shapes than it says; what its own code raises names it.
+    Args:
+        stream: makes the batches.
+        plan: its inputs are the input and the targets of a batch.
+        seed: the seed of the samples.
+        steps: the number of steps of the run.
+        predict: the model with its current weights, for streams whose batches depend on predictions.
+        every: the number of batches for one update.
+
+    Raises:
+        DataError: a batch has other shapes than the stream states.
+        LayerError: the stream's own code failed; the message names the stream.
     """
 
     def __init__(
@@ -119,66 +138,67 @@ class PrefetchedBatches(BatchSource):
         self.steps = steps
         self.predict = predict
         self._blame = f"the data, {type(stream).__name__}: "
-        # On a CPU the steps need all cores: one thread makes batches in what they leave over.
-        threads = 1 if self.device.type == "cpu" else min(_MOST_THREADS, os.cpu_count() or 1)
+        # On a CPU the steps need all cores, so only one thread makes batches.
+        threads = 1 if self.device.type == "cpu" else min(_MAX_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="graphnet-data")
-        self._ahead = threads + 1
-        self._copies: torch.cuda.Stream | None = None
+        self._prefetched = threads + 1
+        self._copy_stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda":
-            self._copies = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        self._first = 0  # the step that the first of those being made is for
-        self._making: deque[Future[tuple[Tensor, ...]]] = deque()
+            self._copy_stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._next_step = 0  # the step of the first pending batch
+        self._pending: deque[Future[tuple[Tensor, ...]]] = deque()
 
     def given(self, step: int) -> tuple[Tensor, ...]:
-        if step != self._first:  # the run goes on in its middle, or some of its steps run again
-            self._making.clear()
-            self._first = step
-        self._ask()
+        if step != self._next_step:  # a resumed run starts here, or steps are run a second time
+            self._pending.clear()
+            self._next_step = step
+        self._submit()
         started = time.perf_counter()
-        made = self._making.popleft().result()
+        made = self._pending.popleft().result()
         self.waited_s += time.perf_counter() - started
-        self._first += 1
-        self._ask()
+        self._next_step += 1
+        self._submit()
         with blame(self._blame, "finish"):
-            there = tuple(self._moved(tensor) for tensor in made)
-            batch = self.stream.finish(there, self.predict, step / self.steps)
+            on_device = tuple(self._to_device(tensor) for tensor in made)
+            batch = self.stream.finish(on_device, self.predict, step / self.steps)
         return self._packed(batch)
 
-    def _ask(self) -> None:
-        """Have the batches made that the next steps want."""
-        for step in range(self._first + len(self._making), self._first + self._ahead):
+    def _submit(self) -> None:
+        """Let the threads make the batches of the next steps."""
+        for step in range(self._next_step + len(self._pending), self._next_step + self._prefetched):
             if step < self.steps:
                 epoch, index = self.samples(step)
-                self._making.append(self._threads.submit(self._make, epoch, index.tolist()))
+                self._pending.append(self._threads.submit(self._make, epoch, index.tolist()))
 
     def _make(self, epoch: int, indices: Sequence[int]) -> tuple[Tensor, ...]:
         with blame(self._blame, "batch"):
             made = self.stream.batch(self.seed, epoch, indices)
-        # From pinned memory a copy to the device goes on while the steps do.
+        # A copy from pinned memory to the device can run at the same time as the steps.
         return tuple(t.pin_memory() for t in made) if self.device.type == "cuda" else made
 
-    def _moved(self, tensor: Tensor) -> Tensor:
-        """The tensor on the device; a copy to CUDA goes on beside the steps that run there."""
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor to the device; a copy to CUDA runs at the same time as the steps there."""
         dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        if self._copies is None:
+        if self._copy_stream is None:
             return tensor.to(self.device, dtype)
-        with torch.cuda.stream(self._copies):
-            moved = tensor.to(self.device, dtype, non_blocking=True)
+        with torch.cuda.stream(self._copy_stream):
+            copy = tensor.to(self.device, dtype, non_blocking=True)
         steps = torch.cuda.current_stream(self.device)
-        steps.wait_stream(self._copies)
-        moved.record_stream(steps)  # its memory is not given to the next copy while steps read it
-        return moved
+        steps.wait_stream(self._copy_stream)
+        copy.record_stream(steps)  # the next copy may not reuse its memory while steps read it
+        return copy
 
     def _packed(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         shapes = [tuple(tensor.shape[1:]) for tensor in batch]
         expected = [self.stream.input_shape, *self.stream.target_shapes.values()]
         if shapes != expected:
             raise DataError(
-                f"{self._blame}expected batches of {expected}, as it says, got {shapes}"
+                f"{self._blame}expected batches of {expected}, the shapes that it states, got {shapes}"
             )
-        return tuple(map(self._as_wanted, batch, self.values))
+        return tuple(map(self._convert, batch, self.values))
 
-    def _as_wanted(self, tensor: Tensor, value: Value) -> Tensor:
+    def _convert(self, tensor: Tensor, value: Value) -> Tensor:
+        """Bring a tensor of a batch into the dtype, range 0..1 and layout of the plan's input."""
         tensor = as_unit(tensor, self.dtype)
         if value.layout is not None:
             return pack(tensor, value.layout).contiguous()
@@ -189,9 +209,16 @@ class PrefetchedBatches(BatchSource):
 
 
 class PackedTensor:
-    """A data set packed once, in the layout or strides that the plan's input wants, and cut into batches.
+    """A data set in memory, in the layout or strides of the plan's input, from which batches are selected.
 
-    uint8 stays uint8 until a batch is made: then it becomes 0..1.
+    uint8 data stays uint8; the batches are floats in 0..1.
+
+    Args:
+        tensor: all samples, (N, ...), uint8 or float.
+        device: where the data set is stored.
+        dtype: the dtype of the batches.
+        layout: the blocks of pixels that the plan reads; None for N C H W.
+        channels_last: whether the plan prefers images in channels_last strides.
     """
 
     def __init__(
@@ -212,6 +239,7 @@ class PackedTensor:
         self.dtype = dtype
 
     def take(self, index: Tensor) -> Tensor:
+        """Return the batch of the samples at these indices, int64 (batch_size,)."""
         batch = self.tensor.index_select(0, index)
         if self.channels_last:
             batch = batch.permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Scoring: the metrics of a model on a validation set."""
+"""Evaluate: the metrics of a model on a validation set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphnet.model import pad_to_multiple
 from graphnet.sdk import Gallery, Pairs, as_unit
 
 Metric = Callable[[Tensor, Tensor], float]
-"""(prediction, target), both (N, C, H, W) in 0..1 -> one number for all images."""
+"""Takes prediction and target, both (N, C, H, W) in 0..1, and returns one number for all images."""
 
 
 def score(
@@ -24,10 +24,21 @@ def score(
     dtype: torch.dtype,
     divisor: int,
 ) -> dict[str, float]:
-    """Each metric of what `predict` makes of a validation set's inputs, clamped to 0..1.
+    """Compute each metric of a model on a validation set. Predictions are clamped to 0..1.
 
-    Pairs are taken together. Images of a gallery are taken one by one, since their sizes differ: a metric
-    is then the mean over the images, whose sides are padded by reflection to multiples of `divisor`.
+    Pairs are evaluated together. The images of a gallery differ in size, so they are evaluated one by one,
+    and a metric is the mean over the images.
+
+    Args:
+        validation: the inputs and targets.
+        predict: the model; it takes and returns (N, C, H, W).
+        metrics: the metrics by name.
+        device: the device of the model.
+        dtype: the dtype of the model's inputs.
+        divisor: the images of a gallery are padded by reflection to multiples of this number.
+
+    Returns:
+        The value of each metric by name.
     """
     if isinstance(validation, Pairs):
         outputs = predict_all(predict, validation.inputs, device, dtype)
@@ -51,7 +62,7 @@ def predict_all(
     *,
     batch_size: int = 128,
 ) -> Tensor:
-    """A model's outputs for a whole data set, on the CPU, clamped to 0..1."""
+    """Return a model's outputs for a whole data set, (N, C, H, W) on the CPU, clamped to 0..1."""
     parts = [
         predict(as_unit(inputs[i : i + batch_size], dtype).to(device)).cpu()
         for i in range(0, len(inputs), batch_size)

@@ -1,4 +1,4 @@
-"""Fingerprint: what a data set holds, in a few plain values, so that a resumed run notices another one."""
+"""Fingerprint: a few values that identify a data set, so that a resumed run notices changed data."""
 
 from __future__ import annotations
 
@@ -12,41 +12,54 @@ from torch import Tensor
 from graphnet.errors import blame
 from graphnet.sdk import Gallery, Pairs, Stream
 
-_SEEN = {Pairs: 256, Stream: 8, Gallery: 4}  # pairs that are read: a stream and a gallery make them
+_SAMPLED = {Pairs: 256, Stream: 8, Gallery: 4}  # few where each pair must be computed or decoded
 
 
 def fingerprint(data: Pairs | Stream | Gallery, *, seed: int) -> dict[str, Any]:
-    """How many pairs, of which shapes, and a hash of some of them, evenly spread; plain data for JSON.
+    """Return plain data that identifies a data set.
 
-    Those of a stream are of its first epoch with this seed; shapes of a gallery's images differ: [].
+    Args:
+        data: the data set.
+        seed: the seed of a stream; its pairs are those of its first epoch.
+
+    Returns:
+        "pairs", their number; "shapes", those of one input and its targets, [] for a gallery, whose images
+        differ in size; "contents", a hash of some pairs that are evenly spread over the data set.
     """
-    (kind,) = (kind for kind in _SEEN if isinstance(data, kind))
-    count = min(len(data), _SEEN[kind])
+    (kind,) = (kind for kind in _SAMPLED if isinstance(data, kind))
+    count = min(len(data), _SAMPLED[kind])
     index = torch.linspace(0, len(data) - 1, count).long().tolist()
-    seen: Iterable[Tensor]
+    sampled: Iterable[Tensor]
     if isinstance(data, Pairs):
-        seen = (data.inputs[index], data.targets[index])
+        sampled = (data.inputs[index], data.targets[index])
     elif isinstance(data, Stream):
         with blame(f"the data, {type(data).__name__}: ", "batch"):
-            seen = data.batch(seed, 0, index)
+            sampled = data.batch(seed, 0, index)
     else:
-        seen = [half for i in index for half in data[i]]
+        sampled = [half for i in index for half in data[i]]
     shapes = [] if isinstance(data, Gallery) else [data.input_shape, *data.target_shapes.values()]
     return {
         "pairs": len(data),
         "shapes": [list(shape) for shape in shapes],
-        "contents": _hash(seen),
+        "contents": _hash(sampled),
     }
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In words, how two fingerprints differ; empty where they are equal."""
+    """Say how two fingerprints differ; an empty text if they are equal.
+
+    >>> difference(
+    ...     {"pairs": 9, "shapes": [[3, 8, 8]], "contents": "a"},
+    ...     {"pairs": 8, "shapes": [[3, 8, 8]], "contents": "b"},
+    ... )
+    'it had 9 pairs of 3x8x8, now it has 8 pairs of 3x8x8'
+    """
     if then == now:
         return ""
     if not then:
         return "the checkpoint does not say which data it saw"
     if (then["pairs"], then["shapes"]) == (now["pairs"], now["shapes"]):
-        return f"it has {now['pairs']} pairs as it had, but other ones"
+        return f"it still has {now['pairs']} pairs, but their contents differ"
     return f"it had {_size(then)}, now it has {_size(now)}"
 
 

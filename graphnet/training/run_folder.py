@@ -1,4 +1,4 @@
-"""RunFolder: what a training run leaves behind: log.jsonl, checkpoint.safetensors, model.safetensors."""
+"""RunFolder: the files of a training run: log.jsonl, checkpoint.safetensors and model.safetensors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from graphnet.system import write_text
 
 
 class RunFolder:
-    """A folder for one run; the log of a run that failed before its first checkpoint is begun anew.
+    """The folder of one training run. The log starts empty unless the run is resumed.
 
-    Raises CheckpointError when it cannot be made, or holds another run.
+    Args:
+        path: the folder; it is made if it does not exist.
+        resume: whether to continue the run in this folder.
+
+    Raises:
+        CheckpointError: the folder cannot be made, has no checkpoint to resume from, or already has the
+            checkpoint of another run.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -31,7 +37,7 @@ class RunFolder:
             )
         if not resume and self.checkpoint_path.exists():
             raise CheckpointError(
-                f"{path}: holds a run already. Go on with --resume, or choose another --run."
+                f"{path}: already holds a run. Continue it with --resume, or choose another --run."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -42,7 +48,11 @@ class RunFolder:
             ) from None
 
     def resume(self) -> Checkpoint:
-        """The last checkpoint; the log is cut back to what happened before it."""
+        """Read the last checkpoint, and delete the log's records of later steps.
+
+        Raises:
+            CheckpointError: the file cannot be read, or is not a checkpoint of a training.
+        """
         saved = read_checkpoint(self.checkpoint_path)
         step = saved.training.get("step")
         if not isinstance(step, int):
@@ -56,7 +66,7 @@ class RunFolder:
         return saved
 
     def log(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Append one record to the log."""
+        """Append a record to the log, one line of JSON; a number that is not finite becomes null."""
         try:
             with self.log_path.open("a") as file:
                 file.write(json.dumps(_finite({"kind": kind, **record}), allow_nan=False) + "\n")
@@ -64,18 +74,18 @@ class RunFolder:
             raise CheckpointError(f"{self.log_path}: cannot be written: {error.strerror}") from None
 
     def save(self, saved: Checkpoint) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint, completely or not at all."""
         write_checkpoint(self.checkpoint_path, saved)
 
     def finish(self, saved: Checkpoint) -> None:
-        """Write the model, with how it was trained, without what only a resumed run needs."""
+        """Write the trained model: weights, description and configuration, without the training state."""
         recipe = {key: saved.training[key] for key in ("config", "precision", "step")}
         model = replace(saved, training=recipe, training_state={})
         write_checkpoint(self.model_path, model)
 
 
 def _finite(value: Any) -> Any:
-    """The same data with None for numbers that JSON has no word for."""
+    """Replace numbers that JSON cannot express, infinities and NaN, by None."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -97,7 +97,7 @@ def test_train_writes_log_checkpoint_and_model_and_explain_reads_it(config: Path
     )
     assert "conv2d_1.weight" in explained.stdout
     assert "20 steps, 132,995 parameters in 8 tensors" in explained.stdout
-    assert "holds a run already" in fails("train", config, "--run", folder)
+    assert "already holds a run" in fails("train", config, "--run", folder)
 
 
 def test_resuming_over_fewer_pairs_is_refused(config: Path) -> None:

@@ -252,7 +252,7 @@ def test_resuming_with_another_model_is_refused(registry: Registry, tmp_path: Pa
         ("7 4 8", "it had 40 pairs of .*, now it has 4 pairs"),
         ("7 80 8", "it had 40 pairs of .*, now it has 80 pairs"),
         ("7 40 12", "it had 40 pairs of 3x8x8 .*, now it has 40 pairs of 3x12x12"),
-        ("8 40 8", "it has 40 pairs as it had, but other ones"),
+        ("8 40 8", "it still has 40 pairs, but their contents differ"),
     ],
 )
 def test_resuming_with_other_data_is_refused(
@@ -563,7 +563,7 @@ def test_run_folder_refuses_to_overwrite_and_cuts_the_log_back(
             run.save(trainer.checkpoint())
     run.log("epoch", {"step": 5, "loss": float("inf")})
     run.log("steps", {"step": 8, "loss": 1.0})
-    with pytest.raises(CheckpointError, match="holds a run already"):
+    with pytest.raises(CheckpointError, match="already holds a run"):
         RunFolder(tmp_path / "run", resume=False)
     again = RunFolder(tmp_path / "run", resume=True)
     assert again.resume().training["step"] == 5
