@@ -1,8 +1,8 @@
-"""from_torch_module: a torch.nn.Module as a layer of a graph.
+"""from_torch_module: turn a torch.nn.Module into a layer of a graph.
 
-The layer's forward is the module's through torch.func.functional_call; its backward is torch.func.vjp,
-which computes the forward pass again. So it costs about one forward more than a layer that states its
-own backward, and keeps only its inputs in between.
+The layer's forward calls the module's forward by torch.func.functional_call. Its backward is torch.func.vjp,
+which computes the forward pass a second time. So a training step costs about one forward pass more than with
+a layer that states its own backward, and only the layer's inputs are kept for backward.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graphnet.bridges.survey import Slot, slots_of, try_out
+from graphnet.bridges.survey import ModuleTensor, module_tensors, trial_run
 from graphnet.errors import InputError, LayerError
 from graphnet.graph import as_tuple
 from graphnet.sdk import Layer, Register, Specs, hookimpl
 
 
 class TorchLayer(Layer):
-    """The base of the layers that `from_torch_module` makes, one class for each module.
+    """The base class of the layers that `from_torch_module` makes, one class for each module.
 
-    `name` is what it is registered under. It has no fields: configuration lies in the module.
+    `name` is the layer's registered name. The layer has no fields: the module holds its configuration.
     """
 
     name: ClassVar[str] = ""
@@ -38,20 +38,31 @@ def from_torch_module(
     name: str,
     options: Mapping[str, Any] | None = None,
 ) -> TorchLayer:
-    """A layer that computes what `module` does, and starts from copies of its tensors.
+    """Make a layer that computes what `module` computes, and starts from copies of the module's tensors.
 
-    `inputs` are an example of each input, a shape or a tensor (for integers); the module runs on them
-    once, so that its outputs and the buffers that training changes are known. `options` are further
-    keyword arguments of the module's forward. Later shapes may differ, the number of outputs may not.
+    The module runs once on the example inputs, to find its outputs and the buffers that training changes.
 
-    Parameters keep their names, with "_" for "."; frozen ones (requires_grad False) and buffers are
-    states, and the buffers that training changes, such as BatchNorm's, are its `updates`. Outputs are
-    called y, y_1, ...; None among them is left out. Inference runs the module in eval mode. A module
-    that draws random numbers is seeded from the node's key, which reads two numbers back to the host
-    in each call.
+    - Parameters keep their names, with "_" in place of ".".
+    - Parameters with requires_grad False and buffers become states. The buffers that training changes, such
+      as BatchNorm's, become the layer's `updates`.
+    - The outputs are called y, y_1, ...; an output that is None is left out.
+    - Inference runs the module in eval mode.
+    - A module that draws random numbers is seeded from the node's key. This reads two numbers back to the
+      host in each call.
 
-    Use it as graphnet.nn.Module(layer), or by `name` ("namespace/name") from a registry made with
-    load_registry(plugins=[plugin(layer)]). Raises InputError when the module cannot be taken over.
+    Use the layer as graphnet.nn.Module(layer), or by its name from a registry made with
+    load_registry(plugins=[plugin(layer)]).
+
+    Args:
+        module: the module, on any device.
+        inputs: an example of each input: a shape, or a tensor where the input holds integers. Later inputs
+            may have other shapes.
+        name: the layer's registered name, "namespace/name".
+        options: keyword arguments for the module's forward.
+
+    Raises:
+        InputError: there is no example input, the module fails on the examples, or it returns something else
+            than tensors.
 
     >>> layer = from_torch_module(torch.nn.Linear(3, 2), (1, 3), name="local/linear")
     >>> layer.signature.forward
@@ -60,14 +71,14 @@ def from_torch_module(
     examples = [x if isinstance(x, Tensor) else torch.rand(tuple(x)) for x in inputs]
     if not examples:
         raise InputError(f"{name}: give an example of each input, a shape or a tensor")
-    skeletons = _Skeletons(module, dict(options or {}))
-    seen = try_out(module, examples, skeletons.options, name)
-    slots = slots_of(module, seen.changed, count=len(examples))
+    modules = _TensorlessModules(module, dict(options or {}))
+    trial = trial_run(module, examples, modules.options, name)
+    slots = module_tensors(module, trial.changed, count=len(examples))
     input_names = ("x",) if len(examples) == 1 else tuple(f"x{i}" for i in range(len(examples)))
-    outputs = tuple("y" if i == 0 else f"y_{i}" for i in range(seen.outputs))
+    outputs = tuple("y" if i == 0 else f"y_{i}" for i in range(trial.outputs))
     states = tuple(slot for slot in slots if slot.kind != "parameter")
     updates = tuple(slot.name for slot in slots if slot.kind == "updated")
-    random = ("key",) if seen.random else ()
+    random = ("key",) if trial.random else ()
     cls = type(
         re.sub(r"\W", "_", name),
         (TorchLayer,),
@@ -82,7 +93,7 @@ def from_torch_module(
             "nondifferentiable": tuple(
                 n for n, x in zip(input_names, examples, strict=True) if not x.is_floating_point()
             ),
-            **_methods(skeletons, slots, input_names, outputs, random),
+            **_methods(modules, slots, input_names, outputs, random),
             "parameters": _declare({s.name: s for s in slots if s.kind == "parameter"}),
             "states": _declare({s.name: s for s in states}),
         },
@@ -92,7 +103,7 @@ def from_torch_module(
 
 
 def plugin(*layers: TorchLayer) -> object:
-    """A plugin that registers these layers under their names, for load_registry(plugins=[...])."""
+    """Make a plugin that registers these layers under their names, for load_registry(plugins=[...])."""
 
     class TorchModules:
         @hookimpl
@@ -103,23 +114,23 @@ def plugin(*layers: TorchLayer) -> object:
     return TorchModules()
 
 
-class _Skeletons:
+class _TensorlessModules:
     """The module without its tensors, in train and in eval mode."""
 
     def __init__(self, module: torch.nn.Module, options: dict[str, Any]) -> None:
         self.options = options
-        # Copying first keeps the caller's module; "meta" drops the memory of the copies.
+        # The copy leaves the caller's module unchanged; device "meta" frees the memory of the copy.
         self.train = copy.deepcopy(module).to("meta").train()
         self.eval = copy.deepcopy(self.train).eval()
 
     def run(
-        self, skeleton: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]
+        self, module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        returned = torch.func.functional_call(skeleton, dict(tensors), tuple(inputs), self.options)
+        returned = torch.func.functional_call(module, dict(tensors), tuple(inputs), self.options)
         return tuple(y for y in as_tuple(returned) if y is not None)
 
 
-def _declare(slots: Mapping[str, Slot]) -> Callable[[Layer, Specs], dict[str, Any]]:
+def _declare(slots: Mapping[str, ModuleTensor]) -> Callable[[Layer, Specs], dict[str, Any]]:
     declared = {name: slot.spec() for name, slot in slots.items()}
 
     def declare(self: Layer, specs: Specs) -> dict[str, Any]:
@@ -129,13 +140,13 @@ def _declare(slots: Mapping[str, Slot]) -> Callable[[Layer, Specs], dict[str, An
 
 
 def _methods(
-    skeletons: _Skeletons,
-    slots: tuple[Slot, ...],
+    modules: _TensorlessModules,
+    slots: tuple[ModuleTensor, ...],
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     random: tuple[str, ...],
 ) -> dict[str, Callable[..., Any]]:
-    """forward, inference and backward; what they ask for is stated as their signature."""
+    """Make forward, inference and backward, with signatures that name the tensors they take."""
     names = (*inputs, *(slot.name for slot in slots))
     updated = {slot.name: slot for slot in slots if slot.kind == "updated"}
     differentiable = {*inputs, *(slot.name for slot in slots if slot.kind == "parameter")}
@@ -144,15 +155,15 @@ def _methods(
         return {slot.path: named[slot.name] for slot in slots}
 
     def train(named: Mapping[str, Any], key: Tensor | None) -> tuple[Any, dict[str, Tensor]]:
-        """The outputs, and clones of the updated buffers, written by the module."""
+        """Run the module in train mode; return its outputs, and the new values of the updated buffers."""
         written = {slot.path: named[slot.name].clone() for slot in updated.values()}
         with _seeded(key):
-            results = skeletons.run(
-                skeletons.train, {**tensors(named), **written}, [named[n] for n in inputs]
+            results = modules.run(
+                modules.train, {**tensors(named), **written}, [named[n] for n in inputs]
             )
         if len(results) != len(outputs):
             raise LayerError(
-                f"the module returned {len(results)} tensors, but {len(outputs)} on its example inputs"
+                f"the module returned {len(results)} tensors, but {len(outputs)} for its example inputs"
             )
         return results, written
 
@@ -166,7 +177,7 @@ def _methods(
 
     def inference(self: Layer, *args: Any, **more: Any) -> Any:
         named = dict(zip(names, args, strict=False), **more)
-        results = skeletons.run(skeletons.eval, tensors(named), [named[n] for n in inputs])
+        results = modules.run(modules.eval, tensors(named), [named[n] for n in inputs])
         return results[0] if len(results) == 1 else results
 
     kept = tuple(f"{name}_before" if name in updated else name for name in names)
@@ -183,9 +194,9 @@ def _methods(
             )
             return tuple(y for y in results if y.is_floating_point())
 
-        results, pull = torch.func.vjp(outputs_of, *(named[name] for name in wanted))[:2]
+        results, vjp = torch.func.vjp(outputs_of, *(named[name] for name in wanted))[:2]
         floating = [given[f"grad_{y}"] for y in outputs if given[f"grad_{y}"].is_floating_point()]
-        gradients = dict(zip(wanted, pull(tuple(floating[: len(results)])), strict=True))
+        gradients = dict(zip(wanted, vjp(tuple(floating[: len(results)])), strict=True))
         found = tuple(gradients.get(name) for name in names if name in differentiable)
         return found[0] if len(found) == 1 else found
 
@@ -200,7 +211,7 @@ def _methods(
 
 @contextmanager
 def _seeded(key: Tensor | None) -> Iterator[None]:
-    """Inside, torch's generators start from the key; afterwards they are as before."""
+    """Seed torch's random generators from the key inside a `with` block, and restore them afterwards."""
     if key is None or key.device.type == "meta":
         yield
         return

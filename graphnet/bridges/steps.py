@@ -1,4 +1,4 @@
-"""Steps: the layers that a bridged layer or model runs, for inputs of given shapes."""
+"""LayerSequence: the layers that a bridged layer or model runs, for inputs of given shapes."""
 
 from __future__ import annotations
 
@@ -17,25 +17,34 @@ from graphnet.sdk import FLOATING, Layer, Loss, Registry, Spec, not_floating
 
 
 @dataclass(frozen=True)
-class Steps:
-    """The layers to run, in order, on values by name."""
+class LayerSequence:
+    """The layers to run, in order, on named values.
+
+    Args:
+        inputs: the names of the inputs.
+        uses: the layers, with the names of the values that each reads and makes.
+        outputs: the names of the outputs.
+    """
 
     inputs: tuple[str, ...]
     uses: tuple[Use, ...]
     outputs: tuple[str, ...]
 
 
-class Source:
-    """What a module computes. It never changes, so copies of a module share it."""
+class Computation:
+    """The layer or model that a torch module computes. It never changes, so copies of a module share it."""
 
-    def steps(self, specs: Sequence[Spec], dtype: torch.dtype) -> Steps:
+    def layers_for(self, specs: Sequence[Spec], dtype: torch.dtype) -> LayerSequence:
+        """Choose the layers and kernels for inputs of these specs and parameters of this dtype."""
         raise NotImplementedError
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self
 
 
-class LayerSource(Source):
+class LayerComputation(Computation):
+    """A single layer, or the kernel that takes its place."""
+
     def __init__(self, layer: Layer, registry: Registry) -> None:
         self.layer = layer
         self.registry = registry
@@ -43,7 +52,7 @@ class LayerSource(Source):
     def __str__(self) -> str:
         return str(self.layer)
 
-    def steps(self, specs: Sequence[Spec], dtype: torch.dtype) -> Steps:
+    def layers_for(self, specs: Sequence[Spec], dtype: torch.dtype) -> LayerSequence:
         device = specs[0].device if specs else torch.device("cpu")
         title = self.registry.name_of(self.layer)
         try:
@@ -52,7 +61,7 @@ class LayerSource(Source):
             raise type(error)(f"{title}: {error}") from error
         bound = {name: _on(spec, device) for name, spec in ports.specs.items()}
         layer = kernel_for(self.layer, bound, device, self.registry) or self.layer
-        inputs = tuple(f"{i}" for i in range(len(specs)))  # no slot is called so
+        inputs = tuple(f"{i}" for i in range(len(specs)))  # no parameter or state has such a name
         arguments: dict[str, str | tuple[str, ...] | None] = {
             name: None if spec is None else name for name, spec in bound.items()
         }
@@ -69,10 +78,12 @@ class LayerSource(Source):
             written=layer.updates,
             specs=bound,
         )
-        return Steps(inputs, (use,), use.results)
+        return LayerSequence(inputs, (use,), use.results)
 
 
-class ModelSource(Source):
+class ModelComputation(Computation):
+    """The layers of a model's graph."""
+
     def __init__(self, model: Model, kernels: str) -> None:
         self.model = model
         self.kernels = kernels
@@ -80,7 +91,7 @@ class ModelSource(Source):
     def __str__(self) -> str:
         return self.model.description.name
 
-    def steps(self, specs: Sequence[Spec], dtype: torch.dtype) -> Steps:
+    def layers_for(self, specs: Sequence[Spec], dtype: torch.dtype) -> LayerSequence:
         for position, spec in enumerate(specs):
             if spec.dtype not in FLOATING:
                 raise not_floating(spec, f"{self}: input {position}")
@@ -91,7 +102,9 @@ class ModelSource(Source):
             kernels=self.kernels,
         )
         calls = (call for call in graph.order() if call.kind in (Kind.LAYER, Kind.LOSS))
-        return Steps(graph.inputs, tuple(_use(graph, call) for call in calls), graph.outputs)
+        return LayerSequence(
+            graph.inputs, tuple(_use(graph, call) for call in calls), graph.outputs
+        )
 
 
 def _use(graph: Graph, call: Call) -> Use:

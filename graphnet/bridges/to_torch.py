@@ -1,4 +1,4 @@
-"""as_torch_module: a graphnet layer or model as a torch.nn.Module."""
+"""as_torch_module: turn a graphnet layer or model into a torch.nn.Module."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphnet import nn as facade
 from graphnet.bridges.explicit import run_forward, run_inference
-from graphnet.bridges.steps import LayerSource, ModelSource, Source, Steps
+from graphnet.bridges.steps import Computation, LayerComputation, LayerSequence, ModelComputation
 from graphnet.errors import InputError
 from graphnet.graph import Kind
 from graphnet.model import Model, set_up
@@ -38,20 +38,31 @@ def as_torch_module(
     generator: torch.Generator | None = None,
     registry: Registry | None = None,
 ) -> torch.nn.Module:
-    """A layer, a module of graphnet.nn, or a model as a torch.nn.Module with nn.Parameters.
+    """Turn a layer, a module of graphnet.nn, or a model into a torch.nn.Module with nn.Parameters.
 
-    `source` is a Layer, a registered name or {name: {field: value}}, a graphnet.nn module (whose
-    parameters are then shared), or a Model (with its weights, else drawn from its seed). `inputs` are
-    the shapes of its inputs: needed where there are parameters or states to be made, which a
-    graphnet.nn module may have already; the module then takes other shapes too. They are drawn from
-    `generator`, torch's default one if None; `dtype` is that of the parameters.
+    - Autograd runs each layer's own backward: in eager code, under torch.compile(fullgraph=True), which
+      compiles again for each input shape, in DistributedDataParallel, and with torch.func.vjp. Second
+      derivatives raise a LayerError.
+    - States become buffers, which are updated in train mode only. In eval mode a layer's `inference` runs, if
+      the layer has one.
+    - A layer with an argument `key` gets a new key from torch's generator in each call.
+    - Under torch.autocast, floating inputs and parameters are cast to autocast's dtype, for a Loss to
+      float32; autocast is off inside the module, and buffers keep their dtype.
 
-    Autograd runs each layer's own backward: in eager code, under torch.compile(fullgraph=True) (which
-    compiles anew for each input shape), in DistributedDataParallel and with torch.func.vjp. Second
-    derivatives are refused with a LayerError. States are buffers, updated in train mode only. In eval
-    mode a layer's `inference` runs, if it has one. A layer that asks for a `key` gets a new one from
-    torch's generator in each call. Under torch.autocast floating inputs and parameters are cast to
-    autocast's dtype, for a Loss to float32, and autocast is off inside; buffers keep their dtype.
+    Args:
+        source: a Layer; a registered name, or {name: {field: value}}; a graphnet.nn module, whose parameters
+            are then shared; or a Model, with its weights or with weights drawn from its seed.
+        inputs: the shape of each input, needed where parameters or states must be made. Later inputs may have
+            other shapes.
+        dtype: the dtype of the parameters; None is torch's default dtype.
+        device: the device of the parameters.
+        kernels: which kernels may take the place of a layer, as for Model.compile.
+        generator: draws the initial parameters; None is torch's default generator.
+        registry: the plugins to use; None is all installed plugins.
+
+    Raises:
+        InputError: the shapes of the inputs are missing or not wanted, or a parameter's name is also the
+            name of an attribute of torch.nn.Module.
 
     >>> module = as_torch_module({"conv2d": {"out_channels": 8, "kernel_size": 3}}, (1, 3, 8, 8))
     >>> module(torch.zeros(2, 3, 8, 8)).sum().backward()
@@ -61,7 +72,7 @@ def as_torch_module(
     registry = registry or default_registry()
     if isinstance(source, facade.Sequential):
         converted: dict[int, torch.nn.Module] = {}
-        for part in source.modules:  # one that stands there twice stays one module
+        for part in source.modules:  # a module that is used twice stays one module
             if id(part) not in converted:
                 converted[id(part)] = as_torch_module(part, kernels=kernels, registry=registry)
         return torch.nn.Sequential(*(converted[id(part)] for part in source.modules))
@@ -73,7 +84,7 @@ def as_torch_module(
         made = source.graph(*inputs, device=device, dtype=dtype, kernels=kernels)
         values = [made.values[name] for name in made.sources(Kind.PARAMETER, Kind.STATE)]
         slots = set_up(values, seed=source.seed, given=source.weights)
-        return _Torch(ModelSource(source, kernels), slots, made.sources(Kind.STATE))
+        return _Torch(ModelComputation(source, kernels), slots, made.sources(Kind.STATE))
     if not isinstance(source, facade.Module):
         named = not isinstance(source, Layer) and split_form(source)[0] in registry.losses
         layer: Layer = registry.make("losses" if named else "layers", source)
@@ -87,13 +98,13 @@ def as_torch_module(
             layer, specs=specs or None, device=device, dtype=dtype, generator=generator
         )
     elif inputs:
-        raise InputError("a module of graphnet.nn is taken as it is: leave the input shapes out")
+        raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
     parameters = {name: pair[0] for name, pair in source.parameters.items()}
     if _has_slots(source.layer) and not parameters and not source.states:
         raise InputError(f"{source} has no parameters yet: call it once, or make it with `specs`")
     usable = {entry.name: entry for entry in choose(registry, kernels)}
     return _Torch(
-        LayerSource(source.layer, replace(registry, kernels=usable)),
+        LayerComputation(source.layer, replace(registry, kernels=usable)),
         {**parameters, **source.states},
         source.states,
     )
@@ -109,21 +120,23 @@ _Key = tuple[tuple[tuple[int, ...], ...], tuple[torch.dtype, ...], torch.device,
 
 
 class _Torch(torch.nn.Module):
-    """The module behind `as_torch_module`; its parameters and buffers are called as graphnet's slots."""
+    """The module that `as_torch_module` returns; its parameters and buffers have the names of the slots."""
 
-    def __init__(self, source: Source, slots: Mapping[str, Tensor], states: Iterable[str]) -> None:
+    def __init__(
+        self, computation: Computation, slots: Mapping[str, Tensor], states: Iterable[str]
+    ) -> None:
         super().__init__()
-        self._source = source
+        self._computation = computation
         self._slots = {name: tuple(name.split(".")) for name in slots}
         self._states = frozenset(states)
-        self._chosen: dict[_Key, Steps] = {}
+        self._sequences: dict[_Key, LayerSequence] = {}
         for name, (*path, last) in self._slots.items():
             home: torch.nn.Module = self
             for part in (*path, last):
                 if hasattr(_Torch, part) or part in vars(self):
                     raise InputError(
-                        f"{source}: {part!r} in {name!r} is a name that torch.nn.Module uses itself; "
-                        f"call that node or parameter otherwise"
+                        f"{computation}: {part!r} in {name!r} is the name of an attribute of "
+                        f"torch.nn.Module; give that node or parameter another name"
                     )
             for part in path:
                 if not hasattr(home, part):
@@ -135,8 +148,8 @@ class _Torch(torch.nn.Module):
                 home.register_parameter(last, torch.nn.Parameter(slots[name]))
 
     def forward(self, *inputs: Tensor) -> Any:
-        """The outputs: one tensor, or a tuple where there are several."""
-        check_tensors(inputs, str(self._source))
+        """Compute the outputs: a tensor, or a tuple if there are several."""
+        check_tensors(inputs, str(self._computation))
         device_type = inputs[0].device.type
         if not torch.is_autocast_enabled(device_type):
             return self._run(inputs, None)
@@ -150,10 +163,10 @@ class _Torch(torch.nn.Module):
         # range() fixes the sizes under torch.compile: the layers are chosen for these shapes.
         shapes = tuple(tuple(len(range(size)) for size in x.shape) for x in inputs)
         key = shapes, tuple(x.dtype for x in inputs), inputs[0].device, dtype
-        self._choose(key)
-        steps = self._chosen[key]
-        values.update(zip(steps.inputs, inputs, strict=True))
-        for use in steps.uses:
+        self._find_layers(key)
+        sequence = self._sequences[key]
+        values.update(zip(sequence.inputs, inputs, strict=True))
+        for use in sequence.uses:
             layer = use.layer
             tensors = [values[name] for name in use.reads]
             if cast is not None:
@@ -174,16 +187,16 @@ class _Torch(torch.nn.Module):
                 with torch.no_grad():
                     for name, value in zip(use.written, new, strict=True):
                         self._slot(self._slots[name]).copy_(value)
-        outputs = tuple(values[name] for name in steps.outputs)
+        outputs = tuple(values[name] for name in sequence.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-    def _choose(self, key: _Key) -> None:
-        """Note the layers for these inputs; under torch.compile it runs while the code is traced."""
-        if key not in self._chosen:
+    def _find_layers(self, key: _Key) -> None:
+        """Choose the layers for these inputs and store them; torch.compile runs this while it traces."""
+        if key not in self._sequences:
             shapes, dtypes, device, dtype = key
             specs = [Spec(s, d, device) for s, d in zip(shapes, dtypes, strict=True)]
-            self._chosen[key] = self._source.steps(specs, dtype)
+            self._sequences[key] = self._computation.layers_for(specs, dtype)
 
     def _slot(self, path: Sequence[str]) -> Tensor:
         home: Any = self
@@ -193,11 +206,11 @@ class _Torch(torch.nn.Module):
         return home
 
     def extra_repr(self) -> str:
-        return str(self._source)
+        return str(self._computation)
 
 
 def _new_key(device: torch.device) -> Tensor:
-    """A random key from torch's generator, so that torch.manual_seed decides it."""
+    """Draw a random key, int32 (2,), from torch's generator, so that torch.manual_seed determines it."""
     return torch.randint(-(1 << 31), (1 << 31) - 1, (2,), dtype=torch.int32, device=device)
 
 
