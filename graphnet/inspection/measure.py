@@ -1,4 +1,4 @@
-"""Measure: find the numbers of a device: how fast it moves bytes, multiplies, and starts an operator."""
+"""Measure a device: its memory bandwidth, its arithmetic throughput, and the time to launch an operator."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from graphnet.sdk import dtype_name
 from graphnet.system import device_name, synchronize
 
 _ROUNDS = 7
-_COPIED_BYTES = 128 * 2**20  # more than any cache holds
-_TIMES_MORE = 8  # beside a CPU: waiting for the device is to be a small part
+_COPIED_BYTES = 128 * 2**20  # more than the caches of a CPU hold
+_GPU_FACTOR = 8  # a GPU copies more bytes, so that synchronization takes a small part of the time
 _DTYPES = (torch.float32, torch.bfloat16, torch.float64)
-_ENOUGH_S = 0.02  # a product that takes this long is measured well
+_ENOUGH_S = 0.02  # a matrix product that takes this long is measured precisely enough
 _LAUNCHES = 1000
 
 
@@ -26,9 +26,17 @@ _LAUNCHES = 1000
 def measure(
     device: torch.device, *, say: Callable[[str], None], dtypes: Sequence[torch.dtype] = ()
 ) -> Machine:
-    """Measure a device, which takes a few seconds; `say` is told what is being measured.
+    """Measure a device; this takes a few seconds.
 
-    Products are measured in the `dtypes`; without any, in those that a plan can compute in there.
+    Args:
+        device: the device.
+        say: called with a text before each measurement.
+        dtypes: the dtypes in which matrix products are measured; by default all in which a plan can compute
+            on this device.
+
+    Returns:
+        The bandwidth in bytes per second, the throughput in operations per second for each dtype, and the
+        launch time in seconds.
     """
     dtypes = dtypes or (*_DTYPES, *((torch.float16,) if device.type == "cuda" else ()))
     say("memory bandwidth: a copy and a triad")
@@ -49,7 +57,7 @@ def measure(
 
 
 def _times(run: Callable[[], object], device: torch.device) -> list[float]:
-    """Seconds of each of several rounds, after one to warm up."""
+    """Return the seconds of each of several rounds, after one round to warm up."""
     elapsed: list[float] = []
     for _ in range(_ROUNDS + 1):
         synchronize(device)
@@ -61,8 +69,8 @@ def _times(run: Callable[[], object], device: torch.device) -> list[float]:
 
 
 def _bandwidth(device: torch.device) -> float:
-    """Bytes per second of a = b and of a = b + 2 c, whichever is faster."""
-    count = _COPIED_BYTES // 4 * (1 if device.type == "cpu" else _TIMES_MORE)
+    """Return the bytes per second of a = b or of a = b + 2 c, whichever is faster."""
+    count = _COPIED_BYTES // 4 * (1 if device.type == "cpu" else _GPU_FACTOR)
     a, b, c = (torch.ones(count, device=device) for _ in range(3))
     copy = 2 * a.nbytes / min(_times(lambda: a.copy_(b), device))
     triad = 3 * a.nbytes / min(_times(lambda: torch.add(b, c, alpha=2.0, out=a), device))
@@ -70,7 +78,10 @@ def _bandwidth(device: torch.device) -> float:
 
 
 def _ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a square product and of the same as a 1x1 convolution."""
+    """Return the operations per second of a square matrix product or the same as a 1x1 convolution.
+
+    The faster one counts.
+    """
     size = 512
     while True:
         a, b, image = _operands(size, device, dtype)
@@ -81,10 +92,8 @@ def _ceiling(device: torch.device, dtype: torch.dtype) -> float:
         size *= 2
 
     def convolve() -> Tensor:
-        made: Tensor = torch.convolution(
-            image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1
-        )
-        return made
+        y: Tensor = torch.convolution(image, kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+        return y
 
     return 2.0 * size**3 / min(product, *_times(convolve, device))
 
@@ -96,6 +105,7 @@ def _operands(size: int, device: torch.device, dtype: torch.dtype) -> tuple[Tens
 
 
 def _launch(device: torch.device) -> float:
+    """Return the seconds that one call of a small operator takes."""
     x = torch.ones(16, device=device)
 
     def many() -> None:

@@ -1,6 +1,6 @@
-"""Page: a plan as one self-contained HTML page: its graph, the timeline of its memory, its table.
+"""Page: show a plan as one HTML file with its graph, the timeline of its memory, and the table of its steps.
 
-The page holds the plan as JSON and a small script that draws it; it asks the network for nothing.
+The file holds the plan as JSON, and a small script that draws it. It loads nothing from the network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,15 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What the page is about: the model, its inputs' shapes, and how its plan was made."""
+    """The title of a page.
+
+    Args:
+        model: the model's name.
+        shapes: the shapes of its inputs as text.
+        precision: the precision of the plan, such as "float32".
+        training: whether the plan is a training step.
+        executor: the executor that the plan is for.
+    """
 
     model: str
     shapes: Sequence[str]
@@ -32,7 +40,12 @@ class Heading:
 
 
 def page(data: Mapping[str, Any], heading: Heading) -> str:
-    """The page for `plandata.to_data`."""
+    """Make the HTML text of the page.
+
+    Args:
+        data: the plan as `graphnet.inspection.to_data` returns it.
+        heading: the title.
+    """
     text = _file("plan.html")
     parts = {
         "TITLE": html.escape(str(heading)),
@@ -47,7 +60,7 @@ def page(data: Mapping[str, Any], heading: Heading) -> str:
 
 
 def _embedded(data: Mapping[str, Any]) -> str:
-    """JSON that no name in it can end early: a script element is closed by "</" and by nothing else."""
+    """Return JSON without "<", so that no name in it can end the script element that holds it."""
     text = json.dumps(data, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028")
 

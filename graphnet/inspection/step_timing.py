@@ -1,7 +1,7 @@
-"""Timing: how long each step of a plan takes, on random data.
+"""Step timing: measure how long each step of a plan takes on random data.
 
-The plan's generated function runs as the eager executor runs it, once as it is and once with a clock
-between its steps, in turn; medians over the rounds.
+Each round runs the plan twice: as the eager executor runs it, and with a clock between its steps. The
+results are the medians over the rounds.
 """
 
 from __future__ import annotations
@@ -21,14 +21,26 @@ from graphnet.inspection.walk import complete
 from graphnet.plan import Plan, Source, generate
 from graphnet.system import synchronize
 
-CLOCK = "_clock"  # no name in a generated function starts with an underscore, but for `_`
+CLOCK = (
+    "_clock"  # a generated function has no other name that starts with an underscore, except `_`
+)
 
 
 @torch.no_grad()
 def time_steps(plan: Plan, *, rounds: int = 7, warm_up: int = 2, seed: int = 0) -> Timing:
-    """Run a plan on random data, with a learning rate of zero, and time its steps.
+    """Run a plan on random data, with a learning rate of zero, and measure the time of each step.
 
-    Raises LayerError when a layer's own code fails.
+    Args:
+        plan: the plan.
+        rounds: the number of measured rounds.
+        warm_up: the number of rounds before the first measured one.
+        seed: the seed of the random data.
+
+    Returns:
+        The median time of each step and of the whole eager function, in seconds.
+
+    Raises:
+        LayerError: a layer's code failed.
     """
     arguments = tuple(random_arguments(plan, seed=seed).values())
     device = device_of(plan)
@@ -58,7 +70,7 @@ def time_steps(plan: Plan, *, rounds: int = 7, warm_up: int = 2, seed: int = 0) 
 
 
 def random_arguments(plan: Plan, *, seed: int) -> Mapping[str, Tensor]:
-    """All arguments of a plan by name: inputs uniform in 0..1, the rest as at the start of a run."""
+    """Make all arguments of a plan, by name: inputs uniform in 0..1, the others as at the start of a run."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {}
     for name in plan.of(Kind.INPUT):
@@ -69,6 +81,7 @@ def random_arguments(plan: Plan, *, seed: int) -> Mapping[str, Tensor]:
 
 
 def _with_clock(source: Source, clock: Callable[[], None]) -> Callable[..., object]:
+    """Compile the plan's generated function with a call of `clock` before each step and at the end."""
     lines: list[str] = []
     for number, line in enumerate(source.text.splitlines(), start=1):
         if number in source.lines or line.startswith("    return"):

@@ -1,4 +1,4 @@
-"""Explain: a plan as a table that people read.
+"""Table: `explain` shows a plan as text, one line for each step.
 
 step  node   does             makes                read  written  FLOPs  alive  at least  frees
 ----  -----  ---------------  -------------------  ----  -------  -----  -----  --------  -----
@@ -26,9 +26,9 @@ from graphnet.sdk import Layout, Spec
 from graphnet.system import bytes_text, elide, seconds_text, short_bytes, short_count
 
 WIDTH = 160
-_LISTED = 12  # of the values alive at the peak
-# What texts are cut to before all of them are cut to 8 characters.
-_ROOM = {"node": 12, "does": 22, "makes": 18, "frees": 8, "kept for": 10}
+_LISTED = 12  # the number of values that are listed at the peak
+# Texts are first shortened to these widths, and if that does not suffice, to 8 characters.
+_MIN_WIDTHS = {"node": 12, "does": 22, "makes": 18, "frees": 8, "kept for": 10}
 _NUMBERS = ("read", "written", "FLOPs", "alive", "at least", "measured")
 
 
@@ -39,35 +39,39 @@ def explain(
     timing: Timing | None = None,
     width: int = WIDTH,
 ) -> str:
-    """One line a step, the totals, and what is alive at the peak.
+    """Show a plan as text: its steps, the totals of each phase, and the values in memory at the peak.
 
-    `machine` gives the least times, by stated numbers where it is None; `timing` what was measured.
-    Names that do not fit into `width` are cut in the middle.
+    Args:
+        plan: the plan.
+        machine: the numbers from which the least time of each step follows; None takes typical numbers of
+            the plan's device.
+        timing: the measured times of the steps, from `time_steps`.
+        width: the number of characters in a line; longer names are shortened in the middle.
     """
     seen = breakdown(plan, machine or stated_machine(device_of(plan)))
     parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing), peak(seen)]
     if plan.prelude is not None:
-        parts.append(ahead(breakdown(plan.prelude, seen.machine), width=width))
+        parts.append(prelude_table(breakdown(plan.prelude, seen.machine), width=width))
     return "\n\n".join([*parts, summary(plan), legend(seen)])
 
 
-def ahead(seen: Breakdown, *, width: int = WIDTH) -> str:
-    """The steps of a prelude."""
+def prelude_table(seen: Breakdown, *, width: int = WIDTH) -> str:
+    """Show the steps of a prelude, which computes the values that depend on weights alone."""
     head = "computed ahead: before the first run, and again when parameters or states have changed"
     return f"{head}\n\n{table(seen, width=width)}"
 
 
 def table(seen: Breakdown, *, timing: Timing | None = None, width: int = WIDTH) -> str:
-    """The line of each step."""
+    """Show the steps of a plan, one line for each."""
     plan = seen.plan
     training = any(row.phase is not Phase.FORWARD for row in seen.rows)
     blocks = any(value.layout is not None for value in plan.values.values())
     columns = {
         "step": [str(row.number) for row in seen.rows],
         "node": [row.call.node for row in seen.rows],
-        "does": [does(row) for row in seen.rows],
+        "does": [operation_text(row) for row in seen.rows],
         "layout": [_layout(plan, row) for row in seen.rows] if blocks else [],
-        "makes": [makes(plan, row) for row in seen.rows],
+        "makes": [results_text(plan, row) for row in seen.rows],
         "read": [short_bytes(row.cost.bytes_read) for row in seen.rows],
         "written": [short_bytes(row.cost.bytes_written) for row in seen.rows],
         "FLOPs": [short_count(row.cost.flops) for row in seen.rows],
@@ -75,24 +79,24 @@ def table(seen: Breakdown, *, timing: Timing | None = None, width: int = WIDTH) 
         "at least": [seconds_text(row.seconds) for row in seen.rows],
         "measured": [seconds_text(elapsed) for elapsed in timing.steps] if timing else [],
         "frees": [_frees(row) for row in seen.rows],
-        "kept for": [kept_for(row) for row in seen.rows] if training else [],
+        "kept for": [kept_for_text(row) for row in seen.rows] if training else [],
     }
     return _align({name: cells for name, cells in columns.items() if cells}, width)
 
 
 def totals(seen: Breakdown, *, timing: Timing | None = None) -> str:
-    """The sums of each phase, and of all steps."""
+    """Show the sums over the steps of each phase, and over all steps."""
     names = [*seen.phases, "total"] if len(seen.phases) > 1 else ["total"]
     columns: dict[str, list[str]] = {"": [str(name) for name in names]}
     for name in names:
         chosen = (Phase(name),) if name != "total" else ()
-        found = seen.total(*chosen)
+        total = seen.total(*chosen)
         cells = {
-            "steps": str(found.steps),
-            "read": short_bytes(found.cost.bytes_read),
-            "written": short_bytes(found.cost.bytes_written),
-            "FLOPs": short_count(found.cost.flops),
-            "at least": seconds_text(found.seconds),
+            "steps": str(total.steps),
+            "read": short_bytes(total.cost.bytes_read),
+            "written": short_bytes(total.cost.bytes_written),
+            "FLOPs": short_count(total.cost.flops),
+            "at least": seconds_text(total.seconds),
         }
         if timing is not None:
             elapsed = [
@@ -110,7 +114,7 @@ def totals(seen: Breakdown, *, timing: Timing | None = None) -> str:
 
 
 def peak(seen: Breakdown) -> str:
-    """The moment of the largest memory, and what is alive then, largest first."""
+    """Show the step at which the plan needs most memory, and the values in memory then, largest first."""
     if not seen.rows:
         return "no steps"
     step, end = seen.peak_step, len(seen.rows) - 1
@@ -128,12 +132,12 @@ def peak(seen: Breakdown) -> str:
         size = bytes_text(sum(one.size_bytes for one in rest))
         lines.append(f"  {size:>10}  in {len(rest)} others")
     if work := seen.rows[step].work_bytes:
-        lines.append(f"  {bytes_text(work):>10}  on the way to the results of this step")
+        lines.append(f"  {bytes_text(work):>10}  temporary memory of this step")
     return "\n".join(lines)
 
 
 def passes(changes: Sequence[Change], *, width: int = WIDTH) -> str:
-    """What each pass did: calls before and after, the time it took, and which calls it touched."""
+    """Show each pass: the number of calls before and after it, its time, and the calls that it changed."""
     longest = max((len(change.name) for change in changes), default=0)
     indent = " " * (longest + 27)
     lines = []
@@ -157,7 +161,7 @@ def passes(changes: Sequence[Change], *, width: int = WIDTH) -> str:
 
 
 def _some(names: Sequence[str], width: int) -> str:
-    """As many of the names as there is room for, and the number of the others."""
+    """List as many names as fit into the width, and the number of the others."""
     shown = elide(names[0], 40)
     for count, name in enumerate(names[1:], start=1):
         longer, rest = f"{shown}, {elide(name, 40)}", len(names) - count
@@ -168,7 +172,7 @@ def _some(names: Sequence[str], width: int) -> str:
 
 
 def summary(plan: Plan) -> str:
-    """The totals of a plan in one line."""
+    """Show the totals of a plan in one line: steps, parameters, state, peak memory."""
     parameters = [plan.values[name].spec for name in plan.of(Kind.PARAMETER)]
     states = [plan.values[name].spec for name in plan.of(Kind.STATE)]
     parts = [
@@ -182,7 +186,7 @@ def summary(plan: Plan) -> str:
 
 
 def legend(seen: Breakdown) -> str:
-    """Where the least times come from."""
+    """Explain the units, and how the least times are computed."""
     source = (
         f"measured {seen.machine.measured_on}"
         if seen.machine.measured_on
@@ -197,8 +201,8 @@ def legend(seen: Breakdown) -> str:
 # -- cells -------------------------------------------------------------------------------------------
 
 
-def does(row: Row) -> str:
-    """What a step does: the layer's name as people know it, and the phase where it is not forward."""
+def operation_text(row: Row) -> str:
+    """Return the layer's name, and the kind of call if it is not forward, such as "relu backward"."""
     call = row.call
     if row.phase is Phase.RECOMPUTE:
         return f"{call.title} again"
@@ -207,8 +211,11 @@ def does(row: Row) -> str:
     return f"{call.title} {call.kind}"
 
 
-def makes(plan: Plan, row: Row) -> str:
-    """The shapes and dtypes of what a step makes, and over what it writes; the slots of an update."""
+def results_text(plan: Plan, row: Row) -> str:
+    """Return the shapes and dtypes of a step's results, and the values whose memory they overwrite.
+
+    For an update, return the slots that it writes.
+    """
     if row.call.kind is Kind.UPDATE:
         slots = (short_name(slot, row.call.node) for slot in row.call.writes.values())
         return f"writes {' '.join(slots)}"
@@ -222,7 +229,7 @@ def makes(plan: Plan, row: Row) -> str:
 
 
 def spec_text(spec: Spec) -> str:
-    """A shape and a dtype in a narrow column.
+    """Format a shape and a dtype for a narrow column.
 
     >>> spec_text(Spec((32, 3, 8, 8)))
     '32x3x8x8 f32'
@@ -232,7 +239,9 @@ def spec_text(spec: Spec) -> str:
 
 
 def layout_text(value: Value) -> str:
-    """A value's layout as people write it, the outermost block first; - where there is none.
+    """Format the layout of a value: NCHW, NHWC, or its blocks of pixels, the outermost first.
+
+    "-" stands for a value that is not an image.
 
     >>> layout_text(Value("a", Spec((1, 2, 2, 2, 2, 3)), Kind.LAYER, layout=((2, 2),)))
     '2x2'
@@ -246,7 +255,7 @@ def layout_text(value: Value) -> str:
 
 
 def stack_text(layout: Layout) -> str:
-    """A stack of blocks, the outermost first, whose innermost axis are the channels.
+    """Format nested blocks of pixels, the outermost first; the innermost axis holds the channels.
 
     >>> stack_text(((2, 2), (4, 4)))
     '4x4 2x2'
@@ -254,8 +263,8 @@ def stack_text(layout: Layout) -> str:
     return " ".join(f"{h}x{w}" for h, w in reversed(layout)) or "NHWC"
 
 
-def kept_for(row: Row) -> str:
-    """What a step makes that the reverse pass still reads, and the steps that do."""
+def kept_for_text(row: Row) -> str:
+    """Return the results that the reverse pass reads, each with the numbers of the steps that read it."""
     return (
         ", ".join(
             f"{short_name(one.name, row.call.node)} {' '.join(map(str, one.kept_for))}"
@@ -267,7 +276,7 @@ def kept_for(row: Row) -> str:
 
 
 def _layout(plan: Plan, row: Row) -> str:
-    made = next(row.call.makes(), None)  # the first one: further ones are gradients of parameters
+    made = next(row.call.makes(), None)  # the first result: the others are gradients of parameters
     return "-" if made is None else layout_text(plan.values[row.call.writes.get(made, made)])
 
 
@@ -276,12 +285,12 @@ def _frees(row: Row) -> str:
 
 
 def _align(columns: dict[str, list[str]], width: int) -> str:
-    """Columns under their names, numbers to the right, the widest texts cut until it all fits."""
+    """Align columns under their names; the widest texts are shortened until a line fits into `width`."""
     widths = {name: max(len(name), *map(len, cells)) for name, cells in columns.items()}
     excess = sum(widths.values()) + 2 * (len(widths) - 1) - width
-    for floors in (_ROOM, dict.fromkeys(_ROOM, 8)):
+    for least in (_MIN_WIDTHS, dict.fromkeys(_MIN_WIDTHS, 8)):
         while excess > 0:
-            spare = {name: widths[name] - floors[name] for name in _ROOM if name in widths}
+            spare = {name: widths[name] - least[name] for name in _MIN_WIDTHS if name in widths}
             widest = max(spare, key=lambda name: spare[name], default="")
             if spare.get(widest, 0) <= 0:
                 break

@@ -110,7 +110,7 @@ def test_text_names_the_peak_and_what_is_alive_there(registry: Registry) -> None
     plan = Model(LAYERS, registry=registry).plan((1, 1, 16, 16))
     text = explain(plan)
     assert "peak 4.0 KiB in step 1 (b); alive then:" in text
-    assert "1.0 KiB  on the way to the results of this step" in text
+    assert "1.0 KiB  temporary memory of this step" in text
     alive = text.partition("alive then:\n")[2].splitlines()[:3]
     assert alive[0].split(maxsplit=3)[:3] == ["1.0", "KiB", "$input"]
     assert "(made in step 0, freed after step 1)" in text
