@@ -57,8 +57,8 @@ FAULTS = (
     Fault(
         "layers",
         "batch_norm_gradient_lacks_a_mean",
-        "grad_y - across(grad_bias / n) - z * across(grad_weight / n)",
-        "grad_y - across(grad_bias / n) - z * across(grad_weight)",
+        "grad_y - per_channel(grad_bias / n) - z * per_channel(grad_weight / n)",
+        "grad_y - per_channel(grad_bias / n) - z * per_channel(grad_weight)",
         "batch_norm norm",
     ),
     Fault(

@@ -1,4 +1,4 @@
-"""Activations: elementwise, any shape, any strides, any floating dtype."""
+"""Activations: elementwise functions of tensors of any shape, strides and floating dtype."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from graphnet.sdk import Constant, Layer, ParameterSpec, Precision, Spec, Specs
 
 
 class ReLU(Layer):
-    """max(x, 0), elementwise. The gradient passes where y > 0; at 0 it is 0. Backward keeps y."""
+    """max(x, 0), elementwise.
+
+    The derivative is 1 where y > 0, else 0. x, y: any shape. Backward keeps y.
+    """
 
     pointwise: ClassVar[bool] = True
     precision: ClassVar[Precision] = "follow"
@@ -21,15 +24,17 @@ class ReLU(Layer):
         return x.clamp_min(0)
 
     def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
-        return grad_y.masked_fill(y <= 0, 0)  # not "where y > 0": NaN must go through
+        return grad_y.masked_fill(y <= 0, 0)  # not grad_y.where(y > 0, 0), which would hide a NaN
 
 
 class LeakyReLU(Layer):
-    """x above 0, negative_slope * x below, elementwise, as torch.nn.LeakyReLU (Maas et al. 2013).
+    """x where x > 0, else negative_slope * x, elementwise, as torch.nn.LeakyReLU (Maas et al. 2013).
 
-    x, y: any shape. The derivative is 1 where x > 0 and the slope elsewhere. Since the slope is not
-    negative, y > 0 says the same: backward keeps y.
-    Raises DescriptionError for a negative slope.
+    The derivative is 1 where x > 0, else negative_slope. As the slope is not negative, x > 0 and y > 0 are
+    the same. x, y: any shape. Backward keeps y.
+
+    Raises:
+        DescriptionError: negative_slope is negative.
 
     >>> LeakyReLU(negative_slope=0.5).forward(torch.tensor([-2.0, 3.0]))
     tensor([-1.,  3.])
@@ -48,13 +53,15 @@ class LeakyReLU(Layer):
 
 
 class PReLU(Layer):
-    """x above 0, weight * x below, the slopes trained, as torch.nn.PReLU (He et al. 2015, eq. 1).
+    """x where x > 0, else weight * x, with trained slopes, as torch.nn.PReLU (He et al. 2015, eq. 1).
 
-    x, y: any shape; weight: (num_parameters,), which starts from `init`. One slope serves all elements;
-    more, or null for as many as there are, belong to the channels, axis 1 of x.
-    Where x <= 0 (their eq. 3), dx = weight g and dweight is the sum of g x; above, dx = g.
-    Backward keeps x: with a negative slope y does not tell its sign.
-    Raises GraphError where the number of slopes is not that of the channels.
+    With g the gradient of y: dx = g where x > 0, else weight g;  dweight = sum of g x where x <= 0 (eq. 3).
+    x, y: any shape; weight: (num_parameters,), which starts from `init`: one slope for all elements, or one
+    for each channel, axis 1 of x. num_parameters null takes the number of channels.
+    Backward keeps x, since the sign of y does not show that of x where a slope is negative.
+
+    Raises:
+        GraphError: num_parameters is neither 1 nor the number of channels.
 
     >>> PReLU(num_parameters=64).init
     0.25
@@ -67,12 +74,12 @@ class PReLU(Layer):
     init: float = 0.25
 
     def slopes(self, x: Spec) -> int:
-        """The number of slopes, checked against the channels."""
+        """Return the number of slopes. Raises GraphError unless it is 1 or the number of channels."""
         channels = x.shape[1] if len(x.shape) > 1 else 1
         if self.num_parameters not in (None, 1, channels):
             raise GraphError(
                 f"expected {self.num_parameters} channels, one for each slope, got {channels} in {x}. "
-                f"Set num_parameters: {channels}, or 1 for a slope that all of them share."
+                f"Set num_parameters: {channels}, or 1 for a slope that all channels share."
             )
         return self.num_parameters or channels
 
@@ -90,15 +97,15 @@ class PReLU(Layer):
 
 
 def beside(weight: Tensor, x: Tensor) -> Tensor:
-    """A weight (C,) or (1,) with the axes to stand beside x, whose channels are axis 1."""
+    """Reshape a weight (C,) or (1,) so that it broadcasts along axis 1 of x, its channels."""
     return weight.view(-1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else weight.view((1,) * x.ndim)
 
 
 class Sigmoid(Layer):
-    """s(x) = 1 / (1 + exp(-x)), elementwise; the derivative is s (1 - s). Backward keeps y.
+    """s(x) = 1 / (1 + exp(-x)), elementwise.
 
-    Written with exp(-|x|) <= 1, so that no x overflows: s(x) = 1 / (1 + e) for x >= 0, e / (1 + e)
-    below, with e = exp(-|x|).
+    The derivative is s (1 - s). To avoid overflow, s is computed from e = exp(-|x|) <= 1: it is 1 / (1 + e)
+    where x >= 0, else e / (1 + e). x, y: any shape. Backward keeps y.
     """
 
     pointwise: ClassVar[bool] = True
@@ -112,7 +119,10 @@ class Sigmoid(Layer):
 
 
 class Tanh(Layer):
-    """tanh(x), elementwise, as torch.nn.Tanh; the derivative is 1 - y^2. x: any shape. Backward keeps y."""
+    """tanh(x), elementwise, as torch.nn.Tanh.
+
+    The derivative is 1 - y^2. x, y: any shape. Backward keeps y.
+    """
 
     pointwise: ClassVar[bool] = True
 

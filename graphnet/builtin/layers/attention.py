@@ -1,4 +1,4 @@
-"""Attention over channels: a gate for each channel, and a mixture of the channels of each head.
+"""Attention over channels: a gate for each channel, and attention between the channels of each head.
 
 Axes: N batch, C channels, H and W of the image, L = H W pixels, c = C / heads channels of a head.
 """
@@ -16,7 +16,7 @@ from graphnet.sdk import Constant, Layer, ParameterSpec, Precision, Specs, weigh
 
 
 class SimplifiedChannelAttention(Layer):
-    """Each channel times a gate, which is linear in the means of all channels.
+    """Multiplies each channel by a gate, a linear function of the means of all channels.
 
     Chen et al. 2022 (NAFNet), eq. 6:  y = x * (W pool(x) + bias), with pool the mean over the pixels and
     W the weight of a 1x1 convolution. With g the gradient of y, m = pool(x) and a = W m + bias:
@@ -25,7 +25,9 @@ class SimplifiedChannelAttention(Layer):
 
     x, y: (N, C, H, W); weight: (C, C, 1, 1); bias: (C,). Any floating dtype. Parameters start as those of
     torch.nn.Conv2d: U(-b, b), b = 1 / sqrt(C). Backward keeps x, and the means and gates, (N, C).
-    Raises GraphError for what is no image.
+
+    Raises:
+        GraphError: x does not have the axes N C H W.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("mean", "gate")
@@ -51,7 +53,7 @@ class SimplifiedChannelAttention(Layer):
 
 
 class TransposedAttention(Layer):
-    """Each head's channels mixed by how much they look alike over the pixels: attention between channels.
+    """Mixes the channels of each head, weighted by their similarity: attention between channels.
 
     Zamir et al. 2022 (Restormer), eq. 1, the core of their multi-Dconv head transposed attention. In each
     head q, k and v are c x L matrices, rows of qkv in this order:
@@ -61,10 +63,12 @@ class TransposedAttention(Layer):
         dtemperature = sum dP S, over batch, i and j;  dS = temperature dP;  M = dS / (|q| |k|^T);
         dq = M k - q (sum over j of dS S) / |q|^2;  dk = M^T q - k (sum over i of dS S) / |k|^2.
 
-    qkv: (N, 3C, H, W); temperature: (num_heads, 1, 1), starts at 1; y: (N, C, H, W). Any floating dtype; what
-    is c x c is computed in float32 at least. The 1x1 and depthwise convolutions around it are layers of
-    their own. Backward keeps qkv, S and A (N, num_heads, c, c), and the norms (N, 2, num_heads, c).
-    Raises GraphError for what is no image, and where 3 num_heads does not divide the channels.
+    qkv: (N, 3C, H, W); temperature: (num_heads, 1, 1), starts at 1; y: (N, C, H, W). Any floating dtype; S
+    and A are computed in float32 at least. The 1x1 and depthwise convolutions around the attention are other
+    layers. Backward keeps qkv, S and A (N, num_heads, c, c), and the norms (N, 2, num_heads, c).
+
+    Raises:
+        GraphError: qkv does not have the axes N C H W, or 3 num_heads does not divide its channels.
 
     >>> layer = TransposedAttention(num_heads=1)
     >>> y, *_ = layer.forward(torch.ones(1, 6, 1, 1), torch.ones(1, 1, 1))  # q = k = v, c = 2
@@ -78,7 +82,7 @@ class TransposedAttention(Layer):
 
     @classmethod
     def samples(cls) -> list[tuple[Layer, list[tuple[int, ...]]]]:
-        """Samples for the conformance kit, which finds no number of channels by itself."""
+        """Samples for the conformance kit, which cannot guess a number of channels that fits the heads."""
         return [(cls(num_heads=2), [(2, 12, 3, 5)]), (cls(num_heads=1), [(2, 6, 4, 4)])]
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
@@ -91,7 +95,7 @@ class TransposedAttention(Layer):
         return {"temperature": ParameterSpec((self.num_heads, 1, 1), Constant(1.0))}
 
     def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v, each (N, heads, c, L)."""
+        """Split qkv into q, k and v, each (N, heads, c, L)."""
         n, channels, h, w = qkv.shape
         size = (n, 3, self.num_heads, channels // (3 * self.num_heads), h * w)
         q, k, v = qkv.reshape(size).unbind(1)
@@ -103,7 +107,7 @@ class TransposedAttention(Layer):
         wide = torch.promote_types(qkv.dtype, torch.float32)
         lengths = [torch.linalg.vector_norm(rows, dim=-1, dtype=wide) for rows in (q, k)]
         norms = torch.stack(lengths, 1).clamp_min(_LEAST_NORM)
-        if q.dtype == torch.float16:  # in which a sum over many pixels would be infinite
+        if q.dtype == torch.float16:  # a sum over many pixels would overflow in float16
             unit = (q / norms[:, 0, ..., None]).to(q.dtype)
             cosine = (unit @ k.mT) / norms[:, 1, ..., None, :]
         else:
@@ -129,7 +133,7 @@ class TransposedAttention(Layer):
         grad_temperature = (grad_logits * cosine).sum((0, 2, 3)).reshape(temperature.shape)
         grad_cosine = grad_logits * temperature
         mixed = (grad_cosine / _outer(norms)).to(q.dtype)
-        # A norm that was raised to the least one does not move with its row.
+        # Where a norm was replaced by the least norm, its derivative by the row is 0.
         turned = grad_cosine * cosine
         radial = torch.stack((turned.sum(3), turned.sum(2)), 1) / norms.square()
         along_q, along_k = (
@@ -145,7 +149,7 @@ _LEAST_NORM = 1e-12
 
 
 def _outer(norms: Tensor) -> Tensor:
-    """|q[i]| |k[j]|, (N, heads, c, c), from norms (N, 2, heads, c)."""
+    """Return |q[i]| |k[j]|, (N, heads, c, c), from norms (N, 2, heads, c)."""
     q, k = norms.unbind(1)
     return q[..., :, None] * k[..., None, :]
 

@@ -1,8 +1,8 @@
-"""Convolution and transposed convolution as one matrix product, forward and backward.
+"""Convolution and transposed convolution, each computed as one matrix product, forward and backward.
 
-Axes: N batch, C input channels, O output channels, G groups, K = kernel height * width, L the number
-of places of the kernel. `unfold` lays the patch under each place out as a column of C*K numbers,
-`fold` adds columns back into an image: it is the transpose of unfold.
+Axes: N batch, C input channels, O output channels, G groups, K = kernel height * width, L the number of
+positions of the kernel. `unfold` (im2col) copies the patch under each position into a column of C*K numbers;
+`fold`, its transpose, adds the columns to an image.
 """
 
 from __future__ import annotations
@@ -30,30 +30,37 @@ from graphnet.sdk import (
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
-    """(N, C, ...) as (N, G, C/G, L). Every size is stated: -1 is refused for an empty batch."""
+    """Reshape (N, C, ...) to (N, G, C/G, L). No size is -1, which torch refuses for an empty batch."""
     return x.reshape(x.shape[0], groups, x.shape[1] // groups, math.prod(x.shape[2:]))
 
 
 def _kernel(weight: Tensor, groups: int) -> Tensor:
-    """The weight (A, B, kh, kw) as the matrices of all groups, (G, A/G, B * K)."""
+    """Reshape a weight (A, B, kh, kw) to one matrix for each group, (G, A/G, B * K)."""
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
-def under(rows: range, stride: int, span: int, before: int) -> range:
-    """The rows under a kernel that spans `span` of them, at these places, with so much padding before."""
+def input_rows(rows: range, stride: int, span: int, before: int) -> range:
+    """Return the input rows from which these output rows are computed.
+
+    Args:
+        rows: the output rows.
+        stride: the distance between two positions of the kernel.
+        span: the number of input rows under the kernel, dilation included.
+        before: the padding before the first row.
+    """
     first = rows.start * stride - before
     return range(first, first + (len(rows) - 1) * stride + span)
 
 
 class _Channels(Layer):
-    """What the two convolutions share: their channels and the checks on them."""
+    """The fields for the channels of a convolution, and their checks."""
 
     precision: ClassVar[Precision] = "compute"
     in_channels: PositiveInt | None = None
     out_channels: PositiveInt
 
     def channels(self, x: Spec, groups: int) -> int:
-        """The input channels, checked against the configuration."""
+        """Return the number of input channels. Raises GraphError unless the fields allow it."""
         if len(x.shape) != 4:
             raise GraphError(f"expected an input N x C x H x W, got {x}")
         channels = x.shape[1]
@@ -71,10 +78,10 @@ class _Channels(Layer):
 
 
 class Correlation(Layer):
-    """A two-dimensional cross-correlation with the weight at hand, which also says how channels are grouped.
+    """A two-dimensional cross-correlation; subclasses declare its parameters.
 
-    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,) or None. Backward keeps x. Subclasses say which
-    parameters there are.
+    x: (N, C, H, W); weight: (O, C/G, kh, kw), whose shape determines the number G of groups; bias: (O,) or
+    None. Backward keeps x.
     """
 
     precision: ClassVar[Precision] = "compute"
@@ -88,8 +95,8 @@ class Correlation(Layer):
             raise DescriptionError([Problem("'same' needs stride 1", "padding")])
 
     def pads(self) -> tuple[int, int, int, int]:
-        """Left, right, top, bottom."""
-        if self.padding == "same":  # torch puts the odd one to the right and below
+        """Return the padding: left, right, top, bottom."""
+        if self.padding == "same":  # torch adds an odd row or column at the right and the bottom
             total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
             (top, left), (high, wide) = (t // 2 for t in total), total
             return left, wide - left, top, high - top
@@ -97,7 +104,7 @@ class Correlation(Layer):
         return left, left, top, top
 
     def places(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int]:
-        """The output's height and width."""
+        """Return the output's height and width. Raises GraphError if the kernel does not fit."""
         left, right, top, bottom = self.pads()
         sizes = (x[2] + top + bottom, x[3] + left + right)
         spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
@@ -113,16 +120,16 @@ class Correlation(Layer):
 
     def window(self, rows: range, axis: int) -> range | None:
         span = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-        return under(rows, self.stride[axis], span, self.pads()[2 - 2 * axis])
+        return input_rows(rows, self.stride[axis], span, self.pads()[2 - 2 * axis])
 
     def unfold(self, x: Tensor, groups: int) -> Tensor:
-        """The patches as columns: (N, G, C/G * K, L)."""
+        """Copy the patches into columns, (N, G, C/G * K, L)."""
         padded = F.pad(x, self.pads())
         columns = F.unfold(padded, self.kernel_size, self.dilation, 0, self.stride)
         return _grouped(columns, groups)
 
     def fold(self, columns: Tensor, size: tuple[int, ...]) -> Tensor:
-        """The transpose of unfold: add columns (N, G, C/G * K, L) into an image of shape `size`."""
+        """Add columns (N, G, C/G * K, L) to an image of shape `size`: the transpose of unfold."""
         left, right, top, bottom = self.pads()
         padded = (size[2] + top + bottom, size[3] + left + right)
         image = F.fold(
@@ -158,20 +165,23 @@ class Correlation(Layer):
 
 
 class Conv2d(Correlation, _Channels):
-    """Two-dimensional cross-correlation, as torch.nn.Conv2d, computed as one matrix product.
+    """Two-dimensional convolution (cross-correlation), as torch.nn.Conv2d, computed as one matrix product.
 
     Eq. 1:  y = W unfold(x) + b,  with W as (O, C/G * K) and unfold(x) as (C/G * K, L) in each group.
-    The gradients are convolutions again, evaluated on the same columns:
+    The gradients are convolutions too, and use the same columns. With g the gradient of y:
     eq. 2:  dW = g unfold(x)^T summed over the batch: x convolved with g (dilated by the stride);
     eq. 3:  dx = fold(W^T g): g (dilated by the stride) convolved with the rotated kernel;
-    eq. 4:  db = the sum of g over batch and places.
+    eq. 4:  db = the sum of g over batch and positions.
 
-    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,); y: (N, O, H', W') with
-    H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Any floating dtype.
-    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K); with
-    weight_init as graphnet.sdk.initializers.Init of that name, and the bias at 0.
+    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,), none if the field `bias` is false;
+    y: (N, O, H', W') with H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Any floating
+    dtype. Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K). With weight_init,
+    the weight starts as graphnet.sdk.initializers.Init of that name states, and the bias is 0.
     padding "same" keeps H and W (stride 1 only), "valid" is 0.
-    Raises GraphError when the channels do not fit or the kernel is larger than the padded input.
+
+    Raises:
+        GraphError: the channels do not fit, or the kernel is larger than the padded input.
+        DescriptionError: padding is "same" and the stride is not 1.
 
     >>> Conv2d(out_channels=64, kernel_size=3, padding=1).kernel_size
     (3, 3)
@@ -189,7 +199,7 @@ class Conv2d(Correlation, _Channels):
 
 
 class TransposeConv2d(_Channels):
-    """The transpose of a convolution, as torch.nn.ConvTranspose2d: it turns the data gradient around.
+    """Transposed convolution, as torch.nn.ConvTranspose2d: the data gradient of a convolution as a layer.
 
     Eq. 5:  y = fold(W^T x) + b,  with W as (C/G, O/G * K): each input pixel adds its kernel to y.
     Eqs. 14-18 work this out on a 2x2 image. Backward is the convolution's forward:
@@ -197,10 +207,12 @@ class TransposeConv2d(_Channels):
 
     x: (N, C, H, W); weight: (C, O/G, kh, kw); bias: (O,); y: (N, O, H', W') with
     H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1. Any floating dtype.
-    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(O/G * K); with
-    weight_init as graphnet.sdk.initializers.Init of that name, and the bias at 0.
-    Raises DescriptionError unless output_padding is smaller than stride or dilation on each axis,
-    GraphError when the channels do not fit or the output would be empty.
+    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(O/G * K). With weight_init, the
+    weight starts as graphnet.sdk.initializers.Init of that name states, and the bias is 0.
+
+    Raises:
+        DescriptionError: output_padding is not smaller than the stride or the dilation of its axis.
+        GraphError: the channels do not fit, or the output would be empty.
     """
 
     kernel_size: PositivePair
@@ -227,7 +239,7 @@ class TransposeConv2d(_Channels):
         return weight_and_bias(weight, bias, init=self.weight_init, groups=self.groups)
 
     def full(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int]:
-        """Height and width before padding is cut off."""
+        """Return the output's height and width before the padding is cut off."""
         height, width = (
             (n - 1) * s + d * (k - 1) + 1
             for n, s, d, k in zip(x[2:], self.stride, self.dilation, self.kernel_size, strict=True)
@@ -235,14 +247,14 @@ class TransposeConv2d(_Channels):
         return height, width
 
     def crop(self, full: Tensor) -> Tensor:
-        """The output in the full image: longer by output_padding, then cut by padding all around."""
+        """Turn the full image into the output: add output_padding at the end, cut padding on each side."""
         (height, width), (top, left) = full.shape[2:], self.padding
         extra_h, extra_w = self.output_padding
         if height + extra_h - 2 * top < 1 or width + extra_w - 2 * left < 1:
             raise GraphError(
                 f"padding {self.padding} leaves nothing of an output of {height}x{width}"
             )
-        # Two steps: the padding may cut into what output_padding adds.
+        # In two steps, as the padding may cut into the rows that output_padding adds.
         return F.pad(F.pad(full, (0, extra_w, 0, extra_h)), (-left, -left, -top, -top))
 
     def window(self, rows: range, axis: int) -> range:
@@ -251,7 +263,7 @@ class TransposeConv2d(_Channels):
         return range(-((reach - first) // stride), last // stride + 1)  # rounded up, and down
 
     def unfold(self, g: Tensor) -> Tensor:
-        """A gradient of the output as columns: (N, G, O/G * K, L), L the pixels of x."""
+        """Copy the gradient of the output into columns, (N, G, O/G * K, L), L the pixels of x."""
         (top, left), (extra_h, extra_w) = self.padding, self.output_padding
         full = F.pad(F.pad(g, (left, left, top, top)), (0, -extra_w, 0, -extra_h))
         columns = F.unfold(full, self.kernel_size, self.dilation, 0, self.stride)

@@ -1,4 +1,4 @@
-"""Dropout, whose mask is computed twice instead of kept."""
+"""Dropout: backward computes the mask again, so that no mask is kept in memory."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from graphnet.sdk import Layer, Precision, random
 
 
 class Dropout(Layer):
-    """Each element is 0 with probability p, else x / (1 - p), as torch.nn.Dropout in training.
+    """Sets each element to 0 with probability p, and scales the others by 1 / (1 - p), as torch.nn.Dropout.
 
     Srivastava et al. 2014, with the factor in training, so that inference is the identity:
         y = m x / (1 - p),  dx = m g / (1 - p),  m = (u >= p), u uniform in [0, 1).
-    u is a hash of the node's key and the element's position (graphnet.random): the same in backward,
-    another in each node and step. Where pixels lie in blocks that is their position in blocks, so
-    other kernels may drop other elements.
-    x, y: any shape. Backward keeps nothing. A dropped NaN or infinity gives NaN, as in torch.
+    u is a hash of the node's key and the element's position (graphnet.sdk.random): it is the same in forward
+    and backward, and differs between nodes and steps. In a layout of blocks of pixels the position is that in
+    memory, so a kernel with another layout may drop other elements.
+    x, y: any shape. Backward keeps no tensor. A dropped NaN or infinity gives NaN, as in torch.
 
     >>> Dropout(p=0.1).inference(torch.tensor([3.0]))
     tensor([3.])
@@ -35,10 +35,10 @@ class Dropout(Layer):
         return 0.0 if self.p == 1.0 else 1.0 / (1.0 - self.p)
 
     def mask(self, x: Tensor, key: Tensor) -> Tensor:
-        """True for what stays."""
+        """Return a mask that is True for the elements that stay."""
         return random.uniform(key, x.shape) >= self.p
 
-    # Two products: the mask's is exact, so the factor is rounded once, in any dtype.
+    # Two products: that with the mask is exact, so the result is rounded once, in any dtype.
 
     def forward(self, x: Tensor, key: Tensor) -> Tensor:
         return x * self.mask(x, key) * self.factor

@@ -1,4 +1,4 @@
-"""Normalisation over groups of channels of each image, forward and backward."""
+"""Group norm: normalization over groups of channels of each image, forward and backward."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from graphnet.builtin.layers.norm import (
-    across,
     affine_gradients,
     checked_channels,
     input_gradient,
+    per_channel,
 )
 from graphnet.errors import GraphError
 from graphnet.sdk import Constant, Layer, ParameterSpec, Specs
 
 
 class GroupNorm(Layer):
-    """Groups of channels of each image less their mean, over their standard deviation, as torch.nn.GroupNorm.
+    """Normalizes each group of channels of an image to mean 0 and variance 1, as torch.nn.GroupNorm.
 
     Wu & He 2018, eqs. 1, 2, 6 and 7, over the m = C/G H W values of a group of an image:
         mean = sum x / m;  var = sum (x - mean)^2 / m;  z = (x - mean) / sqrt(var + eps);
@@ -28,10 +28,12 @@ class GroupNorm(Layer):
         dweight = sum g z;  dbias = sum g, over batch and pixels;
         dx = (h - mean of h - z mean of (h z)) / sqrt(var + eps), means over the group.
 
-    x, y: (N, C, H, W), float; weight, bias: (C,), none where affine is false; G = num_groups. Backward keeps
-    x, and the mean and 1 / sqrt(var + eps) of each group, (N, G).
-    Raises GraphError unless x has four axes, num_channels channels where that is given, and num_groups
-    divides them.
+    x, y: (N, C, H, W), float; weight, bias: (C,), none if affine is false; G = num_groups. Backward keeps x,
+    and the mean and 1 / sqrt(var + eps) of each group, (N, G).
+
+    Raises:
+        GraphError: x does not have the axes N C H W, its channels are not the stated num_channels, or
+            num_groups does not divide them.
 
     >>> GroupNorm(num_groups=8).eps
     1e-05
@@ -55,7 +57,7 @@ class GroupNorm(Layer):
         }
 
     def groups(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) as (N, G, C/G H W). Every size is stated: -1 is refused for an empty batch."""
+        """Reshape (N, C, H, W) to (N, G, C/G H W). No size is -1, which torch refuses for an empty batch."""
         return x.reshape(x.shape[0], self.num_groups, math.prod(x.shape[1:]) // self.num_groups)
 
     def forward(
@@ -67,7 +69,7 @@ class GroupNorm(Layer):
         inverse_std = (centered.square().mean(2) + self.eps).rsqrt()
         y = (centered * inverse_std[..., None]).reshape(x.shape)
         if weight is not None and bias is not None:
-            y = y * across(weight) + across(bias)
+            y = y * per_channel(weight) + per_channel(bias)
         return y, mean, inverse_std
 
     def backward(
@@ -83,6 +85,6 @@ class GroupNorm(Layer):
         z = (self.groups(x) - mean[..., None]) * r
         grad_x = None
         if "x" in wanted:
-            h = self.groups(grad_y if weight is None else grad_y * across(weight))
+            h = self.groups(grad_y if weight is None else grad_y * per_channel(weight))
             grad_x = input_gradient(h, z, z, r, 2, subtract_mean=True).reshape(x.shape)
         return grad_x, *affine_gradients(grad_y, z.reshape(x.shape), wanted)

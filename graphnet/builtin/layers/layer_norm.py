@@ -1,4 +1,4 @@
-"""Normalisation over the channels of each pixel, forward and backward."""
+"""Layer norm of images: normalization over the channels of each pixel, forward and backward."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from graphnet.builtin.layers.norm import (
-    across,
     affine_gradients,
     checked_channels,
     input_gradient,
+    per_channel,
 )
 from graphnet.sdk import Constant, Layer, ParameterSpec, Specs
 
 
 class LayerNorm2d(Layer):
-    """Each pixel's channels less their mean, over their standard deviation: layer norm of N C H W images.
+    """Normalizes the channels of each pixel to mean 0 and variance 1: layer norm of N C H W images.
 
-    Ba et al. 2016, eq. 3, with the channels as the hidden units (torch.nn.LayerNorm over C, as ConvNeXt and
-    NAFNet have it for images):
+    Ba et al. 2016, eq. 3, with the channels as the hidden units: torch.nn.LayerNorm over C, as in ConvNeXt
+    and NAFNet.
         mean = sum x / C;  var = sum (x - mean)^2 / C;  r = 1 / sqrt(var + eps);
         z = (x - mean) r;  y = weight z + bias.
     Without subtract_mean  z = x r, and without bias  y = weight z; both off is the "bias-free" norm of
     Restormer (Zamir et al. 2022), which has eps 1e-5.
     With g the gradient of y, and h = weight g that of z:
         dweight = sum g z;  dbias = sum g, over batch and pixels;
-        dx = r (h - mean of h - (x - mean) r mean of (h z)), without "mean of h" if the mean stays in.
+        dx = r (h - mean of h - (x - mean) r mean of (h z)), where "mean of h" is 0 without subtract_mean.
 
-    x, y: (N, C, H, W), float; weight, bias: (C,), neither where affine is false. Backward keeps x, and the
-    mean and r of each pixel, (N, 1, H, W).
-    Raises GraphError unless x has four axes, and num_channels channels where that is given.
+    x, y: (N, C, H, W), float; weight, bias: (C,), none if affine is false. Backward keeps x, and the mean and
+    r of each pixel, (N, 1, H, W).
+
+    Raises:
+        GraphError: x does not have the axes N C H W, or its channels are not the stated num_channels.
 
     >>> LayerNorm2d(bias=False, subtract_mean=False).eps
     1e-06
@@ -58,8 +60,8 @@ class LayerNorm2d(Layer):
         centered = x - mean
         inverse_std = (centered.square().mean(1, keepdim=True) + self.eps).rsqrt()
         y = (centered if self.subtract_mean else x) * inverse_std
-        y = y if weight is None else y * across(weight)
-        return y if bias is None else y + across(bias), mean, inverse_std
+        y = y if weight is None else y * per_channel(weight)
+        return y if bias is None else y + per_channel(bias), mean, inverse_std
 
     def backward(
         self,
@@ -74,7 +76,7 @@ class LayerNorm2d(Layer):
         z = centered if self.subtract_mean else x * inverse_std
         grad_x = None
         if "x" in wanted:
-            h = grad_y if weight is None else grad_y * across(weight)
+            h = grad_y if weight is None else grad_y * per_channel(weight)
             grad_x = input_gradient(
                 h, z, centered, inverse_std, 1, subtract_mean=self.subtract_mean
             )

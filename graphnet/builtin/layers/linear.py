@@ -14,14 +14,16 @@ from graphnet.sdk import Layer, LinearInit, ParameterSpec, Precision, Spec, Spec
 class Linear(Layer):
     """y = x W^T + b along the last axis, as torch.nn.Linear.
 
-    With g the gradient of y, and x and g as matrices of M rows:
+    With g the gradient of y, and x and g as matrices whose rows are the last axis:
     dx = g W;  dW = g^T x;  db = the sum of g over the rows.
 
-    x: (..., I), with any number of axes before; weight W: (O, I); bias b: (O,); y: (..., O). I is
-    inferred, or checked where in_features is given. Parameters start as torch's: U(-k, k),
-    k = 1 / sqrt(I); with weight_init as graphnet.sdk.initializers.Init of that name, and the bias at 0.
-    Backward keeps x.
-    Raises GraphError for an input without axes, or with another last one than in_features.
+    x: (..., I); weight W: (O, I); bias b: (O,), none if the field `bias` is false; y: (..., O). Any floating
+    dtype. in_features may be left out: I is then the size of the last axis. Parameters start as torch's:
+    U(-k, k), k = 1 / sqrt(I). With weight_init, the weight starts as graphnet.sdk.initializers.Init of that
+    name states, and the bias is 0. Backward keeps x.
+
+    Raises:
+        GraphError: x has no axes, or the size of its last axis is 0 or not the stated in_features.
 
     >>> Linear(out_features=10).parameters({"x": Spec((32, 64))})["weight"].shape
     (10, 64)
@@ -34,7 +36,7 @@ class Linear(Layer):
     weight_init: LinearInit | None = None
 
     def features(self, x: Spec) -> int:
-        """The input's features, checked against the configuration."""
+        """Return the size of the last axis. Raises GraphError unless in_features allows it."""
         if not x.shape or x.shape[-1] == 0:
             raise GraphError(f"expected an input with features on its last axis, got {x}")
         if self.in_features not in (None, x.shape[-1]):

@@ -1,4 +1,4 @@
-"""Layers that bring several values together."""
+"""Layers that combine several tensors into one: sum, concatenation, product, difference."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from graphnet.sdk import Layer, Precision, Specs
 
 
 class Add(Layer):
-    """The sum of any number of tensors of one shape. Each input's gradient is grad_y itself."""
+    """The sum of any number of tensors of one shape.
+
+    y = xs[0] + xs[1] + ...; each input's gradient is grad_y itself. Backward keeps no tensor.
+
+    Raises:
+        GraphError: the shapes differ.
+    """
 
     pointwise: ClassVar[bool] = True
     precision: ClassVar[Precision] = "follow"
@@ -37,9 +43,12 @@ class Add(Layer):
 
 
 class Concat(Layer):
-    """Tensors one after the other along `dim` (the channels by default), as torch.cat.
+    """Concatenates tensors along `dim`, by default the channels, as torch.cat.
 
-    The other axes must agree. Each input's gradient is its part of grad_y, a view.
+    Each input's gradient is its part of grad_y, a view. Backward keeps no tensor.
+
+    Raises:
+        GraphError: the shapes differ on another axis than `dim`.
     """
 
     precision: ClassVar[Precision] = "follow"
@@ -64,13 +73,15 @@ class Concat(Layer):
 
 
 class Multiply(Layer):
-    """The product of two tensors, either of which may be broadcast, as torch.mul.
+    """The product of two tensors with broadcasting, as torch.mul.
 
     Both have the same number of axes; where their sizes on an axis differ, one of them is 1. A gate of
-    shape (N, C, 1, 1) scales each channel of an image, (N, 1, H, W) each pixel.
-    With g the gradient of y, that of x is g * other, summed over the axes along which x was broadcast,
-    and that of other likewise. x, other, y: any shape. Backward keeps both inputs.
-    Raises GraphError for shapes that do not fit.
+    shape (N, C, 1, 1) scales each channel of an image, one of (N, 1, H, W) each pixel.
+    With g the gradient of y: dx = g * other, dother = g * x, each summed over the axes along which that input
+    was broadcast. x, other, y: any shape. Backward keeps both inputs.
+
+    Raises:
+        GraphError: the shapes cannot be broadcast to each other.
 
     >>> Multiply().forward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[10.0], [100.0]]))
     tensor([[ 10.,  20.],
@@ -96,12 +107,15 @@ class Multiply(Layer):
 
 
 class Subtract(Layer):
-    """x less other, either of which may be broadcast, as torch.sub.
+    """x - other with broadcasting, as torch.sub.
 
-    Both have the same number of axes; where their sizes on an axis differ, one of them is 1: the mean of
-    each channel, (N, C, 1, 1), is subtracted from all its pixels.
-    With g the gradient of y, that of x is g, summed over the axes along which x was broadcast, and that of
-    other likewise of -g. x, other, y: any shape. Raises GraphError for shapes that do not fit.
+    Both have the same number of axes; where their sizes on an axis differ, one of them is 1. So the mean of
+    each channel, (N, C, 1, 1), can be subtracted from all pixels of the channel.
+    With g the gradient of y: dx = g, dother = -g, each summed over the axes along which that input was
+    broadcast. x, other, y: any shape. Backward keeps no tensor.
+
+    Raises:
+        GraphError: the shapes cannot be broadcast to each other.
 
     >>> Subtract().forward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0], [3.0]]))
     tensor([[0., 1.],
@@ -126,11 +140,11 @@ class Subtract(Layer):
 
 
 def _check_broadcast(x: Tensor, other: Tensor) -> None:
-    """Raises GraphError unless the sizes agree, but for sizes of 1."""
+    """Raise GraphError unless the two shapes are equal, except where a size is 1."""
     pairs = zip(x.shape, other.shape, strict=False)
     if x.ndim != other.ndim or any(m != n and 1 not in (m, n) for m, n in pairs):
         raise GraphError(
-            f"expected inputs of one shape, but for sizes of 1, got {' and '.join(_shapes(x, other))}"
+            f"expected inputs of one shape, except for sizes of 1, got {' and '.join(_shapes(x, other))}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Normalisation over the batch, forward and backward."""
+"""Batch norm: normalization over the batch, forward and backward."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from graphnet.sdk import Constant, Layer, ParameterSpec, Spec, Specs, StateSpec
 
 
 class BatchNorm2d(Layer):
-    """Each channel less its mean, over its standard deviation, as torch.nn.BatchNorm2d.
+    """Normalizes each channel to mean 0 and variance 1 over the batch, as torch.nn.BatchNorm2d.
 
     Ioffe & Szegedy 2015, algorithm 1, over the n = N H W values of a channel:
         mean = sum x / n;  var = sum (x - mean)^2 / n;  z = (x - mean) / sqrt(var + eps);
         y = weight z + bias.
-    With g the gradient of y, the equations of their section 3 come to
+    With g the gradient of y, the equations of their section 3 give
         dweight = sum g z;  dbias = sum g;
         dx = weight / sqrt(var + eps) (g - dbias / n - z dweight / n).
-    Training moves running_mean by momentum (mean - running_mean), and running_var likewise towards the
-    unbiased var n / (n - 1), which is taken as 0 where n is 1. Inference normalises by these two.
+    A training step adds momentum (mean - running_mean) to running_mean, and momentum (v - running_var) to
+    running_var, where v = var n / (n - 1) is the unbiased variance, 0 if n is 1. Inference normalizes by
+    running_mean and running_var in place of mean and var.
 
-    x, y: (N, C, H, W), float; weight, bias: (C,), none where affine is false; running_mean, running_var:
-    (C,). Backward keeps x, and the mean and 1 / sqrt(var + eps) of each channel.
-    Raises GraphError unless x has four axes, and num_features channels where that is given.
+    x, y: (N, C, H, W), float; weight, bias: (C,), none if affine is false; running_mean, running_var: (C,).
+    Backward keeps x, and the mean and 1 / sqrt(var + eps) of each channel.
+
+    Raises:
+        GraphError: x does not have the axes N C H W, or its channels are not the stated num_features.
 
     >>> BatchNorm2d(num_features=64, eps=1e-3).momentum
     0.1
@@ -53,7 +56,7 @@ class BatchNorm2d(Layer):
         }
 
     def window(self, rows: range, axis: int) -> range:
-        return rows  # inference normalises by states
+        return rows  # inference normalizes by states, not by statistics of x
 
     def forward(
         self,
@@ -65,12 +68,12 @@ class BatchNorm2d(Layer):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         n = _count(x)
         mean = x.sum(_AXES) / max(n, 1)
-        centered = x - across(mean)
+        centered = x - per_channel(mean)
         squares = centered.square().sum(_AXES)
         inverse_std = (squares / max(n, 1) + self.eps).rsqrt()
-        y = centered * across(inverse_std)
+        y = centered * per_channel(inverse_std)
         if weight is not None and bias is not None:
-            y = y * across(weight) + across(bias)
+            y = y * per_channel(weight) + per_channel(bias)
         next_mean = running_mean + self.momentum * (mean - running_mean)
         next_var = running_var + self.momentum * (squares / max(n - 1, 1) - running_var)
         return y, mean, inverse_std, next_mean, next_var
@@ -85,13 +88,15 @@ class BatchNorm2d(Layer):
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         n = max(_count(x), 1)
-        z = (x - across(mean)) * across(inverse_std)
+        z = (x - per_channel(mean)) * per_channel(inverse_std)
         grad_bias = grad_y.sum(_AXES)
         grad_weight = (grad_y * z).sum(_AXES)
         grad_x = None
         if "x" in wanted:
             scale = inverse_std if weight is None else inverse_std * weight
-            grad_x = across(scale) * (grad_y - across(grad_bias / n) - z * across(grad_weight / n))
+            grad_x = per_channel(scale) * (
+                grad_y - per_channel(grad_bias / n) - z * per_channel(grad_weight / n)
+            )
         if weight is None:
             return grad_x, None, None
         return grad_x, grad_weight, grad_bias
@@ -107,8 +112,8 @@ class BatchNorm2d(Layer):
         scale = (running_var + self.eps).rsqrt()
         if weight is not None:
             scale = scale * weight
-        y = (x - across(running_mean)) * across(scale)
-        return y if bias is None else y + across(bias)
+        y = (x - per_channel(running_mean)) * per_channel(scale)
+        return y if bias is None else y + per_channel(bias)
 
     def affine_map(
         self,
@@ -149,17 +154,26 @@ def affine_gradients(
 
 
 def _count(x: Tensor) -> int:
-    """The values of one channel: all but the second axis."""
+    """Return the number of values of one channel, N H W."""
     return x.shape[0] * x.shape[2] * x.shape[3]
 
 
-def across(channels: Tensor) -> Tensor:
-    """(C,) as it stands beside (N, C, H, W)."""
+def per_channel(channels: Tensor) -> Tensor:
+    """Reshape (C,) so that it broadcasts along the channels of (N, C, H, W)."""
     return channels.view(-1, 1, 1)
 
 
 def checked_channels(x: Spec, expected: int | None, *, field: str) -> int:
-    """The channels of an image, which must be those `expected` by this field of the configuration."""
+    """Return the number of channels of an image.
+
+    Args:
+        x: the spec of the image, N C H W.
+        expected: the number of channels that the configuration states; None allows any.
+        field: the name of the field that states it, for the error message.
+
+    Raises:
+        GraphError: x does not have four axes, or has another number of channels.
+    """
     if len(x.shape) != 4:
         raise GraphError(f"expected an input N x C x H x W, got {x}")
     channels = x.shape[1]

@@ -1,4 +1,4 @@
-"""Padding that repeats the image: a border of reflected or of replicated pixels."""
+"""Padding: a border of reflected or of replicated pixels around an image."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from graphnet.sdk import Layer, Precision, Sides
 
 
 class _Padding(Layer):
-    """What both share: one axis after the other gets a border before and after it."""
+    """The base of both paddings: a border is added to the height, then to the width."""
 
     precision: ClassVar[Precision] = "follow"
     padding: Sides
 
     def extend(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
-        """The image with a border of that many pixels on both sides of an axis."""
+        """Add a border of `before` and `after` pixels to an axis of the image."""
         raise ContractError(f"{type(self).__name__} defines no extend(x, axis, before, after)")
 
     def fold(self, g: Tensor, axis: int, before: int, after: int) -> Tensor:
-        """The transpose of extend: the border of g added to the pixels that it shows."""
+        """Add the border of g to the pixels that the border repeats: the transpose of extend."""
         raise ContractError(f"{type(self).__name__} defines no fold(g, axis, before, after)")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,14 +37,16 @@ class _Padding(Layer):
 
 
 class ReflectionPad2d(_Padding):
-    """A border that mirrors the image without repeating its edge, as torch.nn.ReflectionPad2d.
+    """Adds a border that mirrors the image without repeating its edge, as torch.nn.ReflectionPad2d.
 
-    On each axis of n pixels, with j = i - before: y[i] = x[j] inside, x[-j] before it, x[2 (n - 1) - j] after
-    it. The gradient of the border is added to that of the pixels that it shows.
+    On each axis of n pixels, with j = i - before: y[i] = x[j] inside the image, x[-j] before it, and
+    x[2 (n - 1) - j] after it. The gradient of a border pixel is added to that of the pixel that it repeats.
 
     x: (N, C, H, W); y: (N, C, H + top + bottom, W + left + right), any dtype; padding is one number, or
-    [left, right, top, bottom]. Backward keeps nothing.
-    Raises GraphError for what is no image, and for a border that is not smaller than the image.
+    [left, right, top, bottom], in pixels. Backward keeps no tensor.
+
+    Raises:
+        GraphError: x does not have the axes N C H W, or the border is not smaller than the image.
 
     >>> ReflectionPad2d(padding=(0, 0, 2, 0)).forward(torch.tensor([[[[1.0], [2.0], [3.0]]]])).flatten()
     tensor([3., 2., 1., 2., 3.])
@@ -73,19 +75,25 @@ class ReflectionPad2d(_Padding):
         return image
 
     def window(self, rows: range, axis: int) -> range | None:
-        # A place d outside the image shows a pixel d inside it: 2 d away from its own.
+        # A border pixel d rows outside the image repeats a pixel d rows inside it: 2 d rows away.
         before, after = self.padding[2:] if axis == 0 else self.padding[:2]
         return range(rows.start - before - 2 * after, rows.stop + before)
 
 
 class ReplicationPad2d(_Padding):
-    """A border that repeats the outermost pixels, as torch.nn.ReplicationPad2d.
+    """Adds a border that repeats the outermost pixels, as torch.nn.ReplicationPad2d.
 
     On each axis of n pixels, y[i] = x[min(max(i - before, 0), n - 1)]. The gradient of the border is added to
     that of the outermost pixels.
 
     x: (N, C, H, W); y: (N, C, H + top + bottom, W + left + right), any dtype; padding is one number, or
-    [left, right, top, bottom]. Backward keeps nothing. Raises GraphError for what is no image.
+    [left, right, top, bottom], in pixels. Backward keeps no tensor.
+
+    Raises:
+        GraphError: x does not have the axes N C H W.
+
+    >>> ReplicationPad2d(padding=(0, 0, 2, 0)).forward(torch.tensor([[[[1.0], [2.0]]]])).flatten()
+    tensor([1., 1., 1., 2.])
     """
 
     def extend(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
@@ -103,11 +111,11 @@ class ReplicationPad2d(_Padding):
         return image
 
     def window(self, rows: range, axis: int) -> range | None:
-        # A place d outside the image shows a pixel d away from its own.
+        # A border pixel d rows outside the image repeats a pixel d rows away.
         before, after = self.padding[2:] if axis == 0 else self.padding[:2]
         return range(rows.start - before - after, rows.stop)
 
 
 def _resized(x: Tensor, axis: int, size: int) -> tuple[int, ...]:
-    """The shape of x with another size on one axis."""
+    """Return the shape of x with another size on one axis."""
     return (*x.shape[:axis], size, *x.shape[axis + 1 :])

@@ -1,4 +1,4 @@
-"""Pixels moved between the channels and the image, without arithmetic."""
+"""Pixel shuffle and unshuffle: move values between the channels and the pixels, without arithmetic."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from graphnet.sdk import Layer, Precision
 
 
 class PixelShuffle(Layer):
-    """Groups of r^2 channels become blocks of r x r pixels, as torch.nn.PixelShuffle.
+    """Turns groups of r^2 channels into blocks of r x r pixels, as torch.nn.PixelShuffle.
 
     Shi et al. 2016, eq. 4, in torch's order of channels, with r = upscale_factor:
         y[n, c, h r + i, w r + j] = x[n, (c r + i) r + j, h, w],  i, j < r.
-    The gradient is moved back, which is PixelUnshuffle.
-    x: (N, C r^2, H, W); y: (N, C, H r, W r). Any dtype. Backward keeps nothing.
-    Raises GraphError for what is no image, and where r^2 does not divide the channels.
+    The gradient of x is PixelUnshuffle of grad_y.
+    x: (N, C r^2, H, W); y: (N, C, H r, W r). Any dtype. Backward keeps no tensor.
+
+    Raises:
+        GraphError: x does not have the axes N C H W, or r^2 does not divide its channels.
+
+    >>> PixelShuffle(upscale_factor=2).forward(torch.arange(4.0).reshape(1, 4, 1, 1))
+    tensor([[[[0., 1.],
+              [2., 3.]]]])
     """
 
     precision: ClassVar[Precision] = "follow"
@@ -41,12 +47,14 @@ class PixelShuffle(Layer):
 
 
 class PixelUnshuffle(Layer):
-    """Blocks of r x r pixels become r^2 channels, as torch.nn.PixelUnshuffle.
+    """Turns blocks of r x r pixels into r^2 channels, as torch.nn.PixelUnshuffle.
 
     With r = downscale_factor:  y[n, (c r + i) r + j, h, w] = x[n, c, h r + i, w r + j],  i, j < r.
-    The gradient is moved back, which is PixelShuffle.
-    x: (N, C, H r, W r); y: (N, C r^2, H, W). Any dtype. Backward keeps nothing.
-    Raises GraphError for what is no image, and where r does not divide height and width.
+    The gradient of x is PixelShuffle of grad_y.
+    x: (N, C, H r, W r); y: (N, C r^2, H, W). Any dtype. Backward keeps no tensor.
+
+    Raises:
+        GraphError: x does not have the axes N C H W, or r does not divide its height and width.
     """
 
     precision: ClassVar[Precision] = "follow"
@@ -69,16 +77,16 @@ class PixelUnshuffle(Layer):
 
 
 def shuffle(x: Tensor, r: int) -> Tensor:
-    """(N, C r^2, H, W) as (N, C, H r, W r)."""
+    """Rearrange (N, C r^2, H, W) to (N, C, H r, W r)."""
     n, channels, h, w = x.shape
     c = channels // r**2
-    apart = x.reshape(n, c, r, r, h, w).permute(0, 1, 4, 2, 5, 3)  # n c h i w j
-    return apart.reshape(n, c, h * r, w * r)
+    moved = x.reshape(n, c, r, r, h, w).permute(0, 1, 4, 2, 5, 3)  # n c h i w j
+    return moved.reshape(n, c, h * r, w * r)
 
 
 def unshuffle(x: Tensor, r: int) -> Tensor:
-    """(N, C, H r, W r) as (N, C r^2, H, W)."""
+    """Rearrange (N, C, H r, W r) to (N, C r^2, H, W)."""
     n, c, height, width = x.shape
     h, w = height // r, width // r
-    apart = x.reshape(n, c, h, r, w, r).permute(0, 1, 3, 5, 2, 4)  # n c i j h w
-    return apart.reshape(n, c * r**2, h, w)
+    moved = x.reshape(n, c, h, r, w, r).permute(0, 1, 3, 5, 2, 4)  # n c i j h w
+    return moved.reshape(n, c * r**2, h, w)

@@ -1,4 +1,4 @@
-"""Pooling: the largest value or the mean of a window, and of a whole image.
+"""Pooling: the largest value or the mean of each window, and the mean of a whole image.
 
 Axes: N batch, C channels, H and W of the image, H' and W' of the output, K = kernel height * width.
 """
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphnet.builtin.layers.conv import under
+from graphnet.builtin.layers.conv import input_rows
 from graphnet.errors import DescriptionError, GraphError, Problem
 from graphnet.sdk import Layer, NonNegativePair, PositivePair, Precision, Specs
 
@@ -21,7 +21,7 @@ _Place = tuple[slice, slice]
 
 
 class _Pooling(Layer):
-    """What both poolings share: where the windows lie."""
+    """The base of both poolings: the positions of the windows."""
 
     kernel_size: PositivePair
     stride: PositivePair | None = None
@@ -36,22 +36,22 @@ class _Pooling(Layer):
 
     @property
     def steps(self) -> tuple[int, int]:
-        """The stride: the kernel size where none is given, so that windows lie side by side."""
+        """The distance between two windows: the stride, by default the kernel size."""
         return self.stride or self.kernel_size
 
     @property
     def spread(self) -> tuple[int, int]:
-        """The distance between the pixels of a window."""
+        """The dilation: the distance between two pixels of a window."""
         return 1, 1
 
     @property
     def spans(self) -> tuple[int, int]:
-        """Height and width of a window, gaps included."""
+        """The height and width of a window, with its gaps."""
         (high, wide), (dh, dw) = self.kernel_size, self.spread
         return dh * (high - 1) + 1, dw * (wide - 1) + 1
 
     def size(self, x: tuple[int, ...]) -> tuple[int, int]:
-        """Height and width of the output. Raises GraphError for what is no image, or too small."""
+        """Return the output's height and width. Raises GraphError if x is no image, or is too small."""
         if len(x) != 4:
             raise GraphError(f"expected an input N x C x H x W, got {tuple(x)}")
         padded = [n + 2 * pad for n, pad in zip(x[2:], self.padding, strict=True)]
@@ -62,8 +62,8 @@ class _Pooling(Layer):
             )
         if any(d > n for n, d, pad in zip(x[2:], self.spread, self.padding, strict=True) if pad):
             raise GraphError(
-                f"dilation {self.spread} steps over an image of {x[2]}x{x[3]}: a window could lie in "
-                f"the padding altogether"
+                f"dilation {self.spread} is larger than the image of {x[2]}x{x[3]}: all pixels of a "
+                f"window could lie in the padding. Choose a smaller dilation, or no padding."
             )
         height, width = (
             (n - span) // step + 1
@@ -72,22 +72,22 @@ class _Pooling(Layer):
         return height, width
 
     def places(self, x: tuple[int, ...]) -> list[_Place]:
-        """For each pixel of a window, row by row: where it lies in the padded image, for all windows."""
+        """Return slices of the padded image: for each pixel of a window, that pixel in all windows."""
         axes = [
-            [slice(i * apart, i * apart + (count - 1) * step + 1, step) for i in range(length)]
-            for length, apart, step, count in zip(
+            [slice(i * gap, i * gap + (count - 1) * step + 1, step) for i in range(length)]
+            for length, gap, step, count in zip(
                 self.kernel_size, self.spread, self.steps, self.size(x), strict=True
             )
         ]
         return [(rows, columns) for rows in axes[0] for columns in axes[1]]
 
     def pad(self, x: Tensor, value: float) -> Tensor:
-        """The image with a border of one value."""
+        """Add a border of one value to the image."""
         top, left = self.padding
         return F.pad(x, (left, left, top, top), value=value)
 
     def fold(self, parts: Iterable[Tensor], zeros: Tensor) -> Tensor:
-        """The transpose of taking places: the parts, one for each place, added to an image of zeros."""
+        """Add each part to the pixels of its slice from `places`, in an image of zeros."""
         padded = self.pad(zeros, 0.0)
         for place, part in zip(self.places(zeros.shape), parts, strict=True):
             padded[..., *place].add_(part)
@@ -95,22 +95,25 @@ class _Pooling(Layer):
         return F.pad(padded, (-left, -left, -top, -top))
 
     def window(self, rows: range, axis: int) -> range | None:
-        return under(rows, self.steps[axis], self.spans[axis], self.padding[axis])
+        return input_rows(rows, self.steps[axis], self.spans[axis], self.padding[axis])
 
 
 class MaxPool2d(_Pooling):
     """The largest value of each window, as torch.nn.MaxPool2d.
 
-    y[n, c, i, j] = max over a, b of x[n, c, i stride + a dilation - padding, j ...], a < kh, b < kw; what
-    lies outside the image does not count. The gradient goes to the pixel that was taken. Of equal ones
-    that is the first, row by row; NaN is larger than everything, and of several the last is taken; both as in
+    y[n, c, i, j] = max over a, b of x[n, c, i stride + a dilation - padding, j ...], a < kh, b < kw; pixels
+    outside the image do not count. The gradient goes to the largest pixel; if several are equal, to the first
+    of them, row by row. NaN is larger than every number, and of several NaN the last counts. Both are as in
     torch.
 
     x: (N, C, H, W); y: (N, C, H', W') with H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1.
-    Any floating dtype. stride is kernel_size where it is not given. Backward keeps the number of the
-    pixel that each window took, one byte for windows of up to 256.
-    Raises DescriptionError for a padding of more than half the kernel, GraphError for what is no image, or
-    one that is smaller than the kernel, or padded and smaller than the dilation.
+    Any floating dtype. stride is kernel_size by default. Backward keeps the number of the largest pixel of
+    each window, one byte for windows of up to 256 pixels.
+
+    Raises:
+        DescriptionError: the padding is larger than half the kernel.
+        GraphError: x does not have the axes N C H W, is smaller than the kernel, or is padded and smaller
+            than the dilation.
 
     >>> MaxPool2d(kernel_size=2).steps
     (2, 2)
@@ -146,13 +149,19 @@ class AvgPool2d(_Pooling):
     """The mean of each window, as torch.nn.AvgPool2d.
 
     y[n, c, i, j] = sum over a, b of x[n, c, i stride + a - padding, j ...] / K, a < kh, b < kw, with zeros
-    outside the image. Without count_include_pad the sum is divided by the number of pixels of the window
-    that lie in the image. Each pixel's gradient is the sum of those of its windows, divided likewise.
+    outside the image. Without count_include_pad the sum is divided by the number of the window's pixels in
+    the image, in place of K. A pixel's gradient is the sum of the gradients of its windows, each divided by
+    the same number.
 
     x: (N, C, H, W), float; y: (N, C, H', W') with H' = floor((H + 2 padding - kh) / stride) + 1. stride is
-    kernel_size where it is not given. Backward keeps nothing.
-    Raises DescriptionError for a padding of more than half the kernel, GraphError for what is no image, or
-    one that is smaller than the kernel.
+    kernel_size by default. Backward keeps no tensor.
+
+    Raises:
+        DescriptionError: the padding is larger than half the kernel.
+        GraphError: x does not have the axes N C H W, or is smaller than the kernel.
+
+    >>> AvgPool2d(kernel_size=2).forward(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    tensor([[[[2.5000]]]])
     """
 
     count_include_pad: bool = True
@@ -171,7 +180,7 @@ class AvgPool2d(_Pooling):
         return self.fold([share] * math.prod(self.kernel_size), grad_y.new_zeros(shape))
 
     def count(self, x: tuple[int, ...], device: torch.device) -> Tensor | int:
-        """What sums are divided by: K, or for each window (H', W') its pixels in the image."""
+        """Return the divisor of the sums: K, or the number of each window's pixels in the image, (H', W')."""
         if self.count_include_pad:
             return math.prod(self.kernel_size)
         high, wide = (
@@ -188,7 +197,10 @@ class GlobalAvgPool(Layer):
     """The mean of each channel over its pixels, as torch.nn.AdaptiveAvgPool2d(1).
 
     y[n, c] = sum over i, j of x[n, c, i, j] / (H W); every pixel's gradient is grad_y / (H W).
-    x: (N, C, H, W), float; y: (N, C, 1, 1). Backward keeps nothing. Raises GraphError for what is no image.
+    x: (N, C, H, W), float; y: (N, C, 1, 1). Backward keeps no tensor.
+
+    Raises:
+        GraphError: x does not have the axes N C H W.
     """
 
     def forward(self, x: Tensor) -> Tensor:

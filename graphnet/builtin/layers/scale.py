@@ -14,9 +14,9 @@ from graphnet.sdk import Constant, Layer, ParameterSpec, Precision, Spec, Specs
 
 
 class Rescale(Layer):
-    """factor * x, as before the sum of a residual block (EDSR: Lim et al. 2017, section 3.3).
+    """factor * x, elementwise, as used before the sum of a residual block (Lim et al. 2017, section 3.3).
 
-    x, y: any shape. The gradient is scaled by the same factor. Backward keeps nothing.
+    The gradient of x is factor * grad_y. x, y: any shape. Backward keeps no tensor.
 
     >>> Rescale(factor=0.5).forward(torch.tensor([4.0, -1.0]))
     tensor([ 2.0000, -0.5000])
@@ -41,15 +41,17 @@ class Rescale(Layer):
 
 
 class LayerScale(Layer):
-    """weight * x, one trained weight for each channel (Touvron et al. 2021, section 2: LayerScale).
+    """weight * x, with one trained weight for each channel (Touvron et al. 2021, section 2: LayerScale).
 
-    It stands at the end of a residual branch, and a small `init` makes the block begin as nearly the
-    identity: 1e-6 in ConvNeXt (Liu et al. 2022), 0 in NAFNet (Chen et al. 2022: beta and gamma).
-    With g the gradient of y, dx = weight g, and dweight is the sum of g x over all axes but axis 1.
+    It is the last layer of a residual branch. With a small `init`, the block starts close to the identity:
+    1e-6 in ConvNeXt (Liu et al. 2022), 0 in NAFNet (Chen et al. 2022: beta and gamma).
+    With g the gradient of y: dx = weight g;  dweight = sum of g x over all axes except axis 1.
 
-    x, y: (N, C, ...); weight: (C,), which starts from `init`. Backward keeps x.
-    Prediction folds it into the layer before it where that can absorb it, as conv2d can.
-    Raises GraphError for an input without a channel axis.
+    x, y: (N, C, ...); weight: (C,), which starts from `init`. Backward keeps x. Prediction folds the weight
+    into the layer before it if that layer allows it, as conv2d does.
+
+    Raises:
+        GraphError: x has no channel axis.
 
     >>> LayerScale(init=0.0).parameters({"x": Spec((8, 64, 4, 4))})["weight"].shape
     (64,)

@@ -1,4 +1,4 @@
-"""Smooth activations, of which backward keeps x: elementwise, any shape, any strides."""
+"""Smooth activations, elementwise, for any shape and strides; backward keeps x."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from graphnet.sdk import Layer
 
 
 class GELU(Layer):
-    """x Phi(x), elementwise, Phi the normal distribution function, as torch.nn.GELU.
+    """x Phi(x), elementwise, with Phi the normal distribution function, as torch.nn.GELU.
 
-    Hendrycks & Gimpel 2016, section 2. With approximate "none",
+    Hendrycks & Gimpel 2016, section 2. The derivative is Phi(x) + x Phi'(x). With approximate "none",
         Phi(x) = erfc(-x / sqrt(2)) / 2,  Phi'(x) = exp(-x^2 / 2) / sqrt(2 pi);
-    with "tanh" their approximation (1 + tanh(u)) / 2, where u = sqrt(2 / pi) (x + 0.044715 x^3). It is
-    written as the sigmoid s(2 u), which is the same and does not cancel for x << 0; its derivative is
-    2 u' s (1 - s). The gradient is g (Phi(x) + x Phi'(x)).
-    x, y: any shape. Finite for every finite x; -inf gives NaN, as in torch. Backward keeps x.
+    with "tanh", their approximation,
+        Phi(x) = (1 + tanh(u)) / 2,  u = sqrt(2 / pi) (x + 0.044715 x^3),
+    computed as the sigmoid s(2 u), which is equal but loses no digits where x << 0; Phi'(x) = 2 u' s (1 - s).
+    x, y: any shape. y is finite for every finite x; -inf gives NaN, as in torch. Backward keeps x.
 
     >>> GELU(approximate="tanh").forward(torch.zeros(1))
     tensor([0.])
@@ -30,6 +30,7 @@ class GELU(Layer):
     approximate: Literal["none", "tanh"] = "none"
 
     def phi(self, x: Tensor) -> Tensor:
+        """Phi(x)."""
         if self.approximate == "none":
             return 0.5 * torch.erfc(x * -math.sqrt(0.5))
         return torch.sigmoid(2 * _SQRT_2_PI * x * (1 + _CUBIC * x * x))
@@ -51,14 +52,14 @@ class GELU(Layer):
 
 _SQRT_2_PI = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
-_FAR = 30.0  # beyond it s is 0 or 1 in every dtype, but x^2 may overflow: 0 * inf
+_FAR = 30.0  # above it s is 0 or 1 in every dtype, but x^2 could overflow, and 0 * inf is NaN
 
 
 class SiLU(Layer):
-    """x s(x), elementwise, s the sigmoid, as torch.nn.SiLU (Elfwing et al. 2018).
+    """x s(x), elementwise, with s the sigmoid, as torch.nn.SiLU (Elfwing et al. 2018).
 
     The derivative is s (1 + x (1 - s)).
-    x, y: any shape. Finite for every finite x; -inf gives NaN, as in torch. Backward keeps x alone, and
+    x, y: any shape. y is finite for every finite x; -inf gives NaN, as in torch. Backward keeps only x, and
     computes s again.
     """
 
@@ -75,9 +76,9 @@ class SiLU(Layer):
 class Softplus(Layer):
     """log(1 + exp(beta x)) / beta, elementwise, as torch.nn.Softplus (Dugas et al. 2001).
 
-    Where beta x > threshold it is x itself, whose gradient is 1; elsewhere the derivative is the sigmoid
-    of beta x. Written as (max(z, 0) + log(1 + exp(-|z|))) / beta with z = beta x, so that no x overflows.
-    x, y: any shape. Backward keeps x: y does not tell on which side of the threshold it was made.
+    Where beta x > threshold, y is x and the derivative 1; elsewhere the derivative is the sigmoid of beta x.
+    To avoid overflow, y is computed as (max(z, 0) + log(1 + exp(-|z|))) / beta, with z = beta x.
+    x, y: any shape. Backward keeps x, since y does not show on which side of the threshold x was.
 
     >>> Softplus(beta=2.0).threshold
     20.0

@@ -1,4 +1,4 @@
-"""Layers that take a tensor apart along one axis."""
+"""Layers that split a tensor along one axis."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from graphnet.sdk import Layer, Precision, Specs
 
 
 class Split(Layer):
-    """The first `size` places along `dim`, and the rest of them: two outputs, as torch.split gives.
+    """Splits a tensor into two along `dim`: the first `size` elements and the rest, as torch.split.
 
-    `size` is half of the axis where it is not given. A node `s` of a model is its `first` output, and
-    `s.rest` the other. For more parts, split the rest again.
+    `size` is half of the axis by default. In a model, the id `s` of a split names its output `first`, and
+    `s.rest` its output `rest`. For more than two parts, split the rest again.
 
-    x: (..., K, ...) with K places on axis `dim`; first: the same with `size` of them, rest: with
-    K - size. Both are views of x. The gradient of x is their gradients one after the other. Backward
-    keeps nothing.
-    Raises GraphError where an output would be empty, or an odd axis is to be halved.
+    x: (..., K, ...) with size K on axis `dim`; first: the same with `size` elements on that axis; rest: with
+    K - size. Both are views of x. The gradient of x is the concatenation of the two outputs' gradients.
+    Backward keeps no tensor.
+
+    Raises:
+        GraphError: an output would be empty, `size` is not given and K is odd, or x has no axis `dim`.
 
     >>> [part.tolist() for part in Split(size=1, dim=0).forward(torch.arange(3))]
     [[0], [1, 2]]
@@ -33,19 +35,19 @@ class Split(Layer):
     dim: int = 1
 
     def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """The places along `dim` of the first output, and of the rest."""
+        """Return the sizes of the two outputs along `dim`."""
         if not -len(shape) <= self.dim < len(shape):
             raise GraphError(f"expected an input with an axis {self.dim}, got the shape {shape}")
         total = shape[self.dim]
         if self.size is None and total % 2:
             raise GraphError(
-                f"cannot halve axis {self.dim} of {shape}, which is odd. Set size, how much of it the "
-                f"first output gets."
+                f"cannot halve axis {self.dim} of {shape}, whose size is odd. Set size, the size of the "
+                f"first output on that axis."
             )
         first = self.size or total // 2
         if first >= total:
             raise GraphError(
-                f"expected more than size ({first}) places on axis {self.dim}, got the shape {shape}"
+                f"expected more than size ({first}) elements on axis {self.dim}, got the shape {shape}"
             )
         return first, total - first
 
@@ -60,7 +62,7 @@ class Split(Layer):
         self, specs: Specs, grad_first: Tensor | None = None, grad_rest: Tensor | None = None
     ) -> Tensor:
         given = grad_first if grad_first is not None else grad_rest
-        assert given is not None  # backward runs where one of the outputs was used
+        assert given is not None  # backward runs only if at least one output was used
         parts = []
         for size, grad in zip(self.sizes(specs["x"].shape), (grad_first, grad_rest), strict=True):
             shape = list(specs["x"].shape)
@@ -70,11 +72,13 @@ class Split(Layer):
 
 
 class SimpleGate(Layer):
-    """y = x1 * x2, the two halves of the channels (NAFNet: Chen et al. 2022, eq. 4).
+    """y = x1 * x2, the product of the two halves of the channels (Chen et al. 2022 (NAFNet), eq. 4).
 
-    With g the gradient of y, that of x is g x2 over g x1.
+    With g the gradient of y, the gradient of x is the concatenation of g x2 and g x1.
     x: (N, C, ...) with C even; y: (N, C / 2, ...). Backward keeps x.
-    Raises GraphError where the channels cannot be halved.
+
+    Raises:
+        GraphError: x has no channel axis, or an odd number of channels.
 
     >>> SimpleGate().forward(torch.tensor([[2.0, 3.0, 10.0, 100.0]]))
     tensor([[ 20., 300.]])

@@ -12,10 +12,16 @@ from graphnet.sdk import FactorPair, Layer, PositivePair, Specs
 
 
 class NearestUpsampling(Layer):
-    """Each pixel becomes a block: y[n, c, i, j] = x[n, c, i // fh, j // fw], as torch.nn.Upsample.
+    """Repeats each pixel in a block: y[n, c, i, j] = x[n, c, i // fh, j // fw], as torch.nn.Upsample.
 
-    x: (N, C, H, W); y: (N, C, H fh, W fw) for `scale_factor` (fh, fw), integers. The gradient of a
-    pixel is the sum over its block. Backward keeps nothing.
+    x: (N, C, H, W); y: (N, C, H fh, W fw) for `scale_factor` (fh, fw), integers. The gradient of a pixel is
+    the sum of the gradients of its block. Backward keeps no tensor.
+
+    Raises:
+        GraphError: x does not have the axes N C H W.
+
+    >>> NearestUpsampling(scale_factor=(1, 2)).forward(torch.tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 1., 2., 2.]]]])
     """
 
     scale_factor: PositivePair
@@ -38,20 +44,22 @@ class NearestUpsampling(Layer):
 
 
 class BilinearUpsampling(Layer):
-    """Each pixel between its four neighbours, as torch.nn.Upsample(mode="bilinear").
+    """Interpolates each pixel from its four neighbours, as torch.nn.Upsample(mode="bilinear").
 
-    Linear interpolation on one axis after the other. On an axis of n pixels and m = floor(n scale_factor) of
-    the output, y[i] lies at
+    Linear interpolation along the height, then along the width. On an axis of n input pixels and
+    m = floor(n scale_factor) output pixels, y[i] has the position
         s = (i + 1/2) / scale_factor - 1/2, or with align_corners  s = i (n - 1) / (m - 1),
-    and is (1 - s + l) x[l] + (s - l) x[l + 1] with l = floor(s), both neighbours kept within the image; where
-    m = n, the axis stays as it is, as in torch on a CPU. So
-    y = R x C^T, with a matrix for each axis that has two weights in a row; forward takes these two alone. The
-    gradient is the transposed product, R^T g C, in which a NaN of g spreads over rows and columns.
+    and the value (1 - s + l) x[l] + (s - l) x[l + 1] with l = floor(s), where both indices are clamped to the
+    image. If m = n, the axis does not change, as in torch on a CPU.
+    So y = R x C^T, with one matrix for each axis; a row of it has only two weights, and forward uses only
+    these two. The gradient is R^T g C with full matrices, so a NaN of g spreads over its rows and columns.
 
     x: (N, C, H, W), float; y: (N, C, floor(H fh), floor(W fw)) for `scale_factor` (fh, fw), any positive
-    numbers, which also stand for the distance between pixels (torch: recompute_scale_factor=False). Below 1
-    it skips pixels. Backward keeps nothing.
-    Raises GraphError for what is no image, and where the output would be empty.
+    numbers. Without align_corners, the distance between output pixels is 1 / scale_factor input pixels, as in
+    torch with recompute_scale_factor=False. A factor below 1 skips pixels. Backward keeps no tensor.
+
+    Raises:
+        GraphError: x does not have the axes N C H W, or the output would be empty.
 
     >>> x = torch.tensor([[[[0.0, 1.0]]]])
     >>> BilinearUpsampling(scale_factor=(1, 2)).forward(x).flatten()
@@ -62,7 +70,7 @@ class BilinearUpsampling(Layer):
     align_corners: bool = False
 
     def size(self, x: tuple[int, ...]) -> tuple[int, int]:
-        """Height and width of the output."""
+        """Return the output's height and width."""
         if len(x) != 4:
             raise GraphError(f"expected an input N x C x H x W, got {tuple(x)}")
         height, width = (math.floor(n * f) for n, f in zip(x[2:], self.scale_factor, strict=True))
@@ -75,7 +83,11 @@ class BilinearUpsampling(Layer):
     def neighbours(
         self, axis: int, n: int, m: int, device: torch.device
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """For the m places of an axis: the pixels before and after, and the weight of the one after."""
+        """Return the two neighbours of each of m output pixels, and the weight of the second.
+
+        Returns:
+            The indices of the pixels before and after, int64 (m,), and the weight, float64 (m,).
+        """
         i = torch.arange(m, dtype=torch.float64, device=device)
         if m == n:
             s = i
@@ -103,7 +115,7 @@ class BilinearUpsampling(Layer):
         return rows.t() @ grad_y @ columns
 
     def matrix(self, axis: int, n: int, m: int, like: Tensor) -> Tensor:
-        """The weights of one axis, (m, n)."""
+        """Return the matrix of one axis, (m, n)."""
         before, after, share = self.neighbours(axis, n, m, like.device)
         pixels = torch.arange(n, device=like.device)
         first, second = (p[:, None] == pixels for p in (before, after))

@@ -193,7 +193,7 @@ def test_subtract_by_hand_takes_each_channels_mean_from_its_pixels(device: torch
 def test_shapes_that_do_not_fit_are_refused(
     layer: Multiply | Subtract, other: tuple[int, ...]
 ) -> None:
-    words = "expected inputs of one shape, but for sizes of 1, got 2x3x4x4 and "
+    words = "expected inputs of one shape, except for sizes of 1, got 2x3x4x4 and "
     with pytest.raises(GraphError, match=words + "x".join(map(str, other))):
         layer.forward(torch.zeros(2, 3, 4, 4), torch.zeros(other))
 

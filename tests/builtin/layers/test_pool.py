@@ -184,7 +184,7 @@ def test_field_that_does_not_fit_is_refused(
         (
             MaxPool2d(kernel_size=2, padding=1, dilation=3),
             (1, 1, 2, 5),
-            "dilation .* steps over an image of 2x5",
+            "dilation .* is larger than the image of 2x5",
         ),
         (GlobalAvgPool(), (4, 4), "expected an input N x C x H x W, got"),
     ],

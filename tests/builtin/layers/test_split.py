@@ -43,8 +43,8 @@ def test_split_equals_torch(
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (Split(), "cannot halve axis 1 of .*, which is odd. Set size"),
-        (Split(size=3), r"expected more than size \(3\) places on axis 1"),
+        (Split(), "cannot halve axis 1 of .*, whose size is odd. Set size"),
+        (Split(size=3), r"expected more than size \(3\) elements on axis 1"),
         (Split(dim=2), "expected an input with an axis 2"),
         (Split(dim=-3), "expected an input with an axis -3"),
     ],
