@@ -1,4 +1,7 @@
-"""Learning-rate schedules: constant, warm-up, cosine and one-cycle."""
+"""Learning-rate schedules: constant, warm-up, cosine and one-cycle.
+
+A schedule's `factor` multiplies the learning rate of each step.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,18 @@ from graphnet.sdk import Fraction, Schedule
 
 
 class ConstantSchedule(Schedule):
-    """The same rate throughout."""
+    """The same learning rate in all steps."""
 
     def factor(self, step: int, total: int) -> float:
         return 1.0
 
 
 class WarmUp(Schedule):
-    """A linear rise over the first `steps` steps, then the same rate."""
+    """A linear rise over the first `steps` steps, then a constant learning rate.
+
+    >>> [WarmUp(steps=2).factor(step, 4) for step in range(4)]
+    [0.5, 1.0, 1.0, 1.0]
+    """
 
     steps: Annotated[int, Field(gt=0)]
 
@@ -27,7 +34,7 @@ class WarmUp(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine from 1 down to `final` (Loshchilov & Hutter 2017, eq. 5), after a linear rise.
+    """Half a cosine from 1 down to `final` (Loshchilov & Hutter 2017, eq. 5), after a linear warm-up.
 
     >>> [round(Cosine().factor(step, 4), 3) for step in range(4)]
     [1.0, 0.854, 0.5, 0.146]
@@ -44,9 +51,9 @@ class Cosine(Schedule):
 
 
 class OneCycle(Schedule):
-    """One cycle (Smith & Topin 2018), as torch's OneCycleLR with cosine annealing.
+    """One rise and one fall of the learning rate (Smith & Topin 2018), as torch's OneCycleLR with cosines.
 
-    Rises from 1 / div_factor to 1 over the first `pct_start` of the steps, then falls to
+    The factor rises from 1 / div_factor to 1 over the first fraction `pct_start` of the steps, then falls to
     1 / (div_factor * final_div_factor).
     """
 

@@ -1,4 +1,4 @@
-"""The paper's modules by name: convolutions, upsampling, activations and the loss."""
+"""The modules of the paper: convolutions, upsampling, activations and the loss."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ Size = int | tuple[int, int]
 
 
 class _Convolution(Module):
+    """A module whose parameters are made at once, from the number of input channels."""
+
     def _start(self, layer: Layer, in_channels: int, **options: Any) -> None:
         dtype = options.get("dtype") or torch.get_default_dtype()
         super().__init__(layer, specs=[Spec((1, in_channels, 1, 1), dtype)], **options)
 
 
 class Conv2d(_Convolution):
-    """Two-dimensional convolution with torch.nn.Conv2d's arguments."""
+    """Two-dimensional convolution, with the arguments of torch.nn.Conv2d.
+
+    Args:
+        options: device, dtype and generator of the parameters, as for Module.
+    """
 
     def __init__(
         self,
@@ -48,7 +54,11 @@ class Conv2d(_Convolution):
 
 
 class TransposeConv2d(_Convolution):
-    """Transposed convolution with torch.nn.ConvTranspose2d's arguments."""
+    """Transposed convolution, with the arguments of torch.nn.ConvTranspose2d.
+
+    Args:
+        options: device, dtype and generator of the parameters, as for Module.
+    """
 
     _name = "transpose_conv2d"
 
@@ -81,13 +91,13 @@ class TransposeConv2d(_Convolution):
 
 
 class Upsampling(TransposeConv2d):
-    """The paper's upsampling: a transposed convolution by another name."""
+    """The upsampling layer of the paper, which is a transposed convolution."""
 
     _name = "upsampling"
 
 
 class NearestUpsampling(Module):
-    """Each pixel becomes a block of `scale_factor`, an integer or one for each axis."""
+    """Repeats each pixel in a block of `scale_factor` pixels: one integer, or (height, width)."""
 
     def __init__(self, scale_factor: Size, **options: Any) -> None:
         super().__init__(
@@ -110,7 +120,7 @@ class Sigmoid(Module):
 
 
 class MSE(Module):
-    """The mean squared error of (prediction, target); `backward()` gives the prediction's gradient."""
+    """The mean squared error of (prediction, target); `backward()` returns the prediction's gradient."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(layer_named("mse"), **options)

@@ -1,4 +1,4 @@
-"""The paper's optimizer over `module.param()`."""
+"""The optimizer of the paper, for eager modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from graphnet.sdk import Optimizer, default_registry
 
 
 class SGD:
-    """Stochastic gradient descent over `module.param()`, with torch.optim.SGD's arguments."""
+    """Stochastic gradient descent, with the arguments of torch.optim.SGD.
+
+    Args:
+        params: pairs of a parameter and its gradient, from `module.param()`.
+    """
 
     def __init__(
         self,
@@ -41,8 +45,9 @@ class SGD:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter from its accumulated gradient, which stays."""
-        if self._keeps_buffers and not self._buffers:  # as late as in torch: after any `.to()`
+        """Update every parameter from its accumulated gradient; the gradients are not changed."""
+        # The buffers are made in the first step, as in torch, since `.to()` may move the parameters before.
+        if self._keeps_buffers and not self._buffers:
             self._buffers = [torch.zeros_like(parameter) for parameter, _ in self.pairs]
         for (parameter, gradient), buffer in zip_longest(self.pairs, self._buffers):
             options: dict[str, Any] = {"device": parameter.device}
@@ -58,6 +63,6 @@ class SGD:
             gradient.zero_()
 
     def update_parameters(self) -> None:
-        """`step`, then `zero_grad`: what ends each batch in the paper."""
+        """Call `step`, then `zero_grad`, as the paper does at the end of each batch."""
         self.step()
         self.zero_grad()

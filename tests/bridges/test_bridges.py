@@ -432,7 +432,7 @@ def test_errors_of_as_torch_module(registry: Registry) -> None:
     with pytest.raises(LayerError, match="Broken: forward failed: ValueError: too many rows"):
         as_double(Broken())(numbers(4, 1))
     model = Model({"layers": [{"id": "type", "conv2d": {"out_channels": 1, "kernel_size": 1}}]})
-    with pytest.raises(InputError, match="'type' in 'type.weight' is a name that torch.nn.Module"):
+    with pytest.raises(InputError, match="'type' in 'type.weight' is the name of an attribute of"):
         as_torch_module(model, (1, 1, 2, 2))
     with pytest.raises(InputError, match="give the shape of each input"):
         as_torch_module(Model({"layers": ["relu"]}))

@@ -332,7 +332,7 @@ def test_where_standalone_compile_refuses_torch_compile_takes_the_plan(
         raise RuntimeError("not today\nnor tomorrow")
 
     monkeypatch.setattr(torch._inductor, "standalone_compile", refuse)
-    monkeypatch.setattr(compilation, "_model", lambda plan: "another")
+    monkeypatch.setattr(compilation, "_model_digest", lambda plan: "another")
     expected, found = compiled(registry, "eager"), compiled(registry, "inductor")
     for x, y in pairs(2):
         torch.testing.assert_close(found.step(x, y), expected.step(x, y), rtol=1e-12, atol=0)

@@ -1,4 +1,4 @@
-"""Losses over a part of the pixels, which a mask picks."""
+"""Losses over the pixels that a mask selects."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from torch import Tensor
 from graphnet.builtin.losses.pixel import check_shape, subtract
 from graphnet.sdk import Layout, Loss
 
-_LEAST = 1e-12  # of the mask's sum, so that an empty one gives a loss of 0
+_LEAST = 1e-12  # the least divisor, so that an empty mask gives a loss of 0
 
 
 class MaskedMSE(Loss):
-    """sum(mask (prediction - target)^2) / sum(mask), as for blind spots (Krull et al. 2019).
+    """sum(mask (prediction - target)^2) / sum(mask), as used for blind spots (Krull et al. 2019).
 
-    prediction, target, mask: any shape, the same; mask 0 or more, 1 for what counts. An empty mask gives 0.
-    The gradient is 2 mask (prediction - target) / sum(mask); target and mask get none. Backward keeps the
-    masked difference and the sum. Raises GraphError for other shapes.
+    The prediction's gradient is 2 mask (prediction - target) / sum(mask); target and mask get no gradient.
+    prediction, target, mask: the same shape, any; loss: 0-dim. mask is the weight of each element, at least
+    0; if all weights are 0, the loss is 0. Backward keeps mask (prediction - target), and sum(mask).
+
+    Raises:
+        GraphError: the shapes differ.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("difference", "total")

@@ -1,4 +1,4 @@
-"""Losses that compare element by element: 0-dim functions of a prediction and a target of one shape."""
+"""Losses that compare a prediction and a target element by element."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from graphnet.sdk import Layout, Loss
 
 
 class DifferenceLoss(Loss):
-    """The mean of a penalty of d = prediction - target over all elements, channels included.
+    """The mean over all elements of penalty(d), with d = prediction - target.
 
-    prediction, target: any shape, the same, float; loss: 0-dim. The prediction's gradient is the
-    penalty's slope at d / numel, the target gets none. Backward keeps d.
-    Raises GraphError for a target of another shape.
+    The prediction's gradient is penalty'(d) / numel; the target gets no gradient.
+    prediction, target: the same shape, any, float; loss: 0-dim. Backward keeps d. A subclass defines
+    `penalty` and `slope`.
+
+    Raises:
+        GraphError: the shapes differ.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("difference",)
@@ -29,11 +32,11 @@ class DifferenceLoss(Loss):
         return {"prediction": (), "target": ()}
 
     def penalty(self, difference: Tensor) -> Tensor:
-        """What each element adds to the mean."""
+        """Return the penalty of each element; the loss is its mean."""
         raise ContractError(f"{type(self).__name__} defines no penalty(difference)")
 
     def slope(self, difference: Tensor, scale: Tensor) -> Tensor:
-        """The penalty's derivative times a 0-dim scale."""
+        """Return the penalty's derivative, times a 0-dim scale."""
         raise ContractError(f"{type(self).__name__} defines no slope(difference, scale)")
 
     def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +48,7 @@ class DifferenceLoss(Loss):
 
 
 class MSE(DifferenceLoss):
-    """mean(d^2), as torch.nn.MSELoss; the slope is 2 d."""
+    """mean(d^2) with d = prediction - target, as torch.nn.MSELoss; the slope is 2 d."""
 
     def penalty(self, difference: Tensor) -> Tensor:
         return difference * difference
@@ -55,7 +58,7 @@ class MSE(DifferenceLoss):
 
 
 class L1(DifferenceLoss):
-    """mean(|d|), as torch.nn.L1Loss; the slope is the sign of d, 0 at 0."""
+    """mean(|d|) with d = prediction - target, as torch.nn.L1Loss; the slope is the sign of d, 0 at 0."""
 
     def penalty(self, difference: Tensor) -> Tensor:
         return difference.abs()
@@ -65,10 +68,10 @@ class L1(DifferenceLoss):
 
 
 class Huber(DifferenceLoss):
-    """d^2 / 2 up to |d| = delta, then a line of slope delta: the mean, as torch.nn.HuberLoss.
+    """The mean of d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2), as torch.nn.HuberLoss.
 
-    Huber 1964. With c = min(|d|, delta) both parts are c (|d| - c / 2); the slope is d, held within
-    -delta .. delta.
+    Huber 1964, with d = prediction - target. With c = min(|d|, delta), both cases are c (|d| - c / 2); the
+    slope is d, clamped to -delta .. delta.
 
     >>> Huber(delta=0.5).delta
     0.5
@@ -78,18 +81,18 @@ class Huber(DifferenceLoss):
 
     def penalty(self, difference: Tensor) -> Tensor:
         size = difference.abs()
-        held = size.clamp_max(self.delta)
-        return held * (size - 0.5 * held)
+        clamped = size.clamp_max(self.delta)
+        return clamped * (size - 0.5 * clamped)
 
     def slope(self, difference: Tensor, scale: Tensor) -> Tensor:
         return difference.clamp(-self.delta, self.delta) * scale
 
 
 class Charbonnier(DifferenceLoss):
-    """mean(sqrt(d^2 + eps^2)): |d|, rounded off within about eps of 0 (Charbonnier et al. 1994).
+    """mean(sqrt(d^2 + eps^2)): the mean of |d|, but smooth around d = 0 (Charbonnier et al. 1994).
 
-    Lai et al. 2017, "Deep Laplacian Pyramid Networks", section 3.3, with eps = 1e-3 as there. The slope
-    is d / sqrt(d^2 + eps^2).
+    Lai et al. 2017, "Deep Laplacian Pyramid Networks", section 3.3, with their eps = 1e-3 as the default and
+    d = prediction - target. The slope is d / sqrt(d^2 + eps^2).
     """
 
     eps: PositiveFloat = 1e-3
@@ -102,17 +105,18 @@ class Charbonnier(DifferenceLoss):
 
 
 class PSNR(Loss):
-    """10 log10(mse + eps) of each image, then the mean: minus the PSNR, in dB, of images in 0..1.
+    """The mean over the images of 10 log10(mse + eps): the negative PSNR in dB of images in 0..1.
 
     Chen et al. 2022, "Simple Baselines for Image Restoration": with mse_n = mean((prediction -
-    target)^2) over image n, loss = sum_n 10 log10(mse_n + eps) / N. It falls as the PSNR rises, and is
-    below 0 for any usable image. An image's gradient is
+    target)^2) over image n, loss = sum_n 10 log10(mse_n + eps) / N. The gradient of image n is
         20 / (ln 10 N M) (prediction - target) / (mse_n + eps),
-    M elements an image: images weigh by their relative error, whatever its size.
+    with M the number of elements of an image: it depends on the relative error of the image, not on its size.
 
-    prediction, target: (N, ...), float, the same shape; loss: 0-dim. The target gets no gradient.
-    Backward keeps the difference, and mse_n + eps (N,). Raises GraphError for a target of another
-    shape, or for fewer than two axes.
+    prediction, target: (N, ...), float, the same shape; loss: 0-dim, in dB, usually negative. The target gets
+    no gradient. Backward keeps prediction - target, and mse_n + eps (N,).
+
+    Raises:
+        GraphError: the shapes differ, or have fewer than two axes.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("difference", "error")
@@ -126,7 +130,7 @@ class PSNR(Loss):
     def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if prediction.ndim < 2:
             raise GraphError(
-                f"expected images, the first axis counting them, got {tuple(prediction.shape)}"
+                f"expected images N x ..., at least two axes, got {tuple(prediction.shape)}"
             )
         difference = subtract(prediction, target)
         error = difference.square().mean(tuple(range(1, difference.ndim))) + self.eps
@@ -139,7 +143,7 @@ class PSNR(Loss):
 
 
 def subtract(prediction: Tensor, target: Tensor) -> Tensor:
-    """prediction - target. Raises GraphError unless their shapes are equal."""
+    """Return prediction - target. Raises GraphError unless their shapes are equal."""
     check_shape("target", target, prediction)
     return prediction - target
 

@@ -1,13 +1,13 @@
-"""Structural similarity as a loss: SSIM and its product over scales.
+"""Structural similarity as a loss: SSIM, and multi-scale SSIM.
 
-Both compare local statistics of two images x and y: means m, variances s^2 and the covariance s_xy under a
-Gaussian window, at each place where the window lies inside the image. With c1 = (0.01 L)^2, c2 = (0.03 L)^2
-for a range of values L (Wang et al. 2004, eqs. 6, 9, 12, 13),
+Both compare local statistics of two images x and y: the means m, the variances s^2 and the covariance s_xy
+under a Gaussian window, at each position where the window lies inside the image. With c1 = (0.01 L)^2,
+c2 = (0.03 L)^2 and L the range of the values (Wang et al. 2004, eqs. 6, 9, 12, 13),
 
     luminance = (2 m_x m_y + c1) / (m_x^2 + m_y^2 + c1)
-    structure = (2 s_xy + c2) / (s_x^2 + s_y^2 + c2)          contrast and structure in one
+    structure = (2 s_xy + c2) / (s_x^2 + s_y^2 + c2)          contrast and structure in one factor
 
-The window is separable: a mean over it is one along the rows, then one along the columns.
+The window is separable: a weighted mean along the height, then one along the width.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from graphnet.errors import GraphError
 from graphnet.sdk import Loss, Specs
 
 _K1, _K2 = 0.01, 0.03
-_FLOOR = (
-    1e-6  # what a factor of the product counts as below it, where its power has no slope to use
-)
+_FLOOR = 1e-6  # the least factor of the product: at 0 the derivative of its power is infinite
 Weights = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
 
 
 class SimilarityLoss(Loss):
-    """What both losses are configured by, and the images that they take.
+    """The base of both losses: their fields and inputs.
 
-    prediction, target: (N, C, H, W), float, the same shape, each channel on its own; loss: 0-dim. The
-    target gets no gradient. `window_size` and `sigma` are in pixels, `data_range` is the L above.
-    Raises GraphError for other shapes, and for images too small for the window.
+    prediction, target: (N, C, H, W), float, the same shape; each channel is compared separately; loss: 0-dim.
+    The target gets no gradient. `window_size` and `sigma` are in pixels, `data_range` is L.
+
+    Raises:
+        GraphError: the shapes differ or are not N C H W, or the images are too small for the window.
     """
 
     nondifferentiable: ClassVar[tuple[str, ...]] = ("target",)
@@ -46,7 +46,7 @@ class SimilarityLoss(Loss):
 
     @property
     def bell(self) -> tuple[float, ...]:
-        """The window along one axis; its sum is 1."""
+        """The weights of the Gaussian window along one axis; their sum is 1."""
         middle = (self.window_size - 1) / 2
         values = [
             math.exp(-0.5 * ((i - middle) / self.sigma) ** 2) for i in range(self.window_size)
@@ -54,7 +54,7 @@ class SimilarityLoss(Loss):
         return tuple(value / sum(values) for value in values)
 
     def compare(self, x: Tensor, y: Tensor) -> Statistics:
-        """The local statistics of two images."""
+        """Compute the local statistics of two images."""
         c1, c2 = (self.data_range * _K1) ** 2, (self.data_range * _K2) ** 2
         means = blur(torch.stack((x, y, x * x, y * y, x * y)), self.bell)
         mean_x, mean_y, mean_xx, mean_yy, mean_xy = means
@@ -70,12 +70,12 @@ class SimilarityLoss(Loss):
         )
 
     def pull_back(self, slopes: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """The gradient of x from `Statistics.slopes`."""
+        """Return the gradient of x, given the derivatives from `Statistics.slopes`."""
         by_mean, by_square, by_product = spread(slopes, self.bell).unbind()
         return by_mean + 2.0 * x * by_square + y * by_product
 
     def check(self, prediction: Tensor, target: Tensor, *, scales: int = 1) -> None:
-        """Raise GraphError unless these are images of one shape, large enough for the window."""
+        """Raise GraphError unless both have the same shape N C H W, large enough for the window."""
         if prediction.ndim != 4 or prediction.shape != target.shape:
             raise GraphError(
                 f"expected two images N x C x H x W of one shape, got {tuple(prediction.shape)} and "
@@ -94,7 +94,16 @@ class SimilarityLoss(Loss):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Local statistics of x and y, each (N, C, H', W'): means, the two measures and their denominators."""
+    """Local statistics of x and y, each (N, C, H', W').
+
+    Args:
+        mean_x: the local means of x.
+        mean_y: the local means of y.
+        luminance: the luminance of the module's equations.
+        structure: the structure of the module's equations.
+        luminance_below: the denominator of luminance.
+        structure_below: the denominator of structure.
+    """
 
     mean_x: Tensor
     mean_y: Tensor
@@ -104,10 +113,17 @@ class Statistics:
     structure_below: Tensor
 
     def slopes(self, by_luminance: Tensor | float, by_structure: Tensor | float) -> Tensor:
-        """The derivatives by the local means of x, x^2 and x y, from those by luminance and structure.
+        """Return the derivatives by the local means of x, x^2 and x y.
 
-        (3, N, C, H', W'). As s_x^2 and s_xy are means of x^2 and x y less products of means, structure
-        depends on the mean of x too.
+        s_x^2 and s_xy are the means of x^2 and x y minus products of means, so structure also depends on the
+        mean of x.
+
+        Args:
+            by_luminance: the derivative by luminance.
+            by_structure: the derivative by structure.
+
+        Returns:
+            (3, N, C, H', W').
         """
         lift = 2.0 * (self.mean_y - self.mean_x * self.luminance) / self.luminance_below
         drop = 2.0 * (self.mean_y - self.mean_x * self.structure) / self.structure_below
@@ -117,12 +133,12 @@ class Statistics:
 
 
 class SSIM(SimilarityLoss):
-    """1 - the mean of luminance * structure over places, channels, images (Wang et al. 2004, eq. 17).
+    """1 - the mean of luminance * structure over positions, channels and images (Wang et al. 2004, eq. 17).
 
-    The window, 11 x 11 with sigma 1.5, and the biased variances are the paper's: for these the mean is
-    scikit-image's structural_similarity(gaussian_weights=True, use_sample_covariance=False). Backward
-    keeps prediction, target and the derivatives by the local means of x, x^2 and x y, (3, N, C, H - 10,
-    W - 10), and spreads these over the window again.
+    The default window, 11 x 11 with sigma 1.5, and the biased variances are the paper's. The mean then equals
+    scikit-image's structural_similarity(gaussian_weights=True, use_sample_covariance=False). Backward keeps
+    prediction, target and the derivatives by the local means of x, x^2 and x y, (3, N, C, H - 10, W - 10),
+    which it distributes over the pixels of each window.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("slopes",)
@@ -145,15 +161,15 @@ class SSIM(SimilarityLoss):
 
 
 class MSSSIM(SimilarityLoss):
-    """1 - a product over scales of mean structures, with luminance at the last (Wang et al. 2003, eq. 7).
+    """1 - multi-scale SSIM: a product over scales of mean similarities (Wang et al. 2003, eq. 7).
 
-    From scale to scale images are halved by means over 2 x 2 pixels; an odd row or column is left out. With
-    v_j the mean of structure over the places of scale j, of luminance * structure at the last, M, the loss
-    is 1 - the mean over images and channels of
-        v_1^w_1 ... v_M^w_M,    w = `weights`, the paper's five by default.
-    A v_j below 1e-6 (structures that are opposed) counts as 1e-6, without a gradient. Backward keeps
-    prediction, target, v (M, N, C), and per place the derivatives by the local means of x, x^2 and x y.
-    With M scales an image needs window_size 2^(M - 1) pixels a side: 176 by default.
+    Each next scale halves the images by means over 2 x 2 pixels; an odd last row or column is left out. Let
+    v_j be the mean of structure over the positions of scale j, and v_M, at the last scale, the mean of
+    luminance * structure. The loss is 1 - the mean over images and channels of
+        v_1^w_1 ... v_M^w_M,    w = `weights`, by default the paper's five.
+    A v_j below 1e-6, where the structures are opposite, counts as 1e-6 and gets no gradient. Backward keeps
+    prediction, target, v (M, N, C), and the derivatives by the local means of x, x^2 and x y.
+    With M scales, height and width must be at least window_size 2^(M - 1) pixels: 176 by default.
 
     >>> image = torch.ones(1, 1, 14, 14)
     >>> MSSSIM(weights=(0.5, 0.5), window_size=7).forward(image, image)[0]
@@ -165,7 +181,7 @@ class MSSSIM(SimilarityLoss):
 
     @classmethod
     def samples(cls) -> list[tuple[MSSSIM, list[Tensor]]]:
-        """Images that resemble their targets: the factors of others are near 0, where powers are steep."""
+        """Pairs of similar images: those of different ones give v_j near 0, where a power is very steep."""
         generator = torch.Generator().manual_seed(0)
 
         def pair(*shape: int) -> list[Tensor]:
@@ -224,7 +240,7 @@ class MSSSIM(SimilarityLoss):
         return grad, None
 
     def pyramid(self, x: Tensor, y: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The two images at each scale, the largest first."""
+        """Return both images at each scale, the largest first."""
         images = [(x, y)]
         for _ in self.weights[1:]:
             x, y = halve(x), halve(y)
@@ -232,7 +248,7 @@ class MSSSIM(SimilarityLoss):
         return images
 
     def product(self, scores: Tensor) -> Tensor:
-        """v_1^w_1 ... v_M^w_M: (M, N, C) -> (N, C)."""
+        """Return v_1^w_1 ... v_M^w_M, (N, C), for scores v (M, N, C)."""
         total = torch.ones_like(scores[0])
         for v, weight in zip(scores, self.weights, strict=True):
             total = total * v.clamp_min(_FLOOR).pow(weight)
@@ -240,7 +256,7 @@ class MSSSIM(SimilarityLoss):
 
 
 def blur(x: Tensor, bell: Sequence[float]) -> Tensor:
-    """The mean over each window inside the image: (..., H, W) -> (..., H - k + 1, W - k + 1)."""
+    """Return the weighted mean of each window in the image: (..., H, W) -> (..., H - k + 1, W - k + 1)."""
     for axis in (-2, -1):
         inside = x.shape[axis] - len(bell) + 1
         # Sums of shifted views: torch's convolutions of a single channel take several times as long.
@@ -252,20 +268,20 @@ def blur(x: Tensor, bell: Sequence[float]) -> Tensor:
 
 
 def spread(grad: Tensor, bell: Sequence[float]) -> Tensor:
-    """The adjoint of `blur`: what each pixel has a part in. The window is symmetric, so it blurs again."""
+    """Return the adjoint of `blur`. The window is symmetric, so this is `blur` of the padded gradient."""
     around = len(bell) - 1
     return blur(torch.constant_pad_nd(grad, [around] * 4), bell)
 
 
 def halve(x: Tensor) -> Tensor:
-    """Means over 2 x 2 pixels: (N, C, H, W) -> (N, C, H // 2, W // 2)."""
+    """Return the means over 2 x 2 pixels: (N, C, H, W) -> (N, C, H // 2, W // 2)."""
     n, c, height, width = x.shape
     h, w = height // 2, width // 2
     return x[:, :, : 2 * h, : 2 * w].reshape(n, c, h, 2, w, 2).mean((3, 5))
 
 
 def spread_halved(grad: Tensor, x: Tensor) -> Tensor:
-    """The adjoint of `halve`, for an image like x."""
+    """Return the adjoint of `halve` for an image of the shape of x."""
     n, c, h, w = grad.shape
     wide = (
         (0.25 * grad)[:, :, :, None, :, None].expand(n, c, h, 2, w, 2).reshape(n, c, 2 * h, 2 * w)

@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made nearly orthogonal before each step."""
+"""Muon: momentum for matrices, made nearly orthogonal before each step."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch import Tensor
 from graphnet.builtin.optimizers.adam import AdamW
 from graphnet.sdk import Fraction, Optimizer, Rate, Spec, StateSpec
 
-# Rounding makes some of its smallest eigenvalues negative, and they grow with each step.
+# After more steps on one Gram matrix, eigenvalues that rounding has made negative would grow too large.
 _STEPS_ON_GRAM = 5
 
 
 class Muon(Optimizer):
     """Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers"), as torch.optim.Muon.
 
-    A parameter is seen as a matrix: its first axis by all others, (O, C kh kw) for a convolution. With
+    A parameter is reshaped to a matrix of its first axis by all others, (O, C kh kw) for a convolution. With
     b the momentum buffer, 0 before the first step,
         b += (1 - momentum) (grad - b);  d = grad + momentum (b - grad) with nesterov, else b;
         p -= lr weight_decay p;  p -= lr r NS(d).
     NS replaces the singular values of d by numbers near 1: X = d / max(|d|, eps), then `ns_steps` times
         X <- P X,  P = a I + b A + c A A,  A = X X^T,  (a, b, c) = ns_coefficients,
-    on the transpose where d is taller than wide. As every P and A has the eigenvectors of the first A, the
-    iteration runs on A, A <- P A P, and the product of all P is applied to X: half the operations where d
-    is wide. It is done in float32 at least; torch iterates on X in bfloat16 and differs by its rounding,
-    some 1.5 % of NS(d). r evens out the shapes: sqrt(max(1, rows / columns)) for "original",
+    on the transpose if d has more rows than columns. All P and A have the eigenvectors of the first A, so the
+    iteration runs on A, A <- P A P, and the product of all P is applied to X: half the operations if d is
+    wide. The dtype is float32 at least; torch iterates on X in bfloat16, whose rounding changes NS(d) by
+    about 1.5 %. The factor r depends on the shape: sqrt(max(1, rows / columns)) for "original",
     0.2 sqrt(max(rows, columns)) for "match_rms_adamw" (Liu et al. 2025).
 
-    Parameters of fewer than two axes, such as biases, are left to AdamW with the same weight_decay and with
-    `adamw_lr`, `adamw_betas` and `adamw_eps`; a schedule moves both learning rates alike.
+    AdamW updates the parameters with fewer than two axes, such as biases, with the same weight_decay and with
+    `adamw_lr`, `adamw_betas` and `adamw_eps`. A schedule scales both learning rates by the same factor.
 
     >>> Muon(lr=0.02).rule_for(Spec((16,)))
     AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.1)
@@ -74,12 +74,12 @@ class Muon(Optimizer):
         parameter.addcmul_(step, lr, value=-self.ratio(*matrix.shape))
 
     def orthogonal(self, matrix: Tensor) -> Tensor:
-        """The matrix with singular values near 1, by a quintic Newton-Schulz iteration."""
+        """Return NS(matrix): the same singular vectors, with singular values near 1."""
         a, b, c = self.ns_coefficients
         tall = matrix.shape[0] > matrix.shape[1]
         x: Tensor = matrix.to(torch.promote_types(matrix.dtype, torch.float32))
         x = x.T if tall else x
-        x = x / x.norm().clamp(min=self.eps)  # the largest singular value is now 1 at most
+        x = x / x.norm().clamp(min=self.eps)  # now no singular value is larger than 1
         identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
         for first in range(0, self.ns_steps, _STEPS_ON_GRAM):
             gram, product = x @ x.T, identity
@@ -90,7 +90,7 @@ class Muon(Optimizer):
         return x.T if tall else x
 
     def ratio(self, rows: int, columns: int) -> float:
-        """What the learning rate is multiplied by for a matrix of this shape."""
+        """Return r, the factor of the learning rate for a matrix of this shape."""
         if self.adjust_lr_fn == "match_rms_adamw":
             return 0.2 * math.sqrt(max(rows, columns))
         return math.sqrt(max(1.0, rows / columns))

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent."""
+"""The optimizer SGD."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from graphnet.sdk import Optimizer, Rate, Spec, StateSpec
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as torch.optim.SGD (Sutskever et al. 2013).
 
-    g = grad + weight_decay p;  b = momentum b + (1 - dampening) g (b = g in the first step);
-    p -= lr d, where d = g + momentum b with nesterov, else b, or g where momentum is 0.
+    g = grad + weight_decay p;  b = momentum b + (1 - dampening) g, but b = g in the first step;
+    p -= lr d, where d = g if momentum is 0, g + momentum b with nesterov, else b.
+
+    Raises:
+        DescriptionError: nesterov without momentum, or with dampening.
 
     >>> SGD(lr=0.1, momentum=0.9).momentum
     0.9
@@ -47,7 +50,7 @@ class SGD(Optimizer):
             direction = torch.add(grad, parameter, alpha=self.weight_decay)
         if momentum_buffer is not None:
             fresh = direction
-            if self.dampening:  # the first step takes the whole gradient
+            if self.dampening:  # the first step does not dampen the gradient
                 fresh = fresh * (1.0 - self.dampening * (step > 0).to(fresh.dtype))
             momentum_buffer.mul_(self.momentum).add_(fresh)
             if self.nesterov:

@@ -187,7 +187,7 @@ def test_a_target_of_another_shape_is_an_error(layer: Loss) -> None:
 
 
 def test_other_errors_are_in_words() -> None:
-    with pytest.raises(GraphError, match=r"expected images, the first axis counting them, got"):
+    with pytest.raises(GraphError, match=r"expected images N x \.\.\., at least two axes, got"):
         PSNR().forward(torch.zeros(3), torch.zeros(3))
     with pytest.raises(DescriptionError, match="delta: expected greater than 0, found 0"):
         Huber(delta=0.0)
