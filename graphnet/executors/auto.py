@@ -142,7 +142,7 @@ class _Run(Run):
             loaded = load(open_cache(), job, hit, origin)
             if isinstance(loaded, Compiled):
                 return loaded
-            self._report("damaged", f"{loaded.reason}; it is compiled anew")
+            self._report("damaged", f"{loaded.reason}; it is compiled again")
             self._start_compiling(arguments)
         except (CompileError, CacheError, LayerError) as error:
             self._stay_on_eager(str(error))

@@ -128,10 +128,10 @@ def compile_job(job: CompileJob) -> Compiled:
             )
         except (ImportError, AttributeError, TypeError, RuntimeError, AssertionError) as error:
             artifact = _by_torch_compile(job, error)
-            refused = (
+            failed = (
                 f"standalone_compile failed ({_first_line(error)}): torch.compile compiled the plan"
             )
-            return _compiled(artifact, job, f"{refused}, and it is not cached")
+            return _compiled(artifact, job, f"{failed}, and it is not cached")
         cache.keep(job.key, partial)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -229,14 +229,14 @@ def _compiled(artifact: Artifact, job: CompileJob, how: str) -> Compiled:
     return Compiled(artifact, strides, job.captured.constants, how)
 
 
-def _by_torch_compile(job: CompileJob, refusal: Exception) -> Artifact:
+def _by_torch_compile(job: CompileJob, failure: Exception) -> Artifact:
     function: Any = torch.compile(job.captured.graph, fullgraph=True, dynamic=False)
     try:
         with _quiet(), torch.no_grad():
             function(*(torch.zeros_like(example) for example in job.examples))
     except Exception as error:
         raise CompileError(
-            f"Inductor cannot compile the plan: {_first_line(refusal)}; torch.compile: {_first_line(error)}. "
+            f"Inductor cannot compile the plan: {_first_line(failure)}; torch.compile: {_first_line(error)}. "
             f"Use the executor eager."
         ) from error
     return function  # type: ignore[no-any-return]

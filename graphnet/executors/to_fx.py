@@ -93,8 +93,8 @@ def to_text(graph: GraphModule) -> tuple[str, dict[str, Any]]:
     Pickle is not used because reading a pickled graph runs its constructors, such as arange.
 
     Returns:
-        The text of `forward(self, ...)`, and the values of the global names in it; a Python module stands
-        as the text "module NAME".
+        The text of `forward(self, ...)`, and the values of the global names in it; "module NAME" stands for
+        a Python module.
     """
     code = graph.graph.python_code("self")
     names = {

@@ -155,7 +155,7 @@ def passes(changes: Sequence[Change], *, width: int = WIDTH) -> str:
             if names
         ]
     head = (
-        f"{'pass':<{longest}}  {'calls':>14}  {'took':>7}  what it does, and which calls it touched"
+        f"{'pass':<{longest}}  {'calls':>14}  {'took':>7}  what it does, and which calls it changed"
     )
     return "\n".join([head, "-" * len(head), *lines])
 

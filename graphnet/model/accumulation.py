@@ -1,7 +1,7 @@
 """Gradient accumulation: training alternates between two plans over the same tensors.
 
-The accumulation plan adds the gradients of a batch to a buffer; the update plan adds those of the last batch
-and updates the parameters. Without accumulation, the update plan runs in every step.
+The accumulation plan adds the gradients of a batch to a buffer. The update plan adds the gradients of the
+last batch, and updates the parameters. Without accumulation, the update plan runs in every step.
 """
 
 from __future__ import annotations

@@ -61,6 +61,7 @@ class Builder:
 
     @property
     def inputs(self) -> tuple[Output, ...]:
+        """All inputs, in the order in which they were given."""
         return tuple(Output(f"${name}") for name in self._inputs)
 
     def __call__(
@@ -104,6 +105,7 @@ class Builder:
         self._outputs = tuple(output.reference for output in outputs)
 
     def description(self) -> ModelDescription:
+        """Return the description of the nodes so far; `model()` checks it."""
         return ModelDescription(
             layers=tuple(self._nodes), name=self._name, inputs=self._inputs, outputs=self._outputs
         )

@@ -65,6 +65,7 @@ class Predictor:
         self._prepared: dict[Shapes, _Prepared] = {}
 
     def prepared(self, shapes: Shapes) -> _Prepared:
+        """Return the plan for inputs of these shapes, ready to run; make it if it does not exist."""
         if shapes not in self._prepared:
             self.prepare(shapes, self._plan_for(shapes))
         return self._prepared[shapes]

@@ -1,4 +1,4 @@
-"""System: what the machine gives: files, cache, C++ compiler, devices, units, memory allocator, collector.
+"""System: files, cache, C++ compiler, devices, units, memory allocator and garbage collector.
 
 Paths, device names and C++ sources come in; files, libraries and numbers go out. It imports errors only.
 """

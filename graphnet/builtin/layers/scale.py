@@ -63,6 +63,7 @@ class LayerScale(Layer):
     init: float = 1e-6
 
     def channels(self, x: Spec) -> int:
+        """Return the number of channels. Raises GraphError if x has no channel axis."""
         if len(x.shape) < 2:
             raise GraphError(f"expected an input N x C x ..., got {x}")
         return x.shape[1]
