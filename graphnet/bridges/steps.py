@@ -102,9 +102,8 @@ class ModelComputation(Computation):
             kernels=self.kernels,
         )
         calls = (call for call in graph.order() if call.kind in (Kind.LAYER, Kind.LOSS))
-        return LayerSequence(
-            graph.inputs, tuple(_use(graph, call) for call in calls), graph.outputs
-        )
+        uses = tuple(_use(graph, call) for call in calls)
+        return LayerSequence(graph.inputs, uses, graph.outputs)
 
 
 def _use(graph: Graph, call: Call) -> Use:

@@ -63,7 +63,7 @@ class _Run(Run):
         self.switched_after: int | None = None
         self.stayed: str | None = None
         self.compiled: Compiled | None = None
-        self.compilation: Compilation | None = None
+        self.worker: Compilation | None = None
         self.cached: tuple[CompileJob, Hit] | None = None
         self.unchecked: Compiled | None = None  # loaded, but not yet compared with eager
 
@@ -75,7 +75,7 @@ class _Run(Run):
             return self.eager(*arguments)
         resumed = self.switched_after is not None
         due = resumed or (self.switch_after is not None and self.steps >= self.switch_after)
-        begun = (self.compilation, self.cached, self.unchecked) != (None, None, None)
+        begun = (self.worker, self.cached, self.unchecked) != (None, None, None)
         if not begun and not due:  # the first step does not wait for the compiler to start
             outputs = self.eager(*arguments)
             self._start_compiling(arguments)
@@ -117,28 +117,26 @@ class _Run(Run):
             else:
                 require_compiler(arguments[0].device)
                 modules = sorted({type(step.call.layer).__module__ for step in self.plan.steps})
-                self.compilation = Compilation(job, cache, modules=tuple(modules))
+                self.worker = Compilation(job, cache, modules=tuple(modules))
                 self._report("compiling", f"compiling the plan meanwhile: {found.reason}")
         except (CompileError, CacheError, LayerError) as error:
             self._stay_on_eager(str(error))
 
     def _ready(self) -> bool:
-        return self.cached is not None or (
-            self.compilation is not None and self.compilation.ready()
-        )
+        return self.cached is not None or (self.worker is not None and self.worker.ready())
 
     def _get_compiled(self, arguments: Sequence[Tensor]) -> Compiled | None:
         """Return the compiled plan, after a wait if it is not ready; None if it cannot be had."""
         try:
-            if self.compilation is not None:
-                job, hit = self.compilation.job, self.compilation.finish()
+            if self.worker is not None:
+                job, hit = self.worker.job, self.worker.finish()
                 origin = "compiled meanwhile and loaded"
             elif self.cached is not None:
                 job, hit = self.cached
                 origin = "taken from the cache"
             else:
                 return compile_job(make_job(self.plan, arguments))
-            self.compilation = self.cached = None
+            self.worker = self.cached = None
             loaded = load(open_cache(), job, hit, origin)
             if isinstance(loaded, Compiled):
                 return loaded
@@ -172,7 +170,7 @@ class _Run(Run):
 
     def _stay_on_eager(self, reason: str) -> None:
         self.stayed = reason
-        self.compilation = self.cached = self.unchecked = None
+        self.worker = self.cached = self.unchecked = None
         self._report("stayed", f"stays on eager: {reason}")
 
     def _report(self, kind: str, message: str) -> None:

@@ -159,10 +159,8 @@ class Replayed(Run):
 
     def _record(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
         """Run the step by eager, record it, replay it from the same slots, and compare the two results."""
-        again, self.recording = (
-            self.recording is not None,
-            None,
-        )  # no recording if a line below fails
+        # There is no recording if a line below fails.
+        again, self.recording = self.recording is not None, None
         copies = tuple(tensor.clone() for tensor in given)
         self.make, self.static_inputs, self.static_rest = make, copies, tuple(rest)
         arguments = (*make(*copies), *rest)

@@ -21,9 +21,8 @@ from graphnet.inspection.walk import complete
 from graphnet.plan import Plan, Source, generate
 from graphnet.system import synchronize
 
-CLOCK = (
-    "_clock"  # a generated function has no other name that starts with an underscore, except `_`
-)
+# A generated function has no other name that starts with an underscore, except `_`.
+CLOCK = "_clock"
 
 
 @torch.no_grad()

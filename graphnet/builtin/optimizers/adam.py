@@ -23,9 +23,7 @@ class Adam(Optimizer):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     weight_decay: Rate = 0.0
-    decoupled: ClassVar[bool] = (
-        False  # whether weight decay acts on the parameter, not the gradient
-    )
+    decoupled: ClassVar[bool] = False  # whether weight decay changes the parameter directly
 
     def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
         return {"exp_avg": StateSpec(parameter.shape), "exp_avg_sq": StateSpec(parameter.shape)}
