@@ -28,7 +28,8 @@ SMALL = Workload("w", PAPER, (1, 3, 8, 8), Task.TRAIN)
 def test_a_chain_and_each_of_its_layers_are_timed_with_their_least_time() -> None:
     (*_, found) = kernels(CPU, stated_machine(CPU), batches=(2,))
     names = {(row["loss"], row["kernel"].partition(" ")[0]) for row in found["rows"]}
-    assert ("mse", "mse_chain") in names
+    # One step for all of them with graphnet-cpu and a C++ compiler, else a step for each.
+    assert ("mse", "mse_chain") in names or ("mse", "transpose_conv2d_relu") in names
     assert {("l1", f"{name}_relu") for name in ("conv2d", "transpose_conv2d")} <= names
     layers = {row["call"]: row for row in found["rows"] if row["loss"] == "l1"}
     for name in ("relu_1", "relu_1:backward", "upsampling_2", "upsampling_2:backward"):
