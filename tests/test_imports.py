@@ -62,6 +62,27 @@ def test_the_verifier_shares_data_and_meta_tensors_with_the_planner_only() -> No
     }
 
 
+def test_no_module_imports_one_that_imports_it_back() -> None:
+    """Not even behind TYPE_CHECKING or inside a function; a room's `__init__` is its face, not a module."""
+    reads: dict[str, set[str]] = {}
+    for path in ROOT.rglob("*.py"):
+        if path.name != "__init__.py":
+            name = ".".join((ROOT.name, *path.relative_to(ROOT).with_suffix("").parts))
+            found = imports(path)
+            reads[name] = {module for module, _ in found} | {f"{m}.{n}" for m, n in found}
+    circles = []
+    for start in reads:
+        reached, waiting = set(), [start]
+        while waiting:
+            new = reads.get(waiting.pop(), set()) - reached
+            reached |= new
+            waiting += new
+        if start in reached:
+            circles.append(start)
+    assert len(reads) > 100
+    assert circles == []
+
+
 @pytest.mark.parametrize("plugin", ["cpu", "denoise", "example", "triton"])
 def test_plugins_import_public_names_only(plugin: str) -> None:
     wrong = []

@@ -51,7 +51,7 @@ def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
     with _progress(len(checks)) as advance:
         for registry, entry in work:
 
-            def tell(one: Check, name: str = entry.name) -> None:
+            def tell(one: Check[Any], name: str = entry.name) -> None:
                 advance(f"{name}: {one.name}")
 
             report = run_checks(entry.value, registry=registry, slow=slow, progress=tell)
@@ -154,7 +154,8 @@ def _plain(report: Report) -> dict[str, Any]:
 
 
 def _print(report: Report) -> None:
-    guards = {one.name: one.guards for one in (*CHECKS, *RULE_CHECKS)}
+    checks: list[Check[Any]] = [*CHECKS, *RULE_CHECKS]
+    guards = {one.name: one.guards for one in checks}
     table = Table("check", "status", "what it guards, or what is wrong", title=report.layer)
     for row in report.rows:
         color = _COLORS[row.status]

@@ -34,7 +34,11 @@ from graphnet.testing.rule_case import RuleCase
 from graphnet.testing.sample import Sample
 
 if TYPE_CHECKING:
-    from graphnet.testing.pytest_suite import LayerTests, parametrize_with_checks
+    from graphnet.testing.pytest_suite import (
+        LayerTests,
+        assert_checks_pass,
+        parametrize_with_checks,
+    )
 
 __all__ = [
     "CHECKED_KINDS",
@@ -53,6 +57,7 @@ __all__ = [
     "RuleCase",
     "Sample",
     "Status",
+    "assert_checks_pass",
     "cases_for",
     "checked_kinds",
     "checks_for",
@@ -64,7 +69,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What needs pytest is imported when it is asked for: `graphnet check` works without."""
-    if name in ("LayerTests", "parametrize_with_checks"):
+    if name in ("LayerTests", "assert_checks_pass", "parametrize_with_checks"):
         from graphnet.testing import pytest_suite as suite
 
         return getattr(suite, name)

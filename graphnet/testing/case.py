@@ -125,7 +125,7 @@ class Case:
             return False
         return True
 
-    def excuse(self, check: Check) -> str:
+    def excuse(self, check: Check[Case]) -> str:
         """Why a check does not concern this case; empty if it does."""
         if check.name in self.skip:
             return self.skip[check.name]

@@ -1,4 +1,4 @@
-"""Check: one question that the kit asks of a layer or rule, and the two ways not to pass it."""
+"""Check: one question that the kit asks of a layer or rule."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Generic, TypeVar
 
 import torch
 
-if TYPE_CHECKING:
-    from graphnet.testing.case import Case
-    from graphnet.testing.rule_case import RuleCase
+C = TypeVar("C")
+"""What a check is called with: a Case of a layer, or a RuleCase of an optimizer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """A named check; call it with a case. `slow` ones run only when they are asked for."""
+class Check(Generic[C]):
+    """A named check; call it with a case. `slow` ones run only when they are requested."""
 
     name: str
-    function: Callable[[Any], None]
+    function: Callable[[C], None]
     slow: bool = False
 
     @property
@@ -29,7 +28,7 @@ class Check:
         """What the check guards, in one line."""
         return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
 
-    def __call__(self, case: Case | RuleCase) -> None:
+    def __call__(self, case: C) -> None:
         """Raise CheckFailure or NotApplicable, or return."""
         with undisturbed():
             self.function(case)
@@ -43,11 +42,11 @@ def undisturbed() -> Iterator[None]:
         yield
 
 
-def check(function: Callable[[Any], None]) -> Check:
+def check(function: Callable[[C], None]) -> Check[C]:
     """A function as the check of its name."""
     return Check(function.__name__, function)
 
 
-def slow_check(function: Callable[[Any], None]) -> Check:
-    """A function as the check of its name, run only when slow ones are asked for."""
+def slow_check(function: Callable[[C], None]) -> Check[C]:
+    """A function as the check of its name, run only when slow ones are requested."""
     return Check(function.__name__, function, slow=True)

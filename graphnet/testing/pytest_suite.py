@@ -1,4 +1,4 @@
-"""The kit under pytest: a class to inherit from, and a decorator."""
+"""The kit under pytest: a class to inherit from, a decorator, and one call that runs all checks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ from typing import Any, ClassVar
 
 import pytest
 
-from graphnet.sdk import Definition, Layer
+from graphnet.sdk import Definition, Layer, Registry
 from graphnet.testing.case import Case
 from graphnet.testing.check import Check
 from graphnet.testing.checks.all import CHECKS
-from graphnet.testing.report import Given, Status, cases_for, checks_for, judge, judge_case
+from graphnet.testing.report import (
+    Given,
+    Report,
+    Status,
+    cases_for,
+    checks_for,
+    judge,
+    judge_case,
+    run_checks,
+)
 from graphnet.testing.rule_case import RuleCase
 from graphnet.testing.sample import Sample
 from graphnet.testing.samples import as_sample
@@ -48,7 +57,7 @@ class LayerTests:
             found = [check for check in checks_for(target) if cls.slow or not check.slow]
             metafunc.parametrize("check", found, ids=[check.name for check in found])
 
-    def test_layer(self, check: Check) -> None:
+    def test_layer(self, check: Check[Any]) -> None:
         row = judge(check, self.cases())
         if row.status is Status.SKIPPED:
             pytest.skip(row.message)
@@ -75,10 +84,37 @@ def parametrize_with_checks(samples: Given, *, slow: bool = False) -> Callable[.
     return pytest.mark.parametrize(("case", "check"), found)
 
 
+def assert_checks_pass(
+    target: Definition | type[Definition],
+    samples: Given | None = None,
+    *,
+    registry: Registry | None = None,
+    slow: bool = False,
+) -> Report:
+    """All checks in one test, for a suite of many layers; the test fails with each failed check by name.
+
+        @pytest.mark.parametrize("name", registry.layers)
+        def test_layer(name):
+            assert_checks_pass(registry.layers[name].value, registry=registry)
+
+    A test whose checks concern no sample on this machine is skipped.
+    """
+    report = run_checks(target, samples, registry=registry, slow=slow)
+    if report.failures:
+        cls = target if isinstance(target, type) else type(target)
+        guards = {check.name: check.guards for check in checks_for(cls)}
+        told = [f"{row.check}: {guards[row.check]}\n{row.message}" for row in report.failures]
+        failed = f"{len(told)} of {len(report.rows)} checks failed for {report.layer}"
+        pytest.fail("\n\n".join([failed, *told]), pytrace=False)
+    if all(row.status is Status.SKIPPED for row in report.rows):
+        pytest.skip("; ".join(sorted({row.message for row in report.rows})))
+    return report
+
+
 class _Reported:
     """A check that skips and fails as pytest does."""
 
-    def __init__(self, check: Check) -> None:
+    def __init__(self, check: Check[Any]) -> None:
         self.check = check
 
     def __call__(self, case: Case | RuleCase) -> None:

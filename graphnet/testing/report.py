@@ -79,9 +79,9 @@ def run_checks(
     samples: Given | None = None,
     *,
     registry: Registry | None = None,
-    checks: Iterable[Check] | None = None,
+    checks: Iterable[Check[Any]] | None = None,
     slow: bool = False,
-    progress: Callable[[Check], None] | None = None,
+    progress: Callable[[Check[Any]], None] | None = None,
 ) -> Report:
     """Run the checks on a layer, loss, kernel or optimizer; `samples` are generated where none are given.
 
@@ -132,7 +132,7 @@ def checked_kinds() -> str:
     return f"{', '.join(most)} or {last}"
 
 
-def checks_for(cls: type) -> tuple[Check, ...]:
+def checks_for(cls: type) -> tuple[Check[Any], ...]:
     """The checks that concern a class."""
     return RULE_CHECKS if _of_rules(cls) else CHECKS
 
@@ -141,7 +141,7 @@ def _of_rules(cls: type) -> bool:
     return issubclass(cls, (Optimizer, MultiTensorKernel))
 
 
-def judge(check: Check, cases: Sequence[Case | RuleCase]) -> Row:
+def judge(check: Check[Any], cases: Sequence[Case | RuleCase]) -> Row:
     """One check on all cases: failed if it fails on one, skipped if it concerns none."""
     reasons: dict[str, None] = {}
     passed = False
@@ -156,7 +156,7 @@ def judge(check: Check, cases: Sequence[Case | RuleCase]) -> Row:
     return Row(check.name, Status.SKIPPED, "; ".join(reason for reason in reasons if reason))
 
 
-def judge_case(check: Check, case: Case | RuleCase) -> Row:
+def judge_case(check: Check[Any], case: Case | RuleCase) -> Row:
     """One check on one case."""
     excuse = case.excuse(check)
     if excuse:

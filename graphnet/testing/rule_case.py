@@ -77,7 +77,7 @@ class RuleCase:
             else f"{type(self.kernel).__name__} of {self.rule}"
         )
 
-    def excuse(self, check: Check) -> str | None:
+    def excuse(self, check: Check[RuleCase]) -> str | None:
         return self.untried
 
     @property

@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from graphnet.testing import CHECKS
+import pytest
+
+from graphnet.testing import CHECKS, assert_checks_pass, run_checks
+from tests.support.broken import CountedTwice
+from tests.support.models import Swish
 
 RIGHT = """
 from graphnet.testing import LayerTests
@@ -33,8 +37,12 @@ def test_layers(case, check):
 FAST = sum(not check.slow for check in CHECKS)
 
 
-def run(text: str, folder: Path) -> str:
-    (folder / "test_plugin.py").write_text(text)
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What pytest prints of each file's tests, by the file's name; one process runs all."""
+    folder = tmp_path_factory.mktemp("suite")
+    for name, text in (("right", RIGHT), ("wrong", WRONG), ("decorated", DECORATED)):
+        (folder / f"test_{name}.py").write_text(text)
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "--rootdir", folder]
     done = subprocess.run(
@@ -45,29 +53,53 @@ def run(text: str, folder: Path) -> str:
         env={"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PATH": ""},
         check=False,
     )
-    return done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert f"collected {5 * FAST} items" in done.stdout, done.stdout + done.stderr
+    found = {
+        name: [line for line in lines if f"test_{name}.py" in line]
+        for name in ("right", "wrong", "decorated")
+    }
+    return {"all": done.stdout, **{name: "\n".join(those) for name, those in found.items()}}
 
 
-def test_class_collects_one_test_for_each_check(tmp_path: Path) -> None:
-    output = run(RIGHT, tmp_path)
-    assert f"collected {FAST} items" in output
-    assert "PASSED" in output
-    assert "failed" not in output.splitlines()[-1]
-    assert "TestSwish::test_layer[gradient_numerical]" in output
+def count(status: str, text: str) -> int:
+    return sum(line.startswith(f"{status} ") for line in text.splitlines())
 
 
-def test_fault_is_shown_in_words_without_a_traceback(tmp_path: Path) -> None:
-    output = run(WRONG, tmp_path)
-    assert "FAILED" in output
-    assert "everywhere twice that: counted twice?" in output
-    assert "Each gradient agrees with central differences" in output
-    assert "Traceback" not in output
+def test_class_collects_one_test_for_each_check(outputs: dict[str, str]) -> None:
+    right = outputs["right"]
+    assert "TestSwish::test_layer[gradient_numerical]" in right
+    assert count("PASSED", right) > FAST / 2
+    assert count("FAILED", right) == 0
 
 
-def test_decorator_makes_a_test_for_each_sample_and_check(tmp_path: Path) -> None:
-    output = run(DECORATED, tmp_path)
-    assert f"collected {3 * FAST} items" in output
-    assert "[Swish-runs" in output
+def test_fault_is_shown_in_words_without_a_traceback(outputs: dict[str, str]) -> None:
+    assert count("FAILED", outputs["wrong"]) > 0
+    assert "everywhere twice that: counted twice?" in outputs["all"]
+    assert "Each gradient agrees with central differences" in outputs["all"]
+    assert "Traceback" not in outputs["all"]
+
+
+def test_decorator_makes_a_test_for_each_sample_and_check(outputs: dict[str, str]) -> None:
+    decorated = outputs["decorated"]
+    assert "[Swish-runs" in decorated
     # Scale's docstring does not name its parameter: the one fault here.
-    assert "1 failed" in output.splitlines()[-1]
-    assert "say what factor is" in output
+    assert count("FAILED", decorated) == 1
+    assert "say what factor is" in outputs["all"]
+
+
+def test_one_call_fails_with_every_failed_check_by_name() -> None:
+    with pytest.raises(pytest.fail.Exception) as raised:
+        assert_checks_pass(CountedTwice, [(CountedTwice(), [(2, 3)])])
+    report = run_checks(CountedTwice, [(CountedTwice(), [(2, 3)])])
+    assert len(report.failures) > 1
+    first, *told = str(raised.value).split("\n\n")
+    assert first.startswith(f"{len(report.failures)} of {len(report.rows)} checks failed for ")
+    assert [text.split(": ")[0] for text in told] == [row.check for row in report.failures]
+    assert "everywhere twice that: counted twice?" in str(raised.value)
+
+
+def test_one_call_returns_the_report_of_a_sound_layer() -> None:
+    report = assert_checks_pass(Swish(beta=2.0))
+    assert report.ok
+    assert len(report.rows) == FAST

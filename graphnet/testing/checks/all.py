@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphnet.testing.case import Case
 from graphnet.testing.check import Check
 from graphnet.testing.checks.accumulate import accumulates
 from graphnet.testing.checks.compiled import compiles, inductor
@@ -55,7 +56,7 @@ from graphnet.testing.checks.strides import (
 from graphnet.testing.checks.usage import same_tensor_twice, saves_used, unused_outputs, wanted
 from graphnet.testing.checks.window import window
 
-CHECKS: tuple[Check, ...] = (
+CHECKS: tuple[Check[Case], ...] = (
     kernel_names,
     runs,
     docstring,

@@ -278,7 +278,7 @@ def rule_rate(case: RuleCase) -> None:
     )
 
 
-RULE_CHECKS: tuple[Check, ...] = (
+RULE_CHECKS: tuple[Check[RuleCase], ...] = (
     rule_runs,
     rule_writes,
     rule_repeats,

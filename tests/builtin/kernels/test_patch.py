@@ -16,7 +16,7 @@ from graphnet.builtin import (
     TransposeConv2d,
 )
 from graphnet.sdk import Kernel, Layer, Site, Spec, pack, unpack
-from graphnet.testing import LayerTests, Sample
+from graphnet.testing import Sample, assert_checks_pass
 
 CONVOLUTIONS = [
     Conv2d(out_channels=4, kernel_size=2, stride=2),
@@ -36,24 +36,21 @@ def samples(layers: list[Layer], *, relu: bool = False) -> list[Sample]:
     ]
 
 
-class TestPatchConv2d(LayerTests):
-    layer = PatchConv2d
-    samples = samples([*CONVOLUTIONS])
+UPSAMPLINGS = [Upsampling(out_channels=4, kernel_size=2, stride=2)]
 
 
-class TestPatchConv2dReLU(LayerTests):
-    layer = PatchConv2dReLU
-    samples = samples([*CONVOLUTIONS], relu=True)
-
-
-class TestPatchTransposeConv2d(LayerTests):
-    layer = PatchTransposeConv2d
-    samples = samples([*TRANSPOSES])
-
-
-class TestPatchTransposeConv2dReLU(LayerTests):
-    layer = PatchTransposeConv2dReLU
-    samples = samples([*TRANSPOSES], relu=True)
+@pytest.mark.parametrize(
+    ("kernel", "given"),
+    [
+        (PatchConv2d, samples([*CONVOLUTIONS])),
+        (PatchConv2dReLU, samples([*CONVOLUTIONS], relu=True)),
+        (PatchTransposeConv2d, samples([*TRANSPOSES])),
+        (PatchTransposeConv2dReLU, samples([*TRANSPOSES], relu=True)),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_patch_kernel_passes_all_checks(kernel: type[Kernel], given: list[Sample]) -> None:
+    assert_checks_pass(kernel, given)
 
 
 def match(kernel: type[Kernel], layer: Layer, shape: tuple[int, ...]) -> Kernel | None:
