@@ -1,6 +1,8 @@
 # make install   .venv with everything; .venv/bin/graphnet is the command
 # make demo      train the paper's network on photos, evaluate it, and leave pictures in runs/demo
-# make test      lint, types and tests
+# make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
+# make test      lint, types, imports and all tests
+# make fuzz      2,000 random models through every pass and executor
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
 #                ee559_val.npz, see examples/denoisers/README.md
@@ -9,9 +11,11 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo speedrun test lint matrix clean
+.PHONY: install demo speedrun check test fuzz lint matrix clean
 
 install: $(VENV)/installed
 
@@ -36,9 +40,15 @@ lint: install
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 
+check: lint
+	$(PYTEST) -m "not slow" tests/test_imports.py $(addprefix tests/,$(CHECKED))
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto plugins/graphnet-triton
+	$(PYTEST)
+	TRITON_INTERPRET=1 $(PYTEST) plugins/graphnet-triton
+
+fuzz: install
+	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 
 matrix: install
 	$(BIN)/nox

@@ -1,4 +1,4 @@
-"""Devices and hypothesis settings for all tests."""
+"""Devices, hypothesis settings and the order of all tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from hypothesis import settings
 
 settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("default")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests run first, so that no process is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(params=["cpu", "cuda"])

@@ -125,6 +125,7 @@ def test_settings_reach_into_lists_and_a_models_name_is_no_path(config: Path) ->
     assert "--set loss.2.weight: expected an item's number below 2, found '2'" in message
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(config: Path) -> None:
     folder = config.parent / "run"
     process = spawn("train", config, "--run", folder, "--set", "epochs=100000")
@@ -143,7 +144,8 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(config: Path) -> Non
     assert [p.name for p in folder.iterdir() if p.name.endswith(".part")] == []
 
 
-def test_a_killed_run_resumes_to_the_same_weights(config: Path) -> None:
+@pytest.mark.slow
+def test_killed_run_resumes_to_the_same_weights(config: Path) -> None:
     settings = ["--set", "epochs=40"]
     whole, killed = config.parent / "whole", config.parent / "killed"
     assert graphnet("train", config, "--run", whole, *settings).returncode == 0
@@ -192,7 +194,8 @@ def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
     assert "Missing argument" in fails("train")
 
 
-def test_a_process_that_fails_has_status_2_and_no_traceback() -> None:
+@pytest.mark.slow
+def test_process_that_fails_has_status_2_and_no_traceback() -> None:
     process = spawn("tarin")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
@@ -200,7 +203,7 @@ def test_a_process_that_fails_has_status_2_and_no_traceback() -> None:
     assert "Traceback" not in errors
 
 
-def test_bad_models_are_said_for_explain(tmp_path: Path) -> None:
+def test_explain_names_what_is_wrong_in_a_model(tmp_path: Path) -> None:
     model = tmp_path / "m.yaml"
     model.write_text("layers:\n  - conv2d: {out_channels: 4, kernel_size: 3}\n  - sigmoyd\n")
     assert (
@@ -219,7 +222,7 @@ def test_bad_models_are_said_for_explain(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_unwritable_run_folder_is_said(config: Path, tmp_path: Path) -> None:
+def test_unwritable_run_folder_is_an_error_in_words(config: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert "cannot be written: Permission denied" in fails("train", config, "--run", tmp_path / "r")
 
@@ -309,13 +312,14 @@ def test_every_console_prints_names_as_they_are() -> None:
                 assert given.get("markup") == "False", f"{path}:{call.lineno}"
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_is_no_error() -> None:
     command = f"{sys.executable} -m graphnet schema | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_shapes_are_parsed() -> None:
+def test_shapes_are_read_from_the_command_line() -> None:
     assert parse_shape("32x3X8x8") == (32, 3, 8, 8)
     for text in ("", "3", "x", "0x3", "-1x3", "1x3x"):
         if text == "3":

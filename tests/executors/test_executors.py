@@ -475,7 +475,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc here")
-@pytest.mark.parametrize("end", ["by itself", "interrupt", "terminate", "kill"])
+@pytest.mark.parametrize("end", ["by itself", "interrupt", "kill"])
 def test_the_compiling_process_ends_with_the_program(end: str, tmp_path: Path) -> None:
     env = {**os.environ, "GRAPHNET_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     mode = "end" if end == "by itself" else "go on"
@@ -491,11 +491,7 @@ def test_the_compiling_process_ends_with_the_program(end: str, tmp_path: Path) -
             while not processes_of(tmp_path):  # it may not have begun its program yet
                 assert time.monotonic() - started < 20
                 time.sleep(0.01)
-            signals = {
-                "interrupt": signal.SIGINT,
-                "terminate": signal.SIGTERM,
-                "kill": signal.SIGKILL,
-            }
+            signals = {"interrupt": signal.SIGINT, "kill": signal.SIGKILL}
             process.send_signal(signals[end])
         _, errors = process.communicate(timeout=60)
         if end == "by itself":

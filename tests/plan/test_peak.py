@@ -22,6 +22,7 @@ WORKSPACE_BYTES = 128 * 2**20
 LARGER = 4  # times the batch, on a GPU, so that this is not most of it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape", "precision"),
     [

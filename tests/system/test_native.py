@@ -40,8 +40,9 @@ def compiler_is_there() -> bool:
 needs_compiler = pytest.mark.skipif(not compiler_is_there(), reason="there is no C++ compiler")
 
 
+@pytest.mark.slow
 @needs_compiler
-def test_a_file_is_compiled_once_and_found_in_the_cache(cache: Path, source: Path) -> None:
+def test_file_is_compiled_once_and_found_in_the_cache(cache: Path, source: Path) -> None:
     native = Native(source)
     assert native.usable()
     assert native.load().twice(21) == 42
@@ -101,6 +102,7 @@ def test_without_a_compiler_it_says_what_it_looked_for(
         native.load()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it speaks to glibc")
 def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
     """A large tensor that is freed and made again gets pages that the process has already."""

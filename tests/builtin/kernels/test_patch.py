@@ -36,9 +36,6 @@ def samples(layers: list[Layer], *, relu: bool = False) -> list[Sample]:
     ]
 
 
-UPSAMPLINGS = [Upsampling(out_channels=4, kernel_size=2, stride=2)]
-
-
 @pytest.mark.parametrize(
     ("kernel", "given"),
     [
