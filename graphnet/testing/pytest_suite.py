@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -89,6 +89,7 @@ def assert_checks_pass(
     samples: Given | None = None,
     *,
     registry: Registry | None = None,
+    checks: Iterable[Check[Any]] | None = None,
     slow: bool = False,
 ) -> Report:
     """All checks in one test, for a suite of many layers; the test fails with each failed check by name.
@@ -99,7 +100,7 @@ def assert_checks_pass(
 
     A test whose checks concern no sample on this machine is skipped.
     """
-    report = run_checks(target, samples, registry=registry, slow=slow)
+    report = run_checks(target, samples, registry=registry, checks=checks, slow=slow)
     if report.failures:
         cls = target if isinstance(target, type) else type(target)
         guards = {check.name: check.guards for check in checks_for(cls)}

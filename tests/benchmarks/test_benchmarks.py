@@ -380,7 +380,7 @@ def test_row_that_does_not_count_says_so() -> None:
     assert "loss after 200 steps +2.00 %: does not count" in line["remarks"]
 
 
-def test_what_was_left_out_is_said_once_with_its_rows() -> None:
+def test_table_names_each_missing_contender_once_with_its_rows() -> None:
     other = {**RECORD, "row": "a32-train-fp32"}
     assert table.left_out([RECORD, other]) == [
         "jax: jit (a32-train-bf16, a32-train-fp32): jax is not installed"

@@ -153,7 +153,7 @@ def test_one_that_finds_no_memory_is_built_again_beside_the_best_only(
     assert len(found.timings["torch: compile, float32"].rounds_ms) == 2
 
 
-def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_missing_requirements_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "one-1.0.dist-info").mkdir()
     (tmp_path / "one-1.0.dist-info" / "METADATA").write_text(
         "Metadata-Version: 2.1\nName: one\nVersion: 1.0\nRequires-Dist: no-such-package>=2\n"

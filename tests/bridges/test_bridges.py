@@ -722,7 +722,7 @@ def test_frozen_parameters_and_integer_inputs() -> None:
         torch.testing.assert_close(gradient, parameter.grad, **TIGHT)
 
 
-def test_there_and_back_again() -> None:
+def test_torch_module_becomes_a_model_and_a_torch_module_again() -> None:
     """A torch module that holds a graphnet layer, as a layer, as a torch module."""
     inner = nn.Sequential(nn.Linear(3, 4), as_torch_module(Swish()), nn.Linear(4, 2)).double()
     layer = from_torch_module(inner, (2, 3), name="local/mixed")

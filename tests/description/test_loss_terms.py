@@ -222,7 +222,7 @@ def test_every_output_needs_a_loss_or_none(loss: object, message: str) -> None:
             make(shape, loss=loss, optimizer=SGD(lr=0.1), device="cpu")
 
 
-def test_both_outputs_are_trained_and_one_given_none_is_not() -> None:
+def test_each_output_is_trained_by_its_own_loss_if_any() -> None:
     model, shape = Model(TWO_OUTPUTS), (1, 2, 3, 3)
     x, first, second = (random_tensor(shape, seed=s, dtype=torch.float32) for s in range(3))
     for losses, targets in (

@@ -193,7 +193,7 @@ def test_a_replay_that_does_something_else_is_not_trusted() -> None:
     assert "does not agree with eager" in event.message
 
 
-def test_what_cannot_be_captured_stays_on_eager_and_says_why() -> None:
+def test_plan_that_cannot_be_captured_stays_on_eager_with_the_reason() -> None:
     mine, theirs = program(OnTheCPU(recording="Failing")), program("eager")
     for seed in range(3):
         assert torch.equal(*(one.step(*batch(seed)) for one in (mine, theirs)))

@@ -201,7 +201,7 @@ def test_inductor_gives_the_same_bits_twice_and_from_other_strides(registry: Reg
     assert "taken from the cache" in second.turns.updating.run.record()["compiled"]
 
 
-def test_an_input_that_is_also_the_target_is_no_trouble(registry: Registry) -> None:
+def test_inductor_takes_one_tensor_as_input_and_target(registry: Registry) -> None:
     expected, found = compiled(registry, "eager"), compiled(registry, "inductor")
     for x, _ in pairs(2):
         torch.testing.assert_close(found.step(x, x), expected.step(x, x), rtol=1e-12, atol=0)
@@ -221,7 +221,7 @@ def test_outputs_that_are_views_of_the_input_are_right_under_inductor(registry: 
     assert torch.equal(third, x[:, 2:])
 
 
-def test_a_layer_that_cannot_be_compiled_is_named(registry: Registry) -> None:
+def test_inductor_names_the_layer_that_cannot_be_compiled(registry: Registry) -> None:
     program = compiled(registry, "inductor", layers=["odd/reader"])
     with pytest.raises(LayerError) as caught:
         program.step(*next(pairs(1)))
@@ -235,7 +235,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nowhere/g++ -O9")
 
 
-def test_without_a_compiler_inductor_says_what_it_looked_for(
+def test_inductor_without_a_compiler_names_what_it_looked_for(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_compiler(monkeypatch)
@@ -267,7 +267,7 @@ def test_the_executor_in_the_docs_runs() -> None:
     assert program.turns.updating.run.record()["elapsed_s"] > 0
 
 
-def test_an_executor_comes_by_the_hook(registry: Registry) -> None:
+def test_plugin_registers_an_executor(registry: Registry) -> None:
     program = compiled(registry, {"test/counting": {"start": 40}})
     for x, y in pairs(2):
         program.step(x, y)
@@ -285,7 +285,7 @@ def test_an_executor_comes_by_the_hook(registry: Registry) -> None:
 # -- the cache ---------------------------------------------------------------------------------------
 
 
-def test_a_damaged_plan_is_compiled_anew_and_said(registry: Registry) -> None:
+def test_damaged_plan_in_the_cache_is_compiled_anew_and_reported(registry: Registry) -> None:
     first = compiled(registry, "inductor")
     x, y = next(pairs(1))
     expected = first.step(x, y)
@@ -299,7 +299,7 @@ def test_a_damaged_plan_is_compiled_anew_and_said(registry: Registry) -> None:
     assert "the cached plan is damaged" in second.turns.updating.run.record()["compiled"]
 
 
-def test_another_shape_is_a_miss_that_names_both(registry: Registry) -> None:
+def test_cache_miss_names_the_cached_and_the_wanted_shape(registry: Registry) -> None:
     compiled(registry, "inductor").step(*next(pairs(1)))
     model = Model(SMALL, registry=registry)
     program = model.compile(
@@ -325,7 +325,7 @@ def test_changed_code_of_a_layer_is_another_key(
     assert compilation.make_job(program.plan, arguments).key != before
 
 
-def test_where_standalone_compile_refuses_torch_compile_takes_the_plan(
+def test_torch_compile_is_used_where_standalone_compile_fails(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: object, **options: object) -> None:

@@ -142,7 +142,7 @@ def test_predictors_of_other_dtypes_and_strides_follow_the_same_weights(tmp_path
             assert tensor.dtype == torch.float32
 
 
-def test_what_depends_on_weights_is_computed_once_while_nobody_can_write_them(
+def test_hoisted_values_are_computed_once_while_nobody_writes_the_weights(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, x = with_drawn(), images()

@@ -691,7 +691,7 @@ def test_wrong_arguments_are_errors() -> None:
         nn.SGD([], lr=1.0, nesterov=True)
 
 
-def test_what_fails_in_a_layer_of_a_third_party_names_it_and_keeps_the_cause() -> None:
+def test_error_in_a_plugins_layer_names_the_layer_and_keeps_the_cause() -> None:
     module = nn.Module(Broken())
     with pytest.raises(LayerError, match="Broken.*forward failed: ZeroDivisionError: three") as e:
         module(torch.zeros(1, 3))

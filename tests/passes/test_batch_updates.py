@@ -377,7 +377,7 @@ def test_kernels_that_do_not_fit_their_calls_are_refused_when_the_plan_is_made()
         model.compile(SHAPE, loss="mse", optimizer=Sign(lr=0.1), device="cpu", precision="bfloat16")
 
 
-def test_what_a_kernel_replaces_is_a_rule_and_it_takes_what_that_takes() -> None:
+def test_multi_tensor_kernel_replaces_a_rule_and_takes_its_arguments() -> None:
     def made(run: object = ManySigns.run, replaces: object = Sign) -> Any:
         return type("Wrong", (gn.MultiTensorKernel,), {"replaces": replaces, "run": run})
 

@@ -366,7 +366,7 @@ def test_same_bits_with_and_without(registry: Registry) -> None:
         assert torch.equal(one, other)
 
 
-def test_nothing_to_compute_ahead_leaves_the_plan_alone(registry: Registry) -> None:
+def test_plan_without_constant_calls_has_no_prelude(registry: Registry) -> None:
     assert model_of(registry, CONVOLUTION).plan(SHAPE).prelude is None
 
 
@@ -485,7 +485,7 @@ def planned(registry: Registry) -> tuple[Graph, Plan]:
     return graph, schedule(graph)
 
 
-def test_both_parts_are_verified(registry: Registry) -> None:
+def test_verifier_checks_the_prelude_as_well(registry: Registry) -> None:
     graph, plan = planned(registry)
     verify(graph, plan)
     ahead = plan.prelude

@@ -63,7 +63,7 @@ def test_a_pass_switched_off_is_told_and_changes_nothing() -> None:
     assert "conv2d_1" in {step.call.name for step in plan.steps}
 
 
-def test_what_a_plan_needs_cannot_be_switched_off() -> None:
+def test_required_passes_cannot_be_switched_off() -> None:
     with pytest.raises(InputError, match="the pass 'differentiate' cannot be switched off"):
         Model(SEED).plan(SHAPE, loss="mse", without=["differentiate"])
 

@@ -179,11 +179,11 @@ def test_amounts_of_memory(text: int | str, expected: int) -> None:
     assert parse_bytes(text, whole=1000) == expected
 
 
-def test_all_of_it_is_all_of_it() -> None:
+def test_100_percent_of_any_amount_is_that_amount() -> None:
     assert all(parse_bytes("100%", whole=n) == n for n in range(1, 5000))
 
 
 @pytest.mark.parametrize("text", ["", "two", "0", "-1GiB", "2 Gi", "1e9", "0%", True])
-def test_what_is_no_amount_of_memory_is_refused(text: int | str) -> None:
+def test_malformed_amounts_of_memory_are_refused(text: int | str) -> None:
     with pytest.raises(InputError, match="expected an amount of memory such as '2GiB'"):
         parse_bytes(text, whole=1000)

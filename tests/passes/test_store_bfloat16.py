@@ -129,7 +129,7 @@ def test_predictions_small_values_and_narrow_ones_are_left_alone() -> None:
     assert narrowed == ["sigmoid_1.y:kept"]  # a sigmoid runs in float32, convolutions do not
 
 
-def test_what_was_widened_for_its_reader_is_kept_narrow() -> None:
+def test_value_cast_to_float32_is_stored_before_the_cast() -> None:
     """The gate is float32, so the convolution's bfloat16 is widened to be multiplied with it."""
     gated = (
         {"id": "c", **CONVOLUTION},
@@ -142,7 +142,7 @@ def test_what_was_widened_for_its_reader_is_kept_narrow() -> None:
     assert {"c.y:float32.y:kept.y", "g.y:kept.y"} <= set(backward.reads())
 
 
-def test_it_goes_with_a_bound_on_memory_and_with_inductor() -> None:
+def test_bfloat16_storage_works_with_a_memory_bound() -> None:
     layers = [CONVOLUTION, "relu"] * 12
     half = plan(*layers, shape=(8, 4, 32, 32), saved_dtype="bfloat16")
     bounded = plan(*layers, shape=(8, 4, 32, 32), saved_dtype="bfloat16", memory="70%")

@@ -24,7 +24,7 @@ from graphnet.plan import CompileOptions, options
 from graphnet.sdk import Cast, Registry, load_registry
 from graphnet.system import multiplies_bfloat16
 from graphnet.training import Trainer
-from tests.test_train import Data, job
+from tests.training.test_trainer import Data, job
 
 CPU = torch.device("cpu")
 MODEL = {

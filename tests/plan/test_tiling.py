@@ -135,7 +135,7 @@ def test_plan_of_a_small_image_runs_it_whole() -> None:
     assert torch.equal(net.predict(x, memory="1GiB"), net.predict(x))
 
 
-def test_what_fits_runs_whole_whatever_it_is() -> None:
+def test_network_that_fits_in_memory_runs_whole() -> None:
     """Only a network that does not fit has to be one of images."""
     linear = Model({"layers": [{"linear": {"out_features": 3}}]})
     x = torch.rand(2, 5)

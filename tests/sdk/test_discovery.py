@@ -506,7 +506,7 @@ class Mine(Kernel):
         return grad_y * y * (1 - y)
 
 
-def test_of_two_kernels_that_fit_the_installed_one_is_taken() -> None:
+def test_installed_kernel_is_preferred_to_the_built_in_one() -> None:
     class Faster:
         @hookimpl
         def graphnet_kernels(self, register: Register) -> None:

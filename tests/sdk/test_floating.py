@@ -95,7 +95,7 @@ def test_integers_bools_and_complex_numbers_are_refused(taker: str, dtype: torch
 
 @pytest.mark.parametrize("found", NO_TENSORS)
 @pytest.mark.parametrize("taker", TAKERS)
-def test_what_is_no_tensor_is_refused(taker: str, found: str) -> None:
+def test_inputs_that_are_no_tensors_are_refused(taker: str, found: str) -> None:
     x, message = NO_TENSORS[found]
     with pytest.raises(InputError, match=message):
         TAKERS[taker](x)

@@ -189,7 +189,7 @@ class NotATensor(Base):
         (NotATensor(), "backward must return a tensor for 'z', returned float"),
     ],
 )
-def test_what_backward_returns_is_checked(layer: Layer, message: str) -> None:
+def test_observe_checks_the_results_of_backward(layer: Layer, message: str) -> None:
     with pytest.raises(LayerError, match=message):
         observe_backward(
             layer,

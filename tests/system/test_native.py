@@ -92,7 +92,7 @@ def test_a_file_that_does_not_compile_says_where(cache: Path, source: Path) -> N
     assert list((cache / "plans").iterdir()) == []  # nothing half-made is left
 
 
-def test_without_a_compiler_it_says_what_it_looked_for(
+def test_native_without_a_compiler_names_what_it_looked_for(
     cache: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "/nowhere/g++ -O9")

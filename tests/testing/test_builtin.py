@@ -312,17 +312,12 @@ UNIVERSAL = {"runs", "docstring", "forward_pure", "forward_observed", "float32"}
 INDUCTOR = [  # Inductor takes seconds for each: one of each kind of arithmetic, and of each way to call C++
     "conv2d",
     "transpose_conv2d",
-    "linear",
     "prelu",
     "group_norm",
-    "avg_pool2d",
     "bilinear_upsampling",
-    "pixel_shuffle",
     "transposed_attention",
     "concat",
-    "dropout",
     "ssim",
-    "aten/conv2d",
     "aten/max_pool2d",
     "aten/batch_norm2d",
     "gemm/conv2d_relu",
@@ -343,8 +338,12 @@ def test_builtin_passes_all_checks_on_generated_samples(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_builtin_passes_all_checks_on_stated_samples(name: str) -> None:
-    report = assert_checks_pass(ENTRIES[name].value, SAMPLES[name], registry=REGISTRY)
+def test_builtin_passes_checks_on_stated_samples(name: str) -> None:
+    # Dynamo has traced the layer on its generated samples.
+    checks = [check for check in CHECKS if check.name != "compiles"]
+    report = assert_checks_pass(
+        ENTRIES[name].value, SAMPLES[name], registry=REGISTRY, checks=checks
+    )
     assert passed(report) >= UNIVERSAL
 
 

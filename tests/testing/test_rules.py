@@ -37,7 +37,7 @@ def test_built_in_kernel_passes_all_checks(name: str, monkeypatch: pytest.Monkey
     assert sum(row.status is Status.PASSED for row in report.rows) >= 8
 
 
-def test_a_kernel_that_takes_nothing_here_is_not_judged() -> None:
+def test_kernel_that_matches_no_sample_is_skipped() -> None:
     if torch.cuda.is_available():
         pytest.skip("it runs on this machine's GPU")
     report = run_checks(multi_tensor.KERNELS["aten/sgd"], registry=REGISTRY)
@@ -335,7 +335,7 @@ class Nobodys(Lion):
         return Lion(lr=self.lr)
 
 
-def test_what_cannot_be_tried_is_said() -> None:
+def test_report_names_rules_that_cannot_be_tried() -> None:
     (failure,) = run_checks(Demanding, registry=REGISTRY).failures
     assert "no Demanding could be made for the checks. Give `samples`" in failure.message
     assert run_checks(Sampled, registry=REGISTRY).failures == ()
@@ -392,6 +392,6 @@ def test_every_check_bites() -> None:
     assert {check.name for check in RULE_CHECKS} - bitten == {"rule_cuda"}  # needs a device
 
 
-def test_what_the_kit_has_no_checks_for_is_said() -> None:
+def test_report_names_classes_without_checks() -> None:
     report = run_checks(ConstantSchedule, registry=REGISTRY)
     assert "the kit has no checks for it" in report.failures[0].message

@@ -227,7 +227,7 @@ def test_a_loss_may_take_a_mask_from_the_data(registry: Registry) -> None:
         trainer(registry, loss="masked_mse")
 
 
-def test_what_fails_names_the_data(registry: Registry) -> None:
+def test_error_of_a_data_set_names_it(registry: Registry) -> None:
     with pytest.raises(
         LayerError, match="the data, Made: batch failed: ValueError: no more photos"
     ):
@@ -260,7 +260,9 @@ def test_another_stream_or_gallery_has_another_fingerprint() -> None:
     assert found == "it had 3 pairs, now it has 40 pairs of 3x8x8 and 3x8x8"
 
 
-def test_what_changes_cannot_be_measured_on_nor_whole_images_trained_on(registry: Registry) -> None:
+def test_changing_data_is_refused_for_validation_and_whole_images_for_training(
+    registry: Registry,
+) -> None:
     with pytest.raises(
         DataError, match="MadeSet makes other pairs in each epoch; give data.valida"
     ):

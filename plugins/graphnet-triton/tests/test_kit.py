@@ -65,8 +65,8 @@ def samples(name: str) -> list[Sample]:
         conv = Conv2d(out_channels=3, kernel_size=(3, 2), stride=(1, 2), padding=(1, 1))
         return [Sample((ReLU(), conv), [IMAGE])]
     layers = LAYERS[own.removesuffix("_relu")]
-    if own.endswith("_relu"):
-        return [Sample((ReLU(), layer), [IMAGE]) for layer in layers]
+    if own.endswith("_relu"):  # with a bias, where the layer has one
+        return [Sample((ReLU(), layers[0]), [IMAGE])]
     return [Sample(layer, [IMAGE]) for layer in layers]
 
 

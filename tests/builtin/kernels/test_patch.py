@@ -66,7 +66,7 @@ def match(kernel: type[Kernel], layer: Layer, shape: tuple[int, ...]) -> Kernel 
         (Conv2d(out_channels=4, kernel_size=2, stride=2), (0, 3, 4, 4)),
     ],
 )
-def test_what_is_no_patch_is_left_alone(layer: Conv2d, shape: tuple[int, ...]) -> None:
+def test_patch_kernels_refuse_other_convolutions(layer: Conv2d, shape: tuple[int, ...]) -> None:
     assert match(PatchConv2d, layer, shape) is None
 
 

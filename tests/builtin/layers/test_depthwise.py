@@ -113,7 +113,7 @@ def test_plan_runs_it_by_aten_and_folds_a_norm_into_it() -> None:
     torch.testing.assert_close(program.predict(x), expected, rtol=1e-10, atol=1e-12)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_depthwise_conv_refuses_inputs_that_do_not_fit() -> None:
     with pytest.raises(DescriptionError, match=r"unknown field.*groups|groups.*unknown field"):
         DepthwiseConv2d(kernel_size=3, groups=2)  # type: ignore[call-arg]
     with pytest.raises(DescriptionError, match="'same' needs stride 1"):

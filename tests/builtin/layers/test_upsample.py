@@ -65,7 +65,7 @@ def test_value_and_gradient_equal_torch(
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_it_is_torch_nearest_interpolation(factor: tuple[int, int], device: torch.device) -> None:
+def test_nearest_upsampling_equals_torch(factor: tuple[int, int], device: torch.device) -> None:
     x = random_tensor((2, 3, 5, 7), seed=1, device=device)
     scale = (float(factor[0]), float(factor[1]))
     y = torch.nn.functional.interpolate(x, scale_factor=scale, mode="nearest")

@@ -62,7 +62,7 @@ def test_an_empty_mask_gives_neither_loss_nor_gradient() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["target", "mask"])
-def test_other_shapes_are_an_error(wrong: str) -> None:
+def test_masked_mse_refuses_inputs_of_different_shapes(wrong: str) -> None:
     shapes = {"prediction": (2, 3), "target": (2, 3), "mask": (2, 3), wrong: (2, 1)}
     message = rf"expected a {wrong} of the prediction's shape \(2, 3\), got \(2, 1\)"
     with pytest.raises(GraphError, match=message):

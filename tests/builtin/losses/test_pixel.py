@@ -186,7 +186,7 @@ def test_a_target_of_another_shape_is_an_error(layer: Loss) -> None:
         layer.forward(torch.zeros(2, 3), torch.zeros(1, 3))
 
 
-def test_other_errors_are_in_words() -> None:
+def test_losses_refuse_bad_inputs_in_words() -> None:
     with pytest.raises(GraphError, match=r"expected images N x \.\.\., at least two axes, got"):
         PSNR().forward(torch.zeros(3), torch.zeros(3))
     with pytest.raises(DescriptionError, match="delta: expected greater than 0, found 0"):

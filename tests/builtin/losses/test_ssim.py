@@ -226,7 +226,7 @@ def test_opposed_structures_have_no_slope_and_no_nan() -> None:
         (SSIM(), [(20, 20)] * 2, "expected two images N x C x H x W of one shape, got (20, 20)"),
     ],
 )
-def test_what_does_not_fit_is_an_error_in_words(
+def test_ssim_refuses_images_that_do_not_fit(
     layer: SimilarityLoss, shapes: list[tuple[int, ...]], message: str
 ) -> None:
     with pytest.raises(GraphError) as caught:
