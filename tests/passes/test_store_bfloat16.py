@@ -114,7 +114,7 @@ def test_a_layer_that_takes_what_was_kept_reads_it_as_it_is() -> None:
         {"id": "product", "multiply": {}, "inputs": ["a", "b"]},
         CONVOLUTION,
     ]
-    found = plan(*layers, keep="bfloat16")
+    found = plan(*layers, saved_dtype="bfloat16")
     (backward,) = (s.call for s in found.steps if s.call.name == "product:backward")
     kept = [name for name in backward.reads() if ":kept" in name]
     assert sorted(kept) == ["a.y:kept.y", "b.y:kept.y"]

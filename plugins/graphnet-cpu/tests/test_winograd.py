@@ -278,7 +278,7 @@ def test_it_reads_what_was_kept_in_bfloat16_as_it_is() -> None:
     )
     layers = [narrow, wide, "relu", wide, "relu", narrow]
     plan = Model({"input": {"channels": 4}, "layers": layers}).plan(
-        (2, 4, 24, 24), loss="mse", optimizer=SGD(lr=0.1), keep="bfloat16"
+        (2, 4, 24, 24), loss="mse", optimizer=SGD(lr=0.1), saved_dtype="bfloat16"
     )
     calls = [step.call for step in plan.steps]
     (backward,) = (
