@@ -186,7 +186,7 @@ def test_bad_input_is_one_sentence_and_status_2(config: Path, tmp_path: Path) ->
     message = train(good, "--set", "optimizer.sgd.lr=-1")
     assert "error: --set optimizer.sgd.lr: optimizer.sgd.lr: expected" in message
     assert "expected --set PATH=VALUE" in train(good, "--set", "epochs")
-    assert "no CUDA devices are there" in train(good, "--device", "cuda:7")
+    assert "has no CUDA devices" in train(good, "--device", "cuda:7")
     assert "--executor: executor: unknown executor 'fast'" in train(good, "--executor", "fast")
     assert "unknown kernels 'atten'. Did you mean 'aten'?" in train(good, "--kernels", "atten")
     assert "the loss is nan" in train(good, "--set", "optimizer.sgd.lr=1e30")

@@ -534,7 +534,7 @@ def test_modules_move_as_torchs_do(move: str, start: torch.dtype) -> None:
         ((), {"dtype": "float64"}, InputError, "to: dtype: .* got 'float64'"),
         (("float64",), {}, DeviceError, "unknown device 'float64'"),
         (("meta",), {}, DeviceError, "device 'meta' is not supported"),
-        (("cuda:99",), {}, DeviceError, "device 'cuda:99' asked for"),
+        (("cuda:99",), {}, DeviceError, "device 'cuda:99' was requested"),
         ((99,), {}, DeviceError, "99"),
         (("cpu", "cpu"), {}, InputError, r"expected to\(dtype\), .* got 'cpu', 'cpu'"),
         ((F64, "cpu"), {}, InputError, r"expected to\(dtype\), .* got torch.float64, 'cpu'"),
@@ -563,7 +563,7 @@ def test_wrong_targets_are_refused_and_nothing_is_moved(
 def test_cuda_moves_modules_or_says_that_there_is_none() -> None:
     module = nn.Conv2d(2, 3, 1)
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="no CUDA devices are there"):
+        with pytest.raises(DeviceError, match="has no CUDA devices"):
             module.cuda()
         with pytest.raises(DeviceError):
             module.cuda(0)
