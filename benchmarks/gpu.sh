@@ -5,8 +5,8 @@
 #
 # WHEELS is a folder with wheels of what is missing there: where there are torch, Triton, pytest with xdist,
 # hypothesis, networkx, pluggy, click, rich, numpy, safetensors, Pillow and scikit-image, of pydantic,
-# pydantic-core, annotated-types, typing-inspection and ruamel.yaml. OUT gets log.txt and, as they are measured,
-# training.json, kernels.json and a table_*.json for each workload: seven files. The parts run in the order of
+# pydantic-core, annotated-types, typing-inspection, ruamel.yaml and platformdirs. OUT gets log.txt and, as they
+# are measured, training.json, kernels.json and a table_*.json for each workload: seven files. The parts run in the order of
 # their weight; one that fails or takes too long is said, and the others go on with what time is left. Nothing
 # is installed outside of a temporary folder. PYTHON, DEVICE=cpu and ALL_SECONDS are for trying the script itself.
 set -u

@@ -37,6 +37,10 @@ GROUP = "graphnet.commands"
 _BUILTIN = {
     "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
     "explain": ("graphnet.cli.explain:explain", "Show the plan of a model, step by step."),
+    "gradients": (
+        "graphnet.cli.gradients:gradients",
+        "Show each parameter's gradient, and its paths.",
+    ),
     "machine": ("graphnet.cli.machine:machine", "Measure this machine, for the times in explain."),
     "layers": ("graphnet.cli.layers:layers", "List the layers and losses that models can use."),
     "plugins": (

@@ -1,6 +1,6 @@
-"""Options of a compilation on the command line: one entry here for each, under the name of its field.
+"""Options that several commands have; of a compilation, one entry for each, under the name of its field.
 
-What a field does and which values it has, says graphnet.CompileOptions.
+What a field of a compilation does and which values it has, says graphnet.CompileOptions.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphnet.errors import DescriptionError
+from graphnet.errors import DescriptionError, InputError
 
 if TYPE_CHECKING:
+    from graphnet.model import Model
     from graphnet.plan import CompileOptions
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -87,3 +88,33 @@ def make_options(fields: Mapping[str, object]) -> CompileOptions:
         raise DescriptionError(
             [replace(problem, path=flag(problem.path)) for problem in error.problems]
         ) from None
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """ "32x3x32x32" as numbers. Raises InputError for anything else.
+
+    >>> parse_shape("1x3x8x8")
+    (1, 3, 8, 8)
+    """
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--input: expected a shape such as 32x3x32x32, found {text!r}")
+    return tuple(int(part) for part in parts)
+
+
+def input_shapes(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command `--input NxCxHxW`, once for each input of a model; it gets them as `shapes`."""
+    return click.option(
+        "--input",
+        "shapes",
+        multiple=True,
+        required=True,
+        metavar="NxCxHxW",
+        callback=lambda _context, _option, texts: [parse_shape(text) for text in texts],
+        help="Shape of an input, one each.",
+    )(command)
+
+
+def on_every_output(loss: str | None, model: Model) -> dict[str, str]:
+    """A loss for each output of a model: the one of this name, else the first that is registered."""
+    return dict.fromkeys(model.outputs, loss or next(iter(model.registry.losses)))

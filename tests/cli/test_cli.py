@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from graphnet.cli import run
-from graphnet.cli.explain import parse_shape
+from graphnet.cli.options import parse_shape
 from graphnet.errors import InputError
 from graphnet.testing import Report, Row, Status
 from graphnet.training import Decided, Trainer

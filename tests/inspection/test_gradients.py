@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from click.testing import CliRunner
 from torch import Tensor
 
-from graphnet.cli.explain import explain
+from graphnet.cli.gradients import gradients
 from graphnet.errors import DataError, GraphError, InputError, TrainingError
 from graphnet.graph import Kind
 from graphnet.inspection import Gradients, first_nonfinite
@@ -244,13 +244,13 @@ def model_file(tmp_path: Path) -> str:
 
 
 def run(*arguments: str) -> str:
-    result = CliRunner().invoke(explain, list(arguments), catch_exceptions=False)
+    result = CliRunner().invoke(gradients, list(arguments), catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.output
 
 
-def test_explain_gradients_prints_tables_and_json(model_file: str, tmp_path: Path) -> None:
-    base = (model_file, "--input", "1x3x8x8", "--gradients")
+def test_command_gradients_prints_tables_and_json(model_file: str, tmp_path: Path) -> None:
+    base = (model_file, "--input", "1x3x8x8")
     table = run(*base).splitlines()
     assert table[0].split() == ["parameter", "shape", "norm", "gradient", "ratio", "contributions"]
     assert table[2].split()[:2] == ["a.weight", "3x3x3x3"]
@@ -274,12 +274,12 @@ def test_explain_gradients_prints_tables_and_json(model_file: str, tmp_path: Pat
     assert found == expected.to_data()
 
 
-def test_explain_gradients_refuses_in_words(model_file: str, tmp_path: Path) -> None:
+def test_command_gradients_says_what_is_wrong_with_its_options(
+    model_file: str, tmp_path: Path
+) -> None:
     base = (model_file, "--input", "1x3x8x8")
-    with pytest.raises(InputError, match="--node: to be given with --gradients"):
-        run(*base, "--node", "a")
-    with pytest.raises(InputError, match="--gradients runs a step"):
-        run(*base, "--gradients", "--training")
+    with pytest.raises(InputError, match="--paths: to be given with --node"):
+        run(*base, "--paths", "2")
     (tmp_path / "bad.npz").write_text("no arrays")
     np.savez_compressed(tmp_path / "whole.npz", np.arange(999))
     whole = (tmp_path / "whole.npz").read_bytes()
@@ -287,7 +287,7 @@ def test_explain_gradients_refuses_in_words(model_file: str, tmp_path: Path) -> 
     (tmp_path / "other.npz").write_bytes(whole[:200] + bytes(300) + whole[500:])
     for name in ("bad.npz", "half.npz", "other.npz"):
         with pytest.raises(DataError, match=f"{name}: not an .npz file of plain arrays"):
-            run(*base, "--gradients", "--data", str(tmp_path / name))
+            run(*base, "--data", str(tmp_path / name))
 
 
 def test_a_parameter_behind_another_output_has_a_norm_and_no_gradient() -> None:

@@ -218,11 +218,6 @@ def test_command_takes_what_training_takes(model_file: Path) -> None:
     ("arguments", "message"),
     [
         (["--source", "--passes"], "give one of them"),
-        (["--gradients", "--measure"], "--measure: --gradients runs a step"),
-        (
-            ["--gradients", "--precision", "bfloat16", "--without", "fusion"],
-            "--precision, --without: ",
-        ),
         (
             ["--saved-dtype", "bfloat16", "--loss", "mse"],
             "--loss, --saved-dtype: to be given with --training",
@@ -231,7 +226,6 @@ def test_command_takes_what_training_takes(model_file: Path) -> None:
         (["--passes", "--measure"], "--measure: it times the steps of the table"),
         (["--without", "block_layuot"], "Did you mean 'block_layout'?"),
         (["--precision", "float8"], "float8"),
-        (["--node", "a"], "--node: to be given with --gradients"),
     ],
 )
 def test_command_says_what_does_not_go_together(

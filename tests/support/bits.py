@@ -57,7 +57,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "unet, a bound on memory": ("unet-train.yaml", ("memory=90%",)),
-    "unet, values kept in bfloat16": ("unet-train.yaml", ("keep=bfloat16",)),
+    "unet, values kept in bfloat16": ("unet-train.yaml", ("saved_dtype=bfloat16",)),
     "nafnet, loss of several terms": (
         "nafnet-train.yaml",
         ("loss=[{l1: {}, weight: 0.8}, {ssim: {}, weight: 0.2}]",),
@@ -67,7 +67,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 PLANS: dict[str, tuple[str, dict[str, Any]]] = {
     "a bound on memory": ("unet-fine.yaml", {"memory": "90%"}),
-    "values kept in bfloat16": ("unet-fine.yaml", {"keep": "bfloat16"}),
+    "values kept in bfloat16": ("unet-fine.yaml", {"saved_dtype": "bfloat16"}),
     "accumulate, clip and EMA": (
         "dncnn.yaml",
         {"accumulate": 2, "clip_grad_norm": 0.1, "ema": 0.9},

@@ -135,7 +135,7 @@ FAULTS = (
     Fault(
         "passes",
         "gradient_accumulation_never_clears_its_slots",
-        '        call = write(values, Clear(), "clear", (slot,), (slot,), node_of(parameter))\n'
+        '        call = write(values, Clear(), "clear", (slot,), (slot,), of.node)\n'
         "        calls[call.name] = call\n",
         "",
         "accumulate updates",
@@ -172,8 +172,8 @@ FAULTS = (
     Fault(
         "passes",
         "layers_that_follow_narrow_if_any_input_is_narrow",
-        "narrow = all(dtype_name(self.values[name]) == self.compute for name in inputs)",
-        "narrow = any(dtype_name(self.values[name]) == self.compute for name in inputs)",
+        "narrow = all(dtype_of_value(self.values[name]) == self.compute for name in inputs)",
+        "narrow = any(dtype_of_value(self.values[name]) == self.compute for name in inputs)",
         "precision",
     ),
     Fault(
@@ -347,7 +347,7 @@ FAULTS = (
     Fault(
         "training",
         "resumed_run_takes_averages_for_weights",
-        "return states | {name: self.weights[name] for name in self.averages}",
+        "return states | {name: self.weights.own[name] for name in self.averages}",
         "return states",
         "train updates ema resume",
         "averages state",
