@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import graphnet
-from graphnet.errors import CheckpointError, DataError, GraphnetError
+from graphnet.errors import CheckpointError, DataError, GraphnetError, WriteError
 from graphnet.model import read_checkpoint
 from graphnet.sdk import load_registry
 
@@ -351,7 +351,7 @@ def test_evaluate_leaves_an_old_report_when_the_disk_is_full(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(DataError, match="No space left"):
+    with pytest.raises(WriteError, match="No space left"):
         run(evaluate, model, tmp_path / "a.npz", "--json", tmp_path / "report.json")
     assert (tmp_path / "report.json").read_text() == "old"
 
@@ -381,7 +381,8 @@ def test_convert_pairs(tmp_path: Path, model: Path) -> None:
 def test_convert_pairs_refuses(tmp_path: Path, value: Any, output: str, message: str) -> None:
     torch.save(value, tmp_path / "a.pkl")
     before = (tmp_path / "a.pkl").read_bytes()
-    with pytest.raises(DataError, match=message):
+    expected = WriteError if message == "cannot be written" else DataError
+    with pytest.raises(expected, match=message):
         run(convert_pairs, tmp_path / "a.pkl", tmp_path / output)
     assert (tmp_path / "a.pkl").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]
