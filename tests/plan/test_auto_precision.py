@@ -19,7 +19,7 @@ import torch
 from graphnet.builtin import SGD
 from graphnet.cli import run
 from graphnet.errors import CheckpointError, SlowPrecisionWarning
-from graphnet.model import Model, checkpoint
+from graphnet.model import Model, read_checkpoint, write_checkpoint
 from graphnet.plan import CompileOptions, options
 from graphnet.sdk import Cast, Registry, load_registry
 from graphnet.system import multiplies_bfloat16
@@ -189,14 +189,14 @@ def test_a_resumed_run_goes_on_in_the_recorded_precision_on_another_machine(
     first = Trainer(job(registry, precision="auto"))
     list(first.run(lambda: first.program.steps_done >= 3))
     path = tmp_path / "c.safetensors"
-    checkpoint.write(path, first.checkpoint())
-    assert checkpoint.read(path).training["precision"] == whole.precision
+    write_checkpoint(path, first.checkpoint())
+    assert read_checkpoint(path).training["precision"] == whole.precision
 
     tell(monkeypatch, not native)
     assert Trainer(job(registry, precision="auto")).precision != whole.precision
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        second = Trainer(job(registry, precision="auto"), resume=checkpoint.read(path))
+        second = Trainer(job(registry, precision="auto"), resume=read_checkpoint(path))
     assert [one.category for one in found] == ([SlowPrecisionWarning] if native else [])
     assert second.precision == whole.precision
     assert second.program.plan == whole.program.plan
@@ -251,4 +251,4 @@ def test_the_commands_say_what_auto_was_and_warn_in_one_line(
     assert f"on cpu in {taken}" in " ".join(said.split())
     warned = [line for line in said.splitlines() if line.startswith("warning: ")]
     assert len(warned) == (given == "bfloat16" and not native)
-    assert checkpoint.read(folder / "model.safetensors").training["precision"] == taken
+    assert read_checkpoint(folder / "model.safetensors").training["precision"] == taken
