@@ -395,7 +395,7 @@ def test_multi_tensor_kernel_replaces_a_rule_and_takes_its_arguments() -> None:
         made(gn.MultiTensorKernel.run)
     plugin = Installed()
     plugin.kernel = type("Silent", (gn.MultiTensorKernel,), {})
-    with pytest.raises(ContractError, match=r"\(Silent\) does not say which rule it replaces"):
+    with pytest.raises(ContractError, match=r"\(Silent\) defines no replaces"):
         load_registry(plugins=[plugin], entry_points=False)
 
 

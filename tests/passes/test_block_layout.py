@@ -201,7 +201,7 @@ def test_a_sum_of_blocks_of_4_and_blocks_of_2_in_2_equals_nchw() -> None:
             device="cpu",
             without=without,
         )
-        for without in ([], ["layout"])
+        for without in ([], ["block_layout"])
     )
     for _ in range(2):
         torch.testing.assert_close(

@@ -93,9 +93,11 @@ def test_a_cpu_multiplies_bfloat16_if_it_has_instructions_that_torch_may_use(
 def test_a_gpu_multiplies_bfloat16_from_ampere_on(
     capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert multiplies_bfloat16(torch.device("cuda", 0)) is expected
-    chosen = CompileOptions(torch.device("cuda", 0), precision="auto").precision
+    chosen = CompileOptions(device=torch.device("cuda", 0), precision="auto").target.precision
     assert chosen == ("bfloat16" if expected else "float32")
 
 
@@ -152,7 +154,9 @@ def test_auto_is_bfloat16_where_it_is_multiplied_and_float32_elsewhere(native: b
 def test_auto_is_the_dtype_of_parameters_that_are_not_in_float32(
     native: bool, dtype: torch.dtype
 ) -> None:
-    assert CompileOptions(CPU, dtype, "auto").precision == str(dtype).removeprefix("torch.")
+    assert CompileOptions(device=CPU, dtype=dtype, precision="auto").target.precision == str(
+        dtype
+    ).removeprefix("torch.")
 
 
 def test_bfloat16_without_instructions_for_it_is_warned_of_where_it_is_asked_for(

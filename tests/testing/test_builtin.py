@@ -309,7 +309,7 @@ SAMPLES: dict[str, list[Sample]] = {
 
 # A check that concerns no sample guards nothing: these concern every layer.
 UNIVERSAL = {"runs", "docstring", "forward_pure", "forward_observed", "float32"}
-INDUCTOR = [  # Inductor takes seconds for each: one of each kind of arithmetic, and of each way to call C++
+INDUCTOR = [  # Inductor takes seconds for each: one of each kind of arithmetic
     "conv2d",
     "transpose_conv2d",
     "prelu",
@@ -320,10 +320,6 @@ INDUCTOR = [  # Inductor takes seconds for each: one of each kind of arithmetic,
     "ssim",
     "aten/max_pool2d",
     "aten/batch_norm2d",
-    "gemm/conv2d_relu",
-    "strided/conv2d",
-    "winograd/conv2d",
-    "gemm/mse_chain",
 ]
 
 
