@@ -121,7 +121,7 @@ def losses(checkout: Path, folder: Path, photos: Mapping[str, Path]) -> dict[str
     found: dict[str, Any] = {}
     for path, form in training_files(checkout):
         for precision in dict.fromkeys(("float32", form.get("precision", "float32"))):
-            name = f"{path.name}, {precision}"
+            name = f"{path.name}, {'bfloat16' if precision == 'auto' else precision}"
             print(name, file=sys.stderr)
             found[name] = train(checkout, path, folder, photos, (f"precision={precision}",))
     for name, (file, settings) in VARIANTS.items():
@@ -316,8 +316,9 @@ def described(plan: Any) -> list[str]:
     lines = [] if plan.prelude is None else [f"ahead: {one}" for one in described(plan.prelude)]
     for step in plan.steps:
         call = step.call
+        function = getattr(call, "function", call.method)  # former plans say "forward_" as the method
         lines.append(
-            f"{call.kind} {call.title} {call.method}: {words(call.reads())} -> {words(call.makes())}; "
+            f"{call.kind} {call.title} {function}: {words(call.reads())} -> {words(call.makes())}; "
             f"writes {len(call.writes)}, frees {words(step.frees)}"
         )
     return [*lines, f"peak: {plan.peak_bytes} bytes"]
