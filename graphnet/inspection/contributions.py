@@ -1,4 +1,4 @@
-"""Contributions: which uses of a value its gradient is the sum of, read off a training plan."""
+"""Contributions: the uses of a value in a training plan, whose gradients add up to the value's gradient."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from graphnet.sdk import Constant, Layer, MultiTensorKernel
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A use of a value: the backward call, the gradient it returns for it, its outputs' gradients."""
+    """A use of a value: the backward call, the gradient that it returns, and the gradients that it reads."""
 
     call: Call
     gradient: str
-    outputs: Mapping[str, str]  # the gradient value that backward reads -> the output's value
+    outputs: Mapping[str, str]  # the gradient that backward reads -> the output that it belongs to
 
 
 def uses_of(plan: Plan) -> dict[str, list[Use]]:
-    """Value -> its uses whose gradients add up to its own, as the backward calls state them."""
+    """Return for each value its uses, as the backward calls of the plan state them."""
     calls = {step.call.name: step.call.pure() for step in plan.steps}
     forward = {
         name: call.ports()
@@ -29,7 +29,7 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
         if isinstance(call.layer, Layer) and call.method == "forward"
     }
     copies = _gathered_casts(calls.values())
-    for copy, source in copies.items():  # each as the call of its own that it was
+    for copy, source in copies.items():  # as if each parameter had a cast of its own
         forward[plan.values[copy].node] = {"x": source, "y": copy}
     found: dict[str, list[Use]] = {}
     for call in calls.values():
@@ -42,7 +42,7 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
         outputs = {}
         for name in layer.outputs:
             gradient = given.get(f"grad_{name}")
-            # An output that nobody used has zeros or None for its gradient: no path goes there.
+            # The gradient of an unused output is zeros or None: no path goes through it.
             if isinstance(gradient, str) and plan.values[gradient].initializer != Constant(0.0):
                 outputs[gradient] = str(ports[name])
         specs = {name: _spec(plan, ports[name]) for name in layer.signature.tensors}
@@ -64,7 +64,7 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
 
 
 def _gathered_casts(calls: Iterable[Call]) -> dict[str, str]:
-    """What casts of many parameters at once made -> the parameters."""
+    """Map the results of the calls that cast many parameters at once to the parameters."""
     return {
         copy: source
         for call in calls

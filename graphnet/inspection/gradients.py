@@ -1,9 +1,8 @@
-"""Gradients: by which paths the gradient of a parameter or value comes, and how much each brings.
+"""Gradients: how much each path through the network contributes to the gradient of a value.
 
-The gradient of a value is the sum over its uses, and each use passes on the gradient of what it made:
-so it is a sum over paths from the value to the loss (Griewank & Walther 2008, ch. 1). A backward is
-linear in the gradients it is given; running those along one path, with zeros elsewhere, gives that
-path's part, and the parts add up to the gradient.
+By the chain rule, a gradient is a sum over the paths from the value to the loss (Griewank & Walther 2008,
+ch. 1). A backward is linear in the gradients that it receives. So the part of one path is computed by the
+backwards along it, which receive zeros from all other paths; the parts add up to the gradient.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from graphnet.sdk import check_floating
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
-"""A use of a value, and the output of it by which the gradient comes."""
+"""A use of a value, and the output of that use from which the gradient comes."""
 _Partial = tuple[str, tuple[_Edge, ...]]
-"""Edges from a value towards the loss, after the name of the value at which they end."""
+"""The name of a value, and the edges that lead to it from an earlier value, towards the loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterGradient:
-    """A parameter and its gradient: Euclidean norms, and how many uses contribute to the sum."""
+    """The Euclidean norms of a parameter and of its gradient, and the number of uses that contribute."""
 
     name: str
     shape: tuple[int, ...]
@@ -44,7 +43,7 @@ class ParameterGradient:
 
     @property
     def ratio(self) -> float:
-        """Norm of the gradient over norm of the value; nan where both are zero."""
+        """The norm of the gradient divided by the norm of the value; nan if both are zero."""
         if self.value_norm == 0.0:
             return torch.inf if self.gradient_norm else torch.nan
         return self.gradient_norm / self.value_norm
@@ -52,11 +51,14 @@ class ParameterGradient:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """One path by which a gradient comes: the nodes from the value towards the loss.
+    """One path to the loss, and the part of a gradient that it contributes.
 
-    `norm` is that of the path's part of the gradient. `share` is the part's length along the whole
-    gradient, as a fraction of it: the shares of all paths add up to 1, and a negative one works
-    against the rest. `merged` names the value behind which further paths were not taken apart.
+    Args:
+        nodes: the nodes from the value towards the loss.
+        norm: the Euclidean norm of the part p.
+        share: (p . g) / (g . g) for the whole gradient g. The shares of all paths add up to 1; a path with a
+            negative share reduces the gradient.
+        merged: the value at which the path ends before the loss: all paths from there count together.
     """
 
     nodes: tuple[str, ...]
@@ -71,7 +73,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """The gradient of one value: its norm, and the paths that add up to it."""
+    """The norm of one value's gradient, and the paths whose parts add up to it."""
 
     value: str
     norm: float
@@ -84,10 +86,12 @@ class Paths:
 
 
 class Gradients:
-    """One training step's gradients, measured on the reference executor; nothing is updated.
+    """The gradients of one training step, computed by the reference executor without the update.
 
-    `plan` is a training plan, `tensors` its arguments by name: inputs and targets, and the weights
-    (else as initialised from `seed`).
+    Args:
+        plan: a training plan.
+        tensors: its arguments by name; inputs and targets are required.
+        seed: the seed of the parameters and states that are missing.
 
     >>> model = Model({"layers": [{"id": "a", "sigmoid": {}}]})
     >>> Gradients.of(model, (1, 1, 2, 2)).parameters
@@ -103,7 +107,7 @@ class Gradients:
         for step, values in walk(quiet, complete(plan, tensors, seed=seed)):
             self._values.update({name: values[name] for name in step.call.makes()})
             self._values.update({name: values[name] for name in step.call.reads()})
-        # Each gradient is a part of one sum at most.
+        # A gradient belongs to one sum at most.
         sums = {
             part: str(step.call.results[0])
             for step in plan.steps
@@ -128,13 +132,18 @@ class Gradients:
         kernels: str = "auto",
         seed: int = 0,
     ) -> Self:
-        """Those of a model for inputs of these shapes, with its weights or ones drawn from its seed.
+        """Compute the gradients of a model, with its weights or with weights drawn from its seed.
 
-        `loss` None takes the first one registered, on every output. `data` are the inputs and
-        targets; without it, both are uniform in 0..1, drawn from `seed`.
+        Args:
+            model: the model.
+            inputs: the shapes of its inputs.
+            loss: the loss; None takes the first registered loss, on every output.
+            data: the inputs and targets; without them, both are uniform in 0..1, drawn from `seed`.
+            device, dtype, kernels: as for `Model.compile`.
+            seed: the seed of random data.
         """
         loss = loss or dict.fromkeys(model.outputs, next(iter(model.registry.losses)))
-        # Every node for itself, its images as N C H W: nothing fused, nothing in blocks.
+        # Without these passes, each node has its own calls, on images N C H W.
         plan = model.plan(
             *inputs,
             loss=loss,
@@ -166,7 +175,7 @@ class Gradients:
 
     @property
     def parameters(self) -> tuple[ParameterGradient, ...]:
-        """Every parameter, in the order of first use."""
+        """All parameters with their gradients, in the order of their first use."""
         return tuple(
             ParameterGradient(
                 name,
@@ -179,30 +188,30 @@ class Gradients:
         )
 
     def gradient(self, name: str) -> Tensor:
-        """The whole gradient of a parameter or value. Raises GraphError where there is none."""
+        """Return the whole gradient of a parameter or value; raises GraphError if it has none."""
         if name not in self._totals:
             if name in self.plan.values:
                 raise GraphError(
-                    f"{name!r} has no gradient: no parameter lies before it, or no loss behind it"
+                    f"{name!r} has no gradient: no parameter lies before it, or no loss after it"
                 )
             raise GraphError(f"there is no value {name!r}. {nearest(name, self._totals)}")
         return self._unscaled(self._values[self._totals[name]])
 
     def _unscaled(self, gradient: Tensor) -> Tensor:
-        """A gradient without the loss scale of float16."""
+        """Divide a gradient by the loss scale of float16, if there is one."""
         scale = self._values.get(SCALE)
         return gradient if scale is None else gradient.float() / scale
 
     def names(self, name: str) -> tuple[str, ...]:
-        """The values that a name stands for: itself, or what a node of that name has and makes."""
+        """Return the values that a name means: one value, or the parameters and outputs of a node."""
         of_node = tuple(value for value in self._uses if self.plan.values[value].node == name)
         return of_node if of_node and name not in self.plan.values else (name,)
 
     def paths(self, name: str, *, limit: int = _LIMIT) -> Paths:
-        """The paths by which the gradient of a parameter or value comes, at most `limit` of them.
+        """Split the gradient of a parameter or value into the parts of at most `limit` paths.
 
-        Where there are more, those farthest from the value stay together. Raises GraphError where
-        there is no gradient.
+        If there are more paths, those that separate only far from the value are counted together.
+        Raises GraphError if the value has no gradient.
         """
         total = self.gradient(name).double()
         square = float((total * total).sum())
@@ -216,7 +225,7 @@ class Gradients:
         return Paths(name, _norm(total), tuple(found))
 
     def _split(self, name: str, limit: int) -> list[_Partial]:
-        """Paths from `name` that end at the loss or, where there are too many, at a value before it."""
+        """Return the paths from `name`; if there are too many, some end at a value before the loss."""
         open_: list[_Partial] = [(name, ())]
         done: list[_Partial] = []
         while open_:
@@ -233,7 +242,7 @@ class Gradients:
         return done
 
     def _part(self, tail: str, edges: Sequence[_Edge]) -> Tensor:
-        """The gradient that comes by one path: that of its end, taken back along it."""
+        """Compute the part of one path: take the gradient at its end back through its backwards."""
         gradient = self._values[self._totals[tail]]
         for use, output in reversed(edges):
             values = dict(self._values)
@@ -244,9 +253,9 @@ class Gradients:
         return gradient
 
     def to_data(self, *names: str, limit: int = _LIMIT) -> dict[str, Any]:
-        """The table of parameters, and the paths of the values named, as plain data for JSON.
+        """Return the table of parameters, and the paths of the named values, as plain data for JSON.
 
-        A number that is not finite becomes None: JSON has none of them.
+        A number that is not finite becomes None, since JSON cannot express it.
         """
         rows = [{**asdict(row), "ratio": row.ratio} for row in self.parameters]
         found = [asdict(self.paths(name, limit=limit)) for name in names]
@@ -270,7 +279,7 @@ class Gradients:
 
 
 def paths(plan: Plan, tensors: Mapping[str, Tensor], name: str, *, limit: int = _LIMIT) -> Paths:
-    """The paths of one value's gradient: `Gradients(plan, tensors).paths(name)`."""
+    """Return `Gradients(plan, tensors).paths(name)`."""
     return Gradients(plan, tensors).paths(name, limit=limit)
 
 

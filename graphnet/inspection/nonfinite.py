@@ -1,4 +1,4 @@
-"""Nonfinite: find the call that made the first value that is not finite."""
+"""Non-finite values: find the call that computed the first NaN or infinity of a step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PASS = {
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What a tensor holds: smallest, largest and mean of its finite elements, share of the others.
+    """The minimum, maximum and mean of a tensor's finite elements, and the share of the others, 0 to 1.
 
     >>> str(Statistics.of(torch.tensor([1.0, 3.0, torch.inf, torch.nan])))
     'min 1, max 3, mean 2, 50 % not finite'
@@ -54,11 +54,17 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class NonFinite:
-    """Where the first NaN or Inf came from: a value, what it holds, and the call that made it.
+    """The first value of a step that is not finite, and the call that computed it.
 
-    `call` is None for one that came in as an argument of the plan, which `argument` names. `inputs` are
-    the statistics of what the call read; `samples` the places along the first axis where an input is not
-    finite.
+    Args:
+        value: the name of the value.
+        statistics: its statistics.
+        call: the call that computed it; None for an argument of the plan.
+        plugin: the name and version of the distribution that the call's layer belongs to.
+        inputs: the statistics of the values that the call read, by name.
+        kind: the kind of the call, or of the argument.
+        samples: for an input or target, the indices of the samples that are not finite.
+        argument: for an argument, its kind and name.
     """
 
     value: str
@@ -94,13 +100,16 @@ def first_nonfinite(
     registry: Registry | None = None,
     gradients: bool = False,
 ) -> NonFinite | None:
-    """Where the NaN or Inf that reaches the loss or an update comes from; None if all is finite.
+    """Find the origin of the NaN or infinity that reaches the loss or an update; None if all is finite.
 
-    `tensors` are the plan's arguments by name, as `complete` makes them; they are not written. An
-    argument that is not finite is the answer; else the step that made a bad value out of good ones.
-    A bad value that a later step makes good, such as the -inf of a mask before a softmax, is no fault.
-    Nor are gradients in float16 that are passed over, without an update: `gradients` asks for those too.
-    `registry` tells the plugin's name.
+    The origin is an argument that is not finite, or the call that computed a value that is not finite from
+    finite ones. A NaN or infinity that disappears again, such as -inf before a softmax, is not reported.
+
+    Args:
+        plan: the plan; it runs on the reference executor.
+        tensors: the plan's arguments by name; `complete` supplies missing ones. They are not changed.
+        registry: tells which plugin a layer belongs to; None takes the installed plugins.
+        gradients: whether to report gradients too for which the loss scale of float16 skips an update.
 
     >>> from graphnet import Model
     >>> plan = Model({"layers": ["relu"]}).plan((1, 1, 2, 2), loss="mse")
@@ -110,12 +119,12 @@ def first_nonfinite(
     """
     tensors = complete(plan, tensors)
     slots = plan.slots
-    passing = {n for n in slots if plan.values[n].role == GRAD} if SCALE in slots else set()
+    skipped = {n for n in slots if plan.values[n].role == GRAD} if SCALE in slots else set()
     ends = {*plan.outputs}
     if gradients:
         ends |= {name for step in plan.steps for name in _checked(step.call)}
     for name, tensor in tensors.items():
-        if _bad(tensor) and name not in passing:
+        if _is_nonfinite(tensor) and name not in skipped:
             value = plan.values[name]
             samples = _samples(tensor) if value.kind is Kind.INPUT else ()
             word = "target" if value.port == "target" else value.kind
@@ -131,32 +140,32 @@ def first_nonfinite(
         call = step.call
         made = tuple(call.writes.values()) if call.kind is Kind.UPDATE else tuple(call.makes())
         for name in made:
-            if not _bad(values[name]):
+            if not _is_nonfinite(values[name]):
                 continue
             inherited = [origins[read] for read in call.reads() if read in origins]
             if inherited:
                 origins[name] = inherited[0]
             else:
-                one = _one_of(call, name, plan.values[name].node)
+                one = _single(call, name, plan.values[name].node)
                 origins[name] = _origin(one, name, values, tensors, registry or default_registry())
             lasts = call.kind is Kind.UPDATE or name not in plan.last_use
-            if name in ends or (lasts and (gradients or name not in passing)):
+            if name in ends or (lasts and (gradients or name not in skipped)):
                 return origins[name]
     return None
 
 
 def _checked(call: Call) -> Iterator[str]:
-    """The gradients that the loss scale wants to be finite."""
+    """Return the gradients that must be finite for an update with a loss scale."""
     return call.reads() if FINITE in call.makes() else iter(())
 
 
 def _samples(tensor: Tensor) -> tuple[int, ...]:
-    """The places along the first axis that hold something not finite."""
-    bad = tensor.isfinite().logical_not().reshape(tensor.shape[0], -1).any(1)
-    return tuple(int(i) for i in bad.nonzero())
+    """Return the indices along the first axis at which an element is not finite."""
+    found = tensor.isfinite().logical_not().reshape(tensor.shape[0], -1).any(1)
+    return tuple(int(i) for i in found.nonzero())
 
 
-def _bad(tensor: Tensor) -> bool:
+def _is_nonfinite(tensor: Tensor) -> bool:
     return tensor.is_floating_point() and not bool(tensor.isfinite().all())
 
 
@@ -171,14 +180,14 @@ def _origin(
     plugin = f"{entry.plugin.distribution} {entry.plugin.version}" if entry else "graphnet itself"
     read = {}
     for argument in call.reads():
-        # An update has overwritten its slot: what it read is the old content.
+        # An update has overwritten the tensor that it read; `before` has the old numbers.
         tensor = before[argument] if argument in call.writes.values() else values[argument]
         read[argument] = Statistics.of(tensor)
     return NonFinite(name, Statistics.of(values[name]), call, plugin, read, call.kind)
 
 
-def _one_of(call: Call, name: str, node: str) -> Call:
-    """Of a call for many tensors, the part that made this one, of `node`; any other call as it is."""
+def _single(call: Call, name: str, node: str) -> Call:
+    """Reduce a call that computes many tensors to the part for `name`; return other calls unchanged."""
     if isinstance(call.layer, IfFinite):
         call = replace(call, layer=call.layer.rule, args=call.args[1:])
     if not isinstance(call.layer, MultiTensorKernel):

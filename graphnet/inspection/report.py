@@ -1,6 +1,6 @@
-"""Breakdown: what each step of a plan costs, holds in memory, and keeps for the reverse pass.
+"""Report: the cost and the memory of each step of a plan, as data.
 
-`breakdown` reads it all off a plan, as inert data that the table, the JSON and the page are written from.
+`breakdown` computes the data from a plan; the table, the JSON and the page are written from it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from graphnet.sdk import dtype_name
 
 
 class Phase(StrEnum):
-    """What a step is for."""
+    """The part of a training step that a call belongs to."""
 
     FORWARD = "forward"
     RECOMPUTE = "recompute"
@@ -35,17 +35,21 @@ _PHASES = {
 
 
 def phase_of(call: Call) -> Phase:
-    """The phase that a call belongs to; what is computed a second time has its own."""
+    """Return the phase of a call; RECOMPUTE is for values that are computed a second time."""
     return Phase.RECOMPUTE if call.repeats else _PHASES.get(call.kind, Phase.FORWARD)
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """Memory that a value lives in, with the views of it and what is written over it.
+    """The memory of one value, which its views and the values that overwrite it share.
 
-    `name` is the value that it was allocated for. It is alive during the steps `first` to `last`; an
-    argument of the plan during all of them. `kept_for` are the steps of the reverse pass that read it,
-    where an earlier phase made it.
+    Args:
+        name: the value for which the memory was allocated.
+        kind: the kind of that value.
+        size_bytes: the size.
+        first, last: the memory is in use from the step `first` to the step `last`; `first` is -1 for an
+            argument of the plan.
+        kept_for: the steps of the reverse pass that read it, if the forward pass computed it.
     """
 
     name: str
@@ -58,10 +62,14 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One step: its call, what that takes, and the bytes alive while it runs.
+    """One step: its call, its cost, and the memory in use while it runs.
 
-    `seconds` is the least time by the machine's numbers, `makes` are the storages that it allocates,
-    `work_bytes` is what it holds on the way to them.
+    Args:
+        seconds: the least time that the machine's numbers allow.
+        alive_bytes: the memory in use, the temporary memory of the step included.
+        work_bytes: the temporary memory of the step.
+        frees: the values that are freed after the step.
+        makes: the storages that the step allocates.
     """
 
     number: int
@@ -77,7 +85,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """Sums over the steps of one phase, or of all."""
+    """The sums over the steps of one phase, or over all steps."""
 
     steps: int
     cost: Cost
@@ -86,7 +94,7 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Measured: median seconds of each step, and of the whole eager function without a clock in it."""
+    """The measured median seconds of each step, and of the whole eager function without a clock in it."""
 
     steps: tuple[float, ...]
     whole: float
@@ -95,7 +103,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """A plan taken apart: a row for each step, every storage, and the machine it is judged by."""
+    """The rows and storages of a plan, and the machine from whose numbers the least times follow."""
 
     plan: Plan
     machine: Machine
@@ -103,7 +111,7 @@ class Breakdown:
     storages: tuple[Storage, ...]
 
     def total(self, *phases: Phase) -> Total:
-        """The sums over the steps of these phases; of all steps where none is named."""
+        """Return the sums over the steps of these phases; without arguments, over all steps."""
         rows = [row for row in self.rows if not phases or row.phase in phases]
         return Total(
             len(rows),
@@ -119,7 +127,7 @@ class Breakdown:
 
     @functools.cached_property
     def peak_step(self) -> int:
-        """The first step at which most bytes are alive."""
+        """The first step at which the most memory is in use."""
         return max(range(len(self.rows)), key=lambda i: (self.rows[i].alive_bytes, -i), default=0)
 
     @property
@@ -127,13 +135,18 @@ class Breakdown:
         return max((row.alive_bytes for row in self.rows), default=0)
 
     def alive(self, step: int) -> tuple[Storage, ...]:
-        """The storages alive during a step, largest first."""
+        """Return the storages that are in use during a step, the largest first."""
         found = [one for one in self.storages if one.first <= step <= one.last]
         return tuple(sorted(found, key=lambda one: (-one.size_bytes, one.first, one.name)))
 
 
 def breakdown(plan: Plan, machine: Machine) -> Breakdown:
-    """Take a plan apart."""
+    """Compute the cost and memory of each step of a plan.
+
+    Args:
+        plan: the plan.
+        machine: the numbers from which the least times follow.
+    """
     storages = _storages(plan)
     made: dict[int, list[Storage]] = {}
     for storage in storages:
@@ -158,7 +171,7 @@ def breakdown(plan: Plan, machine: Machine) -> Breakdown:
 
 
 def _storages(plan: Plan) -> tuple[Storage, ...]:
-    """Arguments first, then in the order in which steps make them."""
+    """Return the storages: those of the arguments, then the others in the order of the steps."""
     use, end = plan.memory_use, len(plan.steps) - 1
     readers: dict[int, dict[int, None]] = {}
     for number, (step, one) in enumerate(zip(plan.steps, use.items, strict=True)):
@@ -187,17 +200,17 @@ def _is_early(plan: Plan, step: int) -> bool:
 
 
 def device_of(plan: Plan) -> torch.device:
-    """The device that a plan runs on."""
+    """Return the device that a plan runs on."""
     return next((value.spec.device for value in plan.values.values()), torch.device("cpu"))
 
 
 def short_name(value: str, node: str) -> str:
-    """A value's name as its own node's row shows it: ".y" for "enc.conv.y"."""
+    """Return a value's name without that of its node: ".y" for "enc.conv.y" of the node "enc.conv"."""
     return value.removeprefix(node) if value.startswith(f"{node}.") else value
 
 
 def to_data(seen: Breakdown, *, timing: Timing | None = None) -> dict[str, Any]:
-    """Everything as plain data, for JSON: bytes, operations and seconds as they are."""
+    """Return all numbers as plain data for JSON, in bytes, operations and seconds."""
     steps = [_row(seen, row) for row in seen.rows]
     for step, elapsed in zip(steps, timing.steps if timing else (), strict=False):
         step["measured_s"] = elapsed
@@ -229,7 +242,7 @@ def to_data(seen: Breakdown, *, timing: Timing | None = None) -> dict[str, Any]:
 
 
 def _prelude(seen: Breakdown) -> list[dict[str, Any]]:
-    """The steps of what is computed ahead."""
+    """Return the steps of the prelude, which computes the values that depend on weights alone."""
     if seen.plan.prelude is None:
         return []
     early = breakdown(seen.plan.prelude, seen.machine)

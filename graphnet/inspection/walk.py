@@ -1,4 +1,4 @@
-"""Trace: run a plan step by step, watch its values, and find where the first bad number came from."""
+"""Walk: run a plan step by step on the reference executor, and look at its values after each step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from graphnet.plan import Plan, Step
 
 
 def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dict[str, Tensor]:
-    """All arguments of a plan by name: those given; others as at the start of a run.
+    """Return all arguments of a plan by name: the given tensors, and initial values for the others.
 
-    Parameters and states are initialised from `seed`, scalars (learning rate, step count) are zero,
-    inputs and targets must be given. Raises InputError for one that is missing or does not fit.
+    Missing parameters and states are drawn from `seed`; missing scalars, such as the learning rate, are 0.
+
+    Raises:
+        InputError: an input or target is missing, or a tensor has another shape than the plan expects.
     """
     found = dict(tensors)
     for name in plan.arguments:
@@ -43,10 +45,10 @@ def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dic
 
 
 def walk(plan: Plan, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict[str, Tensor]]]:
-    """Run a plan on the reference executor; after each step, give it and all values alive by name.
+    """Run a plan on the reference executor; after each step, yield the step and the values in memory by name.
 
-    What the step read is still there, and what it wrote has its new content. The tensors given stay
-    as they are: updates write copies. Raises LayerError when a layer fails.
+    The values that the step read are still in memory. Updates write copies, not the given tensors.
+    Raises LayerError if a layer's code fails.
     """
     steps = [replace(step, call=step.call.pure()) for step in plan.steps]
     written = {slot for step in steps for slot in step.call.writes.values()}
@@ -60,5 +62,5 @@ def walk(plan: Plan, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Step, dict
 
 @torch.no_grad()
 def execute(plan: Plan, call: Call, values: dict[str, Tensor]) -> None:
-    """Run one call of a plan: read its arguments from `values`, put its results there."""
+    """Run one call of a plan: read its arguments from `values`, and put its results there."""
     Reference().prepare(plan).execute(call, values)
