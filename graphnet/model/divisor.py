@@ -14,14 +14,14 @@ MAX_DIVISOR = 256
 
 
 def find_divisor(network: Expanded, keeps_size: Callable[[int], bool]) -> int | None:
-    """The smallest divisor: an image whose sides are multiples of it comes out in its own size.
+    """Find the smallest number for which images whose sides are multiples of it keep their size.
 
-    The layers' windows give a multiple of it, and images of a few sizes confirm that and try its divisors.
-    A layer that looks at the whole image tells nothing of its scale: then further multiples are tried.
+    The layers' windows give a candidate. `keeps_size` confirms it for a few sizes, and then its divisors are
+    tried. A layer that reads the whole image has no window: then multiples of the candidate are tried too.
 
     Args:
         network: the model, as `expand` returns it.
-        keeps_size: whether a square image of some size comes out in its own size.
+        keeps_size: tells whether the output for a square image of some size has the same size.
 
     Returns:
         The divisor, at most 256; None where there is none.
@@ -45,18 +45,18 @@ def find_divisor(network: Expanded, keeps_size: Callable[[int], bool]) -> int | 
 
 
 def _primes(number: int) -> list[int]:
-    """The primes that divide a number."""
+    """Return the primes that divide a number."""
     divisors = [n for n in range(2, number + 1) if number % n == 0]
     return [n for n in divisors if all(n % smaller for smaller in range(2, n))]
 
 
 def _step(network: Expanded) -> tuple[int, bool]:
-    """After so many rows all windows repeat together; and whether all windows are known."""
+    """Return the number of rows after which all windows repeat, and whether all windows are known."""
     step, certain = 1, True
     for axis in (0, 1):
-        rows = dict.fromkeys(network.inputs, Fraction(1))  # of each image, for one of the input
+        rows = dict.fromkeys(network.inputs, Fraction(1))  # of each node, for one row of the input
         for node in network.nodes:
-            # A layer that looks at the whole image is taken to have as many rows as what it reads.
+            # For a layer without a window, assume that the output has as many rows as the input.
             density = max((rows[reference.node] for reference in node.inputs), default=Fraction(1))
             period, shift = 1, 1
             try:

@@ -1,4 +1,4 @@
-"""Model: a description, its weights if there are any, and what can be done with them."""
+"""Model: a description and its weights; plans, programs and predictions are made from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphnet.description import (
     parse,
     read_description,
 )
-from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError, nearest
+from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError
 from graphnet.graph import Graph
 from graphnet.model.checkpoint import (
     Checkpoint,
@@ -28,6 +28,7 @@ from graphnet.model.checkpoint import (
     versions_of,
     write_checkpoint,
 )
+from graphnet.model.choices import changed_options, training_choices
 from graphnet.model.divisor import MAX_DIVISOR, find_divisor
 from graphnet.model.predictor import Predictor
 from graphnet.model.program import Program
@@ -41,7 +42,6 @@ from graphnet.plan import (
     adding_plan,
     forward_graph,
     inference_plan,
-    split_options,
     tile,
     training_plan,
 )
@@ -55,10 +55,16 @@ Shape = Sequence[int]
 
 
 class Model:
-    """A model description with everything that can be asked of it.
+    """A network that can be compiled, trained, run and saved.
 
-    `description` is a ModelDescription or the plain data of one; `weights` are copied. Raises
-    DescriptionError, with all that is wrong, when the model is made.
+    Args:
+        description: a ModelDescription, or the plain data of one.
+        weights: the tensors by name; they are copied. Without them, the model has no weights yet.
+        registry: the layers that the description may use; None takes those of the installed plugins.
+        seed: the seed of the parameters where the model has no weights.
+
+    Raises:
+        DescriptionError: the description is wrong; the error holds every fault.
 
     >>> model = Model({"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 8,
     ...                                                                 "kernel_size": 1}}, "relu"]})
@@ -85,9 +91,9 @@ class Model:
 
     @classmethod
     def load(cls, path: Path | str, *, registry: Registry | None = None) -> Self:
-        """Read a .yaml description or a .safetensors file written by `save`.
+        """Read a .yaml description, or a .safetensors file that `save` wrote.
 
-        Raises DescriptionError or CheckpointError, which say what is wrong with the file.
+        Raises DescriptionError or CheckpointError if the file is wrong.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -100,20 +106,20 @@ class Model:
 
     @property
     def input_channels(self) -> int | None:
-        """The channels of the first input, where the description or the weights tell."""
+        """The number of channels of the first input; None if the description does not state it."""
         return next(iter(self.description.inputs.values())).channels
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of what the model returns, in order: a loss is given for each of them."""
+        """The names of the model's outputs, in order; a training takes a loss for each of them."""
         return tuple(self._network.outputs)
 
     @property
     def weights(self) -> Weights | None:
-        """The tensors that `predict` and `save` use, by name; None as long as the model has none.
+        """The tensors that `predict` and `save` use, by name; None if the model has no weights yet.
 
-        The mapping is read-only: `set_weights` copies values into it. A tensor of it may be written in
-        place, also through numpy: the next prediction sees it.
+        The mapping is read-only: `set_weights` copies values into it. Its tensors may be written in place,
+        also through numpy; the next prediction uses the new values.
         """
         return self._weights
 
@@ -125,28 +131,28 @@ class Model:
         )
 
     def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy these weights into the model's, by name; those that are not named stay as they are.
+        """Copy weights into the model's weights of the same names; the other weights do not change.
 
-        A model without weights takes them all. After training, `set_weights(program.model_weights)`
-        makes them the model's own. Raises InputError for an unknown name or another shape; nothing is
-        then copied.
+        A model without weights takes all of them. After a training, `set_weights(program.model_weights)`
+        copies the trained weights into the model. Raises InputError for an unknown name or another shape;
+        then nothing is copied.
         """
         if self._weights is not None:
             self._weights.set(weights)
             return
         self._weights = Weights.copied(weights)
-        self._predictors.clear()  # they run with the weights that were drawn
+        self._predictors.clear()  # they use weights that were drawn from the seed
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> Model:
-        """The same model with these weights, copied."""
+        """Return a new model of the same description with copies of these weights."""
         return Model(self.description, weights=weights, registry=self.registry, seed=self.seed)
 
     def save(self, path: Path | str) -> None:
-        """Write description, weights and plugin versions as a safetensors file, whole or not at all.
+        """Write the description, the weights and the plugins' versions to a safetensors file.
 
-        The weights are the model's own. A program that `compile` returned trains copies of them: call
-        `program.save(path)`, or `model.set_weights(program.model_weights)` before. Raises
-        CheckpointError for a model without weights.
+        A program that `compile` returned trains copies of the weights: save those with `program.save(path)`.
+        Raises CheckpointError if the model has no weights or the file cannot be written; an older file at
+        `path` is then unchanged.
         """
         if self._weights is None:
             raise CheckpointError(
@@ -163,9 +169,9 @@ class Model:
         dtype: torch.dtype = torch.float32,
         kernels: str = "reference",
     ) -> Graph:
-        """The forward graph for inputs of these shapes, as described; `kernels` replace layers in it.
+        """Build the forward graph for inputs of these shapes; `kernels` tells which kernels replace layers.
 
-        Raises GraphError where shapes clash.
+        Raises GraphError if shapes do not fit.
         """
         options = CompileOptions(device=device, dtype=dtype, kernels=kernels)
         return substitute(
@@ -183,11 +189,11 @@ class Model:
         options: CompileOptions = _ON_CPU,
         **overrides: Any,
     ) -> Plan:
-        """The verified plan of inference, or of a training step where there is a loss.
+        """Make the verified plan of a training step; without a loss, the plan of inference.
 
-        The arguments are those of `compile`. What bounds the memory of inference is `tiling`.
+        The arguments are those of `compile`. Raises InputError for `memory` without a loss: see `tiling`.
         """
-        updates, options = _training_choices(optimizer, options, overrides)
+        updates, options = training_choices(optimizer, options, overrides)
         if options.memory is not None and loss is None:
             raise InputError(
                 "memory bounds the plan of a training step; for inference see Model.tiling"
@@ -218,7 +224,10 @@ class Model:
         loss: object,
         updates: UpdateSettings,
     ) -> Plan | None:
-        """The plan of the steps before an update, by the kernels of the one with it, if there are such."""
+        """Make the plan of the steps that only add up gradients, with the same kernels as `plan`.
+
+        Without gradient accumulation there are no such steps: return None.
+        """
         if updates.accumulate == 1:
             return None
         options = options.decided(plan.refused)
@@ -232,12 +241,12 @@ class Model:
         options: CompileOptions = _ON_CPU,
         **overrides: Any,
     ) -> Tiling:
-        """How an image of this shape is cut into tiles, so that inference fits into the option `memory`.
+        """Choose the tiles in which inference on an image of this shape fits into the option `memory`.
 
-        `options` and `overrides` are those of `compile`. Raises InputError without `memory` and for a
-        network that cannot be run in tiles, MemoryBudgetError where none fits.
+        `options` and `overrides` are those of `compile`. Raises InputError if `memory` is missing or the
+        network cannot run in tiles, MemoryBudgetError if even the smallest tile needs more memory.
         """
-        options = _changed(options, overrides)
+        options = changed_options(options, overrides)
         memory, options = options.memory, replace(options, memory=None)
         if memory is None:
             raise InputError("tiling: expected memory, such as '2GiB', found none")
@@ -252,7 +261,7 @@ class Model:
         return tile(graph, whole, lambda shape: self._plan([shape], options), limit=limit)
 
     def _inference(self, inputs: Sequence[Shape], options: CompileOptions) -> Plan | Tiling:
-        """The plan of inference, in tiles where it does not fit into the memory of the options."""
+        """Make the plan of inference, or a Tiling if the plan needs more memory than the options allow."""
         unbound = replace(options, memory=None)
         plan = self._plan(inputs, unbound)
         if options.memory is None:
@@ -272,23 +281,29 @@ class Model:
         seed: int | None = None,
         **overrides: Any,
     ) -> Program:
-        """One plan for a whole training step on inputs of these shapes.
+        """Compile a whole training step on inputs of these shapes into a program.
 
-        `loss` and `optimizer` are names, {name: {field: value}}, or instances; a list of losses is
-        their sum, in which {name: {...}, "weight": 0.2} gives a weight. A model with several outputs
-        takes {output: loss} with every output in it, None for one that has no loss, and one target for
-        each loss, in that order. Without weights the parameters are drawn from `seed`.
+        The program trains copies of the weights; `program.predict` and `program.save` use the trained copies.
+        `model.set_weights(program.model_weights)` copies them into the model.
 
-        The program trains copies of the weights, so that programs of one model do not disturb each other:
-        `program.predict` and `program.save` use the trained ones, the model keeps its own until
-        `model.set_weights(program.model_weights)`.
+        Args:
+            inputs: the shapes of the inputs.
+            loss: a name, {name: {field: value}}, or an instance. A list is a sum of losses, in which
+                {name: {...}, "weight": 0.2} has a weight. A model with several outputs takes
+                {output: loss} with all outputs, None for an output without a loss; the step then takes one
+                target for each loss, in this order.
+            optimizer: a name, {name: {field: value}}, or an instance.
+            executor: the same forms; it runs the plan.
+            seed: the seed of random layers, and of the parameters if the model has no weights.
+            options, overrides: the options of the compilation. Overrides are fields of CompileOptions, which
+                replace those of `options`, or of UpdateSettings: `precision="bfloat16", ema=0.999`.
 
-        `overrides` are fields of CompileOptions, which take the place of those of `options`, and of
-        UpdateSettings: `compile(..., precision="bfloat16", ema=0.999)`. Raises InputError for a name that
-        is none of these, DescriptionError for a value that does not fit.
+        Raises:
+            InputError: an override has an unknown name.
+            DescriptionError: a value does not fit its field.
         """
         rule = self.registry.make("optimizers", optimizer)
-        updates, options = _training_choices(rule, options, overrides)
+        updates, options = training_choices(rule, options, overrides)
         runner = self.registry.make("executors", executor)
         options.warn_if_slow(stacklevel=2)
         plan = self._plan(inputs, options, loss=loss, updates=updates)
@@ -315,23 +330,26 @@ class Model:
         executor: object = "eager",
         **overrides: Any,
     ) -> Any:
-        """The outputs for these inputs (one tensor, or a tuple), with the model's own weights.
+        """Run the model on inputs and return its output, or a tuple if it has several.
 
-        Without weights, parameters are drawn from the model's seed. What a program has trained,
-        `program.predict` uses (see `compile`).
+        It uses the model's own weights, or weights drawn from its seed; a program's trained weights are used
+        by `program.predict`. The inputs are moved to the device, and the outputs stay there. With the option
+        `memory`, an image that needs more memory is computed in tiles, with the same result up to rounding.
 
-        `options` and `overrides` are those of `compile`. The inputs are moved to the device; the outputs
-        stay there. The option `memory` bounds what a prediction takes, inputs and outputs included: an
-        image that needs more goes through in tiles, with the same result up to rounding. Raises InputError
-        for inputs that are no tensors of floating point, and of another dtype than the options say; see
-        `tiling` for others.
+        Args:
+            inputs: images (N, C, H, W), or other tensors of the shapes that the model takes.
+            options, executor, overrides: as for `compile`.
+
+        Raises:
+            InputError: an input is not a tensor of floating point, or has another dtype than `options`
+                state; or an image must run in tiles and the network cannot.
         """
         check_floating(inputs, f"{self.description.name}: predict")
         if not inputs:
             raise InputError(
                 f"{self.description.name}: predict: expected one tensor or more, got none"
             )
-        options = _changed(options, overrides)
+        options = changed_options(options, overrides)
         dtype = inputs[0].dtype
         if options.dtype not in (None, dtype):
             raise InputError(f"predict: expected inputs of the dtype {options.dtype}, got {dtype}")
@@ -354,10 +372,10 @@ class Model:
         return self._predictors[key](*(x.to(options.target.device) for x in inputs), age=age)
 
     def _shared(self, slots: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Copy]]:
-        """The tensors for a predictor, which are the model's own where it can run with those.
+        """Return the tensors for a predictor, and those of them that are copies of the model's weights.
 
-        The first predictor decides the strides of the model's own. Where the dtype, the device or the
-        strides differ, a predictor has a copy.
+        The first predictor decides the strides of the model's weights. A later predictor uses copies of the
+        weights for which it needs another dtype, device or strides.
         """
         copies: list[Copy] = []
         if self._weights is None:
@@ -386,10 +404,9 @@ class Model:
         return Predictor(plan_for, slots, executor, copies=copies)
 
     def divisor(self) -> int:
-        """The smallest number that height and width must be multiples of to come out as they went in.
+        """Find the smallest number for which images whose sides are multiples of it keep their size.
 
-        The layers' windows tell it; graphs of a few sizes confirm it. Raises GraphError when no number up
-        to 256 does, as for a network that changes the size of its image.
+        Raises GraphError if there is no such number up to 256, as for a network that doubles the size.
         """
         found = find_divisor(self._network, self._keeps_size)
         if found is None:
@@ -407,27 +424,3 @@ class Model:
             return False
         shape = graph.values[graph.outputs[0]].spec.shape
         return len(shape) == 4 and shape[2:] == (size, size)
-
-
-def _changed(
-    options: CompileOptions, overrides: Mapping[str, Any], others: Sequence[str] = ()
-) -> CompileOptions:
-    """The options with other values of these fields; `others` are names that an error offers too.
-
-    Raises InputError for a name that no field has.
-    """
-    fields, unknown = split_options(overrides)
-    for name in unknown:
-        known = (*CompileOptions.field_names(), *others)
-        raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
-    return replace(options, **fields) if fields else options
-
-
-def _training_choices(
-    optimizer: Optimizer | None, options: CompileOptions, overrides: Mapping[str, Any]
-) -> tuple[UpdateSettings, CompileOptions]:
-    """The settings of updates and the options that `overrides` leave."""
-    names = [name for name in UpdateSettings.field_names() if name != "optimizer"]
-    settings = {name: value for name, value in overrides.items() if name in names}
-    rest = {name: value for name, value in overrides.items() if name not in names}
-    return UpdateSettings(optimizer=optimizer, **settings), _changed(options, rest, names)

@@ -1,4 +1,4 @@
-"""Program: a model compiled for one shape of input: one plan for a whole training step.
+"""Program: a model that is compiled for training on inputs of one shape.
 
 program = model.compile((32, 3, 32, 32), loss="mse", optimizer=SGD(lr=10.0))
 loss = program.step(noisy, other)
@@ -28,11 +28,16 @@ from graphnet.system import keep_freed_memory
 
 
 class Program:
-    """A model compiled for training: `step` runs the whole plan, `predict` the forward part.
+    """A compiled training: `step` runs one training step, `predict` runs the forward pass alone.
 
-    `plan` is the training plan; `weights` the tensors it updates in place, by name, copies of the model's;
-    `averages` those that follow them, by the same names, where the plan has any. Where an update takes
-    several steps, `adding` is the plan of all but the last of them; `turns` has both.
+    `weights` has copies of the model's weights, which steps update in place. `averages` has their exponential
+    moving averages by the same names; it is empty unless the plan computes any.
+
+    Args:
+        plan: the plan of a step with an update.
+        adding: with gradient accumulation, the plan of a step that only adds up gradients.
+        accumulate: the number of steps for one update.
+        predictor: makes the Predictor, from the tensors that it uses by name.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class Program:
             name: self.optimizer_state[followers[name]] for name in names if name in followers
         }
         for name, average in averages.items():
-            average.copy_(weights[name])  # where it starts from
+            average.copy_(weights[name])  # an average starts from its weight
         self.averages = Weights(averages)
         values = {**(adding.values if adding is not None else {}), **plan.values}
         fixed = [value for value in values.values() if value.kind is Kind.CONSTANT]
@@ -89,12 +94,12 @@ class Program:
 
     @property
     def model_weights(self) -> dict[str, Tensor]:
-        """What predicts and is saved: the weights, averages in the place of those that have one."""
+        """The tensors that predictions and `save` use: the averages, and the weights that have no average."""
         return {**self.weights, **self.averages}
 
     @property
     def training_state(self) -> dict[str, Tensor]:
-        """What a run that goes on needs beside `model_weights`: weights behind averages are among it."""
+        """The tensors that a resumed run needs besides `model_weights`: states, and averaged weights."""
         values = self.plan.values
         states = {n: t for n, t in self.optimizer_state.items() if values[n].role != EMA}
         return states | {name: self.weights.own[name] for name in self.averages}
@@ -112,42 +117,42 @@ class Program:
 
     @property
     def loss_scale(self) -> float | None:
-        """By what the loss is multiplied in float16 (see passes/loss_scale.py), as it is now; else None."""
+        """The current factor of the loss in float16 (see passes/loss_scale.py); None in other precisions."""
         scale = self.optimizer_state.get(SCALE)
         return None if scale is None else float(scale)
 
     @property
     def updates_done(self) -> int | None:
-        """How many steps in float16 have updated the weights, and were not skipped; else None."""
+        """The number of updates in float16 that were not skipped; None in other precisions."""
         done = self.optimizer_state.get(DONE)
         return None if done is None else int(done)
 
     @property
     def next_plan(self) -> Plan:
-        """The plan that the next step runs: `plan`, unless that step only adds up gradients."""
+        """The plan of the next step: `plan`, or `adding` if that step only adds up gradients."""
         return self.turns.at(self.steps_done).plan
 
     def arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """What the next step on these inputs and targets would be given: `next_plan`'s arguments by name."""
+        """Return the arguments of `next_plan` by name, for a step on these inputs and targets."""
         return self.packed_arguments(*self.pack(*tensors))
 
     def packed_arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
-        """`arguments` for tensors that `pack` returned, or samples of those."""
+        """Return the same as `arguments`, for tensors that `pack` returned, or samples of them."""
         turn = self.turns.at(self.steps_done)
         return dict(zip(turn.plan.arguments, (*tensors, *turn.rest), strict=True))
 
     def pack(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Inputs and targets in the layouts that the plan reads: once for a data set, then `step_packed`.
+        """Bring inputs and targets into the layouts that the plan reads, for `step_packed`.
 
-        Images are (N, C, H, W) for any N, of any dtype.
+        They are images (N, C, H, W) of any dtype and any N, so a whole data set can be packed once.
         """
         return tuple(map(packed, tensors, self._input_values))
 
     def step(self, *tensors: Tensor) -> Tensor:
-        """Run one training step on inputs and targets; returns the loss, 0-dim, on the device.
+        """Run one training step on inputs and targets; return the loss, a 0-dim tensor on the device.
 
-        Raises InputError for a tensor of another shape, dtype or device than compiled for, LayerError
-        when a layer's own code fails.
+        Raises InputError if a tensor has another shape, dtype or device than the plan expects, LayerError if
+        a layer's code fails.
         """
         if len(tensors) != len(self._input_values):
             names = ", ".join(value.label for value in self._input_values)
@@ -160,15 +165,15 @@ class Program:
         return self.step_packed(*self.pack(*tensors))
 
     def step_packed(self, *tensors: Tensor) -> Tensor:
-        """`step` on tensors that `pack` returned, or samples of those; nothing is checked."""
+        """Run a step without checks, on tensors that `pack` returned, or samples of them."""
         return self.step_made(as_given, *tensors)
 
     @torch.no_grad()
     def step_made(self, make: Make, *given: Tensor) -> Tensor:
-        """`step_packed` on the tensors that `make` makes of others, such as samples of a data set by index.
+        """Run `step_packed` on the tensors that `make` returns, such as samples of a data set for indices.
 
-        It is to depend on those tensors' values alone, and to be the same object in every step: the
-        executor cudagraph captures it with the step.
+        `make` must depend only on the values of the tensors `given`, and must be the same object in every
+        step, since the executor cudagraph captures it together with the step.
         """
         turn = self.turns.at(self.steps_done)
         (loss,) = turn.run.on(make, given, turn.rest)
@@ -180,21 +185,23 @@ class Program:
         return loss
 
     def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The model's outputs for inputs of any shape that fits; `model_weights` as they are now."""
+        """Run the model with the current `model_weights`, on inputs of any shape that the model takes."""
         age = self.steps_done, self.weights.age(), self.averages.age()
         return self._predictor(*inputs, age=age)
 
     def save(self, path: Path | str) -> None:
-        """Write description, `model_weights` and plugin versions as a safetensors file, whole or not at all.
+        """Write the description, `model_weights` and the plugins' versions to a safetensors file.
 
-        Raises:
-            CheckpointError: the file cannot be written.
+        Raises CheckpointError if the file cannot be written; an older file at `path` is then unchanged.
         """
         versions = versions_of(self.registry, self.description)
         write_checkpoint(path, Checkpoint(self.description, self.model_weights, versions))
 
     def restore(self, state: Mapping[str, Tensor], *, steps_done: int) -> None:
-        """Go on from an earlier run, whose `model_weights` the model has: its training state, its steps."""
+        """Continue an earlier run: take its training state and its number of steps.
+
+        The program must have been compiled from a model with that run's `model_weights`.
+        """
         mine = self.training_state
         if unknown := set(state) ^ set(mine):
             raise CheckpointError(f"the training state differs in {sorted(unknown)}")
@@ -203,7 +210,7 @@ class Program:
         self.rewind(steps_done)
 
     def rewind(self, steps_done: int) -> None:
-        """Set the number of steps done; the tensors stay as they are."""
+        """Set the number of steps done; the weights and states do not change."""
         self.steps_done = steps_done
         if STEP in self._scalars:
             self._scalars[STEP].fill_(steps_done)

@@ -1,0 +1,33 @@
+"""Choices: the options of a compilation and the settings of its updates, from a call's arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from graphnet.description import UpdateSettings
+from graphnet.errors import InputError, nearest
+from graphnet.plan import CompileOptions, split_options
+from graphnet.sdk import Optimizer
+
+
+def changed_options(
+    options: CompileOptions, overrides: Mapping[str, Any], others: Sequence[str] = ()
+) -> CompileOptions:
+    """Replace fields of the options. The error for an unknown name also suggests the names in `others`."""
+    fields, unknown = split_options(overrides)
+    for name in unknown:
+        known = (*CompileOptions.field_names(), *others)
+        raise InputError(f"unknown option {name!r}. {nearest(name, known)}")
+    return replace(options, **fields) if fields else options
+
+
+def training_choices(
+    optimizer: Optimizer | None, options: CompileOptions, overrides: Mapping[str, Any]
+) -> tuple[UpdateSettings, CompileOptions]:
+    """Split `overrides` into the settings of updates and the fields of the options that they replace."""
+    names = [name for name in UpdateSettings.field_names() if name != "optimizer"]
+    settings = {name: value for name, value in overrides.items() if name in names}
+    rest = {name: value for name, value in overrides.items() if name not in names}
+    return UpdateSettings(optimizer=optimizer, **settings), changed_options(options, rest, names)
