@@ -7,8 +7,9 @@ model, inspection and below.
 from __future__ import annotations
 
 from graphnet.training.config import Job, read_job
+from graphnet.training.records import Decided, Epoch, Steps, Stopped
 from graphnet.training.run_folder import RunFolder
-from graphnet.training.trainer import Decided, Epoch, Steps, Stopped, Trainer
+from graphnet.training.trainer import Trainer
 
 __all__ = [
     "Decided",

@@ -1,4 +1,4 @@
-"""A training file: TrainConfig and CompileOptions side by side, checked whole before anything runs."""
+"""Config: read a training file, and check all of it before anything runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Form = str | dict[str, Any]
 
 
 class DataConfig(BaseModel):
-    """Where pairs come from: each a path, or {data set's name: {field: value}}."""
+    """The data sets of a training file: each is a path, or {name of a data set: {field: value}}."""
 
     model_config = _STRICT
     train: Form
@@ -42,8 +42,9 @@ class DataConfig(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """The fields of a training file beside CompileOptions; `model` is a path (relative to the file) or a
-    description.
+    """The fields of a training file besides those of CompileOptions.
+
+    `model` is a path, relative to the file, or a description.
     """
 
     model_config = _STRICT
@@ -65,9 +66,9 @@ class TrainConfig(BaseModel):
 
 
 def read_fields(data: Mapping[str, Any]) -> tuple[TrainConfig, CompileOptions]:
-    """The fields of a training file, of training and of the compilation.
+    """Check the fields of a training file, and split them into TrainConfig and CompileOptions.
 
-    Raises DescriptionError with everything that is wrong with them.
+    Raises DescriptionError, which holds every fault.
     """
     stated, rest = split_options(data)
     found: list[Problem] = []
@@ -85,7 +86,7 @@ def read_fields(data: Mapping[str, Any]) -> tuple[TrainConfig, CompileOptions]:
 
 
 class Job:
-    """A training file with everything it names made: the model, the rules, the data sets."""
+    """A training file, with the objects that it names: the model, the optimizer, the data sets, and so on."""
 
     def __init__(
         self,
@@ -111,16 +112,21 @@ class Job:
         self.registry = registry
 
     def record(self) -> dict[str, Any]:
-        """All fields of the training file, as plain data."""
+        """Return all fields of the training file as plain data."""
         return {**self.config.model_dump(mode="json"), **self.options.record()}
 
 
 def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) -> Job:
-    """Read a training file, apply `key.path=value` settings, and make what it names.
+    """Read a training file and make the job that it describes.
 
-    A setting "--executor=eager" came by an option of that name, and errors say so: "--saved-dtype" sets
-    the field saved_dtype.
-    Raises DescriptionError with everything that is wrong with the file, the model and the settings.
+    Args:
+        path: the file.
+        settings: fields that are set, "optimizer.sgd.lr=5". "--saved-dtype=bfloat16" sets the field
+            saved_dtype, and errors then name the option of the command line.
+        registry: the definitions that the file may name.
+
+    Raises:
+        DescriptionError: the file, the model or a setting is wrong; the error holds every fault.
     """
     data, locations = read_file(path)
     if not isinstance(data, dict):
@@ -143,7 +149,7 @@ def make_job(
     folder: Path = Path(),
     locations: Locations | None = None,
 ) -> Job:
-    """The job that plain data describes; paths of models are relative to `folder`."""
+    """Make the job that plain data describes; paths of models are relative to `folder`."""
     locations = locations or Locations()
     try:
         config, options = read_fields(data)
@@ -200,14 +206,14 @@ def make_job(
 
 
 def _losses(form: Form | list[Form]) -> list[tuple[Place, Form | list[Form]]]:
-    """Each loss and where it stands; an empty list stays one, to be refused."""
+    """Return each loss with its place in the file; an empty list is returned as one, to be refused."""
     if isinstance(form, list) and form:
         return [(("loss", i), one) for i, one in enumerate(form)]
     return [(("loss",), form)]
 
 
 def _place(path: str) -> Place:
-    """ "parameters.0.match" as the reader of the file counts: ("parameters", 0, "match")."""
+    """Return the place that a path means: "parameters.0.match" is ("parameters", 0, "match")."""
     return tuple(int(part) if part.isdigit() else part for part in path.split("."))
 
 
@@ -215,7 +221,7 @@ _NAMED = {("optimizer",), ("schedule",), ("data", "train"), ("data", "validation
 
 
 def _name(data: Any, place: Place) -> Place:
-    """The name in a field that is {name: {field: value}}; nothing in a field of another form."""
+    """Return the name in a field of the form {name: {field: value}}; () for other forms."""
     if place not in _NAMED:
         return ()
     for key in place:
@@ -236,7 +242,7 @@ def _known(error: ValidationError) -> list[str]:
 
 
 def _apply(data: dict[str, Any], setting: str) -> Place:
-    """Set one field by its path: "optimizer.sgd.lr=5"; returns its place."""
+    """Set the field of a setting "optimizer.sgd.lr=5", and return its place."""
     path, equals, text = setting.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
@@ -244,7 +250,7 @@ def _apply(data: dict[str, Any], setting: str) -> Place:
     try:
         value, _ = read_text(text, name=f"--set {path}")
     except DescriptionError:
-        value = text  # a path with characters that mean something in YAML
+        value = text  # a path of a file may contain characters that have a meaning in YAML
     parts: list[str | int] = []
     inner: Any = data
     for key in keys[:-1]:
@@ -260,7 +266,7 @@ def _apply(data: dict[str, Any], setting: str) -> Place:
 
 
 def _index(place: dict[str, Any] | list[Any], key: str, path: str) -> Any:
-    """The key, as a number where it is of a list."""
+    """Return the key; for a list, return it as a number."""
     if isinstance(place, dict):
         return key
     if not key.isdigit() or int(key) >= len(place):

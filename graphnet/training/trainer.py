@@ -1,89 +1,53 @@
-"""Trainer: runs a job's steps and yields records; prints nothing."""
+"""Trainer: run the steps of a job, and yield a record of each group of steps and each epoch."""
 
 from __future__ import annotations
 
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphnet.errors import CheckpointError, DataError, TrainingError
+from graphnet.errors import DataError, TrainingError
 from graphnet.graph import Kind
 from graphnet.inspection import first_nonfinite
 from graphnet.model import Checkpoint, Model, Program, plain_spec, versions_of
-from graphnet.plan import AUTO
 from graphnet.sdk import DataSet, Gallery, MultiTensorKernel, Pairs, Stream
 from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
 from graphnet.training.config import Job
 from graphnet.training.evaluate import score
-from graphnet.training.fingerprint import difference, fingerprint
+from graphnet.training.fingerprint import fingerprint
+from graphnet.training.records import Decided, Epoch, Record, Steps, Stopped
+from graphnet.training.resume import (
+    changed_kernels,
+    check_same_data,
+    check_same_run,
+    chosen_precision,
+)
 
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """A group of steps: the mean loss over them, and how fast they went."""
-
-    epoch: int
-    step: int
-    loss: float
-    lr: float
-    steps_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """The end of an epoch: mean training loss, metrics on the validation set, training time so far.
-
-    `waiting` is the share of the epoch's training time, 0 to 1, in which steps waited for their data.
-    `loss_scale` is that of float16 (see Program.loss_scale).
-    """
-
-    epoch: int
-    step: int
-    loss: float
-    metrics: Mapping[str, float]
-    elapsed_s: float
-    waiting: float = 0.0
-    loss_scale: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """The run was asked to stop and has, between two steps."""
-
-    epoch: int
-    step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """Something was decided in this step: the executor goes on with a compiled plan, a run was resumed."""
-
-    step: int
-    event: str
-    message: str
-
-
-_LEAST_SCALE = 2.0**-24  # 40 times halved
-
-Record = Steps | Epoch | Stopped | Decided
+_LEAST_SCALE = 2.0**-24  # the initial loss scale, halved 40 times
 
 
 class Trainer:
-    """One run of a job. `run` yields Steps and Epoch records, `checkpoint` is its state at any time.
+    """One run of a job: `run` trains and yields records, `checkpoint` returns the current state.
 
-    Raises DataError when the data does not fit the job.
+    Args:
+        job: the training file with everything that it names.
+        resume: the checkpoint of an earlier run that is continued.
+
+    Raises:
+        DataError: the data does not fit the job.
+        CheckpointError: the checkpoint is of another job, model or data set.
     """
 
     def __init__(self, job: Job, *, resume: Checkpoint | None = None) -> None:
         config = job.config
         self.job = job
-        self._notes: list[str] = []  # said before the first step of a resumed run
+        self._notes: list[str] = []  # yielded as records before the first step of a resumed run
         self.device = job.options.target.device
         if len(outputs := job.model.description.outputs) > 1:
             raise DataError(
@@ -94,7 +58,8 @@ class Trainer:
         channels = self.pairs.input_shape[0]
         self.validation = _to_measure_on(job.validation, channels) if job.validation else None
         if resume is not None:
-            self._check_same_run(resume)
+            check_same_run(resume, job)
+            self._notes += check_same_data(resume, self._fingerprints)
         whole = config.batch_size * config.accumulate  # the pairs of one update
         if len(self.pairs) < whole:
             times = f" and accumulate {config.accumulate}" if config.accumulate > 1 else ""
@@ -106,7 +71,7 @@ class Trainer:
             len(self.pairs), config.batch_size, config.accumulate
         )
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.precision = _precision(job, resume)
+        self.precision = chosen_precision(job, resume)
         self.program = self._compile(self.pairs, resume)
         if isinstance(self.validation, Pairs) and job.metrics:
             _check_sizes(job.model, self.validation)
@@ -116,7 +81,7 @@ class Trainer:
         self._before: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(resume)
-        # Found by building graphs, which takes a while: once, and only where sizes may not fit.
+        # To find the divisor, graphs are built, which takes a while; only a gallery needs it.
         self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
 
@@ -166,39 +131,9 @@ class Trainer:
             )
         return program
 
-    def _check_same_run(self, saved: Checkpoint) -> None:
-        """Raise CheckpointError where its configuration, model or data are not those of this run."""
-        training = saved.training
-        mine = self.job.record()
-        theirs = training.get("config", {})
-        differing = [key for key in mine if _stated(mine, key) != _stated(theirs, key)]
-        if differing:
-            raise CheckpointError(
-                f"the checkpoint was made with another configuration: {', '.join(differing)} differ. "
-                f"Use the same file and settings, or start a new run."
-            )
-        if saved.description.to_data() != self.job.model.description.to_data():
-            raise CheckpointError(
-                "the checkpoint was made with another model than the file describes now. Put the model "
-                "back as it was, or start a new run."
-            )
-        then = training.get("data")
-        if then is None:  # written before checkpoints held fingerprints
-            self._notes.append(
-                "the checkpoint does not say which data it was made with: a change of the data set since "
-                "then is not noticed"
-            )
-            return
-        for name, now in self._fingerprints.items():
-            if found := difference(then.get(name, {}), now):
-                raise CheckpointError(
-                    f"data.{name} is not the data set that the checkpoint was made with: {found}. Put the "
-                    f"data back as they were, or start a new run."
-                )
-
     @functools.cached_property
     def _fingerprints(self) -> dict[str, dict[str, Any]]:
-        """What the data sets hold, by their names in a training file."""
+        """The fingerprints of the data sets, by their names in a training file."""
         loaded = {"train": self.pairs, "validation": self.validation}
         seed = self.job.config.seed
         return {
@@ -212,12 +147,12 @@ class Trainer:
         self.epochs_done = training["epochs_done"]
         self.loss_sum = training["loss_sum"]
         self.elapsed_s = training["elapsed_s"]
-        if note := _differing(training.get("kernels", {}), self.kernels):
+        if note := changed_kernels(training.get("kernels", {}), self.kernels):
             self._notes.append(note)
 
     @property
     def kernels(self) -> dict[str, str]:
-        """Node, or call for many parameters -> the layer or rule and its kernel, for the log."""
+        """The layer and kernel of each node, and the rule and kernel of each call for many parameters."""
         found: dict[str, str] = {}
         plans = (self.program.turns.adding, self.program.turns.updating)
         calls = (step.call for turn in plans if turn is not None for step in turn.plan.steps)
@@ -229,7 +164,7 @@ class Trainer:
         return found
 
     def checkpoint(self) -> Checkpoint:
-        """Everything a resumed run needs."""
+        """Return everything that a resumed run needs."""
         training = {
             "step": self.program.steps_done,
             "epochs_done": self.epochs_done,
@@ -251,11 +186,13 @@ class Trainer:
         )
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
-        """Train to the end, or until `should_stop()` says so between two steps.
+        """Train to the end, or until `should_stop()` returns True between two steps.
 
-        An epoch's steps are done when its last Steps record comes, before anything is measured.
-        Raises TrainingError when the loss is not finite: it says which step, node and plugin made the
-        first value that is not. The weights are then those before that step.
+        The last Steps record of an epoch is yielded before the metrics are measured.
+
+        Raises:
+            TrainingError: the loss is not finite. The message names the step, node and plugin that computed
+                the first value that is not finite. The weights are then those before that step.
         """
         config, program = self.job.config, self.program
         for note in self._notes:
@@ -304,7 +241,7 @@ class Trainer:
             )
 
     def _next_step(self) -> tuple[Tensor, ...]:
-        """What the batch of the next step is made of; sets its learning rate."""
+        """Set the learning rate of the next step, and return the tensors that its batch is made from."""
         done, every = self.program.steps_done, self.job.config.accumulate
         factor = self.job.schedule.factor(done // every, self.total_steps // every)
         self.program.lr = self.job.optimizer.lr * factor
@@ -315,7 +252,7 @@ class Trainer:
         return {**self.program.weights.own, **self.program.optimizer_state}
 
     def _remember(self) -> None:
-        """Keep the weights as a group of steps begins, so that it can be run again step by step."""
+        """Copy the weights before a group of steps, so that `_origin` can run the group again."""
         for name, tensor in self._slots.items():
             if name in self._before:
                 self._before[name].copy_(tensor)
@@ -323,7 +260,7 @@ class Trainer:
                 self._before[name] = tensor.clone()
 
     def _origin(self, count: int, *, gradients: bool = False) -> str:
-        """Run the last `count` steps again, watching every value: where is the first bad one from?"""
+        """Run the last `count` steps again and look for the first value that is not finite."""
         program = self.program
         for name, tensor in self._slots.items():
             tensor.copy_(self._before[name])
@@ -341,13 +278,13 @@ class Trainer:
                 pairs = tuple(int(index[i]) for i in found.samples)
                 return f"In step {program.steps_done + 1}, {replace(found, samples=pairs)}."
             program.step_made(self.feed.made, *given)
-        return "Run again, the same steps are finite: a layer is not deterministic."
+        return "When the same steps run again, they are finite: a layer is not deterministic."
 
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:
-        """Read the losses of a group back; returns their mean and the time since `started`."""
+        """Read the sum of a group's losses from the device; return their mean and the seconds it took."""
         if count == 0:
             return 0.0, 0.0
-        total = float(group)  # waits for the device, once a group
+        total = float(group)  # waits for the device, so it is done once for a group
         elapsed_s = time.perf_counter() - started
         self.elapsed_s += elapsed_s
         self.loss_sum += total
@@ -368,7 +305,7 @@ class Trainer:
         return total / count, elapsed_s
 
     def evaluate(self) -> dict[str, float]:
-        """The metrics on the validation set, with the weights as they are, or their averages."""
+        """Measure the metrics on the validation set, with the weights or their averages."""
         if self.validation is None or not self.job.metrics:
             return {}
         return score(
@@ -379,27 +316,6 @@ class Trainer:
             dtype=self.job.options.target.dtype,
             divisor=self._divisor,
         )
-
-
-def _stated(record: Mapping[str, Any], key: str) -> Any:
-    """What a recorded training file says of a field; fields that it leaves out have their default."""
-    value = record.get(key) or None
-    return "float32" if key == "precision" and value is None else value
-
-
-def _precision(job: Job, resume: Checkpoint | None) -> str:
-    """The file's precision; for "auto" that of the checkpoint, on whatever device, or the device's own."""
-    if job.options.precision != AUTO:
-        return job.options.target.precision
-    if resume is None or resume.training.get("config", {}).get("precision") != AUTO:
-        return job.options.target.precision  # another configuration is refused when it is restored
-    recorded = resume.training.get("precision")
-    if recorded not in ("bfloat16", "float32"):
-        raise CheckpointError(
-            f"the checkpoint was made with the precision auto, and should say which that was, bfloat16 or "
-            f"float32; it says {recorded!r}. Start a new run."
-        )
-    return str(recorded)
 
 
 def _to_train_on(dataset: DataSet) -> Pairs | Stream:
@@ -429,24 +345,11 @@ def _to_measure_on(dataset: DataSet, channels: int) -> Pairs | Gallery:
 
 
 def _check_sizes(model: Model, validation: Pairs) -> None:
-    """Raise DataError unless the network makes images of the validation targets' size."""
+    """Raise DataError unless the network's outputs have the shape of the validation targets."""
     graph = model.graph((1, *validation.input_shape))
     made, found = graph.values[graph.outputs[0]].spec.shape[1:], tuple(validation.targets.shape[1:])
     if made != found:
         raise DataError(
             f"the network makes {made} of the validation set's {validation.input_shape}, but its targets "
-            f"are {found}. Give images of a size that comes out as it went in, or leave metrics out."
+            f"are {found}. Give images of a size that the network keeps, or leave metrics out."
         )
-
-
-def _differing(before: Mapping[str, str], now: Mapping[str, str]) -> str:
-    """What is said of kernels that are not those that the checkpoint was made with; nothing if they are."""
-    nodes = [node for node in {**before, **now} if before.get(node) != now.get(node)]
-    if not nodes:
-        return ""
-    changes = [f"{n}: {before.get(n, 'nothing')} -> {now.get(n, 'nothing')}" for n in nodes[:4]]
-    more = f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
-    return (
-        f"kernels are not those that the checkpoint was made with, so bits will differ: "
-        f"{'; '.join(changes)}{more}"
-    )
