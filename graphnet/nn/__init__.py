@@ -22,8 +22,9 @@ from graphnet.nn.layers import (
     TransposeConv2d,
     Upsampling,
 )
-from graphnet.nn.module import Module, Pair, Sequential, make
+from graphnet.nn.module import Module, Pair, make
 from graphnet.nn.optim import SGD
+from graphnet.nn.sequential import Sequential
 
 __all__ = [
     "MSE",

@@ -13,7 +13,7 @@ Size = int | tuple[int, int]
 
 
 class _Convolution(Module):
-    """A module whose parameters are made at once, from the number of input channels."""
+    """A module that makes its parameters at once, from the number of input channels."""
 
     def _start(self, layer: Layer, in_channels: int, **options: Any) -> None:
         dtype = options.get("dtype") or torch.get_default_dtype()

@@ -1,15 +1,7 @@
-"""Module and Sequential: the paper's own interface, eager, over the same layers and kernels.
+"""Module: one eager layer with the interface of the paper.
 
-    from graphnet import nn
-
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
-    criterion, optimizer = nn.MSE(), nn.SGD(model.param(), lr=0.1)
-    loss = criterion(model(x), target)
-    model.backward(criterion.backward())
-    optimizer.update_parameters()
-
-`forward` keeps what `backward` needs; `backward` returns the inputs' gradients and adds the parameters'
-gradients to what is there, until they are zeroed. Autograd takes no part: it may be off globally.
+`forward` saves the tensors that `backward` needs. `backward` returns the gradients of the inputs, and adds
+the gradients of the parameters to those of earlier calls, until `zero_grad`. Autograd is not used.
 """
 
 from __future__ import annotations
@@ -24,18 +16,18 @@ from torch import Tensor
 
 from graphnet.errors import InputError, LayerError, blame
 from graphnet.graph import Bound, as_tuple, bind_inputs, gradient_names, invoke, observe
+from graphnet.nn.placement import Device, target_of
 from graphnet.passes import kernel_for
 from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, default_registry, random
 from graphnet.system import resolve_device
 
-Device = torch.device | str | int
 Pair = tuple[Tensor, Tensor]
 """A parameter and its accumulated gradient, of the same shape and dtype."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """What runs on inputs of some specs: the layer, or a kernel in its place, with all its specs."""
+    """The layer or kernel that runs on inputs of some specs, with the specs of its tensors."""
 
     layer: Layer
     specs: Mapping[str, Bound]
@@ -44,18 +36,23 @@ class _Choice:
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What one forward leaves for its backward."""
+    """The values that a forward saves for its backward."""
 
     choice: _Choice
     named: Mapping[str, Any]
 
 
 class Module:
-    """One layer with its own parameters, gradients and states; any registered layer will do.
+    """One layer, of any registered kind, with its own parameters, gradients and states.
 
-    Parameters are made when the shapes of the inputs are known: at once if `specs` gives them, else
-    in the first forward. They are drawn from `generator`, torch's default one if None, and stand as
-    attributes: `module.weight`. Raises InputError for inputs that do not fit.
+    Parameters are attributes, such as `module.weight`. They are made when the shapes of the inputs are known.
+
+    Args:
+        layer: the definition of the layer.
+        specs: the specs of the inputs; None makes the parameters in the first forward.
+        device: the device of the parameters; None is the CPU.
+        dtype: the dtype of the parameters; None is torch's default dtype.
+        generator: the source of their random numbers; None is torch's default generator.
 
     >>> module = make("relu")
     >>> module(torch.tensor([-1.0, 2.0]))
@@ -93,15 +90,19 @@ class Module:
 
     @torch.no_grad()
     def forward(self, *inputs: Tensor) -> Any:
-        """The outputs (one tensor, or a tuple); keeps what backward needs."""
+        """Return the output, or a tuple of several; save the tensors that `backward` needs.
+
+        Raises InputError if the inputs do not fit the layer.
+        """
         outputs, self._context = self.run(inputs)
         return outputs
 
     @torch.no_grad()
     def backward(self, *grad_outputs: Tensor | None) -> Any:
-        """The gradients of the inputs (one, or a tuple), from those of the outputs of the last forward.
+        """Return the gradient of the input, or a tuple for several, and add the parameters' gradients.
 
-        Adds the parameters' gradients to `param()`. A loss may leave its grad_output out: it is 1.
+        Args:
+            grad_outputs: the gradients of the outputs of the last forward; a loss may omit it: then it is 1.
         """
         if self._context is None:
             raise InputError(f"{type(self).__name__}: call forward before backward")
@@ -109,7 +110,7 @@ class Module:
         return gradients[0] if len(gradients) == 1 else gradients
 
     def param(self) -> list[Pair]:
-        """(parameter, gradient) pairs; both are changed in place, so the pairs stay good."""
+        """Return (parameter, gradient) pairs; both tensors are only changed in place, so pairs stay valid."""
         if not self._made and type(self.layer).parameters is not Layer.parameters:
             raise InputError(
                 f"{self!r} has no parameters yet: their shapes depend on the inputs. Call it once, or "
@@ -131,17 +132,17 @@ class Module:
         tensor: Tensor | None = None,
         non_blocking: bool = False,
     ) -> Self:
-        """Move parameters, gradients and states; as in torch, the tensors stay the same objects.
+        """Move parameters, gradients and states to a device and dtype, as torch.nn.Module.to does.
 
-        As torch.nn.Module.to: `to(dtype)`, `to(device)`, `to(device, dtype)`, or `to(tensor)` for the
-        device and dtype of another tensor. States of integers keep their dtype. What `backward` would
-        need of the last forward is dropped. Raises InputError for other arguments and for a dtype that is
-        not of floating point, DeviceError for a device that is not there; nothing is moved then.
+        The forms are `to(dtype)`, `to(device)`, `to(device, dtype)`, and `to(tensor)` for the device and
+        dtype of a tensor. The tensors stay the same objects. Integer states keep their dtype. After `to`,
+        call forward before backward. Raises InputError for other arguments or for a dtype that is not of
+        floating point, DeviceError if the device does not exist; then nothing is moved.
 
         >>> make("relu").to(torch.float64)
         Module(ReLU())
         """
-        given = _target(target, device=device, dtype=dtype, tensor=tensor)
+        given = target_of(target, device=device, dtype=dtype, tensor=tensor)
         self._move(*given, non_blocking=non_blocking)
         return self
 
@@ -180,18 +181,18 @@ class Module:
         return self.to("cpu")
 
     def cuda(self, device: Device | None = None) -> Self:
-        """`to("cuda")`: torch's current GPU, or that of this number or name."""
+        """Move to torch's current GPU, or to the GPU of this number or name."""
         if device is None and torch.cuda.is_available():
             device = torch.cuda.current_device()
         return self.to("cuda" if device is None else device)
 
     def predict(self, *inputs: Tensor) -> Any:
-        """The outputs outside training: nothing is kept, states stay as they are."""
+        """Return the outputs for inference: nothing is saved, and states do not change."""
         with torch.no_grad():
             return self.infer(inputs)
 
     def __getattr__(self, name: str) -> Any:
-        """A parameter or state by its name; None for a parameter that the layer does without."""
+        """Return a parameter or state by its name; None for a parameter that this layer does not have."""
         own = self.__dict__
         if name in own.get("parameters", {}):
             return own["parameters"][name][0]
@@ -202,7 +203,7 @@ class Module:
         raise AttributeError(f"{type(self).__name__} has no attribute or parameter {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Copy a tensor into a parameter or state, so that `param()` stays good."""
+        """Copy a tensor into a parameter or state, so that the pairs of `param()` stay valid."""
         layer = self.__dict__.get("layer")
         if layer is None or name in self.__dict__ or name not in layer.signature.tensors:
             super().__setattr__(name, value)
@@ -223,7 +224,7 @@ class Module:
     # -- forward and backward with an explicit context ----------------------------------------------
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
-        """The outputs, and the context that `run_backward` needs."""
+        """Return the outputs, and the context that `run_backward` needs."""
         choice, named = self._bind(inputs)
         layer = choice.layer
         results = self._call(layer, "forward", named)
@@ -238,7 +239,7 @@ class Module:
     def run_backward(
         self, context: Any, grad_outputs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
-        """The gradients of the inputs; adds those of the parameters."""
+        """Return the gradients of the inputs, and add the gradients of the parameters."""
         layer, specs = context.choice.layer, context.choice.specs
         if not layer.signature.backward:
             raise LayerError(f"{type(self.layer).__name__} defines no backward")
@@ -262,7 +263,7 @@ class Module:
     def _grad_outputs(
         self, choice: _Choice, given: Sequence[Tensor | None]
     ) -> dict[str, Tensor | None]:
-        """The outputs' gradients by name: 1 for a loss where none is given, zeros for a None."""
+        """Return the gradients of the outputs by name: 1 for a loss without one, zeros for None."""
         outputs = choice.layer.outputs
         if not given and outputs == ("loss",):
             (spec,) = choice.outputs
@@ -286,7 +287,7 @@ class Module:
         return named
 
     def infer(self, inputs: Sequence[Tensor]) -> Any:
-        """The outputs outside training."""
+        """Return the outputs for inference."""
         choice, named = self._bind(inputs)
         layer = choice.layer
         if layer.signature.inference:
@@ -296,7 +297,7 @@ class Module:
         return results[0] if len(results) == 1 else results
 
     def _bind(self, inputs: Sequence[Tensor]) -> tuple[_Choice, dict[str, Any]]:
-        """What runs on these inputs, and its arguments by name."""
+        """Return the layer or kernel that runs on these inputs, and its arguments by name."""
         check_tensors(inputs, repr(self))
         specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
         with blame(f"{self!r}: ", "forward"):
@@ -322,7 +323,7 @@ class Module:
 
     @torch.no_grad()
     def _make(self, specs: Sequence[Spec]) -> None:
-        """Make the parameters and states, now that the inputs' shapes are known."""
+        """Make the parameters and states for inputs of these specs."""
         ports = bind_inputs(self.layer, specs, self._dtype)
         generator = self._generator or torch.default_generator
         options: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
@@ -338,7 +339,7 @@ class Module:
         self._made = True
 
     def _key(self, inputs: Sequence[Tensor]) -> Tensor:
-        """A new random key, drawn for each forward of each module."""
+        """Draw a new random key for one forward."""
         device = inputs[0].device if inputs else self._device
         seed = torch.randint(2**63 - 1, (), generator=self._generator).to(device)
         return random.key(seed, torch.zeros_like(seed), 0)
@@ -346,7 +347,7 @@ class Module:
 
 @lru_cache(maxsize=4096)
 def _chosen(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> _Choice:
-    """What runs on inputs of these specs; the layer itself says what is wrong with them."""
+    """Choose the layer or kernel for inputs of these specs; the layer raises if they do not fit."""
     device = inputs[0].device if inputs else torch.device("cpu")
     ports = bind_inputs(layer, inputs, dtype)
     specs = {name: _on(spec, device) for name, spec in ports.specs.items()}
@@ -361,48 +362,8 @@ def _on(bound: Bound, device: torch.device) -> Bound:
     return None if bound is None else bound.on(device)
 
 
-def _target(
-    given: Sequence[object],
-    *,
-    device: Device | None,
-    dtype: torch.dtype | None,
-    tensor: Tensor | None,
-) -> tuple[torch.device | None, torch.dtype | None]:
-    """The device and dtype that `to` is asked for, from its arguments."""
-    forms = "to(dtype), to(device), to(device, dtype) or to(tensor)"
-
-    def once(what: str, before: object, value: object) -> None:
-        if before is not None:
-            raise InputError(
-                f"to: the {what} is given twice, {before} and {value}. Expected {forms}."
-            )
-
-    if tensor is not None:
-        given = (*given, tensor)
-    for position, one in enumerate(given):
-        if isinstance(one, Tensor) and len(given) == 1 and device is None and dtype is None:
-            device, dtype = one.device, one.dtype
-        elif isinstance(one, torch.dtype):
-            once("dtype", dtype, one)
-            dtype = one
-        elif (
-            isinstance(one, (str, torch.device, int)) and not isinstance(one, bool) and not position
-        ):
-            once("device", device, one)
-            device = one
-        elif one is not None:
-            raise InputError(f"to: expected {forms}, got {', '.join(map(_said, given))}.")
-    if dtype is not None:
-        check_dtype(dtype, "to: dtype")
-    return None if device is None else resolve_device(device), dtype
-
-
-def _said(argument: object) -> str:
-    return "a tensor" if isinstance(argument, Tensor) else repr(argument)
-
-
 def layer_named(name: str, **config: Any) -> Layer:
-    """The registered layer or loss of this name, with these fields."""
+    """Return the registered layer or loss of this name, with these fields."""
     registry = default_registry()
     kind = "losses" if name in registry.losses else "layers"
     layer: Layer = registry.make(kind, {name: config})
@@ -410,65 +371,5 @@ def layer_named(name: str, **config: Any) -> Layer:
 
 
 def make(name: str, **config: Any) -> Module:
-    """A module of any registered layer or loss, by its name: make("acme/swish", beta=2.0)."""
+    """Make a module of a registered layer or loss: make("acme/swish", beta=2.0)."""
     return Module(layer_named(name, **config))
-
-
-class Sequential(Module):
-    """Modules one after the other; the same module may stand in it more than once."""
-
-    def __init__(self, *modules: Module) -> None:
-        self.modules = modules
-        self._context = None
-
-    def param(self) -> list[Pair]:
-        """The pairs of all modules, in order, each parameter once."""
-        pairs = {id(pair[0]): pair for module in self.modules for pair in module.param()}
-        return list(pairs.values())
-
-    def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
-        check_tensors(inputs, repr(self))
-        contexts = []
-        value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
-        for module in self.modules:
-            value, context = module.run(as_tuple(value))
-            contexts.append(context)
-        return value, contexts
-
-    def run_backward(
-        self, context: Any, grad_outputs: Sequence[Tensor | None]
-    ) -> tuple[Tensor | None, ...]:
-        gradients = tuple(grad_outputs)
-        for module, its in zip(reversed(self.modules), reversed(context), strict=True):
-            gradients = module.run_backward(its, gradients)
-        return gradients
-
-    def infer(self, inputs: Sequence[Tensor]) -> Any:
-        check_tensors(inputs, repr(self))
-        value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
-        for module in self.modules:
-            value = module.infer(as_tuple(value))
-        return value
-
-    def _move(
-        self, device: torch.device | None, dtype: torch.dtype | None, *, non_blocking: bool
-    ) -> None:
-        for module in self.modules:
-            module._move(device, dtype, non_blocking=non_blocking)
-        self._context = None
-
-    @torch.no_grad()
-    def update_parameters(self, lr: float) -> None:
-        """One plain step of gradient descent, p -= lr * gradient, and the gradients zeroed."""
-        for parameter, gradient in self.param():
-            parameter.sub_(gradient, alpha=lr)
-            gradient.zero_()
-
-    def __getitem__(self, index: int) -> Module:
-        return self.modules[index]
-
-    def __len__(self) -> int:
-        return len(self.modules)
-
-    def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.modules))})"
