@@ -1,7 +1,7 @@
 """CLI: the command line, the only room that prints. Commands are imported when they are called.
 
-Arguments come in; text, files and an exit status go out: 0 done, 1 a check failed, 2 bad input or a failure
-said in words, 130 interrupted. It imports every room but builtin.
+Arguments come in; text, files and an exit status go out: 0 for success, 1 if a check failed, 2 for bad input
+or another error, 130 for an interruption. It imports every room but builtin.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _BUILTIN = {
 
 
 class _Commands(click.Group):
-    """Names and summaries from tables and metadata; the code behind a name on first use."""
+    """The built-in commands and those of plugins. A command's code is imported when it is called."""
 
     def installed(self) -> dict[str, importlib.metadata.EntryPoint]:
         points = importlib.metadata.entry_points(group=GROUP)
@@ -116,7 +116,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _show(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """A showwarning that prints our own warnings as one line."""
+    """Return a showwarning that prints graphnet's own warnings as one line."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, SlowPrecisionWarning):
@@ -138,48 +138,48 @@ def _run(arguments: list[str] | None) -> int:
         return 130
     except click.exceptions.Exit as error:
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
+    except BrokenPipeError:  # the reader of our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except GraphnetError as error:
-        return _say(str(error))
+        return _print_error(str(error))
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _say(f"{place}{error.strerror or error}")
+        return _print_error(f"{place}{error.strerror or error}")
     except MemoryError:
-        return _say("out of memory. Take a smaller batch or a smaller image.")
+        return _print_error("out of memory. Take a smaller batch or a smaller image.")
     except Exception as error:
         return _unexpected(error)
-    return status if isinstance(status, int) else 0  # what a command exited with
+    return status if isinstance(status, int) else 0
 
 
-def _say(message: str) -> int:
+def _print_error(message: str) -> int:
     click.echo(f"error: {message}", err=True)
     return 2
 
 
 def _unexpected(error: Exception) -> int:
     if type(error).__name__ == "OutOfMemoryError":
-        return _say("the device is out of memory. Take a smaller batch or a smaller image.")
+        return _print_error("the device is out of memory. Take a smaller batch or a smaller image.")
     if os.environ.get("GRAPHNET_TRACEBACK"):
         raise error
-    return _say(
+    return _print_error(
         f"unexpected {type(error).__name__}: {error}. This is a fault in graphnet or a plugin; "
         f"GRAPHNET_TRACEBACK=1 shows where."
     )
 
 
 def json_text(data: Any) -> str:
-    """Plain data as JSON that people can read too."""
+    """Format plain data as indented JSON."""
     import json
 
     return json.dumps(data, indent=2, sort_keys=False)
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console of rich's that prints every text as it is.
+    """Make a console of rich that prints each text unchanged.
 
-    Rich's own default reads "[red]" in a name as a colour, and ":x:" as a picture.
+    By default, rich would replace "[red]" in a name by a colour, and ":x:" by a picture.
     """
     from rich.console import Console
 

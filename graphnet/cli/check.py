@@ -36,13 +36,13 @@ Checked = tuple[Registry, list[Entry]]
 
 @click.command(short_help="Check a layer, kernel or optimizer, or all of a module or distribution.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@click.option("--json", "as_json", is_flag=True, help="The rows for machines.")
-@click.option("--slow", is_flag=True, help="Also what takes long: Inductor.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+@click.option("--slow", is_flag=True, help="Run the slow check too, of torch's Inductor.")
 def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
     """Run the conformance checks on a layer, loss, kernel or optimizer.
 
-    NAME is its name (acme/swish), or a module or distribution: then all that it registers of these.
-    Exit status 1 when a check fails.
+    NAME is a registered name (acme/swish), or a module or distribution: then everything that it registers
+    is checked. The exit status is 1 if a check fails.
     """
     found = [resolve(name) for name in names]
     work = [(registry, entry) for registry, entries in found for entry in entries]
@@ -66,13 +66,15 @@ def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
 
 
 def resolve(name: str) -> Checked:
-    """What a name stands for: a layer, a kernel, an optimizer, a distribution, or a module.
+    """Find what a name means: a layer, a kernel, an optimizer, or all of a distribution or module.
 
-    Raises UnknownNameError for a name that is none of these, PluginError for a module that is broken.
+    Raises UnknownNameError if it means none of these, PluginError if the module is broken.
     """
     registry = default_registry()
     known = _checkable(registry)
-    mine = [entry for entry in known if entry.name == name]  # a rule and its kernel may share one
+    mine = [
+        entry for entry in known if entry.name == name
+    ]  # a rule and its kernel may share a name
     mine = mine or [e for e in known if _normal(e.plugin.distribution) == _normal(name)]
     mine = mine or [e for e in known if _inside(e.value.__module__, name)]
     if mine:
@@ -87,7 +89,7 @@ def resolve(name: str) -> Checked:
 
 
 def _from_module(name: str) -> Checked:
-    """What is in a module that is not installed as a plugin, but has its hooks."""
+    """Load a module that is not installed as a plugin, but has the hooks of one."""
     try:
         module = importlib.import_module(name)
     except (Exception, SystemExit) as error:  # the author's code
@@ -123,7 +125,7 @@ def _importable(name: str) -> bool:
     if not all(part.isidentifier() for part in name.split(".")):
         return False
     if "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: a module in the working directory
+        sys.path.insert(0, "")  # finds modules in the working directory, as `python -m` does
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
@@ -132,7 +134,7 @@ def _importable(name: str) -> bool:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Any]:
-    """A bar on stderr while the checks run, when that is a terminal."""
+    """Show a progress bar on stderr while the checks run, if stderr is a terminal."""
     console = make_console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(

@@ -26,22 +26,22 @@ from graphnet.system import cache_folder, write_text
 @click.argument("model", type=click.Path(path_type=Path))
 @input_shapes
 @click.option(
-    "--training", is_flag=True, help="The whole training step: forward, loss, reverse, update."
+    "--training", is_flag=True, help="Show a training step: forward, loss, reverse, update."
 )
 @click.option(
     "--loss",
-    help="The loss of the training step, on every output; else the first one registered.",
+    help="The loss of the training step, on every output; by default the first registered one.",
 )
-@click.option("--optimizer", help="The optimizer of the training step; else sgd.")
+@click.option("--optimizer", help="The optimizer of the training step; by default sgd.")
 @compile_options(device="cpu")
 @click.option("--source", is_flag=True, help="Print the plan as a Python file that runs by itself.")
 @click.option("--passes", is_flag=True, help="List the compiler's passes and what each changed.")
-@click.option("--measure", is_flag=True, help="Run it on random data; show each step's time.")
+@click.option("--measure", is_flag=True, help="Measure each step's time on random data.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write a page to look at in a browser, offline: graph, memory, table.",
+    help="Write an HTML page with the graph, the memory and the table.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def explain(
@@ -59,10 +59,10 @@ def explain(
 ) -> None:
     """Show the steps that MODEL (a .yaml or .safetensors file) runs on inputs of a shape.
 
-    For each step: its node, what computes it, layout and shapes of what it makes, bytes read and
-    written, floating-point operations, the bytes alive, the least time by the machine's numbers (see
-    `graphnet machine`), what it frees, and the steps of the reverse pass that it is kept for. Without
-    --training, --memory is met by tiles.
+    A row shows a step's node and layer, the layout and shapes of its results, the bytes that it reads and
+    writes, its floating-point operations, the memory in use, the least time by the machine's numbers (see
+    `graphnet machine`), the values that it frees, and the steps of the reverse pass that read its results.
+    Without --training, --memory cuts the image into tiles.
     """
     loaded = Model.load(model)
     of_training = {"--optimizer": optimizer, "--saved-dtype": options.get("saved_dtype")}
@@ -108,7 +108,7 @@ def _refuse(options: Mapping[str, object], reason: str) -> None:
 
 
 def _show(plan: Plan, heading: Heading, *, measure: bool, html: Path | None, as_json: bool) -> None:
-    """The plan as a table, as JSON or as a page."""
+    """Print the plan as a table or as JSON, or write it as a page."""
     device = device_of(plan)
     machine = load_machine(machine_path(device, cache_folder())) or stated_machine(device)
     timing = time_steps(plan) if measure else None

@@ -1,4 +1,4 @@
-"""graphnet gradients: the gradients of one training step, and the paths by which each comes."""
+"""graphnet gradients: show the gradients of one training step, and the paths that they consist of."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from graphnet.model import Model
     "nodes",
     multiple=True,
     metavar="NAME",
-    help="Show the paths by which the gradient of this node, parameter or value comes.",
+    help="Show the paths of the gradient of this node, parameter or value.",
 )
-@click.option("--paths", type=int, help="With --node: at most so many paths.  [default: 16]")
-@click.option("--loss", help="The loss, on every output; else the first one registered.")
+@click.option("--paths", type=int, help="With --node: the most paths.  [default: 16]")
+@click.option("--loss", help="The loss, on every output; by default the first registered one.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
-    help="Inputs and targets, in this order; without it they are random.",
+    help="The inputs, then the targets; by default they are random.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the random data.")
+@click.option("--seed", default=0, show_default=True, help="The seed of random data.")
 @compile_options("device", "kernels", device="cpu")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def gradients(
@@ -49,9 +49,9 @@ def gradients(
     options: Mapping[str, object],
     as_json: bool,
 ) -> None:
-    """Run one training step of MODEL (a .yaml or .safetensors file) without its update, as described.
+    """Run one training step of MODEL (a .yaml or .safetensors file), without its update.
 
-    For each parameter: its norm, the norm of its gradient, their ratio, and the number of uses whose
+    A row shows a parameter's norm, the norm of its gradient, their ratio, and the number of uses whose
     gradients are summed.
     """
     if paths is not None and not nodes:
@@ -78,11 +78,11 @@ def gradients(
 
 
 def _read_arrays(path: Path, count: int) -> list[Tensor]:
-    """The first `count` items of each array of an .npz file; uint8 becomes 0..1."""
+    """Read the first `count` items of each array of an .npz file; uint8 becomes 0..1."""
     try:
-        # Opened here, since numpy leaves the file of a bad zip open.
+        # The file is opened here, since numpy does not close it if it is not a valid zip file.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = [torch.from_numpy(file[key])[:count] for key in file.files]
-    except Exception as error:  # a reader of damaged data may raise anything
+    except Exception as error:  # numpy may raise any exception for damaged data
         raise DataError(f"{path}: not an .npz file of plain arrays: {error}") from error
     return [array / 255 if array.dtype == torch.uint8 else array for array in arrays]

@@ -1,4 +1,4 @@
-"""graphnet layers: what models can be made of."""
+"""graphnet layers: list the layers and losses that models can use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from graphnet.sdk import KINDS, default_registry, summary
 
 
 @click.command(short_help="List the layers and losses that models can use.")
-@click.option("--json", "as_json", is_flag=True, help="A list for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def layers(as_json: bool) -> None:
     """List every registered layer and loss, its configuration and the plugin it comes from."""
     registry = default_registry()

@@ -13,13 +13,13 @@ from graphnet.system import cache_folder, find_compiler, resolve_device
 
 @click.command(short_help="Measure this machine, for the times in explain.")
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def machine(device: str, as_json: bool) -> None:
-    """Measure how fast a device moves bytes, multiplies and starts an operator; a few seconds.
+    """Measure how fast a device moves bytes, multiplies and starts an operator; it takes seconds.
 
-    The numbers are kept in the cache folder ($GRAPHNET_CACHE, or the platform's), for this device and
-    this version of torch, and `graphnet explain` shows the least time of each step by them. Nothing
-    that decides about a plan reads them.
+    The numbers are written to the cache folder ($GRAPHNET_CACHE, or that of the platform), for this device
+    and this version of torch. `graphnet explain` computes the least time of each step from them. They do
+    not influence any plan.
     """
     where = resolve_device(device)
     found = measure(where, say=lambda doing: click.echo(f"measuring {doing} ...", err=True))
@@ -38,7 +38,7 @@ def machine(device: str, as_json: bool) -> None:
 
 
 def _compiler() -> str:
-    """The C++ compiler, or what goes without it."""
+    """Return the C++ compiler, or say which parts are not used without one."""
     try:
         return " ".join(find_compiler("it", otherwise="do without"))
     except CompileError:

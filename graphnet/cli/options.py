@@ -1,6 +1,6 @@
-"""Options that several commands have; of a compilation, one entry for each, under the name of its field.
+"""Options of several commands; those of a compilation have the names of their fields.
 
-What a field of a compilation does and which values it has, says graphnet.CompileOptions.
+graphnet.CompileOptions documents the fields of a compilation and their values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "saved_dtype": {"help": "bfloat16: the dtype of what is saved for the reverse pass."},
     "memory": {
         "metavar": "SIZE",
-        "help": "Bound on the peak of memory: 2GiB, or 50% of what is needed without it.",
+        "help": "The most memory: 2GiB, or 50% of the peak without this option.",
     },
     "without": {
         "metavar": "PASS",
@@ -42,10 +42,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 def compile_options(
     *names: str, **defaults: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command these options of a compilation, all without a name.
+    """Add options of a compilation to a command; without names, add all of them.
 
-    The command gets them as one argument, `options`: a mapping of the fields that were given, or have one
-    of the defaults. `make_options` makes CompileOptions of it.
+    The command receives one argument, `options`: a mapping with the fields that were given or have a default.
+    `make_options` makes CompileOptions from it.
     """
     chosen = names or tuple(_OPTIONS)
 
@@ -67,7 +67,7 @@ def compile_options(
 
 
 def flag(field: str) -> str:
-    """The option on the command line that sets a field.
+    """Return the option of the command line that sets a field.
 
     >>> flag("saved_dtype")
     '--saved-dtype'
@@ -76,14 +76,14 @@ def flag(field: str) -> str:
 
 
 def make_options(fields: Mapping[str, object]) -> CompileOptions:
-    """CompileOptions with these fields.
+    """Make CompileOptions with these fields.
 
-    Raises DescriptionError, which names the options as the command line has them.
+    Raises DescriptionError if a value does not fit; the error names the option of the command line.
     """
     from graphnet.plan import CompileOptions
 
     try:
-        return CompileOptions(**fields)  # type: ignore[arg-type]  # checked when it is made
+        return CompileOptions(**fields)  # type: ignore[arg-type]  # CompileOptions checks the types
     except DescriptionError as error:
         raise DescriptionError(
             [replace(problem, path=flag(problem.path)) for problem in error.problems]
@@ -91,7 +91,7 @@ def make_options(fields: Mapping[str, object]) -> CompileOptions:
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
-    """ "32x3x32x32" as numbers. Raises InputError for anything else.
+    """Read a shape from a text; raises InputError if the text is not a shape.
 
     >>> parse_shape("1x3x8x8")
     (1, 3, 8, 8)
@@ -103,7 +103,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 
 def input_shapes(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command `--input NxCxHxW`, once for each input of a model; it gets them as `shapes`."""
+    """Add the option `--input NxCxHxW`, once for each input; the command receives them as `shapes`."""
     return click.option(
         "--input",
         "shapes",
@@ -111,10 +111,10 @@ def input_shapes(command: Callable[..., None]) -> Callable[..., None]:
         required=True,
         metavar="NxCxHxW",
         callback=lambda _context, _option, texts: [parse_shape(text) for text in texts],
-        help="Shape of an input, one each.",
+        help="The shape of an input; once for each input.",
     )(command)
 
 
 def on_every_output(loss: str | None, model: Model) -> dict[str, str]:
-    """A loss for each output of a model: the one of this name, else the first that is registered."""
+    """Return the same loss for each output of a model: the named one, or the first registered one."""
     return dict.fromkeys(model.outputs, loss or next(iter(model.registry.losses)))

@@ -1,4 +1,4 @@
-"""graphnet plugins: what is installed, what is wrong with broken ones, and a new one to start from."""
+"""graphnet plugins: list the plugins and the errors of broken ones, or write a new project."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from graphnet.sdk import KINDS, Plugin, Registry, default_registry
 @click.group(
     invoke_without_command=True, short_help="List the plugins; `plugins new NAME` starts one."
 )
-@click.option("--json", "as_json", is_flag=True, help="A list for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
-    """List every installed plugin: version, status, hooks, what it adds, and why it is broken.
+    """List every installed plugin: its version and status, what it registers, and why it is broken.
 
-    GRAPHNET_DISABLE_PLUGINS=a,b leaves plugins out, GRAPHNET_NO_PLUGINS=1 all of them;
-    GRAPHNET_STRICT_PLUGINS=1 makes a broken one an error.
+    GRAPHNET_DISABLE_PLUGINS=a,b leaves out the plugins a and b, GRAPHNET_NO_PLUGINS=1 leaves out all.
+    With GRAPHNET_STRICT_PLUGINS=1, a broken plugin is an error.
     """
     if context.invoked_subcommand is not None:
         return
@@ -39,19 +39,22 @@ def plugins(context: click.Context, as_json: bool) -> None:
 @plugins.command()
 @click.argument("name")
 @click.option(
-    "--into", type=click.Path(path_type=Path), default=Path(), help="Where to write it (here)."
+    "--into",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="The folder to write to; by default this one.",
 )
 def new(name: str, into: Path) -> None:
     """Write an installable project for a plugin called NAME, such as acme-swish, with a first layer.
 
-    It holds the layer, its test, a README and a CI script, and passes its own tests at once.
+    The project has the layer, its test, a README and a CI script. Its tests pass.
     """
     folder = write_project(name, into)
     click.echo(f"wrote {folder}; next:\n    pip install -e {folder}\n    pytest {folder}")
 
 
 def _added(plugin: Plugin, registry: Registry) -> dict[str, list[str]]:
-    """Kind -> the names that a plugin registered."""
+    """Return the names that a plugin registered, by kind."""
     found = {
         kind: [name for name, entry in registry.of_kind(kind).items() if entry.plugin.name == plugin.name
                and entry.plugin.distribution == plugin.distribution]

@@ -22,9 +22,9 @@ _FILES = {  # a file of the project, and the template that it is written from
 
 
 def write_project(name: str, into: Path) -> Path:
-    """Write the project for a plugin `acme-swish` with the layer acme/swish; returns its folder.
+    """Write the project of a plugin `acme-swish`, with the layer acme/swish, and return its folder.
 
-    Raises PluginError for a name that is no "namespace-layer", and when the folder is there already.
+    Raises PluginError if the name does not have the form "namespace-layer", or the folder exists already.
     """
     if not _NAME.fullmatch(name):
         raise PluginError(
@@ -43,7 +43,7 @@ def write_project(name: str, into: Path) -> Path:
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
-        raise PluginError(f"{folder} is there already; choose another name or --into") from None
+        raise PluginError(f"{folder} exists already; choose another name or --into") from None
     for place, template in _FILES.items():
         text = (_TEMPLATES / f"{template}.template").read_text(encoding="utf-8")
         path = folder / place.format(**words)

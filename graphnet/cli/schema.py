@@ -1,4 +1,4 @@
-"""graphnet schema: the JSON Schema of model files."""
+"""graphnet schema: print the JSON Schema of model files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from graphnet.sdk import default_registry
 
 @click.command(short_help="Print the JSON Schema of model files, for editors.")
 def schema() -> None:
-    """Print the JSON Schema of model files, with every installed layer in it.
+    """Print the JSON Schema of model files, with every installed layer.
 
-    An editor that knows it completes and checks model files.
+    An editor that reads the schema completes and checks model files.
     """
     click.echo(json_text(model_schema(default_registry())))

@@ -27,7 +27,7 @@ from graphnet.model import Model, versions_of
 from graphnet.sdk import default_registry
 from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
 
-WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch's line
+_LEAST_WAITING = 0.05  # a smaller share of time spent waiting for data is not printed
 
 
 @click.command(short_help="Train a model as a YAML file says.")
@@ -42,10 +42,10 @@ WORTH_SAYING = 0.05  # the share of waiting from which on it is part of an epoch
 @click.option(
     "--run", "folder", type=click.Path(path_type=Path), help="Folder of the run (runs/MODEL)."
 )
-@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue from the run's last checkpoint.")
 @compile_options()
 @click.option("--executor", help="eager, auto, inductor, cudagraph, reference or a plugin's.")
-@click.option("--epochs", type=int, help="How many times the data set is seen.")
+@click.option("--epochs", type=int, help="The number of passes over the data set.")
 def train(
     config: Path,
     settings: tuple[str, ...],
@@ -57,11 +57,11 @@ def train(
 ) -> None:
     """Train the model that CONFIG names, on the data that it names.
 
-    An option here replaces the field of CONFIG that has its name.
+    An option replaces the field of CONFIG that has the same name.
 
-    The run's folder gets log.jsonl (a record for each group of steps and each epoch),
-    checkpoint.safetensors (for --resume) and model.safetensors (the result). Ctrl-C stops cleanly,
-    with a checkpoint.
+    The command writes log.jsonl (a record for each group of steps and each epoch),
+    checkpoint.safetensors (for --resume) and model.safetensors (the result) to the run's folder.
+    Ctrl-C writes a checkpoint and stops.
     """
     given = {**options, "executor": executor, "epochs": epochs}
     overrides = [
@@ -87,12 +87,12 @@ def train(
 
 
 def _text(value: object) -> str:
-    """An option's value as a training file has it."""
+    """Write an option's value as it would be in a training file."""
     return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
 
 
 def _file_name(model: Model) -> str:
-    """The model's name as that of a folder."""
+    """Return the model's name without the characters that do not belong in the name of a folder."""
     return re.sub(r"[^\w.-]+", "-", model.description.name).strip(".-") or "model"
 
 
@@ -140,7 +140,7 @@ def _loop(
                 case Steps():
                     run.log("steps", asdict(record))
                     if record.step % trainer.steps_per_epoch == 0:
-                        run.save(trainer.checkpoint())  # should measuring fail, nothing is lost
+                        run.save(trainer.checkpoint())  # before metrics are measured: that may fail
                     progress.update(
                         task,
                         completed=record.step,
@@ -158,7 +158,7 @@ def _loop(
                     progress.console.print(
                         f"epoch {record.epoch}/{epochs}  loss {record.loss:.5f}  {metrics}  "
                         f"{record.elapsed_s:.1f} s of training"
-                        f"{waiting if record.waiting > WORTH_SAYING else ''}"
+                        f"{waiting if record.waiting > _LEAST_WAITING else ''}"
                         f"{'' if scale is None else f', loss scale {scale:g}'}"
                     )
                 case Decided():
@@ -172,7 +172,7 @@ def _loop(
 
 @contextmanager
 def _stop_requested() -> Iterator[list[bool]]:
-    """A list that is no longer empty once the first Ctrl-C came; a second one interrupts at once."""
+    """Yield a list that gets an item at the first Ctrl-C; the second one raises KeyboardInterrupt."""
     requested: list[bool] = []
 
     def handle(number: int, frame: FrameType | None) -> None:

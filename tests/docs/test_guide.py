@@ -203,5 +203,5 @@ def test_the_specimen_in_plugins_is_what_a_new_project_looks_like(tmp_path: Path
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "acme-swish").mkdir()
-    with pytest.raises(PluginError, match="is there already"):
+    with pytest.raises(PluginError, match="exists already"):
         write_project("acme-swish", tmp_path)
