@@ -5,8 +5,8 @@
     class TestSwish(LayerTests):
         layer = Swish(beta=2.0)
 
-`run_checks` gives the same as a report, `graphnet check acme/swish` as a table. A layer and samples come in;
-reports go out. It imports training and below.
+`run_checks` returns the results as a report, and `graphnet check acme/swish` prints them as a table. A layer
+and samples come in; reports go out. It imports training and below.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """What needs pytest is imported when it is asked for: `graphnet check` works without."""
+    """Import the names that need pytest on their first use: `graphnet check` works without pytest."""
     if name in ("LayerTests", "assert_checks_pass", "parametrize_with_checks"):
         from graphnet.testing import pytest_suite as suite
 

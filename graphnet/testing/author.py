@@ -1,4 +1,4 @@
-"""What an author's own code raised: type, message, and the line of that code."""
+"""Author: describe an error that an author's code raised, with the line of that code."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def raised(error: BaseException) -> str:
-    """ "AttributeError: no 'sahpe' (acme/layers.py:12, in forward)"; without a place if none is known."""
+    """Describe an error: "AttributeError: no 'sahpe' (acme/layers.py:12, in forward)"."""
     place = where(error)
     return f"{type(error).__name__}: {error}{f' ({place})' if place else ''}"
 
 
 def where(error: BaseException) -> str:
-    """The last line that is neither torch's, nor Python's, nor the framework's, on the way to the error."""
+    """Return the last line of the traceback in the author's code; an empty text if there is none."""
     while error.__cause__ is not None:
         error = error.__cause__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -1,4 +1,4 @@
-"""Kernels that work in blocks of pixels, tried on images N C H W: packed before each call, unpacked after."""
+"""Blocks: run kernels for blocks of pixels on images N C H W, which are packed and unpacked for each call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphnet.sdk import Kernel, Layout, pack, unpack
 
 
 def in_plain_layout(kernel: Kernel) -> Kernel:
-    """The kernel itself or, where it works in blocks, the same for images N C H W."""
+    """Return the kernel; for one that works in blocks, return a variant that takes images N C H W."""
     if not in_blocks(kernel):
         return kernel
     return _plain_class(type(kernel))(**kernel.configuration())
@@ -23,7 +23,7 @@ def in_plain_layout(kernel: Kernel) -> Kernel:
 
 @functools.cache
 def _plain_class(cls: type[Kernel]) -> type[Kernel]:
-    """A subclass that takes and returns images N C H W under the same argument names."""
+    """Make a subclass that takes and returns images N C H W under the same argument names."""
 
     declared: Callable[[Kernel], Mapping[str, Layout]] = cls.layouts.fget  # type: ignore[attr-defined]
 

@@ -1,7 +1,7 @@
-"""Case: a layer with sample inputs, and the calls that checks make of it.
+"""Case: a layer with sample inputs, and the calls by which checks run it.
 
-All numbers are drawn from a seed, in float64 on the CPU, and converted afterwards, so every dtype and
-device sees the same values. Inputs keep away from multiples of one half, where kinks usually are.
+All numbers are drawn from a seed, in float64 on the CPU, and converted afterwards, so they are the same for
+every dtype and device. Inputs are not near multiples of one half, where functions often have kinks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from graphnet.testing.sample import Input
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """One forward and backward: what went in and what came out, by name."""
+    """The arguments and results of one forward and backward, by name."""
 
     arguments: Named
     results: Named
@@ -37,9 +37,9 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A layer definition with sample inputs; everything that a check needs to run it.
+    """A layer definition with sample inputs, and everything that a check needs to run it.
 
-    `name` is the layer's name in `registry`. For a kernel, `expression` is what it replaces.
+    `name` is the layer's name in `registry`. For a kernel, `expression` has the layers that it replaces.
     `siblings` are all cases of the same class.
     """
 
@@ -61,13 +61,13 @@ class Case:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers of a description that run as this: itself, or those that a kernel replaces."""
+        """The layer itself, or the layers that a kernel replaces."""
         return self.expression.layers if self.expression else (self.layer,)
 
-    # What the layer asks for.
+    # What the layer declares.
 
     def input_specs(self, dtype: torch.dtype = torch.float64) -> tuple[Spec, ...]:
-        """The specs of the inputs; floating ones in `dtype`."""
+        """Return the specs of the inputs; those of floating point have this dtype."""
         return tuple(
             Spec(tuple(x.shape), dtype if x.is_floating_point() else x.dtype)
             if isinstance(x, Tensor)
@@ -76,7 +76,7 @@ class Case:
         )
 
     def ports_in(self, dtype: torch.dtype) -> Ports:
-        """Inputs, parameters and states, as the layer declares them for inputs of this dtype."""
+        """Return the inputs, parameters and states that the layer declares for inputs of this dtype."""
         if self.expression is not None:
             return self.expression.ports(self.input_specs(dtype), dtype)
         return bind_inputs(self.layer, self.input_specs(dtype), dtype)
@@ -98,16 +98,16 @@ class Case:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The parameters that are there."""
+        """The parameters that this layer has."""
         return tuple(name for name, spec in self.ports.parameters.items() if spec is not None)
 
     @property
     def trainable(self) -> bool:
-        """Whether there is a backward and something to differentiate by."""
+        """Whether the layer has a backward, and an input or parameter that needs a gradient."""
         return bool(self.layer.signature.backward and self.differentiable)
 
     def require_backward(self) -> None:
-        """Raise NotApplicable for a layer that cannot be trained through."""
+        """Raise NotApplicable if the layer computes no gradients."""
         if not self.layer.signature.backward:
             raise NotApplicable("the layer defines no backward")
         if not self.differentiable:
@@ -115,18 +115,18 @@ class Case:
 
     @functools.cached_property
     def usable(self) -> bool:
-        """Whether forward and backward run at all; if not, only the check that says so is run."""
+        """Whether forward and backward run at all; if not, only the check `runs` reports it."""
         try:
             with undisturbed():
                 self.forward(self.arguments())
                 if self.trainable:
                     self.run()
-        except Exception:  # reported by the check `runs`
+        except Exception:  # the check `runs` reports it
             return False
         return True
 
     def excuse(self, check: Check[Case]) -> str:
-        """Why a check does not concern this case; empty if it does."""
+        """Return why a check does not apply to this case; an empty text if it applies."""
         if check.name in self.skip:
             return self.skip[check.name]
         if (self.raises is not None) != (check.name == "declared_errors"):
@@ -139,7 +139,7 @@ class Case:
     def arguments(
         self, *, seed: int = 0, dtype: torch.dtype = torch.float64, device: torch.device = CPU
     ) -> Named:
-        """Fresh tensors for everything that forward may name."""
+        """Draw tensors for all arguments that forward may name."""
         ports = self.ports_in(dtype)
         drawn: Named = {}
         position = 0
@@ -166,7 +166,7 @@ class Case:
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
     def grads(self, results: Mapping[str, Any], *, seed: int = 0) -> Named:
-        """A random gradient for each output; zeros for an output of integers."""
+        """Draw a gradient for each output; it is zero for an output of integers."""
         return {
             f"grad_{name}": draw(tuple(y.shape), f"grad_{name}", seed).to(y.device, y.dtype)
             if y.is_floating_point()
@@ -178,24 +178,24 @@ class Case:
 
     @property
     def result_names(self) -> tuple[str, ...]:
-        """Outputs, saves, and `<state>_next` for the states in `updates`."""
+        """The names of forward's results: outputs, saves, and `<state>_next` for states in `updates`."""
         layer = self.layer
         return layer.outputs + layer.saves + tuple(f"{state}_next" for state in layer.updates)
 
     def forward(self, arguments: Named) -> Named:
-        """What forward returns, by name."""
+        """Run forward, and return its results by name."""
         values = {**arguments, "specs": specs_of(arguments)}
         return self.named("forward", self.result_names, invoke(self.layer, "forward", values))
 
     def inference(self, arguments: Named) -> Named:
-        """What inference returns, by name."""
+        """Run inference, and return its results by name."""
         values = {**arguments, "specs": specs_of(arguments)}
         return self.named("inference", self.layer.outputs, invoke(self.layer, "inference", values))
 
     def backward(
         self, arguments: Named, results: Named, grads: Named, wanted: frozenset[str] | None = None
     ) -> Named:
-        """What backward returns, by the names of forward's inputs and parameters."""
+        """Run backward, and return the gradients by the names of the inputs and parameters."""
         values = {
             **arguments,
             **{name: results[name] for name in self.layer.outputs + self.layer.saves},
@@ -207,18 +207,18 @@ class Case:
         return self.named("backward", names, invoke(self.layer, "backward", values))
 
     def forward_in_place(self, arguments: Named) -> Named:
-        """What `forward_` returns, by name; it writes to arguments."""
+        """Run `forward_`, which writes to arguments, and return its results by name."""
         values = {**arguments, "specs": specs_of(arguments)}
         return self.named("forward_", self.result_names, invoke(self.layer, "forward_", values))
 
     def backward_in_place(self, values: Named) -> Named:
-        """What `backward_` returns, as `grad_<name>`, for arguments, results and gradients by name."""
+        """Run `backward_` on arguments, results and gradients by name; return `grad_<name>` by name."""
         known = {**values, "specs": specs_of(values), "wanted": self.differentiable}
         names = [f"grad_{name}" for name in gradient_names(self.layer, self.ports.specs)]
         return self.named("backward_", names, invoke(self.layer, "backward_", known))
 
     def named(self, method: str, names: Sequence[str], results: Sequence[Any]) -> Named:
-        """Results by name. Raises LayerError for another number of them."""
+        """Return results by name; raises LayerError if their number is wrong."""
         if len(results) != len(names):
             raise LayerError(
                 f"{method} must return {len(names)} tensors ({', '.join(names)}), "
@@ -227,7 +227,7 @@ class Case:
         return dict(zip(names, results, strict=True))
 
     def run(self, *, seed: int = 0, arguments: Named | None = None) -> Pass:
-        """One forward and backward; raises NotApplicable where there is no backward."""
+        """Run forward and backward once; raises NotApplicable if the layer computes no gradients."""
         self.require_backward()
         arguments = self.arguments(seed=seed) if arguments is None else arguments
         results = self.forward(arguments)
@@ -235,13 +235,13 @@ class Case:
         return Pass(arguments, results, grads, self.backward(arguments, results, grads))
 
     def outputs(self, results: Named) -> dict[str, Tensor]:
-        """The floating outputs among the results."""
+        """Return the outputs of floating point among the results."""
         return floating(results, self.layer.outputs)
 
     # Other inputs for the same layer.
 
     def with_inputs(self, inputs: Sequence[Input]) -> Case:
-        """The same layer on other inputs. Raises GraphError where they do not fit it."""
+        """Return a case of the same layer with other inputs; raises GraphError if they do not fit."""
         case = replace(self, inputs=tuple(inputs))
         if self.expression is None or not isinstance(self.layer, Kernel):
             return case
@@ -252,7 +252,7 @@ class Case:
 
 
 def _initial(spec: ParameterSpec | StateSpec, dtype: torch.dtype, name: str, seed: int) -> Tensor:
-    """The initial value, moved by up to 30 % (0 by up to 0.3), so that no gradient hides behind it."""
+    """Draw the initial value and change it by up to 30 %, and 0 by up to 0.3: 0 and 1 may hide an error."""
     source = generator(name, seed)
     if not dtype.is_floating_point:
         return spec.initializer(torch.empty(spec.shape, dtype=dtype), source)
@@ -262,5 +262,5 @@ def _initial(spec: ParameterSpec | StateSpec, dtype: torch.dtype, name: str, see
 
 
 def is_kernel(case: Case) -> bool:
-    """Whether the case is about a kernel, which no description names."""
+    """Return whether the case is for a kernel; descriptions cannot name kernels."""
     return isinstance(case.layer, Kernel)

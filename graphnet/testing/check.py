@@ -1,4 +1,4 @@
-"""Check: one question that the kit asks of a layer or rule."""
+"""Check: one property of a layer or optimizer that the kit tests."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 import torch
 
 C = TypeVar("C")
-"""What a check is called with: a Case of a layer, or a RuleCase of an optimizer."""
+"""The argument of a check: a Case of a layer, or a RuleCase of an optimizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[C]):
-    """A named check; call it with a case. `slow` ones run only when they are requested."""
+    """A named check, which is called with a case. Slow checks run only if they are requested."""
 
     name: str
     function: Callable[[C], None]
@@ -25,28 +25,28 @@ class Check(Generic[C]):
 
     @property
     def guards(self) -> str:
-        """What the check guards, in one line."""
+        """The property that the check tests, in one line: the first line of the function's docstring."""
         return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
 
     def __call__(self, case: C) -> None:
-        """Raise CheckFailure or NotApplicable, or return."""
+        """Return if the case passes; else raise CheckFailure or NotApplicable."""
         with undisturbed():
             self.function(case)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Without gradients, as a plan runs, and without torch's warnings about empty batches and such."""
+    """Switch autograd off, as for a plan, and ignore torch's warnings, such as those about empty batches."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def check(function: Callable[[C], None]) -> Check[C]:
-    """A function as the check of its name."""
+    """Make a check of a function; the check has the function's name."""
     return Check(function.__name__, function)
 
 
 def slow_check(function: Callable[[C], None]) -> Check[C]:
-    """A function as the check of its name, run only when slow ones are requested."""
+    """Make a check of a function that runs only if slow checks are requested."""
     return Check(function.__name__, function, slow=True)

@@ -1,4 +1,4 @@
-"""Comparisons that say where two tensors differ, by how much, and what that looks like."""
+"""Compare: find where two tensors differ and by how much, and guess the mistake."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FLOOR = 1e-8  # differences are relative to the largest value, but to no less t
 
 
 def same_bits(found: Tensor, expected: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, NaN in the same places."""
+    """Return whether two tensors have the same dtype, shape and numbers; NaN equals NaN."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     equal = found == expected
@@ -26,7 +26,7 @@ def same_bits(found: Tensor, expected: Tensor) -> bool:
 def expect_same_bits(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, what: str, advice: str
 ) -> None:
-    """Raise CheckFailure, naming the first leaf that differs, unless all are equal to the bit."""
+    """Raise CheckFailure for the first leaf that is not equal in every bit."""
     for leaf, tensor in expected.items():
         if not same_bits(found[leaf], tensor):
             raise CheckFailure(f"{leaf!r}: {what}{difference(found[leaf], tensor)}. {advice}")
@@ -41,13 +41,13 @@ def expect_close(
     tolerance: float,
     usual: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
-    """Raise CheckFailure unless each leaf agrees, relative to the largest value in it.
+    """Raise CheckFailure for the first leaf that differs by more than `tolerance`, as `close` measures it.
 
-    `usual` are values of the size that a leaf usually has, where sums may cancel to nothing here.
+    `usual` has values of the usual size of a leaf, for sums that may cancel to almost 0 here.
     """
     for leaf, tensor in expected.items():
         if leaf not in found:
-            raise CheckFailure(f"{leaf!r}: {what}: there is none. {advice}")
+            raise CheckFailure(f"{leaf!r}: {what}: it is missing. {advice}")
         if not close(found[leaf], tensor, tolerance, usual=usual.get(leaf)):
             raise CheckFailure(f"{leaf!r}: {what}{difference(found[leaf], tensor)}. {advice}")
 
@@ -55,7 +55,7 @@ def expect_close(
 def close(
     found: Tensor, expected: Tensor, tolerance: float, *, usual: Tensor | None = None
 ) -> bool:
-    """Whether shapes agree and no difference exceeds `tolerance` times the largest value."""
+    """Return whether the shapes agree and no difference exceeds `tolerance` times the largest value."""
     if found.shape != expected.shape:
         return False
     if not expected.is_floating_point():
@@ -74,7 +74,7 @@ def close(
 
 
 def difference(found: Tensor, expected: Tensor) -> str:
-    """Where two tensors are furthest apart, in words."""
+    """Say where two tensors differ most, and by how much."""
     if found.shape != expected.shape:
         return f": expected the shape {tuple(expected.shape)}, found {tuple(found.shape)}"
     if found.dtype != expected.dtype:
@@ -91,7 +91,7 @@ def difference(found: Tensor, expected: Tensor) -> str:
 
 
 def looks_like(found: Tensor, expected: Tensor) -> str:
-    """A guess at the mistake, where one number times the expected values is what was found."""
+    """Guess the mistake if the found values are one number times the expected ones."""
     norm = float((expected * expected).sum())
     if norm == 0.0 or not bool(found.isfinite().all()):
         return ""

@@ -1,7 +1,6 @@
-"""Expression: what a kernel replaces, evaluated by the layers in its pattern, forward and backward.
+"""Expression: compute what a kernel replaces with the layers in its pattern, forward and backward.
 
-The pattern is the kernel's oracle: it says the names, the layers and the order, and the layers' own
-arithmetic says the numbers.
+The results are the expected values for the kernel.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ CPU = torch.device("cpu")
 class Node:
     """One layer of the expression; its arguments are names or other nodes.
 
-    In a chain that is its one input; its parameters are the next ones of the tuple `parameters`.
+    A layer of a chain has one argument, its input; it takes its parameters from the tuple `parameters`.
     """
 
     layer: Layer
@@ -53,14 +52,14 @@ class Node:
 
     @property
     def spread(self) -> bool:
-        """Whether the pattern spells out the arguments behind the layer's `*xs`."""
+        """Whether the pattern lists the single arguments of the layer's `*xs`."""
         return bool(self.layer.signature.variadic) and len(self.arguments) > 1
 
 
 class Expression:
-    """The layers of one pattern, outermost first, as a tree over the names in it.
+    """A tree of a pattern's layers, which are given outermost first, with the pattern's names as leaves.
 
-    Raises ContractError when there are not as many layers as the pattern has.
+    Raises ContractError if the number of layers is not that of the pattern.
     """
 
     def __init__(self, pattern: Pattern, layers: Sequence[Layer]) -> None:
@@ -86,14 +85,14 @@ class Expression:
         return Node(layer, tuple(self._node(part, remaining) for part in pattern[1:]))
 
     def _chain(self, x: str, parameters: str, layers: Sequence[Layer]) -> Node | str:
-        """The layers of a chain, outermost first."""
+        """Make the nodes of a chain from its layers, the outermost first."""
         node: Node | str = x
         for layer in reversed(layers):
             node = Node(layer, (node,), parameters)
         return node
 
     def ports(self, inputs: Sequence[Spec], dtype: torch.dtype) -> Ports:
-        """The inputs, parameters and states behind the pattern's names. Raises GraphError if they clash."""
+        """Return the pattern's inputs, parameters and states; raises GraphError if shapes do not fit."""
         binder = _Binder(list(inputs), dtype)
         binder.spec(self.root)
         if binder.inputs:
@@ -108,7 +107,7 @@ class Expression:
     def match(
         self, kernel: type[Kernel], inputs: Sequence[Spec], *, device: torch.device = CPU
     ) -> Kernel | None:
-        """The kernel's instance for these inputs on a device, as the kernels pass would make it."""
+        """Return the kernel's instance for these inputs on a device; None if the kernel does not match."""
         specs: dict[str, Any] = dict(self.ports(inputs, inputs[0].dtype).specs)
         on_device = {
             name: spec.on(device) if isinstance(spec, Spec) else spec
@@ -119,7 +118,7 @@ class Expression:
     def run(
         self, arguments: Named, grads: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], Named, Named]:
-        """The outputs, the gradients by name for gradients `grads` of the outputs, the new states by name."""
+        """Return the outputs, the gradients by name, and the new states by name; `grads` are the outputs'."""
         evaluation = _Evaluation(arguments)
         outputs = evaluation.forward(self.root)
         evaluation.backward(self.root, grads)
@@ -128,18 +127,18 @@ class Expression:
         return outputs, evaluation.gradients, evaluation.states
 
     def predict(self, arguments: Named) -> tuple[Tensor, ...]:
-        """The outputs outside training."""
+        """Return the outputs for inference."""
         return _Evaluation(arguments).inference(self.root)
 
 
 def expression_for(kernel: type[Kernel], layers: Sequence[Layer]) -> Expression:
-    """The expression that a kernel replaces, made of these definitions."""
+    """Make the expression that a kernel replaces, from these layers."""
     return Expression(kernel.pattern, layers)
 
 
 @dataclass
 class _Binder:
-    """Gives each name of the pattern its spec, inputs in order of appearance."""
+    """Finds the spec of each name in the pattern; inputs are taken in the order in which they occur."""
 
     inputs: list[Spec]
     dtype: torch.dtype
@@ -149,7 +148,7 @@ class _Binder:
     specs: dict[str, Bound] = field(default_factory=dict)
 
     def spec(self, node: Node) -> Spec:
-        """The spec of a node's first output; binds the names below it."""
+        """Return the spec of a node's first output, and bind the names below the node."""
         names = node.layer.signature.tensors
         if node.parameters:
             return observe(node.layer, "forward", self.link(node).specs)[0].spec
@@ -172,7 +171,7 @@ class _Binder:
         return observe(node.layer, "forward", ports.specs)[0].spec
 
     def link(self, node: Node) -> Ports:
-        """Give a layer of a chain the next inputs as its parameters."""
+        """Take the next inputs as the parameters of a layer of a chain."""
         (argument,) = node.arguments
         given = self.spec(argument) if isinstance(argument, Node) else self.leaf(argument)
         ports = bind_inputs(node.layer, [given], self.dtype)
@@ -188,7 +187,7 @@ class _Binder:
         return ports
 
     def bind(self, node: Node) -> Ports:
-        """Ask the layer for its parameters, with as many inputs as it turns out to need."""
+        """Find out how many inputs the layer takes, and return its ports for them."""
         if node.spread:
             spelled_out = tuple(
                 self.spec(argument) if isinstance(argument, Node) else self.leaf(argument)
@@ -227,12 +226,12 @@ class _Binder:
 
 
 class _Evaluation:
-    """The numbers of one run: each node's arguments and results; gradients and new states by name."""
+    """One evaluation: the arguments and results of each node, the gradients and new states by name."""
 
     def __init__(self, arguments: Named) -> None:
         self.arguments = arguments
         self.values: dict[Node, Named] = {}
-        # The parameters of a chain each have a name of their own; `owned` has those of a layer by its ports.
+        # Each parameter of a chain has its own name; `owned` maps the ports of a layer to these names.
         self.chained: dict[str, list[str]] = {}
         self.owned: dict[Node, dict[str, str]] = {}
         self.gradients: Named = {}
@@ -257,7 +256,7 @@ class _Evaluation:
         return results[: len(node.layer.outputs)]
 
     def named(self, node: Node, evaluate: Callable[[Node], tuple[Tensor, ...]]) -> Named:
-        """A node's arguments by its layer's names."""
+        """Return a node's arguments by the names that its layer uses."""
         layer = node.layer
         if "key" in layer.signature.forward:
             raise NotApplicable("the pattern holds a random layer")
@@ -273,7 +272,7 @@ class _Evaluation:
         return named
 
     def link(self, node: Node, x: Tensor) -> Named:
-        """The arguments of a layer of a chain: its input and the next parameters, innermost layer first."""
+        """Return the arguments of a layer of a chain: its input, and the next parameters of the chain."""
         port = next(iter(node.layer.signature.tensors))
         declared = node.layer.parameters(specs_of({port: x}))
         names = self.chained.setdefault(node.parameters, [])
@@ -288,7 +287,7 @@ class _Evaluation:
         return named
 
     def backward(self, node: Node, grads: Sequence[Tensor]) -> None:
-        """Send gradients of a node's outputs on to its arguments; unused outputs get zeros."""
+        """Compute the gradients of a node's arguments; the gradients of unused outputs are zeros."""
         layer, named = node.layer, dict(self.values[node])
         for i, output in enumerate(layer.outputs):
             y = named[output]

@@ -1,4 +1,4 @@
-"""Leaves: the single tensors behind argument names, `*xs` taken apart: x, xs[0], xs[1]."""
+"""Leaves: the single tensors of named arguments; those of `*xs` are named xs[0], xs[1]."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from graphnet.sdk import Spec
 
 Named = dict[str, Any]
-"""Argument name -> a tensor, a tuple of them for `*xs`, None for an absent parameter."""
+"""Argument name -> a tensor, a tuple of tensors for `*xs`, or None for an absent parameter."""
 
 
 def leaves(named: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """The tensors behind these names (all of them by default), absent ones left out."""
+    """Return the tensors of these arguments, by default of all; absent ones are left out."""
     found: dict[str, Tensor] = {}
     for name in named if names is None else names:
         value = named[name]
@@ -28,12 +28,12 @@ def leaves(named: Mapping[str, Any], names: Iterable[str] | None = None) -> dict
 
 
 def floating(named: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """The leaves with a floating dtype: those that can have a gradient."""
+    """Return the leaves of floating point, which can have a gradient."""
     return {leaf: t for leaf, t in leaves(named, names).items() if t.is_floating_point()}
 
 
 def replaced(named: Mapping[str, Any], changes: Mapping[str, Tensor]) -> Named:
-    """A copy with other tensors at some leaves."""
+    """Copy the mapping with other tensors for some leaves."""
     result = dict(named)
     for leaf, tensor in changes.items():
         name, _, position = leaf.partition("[")
@@ -47,17 +47,17 @@ def replaced(named: Mapping[str, Any], changes: Mapping[str, Tensor]) -> Named:
 
 
 def cloned(named: Mapping[str, Any]) -> Named:
-    """A copy in which every leaf has its own storage, with the same strides."""
+    """Copy the mapping and every leaf, with the same strides."""
     return replaced(named, {leaf: tensor.clone() for leaf, tensor in leaves(named).items()})
 
 
 def converted(named: Mapping[str, Any], dtype: torch.dtype) -> Named:
-    """A copy whose floating leaves have this dtype."""
+    """Copy the mapping, and convert the leaves of floating point to this dtype."""
     return replaced(named, {leaf: tensor.to(dtype) for leaf, tensor in floating(named).items()})
 
 
 def source_of(tensor: Tensor, arguments: Mapping[str, Any]) -> str | None:
-    """The leaf whose storage a tensor shares, if any."""
+    """Return the name of the leaf whose storage a tensor shares; None if there is none."""
     for leaf, argument in leaves(arguments).items():
         if argument.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
             return leaf
@@ -65,7 +65,7 @@ def source_of(tensor: Tensor, arguments: Mapping[str, Any]) -> str | None:
 
 
 def specs_of(named: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What `specs` holds for these tensors."""
+    """Return the argument `specs` that belongs to these tensors."""
 
     def spec(value: Any) -> Any:
         if isinstance(value, Tensor):

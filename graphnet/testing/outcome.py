@@ -1,22 +1,17 @@
-"""Outcome: the ways in which a check does not pass: failed, not applicable, no sample."""
+"""Outcome: the exceptions for a check that does not pass."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from graphnet.errors import GraphnetError
-
-if TYPE_CHECKING:
-    pass
 
 
 class CheckFailure(GraphnetError, AssertionError):
-    """A layer breaks its contract: what was expected, what was found, what to do."""
+    """A layer breaks its contract; the message says what was expected, what was found, and what to do."""
 
 
 class NotApplicable(Exception):
-    """The check does not concern this case, or cannot run here; the message says why."""
+    """A check does not apply to this case, or cannot run on this machine; the message says why."""
 
 
 class NoSample(GraphnetError):
-    """No sample could be made for a layer: its author has to give one, or to mend what it raises."""
+    """No sample could be made for a layer: its author must give one, or correct the error it raises."""

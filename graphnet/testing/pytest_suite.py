@@ -1,4 +1,4 @@
-"""The kit under pytest: a class to inherit from, a decorator, and one call that runs all checks."""
+"""Pytest suite: a test class, a decorator and a function that run the checks under pytest."""
 
 from __future__ import annotations
 
@@ -27,14 +27,13 @@ from graphnet.testing.samples import as_sample
 
 
 class LayerTests:
-    """Collected as one test for each check. State `layer`, or `samples`, or both.
+    """Base of a test class with one test for each check. State `layer`, or `samples`, or both.
 
         class TestSwish(LayerTests):
             layer = Swish(beta=2.0)
 
-    `layer` is a definition or a class: a layer, loss, kernel or optimizer. A kernel's tests state the class
-    and samples of what it replaces.
-    `slow = True` adds the checks that take long.
+    `layer` is a definition or a class: a layer, loss, kernel or optimizer. For a kernel, state the class, and
+    samples of the layers that it replaces. `slow = True` adds the slow checks.
     """
 
     layer: ClassVar[Definition | type[Definition] | None] = None
@@ -43,7 +42,7 @@ class LayerTests:
 
     @classmethod
     def cases(cls) -> Sequence[Case | RuleCase]:
-        """The cases, made once for a class."""
+        """Return the cases; they are made once for a class."""
         if "_cases" not in vars(cls):
             cls._cases = _cases(cls.layer, cls.samples)
         return cls._cases
@@ -66,13 +65,13 @@ class LayerTests:
 
 
 def parametrize_with_checks(samples: Given, *, slow: bool = False) -> Callable[..., Any]:
-    """Run the decorated test for each sample and check; it takes `case` and `check`.
+    """Run the decorated test, which takes `case` and `check`, for each sample and check.
 
         @parametrize_with_checks([Swish(), Sample(Swish(beta=2.0), [(2, 3)])])
         def test_swish(case, check):
             check(case)
 
-    A check that does not concern a case skips the test.
+    If a check does not apply to a case, the test is skipped.
     """
     found: list[Any] = []
     for case in _cases(None, samples):
@@ -92,13 +91,13 @@ def assert_checks_pass(
     checks: Iterable[Check[Any]] | None = None,
     slow: bool = False,
 ) -> Report:
-    """All checks in one test, for a suite of many layers; the test fails with each failed check by name.
+    """Run all checks in one test, for a suite of many layers; the failure lists the failed checks.
 
         @pytest.mark.parametrize("name", registry.layers)
         def test_layer(name):
             assert_checks_pass(registry.layers[name].value, registry=registry)
 
-    A test whose checks concern no sample on this machine is skipped.
+    If no check applies to a sample on this machine, the test is skipped.
     """
     report = run_checks(target, samples, registry=registry, checks=checks, slow=slow)
     if report.failures:
@@ -113,7 +112,7 @@ def assert_checks_pass(
 
 
 class _Reported:
-    """A check that skips and fails as pytest does."""
+    """A check that reports its result by pytest.skip and pytest.fail."""
 
     def __init__(self, check: Check[Any]) -> None:
         self.check = check
@@ -129,7 +128,7 @@ class _Reported:
 def _cases(
     layer: Definition | type[Definition] | None, samples: Given | None
 ) -> Sequence[Case | RuleCase]:
-    """The cases of a layer, or of all layers that the samples name."""
+    """Make the cases of a layer, or of all layers in the samples."""
     if layer is not None:
         return cases_for(layer, samples)
     if not samples:

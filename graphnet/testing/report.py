@@ -1,4 +1,4 @@
-"""run_checks: all checks on all samples of a layer or rule, and the report of them."""
+"""Report: run all checks on all samples of a layer or optimizer, and report the results."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from graphnet.testing.sample import Sample
 from graphnet.testing.samples import as_sample, samples_for, samples_of
 
 Given = Sequence[Any]
-"""Samples: `Sample`s, layers, (layer, inputs); rules for what is about rules."""
+"""Samples: Sample objects, layers or (layer, inputs); for optimizers and their kernels, optimizers."""
 
 
 class Status(StrEnum):
-    """What came of a check."""
+    """The result of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -50,7 +50,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One check of one layer or rule: its status, and why it failed or was skipped."""
+    """The result of one check of a layer or optimizer, and the reason if it failed or was skipped."""
 
     check: str
     status: Status
@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The rows of one layer or rule, in the order of its checks."""
+    """The results of all checks of one layer or optimizer, in the order of the checks."""
 
     layer: str
     rows: tuple[Row, ...]
@@ -83,15 +83,20 @@ def run_checks(
     slow: bool = False,
     progress: Callable[[Check[Any]], None] | None = None,
 ) -> Report:
-    """Run the checks on a layer, loss, kernel or optimizer; `samples` are generated where none are given.
+    """Run the checks on a layer, loss, kernel or optimizer.
 
-    Those of an optimizer, or of a kernel that replaces one, are optimizers. `progress` is told each check
-    before it runs.
+    Args:
+        target: a definition, or a class of definitions.
+        samples: the samples; None takes the author's `samples`, or generates some.
+        registry: the definitions that may be used; None takes those of the installed plugins.
+        checks: the checks; None takes all that apply to the class.
+        slow: whether to run slow checks too.
+        progress: called with each check before it runs.
     """
     cls = target if isinstance(target, type) else type(target)
     name = (registry or default_registry()).name_of(cls)
     if issubclass(cls, MultiTensorKernel):
-        name += " (kernel)"  # it may be called as its rule is
+        name += " (kernel)"  # a kernel may have the name of its rule
     try:
         cases = cases_for(target, samples, registry=registry)
     except GraphnetError as error:
@@ -108,7 +113,7 @@ def run_checks(
 
 
 def _unusable(name: str, cls: type, message: str) -> Report:
-    """The report on what has no cases to check: it does not run."""
+    """Make the report for a target without cases: its first check has failed."""
     return Report(
         name, (Row((rule_runs if _of_rules(cls) else runs).name, Status.FAILED, message),)
     )
@@ -123,7 +128,7 @@ CHECKED_KINDS = tuple(
 
 
 def checked_kinds() -> str:
-    """These kinds in words.
+    """Return the kinds that the kit has checks for, in words.
 
     >>> checked_kinds()
     'layer, loss, kernel or optimizer'
@@ -133,7 +138,7 @@ def checked_kinds() -> str:
 
 
 def checks_for(cls: type) -> tuple[Check[Any], ...]:
-    """The checks that concern a class."""
+    """Return the checks that apply to a class."""
     return RULE_CHECKS if _of_rules(cls) else CHECKS
 
 
@@ -142,7 +147,7 @@ def _of_rules(cls: type) -> bool:
 
 
 def judge(check: Check[Any], cases: Sequence[Case | RuleCase]) -> Row:
-    """One check on all cases: failed if it fails on one, skipped if it concerns none."""
+    """Run a check on all cases: it fails if one case fails, and is skipped if all cases are skipped."""
     reasons: dict[str, None] = {}
     passed = False
     for case in cases:
@@ -157,7 +162,7 @@ def judge(check: Check[Any], cases: Sequence[Case | RuleCase]) -> Row:
 
 
 def judge_case(check: Check[Any], case: Case | RuleCase) -> Row:
-    """One check on one case."""
+    """Run a check on one case."""
     excuse = case.excuse(check)
     if excuse:
         return Row(check.name, Status.SKIPPED, excuse)
@@ -178,7 +183,10 @@ def cases_for(
     *,
     registry: Registry | None = None,
 ) -> Sequence[Case | RuleCase]:
-    """The cases of what is to be checked. Raises NoSample, or CheckFailure for an unusable kernel."""
+    """Make the cases of a target.
+
+    Raises NoSample if no sample can be made, CheckFailure if a kernel matches none of the samples.
+    """
     cls = target if isinstance(target, type) else type(target)
     if _of_rules(cls):
         return rule_cases(target, samples)
@@ -227,7 +235,7 @@ def _cases(
 
 
 def _with(registry: Registry, cls: type[Layer]) -> Registry:
-    """The registry, with a layer that no plugin registered."""
+    """Return the registry with one more layer, which no plugin has registered."""
     name = f"check/{cls.__name__.lower()}"
     kind = next(kind.name for kind in KINDS.values() if kind.fits(cls))
     entry = Entry(name, cls, 1, Plugin("check", "the layer under test", "0"))

@@ -1,7 +1,7 @@
-"""What the kit tries rules on: an optimizer, or a kernel for many tensors beside the rule that it replaces.
+"""Rule case: an optimizer, or a kernel for many tensors and the rule that it replaces, with parameters.
 
-Parameters of different shapes go through several steps: by the rule's method one after the other, or by one
-`run` of the kernel.
+Several steps are run on parameters of different shapes: by the rule's method for one parameter after the
+other, or by one `run` of the kernel.
 """
 
 from __future__ import annotations
@@ -32,26 +32,30 @@ from graphnet.testing.outcome import CheckFailure, NoSample
 
 CPU = torch.device("cpu")
 _SHAPES = ((), (1,), (3,), (4, 3, 2, 2), (1500,), (2, 5, 7), (0,), (6, 9, 1, 1), (40, 30))
-RATES = (0.05, 0.025, 0.1)  # in step 0, 1, ...: none is the lr of a rule that is made here
+RATES = (
+    0.05,
+    0.025,
+    0.1,
+)  # of the steps 0, 1 and 2: no rule that is made here has one of them as `lr`
 
 Own = dict[str, Tensor | None]
-"""A call's own arguments by name; None for a state that is absent."""
+"""The arguments of one parameter's call by name; None for a state that is absent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """What several calls by one rule are given: what they have in common, and what is each one's own."""
+    """The arguments of the calls of one rule: the common ones, and the own ones of each call."""
 
     common: dict[str, Tensor]
     own: list[Own]
 
     def leaves(self) -> dict[str, Tensor]:
-        """All tensors by name and number."""
+        """Return all tensors by name and number."""
         numbered = {f"{n}[{i}]": t for i, own in enumerate(self.own) for n, t in own.items()}
         return {n: t for n, t in {**self.common, **numbered}.items() if t is not None}
 
     def double(self) -> Tensors:
-        """The same numbers in float64; integers stay."""
+        """Copy the tensors as float64; integers keep their dtype."""
         common = {n: _double(tensor) for n, tensor in self.common.items()}
         own = [{n: None if t is None else _double(t) for n, t in o.items()} for o in self.own]
         return Tensors(common, own)
@@ -63,12 +67,12 @@ def _double(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RuleCase:
-    """A rule to be tried on parameters; by a kernel that replaces it, if there is one."""
+    """A rule that is checked on parameters, or a kernel that replaces it."""
 
     rule: Definition
     kernel: MultiTensorKernel | None = None
     device: torch.device = CPU
-    untried: str | None = None  # why it cannot be tried here
+    untried: str | None = None  # the reason if it cannot run on this machine
 
     def __str__(self) -> str:
         return (
@@ -86,7 +90,7 @@ class RuleCase:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The names that the rule's method asks for."""
+        """The names of the arguments of the rule's method."""
         return arguments_of(type(self.rule))
 
     def drawn(
@@ -96,7 +100,7 @@ class RuleCase:
         device: torch.device | None = None,
         many: int = 1,
     ) -> Tensors:
-        """Parameters of the rule's shapes, `many` times over, with their states at the start."""
+        """Draw parameters of each of the rule's shapes, `many` times, with their initial states."""
         device = device or self.device
         own: list[Own] = []
         for number, shape in enumerate(self.shapes() * many):
@@ -115,7 +119,7 @@ class RuleCase:
         return Tensors({n: t for n, t in common.items() if n in self.arguments}, own)
 
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shapes of parameters that go by this rule: an optimizer may leave some to another."""
+        """Return the shapes that this rule updates: an optimizer may leave some to another rule."""
         if not isinstance(self.rule, Optimizer):
             return _SHAPES
         rule = self.rule
@@ -134,9 +138,9 @@ class RuleCase:
         return made
 
     def step(self, given: Tensors, finite: Tensor | None = None) -> list[Any]:
-        """One step on all of them: by the kernel, or by the rule on one after the other.
+        """Run one step on all parameters, by the kernel, or by the rule for one after the other.
 
-        `finite` is for kernels that take it.
+        `finite` is an argument of kernels that skip updates.
         """
         if self.kernel is None:
             function = getattr(self.rule, self.method)
@@ -157,7 +161,7 @@ class RuleCase:
     def steps(
         self, given: Tensors, *, grads: Callable[[Tensor, int], Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Some steps with a new gradient in each; what is left after them, and what the last one made."""
+        """Run three steps, each with a new gradient; return all tensors and the last step's results."""
         made: list[Any] = []
         for number, rate in enumerate(RATES):
             for name, tensor in given.common.items():
@@ -174,17 +178,16 @@ class RuleCase:
 
 
 def _last(tensor: Tensor) -> Tensor:
-    """As weights of convolutions are stored: in channels_last."""
+    """Copy a tensor to channels_last, in which weights of convolutions are stored."""
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def rule_cases(
     target: Definition | type[Definition], samples: Sequence[Definition] | None = None
 ) -> tuple[RuleCase, ...]:
-    """The cases of an optimizer, or of a kernel for rules: those given, its own `samples`, or generated ones.
+    """Make the cases of an optimizer, or of a kernel for rules; without samples, rules are generated.
 
-    Raises NoSample where none can be made, CheckFailure for a kernel that takes none of them, on the CPU or
-    on a GPU that is there.
+    Raises NoSample if no rule can be made, CheckFailure if a kernel matches no rule on the CPU and the GPU.
     """
     cls = target if isinstance(target, type) else type(target)
     if issubclass(cls, MultiTensorKernel):
@@ -222,7 +225,7 @@ def kernel_for(
 
 
 def _rules(cls: type[Definition], replaces: type[Definition]) -> tuple[Definition, ...]:
-    """The author's samples; or the rule by its defaults, and with one or two of its fields changed."""
+    """Return the author's samples; else the rule with its defaults, and with one or two fields changed."""
     own = getattr(cls, "samples", None) or getattr(replaces, "samples", None)
     found = tuple(_generated(replaces) if own is None else own())
     if not found:
@@ -247,11 +250,11 @@ def _generated(rule: type[Definition]) -> Iterator[Definition]:
             try:
                 yield rule(**given, **{name: free[name] for name in names})
             except DescriptionError:
-                continue  # they do not go together, or there are others without a default
+                continue  # these values do not fit together, or another field has no default
 
 
 def _other(value: object) -> Any:
-    """Another value for a field with this one, or None: of numbers, switches and tuples of numbers."""
+    """Return another value for a number, a boolean or a tuple of numbers; None for other values."""
     match value:
         case bool():
             return not value

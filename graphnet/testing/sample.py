@@ -14,12 +14,13 @@ Input = tuple[int, ...] | Tensor
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A layer and what to try it on.
+    """A layer, and inputs on which it is checked.
 
-    `inputs` are shapes (their tensors are drawn) or tensors, one for each input of the layer. A sample
-    for a kernel holds what it replaces: a layer, or the layers of the pattern, outermost first.
-    `raises` is the error that these inputs must give. `skip` excuses the layer from checks by name,
-    with the reason, for a layer that breaks a rule on purpose.
+    Args:
+        layer: the layer. For a kernel, the layers that it replaces, the outermost first.
+        inputs: for each input a tensor, or a shape for which a tensor is drawn.
+        raises: the error that these inputs must raise.
+        skip: check -> the reason why it is skipped, for a layer that breaks a rule on purpose.
     """
 
     layer: Layer | tuple[Layer, ...]

@@ -1,8 +1,8 @@
-"""Samples made from a layer's signature, where its author gives none.
+"""Samples: make samples from a layer's signature if its author gives none.
 
-Required fields are tried with small numbers, inputs with a few shapes; the first that the layer takes
-is used. A layer that takes none of them needs samples from its author: a classmethod `samples` that
-returns (layer, inputs) pairs or Samples, or an argument to the kit.
+Small numbers are tried for required fields, and a few shapes for inputs; the first ones that the layer takes
+are used. If the layer takes none of them, its author must give samples: by a classmethod `samples` that
+returns (layer, inputs) pairs or Samples, or by an argument to the kit.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _MOST_INPUTS = 4
 _MOST_TRIES = 200
 _MOST_ERRORS = 4
 _FAULTS = (AttributeError, NameError, ImportError)
-"""What a layer raises by mistake on any shape, and never to refuse one."""
+"""Errors that are mistakes in the layer's code; a layer never raises them to refuse a shape."""
 
 
 class _Tries:
-    """What a layer raised on the inputs that were tried, each kind of error with the first of them."""
+    """The errors that a layer raised for the inputs that were tried: the first one of each kind."""
 
     def __init__(self) -> None:
         self._first: dict[tuple[type[Exception], str], tuple[str, Exception]] = {}
@@ -45,13 +45,13 @@ class _Tries:
         self._first.setdefault((type(error), where(error)), (tried, error))
 
     def __str__(self) -> str:
-        """Errors of the author's code before those about the number of inputs; nothing if there are none."""
+        """List the errors, those of the author's code first; an empty text if there are none."""
         found = sorted(self._first.values(), key=lambda one: not where(one[1]))[:_MOST_ERRORS]
         return "".join(f"\n  {tried}: {raised(error)}" for tried, error in found)
 
 
 def samples_for(cls: type[Layer], registry: Registry) -> tuple[Sample, ...]:
-    """The author's samples, or generated ones. Raises NoSample when there are none."""
+    """Return the author's samples, or generated ones; raises NoSample if none can be made."""
     given = getattr(cls, "samples", None)
     if given is not None:
         return tuple(as_sample(item) for item in given())
@@ -67,7 +67,7 @@ def samples_for(cls: type[Layer], registry: Registry) -> tuple[Sample, ...]:
 
 
 def as_sample(given: Sample | Layer | tuple[Any, ...]) -> Sample:
-    """A Sample from one, from (layer, inputs), or from a layer whose inputs are to be generated."""
+    """Return a Sample, made from (layer, inputs) or from a layer, for which inputs are generated."""
     if isinstance(given, Sample):
         return given
     if isinstance(given, Layer):
@@ -84,7 +84,7 @@ def as_sample(given: Sample | Layer | tuple[Any, ...]) -> Sample:
 
 
 def samples_of(layer: Layer, tries: _Tries | None = None) -> Iterator[Sample]:
-    """The generated samples of one definition: one, or up to three for any number of inputs."""
+    """Generate the samples of a definition: one, or up to three if it takes any number of inputs."""
     tries = tries or _Tries()
     shapes = next(_inputs(layer, tries), None)
     if shapes is None:
@@ -114,7 +114,7 @@ def _of_layer(cls: type[Layer], tries: _Tries) -> list[Sample]:
 
 
 def _of_kernel(cls: type[Kernel], registry: Registry) -> list[Sample]:
-    """The samples of the layers in its pattern, combined."""
+    """Combine the samples of the layers in a kernel's pattern."""
     names = list(layer_names(cls.pattern))
     known = {**registry.layers, **registry.losses}
     parts = [
@@ -130,7 +130,7 @@ def _of_kernel(cls: type[Kernel], registry: Registry) -> list[Sample]:
 
 
 def _alike(cls: type[Layer]) -> Iterator[Sample]:
-    """A layer with one optional field as the required one of its kind: stride as kernel_size."""
+    """Make samples in which an optional field equals a required one of its type: stride = kernel_size."""
     properties = cls.schema().get("properties", {})
     kinds = {name: properties.get(name, {}).get("anyOf") for name in cls.field_names()}
     config = next(_configurations(cls))
@@ -144,7 +144,7 @@ def _alike(cls: type[Layer]) -> Iterator[Sample]:
 
 
 def _configurations(cls: type[Layer]) -> Iterator[dict[str, Any]]:
-    """Required fields with small values, all combinations."""
+    """Yield all combinations of small values for the required fields."""
     required = cls.required()
     if not required:
         yield {}
@@ -156,7 +156,7 @@ def _configurations(cls: type[Layer]) -> Iterator[dict[str, Any]]:
 
 
 def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
-    """Values that a field's JSON Schema may accept."""
+    """Yield values that a field's JSON Schema may accept."""
     if "const" in schema:
         yield schema["const"]
     yield from schema.get("enum", ())
@@ -166,7 +166,7 @@ def _values(schema: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _variants(cls: type[Layer], config: Mapping[str, Any]) -> Iterator[Layer]:
-    """The same layer with each optional boolean the other way round."""
+    """Yield the layer with each optional boolean inverted."""
     for field in fields(cls):
         if isinstance(field.default, bool):
             try:
@@ -176,7 +176,7 @@ def _variants(cls: type[Layer], config: Mapping[str, Any]) -> Iterator[Layer]:
 
 
 def _inputs(layer: Layer, tries: _Tries) -> Iterator[tuple[Sequence[int], ...]]:
-    """Shapes that the layer takes, as many as it has inputs."""
+    """Yield tuples of shapes, one for each input, that the layer takes."""
     most = 1 if layer.signature.variadic else min(_MOST_INPUTS, len(layer.signature.tensors))
     for shape, count in itertools.product(_SHAPES, range(1, most + 1)):
         if _takes(layer, (Spec(shape, torch.float64),) * count, tries):
@@ -184,11 +184,11 @@ def _inputs(layer: Layer, tries: _Tries) -> Iterator[tuple[Sequence[int], ...]]:
 
 
 def _takes(layer: Layer, specs: Sequence[Spec], tries: _Tries) -> bool:
-    """Whether the layer runs on inputs of these specs. Raises NoSample for what no inputs can mend."""
+    """Return whether the layer runs on these specs; raises NoSample if its code has a mistake."""
     try:
         ports = bind_inputs(layer, list(specs), torch.float64)
         observe(layer, "forward", ports.specs)
-    except Exception as error:  # another shape may fit; if none does, this is told
+    except Exception as error:  # another shape may fit; if none does, this error is reported
         tried = f"{layer} on {', '.join(_shape(spec.shape) for spec in specs)}"
         if isinstance(error, _FAULTS) and where(error):
             raise NoSample(f"{tried} raised {raised(error)}") from error

@@ -590,7 +590,7 @@ class Identical(Layer):
 # What is declared.
 
 
-@fails("inference", says="not what forward gives")
+@fails("inference", says="the inference output is not that of forward")
 class OtherInference(Twice):
     """2 x, and x outside training."""
 
@@ -598,7 +598,7 @@ class OtherInference(Twice):
         return x.clone()
 
 
-@fails("affine_map", says="not scale times the input plus shift")
+@fails("affine_map", says="the inference output is not scale * input + shift")
 class ForgottenShift(Affine):
     """x * weight + bias over the channels, of which only the scale is told."""
 
@@ -606,7 +606,7 @@ class ForgottenShift(Affine):
         return weight.clone(), torch.zeros_like(bias)
 
 
-@fails("absorb", says="not scale times what it was, plus shift")
+@fails("absorb", says="the output is not scale * output + shift")
 class UnscaledBias(Affine):
     """x * weight + bias over the channels; a scale leaves the bias as it is."""
 
@@ -882,7 +882,7 @@ class StandingVariance(AtenBatchNorm2d):
         return *results, running_var.clone()
 
 
-@fails("kernel_equals_reference", says="what prediction runs is not", replaces=BatchNorm2d())
+@fails("kernel_equals_reference", says="the inference output is not that of", replaces=BatchNorm2d())
 class BatchAtPrediction(AtenBatchNorm2d):
     """batch_norm2d that predicts by the batch's own mean."""
 

@@ -161,11 +161,11 @@ BROKEN = [
     ("rule_runs", Forgetful, "found 'exp_avg'. Return it from states"),
     ("rule_runs", Returning, "expected nothing back for tensor 0, found Tensor"),
     ("rule_writes", Greedy, "'grad[0]': a step wrote to it"),
-    ("rule_repeats", Counting, "'parameter[0]': the same steps gave something else"),
+    ("rule_repeats", Counting, "'parameter[0]': the same steps gave another result"),
     ("rule_host_reads", Reading, "found aten._local_scalar_dense"),
     ("rule_random", Drawing, "a step"),
     ("rule_strides", Raw, "when gradients have other strides"),
-    ("rule_dtypes", Cancelling, "in float32 it is not what it is in float64"),
+    ("rule_dtypes", Cancelling, "the float32 result differs from the float64 result"),
     ("rule_compiles", Printing, "expected a step to be traced whole"),
 ]
 
@@ -305,13 +305,13 @@ def test_a_match_that_fails_is_one_row_of_the_report() -> None:
 def test_wrong_kernels_fail_where_they_are_compared_with_the_rule() -> None:
     assert run_checks(ManyLions, registry=REGISTRY).failures == ()
     cases = (
-        (Narrow, "of 9 tensors in torch.float32"),
-        (Few, "of 81 tensors in torch.float32"),
-        (Fixed, "of 9 tensors in torch.float32"),
-        (Single, "of 9 tensors in torch.float64"),
+        (Narrow, "for 9 tensors in torch.float32"),
+        (Few, "for 81 tensors in torch.float32"),
+        (Fixed, "for 9 tensors in torch.float32"),
+        (Single, "for 9 tensors in torch.float64"),
     )
     for kernel, says in cases:
-        assert f"{says} it is not what the rule makes of each" in compared(kernel)
+        assert f"the result {says} differs from that of the rule" in compared(kernel)
 
 
 class Demanding(Lion):
@@ -384,7 +384,7 @@ def test_a_kernel_that_takes_finite_writes_nothing_where_it_is_false() -> None:
     assert run_checks(Heeding, registry=REGISTRY).failures == ()
     said = judged_by("kernel_skips", Heedless)
     assert "it has changed in a step whose gradients are not finite" in said
-    assert "it is another where finite is True" in judged_by("kernel_skips", Halving)
+    assert "the result where finite is True differs" in judged_by("kernel_skips", Halving)
 
 
 def test_every_check_bites() -> None:

@@ -1,4 +1,4 @@
-"""Check that gradients add up in a real plan, where two calls of a layer read the same values."""
+"""Check that gradients are summed in a real plan in which two calls of a layer read the same values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from graphnet.testing.outcome import NotApplicable
 
 
 class Hold(Layer):
-    """A parameter of x's shape, as a value: its gradient in the plan is x's."""
+    """Returns a parameter of x's shape, so that the plan computes a gradient for it."""
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec]:
         return {"held": ParameterSpec(specs["x"].shape, Constant(0.0))}
@@ -49,7 +49,7 @@ class Hold(Layer):
 
 
 class Weigh(Layer):
-    """sum(x * weight), 0-dim: it gives x the gradient `weight`."""
+    """sum(x * weight), 0-dim; the gradient of x is `weight`."""
 
     nondifferentiable: ClassVar[tuple[str, ...]] = ("weight",)
 
@@ -75,7 +75,7 @@ _OURS = {"kit/hold": Hold, "kit/weigh": Weigh, "kit/sum": Sum}
 
 @check
 def accumulates(case: Case) -> None:
-    """In a plan where two calls share inputs and parameters, each gradient is the sum of both."""
+    """If two calls in a plan share inputs and parameters, each gradient is the sum over both calls."""
     case.require_backward()
     if is_kernel(case):
         raise NotApplicable("a kernel stands in a plan only in the place of its layers")
@@ -103,7 +103,7 @@ def accumulates(case: Case) -> None:
 
 
 def _weights(case: Case) -> dict[str, Tensor]:
-    """What each floating output of each of the two calls is weighed with, by input name."""
+    """Draw the factors of each floating output of the two calls, by the names of the inputs."""
     outputs = case.outputs(case.forward(case.arguments()))
     return {
         f"w_{call}_{name}": draw(tuple(y.shape), f"{call} {name}", 3).to(y.dtype)
@@ -115,7 +115,7 @@ def _weights(case: Case) -> dict[str, Tensor]:
 def _forward_graph(
     case: Case, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Graph:
-    """Two calls `a` and `b` on the same held inputs, and the weighed sum of all their outputs."""
+    """Build a graph of two calls `a` and `b` on the same inputs, and the weighted sum of their outputs."""
     names = [*(f"i{i}" for i in range(len(tensors))), *weights]
     inputs: dict[str, Any] = dict.fromkeys(names)
     net = Builder(**inputs)
@@ -140,7 +140,7 @@ def _forward_graph(
 
 def _registry(case: Case) -> Registry:
     plugin = Plugin("kit", "graphnet-framework", "0")
-    known = {**_OURS, case.name: type(case.layer)}  # a loss is no node elsewhere, but here
+    known = {**_OURS, case.name: type(case.layer)}  # here, a loss may be a node too
     ours = {name: Entry(name, layer, 1, plugin) for name, layer in known.items()}
     return replace(case.registry, layers=MappingProxyType({**case.registry.layers, **ours}))
 
@@ -148,7 +148,7 @@ def _registry(case: Case) -> Registry:
 def _value(
     case: Case, value: Value, tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> Tensor:
-    """The tensor for one argument of the plan."""
+    """Return the tensor for one argument of the plan."""
     if value.label in weights:
         return weights[value.label]
     for i, tensor in enumerate(tensors.values()):
@@ -164,7 +164,7 @@ def _value(
 
 
 def _sums(case: Case, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The gradients of both calls, each by itself, added up."""
+    """Compute the gradients of each call alone, and return their sums."""
     total: dict[str, Tensor] = {}
     for call in ("a", "b"):
         arguments = case.arguments()

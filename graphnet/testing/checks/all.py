@@ -1,4 +1,4 @@
-"""CHECKS: all of them, from basic to special, so that a fault fails first where it is named."""
+"""All checks of layers, from basic to special, so that the first failure names the fault."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ CHECKS: tuple[Check[Case], ...] = (
     unused_outputs,
     same_tensor_twice,
     accumulates,
-    # what is declared
+    # declarations
     inference,
     affine_map,
     absorb,

@@ -1,4 +1,4 @@
-"""Checks that torch.compile takes forward and backward whole."""
+"""Checks that torch.compile can trace all of forward and backward."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from graphnet.testing.outcome import CheckFailure
 
 @check
 def compiles(case: Case) -> None:
-    """torch.compile(fullgraph=True, backend="eager") traces forward and backward whole."""
+    """torch.compile(fullgraph=True, backend="eager") can trace forward and backward."""
     _compiled(case, "eager", 1e-12)
 
 
 @slow_check
 def inductor(case: Case) -> None:
-    """Inductor compiles forward and backward, to the same results."""
+    """Forward and backward give the same results when Inductor compiles them."""
     _compiled(case, "inductor", 1e-9)
 
 
@@ -49,7 +49,7 @@ Traced = Callable[[Named], tuple[Any, ...]]
 
 
 def _invoked(case: Case, method: str, constants: Named) -> Traced:
-    """The method as a function of its tensors; `constants` are what it asks for besides."""
+    """Return the method as a function of its tensors; `constants` are its other arguments."""
 
     def run(given: Named) -> tuple[Any, ...]:
         return invoke(case.layer, method, {**given, **constants})
@@ -83,10 +83,10 @@ def _trace(method: str, function: Traced, backend: str) -> Traced:
 
 
 def compiled_anew(function: Callable[[Any], Any], backend: str) -> Callable[..., Any]:
-    """The function by torch.compile, whole, with nothing left from what was compiled before.
+    """Compile a function with torch.compile(fullgraph=True), independently of earlier compilations.
 
-    torch counts how often the code of a function was compiled, and refuses at a limit. So each time it is
-    given a copy of that code; what the caller has compiled stays as it is.
+    torch counts how often the code of a function is compiled, and refuses beyond a limit. So it gets a new
+    copy of the code each time.
     """
 
     def call(given: Any) -> Any:
@@ -104,7 +104,7 @@ def _same(method: str, found: Named, expected: Named, tolerance: float) -> None:
     expect_close(
         leaves(found),
         leaves(expected),
-        what=f"{method} gives something else when it is compiled",
+        what=f"{method} gives another result when it is compiled",
         advice="Look for a branch on something that is not an argument.",
         tolerance=tolerance,
     )

@@ -1,4 +1,4 @@
-"""Cost: what a layer's forward and backward take, counted, and compared with what it declares."""
+"""Cost: count the operations and bytes of forward and backward, and compare them with the declared cost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """The cost of forward and, where there is one, of backward with every gradient wanted."""
+    """The cost of forward, and of backward with all gradients; None if there is no backward."""
 
     forward: Cost
     backward: Cost | None
@@ -29,7 +29,7 @@ class LayerCost:
 
 
 def observed_cost(layer: Layer, specs: Mapping[str, Any]) -> LayerCost:
-    """Count on meta tensors, for arguments of these specs (as `ports.specs`: parameters included).
+    """Count the cost of a layer on meta tensors of these specs, those of the parameters included.
 
     >>> from graphnet.sdk.intrinsics import Accumulate
     >>> observed_cost(Accumulate(), {"xs": (Spec((2, 3)), Spec((2, 3)))}).forward
@@ -68,7 +68,7 @@ def _empty(spec: Any) -> Any:
 
 @check
 def cost(case: Case) -> None:
-    """A declared `cost` is within 10 % of the operations that are counted."""
+    """A declared `cost` differs by at most 10 % from the counted operations."""
     declare = getattr(case.layer, "cost", None)
     specs = case.ports.specs
     counted = observed_cost(case.layer, specs)

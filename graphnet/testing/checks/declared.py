@@ -1,4 +1,4 @@
-"""Checks of what a layer declares: its docstring, its configuration, how many inputs it takes."""
+"""Checks of a layer's declarations: docstring, configuration, number of inputs, errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @check
 def docstring(case: Case) -> None:
-    """The docstring says what is computed, and names every input and parameter."""
+    """The docstring says what the layer computes, and names every input and parameter."""
     cls = type(case.layer)
     own = inspect.cleandoc(vars(cls).get("__doc__") or "")
     first = own.split("\n", 1)[0]
@@ -30,7 +30,7 @@ def docstring(case: Case) -> None:
             f"{first!r}. Write the equation, its source, and each tensor's shape."
         )
     if is_kernel(case):
-        return  # its pattern names the tensors
+        return  # a kernel's pattern names the tensors
     inherited = [
         c for c in cls.__mro__ if issubclass(c, Layer) and c.__module__ != Layer.__module__
     ]
@@ -47,7 +47,7 @@ def docstring(case: Case) -> None:
 
 @check
 def json_schema(case: Case) -> None:
-    """The configuration has a JSON Schema, which is valid and accepts this configuration."""
+    """The layer's JSON Schema is valid and accepts this configuration."""
     schema = _schema(case)
     config = plain_config(case)
     if importlib.util.find_spec("jsonschema") is None:
@@ -69,7 +69,7 @@ def _schema(case: Case) -> dict[str, Any]:
     _no_kernel(case)
     try:
         return type(case.layer).schema()
-    except Exception as error:  # whatever pydantic finds in the author's types
+    except Exception as error:  # pydantic may raise any exception for the author's types
         raise CheckFailure(
             f"expected fields that a JSON Schema can describe, found {raised(error)}. Use numbers, text, "
             f"booleans, tuples and Literal."
@@ -77,7 +77,7 @@ def _schema(case: Case) -> dict[str, Any]:
 
 
 def plain_config(case: Case) -> dict[str, Any]:
-    """The configuration as a file would state it. Raises CheckFailure for what a file cannot."""
+    """Return the configuration as plain data; raises CheckFailure if a file cannot state it."""
     config = case.layer.configuration()
     try:
         plain: dict[str, Any] = json.loads(json.dumps(config))
@@ -96,9 +96,9 @@ def _no_kernel(case: Case) -> None:
 
 @check
 def description(case: Case) -> None:
-    """A model with this layer is written as YAML and read back as an equal layer."""
+    """A layer that is written to YAML and read again is equal to the original."""
     _no_kernel(case)
-    if isinstance(case.layer, Loss):  # stated in a training file, not in a model
+    if isinstance(case.layer, Loss):  # a training file states it, not a model
         form = {case.name: plain_config(case)}
         _equal(case, case.registry.make("losses", read_text(dump(form))[0]))
         return
@@ -122,7 +122,7 @@ def _equal(case: Case, made: Layer) -> None:
 
 @check
 def input_count(case: Case) -> None:
-    """A wrong number of inputs is a GraphError in words, not a crash."""
+    """A wrong number of inputs raises GraphError, not another exception."""
     _no_kernel(case)
     specs = case.input_specs()
     variadic = case.layer.signature.variadic is not None
@@ -143,7 +143,7 @@ def input_count(case: Case) -> None:
 
 @check
 def declared_errors(case: Case) -> None:
-    """Inputs that must be refused are refused with the error that the sample declares."""
+    """Inputs that must be refused raise the error that the sample declares."""
     if case.raises is None:
         raise NotApplicable("no sample declares an error")
     expected = case.raises.__name__

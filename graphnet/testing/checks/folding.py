@@ -1,4 +1,4 @@
-"""Checks of affine_map and absorb: that what a plan folds computes what the layer does."""
+"""Checks of affine_map and absorb, by which a plan folds a layer into its neighbour."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TOLERANCE = 1e-10
 
 @check
 def affine_map(case: Case) -> None:
-    """affine_map gives the scale and shift by which prediction maps each channel of the input."""
+    """In inference, a channel of the output is scale * input + shift, as affine_map returns them."""
     layer = case.layer
     if not layer.signature.affine_map:
         raise NotApplicable("the layer has no affine_map")
@@ -30,7 +30,7 @@ def affine_map(case: Case) -> None:
     expect_close(
         {layer.outputs[0]: _predicted(case, arguments)},
         {layer.outputs[0]: _mapped(x, scale, shift)},
-        what="prediction is not scale times the input plus shift, by affine_map",
+        what="the inference output is not scale * input + shift, as affine_map returns them",
         advice="Return both for the channels (axis 1), from parameters and states as inference takes them.",
         tolerance=_TOLERANCE,
     )
@@ -38,7 +38,7 @@ def affine_map(case: Case) -> None:
 
 @check
 def absorb(case: Case) -> None:
-    """With the parameters that absorb returns, the output is scaled and shifted channel by channel."""
+    """With the parameters that absorb returns, each channel of the output is scaled and shifted."""
     layer = case.layer
     if not layer.signature.absorb:
         raise NotApplicable("the layer has no absorb")
@@ -56,26 +56,26 @@ def absorb(case: Case) -> None:
     expect_close(
         {layer.outputs[0]: _predicted(case, {**arguments, **absorbed})},
         {layer.outputs[0]: _mapped(y, scale, shift)},
-        what="with what absorb returns, the output is not scale times what it was, plus shift",
+        what="with the parameters that absorb returns, the output is not scale * output + shift",
         advice="Scale every parameter that the output is linear in; a bias is scaled, then shifted.",
         tolerance=_TOLERANCE,
     )
 
 
 def _predicted(case: Case, arguments: Named) -> Tensor:
-    """The output outside training."""
+    """Return the output of inference."""
     run = case.inference if case.layer.signature.inference else case.forward
     y: Tensor = run(arguments)[case.layer.outputs[0]]
     return y
 
 
 def _called(case: Case, method: str, values: Named) -> dict[str, Any]:
-    """What a method returns, by name. Raises LayerError for another number of results."""
+    """Call a method, and return its results by name; raises LayerError if their number is wrong."""
     returned = invoke(case.layer, method, values)
     return case.named(method, result_names(case.layer, method), returned)
 
 
 def _mapped(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x with each channel, on axis 1, times its scale plus its shift."""
+    """Multiply each channel of x, on axis 1, by its scale, and add its shift."""
     shape = (1, -1, *(1 for _ in x.shape[2:]))
     return x * scale.view(shape) + shift.view(shape)

@@ -19,7 +19,7 @@ _TOLERANCE = 1e-5  # of central differences with STEP, relative to the largest d
 
 @check
 def nondifferentiable(case: Case) -> None:
-    """What is declared nondifferentiable is: targets of losses, inputs without influence."""
+    """Outputs do not change smoothly with an input that is declared nondifferentiable."""
     layer, specs = case.layer, case.ports.specs
     arguments = case.arguments()
     for name in layer.nondifferentiable:
@@ -29,7 +29,7 @@ def nondifferentiable(case: Case) -> None:
                 f"trained. Make it a state, or state its gradient."
             )
     if layer.outputs == ("loss",):
-        return  # a target is data; its gradient is nobody's business
+        return  # a target is data, so nobody needs its gradient
     for leaf, tensor in floating(arguments, layer.nondifferentiable).items():
         grads = case.grads(case.forward(arguments))
         slope = central(case, arguments, grads, {leaf: draw(tuple(tensor.shape), "slope", 0)})
@@ -42,7 +42,7 @@ def nondifferentiable(case: Case) -> None:
 
 @check
 def random_replay(case: Case) -> None:
-    """A random layer follows its key, and backward sees the random numbers of its forward."""
+    """A random layer draws from its key, and backward uses the same numbers as forward."""
     if "key" not in case.layer.signature.forward:
         raise NotApplicable("the layer is not random")
     arguments = case.arguments()
@@ -72,7 +72,7 @@ def random_replay(case: Case) -> None:
 
 @check
 def gradient_linear(case: Case) -> None:
-    """Backward is linear in the gradients it is given: it neither ignores them nor adds to them."""
+    """Backward is linear in the gradients of the outputs: it does not ignore them or add to them."""
     case.require_backward()
     one = case.run()
     other = case.grads(one.results, seed=1)
@@ -96,7 +96,7 @@ def gradient_numerical(case: Case) -> None:
     """Each gradient agrees with central differences in float64, in any direction."""
     case.require_backward()
     problem = _numerical_problem(case, case.run())
-    if problem and _numerical_problem(case, case.run(seed=1)):  # once alone may be a kink
+    if problem and _numerical_problem(case, case.run(seed=1)):  # a single failure may be a kink
         raise CheckFailure(problem)
 
 
@@ -149,7 +149,7 @@ def gradient_autograd(case: Case) -> None:
 def autograd(
     case: Case, arguments: Named, grads: Named, names: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """torch's gradients through the layer's forward, as the oracle."""
+    """Compute the expected gradients with torch's autograd, through the layer's forward."""
     with torch.enable_grad():
         tensors = leaves(arguments)
         sources = {leaf: tensors[leaf].detach().clone().requires_grad_() for leaf in names}
@@ -172,9 +172,9 @@ def autograd(
 
 @check
 def gradient_at_kinks(case: Case) -> None:
-    """At kinks and ties each gradient lies between the derivatives of its two sides.
+    """At kinks and ties, each gradient lies between the derivatives of the two sides.
 
-    In a chain of layers one's kink may turn another's round: a kernel for it may give what the layers do.
+    In a chain, one layer may invert the kink of another, so a kernel may also give the layers' gradient.
     """
     case.require_backward()
     arguments = case.arguments()
@@ -203,7 +203,7 @@ def gradient_at_kinks(case: Case) -> None:
 
 
 def _of_pattern(case: Case, one: Pass) -> dict[str, Tensor]:
-    """The gradients that the layers give, for a kernel with a chain in its pattern."""
+    """Return the gradients that the layers give, for a kernel with a chain in its pattern."""
     if case.expression is None or not case.expression.chained:
         return {}
     grads = [one.grads[f"grad_{name}"] for name in case.layer.outputs]
@@ -212,7 +212,7 @@ def _of_pattern(case: Case, one: Pass) -> dict[str, Tensor]:
 
 
 def _interval(case: Case, one: Pass, leaf: str, direction: Tensor) -> tuple[float, float]:
-    """What the two one-sided derivatives allow; anything where they are not finite."""
+    """Return the interval between the one-sided derivatives; all numbers if they are not finite."""
     right = one_sided(case, one.arguments, {leaf: direction}, STEP)
     left = one_sided(case, one.arguments, {leaf: direction}, -STEP)
     low = high = 0.0

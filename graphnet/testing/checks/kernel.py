@@ -1,4 +1,4 @@
-"""Checks of a kernel: that it is chosen, and that it computes what it replaces."""
+"""Checks that a kernel has the names and the results of the layers that it replaces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOLERANCE = 1e-10
 
 @check
 def kernel_names(case: Case) -> None:
-    """A kernel takes the names of its pattern, and has as many outputs as what it replaces."""
+    """A kernel's arguments are names of its pattern, and it has as many outputs as the layers."""
     expression, kernel = _kernel(case)
     names = set(case.ports.specs)
     others = [n for n in kernel.signature.tensors if n not in names]
@@ -35,7 +35,7 @@ def kernel_names(case: Case) -> None:
 
 @check
 def kernel_equals_reference(case: Case) -> None:
-    """A kernel's outputs, new states and gradients are those of its pattern's layers, to 10 digits."""
+    """A kernel gives the outputs, new states and gradients of its pattern's layers, to 10 digits."""
     expression, kernel = _kernel(case)
     arguments = case.arguments()
     results = case.forward(arguments)
@@ -61,7 +61,7 @@ def kernel_equals_reference(case: Case) -> None:
     expect_close(
         leaves(method(arguments), kernel.outputs),
         dict(zip(kernel.outputs, expression.predict(arguments), strict=True)),
-        what=f"what prediction runs is not what it runs for {kernel.replaces}",
+        what=f"the inference output is not that of {kernel.replaces}",
         advice="State inference where a layer in the pattern has one.",
         tolerance=_TOLERANCE,
     )

@@ -1,4 +1,4 @@
-"""Checks of a layer outside training, and of what its parameters and states start from."""
+"""Checks of inference, and of the initial values of parameters and states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @check
 def initializers(case: Case) -> None:
-    """Parameters and states start from finite numbers, drawn from the given generator alone."""
+    """Initial parameters and states are finite, and drawn from the given generator alone."""
     slots = {**case.ports.parameters, **case.ports.states}
     present = {name: spec for name, spec in slots.items() if spec is not None}
     if not present:
@@ -36,7 +36,7 @@ def initializers(case: Case) -> None:
 
 
 def _start(spec: ParameterSpec | StateSpec, garbage: float) -> Tensor:
-    """The initial value, written over memory that held something else."""
+    """Write the initial value over other numbers, and return it."""
     dtype = spec.dtype if isinstance(spec, StateSpec) and spec.dtype else torch.float64
     tensor = torch.full(spec.shape, garbage).to(dtype)
     return spec.initializer(tensor, torch.Generator().manual_seed(0))
@@ -44,7 +44,7 @@ def _start(spec: ParameterSpec | StateSpec, garbage: float) -> Tensor:
 
 @check
 def inference(case: Case) -> None:
-    """Inference gives forward's outputs; where states or a key make it differ, it still repeats."""
+    """Inference gives forward's outputs; with states or a key it may differ, but must be repeatable."""
     layer = case.layer
     if not layer.signature.inference:
         raise NotApplicable("the layer defines no inference: forward runs")
@@ -53,15 +53,15 @@ def inference(case: Case) -> None:
     expect_same_bits(
         leaves(case.inference(arguments), layer.outputs),
         found,
-        what="inference gave something else the second time",
+        what="inference gave another result the second time",
         advice="Let results depend on the arguments alone.",
     )
     if layer.updates or "key" in layer.signature.forward:
-        return  # what it should be, only the author knows: it differs from training on purpose
+        return  # here inference may differ from training on purpose, so the expected values are unknown
     expect_close(
         found,
         leaves(case.forward(arguments), layer.outputs),
-        what="inference is not what forward gives",
-        advice="Without a state or a key, both are one function; leave inference out if in doubt.",
+        what="the inference output is not that of forward",
+        advice="Without a state or a key, both compute the same; if in doubt, define no inference.",
         tolerance=1e-10,
     )

@@ -1,4 +1,4 @@
-"""Checks that real tensors are what meta tensors foretold: shapes, dtypes, devices, views."""
+"""Checks that results have the shapes, dtypes, devices and views that meta tensors predict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @check
 def devices(case: Case) -> None:
-    """No tensor is made on another device than the inputs'."""
+    """Every tensor is made on the device of the inputs."""
 
     def on_meta(call: Callable[[], object]) -> None:
         for operation in operations_until_failure(call):
@@ -42,7 +42,7 @@ def _on_meta(named: Named) -> Named:
 
 @check
 def forward_observed(case: Case) -> None:
-    """Forward and inference return the shapes, dtypes and views that were observed on meta tensors."""
+    """Forward and inference return the shapes, dtypes and views that meta tensors predict."""
     arguments = case.arguments()
     _compare("forward", case, arguments, case.forward(arguments))
     if case.layer.signature.inference:
@@ -86,7 +86,7 @@ def _sharing(source: str | None) -> str:
 
 @check
 def dtypes(case: Case) -> None:
-    """What is computed from float64 is float64: no constant or cast changes the dtype on the way."""
+    """Results of float64 arguments are float64: no constant or cast changes the dtype."""
     arguments = case.arguments()
     if not any(t.is_floating_point() for t in leaves(arguments).values()):
         raise NotApplicable("the layer takes no floating tensor")
@@ -96,12 +96,12 @@ def dtypes(case: Case) -> None:
     if case.trainable:
         gradients = case.backward(arguments, results, case.grads(results))
         for leaf, gradient in leaves(gradients, sorted(case.differentiable)).items():
-            if leaf not in case.ports.parameters:  # a parameter's may be wider
+            if leaf not in case.ports.parameters:  # the gradient of a parameter may be wider
                 expect_dtype(f"the gradient of {leaf!r}", gradient, arguments)
 
 
 def expect_dtype(what: str, tensor: Tensor, arguments: Named) -> None:
-    """Raise CheckFailure where a floating result has none of the arguments' dtypes."""
+    """Raise CheckFailure if the dtype of a floating result is not that of an argument."""
     given = {t.dtype for t in leaves(arguments).values() if t.is_floating_point()}
     if tensor.is_floating_point() and tensor.dtype not in given:
         expected = " or ".join(sorted(map(str, given)))
@@ -113,7 +113,7 @@ def expect_dtype(what: str, tensor: Tensor, arguments: Named) -> None:
 
 @check
 def parameter_gradients(case: Case) -> None:
-    """Every parameter receives a gradient that is not zero throughout."""
+    """Every parameter receives a gradient that is not zero everywhere."""
     case.require_backward()
     if not case.parameters:
         raise NotApplicable("the layer has no parameter")
@@ -133,7 +133,7 @@ def parameter_gradients(case: Case) -> None:
 
 @check
 def gradient_shapes(case: Case) -> None:
-    """Each gradient has its value's shape, and is what was observed on meta tensors."""
+    """Each gradient has the shape of its value, and the spec that meta tensors predict."""
     case.require_backward()
     one = case.run()
     wanted = case.differentiable
@@ -152,7 +152,7 @@ def gradient_shapes(case: Case) -> None:
 
 def _as_observed(case: Case, wanted: frozenset[str]) -> None:
     arguments = case.arguments()
-    results = cloned(case.forward(arguments))  # apart, as meta tensors are: no view of an argument
+    results = cloned(case.forward(arguments))  # no views of arguments, as for meta tensors
     grads = case.grads(results)
     gradients = case.backward(arguments, results, grads)
     try:

@@ -21,13 +21,13 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @check
 def float32(case: Case) -> None:
-    """In float32 the results are those of float64, to 4 digits, and stay float32."""
+    """float32 inputs give the results of float64 to 4 digits, in float32."""
     _as_in_float64(case, torch.float32, 1e-4)
 
 
 @check
 def bfloat16(case: Case) -> None:
-    """In bfloat16 the results are those of float64, to a few percent, and stay bfloat16."""
+    """bfloat16 inputs give the results of float64 to a few percent, in bfloat16."""
     try:
         if not any(layer.precision != "float32" for layer in case.layers):
             raise NotApplicable("the layer runs in float32 at least, as its precision says")
@@ -62,7 +62,7 @@ def _as_in_float64(case: Case, dtype: torch.dtype, tolerance: float) -> None:
 
 
 def _require_match(case: Case, dtype: torch.dtype, device: torch.device) -> None:
-    """Raises NotApplicable where the case is about a kernel that is not made for such inputs there."""
+    """Raise NotApplicable if the case's kernel does not match inputs of this dtype on this device."""
     if case.expression is None or not isinstance(case.layer, Kernel):
         return
     inputs = case.input_specs(dtype)
@@ -71,7 +71,7 @@ def _require_match(case: Case, dtype: torch.dtype, device: torch.device) -> None
 
 
 def _near(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
-    """Compare in the mean square: rounding may move single elements across a kink."""
+    """Compare Euclidean norms, since rounding may move single elements across a kink."""
     for leaf, exact in expected.items():
         rounded = found[leaf].double()
         if rounded.shape != exact.shape:
@@ -89,7 +89,7 @@ def _near(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: floa
 
 @check
 def kept_rounded(case: Case) -> None:
-    """What `kept` names, backward takes in bfloat16 beside float32, and reads as if rounded to it."""
+    """Backward accepts the values that `kept` names in bfloat16, with the same result as in float32."""
     names = [name for name in case.layer.kept if name in case.layer.signature.backward]
     if not names:
         raise NotApplicable("the layer takes nothing in another dtype than it was made in")
@@ -98,7 +98,7 @@ def kept_rounded(case: Case) -> None:
     grads = case.grads(results)
 
     def backward(dtype: torch.dtype) -> Named:
-        """The gradients from what was kept, rounded, in this dtype."""
+        """Compute the gradients from kept values that are rounded to bfloat16, in this dtype."""
         given, made = (
             {n: v.bfloat16().to(dtype) if n in names else v for n, v in named.items()}
             for named in (arguments, results)
@@ -117,7 +117,7 @@ def kept_rounded(case: Case) -> None:
 
 @check
 def cuda(case: Case) -> None:
-    """On CUDA the results are those of the CPU, and nothing waits for the device."""
+    """CUDA gives the results of the CPU, and nothing waits for the device."""
     if not torch.cuda.is_available():
         raise NotApplicable("there is no CUDA device")
     device = torch.device("cuda")
@@ -137,7 +137,7 @@ def cuda(case: Case) -> None:
     expect_close(
         found,
         leaves(one.results, case.layer.outputs) | leaves(one.gradients),
-        what="on CUDA it is not what it is on the CPU",
+        what="the result on CUDA differs from that on the CPU",
         advice="Both are float64: look for operators that differ, or for memory that is not set.",
         tolerance=1e-9,
     )
@@ -145,7 +145,7 @@ def cuda(case: Case) -> None:
 
 @contextmanager
 def unsynchronized() -> Iterator[None]:
-    """Where anything that waits for a CUDA device is an error."""
+    """Make every operation that waits for a CUDA device an error."""
     mode = torch.cuda.get_sync_debug_mode()
     try:
         with warnings.catch_warnings():  # torch says once that the mode is a prototype
@@ -157,7 +157,7 @@ def unsynchronized() -> Iterator[None]:
 
 
 def _run_on(case: Case, device: torch.device) -> Pass:
-    """Forward and backward; only the gradients that are wanted."""
+    """Run forward and backward, and return the wanted gradients only."""
     arguments = case.arguments(device=device)
     results = case.forward(arguments)
     grads = case.grads(results)

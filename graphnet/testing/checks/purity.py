@@ -1,4 +1,4 @@
-"""Checks that a layer is a function: it reads its arguments, writes nothing, and remembers nothing."""
+"""Checks that a layer is a pure function: results depend on arguments alone, and nothing is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @check
 def runs(case: Case) -> None:
-    """The layer takes its sample: forward and backward run and return what they must."""
+    """Forward and backward run on the sample, and return the right number of tensors."""
     _ = case.ports
     if case.trainable:
         case.run()
@@ -39,7 +39,7 @@ def _operations(case: Case) -> list[Operation]:
 
 @check
 def host_reads(case: Case) -> None:
-    """Nothing is read back to the host (.item(), float(), if): it would stop the device."""
+    """No number is read back to the host (.item(), float(), if): the host would wait for the device."""
     for operation in _operations(case):
         if "data_dependent_output" in operation.tags:
             raise CheckFailure(
@@ -50,7 +50,7 @@ def host_reads(case: Case) -> None:
 
 @check
 def data_dependent_shapes(case: Case) -> None:
-    """No shape depends on data: a plan is made once, for shapes alone."""
+    """No shape depends on data, since a plan is made from shapes alone."""
     for operation in _operations(case):
         if "dynamic_output_shape" not in operation.tags:
             continue
@@ -64,7 +64,7 @@ def data_dependent_shapes(case: Case) -> None:
 
 @check
 def global_random(case: Case) -> None:
-    """Random numbers come from `key` only; the global generators are not touched."""
+    """Random numbers are drawn from `key`, not from the global generators."""
     arguments = case.arguments()
     with undrawn("forward"):
         results = case.forward(arguments)
@@ -76,9 +76,11 @@ def global_random(case: Case) -> None:
 
 @contextmanager
 def undrawn(method: str) -> Iterator[None]:
-    """Raise CheckFailure where what runs within moves a global random generator, or sets one."""
+    """Raise CheckFailure if the code within draws from a global random generator, or seeds one."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(20150325)  # one that nobody would set; of the CPU only
+        torch.default_generator.manual_seed(
+            20150325
+        )  # a seed that nobody would set; only on the CPU
         before = _random_states()
         yield
         after = _random_states()
@@ -108,7 +110,7 @@ def forward_pure(case: Case) -> None:
 
 @check
 def backward_pure(case: Case) -> None:
-    """Backward does not write to gradients, saved values or anything else it is given."""
+    """Backward does not write to gradients, saved values or other arguments."""
     case.require_backward()
     arguments = case.arguments()
     results = case.forward(arguments)
@@ -119,7 +121,7 @@ def backward_pure(case: Case) -> None:
 
 @check
 def states_untouched(case: Case) -> None:
-    """States change only through `updates`: no method writes to them, inference least of all."""
+    """No method writes to a state; forward returns the new values of the states in `updates`."""
     if not case.ports.states:
         raise NotApplicable("the layer has no state")
     arguments = case.arguments()
@@ -158,14 +160,14 @@ def forward_repeats(case: Case) -> None:
     expect_same_bits(
         second,
         first,
-        what="forward gave something else the second time",
+        what="forward gave another result the second time",
         advice="Let results depend on the arguments alone.",
     )
 
 
 @check
 def backward_repeats(case: Case) -> None:
-    """Backward gives the same bits for the same arguments: gradients are returned, not accumulated."""
+    """Backward gives the same bits for the same arguments; it does not accumulate gradients."""
     case.require_backward()
     one = case.run()
     first = {leaf: tensor.clone() for leaf, tensor in leaves(one.gradients).items()}
@@ -174,7 +176,7 @@ def backward_repeats(case: Case) -> None:
     expect_same_bits(
         second,
         first,
-        what="backward gave something else the second time",
+        what="backward gave another result the second time",
         advice="Return each gradient; graphnet adds them up."
         if grown
         else "Keep the order of sums.",
@@ -183,7 +185,7 @@ def backward_repeats(case: Case) -> None:
 
 @check
 def interleaved_calls(case: Case) -> None:
-    """Two calls do not disturb each other: saved values stay as they were saved."""
+    """Two calls do not influence each other: a later forward does not change saved values."""
     case.require_backward()
     alone = {leaf: tensor.clone() for leaf, tensor in leaves(case.run().gradients).items()}
     arguments = case.arguments()

@@ -1,4 +1,4 @@
-"""The kit's questions about optimizers, and about kernels that take many tensors at once."""
+"""Checks of optimizers, and of kernels that take many tensors at once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
 from graphnet.testing.outcome import CheckFailure, NotApplicable
 from graphnet.testing.rule_case import CPU, RATES, RuleCase, kernel_for
 
-_TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}  # of a kernel; bfloat16 cannot tell
+_TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}  # of kernels; bfloat16 is too coarse
 
 
 @check
 def rule_runs(case: RuleCase) -> None:
-    """An update asks for what there is, writes in place, and returns nothing; a cast returns each tensor."""
+    """An update has known arguments, writes in place and returns nothing; a cast returns each tensor."""
     rule = case.rule
     if not case.shapes():
         raise CheckFailure(
@@ -58,7 +58,7 @@ def rule_runs(case: RuleCase) -> None:
 
 @check
 def rule_writes(case: RuleCase) -> None:
-    """A step writes the parameter and its states only, never a gradient or what all steps share."""
+    """A step writes only to the parameter and its states, not to a gradient or a common argument."""
     given = case.drawn()
     first = case.arguments[0]
     states = case.states(case.shapes()[0], torch.float32, case.device)
@@ -76,18 +76,18 @@ def rule_writes(case: RuleCase) -> None:
 
 @check
 def rule_repeats(case: RuleCase) -> None:
-    """The same steps from the same start give the same bits."""
+    """The same steps on the same tensors give the same bits."""
     expect_same_bits(
         case.steps(case.drawn()),
         case.steps(case.drawn()),
-        what="the same steps gave something else the second time",
+        what="the same steps gave another result the second time",
         advice="Keep nothing outside of the states, and add up in one order.",
     )
 
 
 @check
 def rule_host_reads(case: RuleCase) -> None:
-    """Nothing is read back to the host: steps are captured, and replayed with other numbers."""
+    """No number is read back to the host, since steps are captured and replayed with other numbers."""
     given = case.drawn()
     for operation in operations_of(lambda: case.step(given)):
         if "data_dependent_output" in operation.tags:
@@ -99,7 +99,7 @@ def rule_host_reads(case: RuleCase) -> None:
 
 @check
 def rule_random(case: RuleCase) -> None:
-    """The global random generators are not touched."""
+    """A step does not use the global random generators."""
     given = case.drawn()
     with undrawn("a step"):
         case.step(given)
@@ -107,30 +107,30 @@ def rule_random(case: RuleCase) -> None:
 
 @check
 def rule_strides(case: RuleCase) -> None:
-    """Gradients may come in any strides."""
+    """Gradients of any strides give the same results."""
 
     def crossed(grad: Tensor, number: int) -> Tensor:
-        """The same numbers, the last axis the slowest."""
+        """Return the same numbers with the last axis as the slowest in memory."""
         return grad if grad.ndim < 2 else grad.transpose(0, -1).contiguous().transpose(0, -1)
 
     expect_close(
         case.steps(case.drawn(), grads=crossed),
         case.steps(case.drawn()),
-        what="it is another one when gradients have other strides",
-        advice="Go by shapes and torch's operators, not by where numbers lie.",
+        what="the result changes when gradients have other strides",
+        advice="Use shapes and torch's operators, not the order of numbers in memory.",
         tolerance=1e-5,
     )
 
 
 @check
 def rule_dtypes(case: RuleCase) -> None:
-    """float32 steps are those in float64, but for rounding; a rule takes bfloat16 parameters as well."""
+    """float32 gives the results of float64 up to rounding, and bfloat16 parameters are accepted."""
     if case.kernel is not None:
         raise NotApplicable("kernel_equals_rule tries the dtypes that a kernel takes")
     expect_close(
         case.steps(case.drawn()),
         case.steps(case.drawn(dtype=torch.float64)),
-        what="in float32 it is not what it is in float64",
+        what="the float32 result differs from the float64 result",
         advice="Look for a difference of large numbers, or a constant that float32 cannot hold.",
         tolerance=1e-4,
     )
@@ -143,7 +143,7 @@ def rule_dtypes(case: RuleCase) -> None:
 
 @check
 def rule_compiles(case: RuleCase) -> None:
-    """torch.compile(fullgraph=True, backend="eager") traces a step whole."""
+    """torch.compile(fullgraph=True, backend="eager") can trace a step."""
     compiled = compiled_anew(case.step, "eager")
     given, other = (replace(d, own=d.own[-2:]) for d in (case.drawn(), case.drawn()))
     try:
@@ -158,7 +158,7 @@ def rule_compiles(case: RuleCase) -> None:
     expect_close(
         given.leaves(),
         other.leaves(),
-        what="a step does something else when it is compiled",
+        what="a compiled step gives another result",
         advice="Look for a branch on something that is not an argument.",
         tolerance=1e-5,
     )
@@ -166,7 +166,7 @@ def rule_compiles(case: RuleCase) -> None:
 
 @check
 def rule_cuda(case: RuleCase) -> None:
-    """On CUDA steps are those of the CPU, and nothing waits for the device."""
+    """Steps on CUDA give the results of the CPU, and nothing waits for the device."""
     if not torch.cuda.is_available():
         raise NotApplicable("there is no CUDA device")
     device = torch.device("cuda")
@@ -177,7 +177,7 @@ def rule_cuda(case: RuleCase) -> None:
     expect_close(
         case.steps(case.drawn(device=device)),
         replace(case, kernel=None).steps(case.drawn(device=CPU)),
-        what="on CUDA it is not what the rule makes of it on the CPU",
+        what="the result on CUDA differs from that of the rule on the CPU",
         advice="Look for operators that differ, or for memory that is not set.",
         tolerance=1e-4,
     )
@@ -185,7 +185,7 @@ def rule_cuda(case: RuleCase) -> None:
 
 @check
 def kernel_equals_rule(case: RuleCase) -> None:
-    """A kernel's steps are those of the rule on each tensor in float64: many tensors, narrow gradients."""
+    """A kernel gives the results of the rule in float64, for many tensors and for bfloat16 gradients."""
     if case.kernel is None:
         raise NotApplicable("the rule is no kernel")
     alone = replace(case, kernel=None)
@@ -203,7 +203,7 @@ def kernel_equals_rule(case: RuleCase) -> None:
             expect_close(
                 found,
                 {name: tensor.to(found[name].dtype) for name, tensor in expected.items()},
-                what=f"of {len(given.own)} tensors in {dtype} it is not what the rule makes of each",
+                what=f"the result for {len(given.own)} tensors in {dtype} differs from that of the rule",
                 advice="Compute the same, or let match return None where it cannot.",
                 tolerance=1e-2 if isinstance(case.rule, Cast) else tolerance,
                 usual=dict.fromkeys(expected, torch.ones(())),  # a sum may cancel to nothing
@@ -212,7 +212,7 @@ def kernel_equals_rule(case: RuleCase) -> None:
 
 @check
 def kernel_skips(case: RuleCase) -> None:
-    """A kernel that takes `finite` writes nothing where it is False, and else what it writes without."""
+    """A kernel that takes `finite` writes nothing if it is False, and else the same as without it."""
     if case.kernel is None or not case.kernel.skips:
         raise NotApplicable("the rule is no kernel that takes `finite`")
     before, given = case.drawn(), case.drawn()
@@ -232,8 +232,8 @@ def kernel_skips(case: RuleCase) -> None:
     expect_same_bits(
         told.leaves(),
         plain.leaves(),
-        what="it is another where finite is True than where it is not given",
-        advice="Do what is always done where the argument finite is True.",
+        what="the result where finite is True differs from the result without it",
+        advice="Where the argument finite is True, do the same as without it.",
     )
 
 
@@ -243,13 +243,13 @@ def _there(tensor: Tensor | None) -> Tensor:
 
 
 def _rounded(grad: Tensor, number: int, *, dtype: torch.dtype, narrow: bool) -> Tensor:
-    """A gradient as a kernel is given it: every other one in bfloat16 if `narrow`."""
+    """Convert a gradient to the kernel's dtype; if `narrow`, every second one to bfloat16."""
     return grad.to(torch.bfloat16 if narrow and number % 2 else dtype)
 
 
 @check
 def rule_meta(case: RuleCase) -> None:
-    """A step runs on tensors without data: so plans are checked, and their memory counted."""
+    """A step runs on meta tensors, by which plans are checked and their memory is counted."""
     given = case.drawn(device=META)
     try:
         case.step(given)
@@ -263,7 +263,7 @@ def rule_meta(case: RuleCase) -> None:
 
 @check
 def rule_rate(case: RuleCase) -> None:
-    """A step goes by the tensor `lr`, not by the rule's field: where it is 0, the parameter stays."""
+    """A step uses the argument `lr`, not the rule's field: if it is 0, the parameter does not change."""
     if "lr" not in case.arguments:
         raise NotApplicable("the rule asks for no lr")
     first = case.arguments[0]

@@ -1,4 +1,4 @@
-"""Checks of the sizes that break layers: a batch of one, odd sizes, an empty batch."""
+"""Checks of sizes for which layers often fail: a batch of one, odd sizes, an empty batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from graphnet.testing.sample import Input
 
 @check
 def batch_of_one(case: Case) -> None:
-    """A batch of one keeps its axis, and its gradients are right."""
+    """A batch of one keeps its batch axis, and its gradients are right."""
     one, two, three = (_batch(case, size) for size in (1, 2, 3))
     shapes = [
         {name: tuple(y.shape) for name, y in leaves(_forward(c), c.layer.outputs).items()}
@@ -39,13 +39,12 @@ def batch_of_one(case: Case) -> None:
 
 @check
 def odd_sizes(case: Case) -> None:
-    """Odd and uneven heights and widths work, unless they are refused in words."""
-
+    """Odd and different heights and widths work, unless the layer refuses them with a GraphError."""
     _right(_changed(case, _odd, "there is no height or width"))
 
 
 def _odd(given: Input) -> Input:
-    """The next smaller odd height; a width that is odd too, and smaller by 2 where there is room."""
+    """Make height and width odd, and the width smaller by 2 if it is large enough."""
     shape = given.shape if isinstance(given, Tensor) else given
     if len(shape) < 3:
         return given
@@ -61,7 +60,7 @@ def _odd(given: Input) -> Input:
 
 @check
 def empty_batch(case: Case) -> None:
-    """A batch of no images gives outputs of no images, and gradients that are zero."""
+    """An empty batch gives empty outputs, and gradients of zeros."""
     empty = _batch(case, 0)
     _accepted(empty)
     forward_observed.function(empty)
@@ -70,7 +69,7 @@ def empty_batch(case: Case) -> None:
     gradient_shapes.function(empty)
     one = empty.run()
     if any(y.numel() for y in leaves(one.results, empty.layer.outputs).values()):
-        return  # a mean over nothing, which is what its author says it is
+        return  # such as the mean of an empty batch: its value is the author's choice
     for leaf, gradient in leaves(one.gradients, sorted(empty.differentiable)).items():
         if bool((gradient != 0).any()):
             raise CheckFailure(
@@ -80,7 +79,7 @@ def empty_batch(case: Case) -> None:
 
 
 def _batch(case: Case, size: int) -> Case:
-    """The case with another batch size: the first axis of every input that has the first one's."""
+    """Change the batch size: the first axis of the inputs for which it is that of the first input."""
     sizes = [
         i.shape[0] if isinstance(i, Tensor) and i.ndim else i[0] if len(i) else None
         for i in case.inputs
@@ -114,7 +113,7 @@ def _shapes(inputs: Sequence[Input]) -> list[tuple[int, ...]]:
 
 
 def _accepted(case: Case) -> None:
-    """Skip where the layer refuses these inputs in words."""
+    """Raise NotApplicable if the layer refuses these inputs with a GraphError."""
     try:
         _ = case.ports
         case.forward(case.arguments())
@@ -128,7 +127,7 @@ def _forward(case: Case) -> dict[str, Tensor]:
 
 
 def _right(case: Case) -> None:
-    """Shapes as observed, gradients as by differences and autograd."""
+    """Compare shapes with those on meta tensors, and gradients with differences and autograd."""
     _accepted(case)
     forward_observed.function(case)
     if not case.trainable:

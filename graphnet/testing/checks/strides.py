@@ -1,4 +1,4 @@
-"""Checks that any strides do: transposed, sliced, channels_last, expanded; and of writing in place."""
+"""Checks of strides (transposed, sliced, channels_last, expanded), pointwise layers and `overwrites`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphnet.testing.leaves import Named, cloned, floating, leaves, replaced, s
 from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 Change = Callable[[Tensor], Tensor | None]
-"""The same numbers in other strides; None for a tensor that cannot have them."""
+"""Copies a tensor to other strides; returns None if the tensor cannot have them."""
 _TOLERANCE = 1e-10  # other strides may take another kernel, which sums in another order
 
 
@@ -33,7 +33,7 @@ def channels_last(case: Case) -> None:
 
 
 def _restrided(case: Case, words: str, change: Change) -> None:
-    """Each argument with other strides, one by one and all together."""
+    """Compare the results after changing the strides of each argument alone, and of all together."""
     arguments = case.arguments()
     fitting = {leaf: t for leaf, raw in leaves(arguments).items() if (t := change(raw)) is not None}
     fitting.pop("key", None)
@@ -50,7 +50,7 @@ def _restrided(case: Case, words: str, change: Change) -> None:
 
 
 def everything(case: Case, arguments: Named, change: Change | None) -> dict[str, Tensor]:
-    """Outputs and gradients; `change` gives the gradients that come in other strides."""
+    """Return outputs and gradients; `change` changes the strides of the outputs' gradients."""
     results = case.forward(arguments)
     found = leaves(results, case.layer.outputs)
     if not case.trainable:
@@ -76,21 +76,21 @@ def _same(found: dict[str, Tensor], expected: dict[str, Tensor], what: str) -> N
     expect_close(
         found,
         expected,
-        what=f"{what} it changes",
+        what=f"the result changes {what}",
         advice="Use reshape, not view, and axes, not storage order; strides carry no meaning.",
         tolerance=_TOLERANCE,
     )
 
 
 def transposed(tensor: Tensor) -> Tensor | None:
-    """The same numbers, the last two axes swapped in memory."""
+    """Copy a tensor with its last two axes swapped in memory."""
     if tensor.ndim < 2:
         return None
     return tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
 
 
 def sliced(tensor: Tensor) -> Tensor | None:
-    """The same numbers as every second one of a larger storage, which does not begin with them."""
+    """Copy a tensor to every second element of a larger storage, from the element 1."""
     if not tensor.ndim:
         return None
     room = tensor.new_zeros((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1))
@@ -100,13 +100,13 @@ def sliced(tensor: Tensor) -> Tensor | None:
 
 
 def in_channels_last(tensor: Tensor) -> Tensor | None:
-    """The same numbers, channels next to each other in memory."""
+    """Copy a tensor to channels_last: the channels are next to each other in memory."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else None
 
 
 @check
 def expanded(case: Case) -> None:
-    """Inputs and gradients of stride 0, as expand makes them, give what their copies give."""
+    """Inputs and gradients of stride 0, as expand makes them, give the same as contiguous copies."""
     arguments = case.arguments()
     inputs = leaves(arguments, case.ports.inputs)
     found_any = False
@@ -127,7 +127,7 @@ def expanded(case: Case) -> None:
 
 
 def _expanded_gradients(case: Case, one: Pass) -> bool:
-    """Gradients as they come from a sum: one number, expanded to the output's shape."""
+    """Test gradients as those of a sum: one number that is expanded to the output's shape."""
     wide = {
         name: g.flatten()[:1].expand(g.numel()).view(g.shape) if g.numel() else g
         for name, g in one.grads.items()
@@ -136,7 +136,7 @@ def _expanded_gradients(case: Case, one: Pass) -> bool:
     expect_close(
         leaves(case.backward(one.arguments, one.results, wide)),
         leaves(case.backward(one.arguments, one.results, copied)),
-        what="with gradients expanded from one number it changes",
+        what="the result changes with gradients that are expanded from one number",
         advice="Use reshape, not view, and never write to a gradient.",
         tolerance=_TOLERANCE,
         usual=leaves(one.gradients),
@@ -146,7 +146,7 @@ def _expanded_gradients(case: Case, one: Pass) -> bool:
 
 @check
 def pointwise(case: Case) -> None:
-    """What is declared pointwise is: each element depends on its own place alone, wherever that is."""
+    """In a pointwise layer, an element depends only on the same element of the inputs, not on its place."""
     if not case.layer.pointwise:
         raise NotApplicable("the layer is not declared pointwise")
     arguments = case.arguments()
@@ -200,7 +200,7 @@ def _anywhere(case: Case, arguments: Named, inputs: dict[str, Tensor]) -> None:
 
 @check
 def overwrites(case: Case) -> None:
-    """`forward_` and `backward_` give the same bits and write into what `overwrites` names, no more."""
+    """`forward_` and `backward_` give the same bits, and write only to what `overwrites` names."""
     declared = case.layer.overwrites
     if not declared:
         raise NotApplicable("the layer declares no overwriting")

@@ -1,4 +1,4 @@
-"""Checks of how a layer is used in a plan: what is kept, what is wanted, values used twice."""
+"""Checks of how a plan uses a layer: saved values, unwanted gradients, values that are used twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @check
 def saves_used(case: Case) -> None:
-    """Everything that is kept for backward - saves, outputs, inputs - changes a gradient."""
+    """Every save, output and input that is kept for backward influences a gradient."""
     case.require_backward()
     layer = case.layer
     for save in layer.saves:
@@ -38,12 +38,12 @@ def saves_used(case: Case) -> None:
 
 
 def kept(case: Case, one: Pass) -> list[str]:
-    """The tensors that are held between forward and backward because backward names them."""
-    there = {**one.arguments, **one.results}
+    """Return the tensors that stay in memory after forward because backward names them."""
+    tensors = {**one.arguments, **one.results}
     return [
         name
         for name in case.layer.signature.backward
-        if name in there and name != "key" and leaves(there, [name])
+        if name in tensors and name != "key" and leaves(tensors, [name])
     ]
 
 
@@ -57,7 +57,7 @@ def _matters(case: Case, name: str) -> bool:
         )
         try:
             found = leaves(case.backward(arguments, results, one.grads))
-        except Exception:  # other values, such as indices out of range, were looked at
+        except Exception:  # backward has read the changed values, such as indices out of range
             return True
         if any(not same_bits(found[leaf], expected[leaf]) for leaf in expected):
             return True
@@ -82,7 +82,7 @@ def _negative(named: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 @check
 def wanted(case: Case) -> None:
-    """Whatever subset of gradients is wanted, those that are wanted stay the same."""
+    """A wanted gradient is the same whichever other gradients are wanted."""
     case.require_backward()
     one = case.run()
     names = sorted(case.differentiable)
@@ -102,7 +102,7 @@ def wanted(case: Case) -> None:
 
 @check
 def unused_outputs(case: Case) -> None:
-    """A gradient that may arrive as None means zeros; outputs that nobody used do not disturb."""
+    """If an output is not used, None as its gradient gives the same as zeros."""
     case.require_backward()
     optional = sorted(case.layer.signature.optional)
     if not optional or len(case.layer.outputs) < 2:
@@ -121,7 +121,7 @@ def unused_outputs(case: Case) -> None:
 
 @check
 def same_tensor_twice(case: Case) -> None:
-    """The same tensor given as two inputs gets both gradients, as if they were two tensors."""
+    """If two inputs are the same tensor, their gradients are those of two equal tensors."""
     case.require_backward()
     arguments = case.arguments()
     inputs = floating(arguments, [n for n in case.ports.inputs if n in case.differentiable])

@@ -1,4 +1,4 @@
-"""The check of `window`: what lies outside of it does not matter."""
+"""Check that outputs do not depend on the rows and columns outside the declared window."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from graphnet.testing.compare import close
 from graphnet.testing.leaves import Named, leaves, replaced
 from graphnet.testing.outcome import CheckFailure, NotApplicable
 
-_MOST = 12  # the first rows of an output, and as many columns
+_MOST = 12  # so many rows and columns of an output are checked
 
 
 @check
 def window(case: Case) -> None:
-    """Rows of the outputs depend on no row of an input outside of the layer's `window`."""
+    """Rows of the outputs depend only on the input rows in the layer's `window`."""
     if is_kernel(case) or case.layer.pointwise:
         raise NotApplicable("only for layers that are not pointwise")
     arguments = case.arguments()
@@ -49,13 +49,13 @@ def window(case: Case) -> None:
 
 
 def _outputs(case: Case, arguments: Named) -> dict[str, Tensor]:
-    """What inference makes of these arguments."""
+    """Return the outputs of inference for these arguments."""
     run = case.inference if case.layer.signature.inference else case.forward
     return case.outputs(run(arguments))
 
 
 def _outside(x: Tensor, read: range, axis: int) -> Tensor:
-    """X with other numbers in all rows but those of a range; a single row may be spread over many."""
+    """Change x in all rows outside a range; not a single row, since a layer may broadcast it."""
     if x.shape[2 + axis] == 1:
         return x
     place = torch.arange(x.shape[2 + axis])
