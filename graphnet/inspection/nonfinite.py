@@ -83,7 +83,7 @@ class NonFinite:
                 ", ..." if len(self.samples) > 5 else ""
             )
             of = f" of sample {some} (counted from 0)" if some else ""
-            return f"the {self.argument}{of} is not finite ({share}) to begin with"
+            return f"the {self.argument}{of} is not finite ({share}) when the step begins"
         read = ", ".join(f"{name} ({found})" for name, found in (self.inputs or {}).items())
         where = f"{self.call.where}: " if self.call.where else ""
         return (

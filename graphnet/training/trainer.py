@@ -226,8 +226,8 @@ class Trainer:
             self.epochs_done, self.loss_sum = epoch + 1, 0.0
             if self.epochs_done == config.epochs and program.updates_done == 0:
                 raise TrainingError(
-                    f"not one of {program.steps_done} steps has updated the weights: in float16 gradients "
-                    f"are not finite, even of the loss times {program.loss_scale:g}, which each step "
+                    f"none of {program.steps_done} steps has updated the weights: gradients in float16 are "
+                    f"not finite, even with the loss scale {program.loss_scale:g}, which each such step "
                     f"halves. Train longer, or choose the precision bfloat16 or float32."
                 )
             yield Epoch(
@@ -293,14 +293,14 @@ class Trainer:
             raise TrainingError(
                 f"the loss is {total / count} within steps {step - count + 1} to {step} "
                 f"(learning rate {self.program.lr:g}). {self._origin(count)} Lower the learning rate, "
-                f"or mend the data. The last checkpoint is untouched."
+                f"or correct the data. The last checkpoint is unchanged."
             )
         if (scale := self.program.loss_scale) is not None and scale < _LEAST_SCALE:
             step = self.program.steps_done
             raise TrainingError(
-                f"no step updates the weights any more: up to step {step}, gradients are not finite in "
-                f"float16, even of the loss times {scale:g}. {self._origin(count, gradients=True)} Mend "
-                f"that, or choose the precision bfloat16 or float32. The last checkpoint is untouched."
+                f"steps up to {step} no longer update the weights: gradients in float16 are not finite, "
+                f"even with the loss scale {scale:g}. {self._origin(count, gradients=True)} Correct this, "
+                f"or choose the precision bfloat16 or float32. The last checkpoint is unchanged."
             )
         return total / count, elapsed_s
 

@@ -387,7 +387,7 @@ def test_bad_arguments_come_first(registry: Registry) -> None:
     )
     found = traced([SCALE], torch.zeros(1, 1, 1, 1), registry, scale__factor=torch.nan)
     assert str(found) == (
-        "the parameter 'scale.factor' is not finite (100 % of its elements) to begin with"
+        "the parameter 'scale.factor' is not finite (100 % of its elements) when the step begins"
     )
 
 
