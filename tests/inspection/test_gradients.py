@@ -382,8 +382,8 @@ def test_bad_arguments_come_first(registry: Registry) -> None:
     x[1, 0, 0, 1] = torch.inf
     found = traced([SCALE], x, registry)
     assert str(found) == (
-        "the input 'input' of sample 1 (counted from 0) is not finite (16.7 % of its elements) to "
-        "begin with"
+        "the input 'input' of sample 1 (counted from 0) is not finite (16.7 % of its elements) "
+        "when the step begins"
     )
     found = traced([SCALE], torch.zeros(1, 1, 1, 1), registry, scale__factor=torch.nan)
     assert str(found) == (
