@@ -43,7 +43,7 @@ from graphnet.system import cache_folder, write_text
     metavar="FILE",
     help="Write an HTML page with the graph, the memory and the table.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(
     model: Path,
     shapes: list[tuple[int, ...]],

@@ -37,7 +37,7 @@ from graphnet.model import Model
 )
 @click.option("--seed", default=0, show_default=True, help="The seed of random data.")
 @compile_options("device", "kernels", device="cpu")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def gradients(
     model: Path,
     shapes: list[tuple[int, ...]],
@@ -80,7 +80,7 @@ def gradients(
 def _read_arrays(path: Path, count: int) -> list[Tensor]:
     """Read the first `count` items of each array of an .npz file; uint8 becomes 0..1."""
     try:
-        # The file is opened here, since numpy does not close it if it is not a valid zip file.
+        # The file is opened here, since numpy does not close a file that is not a valid zip file.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = [torch.from_numpy(file[key])[:count] for key in file.files]
     except Exception as error:  # numpy may raise any exception for damaged data
