@@ -12,7 +12,7 @@ import torch
 import graphnet
 
 _GRAPHNET = Path(graphnet.__file__).parent
-_PLUGIN = tuple(_GRAPHNET / folder for folder in ("layers", "kernels", "optimizers"))
+_BUILTIN = _GRAPHNET / "builtin"
 _LIBRARIES = tuple(Path(str(module.__file__)).parent for module in (torch, pydantic))
 _PYTHON = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = ("site-packages", "dist-packages")
@@ -38,6 +38,6 @@ def _is_authors(file: Path) -> bool:
     if not file.is_file() or any(file.is_relative_to(folder) for folder in _LIBRARIES):
         return False
     if file.is_relative_to(_GRAPHNET):
-        return any(file.is_relative_to(folder) for folder in _PLUGIN)
+        return file.is_relative_to(_BUILTIN)
     installed = any(part in _INSTALLED for part in file.parts)
     return installed or not file.is_relative_to(_PYTHON)

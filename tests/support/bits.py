@@ -316,7 +316,9 @@ def described(plan: Any) -> list[str]:
     lines = [] if plan.prelude is None else [f"ahead: {one}" for one in described(plan.prelude)]
     for step in plan.steps:
         call = step.call
-        function = getattr(call, "function", call.method)  # former plans say "forward_" as the method
+        function = getattr(
+            call, "function", call.method
+        )  # former plans say "forward_" as the method
         lines.append(
             f"{call.kind} {call.title} {function}: {words(call.reads())} -> {words(call.makes())}; "
             f"writes {len(call.writes)}, frees {words(step.frees)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -14,6 +15,7 @@ from graphnet.builtin import SGD, ReLU
 from graphnet.errors import GraphError
 from graphnet.sdk import Kernel, Layer, load_registry
 from graphnet.testing import CHECKS, Sample, Status, cases_for, run_checks
+from graphnet.testing.author import where
 from tests.support.models import Acme
 from tests.support.right import RIGHT, Embedding, Linear, MaxPool
 
@@ -154,6 +156,15 @@ def test_what_the_authors_code_raises_is_shown_with_its_line_and_its_sample(
     assert error in row.message
     assert f"{__file__}:{line_of(line)}, in {method}" in row.message
     assert f"{layer.__name__}() on 2x4x6x6" in row.message
+
+
+@pytest.mark.parametrize("name", ["relu", "conv2d", "aten/relu", "mse"])
+def test_an_error_in_a_built_in_layer_is_shown_with_its_line(name: str) -> None:
+    found = REGISTRY.layers | REGISTRY.losses | REGISTRY.kernels
+    forward = found[name].value.forward
+    with pytest.raises(Exception, match=".") as raised:
+        forward(object(), *[object()] * (forward.__code__.co_argcount - 1))
+    assert re.search(r"graphnet/builtin/.*\.py:\d+, in ", where(raised.value))
 
 
 def test_errors_of_samples_and_of_match_are_shown() -> None:
