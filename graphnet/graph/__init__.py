@@ -1,6 +1,6 @@
 """Graph: frozen data becomes a graph of calls, whose shapes and costs are observed on meta tensors.
 
-A ModelDescription and input shapes come in; a Graph, and what is known of each of its calls, go out.
+A ModelDescription and input shapes come in; a Graph, with the results and cost of each call, goes out.
 It imports description and below.
 """
 

@@ -1,4 +1,4 @@
-"""Aliases: which results share storage with each other, and where that depends on strides."""
+"""Aliases: which values share storage, and for which values that depends on strides."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from graphnet.sdk import Layer
 
 @dataclass(frozen=True, slots=True)
 class Aliases:
-    """What the values of a graph share.
+    """Which values of a graph share storage.
 
-    `values` is the graph's table in which also results that share a storage of their own say so.
-    `unsure` are the values that must not be overwritten: two elements of them lie in one place, or
-    strides decide whether they share storage with others.
+    `values` is the graph's table of values, where `view_of` is also set for results of one call that share
+    a storage with each other. `unsure` are the values that must not be overwritten: two of their elements
+    have the same address, or strides decide whether they share storage with others.
     """
 
     values: Mapping[str, Value]
@@ -24,7 +24,7 @@ class Aliases:
 
 
 def aliases(graph: Graph) -> Aliases:
-    """Look at every call of the graph that is a layer's forward, backward or inference."""
+    """Find the shared storages by running each layer's call of the graph on meta tensors."""
     values = dict(graph.values)
     unsure: set[str] = set()
     for call in graph.calls.values():
@@ -47,7 +47,7 @@ def aliases(graph: Graph) -> Aliases:
 
 
 def base(name: str, values: Mapping[str, Value]) -> str:
-    """The value whose storage this one lives in: itself, unless it is a view."""
+    """The value whose storage a value uses: itself, unless it is a view."""
     while (viewed := values[name].view_of) is not None:
         name = viewed
     return name

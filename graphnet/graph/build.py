@@ -1,4 +1,4 @@
-"""Build a Graph: an expanded description and input shapes become typed nodes with inferred shapes."""
+"""Build: make the forward graph of an expanded description; shapes come from runs on meta tensors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def build(network: Expanded, *, inputs: Sequence[Spec], dtype: torch.dtype) -> G
     Args:
         network: the model, as `expand` returns it.
         inputs: the specs of its inputs, in the order in which it names them.
-        dtype: that of the parameters.
+        dtype: the dtype of the parameters.
 
     Raises:
-        GraphError: shapes clash; it names every node that does not fit.
+        GraphError: shapes do not fit; the message names every node where they do not.
     """
     builder = GraphBuilder(dtype)
     builder.inputs(network, inputs)
@@ -32,7 +32,7 @@ def build(network: Expanded, *, inputs: Sequence[Spec], dtype: torch.dtype) -> G
 
 
 class GraphBuilder:
-    """Adds calls one by one, observing each on meta tensors."""
+    """Adds calls one by one; each is run on meta tensors to find the specs of its results."""
 
     def __init__(self, dtype: torch.dtype, graph: Graph | None = None) -> None:
         self.dtype = dtype
@@ -66,7 +66,7 @@ class GraphBuilder:
         inputs = [self.lookup(reference) for reference in node.inputs]
         known = [name for name in inputs if name is not None]
         if len(known) < len(inputs):
-            return  # one of its inputs failed, and has been reported
+            return  # the node that makes one of its inputs failed, and is in `problems`
         kind = Kind.LOSS if isinstance(node.layer, Loss) else Kind.LAYER
         try:
             self.call(
@@ -90,7 +90,7 @@ class GraphBuilder:
         return outputs[reference.output]
 
     def unique(self, name: str) -> str:
-        """The name, with a number behind it where a call has it already."""
+        """The name, with a number appended if a call has the name already."""
         found, number = name, 1
         while found in self.calls:
             number += 1
@@ -108,7 +108,7 @@ class GraphBuilder:
         owner: str,
         where: str = "",
     ) -> list[str]:
-        """Add one call of forward; returns the names of its outputs. Parameters belong to `owner`."""
+        """Add one call of `forward`; returns the names of its outputs. `owner` owns its parameters."""
         at = f"{f'{where}: ' if where else ''}node {name!r} ({title}): "
         feeding = ", ".join(f"{i} ({self.values[i].spec})" for i in inputs)
         with blame(at, "forward", after=f". Inputs: {feeding}."):
@@ -141,7 +141,7 @@ class GraphBuilder:
         return list(results[: len(layer.outputs)])
 
     def slots(self, ports: Ports, owner: str, device: torch.device, layer: Layer) -> dict[str, Arg]:
-        """The parameter and state values of a node, made new unless `owner` made them already."""
+        """The parameters and states of a node by argument; adds those that `owner` does not have yet."""
         bound: dict[str, Arg] = {}
         for name, spec in (*ports.parameters.items(), *ports.states.items()):
             if spec is None:
@@ -177,7 +177,7 @@ class GraphBuilder:
         return {name: spec(arg) for name, arg in bound.items()}
 
     def key(self, node: str) -> str:
-        """The value that holds this node's random key."""
+        """Add the call that makes a node's random key; returns the name of the key."""
         device = next(iter(self.values.values())).spec.device
         for scalar in (SEED, STEP):
             if scalar not in self.values:
@@ -185,7 +185,7 @@ class GraphBuilder:
         name = f"{node}:key"
         if name not in self.calls:
             layer = Key(constant=node_constant(node))
-            port = f"{node.rpartition('.')[2]}:key"  # the last part of the node's path names it
+            port = f"{node.rpartition('.')[2]}:key"  # the last part of the node's path
             self.values[name] = Value(name, KEY_SPEC.on(device), Kind.KEY, port=port)
             self.calls[name] = Call(
                 name, Kind.KEY, layer, "forward", (SEED, STEP), (name,), "key", node

@@ -1,11 +1,11 @@
 """Cost: the floating-point operations and bytes of a call, counted on meta tensors.
 
-Nothing here is declared by a layer's author, and no data is touched. A multiply-add is 2 operations.
-Matrix products and convolutions are counted by torch's formulas, an elementwise operator as one
-operation for each element of its result, a reduction as one for each element that it reads; moving and
-copying count nothing. Bytes are those of the arguments that an operator really reads and of the results
-that it makes, each once: what no implementation can avoid. A view reads and writes nothing, an argument
-that is asked only for its shape is not read, and a slot that is written in place counts as written.
+The author of a layer declares nothing for this, and no data is read. A multiply-add is 2 operations. Matrix
+products and convolutions are counted by torch's formulas. An elementwise operator counts one operation for
+each element of its result, a reduction one for each element that it reads, a move or copy none. The bytes are
+those of the call's arguments that operators read and of its results, each counted once: no implementation
+needs fewer. A view reads and writes nothing, an argument of which an operator uses only the shape is not
+read, and a slot that is written in place counts as written.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _MOVES = frozenset(
     {_aten.clone, _aten.copy_, _aten._to_copy, _aten.fill_, _aten.fill, _aten.masked_fill}
     | {_aten.where, _aten.zeros_like, _aten.ones_like, _aten.full_like}
 )
-# They add up what they read, or scale it: one for each element; torch tags them as nothing.
+# They do one operation for each element that they read; torch has no tag for them.
 _ADDS = frozenset({_aten.col2im, _aten.mse_loss, _aten.mse_loss_backward})
-_SHAPES = frozenset(  # they take a tensor for its shape and dtype, not for what is in it
+_SHAPES = frozenset(  # they use the shape and dtype of a tensor, not its elements
     {_aten.empty_like, _aten.zeros_like, _aten.ones_like, _aten.full_like}
     | {_aten.new_empty, _aten.new_zeros, _aten.new_ones, _aten.new_full, _aten.new_empty_strided}
 )
@@ -42,9 +42,9 @@ _FILLS = frozenset({_aten.fill_, _aten.zero_, _aten.copy_})  # they write self w
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a call takes: floating-point operations, bytes read, bytes written.
+    """The cost of a call: floating-point operations, bytes read, bytes written.
 
-    `peak_bytes` is the most that tensors made in it hold at once: its results and what it needs on the way.
+    `peak_bytes` is the most that the tensors made in the call hold at once, its results included.
     """
 
     flops: int = 0
@@ -70,9 +70,9 @@ class Cost:
 
 
 def call_cost(call: Call, values: Mapping[str, Value]) -> Cost:
-    """Count one call of a graph, whose values' specs are looked up in `values`.
+    """The cost of one call of a graph; `values` is the graph's table of values.
 
-    Counts are cached by definition, method and specs, so a repeated block is counted once.
+    Costs are cached by definition, method and specs, so a repeated block is counted once.
     """
     devices = (values[name].spec.device.type for name in (*call.reads(), *call.makes()))
     return _counted(call.layer, call.function, freeze(call, values), next(devices, "cpu"))
@@ -102,7 +102,7 @@ def _counted(
 
 
 def count(function: Callable[[], Any], given: Iterable[Tensor]) -> tuple[Any, Cost]:
-    """Run a function of the tensors in `given`, which are on "meta": what it returns, and its cost.
+    """Run a function of the meta tensors in `given`; returns its result and its cost.
 
     >>> x = torch.empty(2, 3, device="meta")
     >>> count(lambda: torch.relu(x), [x])[1]
@@ -128,7 +128,7 @@ def count(function: Callable[[], Any], given: Iterable[Tensor]) -> tuple[Any, Co
 
 
 class _Touched:
-    """The bytes of some tensors' elements; what overlaps in one storage is counted once."""
+    """Counts the bytes of tensors; no storage counts more than its own size."""
 
     def __init__(self) -> None:
         self.seen: set[tuple[object, ...]] = set()
@@ -142,7 +142,7 @@ class _Touched:
             return
         self.seen.add(key)
         axes = zip(tensor.shape, tensor.stride(), strict=True)
-        elements = math.prod(size for size, stride in axes if stride != 0)  # broadcast: read once
+        elements = math.prod(size for size, stride in axes if stride)  # a broadcast is read once
         self.sizes[storage] = self.sizes.get(storage, 0) + elements * tensor.element_size()
         self.limits[storage] = tensor.untyped_storage().nbytes()
 
@@ -152,7 +152,7 @@ class _Touched:
 
 
 def _is_view(operation: Operation) -> bool:
-    """Whether an operator only looks at its argument in another way."""
+    """Whether the results of an operator are views of its arguments."""
     if operation.operator.is_view:
         return True
     made = {storage_of(tensor) for tensor in operation.tensors()}
@@ -197,6 +197,6 @@ def _flops(operation: Operation) -> int:
 
 
 def _plain(operation: Operation) -> Any:
-    """The overload that returns new tensors: those that write into one carry fewer tags."""
+    """The overload that returns new tensors; overloads that write into a tensor have fewer tags."""
     packet = operation.operator._overloadpacket
     return packet.default if "default" in packet.overloads() else operation.operator

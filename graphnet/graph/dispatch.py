@@ -1,4 +1,4 @@
-"""Watch: the operators that a call runs, as PyTorch's dispatcher sees them."""
+"""Dispatch: record the operators that a call runs, with a dispatch mode of PyTorch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graphnet.sdk import scratch_bytes
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operator call: which, on what, and what it returned."""
+    """One operator call: the operator, its arguments, and its result."""
 
     operator: Any
     arguments: tuple[Any, ...]
@@ -31,7 +31,7 @@ class Operation:
         return frozenset(tag.name for tag in self.operator.tags)
 
     def tensors(self) -> Iterator[Tensor]:
-        """The tensors that it returned."""
+        """The tensors that the operator returned."""
         yield from tensors_in(self.returned)
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def operations_of(call: Callable[[], object]) -> list[Operation]:
-    """Run `call` and list the operators that ran in it."""
+    """Run `call` and return the operators that it ran, in order."""
     recorder = _Recorder()
     with recorder:
         call()
@@ -58,7 +58,7 @@ def operations_of(call: Callable[[], object]) -> list[Operation]:
 
 
 class _Allocations(TorchDispatchMode):
-    """Counts the bytes of new storages that are alive, as operators make them and Python drops them."""
+    """Counts the bytes of new storages from when an operator makes them until Python frees them."""
 
     def __init__(self, device_type: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -72,7 +72,7 @@ class _Allocations(TorchDispatchMode):
         for tensor in tensors_in(returned):
             storage, size = storage_of(tensor), tensor.untyped_storage().nbytes()
             if storage in given and not self.users[storage]:
-                continue  # an argument of the call that is watched, or a view of one
+                continue  # an argument of the recorded call, or a view of one
             if not self.users[storage]:
                 self.alive_bytes += size
             self.users[storage] += 1
@@ -90,15 +90,15 @@ class _Allocations(TorchDispatchMode):
 
 
 def storage_of(tensor: Tensor) -> int:
-    """A number for the storage that a tensor lies in."""
+    """A number that identifies the storage of a tensor."""
     pointer: int = tensor.untyped_storage()._cdata
     return pointer
 
 
 def peak_bytes_of(call: Callable[[], object], *, device_type: str = "meta") -> int:
-    """Run `call`: the most bytes alive at once in tensors that it made, those it returns included.
+    """Run `call` and return the most bytes that its new tensors hold at once, results included.
 
-    With `device_type` "cpu", what torch's operators take beside them there counts too.
+    With `device_type` "cpu", the work memory of torch's operators on a CPU counts too.
 
     >>> x = torch.empty(100, device="meta")
     >>> peak_bytes_of(lambda: x.relu().neg())
@@ -111,18 +111,18 @@ def peak_bytes_of(call: Callable[[], object], *, device_type: str = "meta") -> i
 
 
 def operations_until_failure(call: Callable[[], object]) -> list[Operation]:
-    """Run `call`, which may fail, and list the operators that ran until then."""
+    """Run `call`, which may fail, and return the operators that ran before the failure."""
     recorder = _Recorder()
     try:
         with recorder:
             call()
-    except Exception:  # whoever asks reports the failure by another check
+    except Exception:  # the caller reports the failure by another check
         pass
     return recorder.operations
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in an operator's arguments or results, however they are nested."""
+    """Yield the tensors in the arguments or results of an operator, at every depth of nesting."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
@@ -131,5 +131,5 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 
 
 def is_mask(index: Any) -> bool:
-    """Whether an index selects a number of elements that depends on data."""
+    """Whether an index is a mask: the number of elements that it selects depends on data."""
     return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)

@@ -1,7 +1,7 @@
-"""Frozen: the arguments of a call as data that can be hashed, and meta tensors made of it again.
+"""Frozen: turn the arguments of a call into data that can be hashed, and back into tensors.
 
-What is found out about a call on meta tensors depends on these, its definition and its method only, so it
-is cached by them.
+The result of a call on meta tensors depends only on its definition, its method and these data, so they are
+the key of its cache.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from graphnet.sdk import Spec
 
 @dataclass(frozen=True, slots=True)
 class FrozenTensor:
-    """A tensor: equal numbers are one that is given twice. A slot has the strides it is stored with."""
+    """A tensor argument. Equal numbers mean the same tensor; a slot has the strides of its storage."""
 
     number: int
     spec: Spec
@@ -30,7 +30,7 @@ class FrozenTensor:
 
 @dataclass(frozen=True, slots=True)
 class FrozenMapping:
-    """The items of a mapping."""
+    """A mapping argument, as its items."""
 
     items: tuple[tuple[str, Hashable], ...]
 
@@ -39,7 +39,7 @@ FrozenArgument = FrozenTensor | tuple[FrozenTensor, ...] | FrozenMapping | Const
 
 
 def freeze(call: Call, values: Mapping[str, Value]) -> tuple[FrozenArgument, ...]:
-    """The arguments of a call, whose values' specs are looked up in `values`."""
+    """The frozen arguments of a call; `values` is the graph's table of values."""
     numbers: dict[str, int] = {}
 
     def tensor(name: str) -> FrozenTensor:
@@ -64,7 +64,7 @@ def freeze(call: Call, values: Mapping[str, Value]) -> tuple[FrozenArgument, ...
 def thaw(
     arguments: tuple[FrozenArgument, ...], tensor: Callable[[FrozenTensor], Tensor]
 ) -> list[Any]:
-    """The arguments as a method takes them, each tensor as `tensor` makes it."""
+    """The arguments as a method takes them; `tensor` makes the tensors."""
 
     def argument(frozen: FrozenArgument) -> Any:
         match frozen:

@@ -1,7 +1,8 @@
-"""Invoke: the one way to call a layer's method, by the names of its arguments or by their order.
+"""Invoke: call a layer's method with arguments by name or by position; all rooms use these functions.
 
-Every method but backward takes `*xs` spread out, and what follows it by keyword; backward takes it as one
-tuple, and returns one for it. What a method returns comes as a tuple, a bare result as a tuple of one.
+Methods other than backward take `*xs` as separate arguments, and the arguments after it by keyword.
+Backward takes `*xs` as one tuple, and returns one tuple of gradients for it. The results are always
+returned as a tuple.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ _REVERSE = ("backward", IN_PLACE["backward"])
 
 
 def invoke(layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Call a method with those of the named values that it asks for; its results in order.
+    """Call a method with the values that its arguments name; returns the results in order.
 
-    backward has a result for each of `gradient_names`. For that of a layer with `*xs`, `named` holds
-    "specs" even where backward does not ask for them: they tell which of forward's arguments are states.
+    `backward` has one result for each of `gradient_names`. For the backward of a layer with `*xs`, `named`
+    must contain "specs", which say which arguments of forward are states.
     """
     arguments = [named[name] for name in layer.signature.of(method)]
     returned = _called(layer, method, arguments)
@@ -29,9 +30,9 @@ def invoke(layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ..
 
 
 def positional(layer: Definition, method: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """Call a method of a layer or rule with arguments in its order, those of `*xs` in a tuple.
+    """Call a method of a layer or rule with arguments by position; `*xs` is one tuple.
 
-    The results are those of `Call.results`: where the gradients of `*xs` come bare, each is one.
+    The results match `Call.results`: if only `*xs` has gradients, each of them is one result.
     """
     return as_tuple(_called(layer, method, arguments))
 
@@ -48,7 +49,7 @@ def _called(layer: Definition, method: str, arguments: Sequence[Any]) -> Any:
 
 
 def star_of(layer: Definition, method: str) -> int | None:
-    """The position of `*xs` among the arguments of a method that takes it spread out, else None."""
+    """The position of `*xs` in a method that takes it as separate arguments; otherwise None."""
     if not isinstance(layer, Layer) or layer.signature.variadic is None or method in _REVERSE:
         return None
     names = layer.signature.of(method)
@@ -56,18 +57,18 @@ def star_of(layer: Definition, method: str) -> int | None:
 
 
 def gradients_are_bare(layer: Layer, specs: Mapping[str, Any]) -> bool:
-    """Whether `*xs` alone has gradients: then their tuple is all that backward returns."""
+    """Whether only `*xs` has gradients: then backward returns nothing but their tuple."""
     return gradient_names(layer, specs) == (layer.signature.variadic,)
 
 
 def gradient_names(layer: Layer, specs: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names backward returns gradients for: inputs and parameters, in forward's order."""
+    """The arguments with a gradient in backward: inputs and parameters, in the order of forward."""
     states = frozenset(layer.updates) | frozenset(layer.states(specs))
     return tuple(n for n in layer.signature.tensors if n in specs and n not in states)
 
 
 def result_names(layer: Layer, method: str) -> tuple[str, ...]:
-    """What a method other than backward returns, in order; a new state has the state's name."""
+    """The names of the results of a method other than backward; a new state has the state's name."""
     match method:
         case "forward":
             return layer.outputs + layer.saves + layer.updates
@@ -79,5 +80,5 @@ def result_names(layer: Layer, method: str) -> tuple[str, ...]:
 
 
 def as_tuple(returned: Any) -> tuple[Any, ...]:
-    """A bare result as a tuple of one."""
+    """The results as a tuple; a single result becomes a tuple of one."""
     return tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)

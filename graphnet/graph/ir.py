@@ -1,9 +1,9 @@
-"""Graph: frozen calls in single assignment, a table of values, and the networkx view of both.
+"""IR: a graph is a table of frozen calls and a table of values, each assigned once.
 
 Forward, loss, backward, accumulate and update are all Calls: one method of one definition, applied to
-named values. A pass takes a Graph and returns one. `Graph.network` is the networkx.MultiDiGraph of the
-same thing, with a typed, frozen node for each input, parameter, state and call, and one edge for each
-use, keyed by the argument's position; it is derived once and never edited.
+named values. A pass takes a Graph and returns one. `Graph.network` shows the graph as a
+networkx.MultiDiGraph: each source and each call is a node, and each use of a value is an edge, whose key is
+the argument's position. It is made once and never changed.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from graphnet.sdk import IN_PLACE, Definition, Initializer, Layer, Layout, Spec
 
 
 class Kind(StrEnum):
-    """What a node of the graph is: where a value comes from, or what a call is for."""
+    """The kind of a value or call: where the value comes from, or what the call does."""
 
     INPUT = "input"
     PARAMETER = "parameter"
     STATE = "state"
     CONSTANT = "constant"  # a tensor filled with one number when the plan is set up
     SCALAR = "scalar"  # 0-dim device tensors that drive a step: learning rate, step count, seed
-    PRELUDE = "prelude"  # computed ahead from parameters and states, by the graph's prelude
+    PRELUDE = "prelude"  # computed from parameters and states by the graph's prelude
     LAYER = "layer"
     LOSS = "loss"
     KEY = "key"
-    FOLD = "fold"  # makes parameters of other parameters: affine_map and absorb
+    FOLD = "fold"  # computes parameters from parameters: affine_map and absorb
     BACKWARD = "backward"
     ACCUMULATE = "accumulate"
-    SCALE = "scale"  # between gradients and updates: what these are scaled by, and gradients scaled
+    SCALE = "scale"  # between gradients and updates: factors, and gradients times a factor
     UPDATE = "update"
 
 
@@ -49,7 +49,7 @@ LR, STEP, SEED = "@lr", "@step", "@seed"  # no id in a description has an "@"
 
 @dataclass(frozen=True, slots=True)
 class Const:
-    """An argument that is fixed when the plan is made: specs, wanted, an absent parameter (None)."""
+    """An argument with a fixed value: `specs`, `wanted`, or None for an absent parameter."""
 
     value: Any
 
@@ -57,24 +57,24 @@ class Const:
 Arg = str | tuple[str, ...] | Const
 """A value's name, the names behind `*xs`, or a constant."""
 Slot = str | None | tuple[str | None, ...]
-"""Where a result goes: a value's name, None for a result nobody reads, a tuple for those of `*xs`."""
+"""A result: a value's name, None if nobody reads it, a tuple for the gradients of `*xs`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor in the graph: its name, spec, and where it comes from.
+    """A tensor in the graph: its name, its spec, and where it comes from.
 
-    `kind` is one of SOURCES, or that of the call which makes it. `view_of` names the value whose
-    storage it shares, as observed on meta tensors. Sources that the plan sets up have an
-    `initializer`; `memory_format` is the strides that they are best stored with. `layout` is None for
-    the axes that the layers' definitions speak of (N C H W for images), else the stack of blocks in
-    which the pixels lie; `spec` is always the shape in memory.
+    `kind` is one of SOURCES, or the kind of the call that makes the value. `view_of` names the value whose
+    storage it shares, as observed on meta tensors. Sources that the plan sets up have an `initializer`;
+    `memory_format` gives the strides in which they are stored. `layout` is None for the axes of the layers'
+    definitions (N C H W for images), otherwise the blocks in which the pixels are stored; `spec` is always
+    the shape in memory.
 
-    The name is for people and files, and nobody takes it apart: `node` is the node or call among whose
-    results and slots the value is, empty for what drives the whole step, and `port` what it is there:
-    "y", "weight". An input that a loss takes has the loss's argument for its port. `of` is the value that
-    this one goes with, such as the parameter of an average. `role` says what a slot that the training
-    adds is for, in the word of the optimizer or the pass; a slot that belongs to a layer has none.
+    The name is for people and files, and no code parses it. `node` is the node or call that the value
+    belongs to, empty for a value of the whole step. `port` is its role there, such as "y" or "weight"; for
+    an input that a loss reads, it is the loss's argument. `of` is the value that this one belongs to, such
+    as the parameter of an average. `role` says what a slot of the training is for, in the word of the
+    optimizer or the pass; the slot of a layer has no role.
     """
 
     name: str
@@ -91,11 +91,11 @@ class Value:
 
     @property
     def label(self) -> str:
-        """The name for messages: without the mark in front that no node's name begins with."""
+        """The name for messages, without the mark in front, which no name of a node has."""
         return self.name.lstrip("$@")
 
     def sibling(self, suffix: str, kind: Kind, spec: Spec) -> Value:
-        """A new value that goes with this one, called by its name and the suffix."""
+        """A new value that belongs to this one; its name is this name and the suffix."""
         port = f"{self.port}{suffix}" if self.port else ""
         return Value(f"{self.name}{suffix}", spec, kind, node=self.node, port=port, of=self.name)
 
@@ -104,12 +104,11 @@ class Value:
 class Call:
     """One method of one definition applied to values.
 
-    `results` are new values, `writes` maps a result to the value whose storage it overwrites (a slot,
-    or an argument, where the call works `in_place`), `after` names calls that must have run before it.
-    `title` is the layer's name as people know it; `node` and `where` say which node of the description
-    it belongs to, and `port` what of that node it is about, if it is about one parameter or state.
-    `backward_of` names the forward call that a backward call belongs to, `repeats` the call whose results
-    a recomputed one makes once more.
+    `results` are new values. `writes` maps a result to the value whose storage it overwrites: a slot, or an
+    argument if the call works `in_place`. `after` names calls that must run earlier. `title` is the layer's
+    name for people; `node` and `where` give the node of the description and its place in the file; `port`
+    names the parameter or state of that node, if the call is for only one. `backward_of` names the forward
+    call of a backward call; `repeats` names the call that a recomputed call runs again.
     """
 
     name: str
@@ -130,28 +129,28 @@ class Call:
 
     @property
     def function(self) -> str:
-        """The name of the layer's function that runs: the method, or its twin that works in place."""
+        """The name of the function that runs: the method, or its in-place form."""
         return IN_PLACE[self.method] if self.in_place else self.method
 
     def reads(self) -> Iterator[str]:
-        """The values it reads, once for each use, in the order of its arguments."""
+        """The values that the call reads, once for each use, in the order of its arguments."""
         return flatten(self.args)
 
     def makes(self) -> Iterator[str]:
-        """The values it makes."""
+        """The values that the call makes."""
         return flatten(self.results)
 
     def pure(self) -> Call:
-        """The same call by the function that writes over no argument; an update stays as it is."""
+        """The same call without overwriting an argument; an update stays as it is."""
         return replace(self, in_place=False, writes={}) if self.in_place else self
 
     def ports(self) -> dict[str, Arg]:
-        """Argument and result names of a forward call -> what stands there."""
+        """Name of an argument or result of a forward call -> the argument or result."""
         assert isinstance(self.layer, Layer)
         named: dict[str, Arg] = dict(zip(self.layer.signature.forward, self.args, strict=True))
         names = self.layer.outputs + self.layer.saves + self.layer.updates
         for name, result in zip(names, self.results, strict=True):
-            if name not in named:  # the new value of a state keeps out of the state's way
+            if name not in named:  # the new value of a state has the name of the state's argument
                 assert not isinstance(result, tuple)  # only backward returns gradients of *xs
                 named[name] = Const(None) if result is None else result
         return named
@@ -178,11 +177,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Calls by name, in an order in which they can run; values by name; what goes in and out.
+    """Calls by name, in an order in which they can run; values by name; inputs and outputs.
 
-    `gradients` maps a parameter to the value that holds its gradient, once there is a reverse pass.
-    `refused` are pairs of a call and a kernel that was measured there and is not the fastest. `prelude`
-    computes the values of that kind, its outputs, from parameters and states: once for many runs.
+    `gradients` maps a parameter to the value that holds its gradient, if the graph has a reverse pass.
+    `refused` are pairs of a call and a kernel that was timed there and is not the fastest. `prelude` is a
+    graph that computes the values of Kind.PRELUDE from parameters and states, once for many runs.
     """
 
     calls: Mapping[str, Call]
@@ -196,12 +195,12 @@ class Graph:
     prelude: Graph | None = None
 
     def sources(self, *kinds: Kind) -> tuple[str, ...]:
-        """The names of the values of these kinds, in the order they were first used."""
+        """The names of the values of these kinds, in the order of first use."""
         return tuple(name for name, value in self.values.items() if value.kind in kinds)
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        """The parameter nodes, in the order of first use: the order in which optimizers walk them."""
+        """The names of the parameters, in the order of first use."""
         return self.sources(Kind.PARAMETER)
 
     @functools.cached_property
@@ -211,7 +210,7 @@ class Graph:
 
     @functools.cached_property
     def readers(self) -> Mapping[str, tuple[str, ...]]:
-        """Value -> the calls that read it, each once for each use."""
+        """Value -> the calls that read it; a call stands there once for each use."""
         found: dict[str, list[str]] = {}
         for call in self.calls.values():
             for name in call.reads():
@@ -219,7 +218,7 @@ class Graph:
         return {name: tuple(calls) for name, calls in found.items()}
 
     def spec_of(self, arg: Arg) -> Any:
-        """The Spec behind an argument, a tuple of them for `*xs`, None for an absent parameter."""
+        """The Spec of an argument, a tuple of Specs for `*xs`, None for an absent parameter."""
         match arg:
             case str():
                 return self.values[arg].spec
@@ -230,7 +229,7 @@ class Graph:
 
     @functools.cached_property
     def network(self) -> nx.MultiDiGraph[str]:
-        """The graph as networkx sees it; each node carries a `Node` under the key "node"."""
+        """The graph as a networkx graph; the attribute "node" of each node is a `Node`."""
         network: nx.MultiDiGraph[str] = nx.MultiDiGraph()
         for name, value in self.values.items():
             if value.kind in SOURCES:
@@ -248,7 +247,7 @@ class Graph:
         return network
 
     def order(self) -> tuple[Call, ...]:
-        """The calls in topological order: updates and sums as soon as they can run, else as made."""
+        """The calls in topological order; kinds in SOON run as early as they can, the others as made."""
         rank = {
             name: (0 if call.kind in SOON else 1, position)
             for position, (name, call) in enumerate(self.calls.items())

@@ -1,8 +1,8 @@
-"""Lifetimes: from when to when each storage of a sequence of calls is alive, and the bytes at each call.
+"""Lifetimes: when each storage of a sequence of calls is alive, and the bytes alive at each call.
 
-A storage is alive from the call that makes it to the last that touches a value in it. One that nothing
-touches after a call that may overwrite it goes on as the storage of that call's result. This is the one
-model of memory: passes that trade or save it ask, and what a plan and a report say of it is read here.
+A storage is alive from the call that makes it to the last call that touches a value in it. If a call may
+overwrite a storage and no later call touches it, the storage becomes that of the call's result. This is the
+only model of memory: the passes, plans and reports all use it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Overwrites = Callable[[Call], tuple[tuple[str, str], ...]]
 
 
 def no_overwrites(call: Call) -> tuple[tuple[str, str], ...]:
-    """For plans in which only updates write."""
+    """No pairs: only updates write."""
     return ()
 
 
 class Storages:
-    """The storages of a table of values, by number: which value lives where, and how many bytes.
+    """The storages of a table of values: a number for each value's storage, and its bytes.
 
-    `kept` are those that outlive every call: sources and outputs.
+    `kept` are the storages that stay alive after the last call: sources and outputs.
     """
 
     def __init__(self, values: Mapping[str, Value], outputs: Iterable[str]) -> None:
@@ -40,7 +40,7 @@ class Storages:
         self.kept.update(self.number[name] for name in outputs)
 
     def add(self, name: str) -> int:
-        """The number of a value's storage; a new one where it is a new value with one of its own."""
+        """The number of a value's storage; a new value gets the storage of its base or a new one."""
         if name not in self.number:
             value = self.values[name]
             if value.view_of is not None:
@@ -54,7 +54,7 @@ class Storages:
         return self.number[name]
 
     def copy(self) -> Storages:
-        """The same, to be changed apart from this one."""
+        """A copy that can be changed independently."""
         other = copy.copy(self)
         other.values, other.number = dict(self.values), dict(self.number)
         other.names, other.sizes, other.kept = [*self.names], [*self.sizes], {*self.kept}
@@ -63,11 +63,11 @@ class Storages:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A call as this model sees it.
+    """A call in this model of memory.
 
-    `inputs` and `results` are its values; `reads` are the storages of its inputs, once for each use,
-    `makes` those that begin with it, `touches` all of them; `overwrites` pairs of result and argument.
-    `work_bytes` are what it needs on the way to its results, `work_bytes_in_place` where it overwrites.
+    `inputs` and `results` are its values. `reads` are the storages of its inputs, once for each use; `makes`
+    are its new storages; `touches` are all its storages; `overwrites` are pairs (result, argument) of
+    storages. `work_bytes` is what it needs beyond its results, `work_bytes_in_place` if it overwrites.
     """
 
     call: Call
@@ -82,7 +82,7 @@ class Item:
 
 
 def item(call: Call, storages: Storages, overwrites: tuple[tuple[str, str], ...]) -> Item:
-    """The item of a call whose values `storages` knows, and what it could overwrite."""
+    """The item of a call; its values are in `storages`, `overwrites` as `Overwrites` returns them."""
     number = storages.number
     inputs, results = tuple(call.reads()), tuple(call.makes())
     reads = tuple(number[name] for name in inputs)
@@ -98,17 +98,17 @@ def item(call: Call, storages: Storages, overwrites: tuple[tuple[str, str], ...]
 
 
 def work_bytes(call: Call, values: Mapping[str, Value], results_bytes: int) -> int:
-    """What tensors made in a call hold at most beyond its new results."""
+    """The most bytes that the tensors made in a call hold beyond its new results."""
     return max(0, call_cost(call, values).peak_bytes - results_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetimes:
-    """`memory[i]` is what is alive during call i, with what that needs on the way to its results.
+    """The bytes alive at each call, and the lifetime of each storage, as positions of calls.
 
-    `first[s]` is the call that makes storage s, -1 where it is there from the start; `last[s]` the last
-    call that touches s itself. `root[s]` is the storage that s really is: an overwritten one, or itself;
-    `end` counts what went on in it too.
+    `memory[i]` are the bytes alive during call i, its own work memory included. `first[s]` is the call that
+    makes storage s, or -1 if it exists from the start; `last[s]` is the last call that touches s. `root[s]`
+    is the storage that s overwrites, or s; `end` is as `last`, with the storages that overwrite s included.
     """
 
     memory: list[int]
@@ -119,7 +119,7 @@ class Lifetimes:
 
 
 def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) -> Lifetimes:
-    """Walk along the items once. A storage that is kept lasts until after the last of them."""
+    """The lifetimes of the storages, if the items run in this order; kept storages outlive the last."""
     first, last = [-1] * len(storages.sizes), [-1] * len(storages.sizes)
     for position, one in enumerate(items):
         for storage in one.touches:
@@ -148,7 +148,7 @@ def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) ->
 
 
 def _exclusive(one: Item, position: int, root: list[int], end: list[int]) -> bool:
-    """Whether nothing touches what the item would overwrite, but this one argument of it."""
+    """Whether the item reads what it would overwrite only once, and no later item touches it."""
     read = [root[storage] for storage in one.reads]
     targets = [root[target] for _, target in one.overwrites]
     return all(end[target] == position and read.count(target) == 1 for target in targets)
@@ -156,7 +156,7 @@ def _exclusive(one: Item, position: int, root: list[int], end: list[int]) -> boo
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """What calls in the order in which they run hold in memory, as items over numbered storages."""
+    """The memory of calls in the order in which they run: storages, items and lifetimes."""
 
     storages: Storages
     items: tuple[Item, ...]
@@ -171,7 +171,7 @@ def memory_use(
     overwrites: Overwrites = no_overwrites,
     fixed_bytes: int = 0,
 ) -> MemoryUse:
-    """Follow calls in this order. `fixed_bytes` are alive all the time: those of the sources."""
+    """The memory of calls in this order; `fixed_bytes` are alive all the time, such as sources."""
     storages = Storages(values, outputs)
     items = tuple(item(call, storages, overwrites(call)) for call in calls)
     return MemoryUse(storages, items, lifetimes(items, storages, fixed_bytes=fixed_bytes))

@@ -1,7 +1,7 @@
-"""Dry run: one call on meta tensors: what it returns, and which storages that lies in.
+"""Meta run: run one call on meta tensors to learn its results and the storages that they share.
 
-It is run twice, with N C H W strides and with channels_last ones, because what is a view of one may be a
-copy of the other. Runs are cached by definition, method and specs.
+The call runs twice, with N C H W strides and with channels_last strides, because a result can be a view for
+one and a copy for the other. Runs are cached by definition, method and specs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphnet.sdk import Definition, Spec
 
 
 def flat(slots: tuple[Slot, ...]) -> Iterator[str | None]:
-    """Results one by one, None for those that nobody reads."""
+    """Yield the results one by one; None for a result that nobody reads."""
     for slot in slots:
         if isinstance(slot, tuple):
             yield from slot
@@ -32,10 +32,10 @@ def flat(slots: tuple[Slot, ...]) -> Iterator[str | None]:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """One result: its spec (None for no tensor), and what it may share storage with, by position.
+    """One result: its spec (None if it is no tensor), and the values that it may share storage with.
 
-    `arguments` are positions among the values that the call reads, `results` among earlier results.
-    `overlaps`: two of its elements lie in one place. `unsettled`: strides decide what it shares.
+    `arguments` are positions among the values that the call reads, `results` positions of earlier results.
+    `overlaps` is true if two elements have one address, `unsettled` if strides decide what it shares.
     """
 
     spec: Spec | None
@@ -46,11 +46,10 @@ class Returned:
 
 
 def run_on_meta(call: Call, values: Mapping[str, Value]) -> tuple[Returned, ...]:
-    """The results of a call one by one, those that nobody reads too.
+    """Run a call on meta tensors; returns all its results, also those that nobody reads.
 
-    What its definition raises on arguments of these specs, it raises here.
+    Exceptions of the definition's own code are raised unchanged.
     """
-
     return _run_twice(call.layer, call.function, freeze(call, values))
 
 
@@ -61,7 +60,7 @@ def _run_twice(
     plain = _run(layer, method, arguments, torch.contiguous_format)
     try:
         other = _run(layer, method, arguments, torch.channels_last)
-    except Exception:  # then it refuses such strides in a step too, and cannot alias there
+    except Exception:  # in a step it fails on such strides too, so nothing can share storage
         return plain
     return tuple(
         Returned(
@@ -114,12 +113,12 @@ def _spec(result: Any) -> Spec | None:
 
 
 def _storage(result: Any) -> int:
-    """A number for a tensor's storage; 0 for what is no tensor."""
+    """A number that identifies a tensor's storage; 0 if the result is no tensor."""
     return storage_of(result) if isinstance(result, Tensor) else 0
 
 
 def _overlaps(tensor: Tensor) -> bool:
-    """Whether two elements may lie in one place, as after expand."""
+    """Whether two elements may have the same address, as after `expand`."""
     reach = 0
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size > 1:

@@ -1,6 +1,6 @@
-"""Observe a layer on meta tensors: the shapes, dtypes and views of what it returns.
+"""Observe: run a layer on meta tensors to learn the shapes, dtypes and views of its results.
 
-Nothing here is declared by the author, and no data is touched. Observations are cached: definitions
+The author of a layer declares nothing for this, and no data is read. Observations are cached: definitions
 and specs compare by value, so a repeated block is observed once.
 """
 
@@ -24,12 +24,12 @@ META = torch.device("meta")
 KEY_SPEC = Spec((2,), torch.int32)
 
 Bound = Spec | tuple[Spec, ...] | None
-"""What stands behind an argument name: a tensor, the tensors of `*xs`, or an absent parameter."""
+"""The spec of an argument: of one tensor, of the tensors of `*xs`, or None if it is absent."""
 
 
 @dataclass(frozen=True)
 class Ports:
-    """How the arguments of forward are filled: which are inputs, parameters and states."""
+    """The arguments of forward: which are inputs, parameters and states, and their specs."""
 
     inputs: tuple[str, ...]
     parameters: Mapping[str, ParameterSpec | None]
@@ -49,10 +49,11 @@ class Result:
 
 
 def bind_inputs(layer: Layer, inputs: Sequence[Spec], dtype: torch.dtype) -> Ports:
-    """Give the inputs to forward's first names and ask the layer for its parameters and states.
+    """Assign the inputs to the first arguments of forward, and get the layer's parameters and states.
 
-    Raises GraphError when the layer takes another number of inputs, InputError for an input that is not
-    of floating point, unless the layer declares that it gets no gradient.
+    Raises:
+        GraphError: the layer takes another number of inputs.
+        InputError: an input is not of floating point, and the layer does not list it as nondifferentiable.
     """
     return _bind_inputs(layer, tuple(spec.on(META) for spec in inputs), dtype)
 
@@ -248,7 +249,7 @@ def _describe_all(results: tuple[Any, ...]) -> str:
 
 
 def resolve_view(bound: Mapping[str, Arg], source: tuple[str, int] | None) -> str | None:
-    """The value behind an observed (argument name, position)."""
+    """The name of the value at an observed (argument name, position); None if there is none."""
     if source is None or source[0] not in bound:
         return None
     arg = bound[source[0]]

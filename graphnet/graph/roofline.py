@@ -1,11 +1,11 @@
-"""Machine: the few numbers of a device that say how long a call must take at least.
+"""Roofline: predict the least time of a call from a few numbers of a device.
 
     seconds = max(bytes moved / bandwidth, operations / ceiling) + launch
 
-(the roofline model, Williams, Waterman & Patterson 2009). `measure.measure` finds the numbers of a
-device, `save` and `load` keep them in a cache folder by device and versions. What is measured is only
-shown, beside measured times: whatever *decides* about a plan takes the numbers in STATED, so that equal
-descriptions give equal plans on every machine, measured or not.
+(the roofline model, Williams, Waterman & Patterson 2009). graphnet.inspection measures the numbers of a
+device; `save_machine` and `load_machine` keep them in a cache folder by device and version. Measured numbers
+are only shown beside measured times. Decisions about a plan use the numbers in STATED, so equal descriptions
+give equal plans on every machine.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from graphnet.system import device_name, write_text
 
 @dataclass(frozen=True)
 class Machine:
-    """What a device does at best, in bytes and floating-point operations per second.
+    """The best rates of a device, in bytes and floating-point operations per second.
 
-    `flops` has a ceiling for each dtype by name, with torch's setting of TF32 as it was; `launch_s` is
-    what calling one operator costs. `measured_on` is when the numbers were measured, empty if never.
+    `flops` has the rate for each dtype by name, with torch's setting of TF32 at that time. `launch_s` is the
+    time to call one operator. `measured_on` is the date of the measurement, empty for stated numbers.
     """
 
     device: str
@@ -43,12 +43,12 @@ class Machine:
     measured_on: str = ""
 
     def seconds(self, cost: Cost, dtype: torch.dtype) -> float:
-        """The time that a call of this cost takes at least, computing in `dtype`."""
+        """The least time of a call of this cost that computes in `dtype`."""
         moving = cost.bytes_moved / self.bandwidth
         return max(moving, cost.flops / self.ceiling(dtype)) + self.launch_s
 
     def ceiling(self, dtype: torch.dtype) -> float:
-        """The operations per second in a dtype; for one that has no number, that of float32."""
+        """The operations per second in a dtype; for a dtype without a number, those in float32."""
         return self.flops.get(dtype_name(dtype), self.flops["float32"])
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class Machine:
         )
 
 
-# Of the order of two cores of a server, and of one data-centre GPU. Only their proportions decide.
+# About the rates of two server cores, and of one data-centre GPU. Only their ratios matter.
 STATED: Mapping[str, Machine] = MappingProxyType(
     {
         "cpu": Machine(
@@ -83,19 +83,19 @@ STATED: Mapping[str, Machine] = MappingProxyType(
 
 
 def stated_machine(device: torch.device) -> Machine:
-    """The stated numbers for this kind of device; an accelerator without its own has CUDA's."""
+    """The stated numbers for this kind of device; those of CUDA for an unknown accelerator."""
     return STATED.get(device.type, STATED["cuda"])
 
 
 def predicted_seconds(call: Call, values: Mapping[str, Value]) -> float:
-    """The time of a call by the stated numbers of its device: what passes weigh calls with."""
+    """The time of a call by the stated numbers of its device; passes compare calls by it."""
     reads = [values[name].spec for name in (*call.reads(), *call.makes())]
     device = reads[0].device if reads else torch.device("cpu")
     return stated_machine(device).seconds(call_cost(call, values), compute_dtype(call, values))
 
 
 def compute_dtype(call: Call, values: Mapping[str, Value]) -> torch.dtype:
-    """The dtype that a call computes in: that of most elements among its floating arguments."""
+    """The dtype in which a call computes: the dtype of most elements of its floating arguments."""
     elements: dict[torch.dtype, int] = {}
     for name in call.reads():
         spec = values[name].spec
@@ -111,13 +111,13 @@ def machine_path(device: torch.device, folder: Path) -> Path:
 
 
 def save_machine(machine: Machine, path: Path) -> None:
-    """Write a measurement; a reader sees the old file or the new one, never half of one."""
+    """Write a measurement in one step: a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_text(path, json.dumps(machine_data(machine), indent=2) + "\n")
 
 
 def load_machine(path: Path) -> Machine | None:
-    """A measurement, or None where there is none. Raises MachineError for a file that is none."""
+    """Read a measurement; None if the file does not exist. Raises MachineError if it has other content."""
     try:
         text = path.read_text()
     except FileNotFoundError:

@@ -1,10 +1,10 @@
-"""Scratch: the memory that torch's own convolutions take on a CPU beside what they return.
+"""Scratch: the memory that torch's own convolutions use on a CPU beside their results.
 
-Torch asks its libraries for a convolution, such as oneDNN, which work within the processor's cache. What no
-library takes - float64, float16 on most processors, bfloat16 on those without AVX512 - torch computes by
-itself, as a product with columns: a copy of the image that holds each pixel once for each place of the kernel
-that reads it. Torch is asked which it is. What each of its own ways takes, for groups one after the other
-beside what was made of those before, was observed; a test compares it.
+Torch computes most convolutions with libraries such as oneDNN, which work within the processor's cache. What
+no library supports (float64; float16 on most processors; bfloat16 without AVX512) torch computes itself, as
+a matrix product with columns: a copy of the image that has each pixel once for each kernel position that
+reads it. A function of torch says which way it takes. Groups run one after the other. The formulas for the
+memory of torch's own ways come from observation, and a test compares them with torch.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 
 _aten = torch.ops.aten
 _WAYS = torch._C._ConvBackend  # type: ignore[attr-defined]
-# Torch's own ways: with the columns of the whole batch, of one sample at a time, and of either.
+# Torch's own ways, by the samples whose columns exist at once: the whole batch, one, or either.
 _BATCH, _DILATED, _TRANSPOSED = _WAYS.Slow2d, _WAYS.SlowDilated2d, _WAYS.SlowTranspose2d
 
 
 def scratch_bytes_on_cpu(operator: Any, arguments: Sequence[Any]) -> int:
-    """What one of torch's operators takes on a CPU for tensors of these shapes; 0 for what is no convolution.
+    """The bytes that one of torch's convolutions uses on a CPU beside its result; 0 for other operators.
 
     >>> x, weight = torch.empty(2, 3, 8, 8).double(), torch.empty(5, 3, 3, 3).double()
     >>> setting = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # 2 * 3 * 3 * 3 * 8 * 8 numbers in columns
@@ -74,19 +74,19 @@ def _backward(
 
 
 def _way(x: Tensor, weight: Tensor, setting: Sequence[Any]) -> Any:
-    """How torch would compute it on a CPU: it looks at shapes and dtypes, no data is needed."""
+    """The way torch computes the convolution on a CPU, chosen by shapes and dtypes."""
     image, kernel = (torch.empty(1, dtype=one.dtype).expand(one.shape) for one in (x, weight))
     return torch._C._select_conv_backend(image, kernel, None, *setting, None)
 
 
 def _reads_single_pixels(weight: Tensor, setting: Sequence[Any]) -> bool:
-    """Whether the columns are the image as it stands, which torch makes use of in places."""
+    """Whether the columns equal the image, so that torch needs no copy in some cases."""
     stride, padding, *_ = setting
     return {*weight.shape[2:], *stride} == {1} and {*padding} == {0}
 
 
 def _columns_bytes(x: Tensor, y: Tensor, weight: Tensor, setting: Sequence[Any]) -> int:
-    """The columns of one sample and one group."""
+    """The bytes of the columns of one sample and one group."""
     *_, transposed, _, groups = setting
     channels, few = (weight.shape[1], x) if transposed else (x.shape[1] // groups, y)
     places: int = math.prod((*weight.shape[2:], *few.shape[2:]))
