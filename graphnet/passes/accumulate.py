@@ -1,9 +1,9 @@
-"""Accumulate: gradients of several small batches, one after the other, add up to those of a large one.
+"""Accumulate: the gradients of several small batches add up to the gradient of one large batch.
 
-A training with `accumulate: k` has two plans. The first k - 1 steps of k run `add_up`, which adds each
-gradient to a slot beside its parameter; the last runs `total`, in which optimizers see slot plus gradient,
-and the slot is cleared. Each loss counts 1 / k (see passes/differentiate.py), so that mean losses add up to
-the mean over all k batches.
+A training with `accumulate: k` has two plans. The first k - 1 of k steps run the plan of `add_up`, which
+adds each gradient to a slot beside its parameter. The last step runs the plan of `total`: the optimizers
+read slot + gradient, and the slot is cleared. Each loss is multiplied by 1 / k (`share` in
+passes/differentiate.py), so the losses of k batches add up to their mean.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from graphnet.graph import Call, Graph, Kind, Value
 from graphnet.passes.rewrite import beside, write
 from graphnet.sdk import Accumulate, AddTo, Clear, StateSpec
 
-GRAD = "@grad"  # the role of the slots, and the end of their names
-UPDATES = "@updates"  # the scalar that counts updates, where these are not as many as the steps
+GRAD = "@grad"  # the role of the slots; their names end with it
+UPDATES = "@updates"  # the scalar that counts updates, if an update takes several steps
 
 
 def add_up(graph: Graph) -> Graph:
-    """The step that adds gradients to their slots, and updates no parameter."""
+    """Add each gradient to the slot of its parameter; no parameter is updated."""
     calls, values = dict(graph.calls), dict(graph.values)
     for parameter, gradient, slot in _slots(graph, values):
         args = (slot, gradient)
@@ -32,7 +32,7 @@ def add_up(graph: Graph) -> Graph:
 
 
 def total(graph: Graph) -> Graph:
-    """The step whose gradients are those of all k batches; for the optimizer to follow."""
+    """Set `gradients` to the sums over all k batches, for the optimizer, and clear the slots."""
     calls, values = dict(graph.calls), dict(graph.values)
     totals: dict[str, str] = {}
     for parameter, gradient, slot in _slots(graph, values):
@@ -56,7 +56,7 @@ def total(graph: Graph) -> Graph:
 
 
 def _slots(graph: Graph, values: dict[str, Value]) -> Iterator[tuple[str, str, str]]:
-    """Each parameter, its gradient, and its slot, which is new; as wide as the wider of the two."""
+    """Yield each parameter, its gradient and a new slot, which has the wider dtype of the two."""
     for parameter, gradient in graph.gradients.items():
         of, by = values[parameter].spec, values[gradient].spec
         spec = StateSpec(of.shape, dtype=torch.promote_types(of.dtype, by.dtype))

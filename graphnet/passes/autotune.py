@@ -1,9 +1,9 @@
 """Autotune: choose kernels by measuring them on the graph's own shapes.
 
-Every kernel that fits somewhere is timed there, forward and, for training, backward, against the calls that
-it stands for; a chain of kernels that work in blocks of pixels is compared as a whole with the best plan in
-N C H W. What is not the fastest is noted in `Graph.refused`, which the fusion and kernels passes respect.
-The order of registration stands unless something else is faster by more than the measurement's noise.
+Each kernel that matches some calls is timed against these calls: forward and, for training, backward. The
+kernels that work in blocks of pixels are compared together with the best plan in N C H W. The slower kernels
+are added to `Graph.refused`, and the passes fusion and select_kernels do not use them. The kernel that was
+registered first stays, unless another one is faster by more than the noise of the measurement.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from graphnet.passes.block_layout import in_blocks
 from graphnet.passes.substitute import Candidate, candidates, plain_calls, substitute
 from graphnet.sdk import Definition, Entry, Registry
 
-_MARGIN = (
-    0.95  # how much of the default's time another kernel may take at most to be chosen instead
-)
+_MARGIN = 0.95  # another kernel is chosen if it takes less than this share of the default's time
 
 Seconds = Callable[[Candidate], float]
 
@@ -26,13 +24,13 @@ Seconds = Callable[[Candidate], float]
 def autotune(
     graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry, seconds: Seconds
 ) -> Graph:
-    """Note in the graph which kernels are not worth their place; `seconds` times a candidate."""
+    """Add the slower kernels to the graph's `refused`; `seconds` measures the time of a candidate."""
     found = list(candidates(graph, kernels=kernels, registry=registry))
     timed = {one: seconds(one) for one in found}
     blocks = frozenset((one.root, one.entry) for one in found if in_blocks(one.layer))
-    plain = _slower({one: s for one, s in timed.items() if (one.root, one.entry) not in blocks})
-    with_blocks = replace(graph, refused=plain)
-    without = replace(graph, refused=plain | blocks)
+    slower = _slower({one: s for one, s in timed.items() if (one.root, one.entry) not in blocks})
+    with_blocks = replace(graph, refused=slower)
+    without = replace(graph, refused=slower | blocks)
     if not blocks:
         return without
     of_call: dict[tuple[str, Definition], float] = {
@@ -40,8 +38,8 @@ def autotune(
     }
 
     def total(variant: Graph) -> float:
-        nowhere = plain_calls(variant, kernels=kernels, registry=registry)
-        placed = substitute(variant, kernels=kernels, registry=registry, plain=nowhere)
+        plain = plain_calls(variant, kernels=kernels, registry=registry)
+        placed = substitute(variant, kernels=kernels, registry=registry, plain=plain)
         parts = [of_call.get((name, call.layer), 0.0) for name, call in placed.calls.items()]
         return sum(parts)
 
@@ -49,7 +47,7 @@ def autotune(
 
 
 def _slower(timed: Mapping[Candidate, float]) -> frozenset[tuple[str, str]]:
-    """The kernels that lose at their place, against each other, the layer, and the calls one by one."""
+    """The (call, kernel) pairs that are slower than another kernel, the layer or the separate calls."""
     at: dict[str, list[Candidate]] = {}
     for one in timed:
         at.setdefault(one.root, []).append(one)
@@ -70,7 +68,7 @@ def _of_size(size: int, found: Iterable[Candidate]) -> list[Candidate]:
 
 
 def _best(found: Sequence[Candidate], timed: Mapping[Candidate, float]) -> Candidate:
-    """The first kernel, unless another one is faster by more than the noise."""
+    """The first kernel, or the fastest candidate if it is faster by more than the noise."""
     default = next((one for one in found if one.entry), found[0])
     fastest = min(found, key=lambda one: timed[one])
     return fastest if timed[fastest] < _MARGIN * timed[default] else default

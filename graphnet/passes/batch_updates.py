@@ -1,8 +1,8 @@
-"""Together: calls by equal rules, on a tensor of their own each, become one call of a multi-tensor kernel.
+"""Batch updates: calls with equal rules on different tensors become one call of a multi-tensor kernel.
 
-Gathered are updates, the casts of parameters that a step begins with, and products of all gradients with one
-factor. Which rules have such a kernel, and where, the kernels say; the built-in ones are for GPUs, where
-launching takes longer than running.
+The pass gathers updates, the casts of parameters at the start of a step, and the products of all gradients
+with one factor. A kernel states which rule it replaces and on which devices. The built-in ones are for
+GPUs, where the launch of an update takes longer than its computation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graphnet.sdk import COMMON, Cast, Entry, arguments_of, matched
 
 
 def batch_updates(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
-    """Gather calls for which one of the kernels fits; of several, the first."""
+    """Replace each group of calls that a kernel matches by one call; the first match is used."""
     ruled = {entry.value.replaces for entry in kernels}
     groups: dict[object, list[Call]] = {}
     for call in graph.calls.values():
@@ -37,7 +37,7 @@ def batch_updates(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
     for name, call in graph.calls.items():
         one = gathered.get(name, call)
         if one.kind is Kind.UPDATE:
-            calls.pop(one.name, None)  # it runs where the last of its updates did
+            calls.pop(one.name, None)  # it runs where the last of its updates ran
         calls.setdefault(one.name, _after(one, gathered))
     read = {name for call in calls.values() for name in call.reads()}
     gradients = {
@@ -48,7 +48,10 @@ def batch_updates(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
 
 
 def _may_be_gathered(call: Call, graph: Graph) -> bool:
-    """An update, what scales a gradient, or a cast of a parameter: no other of its group waits for it."""
+    """Whether a call is an update, a scaling of a gradient or a cast of a parameter.
+
+    No other call of its group waits for the result of such a call.
+    """
     if call.kind in (Kind.UPDATE, Kind.SCALE):
         return True
     reads = (graph.values[name].kind for name in call.reads())
@@ -60,13 +63,13 @@ def _first(call: Call) -> str:
 
 
 def _arguments(call: Call) -> Iterator[tuple[Arg, bool]]:
-    """Each argument, and whether all calls of a group have it in common: no tensor of this one's own."""
+    """Yield each argument, and whether all calls of a group share it."""
     for name, arg in zip(arguments_of(type(call.layer)), call.args, strict=True):
         yield arg, name in COMMON or isinstance(arg, Const)
 
 
 def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> Call | None:
-    """One call in place of these, by the first kernel that fits."""
+    """One call in the place of these, with the first kernel that matches them; None if no kernel does."""
     first = calls[0]
     specs = [graph.values[_first(call)].spec for call in calls]
     for entry in kernels:
@@ -101,7 +104,7 @@ def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> 
 
 
 def _uncast(name: str, graph: Graph) -> str:
-    """The narrower value that this one is a cast of, or itself."""
+    """The value before a cast to a wider dtype; without such a cast, the value itself."""
     call = graph.producers.get(name)
     if call is None or not isinstance(call.layer, Cast):
         return name
@@ -111,7 +114,7 @@ def _uncast(name: str, graph: Graph) -> str:
 
 
 def _after(call: Call, gathered: Mapping[str, Call]) -> Call:
-    """The call, waiting for what its predecessors have become; never for itself."""
+    """The call, with the names in `after` replaced by those of the gathered calls, without its own."""
     after = dict.fromkeys(gathered[n].name if n in gathered else n for n in call.after)
     after.pop(call.name, None)
     return replace(call, after=tuple(after)) if tuple(after) != call.after else call

@@ -1,9 +1,9 @@
-"""Layout: decide in which layout each image lies, and convert where two layers disagree.
+"""Block layout: choose the layout of each image, and convert an image where two layers disagree.
 
-Each layer states the blocks of its inputs and outputs before one rest that they share (Layer.layouts), so
-that deciding is unification: every value gets a term (blocks, variable), every layer equates the terms of
-its ports. A layer that declares nothing asks for N C H W. Where two terms cannot be made equal, the pixels
-have to move: a `convert` call is put in. A variable that no block ever reached stays N C H W.
+A layer declares the blocks of its inputs and outputs (`Layer.layouts`); further blocks may follow, the same
+for all its ports. The layouts are found by unification: each value has a term (blocks, variable), and each
+layer makes the terms of its ports equal. A layer that declares no blocks takes N C H W. If two terms cannot
+be made equal, the pass inserts a `convert` call. A variable without any block stands for N C H W.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from graphnet.sdk import Convert, Layer, Layout, blocked_shape
 _PLAIN = 0  # the variable that stands for N C H W
 _RUNS = frozenset({Kind.LAYER, Kind.LOSS})
 Term = tuple[Layout, int]
-"""Blocks before a variable."""
+"""Blocks, and a variable for the blocks that follow them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A layout that a call wants an argument in, other than the one it lies in."""
+    """An argument that a call wants in another layout than the value has."""
 
     call: str
     value: str
@@ -33,26 +33,28 @@ class Conversion:
 
 
 def block_layout(graph: Graph, *, packed_inputs: bool) -> Graph:
-    """Set the layout of every value, and insert the conversions that this takes.
+    """Set the layout of every value, and insert the conversions that are needed.
 
-    With `packed_inputs` the graph's inputs lie in the layout that their first reader wants, and who runs
-    the plan packs them; else they come in N C H W, as its outputs always do.
+    Args:
+        graph: a forward graph with kernels; its outputs stay in N C H W.
+        packed_inputs: inputs have the layout that their first reader wants, and the caller of the plan
+            packs them; without it they are in N C H W.
     """
     return _Layout(graph, packed_inputs).rewrite()
 
 
 def unprofitable(graph: Graph) -> frozenset[str]:
-    """The calls that work in blocks where that gains nothing.
+    """The calls whose kernels work in blocks without a gain.
 
-    A conversion at an input or output of the graph is what block order costs; pixels that move between
-    two layers cost more than it gains. (Between N C H W and N H W C nothing moves: it is a view.) Where
-    all blocks are single pixels, there is nothing to gain.
+    Conversions at the inputs and outputs of the graph are accepted; a conversion between two layers costs
+    more time than the blocks save. (N C H W to N H W C is a view and costs nothing.) Blocks that are all
+    single pixels save nothing.
     """
     return _Layout(graph).unprofitable()
 
 
 def in_blocks(layer: Layer) -> bool:
-    """Whether a layer works on blocks of pixels, not on N C H W."""
+    """Whether a layer declares blocks of pixels for one of its ports."""
     return any((layer.layouts or {}).values())
 
 
@@ -61,9 +63,9 @@ class _Layout:
         self.graph = graph
         self.packed_inputs = packed_inputs
         self.terms: dict[str, Term] = {}
-        self.bound: dict[int, Term] = {}  # variable -> what it stands for
+        self.bound: dict[int, Term] = {}  # variable -> the term that replaces it
         self.variables = 1
-        self.anchored: set[int] = {_PLAIN}  # variables that must not become another kind of layout
+        self.anchored: set[int] = {_PLAIN}  # and variables that must not become N C H W
         self.conversions: list[Conversion] = []
         for call in graph.calls.values():
             self.call(call)
@@ -80,7 +82,7 @@ class _Layout:
         return blocks, variable
 
     def unify(self, one: Term, other: Term) -> bool:
-        """Make two terms equal; False, with nothing changed, if they cannot be."""
+        """Make two terms equal; returns False, and changes nothing, if that is impossible."""
         (p, u), (q, v) = self.resolve(one), self.resolve(other)
         while p and q and p[0] == q[0]:
             p, q = p[1:], q[1:]
@@ -115,14 +117,14 @@ class _Layout:
         return (declared[port], rest) if port in declared else ((), _PLAIN)
 
     def declared(self, layer: Layer, call: Call) -> Mapping[str, Layout]:
-        """The blocks of each port before the common rest; a port that is missing is N C H W."""
+        """The blocks that a layer declares for each port; a port without an entry takes N C H W."""
         if not layer.pointwise:
             return layer.layouts or {}
         ports = call.ports()
         names = list(flatten(ports[port] for port in layer.signature.tensors))
         shapes = {self.graph.values[name].spec.shape for name in names}
         if any(map(self.is_slot, names)) or len(shapes) > 1:
-            return {}  # a parameter, or its cast, has its shape for N C H W
+            return {}  # the shape of a parameter, or of its cast, belongs to N C H W
         return dict.fromkeys((*layer.signature.tensors, *layer.outputs, *layer.saves), ())
 
     def is_slot(self, name: str) -> bool:
@@ -130,13 +132,13 @@ class _Layout:
         return kind in SOURCES and kind is not Kind.INPUT
 
     def images(self, arg: Arg) -> Iterator[str]:
-        """The values of an argument that can lie in blocks: four axes, and no parameter."""
+        """The values of an argument that can be in blocks: they have four axes and are no parameters."""
         for name in flatten((arg,)):
             if len(self.graph.values[name].spec.shape) == 4 and not self.is_slot(name):
                 yield name
 
     def read(self, call: Call, value: str, wanted: Term) -> None:
-        if value not in self.terms:  # an input of the graph, or what depends on no image
+        if value not in self.terms:  # an input of the graph, or a value that depends on no image
             packed = self.packed_inputs and self.graph.values[value].kind is Kind.INPUT
             self.terms[value] = ((), self.fresh() if packed else _PLAIN)
         if not self.unify(self.terms[value], wanted):
@@ -147,9 +149,7 @@ class _Layout:
         return blocks if variable in self.anchored and variable != _PLAIN else None
 
     def unprofitable(self) -> frozenset[str]:
-        regions: dict[
-            str, set[int]
-        ] = {}  # a call that works in blocks -> the variables of its images
+        regions: dict[str, set[int]] = {}  # call that works in blocks -> variables of its images
         profitable: set[int] = set()
         for call in self.graph.calls.values():
             layer = call.layer
@@ -188,7 +188,7 @@ class _Layout:
         return replace(self.graph, calls=calls, values=values, outputs=outputs)
 
     def run(self, call: Call, bound: Mapping[str, Arg], values: dict[str, Value]) -> Call:
-        """The call on blocked arguments. Raises LayerError unless it returns the layouts it declares."""
+        """The call on blocked arguments. Raises LayerError if it does not return the layouts it declares."""
         stated = {name: values[name].spec for name in call.makes() if name in self.terms}
         call = rewire(call, bound, values)
         for name, spec in stated.items():
@@ -202,7 +202,7 @@ class _Layout:
     def convert(
         self, name: str, wanted: Layout | None, calls: dict[str, Call], values: dict[str, Value]
     ) -> str:
-        """The value in this layout: itself, or what a conversion makes of it, once."""
+        """The value in this layout: itself, or the result of a conversion, which is added only once."""
         value = values[name]
         if value.layout == wanted:
             return name

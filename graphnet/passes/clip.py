@@ -2,8 +2,8 @@
 
 Pascanu et al. 2013, "On the difficulty of training recurrent neural networks", algorithm 1, as
 torch.nn.utils.clip_grad_norm_: with norm = sqrt(sum of the squares of all gradients), each is multiplied
-by min(1, max_norm / (norm + 1e-6)). The factor is a node that reads every gradient, so the updates wait
-for the whole reverse pass.
+by min(1, max_norm / (norm + 1e-6)). The call that computes the factor reads every gradient, so the updates
+wait until the whole reverse pass has run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class ClipFactor(Layer):
 
 
 def clip(graph: Graph, *, max_norm: float) -> Graph:
-    """Put the factor and a product with it between the gradients of the parameters and what reads them."""
+    """Multiply the gradient of each parameter by the clip factor; `gradients` then names the products."""
     if not graph.gradients:
         return graph
     calls, values = dict(graph.calls), dict(graph.values)

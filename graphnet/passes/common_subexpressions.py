@@ -1,7 +1,7 @@
-"""Simplify: the same thing is computed once, and what nobody reads is not computed.
+"""Common subexpressions: two equal calls become one.
 
-Two calls are the same when the same method of equal definitions reads the same values; layers are pure, so
-their results are the same bits. Random layers read different keys and stay apart.
+Two calls are equal if they run the same method of equal definitions on the same values. Layers are pure, so
+equal calls give the same bits. Random layers read different keys, so they are not equal.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from graphnet.passes.rewrite import renamed
 
 
 def common_subexpressions(graph: Graph) -> Graph:
-    """Let the readers of a repeated call read the first one's results."""
-    names: dict[str, str] = {}  # a repeated value -> the first one
-    stand_ins: dict[str, str] = {}  # a repeated call -> the first one
+    """Remove each call that repeats an earlier one; its readers read the results of the earlier call."""
+    names: dict[str, str] = {}  # repeated value -> the first value
+    stand_ins: dict[str, str] = {}  # repeated call -> the first call
     first: dict[object, Call] = {}
     for call in graph.calls.values():
         if call.kind is Kind.UPDATE:
@@ -48,7 +48,7 @@ def common_subexpressions(graph: Graph) -> Graph:
 
 
 def _key(arg: Arg) -> object:
-    """The argument as something that compares by value and can be hashed."""
+    """The argument in a form that compares by value and can be hashed."""
     match arg:
         case Const(value=Mapping() as specs):
             return ("specs", tuple(specs.items()))
@@ -57,7 +57,7 @@ def _key(arg: Arg) -> object:
 
 
 def _leaves(call: Call) -> tuple[str, ...]:
-    """The results by position, "" for one that nobody reads."""
+    """The results by position; "" for a result that nobody reads."""
     return tuple(
         name or ""
         for slot in call.results
@@ -66,7 +66,7 @@ def _leaves(call: Call) -> tuple[str, ...]:
 
 
 def _stands_for(one: Call, other: Call, graph: Graph) -> bool:
-    """Whether `one` makes all that `other` makes, and no result of `other` is one of the graph's."""
+    """Whether `one` has every result that `other` has, and no result of `other` is a graph output."""
     pairs = zip(_leaves(one), _leaves(other), strict=True)
     return all(mine or not theirs for mine, theirs in pairs) and not any(
         name in graph.outputs for name in other.makes()

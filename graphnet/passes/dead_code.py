@@ -1,4 +1,4 @@
-"""Dead code: calls and results that no output, gradient or update depends on are dropped."""
+"""Dead code: remove the calls and results that no output, gradient or update depends on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from graphnet.graph import SOURCES, Call, Graph, Kind, Slot
 
 
 def dead_code(graph: Graph) -> Graph:
-    """Drop what no output, gradient of a parameter or update depends on, and results nobody reads."""
+    """Remove the calls that no output, gradient or update depends on, and the results nobody reads."""
     needed = {*graph.outputs, *graph.gradients.values()}
     alive: set[str] = set()
     for call in reversed(list(graph.calls.values())):
@@ -28,7 +28,7 @@ def dead_code(graph: Graph) -> Graph:
 
 
 def _trimmed(call: Call, needed: set[str], alive: set[str]) -> Call:
-    """The call without results that nobody reads; itself where there are none."""
+    """The call without the results that nobody reads; the same object if every result is read."""
     results = tuple(_kept(slot, needed, call) for slot in call.results)
     after = tuple(one for one in call.after if one in alive)
     if (results, after) == (call.results, call.after):
@@ -37,7 +37,7 @@ def _trimmed(call: Call, needed: set[str], alive: set[str]) -> Call:
 
 
 def _kept(slot: Slot, needed: set[str], call: Call) -> Slot:
-    """The result with what nobody reads left out; what an update writes stays."""
+    """The result, or None if nobody reads it; the result of an update stays."""
     if isinstance(slot, tuple):
         return tuple(name if name in needed else None for name in slot)
     return slot if slot in needed or slot in call.writes else None

@@ -1,4 +1,4 @@
-"""Differentiate: add the reverse pass to a graph with a loss, as calls like any other.
+"""Differentiate: add the calls of the reverse pass to a graph with a loss.
 
 Reverse-mode differentiation over the topological order (Griewank & Walther 2008, ch. 3): each layer
 call whose output has a gradient gets one backward call, and a value read more than once gets an
@@ -33,17 +33,24 @@ _DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
 
 
 def differentiate(graph: Graph, *, share: float = 1.0, start: str | None = None) -> Graph:
-    """Add the reverse pass of the graph's one output, a 0-dim loss, down to its parameters.
+    """Add the reverse pass from the graph's only output, a 0-dim loss, to its parameters.
 
-    The graph's `gradients` then say which value holds the gradient of each parameter: of the loss times
-    `share`, or times the value `start`.
+    The graph's `gradients` then map each parameter to the value that holds its gradient.
+
+    Args:
+        graph: a forward graph with a loss.
+        share: a number that multiplies the loss.
+        start: a 0-dim value that multiplies the loss, in the place of `share`.
+
+    Raises:
+        LayerError: a layer has no backward, and a parameter before it needs a gradient.
     """
     (loss,) = graph.outputs
     return _Differentiator(graph).run(loss, share, start)
 
 
 def live_values(graph: Graph) -> set[str]:
-    """The values that a parameter has an influence on: only they need a gradient."""
+    """The values that depend on a parameter: only these need a gradient."""
     live = set(graph.parameters)
     for call in graph.order():
         if call.kind in _DIFFERENTIABLE and any(name in live for name in call.reads()):
@@ -56,7 +63,7 @@ def live_values(graph: Graph) -> set[str]:
 
 
 def reads_live(arg: Arg, live: set[str]) -> bool:
-    """Whether an argument is one of these values, or several with one of them among them."""
+    """Whether an argument is one of the live values, or a tuple that contains one."""
     if isinstance(arg, tuple):
         return any(name in live for name in arg)
     return isinstance(arg, str) and arg in live
@@ -87,7 +94,7 @@ class _Differentiator:
         return replace(self.graph, calls=self.calls, values=self.values, gradients=gradients)
 
     def total(self, value: str) -> str | None:
-        """The value's whole gradient: the only contribution, or a call that sums them."""
+        """The whole gradient of a value: its only contribution, or the sum of several."""
         parts = self.contributions.get(value)
         if not parts:
             return None
@@ -137,7 +144,7 @@ class _Differentiator:
         results: list[Slot] = []
         for name, seen in zip(names, observed, strict=True):
             results.append(self.collect(call, name, ports[name], seen, name in wanted, args))
-        if gradients_are_bare(layer, specs):  # those of `*xs` are the results themselves
+        if gradients_are_bare(layer, specs):  # the gradients of `*xs` are the results themselves
             (alone,) = results
             assert isinstance(alone, tuple)
             results = [*alone]
@@ -152,7 +159,7 @@ class _Differentiator:
         )
 
     def missing(self, layer: Layer, name: str, call: Call) -> Arg:
-        """The gradient of an output that nobody used: None where the layer takes that, else zeros."""
+        """The gradient of an output that nobody reads: None if the layer accepts that, else zeros."""
         if name in layer.signature.optional:
             return Const(None)
         position = [f"grad_{output}" for output in layer.outputs].index(name)
@@ -190,7 +197,7 @@ class _Differentiator:
         wanted: bool,
         args: Mapping[str, Arg],
     ) -> Slot:
-        """Name the gradient values that somebody needs, and note them as contributions."""
+        """Name the gradients that are needed, and record them as contributions."""
         if isinstance(arg, tuple):
             assert isinstance(seen, tuple)
             return tuple(

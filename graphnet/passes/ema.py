@@ -1,8 +1,8 @@
-"""Average: keep an exponential moving average of each parameter that is trained, in a slot beside it.
+"""EMA: keep an exponential moving average of each trained parameter in a slot beside it.
 
 After each update average += (1 - d) (parameter - average), with d = min(decay, (1 + t) / (10 + t)) in
-update t = 0, 1, ...: the average follows fast at first, as it starts from the initial weights, and slowly
-once t is large (the warm-up of TensorFlow's ExponentialMovingAverage; averaging: Polyak & Juditsky 1992).
+update t = 0, 1, ... The average starts from the initial weights. It follows the parameter fast at first, and
+slowly when t is large (the warm-up of TensorFlow's ExponentialMovingAverage; Polyak & Juditsky 1992).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from graphnet.graph import STEP, Call, Graph, Kind, Value
 from graphnet.passes.rewrite import beside, scalar, write
 from graphnet.sdk import Follow, Layer, Spec, StateSpec
 
-EMA = "@ema"  # an optimizer's state, named by an argument of its update, has no "@"
+EMA = "@ema"  # the name of an optimizer's state has no "@", so the two cannot be equal
 
 
 class FollowRate(Layer):
-    """1 - min(decay, (1 + step) / (10 + step)): how far an average goes in this update. 0-dim."""
+    """1 - min(decay, (1 + step) / (10 + step)): the rate of this update, 0-dim float64."""
 
     decay: float
 
@@ -30,7 +30,7 @@ class FollowRate(Layer):
 
 
 def ema(graph: Graph, *, decay: float, counter: str = STEP) -> Graph:
-    """Add a slot and an update for each parameter that is updated, after its own update.
+    """Add an average to each parameter that is updated: a slot, and a call after the update.
 
     `counter` is the scalar that counts updates.
     """

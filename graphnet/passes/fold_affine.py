@@ -1,13 +1,14 @@
-"""Fold: a layer that only scales and shifts channels goes into the parameters of the layer before it.
+"""Fold affine: move the scale and shift of channels into the parameters of the layer before.
 
-In a plan that predicts, a layer with `affine_map` (a norm over its running statistics) is scale and shift of
-each channel, both functions of its parameters and states alone. Where the layer before it has `absorb`,
+In a plan for inference, a layer with `affine_map` (such as a norm with running statistics) multiplies each
+channel by a scale and adds a shift. Both depend on its parameters and states only. If the layer before it
+has `absorb`,
 
     norm(conv(x, weight, bias))    becomes    conv(x, weight', bias')
 
 with  scale, shift = norm.affine_map(...)  and  weight', bias' = conv.absorb(weight, bias, scale, shift).
-These two calls read no input: computed ahead (see passes/hoist_constants.py) they cost nothing in a
-run. They work in the dtype of the parameters, before anything is cast.
+These two calls read no input, so passes/hoist_constants.py moves them out of the run. They work in the
+dtype of the parameters, because this pass runs before the casts are inserted.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ _WEIGHTS = SLOTS | {Kind.FOLD}
 
 
 def fold_affine(graph: Graph) -> Graph:
-    """Fold each layer that has an affine_map into the layer before it, where that can absorb it.
+    """Fold each layer that has `affine_map` into the layer before it, if that layer has `absorb`.
 
-    Not where anything else reads the value between the two, or it is an output. Raises LayerError where
-    `affine_map` or `absorb` returns something else than it should.
+    Two layers stay as they are if the value between them has another reader or is an output.
+
+    Raises:
+        LayerError: `affine_map` or `absorb` returns values of wrong shapes or dtypes.
     """
     return _Folding(graph).run()
 
@@ -48,7 +51,7 @@ class _Folding:
         self.graph = graph
         self.calls: dict[str, Call] = {}
         self.values = dict(graph.values)
-        self.names: dict[str, str] = {}  # the output of a folded layer -> what it is now
+        self.names: dict[str, str] = {}  # output of a folded layer -> the value in its place
 
     def run(self) -> Graph:
         for call in self.graph.calls.values():
@@ -66,13 +69,13 @@ class _Folding:
         return replace(self.graph, calls=self.calls, values=self.values, outputs=outputs)
 
     def maker(self, image: str) -> Call | None:
-        """The call that makes a value, as it stands now."""
+        """The call that makes a value, with the folds done so far."""
         value = self.names.get(image, image)
         producer = self.graph.producers.get(value)
         return None if producer is None else self.calls[producer.name]
 
     def image(self, call: Call) -> str:
-        """What a call scales and shifts, if it does only that and is the only one to read it; else ""."""
+        """The image that a call scales and shifts; "" if it does more or the image has other readers."""
         if not _has(call, "affine_map"):
             return ""
         image, *rest = bound_arguments(call).values()
@@ -82,14 +85,14 @@ class _Folding:
         return "" if self.read(call.results[1:]) else str(image)
 
     def absorbs(self, call: Call) -> bool:
-        """Whether a call can scale and shift its output by other parameters."""
+        """Whether the call can apply a scale and shift by a change of its parameters."""
         if not _has(call, "absorb") or self.read(call.results[1:]):
             return False
         bound = bound_arguments(call)
         return self.weights(bound[name] for name in _changed(call))
 
     def weights(self, args: Iterable[Arg]) -> bool:
-        """Whether these are parameters and states, or made of them, or absent."""
+        """Whether each argument is a parameter, a state, computed from these, or absent."""
         return all(
             isinstance(arg, Const) or self.values[name].kind in _WEIGHTS
             for arg in args
@@ -100,7 +103,7 @@ class _Folding:
         return any(name in self.graph.readers for name in results)
 
     def fold(self, call: Call, before: Call) -> None:
-        """Put `before`, on parameters that two new calls make, in the place of both."""
+        """Replace `before` and `call` by `before` with the parameters that two new calls make."""
         bound, others = bound_arguments(call), bound_arguments(before)
         mapped = dict(zip(AFFINE, self.made(call, call, "affine_map", bound), strict=True))
         absorbed = self.made(call, before, "absorb", {**others, **mapped})
@@ -114,11 +117,11 @@ class _Folding:
         for name in call.makes():
             del self.values[name]
         self.names[result] = image
-        del self.calls[before.name]  # it comes after the two new ones
+        del self.calls[before.name]  # it has to stand after the two new calls
         self.calls[before.name] = rewire(before, others, self.values)
 
     def made(self, norm: Call, call: Call, method: str, bound: dict[str, Arg]) -> list[str]:
-        """Add the call of a method, and say what it returns: values named after the folded layer."""
+        """Add a call of a method of `call`; returns its results, which are named after the folded layer."""
         layer = call.layer
         assert isinstance(layer, Layer)
         asked = layer.signature.of(method)
@@ -156,7 +159,7 @@ class _Folding:
 
 
 def _has(call: Call, method: str) -> bool:
-    """Whether this is a forward call of a layer, not of a kernel, that has such a method."""
+    """Whether this is a forward call of a layer (no kernel) that has the method."""
     layer = call.layer
     if not isinstance(layer, Layer) or isinstance(layer, Kernel):
         return False
@@ -164,6 +167,6 @@ def _has(call: Call, method: str) -> bool:
 
 
 def _changed(call: Call) -> tuple[str, ...]:
-    """The parameters that a call's layer gives other values to absorb."""
+    """The names of the parameters that `absorb` of the call's layer changes."""
     assert isinstance(call.layer, Layer)
     return result_names(call.layer, "absorb")

@@ -1,8 +1,8 @@
-"""Constants: what depends on no input is computed once for many runs, in a plan of its own.
+"""Hoist constants: calls that depend on no input run once for many runs, in a plan of their own.
 
-Casts of weights, folded weights and whatever else is a function of parameters and states alone move into the
-graph's prelude. The graph itself takes their results as values of Kind.PRELUDE. Who runs the plan runs the
-prelude first, and again after the weights have changed.
+The casts of weights, folded weights and all other calls that read only parameters and states move into the
+graph's prelude. The graph takes their results as values of Kind.PRELUDE. The executor runs the prelude
+before the first run, and again after the weights have changed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _FIXED = SLOTS | {Kind.CONSTANT}
 
 
 def hoist_constants(graph: Graph) -> Graph:
-    """Move the calls that read parameters, states and constants only into the graph's prelude.
+    """Move the calls that read only parameters, states and constants into the graph's prelude.
 
-    For graphs without updates. A call whose result is an output stays: whoever gets an output may write
-    to it.
+    The graph must have no updates. A call whose result is an output stays, because the caller may write
+    to an output.
     """
     fixed = {name for name, value in graph.values.items() if value.kind in _FIXED}
     early = {}

@@ -1,9 +1,9 @@
-"""In place: let a call write a result into the storage of an argument that nothing else needs any more.
+"""In place: a call writes its result into the storage of an argument that no later call reads.
 
-A layer declares what may be overwritten and how (`overwrites`, `forward_`, `backward_`). A call takes
-its method that works in place where the argument's storage is its own: no source, no output, no other
-value in it that is read now or later, the same shape, dtype and layout. Since the argument's storage
-would have been freed there, no lifetime gets longer.
+A layer declares which result may overwrite which argument (`overwrites`) and has the methods `forward_` or
+`backward_` that do it. The pass chooses such a method if the argument's storage is no source and no output,
+holds no other value that is read now or later, and result and argument have the same shape, dtype and
+layout. The storage would have been freed at this call, so no lifetime gets longer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from graphnet.sdk import IN_PLACE, Layer
 
 
 def in_place(graph: Graph) -> Graph:
-    """Turn calls into their methods that work in place, wherever the order of the graph allows it."""
+    """Let calls use their in-place methods, where the order of the calls allows it."""
     known = aliases(graph)
     order = graph.order()
     fits = overwritable(known)
@@ -49,7 +49,10 @@ def in_place(graph: Graph) -> Graph:
 
 
 def overwritable(known: Aliases) -> Overwrites:
-    """What each call could overwrite as far as its layer and specs say; lifetimes decide the rest."""
+    """A function: call -> the (result, argument) pairs that its layer and the specs allow.
+
+    Whether the lifetimes allow them too is decided by `in_place`.
+    """
 
     def pairs(call: Call) -> tuple[tuple[str, str], ...]:
         declared = _declared(call)
@@ -59,7 +62,7 @@ def overwritable(known: Aliases) -> Overwrites:
 
 
 def _declared(call: Call) -> tuple[tuple[str, str], ...]:
-    """The (result, argument) values of a call's method that works in place; nothing if one is absent."""
+    """The (result, argument) pairs of a call's in-place method; empty if a result or argument is absent."""
     layer = call.layer
     if not isinstance(layer, Layer) or call.method not in IN_PLACE or call.in_place:
         return ()
@@ -81,12 +84,12 @@ def _results(call: Call, layer: Layer) -> Mapping[str, object]:
     if call.method == "forward":
         return dict(zip(layer.outputs + layer.saves, call.results, strict=False))
     names = [f"grad_{name}" for name in layer.signature.tensors if name not in layer.updates]
-    # States that are only read have no gradient either, and no name says which they are.
+    # The names may still contain states that are only read; these have no gradient.
     return dict(zip(names, call.results, strict=True)) if len(names) == len(call.results) else {}
 
 
 def _fits(pair: tuple[str, str], known: Aliases) -> bool:
-    """Whether result and argument are alike, and the storage holds the argument and nothing around it."""
+    """Whether result and argument have the same spec and layout, and the argument fills its storage."""
     result, target = (known.values[name] for name in pair)
     home = known.values[base(target.name, known.values)]
     return (
@@ -98,7 +101,7 @@ def _fits(pair: tuple[str, str], known: Aliases) -> bool:
 
 
 def _readers(order: tuple[Call, ...], known: Aliases) -> dict[str, dict[str, None]]:
-    """Storage -> the calls that read a value in it, in order."""
+    """Storage -> the calls that read a value in it, in the order of the calls."""
     found: dict[str, dict[str, None]] = {name: {} for name in known.values}
     for call in order:
         for name in call.reads():

@@ -1,4 +1,4 @@
-"""Inference: the forward graph without training: no saves, no updates, `inference` where defined."""
+"""Inference: reduce the forward graph to what a prediction computes: no saves, no new states."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from graphnet.sdk import Layer
 
 
 def inference(graph: Graph) -> Graph:
-    """Replace forward by inference where a layer has one, and drop results that only training reads."""
+    """Use `inference` where a layer defines it; remove the results that only training reads."""
     calls: dict[str, Call] = {}
     values = dict(graph.values)
     for name, call in graph.calls.items():
         assert isinstance(call.layer, Layer)
         calls[name] = _inference_call(call, graph, values)
     needed = {value for call in calls.values() for value in call.reads()} | set(graph.outputs)
-    calls = {  # keys that only a training forward asked for
+    calls = {  # without the random keys that only a forward in training reads
         name: call for name, call in calls.items() if any(value in needed for value in call.makes())
     }
     made = {value for call in calls.values() for value in call.makes()}

@@ -1,4 +1,4 @@
-"""Loss: put the losses of a training on the outputs of a forward graph."""
+"""Loss: add the losses of a training to the outputs of a forward graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from graphnet.sdk import Accumulate, Loss, Spec, WeightedSum
 
 
 def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph:
-    """Add losses to each named output: new inputs for the targets, and the weighted sum of all terms.
+    """Add losses to the named outputs; the graph's only output is then their weighted sum, 0-dim.
 
-    What else a loss takes, such as a mask, becomes an input too, of the same shape and called as its
-    argument is. The graph's only output is then the 0-dim loss. Raises GraphError for an unknown output.
+    The target of each output becomes a new input. A further argument of a loss, such as a mask, becomes an
+    input of the same shape with the argument's name.
+
+    Raises:
+        GraphError: the graph has no output of this name.
     """
     outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
     builder = GraphBuilder(dtype=graph.values[graph.outputs[0]].spec.dtype, graph=graph)
@@ -55,7 +58,7 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph
 
 
 def _given_to(loss: Loss, prediction: Spec) -> list[str]:
-    """What a loss takes beside the prediction: the target, and further inputs by their names."""
+    """The arguments of a loss without the prediction: "target", then further inputs by their names."""
     names = loss.signature.tensors
     specs = dict.fromkeys(names, prediction)
     slots = {*loss.parameters(specs), *loss.states(specs)}

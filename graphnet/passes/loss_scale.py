@@ -1,9 +1,9 @@
-"""Loss scale: in float16 the reverse pass computes the gradients of a larger loss, so that none vanish.
+"""Loss scale: in float16 the reverse pass starts from a multiple of the loss, so no gradient becomes 0.
 
-float16 has nothing between 0 and 6e-8. What reaches the optimizers is divided by the scale again, in the
-dtype of the parameters. The scale follows what fits (Micikevicius et al. 2018, "Mixed precision training",
-section 3.2), by the numbers of torch.amp.GradScaler: a step with a gradient that is not finite updates no
-parameter and halves the scale, 2000 good ones in a row double it. Scale and counts are slots on the device.
+float16 has no numbers between 0 and 6e-8. Before the updates each gradient is divided by the scale, in the
+dtype of its parameter. The scale adapts itself (Micikevicius et al. 2018, "Mixed precision training",
+section 3.2) with the numbers of torch.amp.GradScaler: a step with a gradient that is not finite updates no
+parameter and halves the scale; 2000 good steps in a row double it. Scale and counts are slots on the device.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from graphnet.sdk import (
     Times,
 )
 
-# Slots: the scale, and the counts of updates and of good steps since the scale changed. Whether all
-# gradients of a step are finite is a value of it.
+# Slots: the scale, the number of updates, and the number of good steps since the scale changed.
+# FINITE is a value of each step: whether all its gradients are finite.
 SCALE, DONE, GOOD, FINITE = "@loss:scale", "@loss:updates", "@loss:good_steps", "@loss:finite"
 _INVERSE, _START = "@loss:inverse", "@loss:start"
 _INITIAL = 2.0**16
@@ -39,7 +39,7 @@ _NODE = "@loss"
 
 
 class AllFinite(Layer):
-    """Whether no x holds a NaN or an infinity: 0-dim bool."""
+    """Whether all elements of all xs are finite: 0-dim bool."""
 
     def forward(self, *xs: Tensor) -> Tensor:
         return norms(xs, math.inf).isfinite().all()
@@ -53,9 +53,9 @@ class Inverse(Layer):
 
 
 class FollowFit(Definition):
-    """Halves the scale where gradients were too large for it, doubles it after `interval` good steps.
+    """Halve the scale after a gradient that is not finite; double it after `interval` good steps.
 
-    No further than float32 goes. `done` counts the updates that were not skipped.
+    The scale stays finite in float32. `done` counts the updates that were not skipped.
     """
 
     interval: int = _INTERVAL
@@ -70,7 +70,7 @@ class FollowFit(Definition):
 
 
 def differentiate_scaled(graph: Graph, *, share: float = 1.0) -> Graph:
-    """The reverse pass of the loss times `share` and the scale, which becomes a slot."""
+    """Add the reverse pass of loss * share * scale; the scale is a new slot."""
     (loss,) = graph.outputs
     calls, values = dict(graph.calls), dict(graph.values)
     spec = values[loss].spec
@@ -83,7 +83,7 @@ def differentiate_scaled(graph: Graph, *, share: float = 1.0) -> Graph:
 
 
 def unscale(graph: Graph) -> Graph:
-    """Divide the gradients of parameters by the scale, and let it follow whether they are all finite."""
+    """Divide the gradients by the scale, and update the scale by whether all of them are finite."""
     if not graph.gradients:
         return graph
     calls, values = dict(graph.calls), dict(graph.values)
@@ -104,7 +104,7 @@ def unscale(graph: Graph) -> Graph:
 
 
 def skip(graph: Graph) -> Graph:
-    """Let no optimizer write anything in a step with a gradient that is not finite."""
+    """Let the optimizers write only in steps in which all gradients are finite."""
     calls = {
         name: _guarded(call) if _optimizes(call) else call for name, call in graph.calls.items()
     }
@@ -112,10 +112,13 @@ def skip(graph: Graph) -> Graph:
 
 
 def skipped(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> bool:
-    """Whether a gradient was not finite in a step between these values of a plan's slots.
+    """Whether a step updated nothing because a gradient was not finite.
 
-    Such a step updates nothing, and so says little of what the plan computes. In a plan that only adds up
-    gradients (passes/accumulate.py), the slots are then no longer finite.
+    In a plan that only adds up gradients (passes/accumulate.py), the slots are not finite after such a step.
+
+    Args:
+        before: the plan's slots by name, before the step.
+        after: the same slots after the step.
     """
     if DONE in before:
         return torch.equal(before[DONE], after[DONE])

@@ -1,7 +1,7 @@
-"""Matching: where in a graph the expression stands that a kernel replaces.
+"""Matching: find the expressions in a graph that a kernel's pattern describes.
 
-A value inside the expression that anything else reads prevents a match, and so does a kernel that is there
-already.
+An expression does not match if a call outside it reads one of its inner values, or if one of its layers has
+been replaced by a kernel already.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from graphnet.graph import Arg, Call, Const, Graph, Kind
 from graphnet.sdk import CHAIN, Cast, Kernel, Layer, Pattern, Registry, has_chain
 
-LONGEST_CHAIN = 32  # layers: a kernel for a chain is offered no longer one
+LONGEST_CHAIN = 32  # the most layers in a chain that is offered to a kernel
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The arguments behind the pattern's names, its layers, outermost first, and the calls within it."""
+    """One expression that fits a pattern.
+
+    `bound` maps the pattern's names to arguments; `layers` are the layers, the last one first; `inner` are
+    the calls other than the last.
+    """
 
     bound: Mapping[str, Arg]
     layers: tuple[Layer, ...]
@@ -25,7 +29,7 @@ class Match:
 
 
 class Matcher:
-    """One pattern over one graph."""
+    """Finds the matches of one pattern in one graph."""
 
     def __init__(self, graph: Graph, pattern: Pattern, registry: Registry) -> None:
         self.graph = graph
@@ -33,7 +37,7 @@ class Matcher:
         self.registry = registry
 
     def matches(self, call: Call) -> Iterator[Match]:
-        """The expressions that end with a call: one, or one for each length of a chain, the longest first."""
+        """Yield the expressions that end with a call: of chains one for each length, the longest first."""
         for length in range(LONGEST_CHAIN, 0, -1) if has_chain(self.pattern) else (0,):
             bound: dict[str, Arg] = {}
             found: list[Call] = []
@@ -77,9 +81,10 @@ class Matcher:
         found: list[Call],
         length: int,
     ) -> bool:
-        """Whether so many layers of one input lie before a value; binds the input and all parameters.
+        """Whether a chain of `length` layers, each with one input, makes a value.
 
-        Casts that precision put between them are passed over, but none is the first of a chain.
+        Binds the chain's input and all parameters. Casts between the layers count as links, but the first
+        link is never a cast.
         """
         parameters: tuple[str, ...] = ()
         for _ in range(length):
@@ -99,7 +104,7 @@ class Matcher:
         )
 
     def link(self, call: Call, layer: Layer) -> tuple[Arg, tuple[str, ...]] | None:
-        """A layer's one input and the parameters that are there; None if it has states or other inputs."""
+        """The input and the present parameters of a layer; None if it has states or several inputs."""
         ports = call.ports()
         names = layer.signature.tensors
         specs = {name: self.graph.spec_of(ports[name]) for name in names}
@@ -111,12 +116,12 @@ class Matcher:
         return ports[inputs[0]], tuple(arg for arg in own if isinstance(arg, str))
 
     def inner(self, value: object) -> Call | None:
-        """The call that makes a value, if nobody but this expression reads it."""
+        """The call that makes a value, if the value has one reader and is no output; else None."""
         seen = value in self.graph.outputs or len(self.graph.readers.get(str(value), ())) != 1
         return self.graph.producers.get(value) if isinstance(value, str) and not seen else None
 
     def replaceable(self, call: Call | None, value: object) -> Layer | None:
-        """The layer of a call whose first result is the value, unless it has become a kernel."""
+        """The layer of a call whose first result is the value; None for a kernel."""
         if call is None or call.kind not in (Kind.LAYER, Kind.LOSS) or call.method != "forward":
             return None
         layer = call.layer if call.results[0] == value else None
@@ -124,7 +129,7 @@ class Matcher:
 
 
 def _arguments(layer: Layer, call: Call, count: int) -> list[Arg]:
-    """What stands behind the arguments of a layer in a pattern; `*xs` may be spelled out in it."""
+    """The arguments of a call in the order of a pattern, which may name each of `*xs`."""
     ports = call.ports()
     args = [ports[name] for name in layer.signature.tensors]
     if layer.signature.variadic and count > 1 and isinstance(args[0], tuple):

@@ -1,8 +1,8 @@
-"""Precision: bfloat16 or float16 where layers compute in it, as casts in the graph.
+"""Mixed precision: insert casts, so that layers compute in bfloat16 or float16.
 
-The casts are ordinary layers, put in before differentiation, so the gradients' casts appear by themselves.
-Parameters stay in float32: what the optimizer updates are these masters, and a step begins with their
-casts. Each value is cast once to each dtype, whoever reads it.
+The casts are ordinary layers. They are inserted before differentiation, which adds the casts of the
+gradients. The parameters stay in float32, and the optimizer updates them; a step begins with their casts.
+Each value is cast at most once to each dtype.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _WEIGHTS = frozenset({Kind.PARAMETER, Kind.FOLD})
 
 
 def mixed_precision(graph: Graph, *, compute: DType) -> Graph:
-    """Insert casts so that layers run in the dtype that they declare; `compute` is the narrow one.
+    """Insert casts, so that each layer runs in the dtype that it declares; `compute` is the narrow one.
 
-    The graph's outputs come out in the dtype that they had.
+    The graph's outputs keep their dtypes.
     """
     return _Precision(graph, compute).run()
 
@@ -53,7 +53,7 @@ class _Precision:
         self.calls[call.name] = rewire(call, moved, self.values)
 
     def movable(self, name: str) -> bool:
-        """Whether a value may be cast: floating and no state."""
+        """Whether a value may be cast: it is of floating point and no state."""
         value = self.values[name]
         return value.spec.dtype in _FLOATING and value.kind is not Kind.STATE
 
@@ -66,7 +66,7 @@ class _Precision:
         return self.compute if declared == "follow" and inputs and narrow else "float32"
 
     def cast(self, name: str, dtype: DType) -> str:
-        """The value in this dtype: itself, or what a cast makes of it, once."""
+        """The value in this dtype: itself, or the result of a cast, which is added only once."""
         value = self.values[name]
         if dtype_of_value(value) == dtype:
             return name

@@ -1,4 +1,4 @@
-"""Pipeline: passes in order, and what each of them changed."""
+"""Pipeline: run passes in order, and record what each of them changed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from graphnet.graph import Graph
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """A function from Graph to Graph under the name by which it is switched off.
+    """A function from Graph to Graph, with the name by which the user switches it off.
 
-    `needed` passes cannot be: without them there is no step. `exact` ones leave every output and every
-    update the same function of the same values, which is checked each time. One that is not `settled`
-    leaves kernels that work in blocks of pixels before their layouts are decided.
+    A pass that is `needed` cannot be switched off. An `exact` pass does not change what the outputs and
+    updates compute; this is checked after each run. After a pass that is not `settled`, the graph may have
+    kernels that work in blocks of pixels, without the layouts of their values.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a pass did: calls before and after it, which are new, gone or different; seconds taken."""
+    """What a pass changed: the number of calls before and after it, their names, and its time."""
 
     name: str
     summary: str
@@ -49,10 +49,12 @@ def run(
     without: Iterable[str],
     check: Callable[[Pass, Graph, Graph, Graph | None], None],
 ) -> tuple[Graph, tuple[Change, ...]]:
-    """Send a graph through the passes, less those switched off.
+    """Run the passes on a graph in order; returns the last graph and a Change for each pass.
 
-    `check` is given each pass, its graph, its result, and the last result of a settled pass, if any.
-    Raises InputError for a pass that cannot be switched off.
+    `without` names the passes to leave out. `check` is called with each pass, its graph, its result, and
+    the last result of a settled pass or None.
+
+    Raises InputError if `without` names a pass that is needed.
     """
     off = frozenset(without)
     if refused := [step.name for step in passes if step.needed and step.name in off]:

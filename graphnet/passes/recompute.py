@@ -1,14 +1,14 @@
-"""Recompute: meet a memory budget by computing values twice instead of keeping them.
+"""Recompute: meet a memory budget by computing values a second time instead of keeping them.
 
-Greedy, on the order in which the calls run (as Dynamic Tensor Rematerialization weighs evictions, Kirisame
-et al. 2021, but ahead of time): at the peak, among the values alive but unread there, take the one whose
-producers take the least seconds for each byte and for the length of the gap that becomes free; give it up
-after its last use before the peak, and run clones of its producers right before its next use. Repeat until
-the peak fits. Then undo what turned out not to be needed, the dearest first. This is done for several
-weights of the gap, and the result with the least added time is taken.
+The search is greedy on the order in which the calls run; the score is that of Dynamic Tensor
+Rematerialization (Kirisame et al. 2021), but here it is applied before the run. At the peak, consider the
+values that are alive and not read there. Evict the one with the lowest seconds / (bytes * gap ** weight):
+free it after its last use before the peak, and run clones of its producers directly before its next use.
+Repeat until the peak fits. Then undo the evictions that are not needed, the most expensive first. The search
+runs for several weights, and the result with the least added time is taken.
 
-Clones read the same sources: the same random keys, the parameters and states before their updates, which
-wait for them. A clone never makes a new state.
+A clone reads the same sources as its original: the same random keys, and parameters and states before
+their updates, which wait for it. A clone never makes a new state.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHOWN = 6  # values that the error names
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """A graph that fits a budget: its predicted peak, and the predicted time that the clones add."""
+    """A graph that fits a budget, its predicted peak, and the predicted time of the clones."""
 
     graph: Graph
     peak_bytes: int
@@ -44,9 +44,13 @@ def recompute(
 ) -> Recomputed:
     """Clone calls of a finished graph (forward, reverse pass and updates) until its peak fits.
 
-    `seconds` is the predicted time of a call, `overwrites` what the in-place pass will be able to do
-    afterwards (`inplace.overwritable`), so that the prediction holds for its result. The clones may at
-    most double the time of the step. Raises MemoryBudgetError for a budget that cannot be met.
+    Args:
+        memory_bytes: the budget.
+        seconds: predicts the time of a call; the clones may at most double the time of the step.
+        overwrites: what the pass in_place may overwrite afterwards (`overwritable`), so that the predicted
+            peak is that of its result.
+
+    Raises MemoryBudgetError if the budget cannot be met.
     """
     graph = replace(graph, values=aliases(graph).values)
     weights = _GAP_WEIGHTS if len(graph.calls) <= _LARGE else _GAP_WEIGHTS[:1]

@@ -1,13 +1,13 @@
-"""Evictions: a graph's calls in order, and what giving up a storage between two of its uses does to it.
+"""Rematerialize: evict storages between two of their uses, and run clones that compute them again.
 
-The calls stand in a line, clones right before the use that they are for. Sums and updates are not in the
-line: they run as soon as they can, as `Graph.order` has it.
+The calls of a graph are kept in a list, `line`, in the order in which they run; a clone stands directly
+before the use of its results. Sums and updates are not in `line`: they run as early as they can, as in
+`Graph.order`.
 """
 
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -19,37 +19,27 @@ from graphnet.graph import (
     Graph,
     Item,
     Kind,
-    Lifetimes,
     Overwrites,
     Slot,
     Storages,
     flat,
     item,
-    lifetimes,
 )
 from graphnet.passes.rewrite import renamed
+from graphnet.passes.run_order import RunOrder, run_order
 from graphnet.sdk import Layer
 
-_MOST_CLONES = 200  # of one eviction
+_MOST_CLONES = 200  # in one eviction
 _MOST_UNDONE = 300
-_TINY = 8  # a value this many times smaller than the evicted one is kept, not made again
-
-
-@dataclass(frozen=True, slots=True)
-class Peak:
-    """The bytes at the worst moment, the call that runs then, and what is alive, largest first."""
-
-    size_bytes: int
-    call: str
-    alive: tuple[tuple[str, int], ...]
+_TINY = 8  # an input this many times smaller than the evicted storage is kept, not computed again
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """A storage to give up before position `until`, and the calls that make it again there.
+    """A storage to free before position `until`, and the calls that compute it again there.
 
-    `values` are those in the storage that are still read; `stand_ins` maps what the calls read to
-    clones of the same that are alive then.
+    `values` are the values in the storage that are still read. `stand_ins` maps values that the calls read
+    to their clones that are alive at that position.
     """
 
     storage: int
@@ -62,38 +52,15 @@ class Eviction:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What an eviction put in: the clones, and for each value of theirs what it is a clone of."""
+    """What an eviction inserted: the clones, their values with the originals, and their time."""
 
     calls: frozenset[str]
     originals: Mapping[str, str]
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Sequence:
-    """The calls as they run. `places[i]` is where in the line clones for the use at i go."""
-
-    items: list[Item]
-    places: list[int]
-    lifetimes: Lifetimes
-
-    @functools.cached_property
-    def uses(self) -> Mapping[int, list[int]]:
-        """Storage -> the positions that touch it."""
-        found: dict[int, list[int]] = {}
-        for position, one in enumerate(self.items):
-            for storage in one.touches:
-                found.setdefault(storage, []).append(position)
-        return found
-
-    @functools.cached_property
-    def makers(self) -> Mapping[str, int]:
-        """Value -> the position that makes it."""
-        return {name: i for i, one in enumerate(self.items) for name in one.results}
-
-
 class Rematerialization:
-    """A graph under evictions: `evict` and `undo_needless` change it, `graph` is what became of it."""
+    """A graph with evictions: `evict` and `undo_needless` change it, `graph` returns the result."""
 
     def __init__(
         self, graph: Graph, seconds: Callable[[Call], float], overwrites: Overwrites
@@ -106,9 +73,9 @@ class Rematerialization:
         self.soon = [self.item(call) for call in order if call.kind in SOON]
         self.seconds = {call.name: seconds(call) for call in order}
         self.roots: dict[str, str] = {}  # clone -> the value of the original graph
-        self.versions: dict[str, list[str]] = {}  # such a value -> all clones of it
+        self.versions: dict[str, list[str]] = {}  # value of the original graph -> all its clones
         self.made: list[_Made] = []
-        self.unshared: set[str] = set()  # of what clones were made since the peak came down
+        self.unshared: set[str] = set()  # the values cloned since the peak last fell
         self.count = 0
         used = {name for call in order for name in call.reads()} | {*graph.inputs, *graph.targets}
         self.fixed_bytes = sum(
@@ -126,11 +93,11 @@ class Rematerialization:
             for name, number in self.storages.number.items()
             if graph.values[name].kind in SLOTS
         }
-        self.now = self.sequence()
-        self.least = self.peak()
+        self.now = self.run_order()
+        self.least = self.now.peak(self.storages, self.sources)
 
     def copy(self) -> Rematerialization:
-        """The same, to be changed apart from this one."""
+        """A copy that can be changed independently."""
         other = copy.copy(self)
         other.storages = self.storages.copy()
         other.line, other.soon, other.made = [*self.line], [*self.soon], [*self.made]
@@ -159,61 +126,15 @@ class Rematerialization:
     def peak_bytes(self) -> int:
         return max(self.now.lifetimes.memory, default=self.fixed_bytes)
 
-    def peak(self) -> Peak:
-        """The worst moment of the sequence as it is now."""
-        memory, ends = self.now.lifetimes.memory, self.now.lifetimes.end
-        if not memory:
-            return Peak(self.fixed_bytes, "", ())
-        at = memory.index(max(memory))
-        alive = [
-            (self.storages.names[storage], self.storages.sizes[storage])
-            for storage, uses in self.now.uses.items()
-            if (storage in self.sources or uses[0] <= at <= ends[storage])
-            and self.now.lifetimes.root[storage] == storage
-        ]
-        alive.sort(key=lambda pair: -pair[1])
-        return Peak(memory[at], self.now.items[at].call.name, tuple(alive))
-
-    # The order in which everything runs.
-
-    def sequence(self) -> _Sequence:
-        """Line, sums and updates in the order of `Graph.order`, and what lives how long in it."""
-        ready: dict[str, int] = {}  # value -> index in the line after which it is there
-        last_read: dict[int, int] = {}  # storage of a slot -> likewise, the last that reads it
-        for index, one in enumerate(self.line):
-            for name in one.results:
-                ready[name] = index
-            for storage in one.reads:
-                if storage in self.slots:
-                    last_read[storage] = index
-        waiting: dict[int, list[Item]] = {}
-        for one in self.soon:
-            start = -1
-            for name in one.inputs:
-                start = max(start, ready.get(name, -1))
-            if one.call.writes:
-                for storage in one.touches:
-                    start = max(start, last_read.get(storage, -1))
-            for name in one.results:
-                ready[name] = start
-            for storage in one.reads:
-                if storage in self.slots:
-                    last_read[storage] = max(start, last_read.get(storage, -1))
-            waiting.setdefault(start, []).append(one)
-        items, places = waiting.get(-1, [])[:], [0] * len(waiting.get(-1, ()))
-        for index, one in enumerate(self.line):
-            items.append(one)
-            places.append(index)
-            for late in waiting.get(index, ()):
-                items.append(late)
-                places.append(index + 1)
-        alive = lifetimes(items, self.storages, fixed_bytes=self.fixed_bytes)
-        return _Sequence(items, places, alive)
+    def run_order(self) -> RunOrder:
+        return run_order(
+            self.line, self.soon, self.storages, self.slots, fixed_bytes=self.fixed_bytes
+        )
 
     # Choosing.
 
     def cheapest(self, gap_weight: float, most_seconds: float) -> Eviction | None:
-        """The best eviction at the peak by seconds / (bytes * gap ** gap_weight); None without any."""
+        """The eviction at the peak with the lowest seconds / (bytes * gap ** gap_weight), or None."""
         memory, last = self.now.lifetimes.memory, self.now.lifetimes.last
         at = memory.index(max(memory))
         best: tuple[float, Eviction] | None = None
@@ -235,7 +156,7 @@ class Rematerialization:
         return best[1] if best else None
 
     def closure(self, storage: int, until: int) -> tuple[Eviction, int] | None:
-        """What must run before `until` to have the storage again, and the bytes that this saves."""
+        """The calls that compute a storage again before `until`, and the bytes that this saves."""
         now, number = self.now, self.storages.number
         values = self.read_later(storage, until)
         pending, chosen, stand_ins = list(values), dict[int, None](), dict[str, str]()
@@ -270,7 +191,7 @@ class Rematerialization:
         return Eviction(storage, until, calls, values, stand_ins, seconds), gained
 
     def read_later(self, storage: int, until: int) -> tuple[str, ...]:
-        """The values in a storage, made before a position, that are read from there on."""
+        """The values in a storage that are made before position `until` and read from there on."""
         found: dict[str, None] = {}
         for position in self.now.uses[storage]:
             if position >= until:
@@ -280,7 +201,7 @@ class Rematerialization:
         return tuple(found)
 
     def alive_version(self, name: str, storage: int, until: int) -> str | None:
-        """The same value outside of a storage, made before a position and needed from there on."""
+        """A version of the value in another storage that is alive at position `until`, or None."""
         root = self.roots.get(name, name)
         for version in (root, *self.versions.get(root, [])):
             lives_in = self.storages.number[version]
@@ -292,7 +213,7 @@ class Rematerialization:
     # Changing.
 
     def evict(self, eviction: Eviction) -> None:
-        """Put clones in before the next use, and let everything from there on read them."""
+        """Insert clones before the next use; all calls from there on read them."""
         place = self.now.places[eviction.until]
         names = dict(eviction.stand_ins)
         originals: dict[str, str] = {}
@@ -306,16 +227,16 @@ class Rematerialization:
         self.line[place:place] = clones
         made = frozenset(one.call.name for one in clones)
         self.made.append(_Made(made, originals, eviction.seconds))
-        self.now = self.sequence()
+        self.now = self.run_order()
         self.unshared.update(self.roots[name] for name in originals)
         if self.peak_bytes < self.least.size_bytes:
             self.share()
-            self.least = self.peak()
+            self.least = self.now.peak(self.storages, self.sources)
 
     def share(self) -> None:
-        """Let later clones of what the latest ones make go, where keeping these costs no memory.
+        """Undo evictions of the values cloned last, where that does not raise the peak.
 
-        Only once the peak has come down: so no eviction and its undoing can take turns for ever.
+        This is done only after the peak has fallen, so an eviction and its undoing cannot alternate forever.
         """
         for one in list(self.made):
             if self.unshared & {self.roots[name] for name in one.originals}:
@@ -323,7 +244,7 @@ class Rematerialization:
         self.unshared.clear()
 
     def clone(self, call: Call, names: dict[str, str], originals: dict[str, str]) -> Call:
-        """The call once more under a fresh name; `names` and `originals` learn its results."""
+        """A copy of the call under a new name; adds its results to `names` and `originals`."""
         original = call.repeats or call.name
         self.count += 1
         mark = f":again{self.count}"
@@ -369,7 +290,7 @@ class Rematerialization:
         return clone
 
     def reading(self, one: Item, names: Mapping[str, str]) -> Item:
-        """The item with other values to read; views that it makes of them move with them."""
+        """The item with its inputs renamed; views among its results move to the new storages."""
         values, number = self.storages.values, self.storages.number
         for name in one.call.makes():
             base = values[name].view_of
@@ -380,12 +301,12 @@ class Rematerialization:
         return self.item(replace(call, args=tuple(renamed(arg, names) for arg in call.args)))
 
     def undo_needless(self, memory_bytes: int) -> None:
-        """Take evictions back, the dearest first, where the peak fits without them."""
+        """Undo evictions, the most expensive first, where the peak fits without them."""
         for one in sorted(self.made, key=lambda one: -one.seconds)[:_MOST_UNDONE]:
             self.undo(one, memory_bytes)
 
     def undo(self, one: _Made, memory_bytes: int) -> bool:
-        """Let the latest version before each clone live on in its place, if the peak fits."""
+        """Replace each clone by an earlier version, if the peak then fits; returns whether it did."""
         instead = {name: self.version_before(name, one) for name in one.originals}
         if not all(self.could_last(*pair, one, memory_bytes) for pair in instead.items()):
             return False
@@ -395,7 +316,7 @@ class Rematerialization:
         line = [item for item in self.line if item.call.name not in one.calls]
         self.line = self.restored(line, instead, clones)
         self.soon = self.restored(self.soon, instead, clones)
-        self.now = self.sequence()
+        self.now = self.run_order()
         if self.peak_bytes > memory_bytes:
             self.line, self.soon, self.storages, self.now = before
             return False
@@ -403,7 +324,7 @@ class Rematerialization:
         return True
 
     def could_last(self, name: str, version: str, one: _Made, memory_bytes: int) -> bool:
-        """Whether a version alone fits until a clone is made; a quick look before everything is redone."""
+        """Whether a version fits into memory until its clone; a quick test before the full sequence."""
         now, number = self.now, self.storages.number
         read = any(
             position > now.makers[name] and now.items[position].call.name not in one.calls
@@ -414,7 +335,7 @@ class Rematerialization:
         return not read or max(gap, default=0) + size <= memory_bytes
 
     def version_before(self, name: str, one: _Made) -> str:
-        """The version of a clone's value that was made last before it, by another eviction or none."""
+        """The latest version of a clone's value before it, not made by the same eviction."""
         makers = self.now.makers
         root = self.roots[name]
         versions = (root, *(v for v in self.versions[root] if v not in one.originals))
@@ -424,13 +345,13 @@ class Rematerialization:
     def restored(
         self, items: list[Item], originals: Mapping[str, str], clones: set[int]
     ) -> list[Item]:
-        """The items reading originals where they read what lives in the storages `clones`."""
+        """The items; those that touch the storages in `clones` read the originals instead."""
         return [
             one if clones.isdisjoint(one.touches) else self.reading(one, originals) for one in items
         ]
 
     def graph(self) -> Graph:
-        """The graph with its clones, each after the call that stands before it in the line."""
+        """The graph with its clones; each clone runs after the call before it in `line`."""
         known = self.original.calls
         previous = [None, *(one.call.name for one in self.line)]
         clones = {
@@ -461,6 +382,6 @@ class Rematerialization:
 
 
 def _places(call: Call, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[int, int], ...]:
-    """(result, argument) by position, so that they hold for clones too."""
+    """The (result, argument) pairs as positions, which are the same for clones."""
     results, reads = list(flat(call.results)), list(call.reads())
     return tuple((results.index(result), reads.index(target)) for result, target in pairs)

@@ -1,4 +1,4 @@
-"""Rewrite: what several passes do to calls and values: rename, rewire, cast, write, add a slot."""
+"""Rewrite: the changes of calls and values that several passes share: rename, rewire, cast, write."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from graphnet.sdk import DTYPES, Cast, Definition, DType, Layer, Scaled, Spec, S
 
 
 def bound_arguments(call: Call) -> dict[str, Arg]:
-    """What stands behind each argument name of a forward call."""
+    """Argument name -> argument of a forward call."""
     layer = call.layer
     assert isinstance(layer, Layer)
     return dict(zip(layer.signature.forward, call.args, strict=True))
 
 
 def rewire(call: Call, bound: Mapping[str, Arg], values: dict[str, Value]) -> Call:
-    """The call on the arguments in `bound`; its results in `values` become what it now returns.
+    """The forward call with the arguments in `bound`; also sets the specs of its results in `values`.
 
-    Raises LayerError, which names the node, when forward fails on them.
+    Raises:
+        LayerError: `forward` fails on these arguments; the message names the node.
     """
     layer = call.layer
     assert isinstance(layer, Layer)
@@ -42,7 +43,7 @@ def rewire(call: Call, bound: Mapping[str, Arg], values: dict[str, Value]) -> Ca
 
 
 def spec_of(arg: Arg, values: Mapping[str, Value]) -> Any:
-    """The Spec behind an argument, a tuple of them for `*xs`, None for an absent parameter."""
+    """The Spec of an argument, a tuple of Specs for `*xs`, None for an absent parameter."""
     match arg:
         case str():
             return values[arg].spec
@@ -53,7 +54,7 @@ def spec_of(arg: Arg, values: Mapping[str, Value]) -> Any:
 
 
 def renamed(arg: Arg, names: Mapping[str, str]) -> Arg:
-    """The argument with some of its values replaced by others."""
+    """The argument with the values in `names` replaced."""
     match arg:
         case str():
             return names.get(arg, arg)
@@ -78,7 +79,7 @@ def multiplied(
     calls: dict[str, Call],
     values: dict[str, Value],
 ) -> dict[str, str]:
-    """A product with a factor behind the gradient of each parameter; returns what to read instead."""
+    """Multiply each gradient by a factor; returns parameter -> product."""
     found: dict[str, str] = {}
     for parameter, gradient in gradients.items():
         call, of = f"{parameter}:{title}", values[parameter]
@@ -100,14 +101,14 @@ def multiplied(
 
 
 def at(call: Call) -> str:
-    """Where a call comes from, for messages."""
+    """The place of a call in the description, as the beginning of a message."""
     return f"{f'{call.where}: ' if call.where else ''}node {call.node!r} ({call.title}): "
 
 
 def add_cast(
     source: str, name: str, dtype: DType, *, calls: dict[str, Call], values: dict[str, Value]
 ) -> str:
-    """The value in another dtype: the result of a call of this name, which is added unless it is there."""
+    """Add a cast of a value, unless a call of this name exists already; returns the name of its result."""
     result = f"{name}.y"
     if name not in calls:
         value = values[source]
@@ -129,7 +130,7 @@ def add_cast(
 
 
 def dtype_of_value(value: Value) -> DType:
-    """ "float32" for a value of torch.float32."""
+    """The name of a value's dtype, such as "float32"."""
     return next(name for name, dtype in DTYPES.items() if dtype == value.spec.dtype)
 
 
@@ -141,7 +142,7 @@ def write(
     slots: tuple[str, ...],
     node: str,
 ) -> Call:
-    """A call of a rule's `update`, which writes these slots; what it writes is `slot:next`."""
+    """A call of a rule's `update` that writes the slots; adds the written values, `slot:next`."""
     written = [values[slot].sibling(":next", Kind.UPDATE, values[slot].spec) for slot in slots]
     for new in written:
         values[new.name] = replace(new, view_of=new.of)
@@ -161,7 +162,7 @@ def write(
 
 
 def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec) -> str:
-    """A new slot that goes with a parameter, in its strides; returns the slot's name."""
+    """Add a slot that belongs to a parameter and has its strides; returns the slot's name."""
     of = values[parameter]
     shape = Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device)
     slot = replace(
@@ -175,6 +176,6 @@ def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec
 
 
 def scalar(values: dict[str, Value], name: str, like: Spec) -> str:
-    """One of the 0-dim tensors that drive a step, made unless it is there; returns its name."""
+    """Add one of the 0-dim tensors that drive a step, unless it exists already; returns its name."""
     values.setdefault(name, Value(name, replace(like, shape=()), Kind.SCALAR))
     return name

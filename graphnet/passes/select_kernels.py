@@ -1,10 +1,9 @@
-"""Kernels: replace expressions of layers by kernels that compute the same.
+"""Select kernels: which kernels may replace expressions of layers, and in which order they are tried.
 
-Larger patterns are tried first, then the kernels of installed plugins before the built-in ones, then in the
-order of registration. A kernel replaces a match before
-differentiation, so its own backward becomes the backward of the whole expression. A value inside the
-expression that anything else reads prevents the match. A kernel that works in blocks of pixels (see
-graphnet.sdk.blocks) is used only where none of them would have to move inside the graph for it.
+Kernels with larger patterns are tried first; among equal sizes, those of installed plugins before the
+built-in ones, then in the order of registration. A kernel replaces an expression before differentiation, so
+its own backward is the backward of the whole expression. A kernel that works in blocks of pixels (see
+graphnet.sdk.blocks) is used only if no pixels have to be moved inside the graph for it.
 """
 
 from __future__ import annotations
@@ -33,16 +32,19 @@ _AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
 
 
 def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
-    """The kernels of layers behind `--kernels`: "auto" (all), "reference" (none), or a namespace ("aten").
+    """The kernels of layers that `--kernels` selects, in the order in which they are tried.
 
-    Raises UnknownNameError for a namespace in which no plugin registered a kernel.
+    `names` is "auto" (all kernels), "reference" (none) or a namespace such as "aten".
+
+    Raises:
+        UnknownNameError: no plugin registered a kernel in this namespace.
     """
     found = (entry for entry in _named(registry, names) if issubclass(entry.value, Kernel))
     return tuple(sorted(found, key=_precedence))
 
 
 def choose_multi_tensor(registry: Registry, names: str) -> tuple[Entry, ...]:
-    """Those of updates and casts, what somebody installed before what is built in; raises as `choose`."""
+    """The kernels of updates and casts, those of installed plugins first; otherwise as `choose`."""
     found = (
         entry for entry in _named(registry, names) if issubclass(entry.value, MultiTensorKernel)
     )
@@ -66,22 +68,22 @@ def _named(registry: Registry, names: str) -> list[Entry]:
 
 
 def _precedence(entry: Entry) -> tuple[int, bool]:
-    """Larger patterns first; of equal ones, what somebody installed before what is built in."""
+    """The sort key: larger patterns first; of equal sizes, installed plugins before the built-in one."""
     return -_size(entry.value.pattern), entry.plugin.builtin
 
 
 def fused(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Those that replace more than one layer."""
+    """The kernels that replace more than one layer."""
     return tuple(entry for entry in kernels if _size(entry.value.pattern) > 1)
 
 
 def single(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:
-    """Those that replace one layer."""
+    """The kernels that replace one layer."""
     return tuple(entry for entry in kernels if _size(entry.value.pattern) == 1)
 
 
 def _size(pattern: Pattern) -> int:
-    """How many layers a pattern has at most."""
+    """The most layers that a pattern can match."""
     return len(list(layer_names(pattern))) + (LONGEST_CHAIN if has_chain(pattern) else 0)
 
 

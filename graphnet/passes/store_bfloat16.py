@@ -1,10 +1,11 @@
-"""Keep: hold in bfloat16 what the forward pass keeps for the reverse pass.
+"""Store bfloat16: values that wait for the reverse pass are stored in bfloat16.
 
-The forward pass runs as it did ("delayed precision reduction", Jain et al. 2018, "Gist: Efficient Data
-Encoding for Deep Neural Network Training", section 4.3). A value that the reverse pass needs is rounded once
-its forward readers are done with it. A call of the reverse pass reads it so, if its layer declares that
-(`kept`), or else a copy of its own in the wider dtype. What goes back through activations keeps float32; the
-gradients of weights see inputs with 8 binary digits, whose errors mostly cancel in sums over pixels.
+The forward pass does not change ("delayed precision reduction", Jain et al. 2018, "Gist: Efficient Data
+Encoding for Deep Neural Network Training", section 4.3). A value that the reverse pass needs is rounded after
+its last forward reader. A backward call reads the rounded value if its layer declares that (`kept`);
+otherwise it reads a copy that is cast back to the wider dtype. The gradients of activations stay in float32.
+The gradients of weights are computed from inputs with 8 binary digits; in sums over pixels the errors
+mostly cancel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _LEAST_ELEMENTS = 4096  # smaller values are not worth two more calls
 
 
 def store_bfloat16(graph: Graph, *, dtype: DType) -> Graph:
-    """Cast what calls of the reverse pass read; `graph` has forward, reverse pass and updates."""
+    """Cast the values that backward calls read; `graph` is the graph of a whole step."""
     return _Store(graph, dtype).run()
 
 
@@ -54,7 +55,7 @@ class _Store:
         return done
 
     def reads_kept(self, call: Call) -> Call:
-        """The call on what was kept: as it is where the layer takes it so, else cast back for it."""
+        """The call with stored values as arguments, cast back where its layer does not take them narrow."""
         layer = call.layer
         if not isinstance(layer, Layer) or self.kept.isdisjoint(call.reads()):
             return call
@@ -76,9 +77,9 @@ class _Store:
 
 
 def _kept(graph: Graph, dtype: DType) -> Iterator[str]:
-    """The values of layers that are kept in a wider dtype and share their storage with nothing.
+    """Yield the layers' values to store: they have a wider dtype, and no other value in their storage.
 
-    Not a prediction: the loss's backward reads it again at once, and nothing would be gained.
+    A value that a loss reads is left out: the backward call of the loss reads it again at once.
     """
     viewed = {value.view_of for value in graph.values.values()}
     for name, value in graph.values.items():

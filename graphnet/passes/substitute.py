@@ -1,4 +1,4 @@
-"""Substitute: put kernels in the place of the expressions that they compute."""
+"""Substitute: replace expressions of layers by kernels that compute the same."""
 
 from __future__ import annotations
 
@@ -46,12 +46,19 @@ def substitute(
     registry: Registry,
     plain: Container[str] = frozenset(),
 ) -> Graph:
-    """Put kernels where they match. Raises LayerError when a kernel's own code fails.
+    """Replace every expression that a kernel matches by the kernel.
 
-    The calls in `plain` get none that works in blocks of pixels.
+    Args:
+        graph: a forward graph.
+        kernels: the kernels, in the order in which they are tried.
+        registry: maps the names in a kernel's pattern to layers.
+        plain: the calls that get no kernel for blocks of pixels.
+
+    Raises:
+        LayerError: a kernel's own code fails.
     """
     present = {type(call.layer) for call in graph.calls.values() if isinstance(call.layer, Layer)}
-    live = live_values(graph)  # a kernel's results are those of the expression that it replaces
+    live = live_values(graph)  # still true after a kernel is placed: it has the same results
     for entry in kernels:
         names = layer_names(entry.value.pattern)
         if all(any(registry.is_named(layer, name) for layer in present) for name in names):
@@ -60,7 +67,7 @@ def substitute(
 
 
 def plain_calls(graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry) -> frozenset[str]:
-    """The calls at which kernels that work in blocks gain nothing: they get one for N C H W."""
+    """The calls for which kernels in blocks of pixels save no time: they get kernels for N C H W."""
     plain: frozenset[str] = frozenset()
     while True:
         placed = substitute(graph, kernels=kernels, registry=registry, plain=plain)
@@ -72,10 +79,10 @@ def plain_calls(graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A way to compute some calls at once: a kernel in the place of `root`, or root's own layer.
+    """One way to compute one or several calls: a kernel in the place of the call `root`, or its layer.
 
-    `entry` is the kernel's name, empty for the layer itself; `replaced` are the calls that it stands for.
-    `bound` are its arguments by name, `data` those of which nobody will want the gradient.
+    `entry` is the kernel's name, empty for the layer itself; `replaced` are the calls that it replaces.
+    `bound` are its arguments by name; `data` names the arguments that need no gradient.
     """
 
     root: str
@@ -89,7 +96,7 @@ class Candidate:
 def candidates(
     graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry
 ) -> Iterator[Candidate]:
-    """Every layer of a graph that has no kernels yet, and every kernel that fits somewhere."""
+    """Yield every layer of a graph without kernels, and every kernel at each call that it matches."""
     live = live_values(graph)
     for name, call in graph.calls.items():
         if isinstance(call.layer, Layer) and call.kind in (Kind.LAYER, Kind.LOSS):
@@ -109,19 +116,19 @@ def candidates(
 
 
 def _data(arguments: Mapping[str, Arg], live: set[str]) -> frozenset[str]:
-    """The names of the arguments that no parameter has an influence on."""
+    """The names of the arguments that depend on no parameter."""
     return frozenset(name for name, arg in arguments.items() if not reads_live(arg, live))
 
 
 class Everywhere:
-    """Contains every call."""
+    """A container of all calls."""
 
     def __contains__(self, call: object) -> bool:
         return True
 
 
 class _Substitution:
-    """One kernel over one graph."""
+    """Replaces expressions of one graph by one kernel."""
 
     def __init__(
         self,
@@ -142,7 +149,7 @@ class _Substitution:
         calls, values = dict(self.graph.calls), dict(self.graph.values)
         for name, call in self.graph.calls.items():
             if name not in calls:
-                continue  # inside an expression that has been replaced
+                continue  # it was inside an expression that is replaced now
             if (name, self.entry.name) in self.graph.refused:
                 continue
             found = self.find(call)
@@ -159,7 +166,7 @@ class _Substitution:
         return replace(self.graph, calls=calls, values=values)
 
     def find(self, call: Call) -> tuple[Match, Kernel] | None:
-        """The kernel for the expression that ends with a call; of chains in it, the longest that it takes."""
+        """The match that ends with a call, and its kernel; of a chain the longest that the kernel takes."""
         for match in self.matcher.matches(call):
             if kernel := self.instance(call, match):
                 return match, kernel
@@ -180,7 +187,7 @@ class _Substitution:
         calls: dict[str, Call],
         values: dict[str, Value],
     ) -> None:
-        """Put the kernel in the place of `call`; its outputs keep their names, its saves are its own."""
+        """Replace `call` by the kernel; the outputs keep their names, the saves are the kernel's."""
         specs = {name: self.graph.spec_of(arg) for name, arg in match.bound.items()}
         layer = call.layer
         assert isinstance(layer, Layer)
@@ -198,7 +205,7 @@ class _Substitution:
         for port, name, seen in zip(ports, names, observed, strict=True):
             assert isinstance(name, str)
             spec = seen.spec.on(device)
-            if port in blocks:  # until layouts are decided, every image has its shape N C H W
+            if port in blocks:  # before block_layout runs, each image has its shape N C H W
                 spec = replace(spec, shape=plain_shape(spec.shape))
             view_of = resolve_view(match.bound, seen.view_of)
             known = self.graph.values.get(name)
@@ -223,7 +230,7 @@ class _Substitution:
         self.store(kernel.memory_formats, match.bound, values)
 
     def new_states(self, call: Call, kernel: Kernel, match: Match) -> tuple[str, ...]:
-        """The names that the new values of the kernel's states had before; it must move all of them."""
+        """The names of the new states, which stay the same; the kernel must update all of them."""
         found: dict[Arg, str] = {}
         for one in (call, *(self.graph.calls[name] for name in match.inner)):
             assert isinstance(one.layer, Layer)
@@ -244,7 +251,7 @@ class _Substitution:
         bound: Mapping[str, Arg],
         values: dict[str, Value],
     ) -> None:
-        """Note the strides in which a stored value is best kept; the first kernel to ask decides."""
+        """Set the strides that a kernel wants for its sources; the first kernel that sets them wins."""
         for port, memory_format in formats.items():
             arg = bound.get(port)
             for name in flatten((arg,)) if arg is not None else ():
@@ -256,10 +263,10 @@ class _Substitution:
                     values[source] = replace(values[source], memory_format=memory_format)
 
     def stored(self, name: str) -> str | None:
-        """The source that a value has its strides from: itself, or what a pointwise call reads."""
+        """The source whose strides a value has: itself, or through pointwise calls the one they read."""
         while self.graph.values[name].kind not in SOURCES:
             call = self.graph.producers[name]
-            if call.kind is Kind.FOLD:  # it changes parameters where they stand
+            if call.kind is Kind.FOLD:  # its results have the strides of the parameters
                 arg = call.args[call.results.index(name)]
                 if not isinstance(arg, str):
                     return None
@@ -273,7 +280,7 @@ class _Substitution:
 
 
 def blocked(spec: Spec | None, blocks: Layout | None) -> Spec | None:
-    """The spec of an image of this logical spec that lies in these blocks."""
+    """The spec in memory of an image with this spec in N C H W, if it is stored in these blocks."""
     if spec is None or blocks is None:
         return spec
     return replace(spec, shape=blocked_shape(spec.shape, blocks))

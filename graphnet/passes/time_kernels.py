@@ -1,4 +1,4 @@
-"""Stopwatch: times ways to compute a part of a graph, on random data of its shapes."""
+"""Time kernels: measure the time of kernels and layers on random data of the graph's shapes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LONGEST_S = 0.1  # a slow candidate gets fewer rounds
 
 
 class Stopwatch:
-    """Times candidates; what the cache knows of this device and these versions is not timed again.
+    """Measures the seconds of a candidate; times in the cache, by device and version, are used again.
 
-    With `training`, forward and backward; else what prediction runs.
+    With `training` it runs forward and backward, otherwise the method that a prediction runs.
     """
 
     def __init__(self, values: Mapping[str, Value], cache: Cache, *, training: bool) -> None:
@@ -48,7 +48,7 @@ class Stopwatch:
         return known
 
     def specs(self, candidate: Candidate) -> dict[str, Any]:
-        """The arguments' specs in memory, by name; images in blocks where the candidate wants them."""
+        """Argument name -> its spec in memory; an image is in blocks if the candidate takes blocks."""
         stacks = candidate.layer.layouts or {} if in_blocks(candidate.layer) else {}
         return {
             port: blocked(spec_of(arg, self.values), stacks.get(port))
@@ -56,7 +56,7 @@ class Stopwatch:
         }
 
     def label(self, candidate: Candidate) -> str:
-        """What is timed, in words."""
+        """A text that says what is timed; it is the key in the cache."""
         layer = candidate.layer
         asked = ", ".join(f"{port} {spec}" for port, spec in self.specs(candidate).items())
         work = "forward and backward" if self.training else "prediction"
@@ -66,7 +66,7 @@ class Stopwatch:
     def measure(
         self, candidate: Candidate, specs: Mapping[str, Any], device: torch.device
     ) -> float:
-        """The fastest of a few runs, in seconds: what else the machine does only ever adds."""
+        """The seconds of the fastest of a few runs: other work of the machine can only add time."""
         run = self.prepare(candidate, specs, device)
         run()
         times: list[float] = []
@@ -116,7 +116,7 @@ class Stopwatch:
 
 
 def _random(spec: Spec | None, memory_format: torch.memory_format | None) -> Tensor | None:
-    """A tensor of this spec: uniform numbers, or zeros for what counts."""
+    """A tensor of this spec: uniform random numbers, or zeros if the dtype is not floating."""
     if spec is None:
         return None
     if not spec.dtype.is_floating_point:

@@ -1,7 +1,7 @@
-"""Update: let an optimizer walk the parameter nodes, and write new states into their slots.
+"""Update: add the calls that update parameters and write new states into their slots.
 
-Each update is a call that overwrites its slot, once everything that reads the old value, or a view of
-it, has run.
+Each update is a call that overwrites its slot. It waits for all calls that read the old value or a view of
+it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,14 @@ from graphnet.sdk import Assign, Layer, Optimizer, Times
 def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Graph:
     """Add one update call for each parameter with a gradient, and one for each state that changes.
 
-    `counter` is what optimizers are told as `step`: a scalar, or a slot, that counts updates.
+    Args:
+        graph: a graph with a reverse pass.
+        updates: the optimizer and its settings.
+        counter: the scalar or slot that counts updates; optimizers get it as `step`.
 
-    Raises DescriptionError for a selector that matches no parameter.
+    Raises:
+        DescriptionError: a selector in `updates` matches no parameter.
+        ContractError: the optimizer's update has an argument that is no state of it.
     """
     calls, values = dict(graph.calls), dict(graph.values)
     for name, call in graph.calls.items():
@@ -54,12 +59,12 @@ def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Gra
 
 
 def update_counter(updates: UpdateSettings) -> str:
-    """The scalar that counts updates: the step count, or a count of its own where steps accumulate."""
+    """The name of the scalar that counts updates: the step count, or UPDATES if steps accumulate."""
     return STEP if updates.accumulate == 1 else UPDATES
 
 
 def _rate(values: dict[str, Value], name: str, factor: float) -> Call:
-    """The learning rate of the parameters that have their own, a share of that of all."""
+    """A call that computes a parameter's own learning rate: the common one times a factor."""
     values[name] = Value(name, values[LR].spec, Kind.SCALE)
     return Call(name, Kind.SCALE, Times(factor=factor), "forward", (LR,), (name,), "lr", LR)
 
@@ -93,7 +98,7 @@ def _optimize(
 
 
 def _after_readers(graph: Graph) -> Graph:
-    """Make each update wait for every call that reads its slot's old value or a view of it."""
+    """Let each update wait for every call that reads the old value of its slot or a view of it."""
     views: dict[str, list[str]] = {}
     for name, value in graph.values.items():
         if value.view_of is not None and value.kind is not Kind.UPDATE:
