@@ -1,4 +1,4 @@
-"""Source: a plan as one straight-line Python function, the same text for every executor.
+"""Codegen: write a plan as one Python function without branches; every executor runs this text.
 
     def step(x, target, lr, one, conv2d_1_weight, conv2d_1_bias):
         # c1: conv2d [aten] -> 32x64x16x16 float32
@@ -6,7 +6,7 @@
         ...
         return (loss,)
 
-The names are made here from the names of layers and ports; none is taken from a file.
+All names are made here from the names of layers and ports; no name comes from a file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from graphnet.sdk import Definition, Layer
 
 @dataclass(frozen=True)
 class Source:
-    """The text of the function `step`, the objects that its names stand for, and line -> step."""
+    """The text of the function `step`, the objects behind its names, and line number -> step."""
 
     text: str
     namespace: Mapping[str, Any]
@@ -33,12 +33,12 @@ class Source:
 
 
 def generate(plan: Plan) -> Source:
-    """Write the function of a plan."""
+    """Write a plan as a Python function `step`."""
     return _Writer(plan).write()
 
 
 def unique(wanted: str, taken: set[str]) -> str:
-    """The name, with a number behind it if it is taken already; it is taken then."""
+    """The name, with a number appended if it is taken; adds the result to `taken`."""
     name, number = wanted, 1
     while name in taken:
         number += 1
@@ -63,7 +63,7 @@ class _Writer:
         for step in self.plan.steps:
             if step.call.kind is not Kind.UPDATE:
                 self.node(step.call)
-        # A fused node's parameters keep the names of nodes that are gone.
+        # The parameters of a fused node have the names of nodes that fusion has removed.
         for step in self.plan.steps:
             for name in step.call.reads():
                 self.adopt(self.plan.values[name].node, step.call)
@@ -77,7 +77,7 @@ class _Writer:
         return Source("\n".join(self.lines) + "\n", self.namespace, self.steps)
 
     def node(self, call: Call) -> str:
-        """An identifier for a node of the description: its layer's name and a number."""
+        """The identifier of a node of the description: the name of its layer and a number."""
         if call.node not in self.nodes:
             base = re.sub(r"\W.*", "", call.title.rpartition("/")[2]) or "node"
             self.numbers[base] += 1
@@ -85,14 +85,14 @@ class _Writer:
         return self.nodes[call.node]
 
     def adopt(self, node: str, reader: Call) -> None:
-        """Name what is left of a node after the node that reads it."""
+        """Give a removed node, whose values still exist, the identifier of the node that reads them."""
         if node and node not in self.nodes and reader.node in self.nodes:
             self.nodes[node] = self.nodes[reader.node]
 
     def value(self, name: str) -> str:
-        """An identifier for a value: its node's and its port's."""
+        """The identifier of a value, made from its node and its port."""
         if (known := self.plan.values[name]).kind is Kind.UPDATE:
-            return self.value(str(known.view_of))  # what an update wrote is in its slot
+            return self.value(str(known.view_of))  # the result of an update is in its slot
         if name not in self.names:
             port = re.sub(r"\W+", "_", known.port or name).strip("_")
             if known.kind is Kind.INPUT:
@@ -112,7 +112,7 @@ class _Writer:
         self.steps[len(self.lines) + 2] = step
         self.lines.append(f"    # {self.comment(call)}")
         function = self.unique(f"{self.node(call)}_{self.verb(call)}")
-        # One object for equal layers: what many calls go through stays in the processor's cache.
+        # Equal layers share one object, so that it stays in the processor's cache.
         method = getattr(call.layer, call.function)
         self.namespace[function] = self.methods.setdefault((call.layer, call.function), method)
         expression = f"{function}({self.arguments(call, function)})"
@@ -174,7 +174,7 @@ class _Writer:
         return ", ".join(written)
 
     def returns_tuple(self, call: Call) -> bool:
-        """Whether the one result comes in a tuple: the gradient of `*xs` alone."""
+        """Whether a single result is returned in a tuple, as the gradients of `*xs` are."""
         if call.kind is not Kind.BACKWARD or not isinstance(call.layer, Layer):
             return False
         return call.layer.signature.variadic is not None

@@ -1,4 +1,4 @@
-"""Compiler: from a description to a verified plan, pass by pass.
+"""Compile: run the passes that turn a graph into a verified plan.
 
 Inference:  fold_affine, mixed_precision, autotune, fusion, select_kernels, block_layout, inference,
             dead_code, common_subexpressions, hoist_constants, in_place.
@@ -62,14 +62,14 @@ from graphnet.system import open_cache, parse_bytes
 def forward_graph(
     network: Expanded, shapes: Sequence[Sequence[int]], options: CompileOptions
 ) -> Graph:
-    """The forward graph for these input shapes, as the model is described."""
+    """The forward graph of a model for these input shapes, before any pass."""
     target = options.target
     specs = [Spec(tuple(shape), target.dtype, target.device) for shape in shapes]
     return build(network, inputs=specs, dtype=target.dtype)
 
 
 def inference_plan(graph: Graph, registry: Registry, options: CompileOptions) -> Plan:
-    """The verified plan that computes a forward graph's outputs only."""
+    """The verified plan that computes the outputs of a forward graph."""
     passes = (
         Pass(
             "fold_affine",
@@ -77,11 +77,11 @@ def inference_plan(graph: Graph, registry: Registry, options: CompileOptions) ->
             fold_affine,
         ),
         *_forward_passes(registry, options, training=False),
-        Pass("inference", "What only training needs is removed.", inference, needed=True),
+        Pass("inference", "Results that only training needs are removed.", inference, needed=True),
         *_SIMPLIFY,
         Pass(
             "hoist_constants",
-            "What depends on weights alone is computed ahead, once.",
+            "Calls that depend only on weights run once, before the first run.",
             hoist_constants,
             exact=True,
         ),
@@ -98,7 +98,7 @@ def training_plan(
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
 ) -> Plan:
-    """The verified plan of a whole step: forward, loss, reverse pass and update."""
+    """The verified plan of a whole training step: forward, loss, reverse pass and update."""
     return _step(graph, registry, options, losses, updates, _updating(updates, options))
 
 
@@ -110,7 +110,7 @@ def adding_plan(
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
 ) -> Plan:
-    """The verified plan of a step that only adds up gradients for a later one (`accumulate`)."""
+    """The verified plan of a step that adds gradients to their slots, for a later update."""
     states = partial(update, updates=UpdateSettings())
     passes = (
         Pass("accumulate", "The gradients are added to their slots.", add_up, needed=True),
@@ -139,7 +139,7 @@ def _step(
         *from_gradients,
         Pass(
             "batch_updates",
-            "On a GPU one call casts all parameters, and one updates those of a rule.",
+            "On a GPU one call casts all parameters, and one call makes all updates of a rule.",
             gather,
         ),
         *((_SKIP,) if scales else ()),
@@ -152,12 +152,12 @@ def _step(
 
 
 def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
-    """Whether gradients are too small for the dtype that they are computed in, or too large."""
+    """Whether the loss is scaled: gradients in float16 can become 0 or infinite without it."""
     return updates.optimizer is not None and options.target.narrow == "float16"
 
 
 def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass, ...]:
-    """The passes from gradients to new weights: those that are asked for."""
+    """The passes from gradients to new weights that the settings request."""
     found: list[Pass] = []
     counter = update_counter(updates)
     if updates.optimizer is not None:
@@ -181,7 +181,7 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass, .
     found.append(Pass("update", "The optimizer updates each parameter.", optimize, needed=True))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(ema, decay=decay, counter=update_counter(updates))
-        found.append(Pass("ema", "An average follows each parameter.", follow, needed=True))
+        found.append(Pass("ema", "Averages of the parameters are updated.", follow, needed=True))
     return tuple(found)
 
 
@@ -208,7 +208,7 @@ _IN_PLACE = Pass(
 
 
 def _bound(options: CompileOptions) -> Pass:
-    """The pass that meets the memory budget by computing values again."""
+    """The pass that recomputes values to meet the memory budget."""
     assert options.memory is not None
     memory, writes_over = options.memory, "in_place" not in options.without
 
@@ -235,7 +235,7 @@ def _forward_passes(
     plain: list[Container[str]] = [Everywhere()] if "block_layout" in options.without else []
 
     def place(graph: Graph, kernels: tuple[Entry, ...]) -> Graph:
-        # What the first of the two passes finds holds for the other too: calls keep their names.
+        # Both passes use the result of the first: the calls keep their names.
         if not plain:
             plain.append(plain_calls(graph, kernels=fits, registry=registry))
         return substitute(graph, kernels=kernels, registry=registry, plain=plain[0])
@@ -284,7 +284,7 @@ def _plan(graph: Graph, passes: Sequence[Pass], options: CompileOptions) -> Plan
 
 
 def _check(step: Pass, before: Graph, after: Graph, settled: Graph | None) -> None:
-    """Raise PlanError unless the pass left a graph that is right as far as can be said after it."""
+    """Raise PlanError if the result of a pass fails the checks that apply after this pass."""
     if after is before:
         return
     if step.exact:

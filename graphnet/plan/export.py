@@ -1,4 +1,4 @@
-"""Export: a plan as a Python file that needs nothing but graphnet, torch and the plugins it uses.
+"""Export: write a plan as a Python file that imports only graphnet, torch and the plugins it uses.
 
     import torch
 
@@ -10,7 +10,7 @@
     ...
     def step(x, target, lr, one, conv2d_1_weight, conv2d_1_bias): ...
 
-The function is the one that every executor runs; before it stand the definitions behind its names.
+The function is the one that every executor runs; the definitions that it uses stand before it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ if __name__ == "__main__":  # one run on random numbers
 
 
 def source(plan: Plan) -> str:
-    """The text of the file.
+    """Write a plan as the text of a Python file.
 
-    Raises SourceError for a definition that no import reaches, such as a class inside a function.
+    Raises SourceError if a definition cannot be imported, such as a class inside a function.
     """
     return _Writer(plan).write()
 
@@ -110,7 +110,7 @@ class _Writer:
         ]
 
     def instance(self, definition: Definition) -> str:
-        """The name of a definition; equal ones are made once."""
+        """The name of a definition in the file; equal definitions share one name."""
         if definition not in self.instances:
             wanted = re.sub(r"(?<=[a-z0-9]{2})(?=[A-Z])", "_", type(definition).__name__).lower()
             name = unique(wanted, self.taken)
@@ -119,7 +119,7 @@ class _Writer:
         return self.instances[definition]
 
     def imported(self, cls: type) -> str:
-        """The name of a class in the file. Raises SourceError if importing does not find it."""
+        """The name of a class in the file. Raises SourceError if the class cannot be imported."""
         if cls not in self.classes:
             module = sys.modules.get(cls.__module__)
             if cls.__module__ == "__main__" or getattr(module, cls.__qualname__, None) is not cls:
@@ -131,7 +131,7 @@ class _Writer:
         return self.classes[cls]
 
     def literal(self, value: object) -> str:
-        """An expression that makes an equal value. Raises SourceError for what has none."""
+        """An expression that makes an equal value. Raises SourceError if there is none."""
         match value:
             case Enum():
                 return f"{self.imported(type(value))}.{value.name}"

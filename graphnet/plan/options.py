@@ -1,6 +1,7 @@
-"""CompileOptions: how a model is compiled, apart from what it computes. Each option is said here, once.
+"""Options: the choices of a compilation that do not change what a model computes.
 
-`Model.compile`, `plan`, `tiling` and `predict`, training files and the command line all take its fields.
+`Model.compile`, `plan`, `tiling` and `predict`, training files and the command line all take the fields of
+CompileOptions.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ PASSES = (
     "recompute",
     "in_place",
 )
-"""The names of all passes; a plan is made by those that it needs."""
+"""The names of all passes; the compilation of a plan runs some of them."""
 
 _RENAMED_PASSES = {
     "affine": "fold_affine",
@@ -64,10 +65,10 @@ _RENAMED_PASSES = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a plan computes and in what: the options device, dtype and precision, resolved.
+    """The device, dtype and precision of a plan, resolved from the options.
 
-    `dtype` is that of the parameters, inputs and outputs, `precision` the name of the dtype in which
-    layers compute that declare it.
+    `dtype` is the dtype of parameters, inputs and outputs. `precision` names the dtype of the layers that
+    declare that they compute in a narrower one.
     """
 
     device: torch.device
@@ -76,7 +77,7 @@ class Target:
 
     @property
     def narrow(self) -> Narrow | None:
-        """The precision where it is narrower than the dtype."""
+        """The precision if it is narrower than the dtype, else None."""
         if self.precision == _name(self.dtype):
             return None
         return next((name for name in _NARROW if name == self.precision), None)
@@ -108,7 +109,7 @@ def _dtype(value: object) -> torch.dtype | None:
 
 def _memory(value: int | str | None) -> int | str | None:
     if value is not None:
-        parse_bytes(value, whole=2**60)  # raises InputError for what is no amount of memory
+        parse_bytes(value, whole=2**60)  # raises InputError if the value is no amount of memory
     return value
 
 
@@ -132,31 +133,29 @@ def _refusals(value: object) -> frozenset[tuple[str, str]]:
 
 
 class CompileOptions(Definition):
-    """The choices behind a plan.
+    """The options of a compilation.
 
     device: where the plan runs: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:N" or a
       torch.device. Default: "auto".
-    dtype: of the parameters, inputs and outputs: torch.float32, float64, bfloat16 or float16, or such a
-      name. Default: None, which is float64 where that is the precision, else float32.
-    precision: the dtype in which layers compute that declare it, such as those of matrix products:
-      "bfloat16" or "float16" over tensors of float32, or that of the tensors; "auto" is bfloat16 over
-      float32 where the device has instructions that multiply it, else that of the tensors. Default: None,
-      that of the tensors.
-    kernels: what computes the layers: "auto", "reference" (the layers' own arithmetic) or a namespace of
-      kernels, such as "aten". Default: "auto".
-    saved_dtype: the dtype to which values are rounded that wait for the reverse pass: "bfloat16", which
-      halves the memory of a float32 step. Default: None, their own dtype.
-    memory: a bound on the plan's peak: bytes, "2GiB", or "50%" of what it needs without a bound. A
-      training step computes values again to meet it, a prediction runs an image in tiles. Default: None,
-      no bound.
-    without: the names of passes that are switched off; PASSES has all. Default: none.
-    autotune: whether kernels are chosen by timing those that fit on the shapes at hand, once for a machine
-      and its version of torch. Default: False.
-    refused: choices that autotune made before (`Plan.refused`), taken instead: pairs of a call and a kernel
-      that is not used there. Default: none.
+    dtype: the dtype of parameters, inputs and outputs: torch.float32, float64, bfloat16 or float16, or its
+      name. Default: None, which is float64 if the precision is float64, else float32.
+    precision: the dtype in which some layers compute, such as matrix products: "bfloat16" or "float16" if
+      dtype is float32, or the dtype itself. "auto" is bfloat16 if dtype is float32 and the device has
+      instructions that multiply bfloat16, else the dtype. Default: None, the dtype.
+    kernels: the kernels that compute the layers: "auto" (all), "reference" (none, the layers' own
+      arithmetic) or a namespace of kernels, such as "aten". Default: "auto".
+    saved_dtype: the dtype in which values wait for the reverse pass: "bfloat16", which halves their memory
+      in a float32 step. Default: None, their own dtype.
+    memory: a bound on the plan's peak: bytes, "2GiB", or "50%" of the peak without a bound. To meet it, a
+      training step computes values again, and a prediction runs an image in tiles. Default: None, no bound.
+    without: the names of passes that are switched off; PASSES has all names. Default: none.
+    autotune: whether the kernels are timed on the model's shapes, and the fastest are used. The times are
+      kept for this machine and version of torch. Default: False.
+    refused: pairs of a call and a kernel that is not used there, such as an earlier plan's `Plan.refused`.
+      Default: none.
 
-    Raises DescriptionError, naming every option that is wrong, for a value that is not known, and for a
-    precision that does not fit the dtype.
+    Raises DescriptionError, which names every wrong option, if a value is unknown or the precision does not
+    fit the dtype.
 
     >>> CompileOptions(precision="bfloat16", memory="50%").target.dtype
     torch.float32
@@ -189,24 +188,24 @@ class CompileOptions(Definition):
     @property
     def _own_dtype(self) -> torch.dtype:
         if self.dtype is not None:
-            assert isinstance(self.dtype, torch.dtype)  # made one when it was checked
+            assert isinstance(self.dtype, torch.dtype)  # the check of the field converts names
             return self.dtype
         return torch.float64 if self.precision == "float64" else torch.float32
 
     @cached_property
     def target(self) -> Target:
-        """The device, dtype and precision that stand behind what was given.
+        """The device, dtype and precision, with "auto" and None resolved.
 
-        Raises DeviceError where the device is not there.
+        Raises DeviceError if this machine does not have the device.
         """
         device, dtype = resolve_device(self.device), self._own_dtype
-        if self.precision == AUTO:  # never float16, whose training skips steps
+        if self.precision == AUTO:  # never float16, because its training skips steps
             narrow = dtype == torch.float32 and multiplies_bfloat16(device)
             return Target(device, dtype, "bfloat16" if narrow else _name(dtype))
         return Target(device, dtype, self.precision or _name(dtype))
 
     def warn_if_slow(self, *, stacklevel: int) -> None:
-        """Give a SlowPrecisionWarning where the device has no instructions for the precision."""
+        """Give a SlowPrecisionWarning if the device has no instructions for the precision."""
         device = self.target.device
         if self.target.narrow == "bfloat16" and not multiplies_bfloat16(device):
             warnings.warn(
@@ -217,15 +216,15 @@ class CompileOptions(Definition):
             )
 
     def decided(self, refused: Iterable[tuple[str, str]]) -> CompileOptions:
-        """The same choices with the kernels of another plan, which refused these: none is timed again."""
+        """The same options with the kernels of a plan whose `refused` is given: nothing is timed again."""
         return replace(self, autotune=False, refused=tuple(refused))
 
     def for_inference(self) -> CompileOptions:
-        """The same choices for a plan that only predicts: nothing is saved, nothing recomputed."""
+        """The same options for a plan that only predicts: without `saved_dtype` and `memory`."""
         return replace(self, saved_dtype=None, memory=None)
 
     def record(self) -> dict[str, Any]:
-        """The options as a training file states them: plain data that JSON and YAML hold."""
+        """The options as plain data for JSON and YAML, as a training file states them."""
         return {name: _plain(value) for name, value in self.configuration().items()}
 
 
@@ -240,7 +239,7 @@ def _plain(value: Any) -> Any:
 
 
 def split_options(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of the fields that are options of a compilation, or were under this name, and the others."""
+    """Split fields into options of a compilation, former names included, and the others."""
     names = {*CompileOptions.field_names(), *CompileOptions.former_names}
     mine = {name: value for name, value in fields.items() if name in names}
     return mine, {name: value for name, value in fields.items() if name not in mine}

@@ -1,7 +1,7 @@
-"""Plan: frozen, ordered steps; what each frees after its last use; and the source made from them.
+"""Plan: frozen steps in order, with the values that each step frees.
 
-A plan is inert data. `schedule` makes one from a graph; `verify.verify` checks it and shares no code with
-`schedule`; executors run it.
+A plan is data without behaviour. `schedule` makes a plan from a graph; `verify.verify`, which shares no code
+with `schedule`, checks it; executors run it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from graphnet.system import bytes_text
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call and the values that nothing reads afterwards."""
+    """One call, and the values that no later step reads."""
 
     call: Call
     frees: tuple[str, ...]
@@ -25,12 +25,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of one run, and the tensors that go in: `arguments`, in this order.
+    """The steps of one run, in order, and the values that they read and make.
 
-    Arguments are the inputs and targets, then the scalars, constants, parameters and states, then what
-    `prelude`, a plan of its own, makes of those: it runs before the first run, and again whenever they
-    have changed. `changes` tell what each pass of the compiler did on the way, `refused` which kernels
-    lost at which calls when they were timed.
+    The arguments of a run are the inputs and targets, then scalars, constants, parameters and states, then
+    the outputs of `prelude`. The prelude is a plan of its own, which runs before the first run and again
+    whenever parameters or states have changed. `changes` say what each pass changed; `refused` are pairs of
+    a call and a kernel that was slower than another one there.
     """
 
     steps: tuple[Step, ...]
@@ -42,18 +42,18 @@ class Plan:
     refused: tuple[tuple[str, str], ...] = ()
 
     def of(self, *kinds: Kind) -> tuple[str, ...]:
-        """The names of the values of these kinds, in the order they were first used."""
+        """The names of the values of these kinds, in the order of first use."""
         return tuple(name for name, value in self.values.items() if value.kind in kinds)
 
     @functools.cached_property
     def arguments(self) -> tuple[str, ...]:
-        """What the plan's function takes, in order."""
+        """The names of the arguments of a run, in order."""
         rest = (Kind.SCALAR,), (Kind.CONSTANT,), tuple(SLOTS), (Kind.PRELUDE,)
         return self.inputs + tuple(name for kinds in rest for name in self.of(*kinds))
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """The values that outlive a run: parameters and states."""
+        """The names of the parameters and states, which outlive a run."""
         return self.of(*SLOTS)
 
     @functools.cached_property
@@ -62,29 +62,29 @@ class Plan:
         return {name: i for i, step in enumerate(self.steps) for name in step.call.reads()}
 
     def storage(self, name: str) -> str:
-        """The value whose storage `name` lives in: itself, unless it is a view."""
+        """The value whose storage `name` uses: itself, unless it is a view."""
         while (base := self.values[name].view_of) is not None:
             name = base
         return name
 
     @functools.cached_property
     def memory_use(self) -> MemoryUse:
-        """From when to when each storage is alive; inputs and slots are all the time."""
+        """The lifetime of each storage; the arguments are alive all the time."""
         fixed = sum(self.values[name].spec.size_bytes for name in self.arguments)
         calls = [step.call for step in self.steps]
         return memory_use(calls, self.values, self.outputs, fixed_bytes=fixed)
 
     def memory(self) -> tuple[int, ...]:
-        """The bytes alive during each step: inputs, slots, every value made and not yet freed.
+        """The bytes alive during each step: the arguments, and every value that is made and not yet freed.
 
-        What a step holds on the way to its results counts too, as far as its layer's own operators show, and
-        the columns of torch's convolutions on a CPU; not the work buffers of libraries.
+        The tensors that a layer makes during the step count too, and the columns of torch's convolutions on
+        a CPU. The work buffers of libraries do not count.
         """
         return tuple(self.memory_use.lifetimes.memory)
 
     @property
     def peak_bytes(self) -> int:
-        """The largest of `memory`: what the plan needs at its worst moment."""
+        """The largest of `memory`: the bytes that a run needs."""
         return max(self.memory(), default=0)
 
     def __str__(self) -> str:
@@ -92,9 +92,9 @@ class Plan:
 
 
 def schedule(graph: Graph) -> Plan:
-    """Order the calls of a graph and free each value after its last use.
+    """Put the calls of a graph in order, and free each value after its last use.
 
-    Equal graphs give equal plans: ties are broken by the order in which the calls were made.
+    Equal graphs give equal plans: among calls that can run, the one that was added first runs first.
     """
     order = graph.order()
     outlive = set(graph.outputs)

@@ -1,9 +1,9 @@
-"""Tiles: an image through a network part by part, in less memory, with the result of the whole.
+"""Tiling: run an image through a network in tiles, with less memory and the same result.
 
-Every layer states the window that its outputs read (`Layer.window`). From the output back to the input
-these add up to how far around a part of the image the network looks: its reach. A part cut out with that
-much around it, at a place that all strides divide, comes out as it would within the whole image, and the
-surplus is cut off. All tiles have one shape, so that one plan runs them all.
+Each layer states the window of the input that an output reads (`Layer.window`). From the output back to the
+input, the windows add up to the reach: how far around a part of the image the network reads. A tile is a
+part with its reach on each side, and it begins at a multiple of all strides. The network computes the part
+as in the whole image, and the result of the surplus is cut off. All tiles have one shape and one plan.
 
     tiling = tile(graph, plan_for, memory="1GiB")
     y = tiling.run(x, predict)
@@ -27,13 +27,13 @@ from graphnet.sdk import Layer
 from graphnet.system import bytes_text
 
 _MOST_PARTS = 256  # along one axis
-_LONGEST_PERIOD = 64  # rows of an output after which a layer's window must be the same again
+_LONGEST_PERIOD = 64  # rows of an output within which a layer's window must repeat
 _ADVICE = "Allow more memory (100% is what the whole image takes), or make the image smaller."
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One tile along one axis, in rows of the input: what is read, and what comes out of it in the end."""
+    """One tile along one axis, in rows of the input: the rows that it reads, and those it is kept for."""
 
     read: range
     kept: range
@@ -41,9 +41,9 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """An axis of `length` cut into parts of `kept` rows, each read with `before` and `after` around it.
+    """An axis of `length` rows, cut into parts of `kept` rows with `before` and `after` rows around them.
 
-    `kept`, `before` and `after` are multiples of `step`, and so is the first row of every part.
+    `kept`, `before`, `after` and the first row of every part are multiples of `step`.
     """
 
     length: int
@@ -54,23 +54,23 @@ class Cut:
 
     @property
     def size(self) -> int:
-        """The rows that each part reads, the same for all; as far from a multiple of `step` as `length`."""
+        """The rows that each part reads: the same for all, and equal to `length` modulo `step`."""
         rest = self.length % self.step
         return min(self.length, self.kept + self.before + self.after + rest)
 
     @property
     def count(self) -> int:
-        """How many parts there are."""
+        """The number of parts."""
         return -(-self.length // self.kept)
 
     @property
     def read(self) -> int:
-        """The rows that all parts read together."""
+        """The sum of the rows that the parts read."""
         return self.count * self.size
 
     @property
     def parts(self) -> list[Part]:
-        """The parts in order. At the ends of the axis they look further to the inside."""
+        """The parts in order. A part at an end of the axis reads more rows towards the inside."""
         found = []
         for start in range(0, self.length, self.kept):
             first = min(max(0, start - self.before), self.length - self.size)
@@ -81,10 +81,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class Tiling:
-    """An image (N, C, H, W) as a grid of tiles of one shape; `plan` runs one of them.
+    """An image (N, C, H, W) as a grid of tiles of one shape; `plan` runs one tile.
 
-    `output` is the shape of the whole result, which has `scale` rows and columns for each of the input's.
-    `peak_bytes` are those of one tile's plan, and of the whole image and result beside it.
+    `output` is the shape of the whole result, which has `scale` rows and columns for each row and column of
+    the image. `peak_bytes` is the peak of the plan of one tile, plus the whole image and result.
     """
 
     plan: Plan
@@ -96,11 +96,11 @@ class Tiling:
 
     @property
     def count(self) -> int:
-        """How many tiles there are; one is the whole image."""
+        """The number of tiles; 1 means the whole image at once."""
         return self.cuts[0].count * self.cuts[1].count
 
     def run(self, x: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
-        """The result of the whole image; `predict` runs the plan on one tile."""
+        """Compute the result of the whole image; `predict` runs the plan on one tile."""
         if self.count == 1:
             return predict(x)
         whole: Tensor | None = None
@@ -108,14 +108,14 @@ class Tiling:
             tile = x
             for axis, part in enumerate(parts):
                 tile = tile.narrow(2 + axis, part.read.start, len(part.read))
-            y = predict(tile.clone())  # in memory of its own
+            y = predict(tile.clone())  # clone: the tile gets its own memory
             if whole is None:
                 whole = torch.empty(self.output, dtype=y.dtype, device=y.device)
             place = whole
             for axis, part in enumerate(parts):
                 scale, length = self.scale[axis], self.output[2 + axis]
                 first = min(length, int(part.kept.start * scale))
-                inside = part.kept.stop < self.shape[2 + axis]  # else it ends with the result
+                inside = part.kept.stop < self.shape[2 + axis]  # else the part ends with the result
                 last = min(length, int(part.kept.stop * scale)) if inside else length
                 place = place.narrow(2 + axis, first, last - first)
                 y = y.narrow(2 + axis, first - int(part.read.start * scale), last - first)
@@ -138,12 +138,12 @@ class Tiling:
 def tile(
     graph: Graph, whole: Plan, plan_for: Callable[[tuple[int, ...]], Plan], *, limit: int
 ) -> Tiling:
-    """The tiles that read the fewest pixels in all and whose plan fits into so many bytes.
+    """Find the tiles that fit into `limit` bytes and read the fewest pixels in all.
 
-    `graph` is the forward graph of the whole image, as described, `whole` its inference plan; `plan_for`
-    makes that of another shape. Raises InputError for what is no network of one image, and one that does
-    not fit whole and cannot be run in tiles, saying which layer looks at the whole image, and
-    MemoryBudgetError where the smallest tile does not fit.
+    `graph` is the forward graph of the whole image before any pass, `whole` its inference plan; `plan_for`
+    makes the inference plan of another input shape. Raises InputError if the network does not have one image
+    as input and one as output, or needs tiles and cannot run in tiles (the message names the layer), and
+    MemoryBudgetError if the smallest tile does not fit.
     """
     shape, output = _ends(graph)
     if whole.peak_bytes <= limit:
@@ -153,13 +153,13 @@ def tile(
     layers = [call for call in graph.order() if call.kind is Kind.LAYER]
     paces = [_paces(graph, layers, axis) for axis in (0, 1)]
     scale = paces[0].rows[graph.outputs[0]], paces[1].rows[graph.outputs[0]]
-    # The image and its result, beside those of the tile.
+    # The bytes of the image and its result, which exist beside those of the tile.
     outside = sum(graph.values[name].spec.size_bytes for name in (*graph.inputs, *graph.outputs))
     fixed = outside + sum(whole.values[name].spec.size_bytes for name in whole.slots)
     reach = [_reach(graph, layers, axis, paces[axis]) for axis in (0, 1)]
     ways = [list(_cuts(shape[2 + axis], reach[axis], paces[axis].step)) for axis in (0, 1)]
     grids = sorted(itertools.product(*ways), key=lambda cuts: cuts[0].read * cuts[1].read)
-    # Beside what is fixed, plans need memory in proportion to their pixels, as far as the last one tells.
+    # Estimate: the memory of a plan, less the fixed part, grows with its pixels as in the last plan made.
     pixels, peak = shape[2] * shape[3], whole.peak_bytes + outside
     for high, wide in grids:
         size = high.size, wide.size
@@ -171,14 +171,14 @@ def tile(
             return Tiling(plan, (high, wide), shape, output, scale, peak)
     least = min(grids, key=lambda cuts: cuts[0].size * cuts[1].size)
     raise MemoryBudgetError(
-        f"an image of {shape[2]} x {shape[3]} pixels does not fit into {bytes_text(limit)}, not in tiles "
-        f"either: the smallest that this network can be run on are {least[0].size} x {least[1].size} pixels, "
+        f"an image of {shape[2]} x {shape[3]} pixels does not fit into {bytes_text(limit)}, not even "
+        f"in tiles: the smallest tile of this network has {least[0].size} x {least[1].size} pixels, "
         f"and the image and its result alone are {bytes_text(outside)}. Allow more memory."
     )
 
 
 def _ends(graph: Graph) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """The shapes of the one input and the one output, images both."""
+    """The shapes of the only input and the only output, which must be images."""
     ends = [graph.values[name].spec.shape for name in (*graph.inputs, *graph.outputs)]
     if len(graph.inputs) != 1 or len(graph.outputs) != 1 or any(len(one) != 4 for one in ends):
         raise InputError(
@@ -192,9 +192,9 @@ def _ends(graph: Graph) -> tuple[tuple[int, int, int, int], tuple[int, int, int,
 
 @dataclass(frozen=True, slots=True)
 class _Paces:
-    """How many `rows` each image in the network has for one of the input, by its value's name.
+    """Value -> the rows that this image has for one row of the input.
 
-    A part of the input that begins at a multiple of `step` meets every layer at the phase it has at row 0.
+    A part of the input that begins at a multiple of `step` begins at a period of every layer's window.
     """
 
     rows: dict[str, Fraction]
@@ -221,12 +221,12 @@ def _paces(graph: Graph, layers: Sequence[Call], axis: int) -> _Paces:
 
 
 def pace(layer: Layer, axis: int, what: str) -> tuple[int, int]:
-    """The rows of its outputs after which a layer's window repeats, and by how many input rows it moves.
+    """The period of a layer's window in output rows, and by how many input rows it moves in a period.
 
     Args:
         layer: the layer, which states its `window`.
         axis: 0 for H, 1 for W.
-        what: the layer in the words of a message.
+        what: the name of the layer in a message.
 
     Raises:
         InputError: the layer looks at the whole image, or its window does not repeat.
@@ -242,7 +242,7 @@ def pace(layer: Layer, axis: int, what: str) -> tuple[int, int]:
         return found
 
     def repeats(period: int, shift: int) -> bool:
-        """The next time and far away: factors such as 1.01 show themselves late."""
+        """Whether the window repeats after 1 and after 1000 periods: a factor such as 1.01 shows late."""
         return all(
             range(window(row).start + times * shift, window(row).stop + times * shift)
             == window(row + times * period)
@@ -255,13 +255,13 @@ def pace(layer: Layer, axis: int, what: str) -> tuple[int, int]:
         if shift > 0 and repeats(period, shift):
             return period, shift
     raise InputError(
-        f"{what} looks at no place as at another one within "
+        f"{what} has a window that does not repeat within "
         f"{_LONGEST_PERIOD} rows, so this network cannot be run in tiles. {_ADVICE}"
     )
 
 
 def _reach(graph: Graph, layers: Sequence[Call], axis: int, paces: _Paces) -> tuple[int, int]:
-    """How far before and after a part of the input the network looks, as its layers' windows add up."""
+    """The rows before and after a part of the input that the network reads: its windows added up."""
     (result,) = graph.outputs
     needed = {result: range(int(paces.step * paces.rows[result]))}
     for call in reversed(layers):
@@ -283,7 +283,7 @@ def _hull(*ranges: range) -> range:
 
 
 def _cuts(length: int, reach: tuple[int, int], step: int) -> Iterator[Cut]:
-    """The ways to cut an axis, the fewest parts first: one, two, ... of equal size up to rounding."""
+    """Yield the ways to cut an axis into equal parts, up to rounding; the fewest parts first."""
     before, after = (-(-rows // step) * step for rows in reach)
     seen: set[int] = set()
     for count in range(1, min(_MOST_PARTS, -(-length // step)) + 1):

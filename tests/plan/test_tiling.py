@@ -165,7 +165,7 @@ def test_layer_without_a_period_is_named() -> None:
         [{"id": "a", "conv2d": CONV}, {"id": "up", "bilinear_upsampling": {"scale_factor": 1.01}}]
     )
     with pytest.raises(
-        InputError, match=r"node 'up' \(bilinear_upsampling\) looks at no place as at"
+        InputError, match=r"node 'up' \(bilinear_upsampling\) has a window that does not repeat"
     ):
         net.tiling((1, 3, 200, 200), memory="50%")
 

@@ -215,7 +215,9 @@ def another_storage(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     return graph, replace(plan, values=values)
 
 
-@says("which this call does not read|freed or not made yet|takes the storage|says not")
+@says(
+    "which this call does not read|freed or not made yet|takes the storage|gives it another storage"
+)
 def two_values_in_one_storage(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     """The graph itself says that a result lives in the storage of a value that is alive."""
     place = places(plan)
@@ -227,7 +229,7 @@ def two_values_in_one_storage(graph: Graph, plan: Plan, draw: random.Random) -> 
     return scheduled(replace(graph, values=values))
 
 
-@says("as a view of .*, the plan says not")
+@says("as a view of .*, the plan gives it another storage")
 def view_without_base(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     """A view that does not say so would outlive its base."""
     views = [
@@ -255,7 +257,7 @@ def wrong_dtype(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     return scheduled(replace(graph, values=values))
 
 
-@says("in N C H W, but|lies in|lie in two|of different layouts|in blocks, but|'.' is not")
+@says("in N C H W, but|lies in|have two|of different layouts|in blocks, but|'.' has another layout")
 def wrong_layout(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     images = [n for n, v in graph.values.items() if len(v.spec.shape) == 4 and v.kind is Kind.LAYER]
     name = draw.choice(images)
@@ -356,7 +358,7 @@ def overwriting(graph: Graph, draw: random.Random) -> list[tuple[Call, str]]:
     return shuffled(found, draw)
 
 
-@says("its storage now holds something else|is gone at the end|in another way too")
+@says("its storage now holds something else|is gone at the end|that storage a second time")
 def in_place_over_live(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     place = places(plan)
     for call, target in overwriting(graph, draw):
@@ -366,7 +368,7 @@ def in_place_over_live(graph: Graph, plan: Plan, draw: random.Random) -> Planted
     return None
 
 
-@says("no value of this run|in another way too")
+@says("stored in .*, a source|that storage a second time")
 def in_place_over_an_input(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     for call, target in overwriting(graph, draw):
         if graph.values[plan.storage(target)].kind in SOURCES:
@@ -374,7 +376,7 @@ def in_place_over_an_input(graph: Graph, plan: Plan, draw: random.Random) -> Pla
     return None
 
 
-@says("works in place, but says not what it overwrites|as a view of .*, the plan says not")
+@says("in_place without writes|as a view of .*, the plan gives it another storage")
 def in_place_in_secret(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     for call in shuffled(graph.calls.values(), draw):
         if call.writes and call.kind is not Kind.UPDATE:

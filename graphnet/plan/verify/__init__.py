@@ -1,13 +1,13 @@
-"""Verify: whether running a plan computes what its graph says.
+"""Verify: check that a plan computes what its graph states.
 
-`verify` replays a plan on abstract storages, `verify_graph` checks each call of a graph by itself, and
-`verify_rewrite` compares two graphs before and after a pass that must not change the values.
+`verify` replays a plan on abstract storages. `verify_graph` checks each call of a graph. `verify_rewrite`
+compares the graphs before and after a pass that must not change what is computed.
 
-The verifier and what it checks share this: the data (Graph, Call, Value, Plan) with its look-ups, and
-`run_on_meta`, by which both learn what a layer returns and what that shares storage with. So a layer that
-does otherwise on meta tensors than on real ones deceives both; the reference executor compares the real
-storages. Nothing is shared with the order of steps and what they free, lifetimes, aliases, in place and
-recompute, nor with any other pass: the import contract "verifier" and tests/test_imports.py hold that.
+The verifier shares two things with the code that it checks: the data (Graph, Call, Value, Plan), and
+`run_on_meta`, which finds the results of a layer and the storages that they share. A layer that behaves
+differently on meta tensors and real tensors misleads both; the reference executor therefore compares real
+storages. The verifier shares no code with the passes, lifetimes, aliases or `schedule`: the import contract
+"verifier" and tests/test_imports.py check that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Edges: whether each call makes of its arguments what the table of values says.
+"""Calls: check that the results of a call agree with the table of values.
 
-Layers and rules are tried on meta tensors of the arguments' specs; what they return must have the shapes,
-dtypes and views that the table states. Layouts must fit what the layer declares about its ports.
+Layers and rules run on meta tensors with the specs of the arguments. Their results must have the shapes,
+dtypes and views of the table. The layouts of the values must be those that the layer declares for its ports.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _SHOWN = 6  # arguments that an error names
 
 
 def disagreement(call: Call, values: Mapping[str, Value]) -> str:
-    """What is wrong with a call's arguments and results, in words; empty if they agree."""
+    """The first fault of a call's arguments or results, as text; empty if there is none."""
     try:
         returned = run_on_meta(call, values)
-    except Exception as error:  # whatever the definition's own code says to such arguments
+    except Exception as error:  # the definition's own code can raise any exception
         read = [f"{name!r} ({values[name].spec})" for name in call.reads()]
         more = f" and {len(read) - _SHOWN} more" if len(read) > _SHOWN else ""
         given = f"{', '.join(read[:_SHOWN])}{more}"
@@ -64,7 +64,8 @@ def _result(call: Call, value: Value, one: Returned, values: Mapping[str, Value]
     shared = {_storage(arguments[i], values) for i in one.arguments}
     mine = _storage(value.name, values)
     if not one.unsettled and shared and mine not in shared:
-        return f"{call.function} returns {value.name!r} as a view of {min(shared)!r}, the plan says not"
+        returned = f"{call.function} returns {value.name!r} as a view of {min(shared)!r}"
+        return f"{returned}, the plan gives it another storage"
     return ""
 
 
@@ -78,21 +79,23 @@ def _storage(name: str, values: Mapping[str, Value]) -> str:
 
 
 def _constants(call: Call, values: Mapping[str, Value]) -> str:
-    """Whether `specs` tells the truth about the arguments that the call reads too."""
+    """The first spec in `specs` that differs from the argument that the call reads, as text."""
     assert isinstance(call.layer, Layer)
     arguments = dict(zip(call.layer.signature.of(call.method), call.args, strict=True))
     match arguments.get("specs"):
         case Const(value=Mapping() as specs):
             for name, arg in arguments.items():
                 if name in specs and isinstance(arg, str) and specs[name] != values[arg].spec:
-                    return f"'specs' says that {name!r} is {specs[name]}, it is {values[arg].spec}"
+                    return (
+                        f"'specs' says that {name!r} is {specs[name]}, but it is {values[arg].spec}"
+                    )
     return ""
 
 
 def _layouts(call: Call, layer: Layer, values: Mapping[str, Value]) -> str:
-    """Whether one rest of blocks fits all ports that the layer says share one."""
+    """The first value whose layout does not fit what the layer declares, as text."""
     if call.kind is Kind.FOLD:
-        return ""  # parameters have their shapes for N C H W
+        return ""  # the shapes of parameters belong to N C H W
     ports = _ports(call, layer)
     lie = {
         port: values[name].layout
@@ -103,9 +106,8 @@ def _layouts(call: Call, layer: Layer, values: Mapping[str, Value]) -> str:
     if isinstance(layer, Convert):
         wanted = {"x": layer.source, "y": layer.target}
         wrong = [port for port, stack in lie.items() if stack != wanted[port]]
-        return (
-            f"converts {layer.source} to {layer.target}, but {wrong[0]!r} is not" if wrong else ""
-        )
+        made = f"converts {layer.source} to {layer.target}"
+        return f"{made}, but {wrong[0]!r} has another layout" if wrong else ""
     if call.kind is Kind.ACCUMULATE:
         different = {values[name].layout for name in (*call.reads(), *call.makes())}
         return "adds values of different layouts" if len(different) > 1 else ""
@@ -136,7 +138,7 @@ def _fit(call: Call, layer: Layer, ports: Mapping[str, Arg], values: Mapping[str
             else:
                 rests[stack[len(declared[port]) :]] = name
     if len(rests) > 1:
-        return f"works in one layout, but {' and '.join(map(repr, rests.values()))} lie in two"
+        return f"works in one layout, but {' and '.join(map(repr, rests.values()))} have two"
     return ""
 
 
@@ -148,13 +150,13 @@ def _declared(
     kinds = {values[name].kind for name in flatten(ports.values())}
     tensors = [ports[port] for port in layer.signature.tensors if port in ports]
     shapes = {values[name].spec.shape for name in flatten(tensors)}
-    if kinds & (SOURCES - {Kind.INPUT}) or len(shapes) > 1:  # a parameter, or what is made of one
+    if kinds & (SOURCES - {Kind.INPUT}) or len(shapes) > 1:  # with a parameter or its cast
         return _PLAIN
     return dict.fromkeys(ports, ())
 
 
 def _ports(call: Call, layer: Layer) -> dict[str, Arg]:
-    """What stands at each port; a gradient stands at the port of what it is the gradient of."""
+    """Port -> the values there; the gradient of a value counts as a value at the same port."""
     method = call.method
     named: list[tuple[str, Arg]] = list(zip(layer.signature.of(method), call.args, strict=True))
     if method != "backward":
@@ -173,6 +175,6 @@ def _ports(call: Call, layer: Layer) -> dict[str, Arg]:
 
 
 def _arg(slot: Slot) -> Arg:
-    """A result as it would stand among arguments."""
+    """A result in the form of an argument."""
     values = tuple(flatten((slot,)))
     return values if isinstance(slot, tuple) else slot or Const(None)

@@ -1,10 +1,9 @@
-"""Verify: replay a plan on abstract storages that hold terms, and reject it unless it must be right.
+"""Replay: run a plan on abstract storages that hold value numbers, and reject it if a check fails.
 
-The replay checks that every read finds the term it should, that storage is shared only as a declared view
-or write, that a write leaves nothing else to be read there, that each slot is written once, and that
-nothing leaks. The graph itself is checked edge by edge: what each layer makes of its arguments is what the
-values say, and a recomputed call means what its original does. What this shares with the planner stands in
-the package's docstring.
+The replay checks that each read finds the value that the graph states, that values share storage only as
+declared views or writes, that no overwritten value is read later, that each slot is written once, and that
+every other value is freed. The graph itself is checked call by call: the results of a layer agree with the
+table of values, and a recomputed call computes the same as its original.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ _OUTLIVES = SOURCES | {Kind.UPDATE}  # what an update writes is in its slot
 
 
 def verify(graph: Graph, plan: Plan) -> None:
-    """Raise PlanError, which names the step, unless running `plan` computes what `graph` says."""
+    """Raise PlanError, which names the step, unless `plan` computes what `graph` states."""
     if graph.prelude is not None and plan.prelude is not None:
         verify(graph.prelude, plan.prelude)
     _preludes(graph, plan)
-    terms = ValueNumbers().of(graph)
-    _calls(graph, graph.calls.values(), terms)
-    _Replay(graph, plan, terms).run()
+    numbers = ValueNumbers().of(graph)
+    _calls(graph, graph.calls.values(), numbers)
+    _Replay(graph, plan, numbers).run()
 
 
 def _preludes(graph: Graph, plan: Plan) -> None:
-    """What a plan takes from its prelude is what that makes, of weights alone."""
+    """Check that the prelude makes what the plan takes from it, and reads weights only."""
     asked = [(name, plan.values[name].spec) for name in plan.of(Kind.PRELUDE)]
     made = []
     if graph.prelude is not None and plan.prelude is not None:
@@ -52,11 +51,11 @@ def _named(values: Sequence[tuple[str, Spec]]) -> str:
 
 
 def verify_graph(graph: Graph, *, since: Graph | None = None) -> None:
-    """Raise PlanError unless each call fits its arguments and results, and repeats what it says.
+    """Raise PlanError unless each call of the graph agrees with its arguments and results.
 
-    A backward call reads what its forward read and made, or a rounding of it; a recomputed call makes
-    the terms of the call that it repeats, and no new state. Calls that `since`, which was checked, has
-    with the same values are not looked at again.
+    A backward call must read the values of its forward call, or roundings of them. A recomputed call must
+    compute the same as the call that it repeats, and no new state. Calls that are unchanged since the graph
+    `since`, which was checked before, are skipped.
     """
     if graph.prelude is not None and (since is None or graph.prelude is not since.prelude):
         verify_graph(graph.prelude)
@@ -72,20 +71,20 @@ def _unchanged(call: Call, graph: Graph, since: Graph | None) -> bool:
     return all(graph.values[name] is since.values.get(name) for name in touched)
 
 
-def _calls(graph: Graph, calls: Iterable[Call], terms: dict[str, int]) -> None:
+def _calls(graph: Graph, calls: Iterable[Call], numbers: dict[str, int]) -> None:
     for call in calls:
         if words := disagreement(call, graph.values):
             raise PlanError(f"plan rejected: {call.name}: {words}")
         if call.repeats:
-            _repetition(call, graph, terms)
+            _repetition(call, graph, numbers)
         elif call.kind is Kind.BACKWARD:
-            _reverse(call, graph, terms)
+            _reverse(call, graph, numbers)
 
 
-def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
+def _reverse(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
     forward = graph.calls.get(call.backward_of)
     if forward is None or not isinstance(call.layer, Layer):
-        return  # a call like it stands in for its forward
+        return  # its forward call was equal to another call, which replaced it
     ports = forward.ports()
     for name, arg in zip(call.layer.signature.backward, call.args, strict=True):
         if name in ports:
@@ -93,7 +92,7 @@ def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
             mine = [_readings(value, graph, narrow=narrow) for value in flatten((arg,))]
             theirs = list(flatten((ports[name],)))
             if len(mine) != len(theirs) or not all(
-                terms[value] in {terms[one] for one in readings}
+                numbers[value] in {numbers[one] for one in readings}
                 for readings, value in zip(mine, theirs, strict=True)
             ):
                 raise PlanError(
@@ -102,9 +101,9 @@ def _reverse(call: Call, graph: Graph, terms: dict[str, int]) -> None:
 
 
 def _readings(name: str, graph: Graph, *, narrow: bool) -> list[str]:
-    """The values that this one may stand for: itself, and what it is but for a rounding on the way.
+    """The values that a value may replace: itself, and the value of which it is a rounding.
 
-    The rounding is one to a narrower dtype and back, or to a narrower one where it may stay so.
+    A rounding is a cast to a narrower dtype and back; with `narrow`, also a cast to a narrower dtype.
     """
     dtype = graph.values[name].spec.dtype
     found = [name]
@@ -119,17 +118,19 @@ def _readings(name: str, graph: Graph, *, narrow: bool) -> list[str]:
 
 
 def _cast_of(name: str, graph: Graph) -> str | None:
-    """The value that this one is a cast of."""
+    """The value of which this one is a cast, or None."""
     made_by = graph.producers.get(name)
     return str(made_by.args[0]) if made_by and isinstance(made_by.layer, Cast) else None
 
 
-def _repetition(call: Call, graph: Graph, terms: dict[str, int]) -> None:
+def _repetition(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
     original = graph.calls.get(call.repeats)
     if original is None:
-        raise PlanError(f"plan rejected: {call.name} repeats {call.repeats!r}, which is not there")
+        raise PlanError(
+            f"plan rejected: {call.name} repeats {call.repeats!r}, which is not in the graph"
+        )
     for name, again in zip(flat(original.results), flat(call.results), strict=True):
-        if name is not None and again is not None and terms[name] != terms[again]:
+        if name is not None and again is not None and numbers[name] != numbers[again]:
             raise PlanError(
                 f"plan rejected: {call.name} computes something else than {call.repeats!r}, which it "
                 f"repeats: {again!r} is another function of the sources than {name!r}"
@@ -142,9 +143,9 @@ def _repetition(call: Call, graph: Graph, terms: dict[str, int]) -> None:
 
 
 def verify_rewrite(before: Graph, after: Graph) -> None:
-    """Raise PlanError unless both graphs have the same outputs and updates, as functions of the sources.
+    """Raise PlanError unless the outputs and updates of both graphs are the same functions of the sources.
 
-    For passes that must not change what is computed: recompute, in place, dead values, duplicates.
+    The compiler calls it after each pass that must not change what is computed, such as recompute.
     """
     table = ValueNumbers()
     old, new = table.of(before), table.of(after)
@@ -152,7 +153,7 @@ def verify_rewrite(before: Graph, after: Graph) -> None:
         raise PlanError("plan rejected: the graph has other inputs or outputs than before")
     for was, now in zip(before.outputs, after.outputs, strict=True):
         if old[was] != new[now]:
-            raise PlanError(f"plan rejected: the output {now!r} is no longer what {was!r} was")
+            raise PlanError(f"plan rejected: the output {now!r} does not compute what {was!r} did")
     updates, others = _updates(before), _updates(after)
     for slot, written in updates.items():
         if slot not in others:
@@ -164,7 +165,7 @@ def verify_rewrite(before: Graph, after: Graph) -> None:
 
 
 def _updates(graph: Graph) -> dict[str, list[str]]:
-    """Slot -> what is written into it."""
+    """Slot -> the values that are written into it."""
     found: dict[str, list[str]] = {}
     for call in graph.calls.values():
         for name, slot in call.writes.items():
@@ -174,13 +175,13 @@ def _updates(graph: Graph) -> dict[str, list[str]]:
 
 
 class _Replay:
-    def __init__(self, graph: Graph, plan: Plan, terms: dict[str, int]) -> None:
+    def __init__(self, graph: Graph, plan: Plan, numbers: dict[str, int]) -> None:
         self.graph = graph
         self.plan = plan
         self.position = 0
         self.call: Call | None = None
-        self.terms = terms
-        self.holds: dict[str, set[int]] = {}  # storage -> the terms it holds now
+        self.numbers = numbers
+        self.holds: dict[str, set[int]] = {}  # storage -> the numbers of the values it holds now
         self.alive: dict[str, set[str]] = {}  # storage -> the names through which it can be read
         self.assigned: set[str] = set()
         self.written: dict[str, str] = {}  # slot -> the value written into it
@@ -193,7 +194,7 @@ class _Replay:
         made = set()
         for name, value in self.plan.values.items():
             if value.kind in SOURCES:
-                self.holds[name] = {self.terms[name]}
+                self.holds[name] = {self.numbers[name]}
                 self.alive[name] = {name}
         for position, step in enumerate(self.plan.steps):
             self.position, self.call = position, step.call
@@ -215,7 +216,7 @@ class _Replay:
         self.ends()
 
     def storage(self, name: str) -> str:
-        """The storage that the plan claims for a value."""
+        """The storage that the plan states for a value."""
         seen = 0
         while (base := self.plan.values[name].view_of) is not None:
             name, seen = base, seen + 1
@@ -239,7 +240,7 @@ class _Replay:
             storage = self.storage(name)
             if name not in self.alive.get(storage, ()):
                 self.reject(f"reads {name!r}, which is freed or not made yet")
-            if self.terms[name] not in self.holds[storage]:
+            if self.numbers[name] not in self.holds[storage]:
                 self.reject(f"reads {name!r}, but its storage now holds something else")
             mine, stated = self.plan.values[name], self.graph.values[name]
             if (mine.spec, mine.layout) != (stated.spec, stated.layout):
@@ -251,28 +252,26 @@ class _Replay:
         self.assigned.add(name)
 
     def overwrites(self, call: Call) -> None:
-        """A method that works in place: what it writes over holds nothing else from here on."""
+        """Check the writes of an in-place call; the storages that it overwrites then hold nothing."""
         if call.in_place != bool(call.writes):
-            self.reject("works in place, but says not what it overwrites, or the other way round")
+            self.reject("has writes without in_place, or in_place without writes")
         storages = [self.storage(name) for name in call.reads()]
         for name, target in call.writes.items():
             storage = self.storage(target)
             if name not in call.makes() or not self.declares(call, target):
                 self.reject(f"overwrites {target!r}, which its layer does not declare")
             if self.plan.values[storage].kind in SOURCES:
-                self.reject(
-                    f"overwrites {target!r}, which lives in {storage!r}: no value of this run"
-                )
+                self.reject(f"overwrites {target!r}, which is stored in {storage!r}, a source")
             if self.plan.values[name].view_of != target:
                 self.reject(f"{name!r} does not live in {target!r}, which it overwrites")
             if self.plan.values[name].spec != self.plan.values[target].spec:
                 self.reject(f"{name!r} does not fit into {target!r}, which it overwrites")
             if storages.count(storage) != 1:
-                self.reject(f"overwrites {target!r} while it reads that storage in another way too")
+                self.reject(f"overwrites {target!r} while it reads that storage a second time")
             self.holds[storage] = set()
 
     def declares(self, call: Call, target: str) -> bool:
-        """Whether some result of the call may go into the argument that `target` stands behind."""
+        """Whether the layer declares that a result of the call may overwrite the argument `target`."""
         layer = call.layer
         if not isinstance(layer, Layer):
             return False
@@ -296,8 +295,8 @@ class _Replay:
                 self.reject(f"{name!r} claims to view {storage!r}, which this call does not read")
             if storage == name and self.alive.get(storage):
                 self.reject(f"{name!r} takes the storage of a value that is still alive")
-            readable.add(storage)  # a later result may be a view of this one
-            self.holds.setdefault(storage, set()).add(self.terms[name])
+            readable.add(storage)  # a later result may be a view of this result
+            self.holds.setdefault(storage, set()).add(self.numbers[name])
             self.alive.setdefault(storage, set()).add(name)
 
     def updates(self, call: Call) -> None:
@@ -312,7 +311,9 @@ class _Replay:
             if slot in self.written:
                 self.reject(f"writes {slot!r} a second time")
             self.written[slot] = name
-            self.holds[slot] = {self.terms[name]}  # views of the old value see the new one: stale
+            self.holds[slot] = {
+                self.numbers[name]
+            }  # so a read through a view of the old value is found
             self.alive[slot].add(name)
 
     def free(self, name: str) -> None:
@@ -332,7 +333,7 @@ class _Replay:
             storage = self.storage(name)
             if (
                 name not in self.alive.get(storage, ())
-                or self.terms[name] not in self.holds[storage]
+                or self.numbers[name] not in self.holds[storage]
             ):
                 self.reject(f"the output {name!r} is gone at the end")
         for call in self.graph.calls.values():

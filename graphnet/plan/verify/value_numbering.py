@@ -1,9 +1,9 @@
-"""Terms: what each value of a graph means, computed from the graph alone.
+"""Value numbering: give equal numbers to values that are the same function of the same sources.
 
-A value's term is (definition, method, kind, position among the results, terms of the arguments), down to
-the sources; what a prelude computes has the term that it has there. A method that works in place has the
-term of its pure twin, and a recomputed call that of the call it repeats: two values are the same function
-of the same sources where their terms are equal.
+The number of a value stands for (definition, method, kind, position among the results, numbers of the
+arguments), or for a source. The values of a prelude have the numbers that they have in the prelude's graph.
+A call that works in place has the numbers of the same call without it, and a recomputed call those of the
+call that it repeats.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from graphnet.graph import SOURCES, Const, Graph, Kind, flat
 
 
 class ValueNumbers:
-    """Terms as numbers, equal ones for equal terms; one table can serve several graphs."""
+    """A table of value numbers, which can serve several graphs."""
 
     def __init__(self) -> None:
         self.table: dict[object, int] = {}
 
-    def intern(self, term: object) -> int:
-        return self.table.setdefault(term, len(self.table))
+    def number(self, key: object) -> int:
+        return self.table.setdefault(key, len(self.table))
 
     def of(self, graph: Graph) -> dict[str, int]:
-        """The term of every value. Raises PlanError for a cycle or a value that nothing makes."""
+        """Value -> its number. Raises PlanError if there is a cycle or a value that no call makes."""
         makers = {name: call for call in graph.calls.values() for name in call.makes()}
         ahead = {} if graph.prelude is None else self.of(graph.prelude)
         found = {
-            name: ahead[name] if value.kind is Kind.PRELUDE else self.intern(("source", name))
+            name: ahead[name] if value.kind is Kind.PRELUDE else self.number(("source", name))
             for name, value in graph.values.items()
             if value.kind in SOURCES
         }
@@ -56,16 +56,16 @@ class ValueNumbers:
                 for position, result in enumerate(flat(call.results)):
                     if result is not None:
                         key = (call.layer, call.method, call.kind, position, arguments)
-                        found[result] = self.intern(key)
+                        found[result] = self.number(key)
         return found
 
 
-def _argument(arg: object, terms: Mapping[str, int]) -> object:
+def _argument(arg: object, numbers: Mapping[str, int]) -> object:
     match arg:
         case str():
-            return terms[arg]
+            return numbers[arg]
         case tuple():
-            return tuple(terms[name] for name in arg)
+            return tuple(numbers[name] for name in arg)
         case Const(value=Mapping() as specs):
             return ("const", tuple(sorted((str(k), str(v)) for k, v in specs.items())))
         case Const(value=value):
