@@ -6,7 +6,8 @@ It imports the SDK and below.
 
 from __future__ import annotations
 
-from graphnet.description.expand import Expanded, FlatNode, Reference, expand
+from graphnet.description.expand import expand
+from graphnet.description.flat import Expanded, FlatNode, Reference
 from graphnet.description.loss_terms import LossTerm, loss_terms, losses_for
 from graphnet.description.model import (
     BlockDescription,

@@ -11,49 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networkx as nx
-
+from graphnet.description.flat import CycleError, Expanded, FlatNode, Reference, topological
 from graphnet.description.model import (
     BlockDescription,
-    InputDescription,
     ModelDescription,
     NodeDescription,
 )
 from graphnet.description.yamlfile import Place, dotted
 from graphnet.errors import DescriptionError, Problem, UnknownNameError, nearest
-from graphnet.sdk import Layer, Registry, split_form
+from graphnet.sdk import Registry, split_form
 
 MAX_NODES = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A result of a node (its first output if `output` is None), or a model input if `node` is one."""
-
-    node: str
-    output: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FlatNode:
-    """One layer of the expanded model; `share` is the id whose parameters it uses (often its own)."""
-
-    id: str
-    layer: Layer
-    layer_name: str
-    inputs: tuple[Reference, ...]
-    share: str
-    where: str
-
-
-@dataclass(frozen=True, slots=True)
-class Expanded:
-    """A model unrolled: its nodes in topological order, its inputs, and what it returns by name."""
-
-    name: str
-    inputs: Mapping[str, InputDescription]
-    nodes: tuple[FlatNode, ...]
-    outputs: Mapping[str, Reference]
 
 
 def expand(
@@ -102,7 +70,7 @@ class _Expander:
             return Expanded(name, described, (), {})
         resolved = {output: self.follow(ref) for output, ref in outputs.items()}
         self.check_use(nodes, resolved)
-        return Expanded(name, described, self.sort(nodes), resolved)
+        return Expanded(name, described, self.in_order(nodes), resolved)
 
     def outputs(self, last: Reference | None, scope: _Scope) -> dict[str, Reference]:
         names = self.description.outputs
@@ -371,21 +339,11 @@ class _Expander:
             if name not in used:
                 self.problem(("inputs", name), f"nothing uses the input {name!r}; remove it")
 
-    def sort(self, nodes: Sequence[FlatNode]) -> tuple[FlatNode, ...]:
-        """The nodes in topological order, as described wherever that is one already."""
-        position = {node.id: i for i, node in enumerate(nodes)}
-        graph: nx.MultiDiGraph[str] = nx.MultiDiGraph()
-        graph.add_nodes_from(position)
-        graph.add_edges_from(
-            (ref.node, node.id) for node in nodes for ref in node.inputs if ref.node in position
-        )
+    def in_order(self, nodes: Sequence[FlatNode]) -> tuple[FlatNode, ...]:
         try:
-            order = list(nx.lexicographical_topological_sort(graph, key=position.__getitem__))
-        except nx.NetworkXUnfeasible:
-            cycle = [edge[0] for edge in nx.find_cycle(graph)]
-            self.problem(
-                self.nodes[cycle[0]][1],
-                f"the graph has a cycle: {' -> '.join([*cycle, cycle[0]])}. Take one of these inputs away",
-            )
+            return topological(nodes)
+        except CycleError as error:
+            ids = error.ids
+            message = f"the graph has a cycle: {' -> '.join([*ids, ids[0]])}. Take one of these inputs away"
+            self.problem(self.nodes[ids[0]][1], message)
             return ()
-        return tuple(nodes[position[name]] for name in order)

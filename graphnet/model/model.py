@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,7 @@ from torch import Tensor
 
 from graphnet.description import (
     ModelDescription,
-    UpdateSettings,
     expand,
-    losses_for,
     parse,
     read_description,
 )
@@ -30,6 +29,7 @@ from graphnet.model.checkpoint import (
 )
 from graphnet.model.choices import changed_options, training_choices
 from graphnet.model.divisor import MAX_DIVISOR, find_divisor
+from graphnet.model.plans import Plans, Shape
 from graphnet.model.predictor import Predictor
 from graphnet.model.program import Program
 from graphnet.model.slots import Copy, set_up
@@ -39,19 +39,11 @@ from graphnet.plan import (
     CompileOptions,
     Plan,
     Tiling,
-    adding_plan,
-    forward_graph,
-    inference_plan,
-    tile,
-    training_plan,
 )
 from graphnet.sdk import Executor, Optimizer, Registry, check_floating, default_registry
-from graphnet.system import parse_bytes, without_gc
 
-_NO_UPDATES = UpdateSettings()
 _OPTIONS = CompileOptions()
 _ON_CPU = CompileOptions(device="cpu")
-Shape = Sequence[int]
 
 
 class Model:
@@ -86,7 +78,7 @@ class Model:
         self.registry = registry or default_registry()
         self._weights = None if weights is None else Weights.copied(weights)
         self.seed = seed
-        self._network = expand(description, self.registry)
+        self._plans = Plans(expand(description, self.registry), self.registry)
         self._predictors: dict[tuple[CompileOptions, torch.dtype, Executor], Predictor] = {}
 
     @classmethod
@@ -112,7 +104,7 @@ class Model:
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the model's outputs, in order; a training takes a loss for each of them."""
-        return tuple(self._network.outputs)
+        return tuple(self._plans.network.outputs)
 
     @property
     def weights(self) -> Weights | None:
@@ -143,9 +135,11 @@ class Model:
         self._weights = Weights.copied(weights)
         self._predictors.clear()  # they use weights that were drawn from the seed
 
-    def with_weights(self, weights: Mapping[str, Tensor]) -> Model:
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Self:
         """Return a new model of the same description with copies of these weights."""
-        return Model(self.description, weights=weights, registry=self.registry, seed=self.seed)
+        other = copy(self)
+        other._weights, other._predictors = Weights.copied(weights), {}
+        return other
 
     def save(self, path: Path | str) -> None:
         """Write the description, the weights and the plugins' versions to a safetensors file.
@@ -175,7 +169,7 @@ class Model:
         """
         options = CompileOptions(device=device, dtype=dtype, kernels=kernels)
         return substitute(
-            forward_graph(self._network, inputs, options),
+            self._plans.graph(inputs, options),
             kernels=choose(self.registry, kernels),
             registry=self.registry,
             plain=Everywhere(),
@@ -198,42 +192,7 @@ class Model:
             raise InputError(
                 "memory bounds the plan of a training step; for inference see Model.tiling"
             )
-        return self._plan(inputs, options, loss=loss, updates=updates)
-
-    @without_gc()
-    def _plan(
-        self,
-        inputs: Sequence[Shape],
-        options: CompileOptions,
-        *,
-        loss: object = None,
-        updates: UpdateSettings = _NO_UPDATES,
-    ) -> Plan:
-        graph = forward_graph(self._network, inputs, options)
-        if loss is None:
-            return inference_plan(graph, self.registry, options)
-        losses = losses_for(loss, graph.output_names, self.registry)
-        return training_plan(graph, self.registry, options, losses=losses, updates=updates)
-
-    def _adding_plan(
-        self,
-        inputs: Sequence[Shape],
-        options: CompileOptions,
-        plan: Plan,
-        *,
-        loss: object,
-        updates: UpdateSettings,
-    ) -> Plan | None:
-        """Make the plan of the steps that only add up gradients, with the same kernels as `plan`.
-
-        Without gradient accumulation there are no such steps: return None.
-        """
-        if updates.accumulate == 1:
-            return None
-        options = options.decided(plan.refused)
-        graph = forward_graph(self._network, inputs, options)
-        losses = losses_for(loss, graph.output_names, self.registry)
-        return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
+        return self._plans.plan(inputs, options, loss=loss, updates=updates)
 
     def tiling(
         self,
@@ -250,26 +209,8 @@ class Model:
         memory, options = options.memory, replace(options, memory=None)
         if memory is None:
             raise InputError("tiling: expected memory, such as '2GiB', found none")
-        whole = self._plan(inputs, options)
-        limit = parse_bytes(memory, whole=whole.peak_bytes)
-        return self._tiling(inputs, options, whole, limit=limit)
-
-    def _tiling(
-        self, inputs: Sequence[Shape], options: CompileOptions, whole: Plan, *, limit: int
-    ) -> Tiling:
-        graph = forward_graph(self._network, inputs, options)
-        return tile(graph, whole, lambda shape: self._plan([shape], options), limit=limit)
-
-    def _inference(self, inputs: Sequence[Shape], options: CompileOptions) -> Plan | Tiling:
-        """Make the plan of inference, or a Tiling if the plan needs more memory than the options allow."""
-        unbound = replace(options, memory=None)
-        plan = self._plan(inputs, unbound)
-        if options.memory is None:
-            return plan
-        limit = parse_bytes(options.memory, whole=plan.peak_bytes)
-        if plan.peak_bytes <= limit:
-            return plan
-        return self._tiling(inputs, unbound, plan, limit=limit)
+        whole = self._plans.plan(inputs, options)
+        return self._plans.tiling(inputs, options, whole, memory=memory)
 
     def compile(
         self,
@@ -306,8 +247,8 @@ class Model:
         updates, options = training_choices(rule, options, overrides)
         runner = self.registry.make("executors", executor)
         options.warn_if_slow(stacklevel=2)
-        plan = self._plan(inputs, options, loss=loss, updates=updates)
-        adding = self._adding_plan(inputs, options, plan, loss=loss, updates=updates)
+        plan = self._plans.plan(inputs, options, loss=loss, updates=updates)
+        adding = self._plans.adding_plan(inputs, options, plan, loss=loss, updates=updates)
         return Program(
             self.description,
             plan,
@@ -359,38 +300,19 @@ class Model:
             options.warn_if_slow(stacklevel=2)
             shapes = tuple(tuple(x.shape) for x in inputs)
             exact = replace(options, dtype=dtype)
-            made = self._inference(shapes, exact)
+            made = self._plans.inference(shapes, exact)
             plan = made.plan if isinstance(made, Tiling) else made
             values = [plan.values[name] for name in plan.slots]
             given = None if self._weights is None else self._weights.own
             slots = set_up(values, seed=self.seed, given=given)
-            slots, copies = self._shared(slots)
+            copies: list[Copy] = []
+            if self._weights is not None:
+                slots, copies = self._weights.share(slots, restride=not self._predictors)
             predictor = self._predictor(slots, exact, runner, copies=copies)
             predictor.prepare(shapes, made)
             self._predictors[key] = predictor
         age = 0 if self._weights is None else self._weights.age()
         return self._predictors[key](*(x.to(options.target.device) for x in inputs), age=age)
-
-    def _shared(self, slots: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[Copy]]:
-        """Return the tensors for a predictor, and those of them that are copies of the model's weights.
-
-        The first predictor decides the strides of the model's weights. A later predictor uses copies of the
-        weights for which it needs another dtype, device or strides.
-        """
-        copies: list[Copy] = []
-        if self._weights is None:
-            return slots, copies
-        own = self._weights.own
-        for name, slot in slots.items():
-            mine = own[name]
-            alike = (slot.dtype, slot.device) == (mine.dtype, mine.device)
-            if alike and slot.stride() == mine.stride():
-                slots[name] = mine
-            elif alike and not self._predictors and not self._weights.is_lent(name):
-                own[name] = slot
-            else:
-                copies.append((slot, mine))
-        return slots, copies
 
     def _predictor(
         self,
@@ -400,7 +322,7 @@ class Model:
         *,
         copies: Sequence[Copy] = (),
     ) -> Predictor:
-        plan_for = partial(self._inference, options=options)
+        plan_for = partial(self._plans.inference, options=options)
         return Predictor(plan_for, slots, executor, copies=copies)
 
     def divisor(self) -> int:
@@ -408,7 +330,7 @@ class Model:
 
         Raises GraphError if there is no such number up to 256, as for a network that doubles the size.
         """
-        found = find_divisor(self._network, self._keeps_size)
+        found = find_divisor(self._plans.network, self._keeps_size)
         if found is None:
             raise GraphError(
                 f"{self.description.name}: no image size up to {MAX_DIVISOR} comes out of this network as "

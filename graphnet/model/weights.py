@@ -17,6 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.dlpack import from_dlpack
 
 from graphnet.errors import InputError, nearest
+from graphnet.model.slots import Copy
 
 
 class Weights(Mapping[str, Tensor]):
@@ -84,6 +85,32 @@ class Weights(Mapping[str, Tensor]):
     def is_lent(self, name: str) -> bool:
         """Return whether a caller may still hold a tensor over the memory of this weight."""
         return not all(map(_gone, self._lent.get(name, ())))
+
+    def share(
+        self, slots: Mapping[str, Tensor], *, restride: bool
+    ) -> tuple[dict[str, Tensor], list[Copy]]:
+        """Choose the tensors of a predictor: the weights themselves, or copies of them.
+
+        Args:
+            slots: tensors by the names of weights, as the predictor's plan expects them.
+            restride: whether a weight that differs from its slot only in strides, and that no caller holds,
+                becomes the slot.
+
+        Returns:
+            The slots, with weights in the place of slots that are alike, and the slots that stay copies of
+            their weights, each with its weight.
+        """
+        chosen, copies = dict(slots), []
+        for name, slot in slots.items():
+            mine = self.own[name]
+            alike = (slot.dtype, slot.device) == (mine.dtype, mine.device)
+            if alike and slot.stride() == mine.stride():
+                chosen[name] = mine
+            elif alike and restride and not self.is_lent(name):
+                self.own[name] = slot
+            else:
+                copies.append((slot, mine))
+        return chosen, copies
 
     def age(self) -> int:
         """Return a number that increases whenever a tensor may have been written since the last call."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import InputError, LayerError, blame
-from graphnet.graph import Bound, as_tuple, bind_inputs, gradient_names, invoke, observe
+from graphnet.graph import as_tuple, bind_inputs, gradient_names, invoke
+from graphnet.nn.choice import Choice, choose
 from graphnet.nn.placement import Device, target_of
-from graphnet.passes import kernel_for
 from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, default_registry, random
 from graphnet.system import resolve_device
 
@@ -26,19 +25,10 @@ Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
-    """The layer or kernel that runs on inputs of some specs, with the specs of its tensors."""
-
-    layer: Layer
-    specs: Mapping[str, Bound]
-    outputs: tuple[Spec, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Context:
     """The values that a forward saves for its backward."""
 
-    choice: _Choice
+    choice: Choice
     named: Mapping[str, Any]
 
 
@@ -261,7 +251,7 @@ class Module:
         return tuple(gradients)
 
     def _grad_outputs(
-        self, choice: _Choice, given: Sequence[Tensor | None]
+        self, choice: Choice, given: Sequence[Tensor | None]
     ) -> dict[str, Tensor | None]:
         """Return the gradients of the outputs by name: 1 for a loss without one, zeros for None."""
         outputs = choice.layer.outputs
@@ -296,7 +286,7 @@ class Module:
             results = self._call(layer, "forward", named)[: len(layer.outputs)]
         return results[0] if len(results) == 1 else results
 
-    def _bind(self, inputs: Sequence[Tensor]) -> tuple[_Choice, dict[str, Any]]:
+    def _bind(self, inputs: Sequence[Tensor]) -> tuple[Choice, dict[str, Any]]:
         """Return the layer or kernel that runs on these inputs, and its arguments by name."""
         check_tensors(inputs, repr(self))
         specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
@@ -304,7 +294,7 @@ class Module:
             if not self._made:
                 self._make(specs)
             ports = bind_inputs(self.layer, specs, self._dtype)
-            choice = _chosen(self.layer, specs, self._dtype)
+            choice = choose(self.layer, specs, self._dtype)
         named: dict[str, Any] = {"specs": choice.specs}
         if "key" in (*choice.layer.signature.forward, *choice.layer.signature.backward):
             named["key"] = self._key(inputs)
@@ -343,23 +333,6 @@ class Module:
         device = inputs[0].device if inputs else self._device
         seed = torch.randint(2**63 - 1, (), generator=self._generator).to(device)
         return random.key(seed, torch.zeros_like(seed), 0)
-
-
-@lru_cache(maxsize=4096)
-def _chosen(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> _Choice:
-    """Choose the layer or kernel for inputs of these specs; the layer raises if they do not fit."""
-    device = inputs[0].device if inputs else torch.device("cpu")
-    ports = bind_inputs(layer, inputs, dtype)
-    specs = {name: _on(spec, device) for name, spec in ports.specs.items()}
-    seen = observe(layer, "forward", specs)
-    outputs = tuple(result.spec.on(device) for result in seen[: len(layer.outputs)])
-    return _Choice(kernel_for(layer, specs, device, default_registry()) or layer, specs, outputs)
-
-
-def _on(bound: Bound, device: torch.device) -> Bound:
-    if isinstance(bound, tuple):
-        return tuple(spec.on(device) for spec in bound)
-    return None if bound is None else bound.on(device)
 
 
 def layer_named(name: str, **config: Any) -> Layer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphnet.graph import (
     SLOTS,
@@ -25,38 +25,14 @@ from graphnet.graph import (
     flat,
     item,
 )
+from graphnet.passes.eviction import Eviction, Inserted
 from graphnet.passes.rewrite import renamed
-from graphnet.passes.run_order import RunOrder, run_order
+from graphnet.passes.run_order import RunOrder, run_order, with_clones
 from graphnet.sdk import Layer
 
 _MOST_CLONES = 200  # in one eviction
 _MOST_UNDONE = 300
 _TINY = 8  # an input this many times smaller than the evicted storage is kept, not computed again
-
-
-@dataclass(frozen=True, slots=True)
-class Eviction:
-    """A storage to free before position `until`, and the calls that compute it again there.
-
-    `values` are the values in the storage that are still read. `stand_ins` maps values that the calls read
-    to their clones that are alive at that position.
-    """
-
-    storage: int
-    until: int
-    calls: tuple[Item, ...]
-    values: tuple[str, ...]
-    stand_ins: Mapping[str, str]
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What an eviction inserted: the clones, their values with the originals, and their time."""
-
-    calls: frozenset[str]
-    originals: Mapping[str, str]
-    seconds: float
 
 
 class Rematerialization:
@@ -74,7 +50,7 @@ class Rematerialization:
         self.seconds = {call.name: seconds(call) for call in order}
         self.roots: dict[str, str] = {}  # clone -> the value of the original graph
         self.versions: dict[str, list[str]] = {}  # value of the original graph -> all its clones
-        self.made: list[_Made] = []
+        self.made: list[Inserted] = []
         self.unshared: set[str] = set()  # the values cloned since the peak last fell
         self.count = 0
         used = {name for call in order for name in call.reads()} | {*graph.inputs, *graph.targets}
@@ -226,7 +202,7 @@ class Rematerialization:
                     items[index] = self.reading(one, later)
         self.line[place:place] = clones
         made = frozenset(one.call.name for one in clones)
-        self.made.append(_Made(made, originals, eviction.seconds))
+        self.made.append(Inserted(made, originals, eviction.seconds))
         self.now = self.run_order()
         self.unshared.update(self.roots[name] for name in originals)
         if self.peak_bytes < self.least.size_bytes:
@@ -305,7 +281,7 @@ class Rematerialization:
         for one in sorted(self.made, key=lambda one: -one.seconds)[:_MOST_UNDONE]:
             self.undo(one, memory_bytes)
 
-    def undo(self, one: _Made, memory_bytes: int) -> bool:
+    def undo(self, one: Inserted, memory_bytes: int) -> bool:
         """Replace each clone by an earlier version, if the peak then fits; returns whether it did."""
         instead = {name: self.version_before(name, one) for name in one.originals}
         if not all(self.could_last(*pair, one, memory_bytes) for pair in instead.items()):
@@ -323,7 +299,7 @@ class Rematerialization:
         self.made.remove(one)
         return True
 
-    def could_last(self, name: str, version: str, one: _Made, memory_bytes: int) -> bool:
+    def could_last(self, name: str, version: str, one: Inserted, memory_bytes: int) -> bool:
         """Whether a version fits into memory until its clone; a quick test before the full sequence."""
         now, number = self.now, self.storages.number
         read = any(
@@ -334,7 +310,7 @@ class Rematerialization:
         size = self.storages.sizes[number[version]]
         return not read or max(gap, default=0) + size <= memory_bytes
 
-    def version_before(self, name: str, one: _Made) -> str:
+    def version_before(self, name: str, one: Inserted) -> str:
         """The latest version of a clone's value before it, not made by the same eviction."""
         makers = self.now.makers
         root = self.roots[name]
@@ -352,33 +328,7 @@ class Rematerialization:
 
     def graph(self) -> Graph:
         """The graph with its clones; each clone runs after the call before it in `line`."""
-        known = self.original.calls
-        previous = [None, *(one.call.name for one in self.line)]
-        clones = {
-            one.call.name: replace(one.call, after=(before,) if before else ())
-            for one, before in zip(self.line, previous, strict=False)
-            if one.call.name not in known
-        }
-        slots = self.storages.number
-        calls: dict[str, Call] = {}
-        for one in self.now.items:
-            call = clones.get(one.call.name, one.call)
-            if call.kind is Kind.UPDATE:
-                written = {slots[slot] for slot in call.writes.values()}
-                waits = [i.call.name for i in self.line if i.call.name in clones]
-                reading = {i.call.name for i in self.line if written & set(i.reads)}
-                after = (*call.after, *(name for name in waits if name in reading))
-                call = replace(call, after=after)
-            calls[call.name] = call
-        made = {name for call in calls.values() for name in call.makes()}
-        values = {
-            name: value
-            for name, value in self.storages.values.items()
-            if name in self.original.values or name in made
-        }
-        result = replace(self.original, calls=calls, values=values)
-        assert [call.name for call in result.order()] == list(calls), "clones run elsewhere"
-        return result
+        return with_clones(self.original, self.line, self.now.items, self.storages)
 
 
 def _places(call: Call, pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[int, int], ...]:

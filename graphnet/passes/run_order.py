@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from graphnet.graph import Item, Lifetimes, Storages, lifetimes
+from graphnet.graph import Call, Graph, Item, Kind, Lifetimes, Storages, lifetimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +101,29 @@ def run_order(
             places.append(index + 1)
     alive = lifetimes(items, storages, fixed_bytes=fixed_bytes)
     return RunOrder(items, places, alive, fixed_bytes)
+
+
+def with_clones(
+    graph: Graph, line: Sequence[Item], run: Sequence[Item], storages: Storages
+) -> Graph:
+    """The graph with the calls of `run` in this order; a clone runs after the call before it in `line`."""
+    previous = [None, *(one.call.name for one in line)]
+    clones = {
+        one.call.name: replace(one.call, after=(before,) if before else ())
+        for one, before in zip(line, previous, strict=False)
+        if one.call.name not in graph.calls
+    }
+    number = storages.number
+    calls: dict[str, Call] = {}
+    for one in run:
+        call = clones.get(one.call.name, one.call)
+        if call.kind is Kind.UPDATE:
+            written = {number[slot] for slot in call.writes.values()}
+            reading = [i.call.name for i in line if written & set(i.reads)]
+            call = replace(call, after=(*call.after, *(name for name in reading if name in clones)))
+        calls[call.name] = call
+    made = {name for call in calls.values() for name in call.makes()}
+    values = {n: value for n, value in storages.values.items() if n in graph.values or n in made}
+    result = replace(graph, calls=calls, values=values)
+    assert [call.name for call in result.order()] == list(calls), "clones run elsewhere"
+    return result

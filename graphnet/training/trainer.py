@@ -15,10 +15,11 @@ from torch import Tensor
 from graphnet.errors import DataError, TrainingError
 from graphnet.graph import Kind
 from graphnet.inspection import first_nonfinite
-from graphnet.model import Checkpoint, Model, Program, plain_spec, versions_of
-from graphnet.sdk import DataSet, Gallery, MultiTensorKernel, Pairs, Stream
+from graphnet.model import Checkpoint, Program, plain_spec, versions_of
+from graphnet.sdk import Gallery, MultiTensorKernel, Pairs, Stream
 from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
 from graphnet.training.config import Job
+from graphnet.training.datasets import check_sizes, to_measure_on, to_train_on
 from graphnet.training.evaluate import score
 from graphnet.training.fingerprint import fingerprint
 from graphnet.training.records import Decided, Epoch, Record, Steps, Stopped
@@ -54,9 +55,9 @@ class Trainer:
                 f"a training file is for a model of one output, this one has {', '.join(outputs)}. From "
                 f"Python, compile takes a loss for each, None for one that has none: loss={{output: loss}}."
             )
-        self.pairs = _to_train_on(job.train)
+        self.pairs = to_train_on(job.train)
         channels = self.pairs.input_shape[0]
-        self.validation = _to_measure_on(job.validation, channels) if job.validation else None
+        self.validation = to_measure_on(job.validation, channels) if job.validation else None
         if resume is not None:
             check_same_run(resume, job)
             self._notes += check_same_data(resume, self._fingerprints)
@@ -74,7 +75,7 @@ class Trainer:
         self.precision = chosen_precision(job, resume)
         self.program = self._compile(self.pairs, resume)
         if isinstance(self.validation, Pairs) and job.metrics:
-            _check_sizes(job.model, self.validation)
+            check_sizes(job.model, self.validation)
         self.epochs_done = 0
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
@@ -315,41 +316,4 @@ class Trainer:
             device=self.device,
             dtype=self.job.options.target.dtype,
             divisor=self._divisor,
-        )
-
-
-def _to_train_on(dataset: DataSet) -> Pairs | Stream:
-    loaded = dataset.load()
-    if isinstance(loaded, Gallery):
-        raise DataError(
-            f"{type(dataset).__name__} holds whole images to measure on, of any sizes; give "
-            f"data.train a data set that makes pairs of one size"
-        )
-    return loaded
-
-
-def _to_measure_on(dataset: DataSet, channels: int) -> Pairs | Gallery:
-    loaded = dataset.load()
-    if isinstance(loaded, Stream):
-        raise DataError(
-            f"{type(dataset).__name__} makes other pairs in each epoch; give data.validation a data "
-            f"set that stays the same"
-        )
-    first = loaded.inputs[0] if isinstance(loaded, Pairs) else loaded[0][0]
-    if len(first) != channels:
-        raise DataError(
-            f"the network is trained on inputs of {channels} channels, but those of the validation set "
-            f"have {len(first)}"
-        )
-    return loaded
-
-
-def _check_sizes(model: Model, validation: Pairs) -> None:
-    """Raise DataError unless the network's outputs have the shape of the validation targets."""
-    graph = model.graph((1, *validation.input_shape))
-    made, found = graph.values[graph.outputs[0]].spec.shape[1:], tuple(validation.targets.shape[1:])
-    if made != found:
-        raise DataError(
-            f"the network makes {made} of the validation set's {validation.input_shape}, but its targets "
-            f"are {found}. Give images of a size that the network keeps, or leave metrics out."
         )

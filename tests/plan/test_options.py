@@ -18,6 +18,7 @@ import graphnet as gn
 from graphnet.cli import compile_options, flag, make_options
 from graphnet.errors import DescriptionError, GraphnetError, InputError
 from graphnet.model import Model
+from graphnet.model.plans import Plans
 from graphnet.plan import Plan, split_options
 from graphnet.sdk import DataSet, Pairs, Registry, hookimpl, load_registry
 from graphnet.sdk.hookspecs import Register
@@ -67,11 +68,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[gn.CompileOptions]:
     """The options with which plans are made, instead of the plans."""
     found: list[gn.CompileOptions] = []
 
-    def plan(self: Model, inputs: object, options: gn.CompileOptions, **others: object) -> Plan:
+    def plan(self: Plans, inputs: object, options: gn.CompileOptions, **others: object) -> Plan:
         found.append(options)
         raise StopIteration
 
-    monkeypatch.setattr(Model, "_plan", plan)
+    monkeypatch.setattr(Plans, "plan", plan)
     return found
 
 

@@ -1,0 +1,94 @@
+"""Plans: the graphs and plans of one network, for inputs of any shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from graphnet.description import Expanded, UpdateSettings, losses_for
+from graphnet.graph import Graph
+from graphnet.plan import (
+    CompileOptions,
+    Plan,
+    Tiling,
+    adding_plan,
+    forward_graph,
+    inference_plan,
+    tile,
+    training_plan,
+)
+from graphnet.sdk import Registry
+from graphnet.system import parse_bytes, without_gc
+
+Shape = Sequence[int]
+_NO_UPDATES = UpdateSettings()
+
+
+@dataclass(frozen=True)
+class Plans:
+    """Makes the plans of an expanded network; nothing is kept."""
+
+    network: Expanded
+    registry: Registry
+
+    def graph(self, inputs: Sequence[Shape], options: CompileOptions) -> Graph:
+        """Build the forward graph for inputs of these shapes. Raises GraphError if shapes do not fit."""
+        return forward_graph(self.network, inputs, options)
+
+    @without_gc()
+    def plan(
+        self,
+        inputs: Sequence[Shape],
+        options: CompileOptions,
+        *,
+        loss: object = None,
+        updates: UpdateSettings = _NO_UPDATES,
+    ) -> Plan:
+        """Make the plan of a training step; without a loss, the plan of inference."""
+        graph = self.graph(inputs, options)
+        if loss is None:
+            return inference_plan(graph, self.registry, options)
+        losses = losses_for(loss, graph.output_names, self.registry)
+        return training_plan(graph, self.registry, options, losses=losses, updates=updates)
+
+    def adding_plan(
+        self,
+        inputs: Sequence[Shape],
+        options: CompileOptions,
+        plan: Plan,
+        *,
+        loss: object,
+        updates: UpdateSettings,
+    ) -> Plan | None:
+        """Make the plan of the steps that only add up gradients, with the same kernels as `plan`.
+
+        Without gradient accumulation there are no such steps: return None.
+        """
+        if updates.accumulate == 1:
+            return None
+        options = options.decided(plan.refused)
+        graph = self.graph(inputs, options)
+        losses = losses_for(loss, graph.output_names, self.registry)
+        return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
+
+    def tiling(
+        self, inputs: Sequence[Shape], options: CompileOptions, whole: Plan, *, memory: int | str
+    ) -> Tiling:
+        """Choose the tiles in which inference fits into this memory; `whole` is its plan in one piece.
+
+        Raises InputError if the network cannot run in tiles, MemoryBudgetError if even the smallest tile
+        needs more memory.
+        """
+        limit = parse_bytes(memory, whole=whole.peak_bytes)
+        graph = self.graph(inputs, options)
+        return tile(graph, whole, lambda shape: self.plan([shape], options), limit=limit)
+
+    def inference(self, inputs: Sequence[Shape], options: CompileOptions) -> Plan | Tiling:
+        """Make the plan of inference, or a Tiling if the plan needs more memory than the options allow."""
+        unbound = replace(options, memory=None)
+        plan = self.plan(inputs, unbound)
+        if options.memory is None:
+            return plan
+        if plan.peak_bytes <= parse_bytes(options.memory, whole=plan.peak_bytes):
+            return plan
+        return self.tiling(inputs, unbound, plan, memory=options.memory)
