@@ -35,7 +35,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "multiple": True,
         "help": "Switch a pass off; see graphnet explain --passes.",
     },
-    "autotune": {"is_flag": True, "default": None, "help": "Choose kernels by timing them."},
 }
 
 

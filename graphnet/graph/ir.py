@@ -180,8 +180,8 @@ class Graph:
     """Calls by name, in an order in which they can run; values by name; inputs and outputs.
 
     `gradients` maps a parameter to the value that holds its gradient, if the graph has a reverse pass.
-    `refused` are pairs of a call and a kernel that was timed there and is not the fastest. `prelude` is a
-    graph that computes the values of Kind.PRELUDE from parameters and states, once for many runs.
+    `prelude` is a graph that computes the values of Kind.PRELUDE from parameters and states, once for many
+    runs.
     """
 
     calls: Mapping[str, Call]
@@ -191,7 +191,6 @@ class Graph:
     output_names: tuple[str, ...] = ("output",)
     targets: tuple[str, ...] = ()
     gradients: Mapping[str, str] = field(default_factory=dict)
-    refused: frozenset[tuple[str, str]] = frozenset()
     prelude: Graph | None = None
 
     def sources(self, *kinds: Kind) -> tuple[str, ...]:

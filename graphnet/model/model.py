@@ -248,7 +248,7 @@ class Model:
         runner = self.registry.make("executors", executor)
         options.warn_if_slow(stacklevel=2)
         plan = self._plans.plan(inputs, options, loss=loss, updates=updates)
-        adding = self._plans.adding_plan(inputs, options, plan, loss=loss, updates=updates)
+        adding = self._plans.adding_plan(inputs, options, loss=loss, updates=updates)
         return Program(
             self.description,
             plan,
@@ -256,9 +256,7 @@ class Model:
             weights=None if self._weights is None else self._weights.own,
             adding=adding,
             accumulate=updates.accumulate,
-            predictor=lambda slots: self._predictor(
-                slots, options.for_inference().decided(plan.refused), runner
-            ),
+            predictor=lambda slots: self._predictor(slots, options.for_inference(), runner),
             executor=runner,
             lr=rule.lr,
             seed=self.seed if seed is None else seed,

@@ -55,18 +55,16 @@ class Plans:
         self,
         inputs: Sequence[Shape],
         options: CompileOptions,
-        plan: Plan,
         *,
         loss: object,
         updates: UpdateSettings,
     ) -> Plan | None:
-        """Make the plan of the steps that only add up gradients, with the same kernels as `plan`.
+        """Make the plan of the steps that only add up gradients.
 
         Without gradient accumulation there are no such steps: return None.
         """
         if updates.accumulate == 1:
             return None
-        options = options.decided(plan.refused)
         graph = self.graph(inputs, options)
         losses = losses_for(loss, graph.output_names, self.registry)
         return adding_plan(graph, self.registry, options, losses=losses, updates=updates)

@@ -6,7 +6,6 @@ A Graph comes in; a Graph goes out. It imports graph and below.
 from __future__ import annotations
 
 from graphnet.passes.accumulate import GRAD, UPDATES, add_up, total
-from graphnet.passes.autotune import autotune
 from graphnet.passes.batch_updates import batch_updates
 from graphnet.passes.block_layout import block_layout, in_blocks
 from graphnet.passes.clip import clip
@@ -34,7 +33,6 @@ from graphnet.passes.recompute import recompute
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
 from graphnet.passes.store_bfloat16 import store_bfloat16
 from graphnet.passes.substitute import Everywhere, plain_calls, substitute
-from graphnet.passes.time_kernels import Stopwatch
 from graphnet.passes.update import update, update_counter
 
 __all__ = [
@@ -47,10 +45,8 @@ __all__ = [
     "Change",
     "Everywhere",
     "Pass",
-    "Stopwatch",
     "add_up",
     "attach_loss",
-    "autotune",
     "batch_updates",
     "block_layout",
     "choose",

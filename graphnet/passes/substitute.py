@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -77,44 +77,6 @@ def plain_calls(graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry)
         plain |= more
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to compute one or several calls: a kernel in the place of the call `root`, or its layer.
-
-    `entry` is the kernel's name, empty for the layer itself; `replaced` are the calls that it replaces.
-    `bound` are its arguments by name; `data` names the arguments that need no gradient.
-    """
-
-    root: str
-    entry: str
-    layer: Layer
-    replaced: tuple[str, ...]
-    bound: tuple[tuple[str, Arg], ...]
-    data: frozenset[str]
-
-
-def candidates(
-    graph: Graph, *, kernels: tuple[Entry, ...], registry: Registry
-) -> Iterator[Candidate]:
-    """Yield every layer of a graph without kernels, and every kernel at each call that it matches."""
-    live = live_values(graph)
-    for name, call in graph.calls.items():
-        if isinstance(call.layer, Layer) and call.kind in (Kind.LAYER, Kind.LOSS):
-            ports, names = call.ports(), call.layer.signature.tensors
-            arguments = {port: ports[port] for port in names}
-            bound, data = tuple(arguments.items()), _data(arguments, live)
-            yield Candidate(name, "", call.layer, (name,), bound, data)
-    for entry in kernels:
-        substitution = _Substitution(graph, entry, registry, frozenset(), live)
-        for name, call in graph.calls.items():
-            if found := substitution.find(call):
-                match, kernel = found
-                replaced = (name, *match.inner)
-                bound = tuple((port, match.bound[port]) for port in kernel.signature.tensors)
-                data = _data(match.bound, live)
-                yield Candidate(name, entry.name, kernel, replaced, bound, data)
-
-
 def _data(arguments: Mapping[str, Arg], live: set[str]) -> frozenset[str]:
     """The names of the arguments that depend on no parameter."""
     return frozenset(name for name, arg in arguments.items() if not reads_live(arg, live))
@@ -150,8 +112,6 @@ class _Substitution:
         for name, call in self.graph.calls.items():
             if name not in calls:
                 continue  # it was inside an expression that is replaced now
-            if (name, self.entry.name) in self.graph.refused:
-                continue
             found = self.find(call)
             if found is None:
                 continue

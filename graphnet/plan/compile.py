@@ -1,8 +1,8 @@
 """Compile: run the passes that turn a graph into a verified plan.
 
-Inference:  fold_affine, mixed_precision, autotune, fusion, select_kernels, block_layout, inference,
+Inference:  fold_affine, mixed_precision, fusion, select_kernels, block_layout, inference,
             dead_code, common_subexpressions, hoist_constants, in_place.
-Training:   loss, mixed_precision, autotune, fusion, select_kernels, block_layout, differentiate,
+Training:   loss, mixed_precision, fusion, select_kernels, block_layout, differentiate,
             accumulate, unscale, clip, update, ema, batch_updates, skip, dead_code,
             common_subexpressions, store_bfloat16, recompute, in_place.
 """
@@ -19,10 +19,8 @@ from graphnet.passes import (
     DONE,
     Everywhere,
     Pass,
-    Stopwatch,
     add_up,
     attach_loss,
-    autotune,
     batch_updates,
     block_layout,
     choose,
@@ -56,7 +54,7 @@ from graphnet.plan.options import CompileOptions
 from graphnet.plan.plan import Plan, schedule
 from graphnet.plan.verify.replay import verify, verify_graph, verify_rewrite
 from graphnet.sdk import Entry, Registry, Spec
-from graphnet.system import open_cache, parse_bytes
+from graphnet.system import parse_bytes
 
 
 def forward_graph(
@@ -246,14 +244,8 @@ def _forward_passes(
         summary = f"Values are cast to {narrow} where layers compute in it."
         casts.append(Pass("mixed_precision", summary, lower))
 
-    def tune(graph: Graph) -> Graph:
-        watch = Stopwatch(graph.values, open_cache(), training=training)
-        return autotune(graph, kernels=fits, registry=registry, seconds=watch)
-
-    tuning = Pass("autotune", "The kernels that fit are timed; the slower ones are refused.", tune)
     return (
         *casts,
-        *((tuning,) if options.autotune else ()),
         Pass(
             "fusion",
             "One kernel takes the place of several layers.",
@@ -275,10 +267,8 @@ def _forward_passes(
 
 
 def _plan(graph: Graph, passes: Sequence[Pass], options: CompileOptions) -> Plan:
-    graph = replace(graph, refused=frozenset(options.refused))
     graph, changes = run(graph, passes, without=options.without, check=_check)
-    refused = tuple(sorted(graph.refused))
-    plan = replace(schedule(graph), changes=changes, refused=refused)
+    plan = replace(schedule(graph), changes=changes)
     verify(graph, plan)
     return plan
 

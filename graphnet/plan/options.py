@@ -27,7 +27,6 @@ PASSES = (
     "loss",
     "fold_affine",
     "mixed_precision",
-    "autotune",
     "fusion",
     "select_kernels",
     "block_layout",
@@ -125,13 +124,6 @@ def _passes(value: object) -> frozenset[str]:
     return names
 
 
-def _refusals(value: object) -> frozenset[tuple[str, str]]:
-    pairs = [tuple(pair) for pair in value] if isinstance(value, Iterable) else [()]
-    if not all(len(pair) == 2 and all(isinstance(name, str) for name in pair) for pair in pairs):
-        raise ValueError(f"expected pairs of a call's and a kernel's name, found {value!r}")
-    return frozenset((call, kernel) for call, kernel in pairs)
-
-
 class CompileOptions(Definition):
     """The options of a compilation.
 
@@ -149,10 +141,6 @@ class CompileOptions(Definition):
     memory: a bound on the plan's peak: bytes, "2GiB", or "50%" of the peak without a bound. To meet it, a
       training step computes values again, and a prediction runs an image in tiles. Default: None, no bound.
     without: the names of passes that are switched off; PASSES has all names. Default: none.
-    autotune: whether the kernels are timed on the model's shapes, and the fastest are used. The times are
-      kept for this machine and version of torch. Default: False.
-    refused: pairs of a call and a kernel that is not used there, such as an earlier plan's `Plan.refused`.
-      Default: none.
 
     Raises DescriptionError, which names every wrong option, if a value is unknown or the precision does not
     fit the dtype.
@@ -170,8 +158,6 @@ class CompileOptions(Definition):
     saved_dtype: Literal["bfloat16"] | None = None
     memory: Annotated[int | str | None, AfterValidator(_memory)] = None
     without: Annotated[Collection[str], PlainValidator(_passes)] = frozenset()
-    autotune: bool = False
-    refused: Annotated[Collection[tuple[str, str]], PlainValidator(_refusals)] = frozenset()
 
     def __post_init__(self) -> None:
         own = _name(self._own_dtype)
@@ -214,10 +200,6 @@ class CompileOptions(Definition):
                 SlowPrecisionWarning,
                 stacklevel=stacklevel + 1,
             )
-
-    def decided(self, refused: Iterable[tuple[str, str]]) -> CompileOptions:
-        """The same options with the kernels of a plan whose `refused` is given: nothing is timed again."""
-        return replace(self, autotune=False, refused=tuple(refused))
 
     def for_inference(self) -> CompileOptions:
         """The same options for a plan that only predicts: without `saved_dtype` and `memory`."""

@@ -29,8 +29,7 @@ class Plan:
 
     The arguments of a run are the inputs and targets, then scalars, constants, parameters and states, then
     the outputs of `prelude`. The prelude is a plan of its own, which runs before the first run and again
-    whenever parameters or states have changed. `changes` say what each pass changed; `refused` are pairs of
-    a call and a kernel that was slower than another one there.
+    whenever parameters or states have changed. `changes` say what each pass changed.
     """
 
     steps: tuple[Step, ...]
@@ -39,7 +38,6 @@ class Plan:
     outputs: tuple[str, ...]
     prelude: Plan | None = None
     changes: tuple[Change, ...] = field(default=(), compare=False, repr=False)
-    refused: tuple[tuple[str, str], ...] = ()
 
     def of(self, *kinds: Kind) -> tuple[str, ...]:
         """The names of the values of these kinds, in the order of first use."""

@@ -100,8 +100,6 @@ class Trainer:
         config = self.job.config
         model = self.job.model if resume is None else self.job.model.with_weights(resume.weights)
         options = replace(self.job.options, precision=self.precision)
-        if resume is not None:  # a resumed run keeps its choices
-            options = options.decided(resume.training.get("refused", []))
         program = model.compile(
             (config.batch_size, *pairs.input_shape),
             loss=config.loss,
@@ -175,7 +173,6 @@ class Trainer:
             "data": self._fingerprints,
             "precision": self.precision,
             "kernels": self.kernels,
-            "refused": self.program.plan.refused,
             "executor": self.program.turns.record(),
         }
         return Checkpoint(

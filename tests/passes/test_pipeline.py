@@ -38,7 +38,6 @@ def test_every_pass_of_every_plan_is_known(
         precision="float16",
         saved_dtype="bfloat16",
         memory="100%",
-        autotune=True,
     )
     found = {*names(training.changes), *names(model.plan(SHAPE).changes)}
     assert found == set(PASSES)

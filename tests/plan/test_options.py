@@ -35,13 +35,10 @@ VALUES: dict[str, Any] = {
     "saved_dtype": "bfloat16",
     "memory": "90%",
     "without": ["fusion", "block_layout"],
-    "autotune": True,
-    "refused": [["conv2d_1", "aten/conv2d"]],
 }
 """A value for each option that is not its default, as a training file has it."""
 PYTHON_ONLY = {
     "dtype": "of parameters and inputs; --precision float64 sets it",
-    "refused": "what a checkpoint holds",
 }
 """The options that the command line does not take, and why."""
 
@@ -230,7 +227,6 @@ def test_overrides_take_the_place_of_fields_of_the_options(seen: list[gn.Compile
         ({"memory": "2 apples"}, "memory: expected an amount of memory such as '2GiB'"),
         ({"dtype": "int64"}, "dtype: expected float32, float64, .* found 'int64'"),
         ({"device": 1.5}, "device: expected auto, cpu, .* found 1.5"),
-        ({"refused": ["conv"]}, "refused: expected pairs of a call's and a kernel's name"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused(given: dict[str, Any], message: str) -> None:

@@ -14,7 +14,6 @@ from torch import nn
 
 from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
 from graphnet.model import Checkpoint, Model, checkpoint, read_checkpoint, write_checkpoint
-from graphnet.passes import Stopwatch
 from graphnet.sdk import DataSet, Pairs, Register, Registry, hookimpl, load_registry
 from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
 from graphnet.training.batches import MemoryBatches
@@ -334,24 +333,6 @@ def test_validation_images_whose_size_does_not_come_out_are_refused(registry: Re
 def test_metrics_without_a_validation_set_are_refused(registry: Registry) -> None:
     with pytest.raises(DescriptionError, match="metrics: metrics are measured on a validation set"):
         job(registry, data={"train": {"test/noise": {}}})
-
-
-def test_a_resumed_run_keeps_the_kernels_that_were_chosen(
-    registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """What was timed first decides, whatever a stopwatch would say later."""
-    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(Stopwatch, "measure", lambda self, one, *rest: float("conv" in one.entry))
-    first = Trainer(job(registry, autotune=True))
-    assert first.program.plan.refused  # convolutions by kernels are "slow"
-    assert "aten" not in first.kernels["conv2d_1"]
-    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "other"))
-    monkeypatch.setattr(Stopwatch, "measure", lambda self, one, *rest: float(not one.entry))
-    path = tmp_path / "checkpoint.safetensors"
-    write_checkpoint(path, first.checkpoint())
-    second = Trainer(job(registry, autotune=True), resume=read_checkpoint(path))
-    assert second.program.plan == first.program.plan
-    assert Trainer(job(registry, autotune=True)).program.plan != first.program.plan
 
 
 @pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"memory": "100%"}])
