@@ -148,7 +148,7 @@ def training(device: torch.device) -> Iterator[dict[str, Any]]:
                 "steps": epoch.step,
                 "psnr_db": epoch.metrics.get("psnr"),
                 "events": [record.message for record in records if isinstance(record, Decided)],
-                "executor": trainer.program.turns.record(),
+                "executor": trainer.program.accumulation.record(),
             }
             yield found
 

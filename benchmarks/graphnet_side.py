@@ -112,7 +112,7 @@ def training(
     def step() -> object:
         return made.step_packed(*images)
 
-    return captured(step, made.turns.record) if executor in _ON_CUDA else step
+    return captured(step, made.accumulation.record) if executor in _ON_CUDA else step
 
 
 def captured(run: Run, record: Callable[[], Mapping[str, Any]]) -> Run:

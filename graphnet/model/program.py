@@ -83,7 +83,7 @@ class Program:
         self._input_values = [plan.values[name] for name in plan.inputs]
         if any(value.spec.device.type == "cpu" for value in self._input_values):
             keep_freed_memory()
-        self.turns = Accumulation(
+        self.accumulation = Accumulation(
             plan, adding, every=accumulate, tensors=tensors, executor=executor
         )
         self._predictor = predictor({**weights, **averages})
@@ -130,7 +130,7 @@ class Program:
     @property
     def next_plan(self) -> Plan:
         """The plan of the next step: `plan`, or `adding` if that step only adds up gradients."""
-        return self.turns.at(self.steps_done).plan
+        return self.accumulation.at(self.steps_done).plan
 
     def arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
         """Return the arguments of `next_plan` by name, for a step on these inputs and targets."""
@@ -138,8 +138,8 @@ class Program:
 
     def packed_arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
         """Return the same as `arguments`, for tensors that `pack` returned, or samples of them."""
-        turn = self.turns.at(self.steps_done)
-        return dict(zip(turn.plan.arguments, (*tensors, *turn.rest), strict=True))
+        ready = self.accumulation.at(self.steps_done)
+        return dict(zip(ready.plan.arguments, (*tensors, *ready.rest), strict=True))
 
     def pack(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Bring inputs and targets into the layouts that the plan reads, for `step_packed`.
@@ -175,12 +175,12 @@ class Program:
         `make` must depend only on the values of the tensors `given`, and must be the same object in every
         step, since the executor cudagraph captures it together with the step.
         """
-        turn = self.turns.at(self.steps_done)
-        (loss,) = turn.run.on(make, given, turn.rest)
+        ready = self.accumulation.at(self.steps_done)
+        (loss,) = ready.run.on(make, given, ready.rest)
         self.steps_done += 1
         if STEP in self._scalars:
             self._scalars[STEP].add_(1)
-        if UPDATES in self._scalars and turn is self.turns.updating:
+        if UPDATES in self._scalars and ready is self.accumulation.updating:
             self._scalars[UPDATES].add_(1)
         return loss
 
@@ -215,4 +215,4 @@ class Program:
         if STEP in self._scalars:
             self._scalars[STEP].fill_(steps_done)
         if UPDATES in self._scalars:
-            self._scalars[UPDATES].fill_(steps_done // len(self.turns.order))
+            self._scalars[UPDATES].fill_(steps_done // len(self.accumulation.order))

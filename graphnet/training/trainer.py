@@ -142,7 +142,7 @@ class Trainer:
     def _restore(self, saved: Checkpoint) -> None:
         training = saved.training
         self.program.restore(saved.training_state, steps_done=training["step"])
-        self.program.turns.restore(training.get("executor", {}))
+        self.program.accumulation.restore(training.get("executor", {}))
         self.epochs_done = training["epochs_done"]
         self.loss_sum = training["loss_sum"]
         self.elapsed_s = training["elapsed_s"]
@@ -153,8 +153,8 @@ class Trainer:
     def kernels(self) -> dict[str, str]:
         """The layer and kernel of each node, and the rule and kernel of each call for many parameters."""
         found: dict[str, str] = {}
-        plans = (self.program.turns.adding, self.program.turns.updating)
-        calls = (step.call for turn in plans if turn is not None for step in turn.plan.steps)
+        plans = (self.program.accumulation.adding, self.program.accumulation.updating)
+        calls = (step.call for ready in plans if ready is not None for step in ready.plan.steps)
         for call in calls:
             if isinstance(call.layer, MultiTensorKernel):
                 found[call.name] = call.title
@@ -173,7 +173,7 @@ class Trainer:
             "data": self._fingerprints,
             "precision": self.precision,
             "kernels": self.kernels,
-            "executor": self.program.turns.record(),
+            "executor": self.program.accumulation.record(),
         }
         return Checkpoint(
             description=self.job.model.description,
@@ -209,7 +209,7 @@ class Trainer:
                     self._remember()
                 group += program.step_made(self.feed.made, *self._next_step())
                 in_group += 1
-                for event in program.turns.events():
+                for event in program.accumulation.events():
                     yield Decided(program.steps_done, event.kind, event.message)
                 if in_group == config.log_every or program.steps_done % self.steps_per_epoch == 0:
                     loss, elapsed_s = self._close_group(group, in_group, started)

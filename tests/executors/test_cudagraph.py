@@ -143,10 +143,10 @@ def test_steps_by_replay_are_those_of_eager() -> None:
         expected,
     ) in losses:  # also those of earlier steps: none was written over by a later one
         assert torch.equal(found, expected)
-    (event,) = mine.turns.events()
+    (event,) = mine.accumulation.events()
     assert event.kind == "captured"
     assert "agrees with eager on this step" in event.message
-    assert mine.turns.record() == {"captured": True, "stayed": None}
+    assert mine.accumulation.record() == {"captured": True, "stayed": None}
 
 
 def cut(images: Tensor, targets: Tensor) -> Callable[..., tuple[Tensor, ...]]:
@@ -188,7 +188,7 @@ def test_a_replay_that_does_something_else_is_not_trusted() -> None:
         assert torch.equal(*(one.step(*batch(seed)) for one in (mine, theirs)))
     for name, weight in mine.weights.items():
         assert torch.equal(weight, theirs.weights[name])
-    (event,) = mine.turns.events()
+    (event,) = mine.accumulation.events()
     assert event.kind == "stayed"
     assert "does not agree with eager" in event.message
 
@@ -197,9 +197,9 @@ def test_plan_that_cannot_be_captured_stays_on_eager_with_the_reason() -> None:
     mine, theirs = program(OnTheCPU(recording="Failing")), program("eager")
     for seed in range(3):
         assert torch.equal(*(one.step(*batch(seed)) for one in (mine, theirs)))
-    (event,) = mine.turns.events()
+    (event,) = mine.accumulation.events()
     assert "cannot be captured: operation not permitted" in event.message
-    assert mine.turns.record()["captured"] is False
+    assert mine.accumulation.record()["captured"] is False
 
 
 def test_a_layer_that_waits_for_the_device_stays_on_eager_and_is_named() -> None:
@@ -207,7 +207,7 @@ def test_a_layer_that_waits_for_the_device_stays_on_eager_and_is_named() -> None
     for seed in range(3):
         pair = [tensor.float() for tensor in batch(seed)]
         assert torch.equal(*(one.step(*pair) for one in (mine, theirs)))
-    (event,) = mine.turns.events()
+    (event,) = mine.accumulation.events()
     assert event.kind == "stayed"
     assert "node 'peeks_1' (acme/peeks): forward failed" in event.message
     assert "not permitted when stream is capturing" in event.message
@@ -262,7 +262,7 @@ def test_on_cuda_steps_by_replay_are_those_of_eager(captures: str) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     for name, weight in mine.weights.items():
         torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-3, atol=1e-5)
-    assert mine.turns.record()["captured"] is True
+    assert mine.accumulation.record()["captured"] is True
 
 
 @on_cuda
@@ -272,7 +272,7 @@ def test_on_cuda_a_plan_is_captured_after_one_that_cannot_be() -> None:
     waits = peeking("cudagraph", "cuda")
     for _ in range(2):
         waits.step(*pair)
-    assert waits.turns.record()["captured"] is False
+    assert waits.accumulation.record()["captured"] is False
     x = torch.rand(3, device=device)  # random numbers are no longer those of the graph
     with pytest.raises(RuntimeError):
         CUDARecording(lambda: (x * x.sum().item(),), device=device)
@@ -285,4 +285,4 @@ def test_on_cuda_a_plan_is_captured_after_one_that_cannot_be() -> None:
         SHAPE, loss="mse", optimizer=Adam(lr=1e-3), device="cuda", executor="cudagraph"
     )
     fine.step(*pair)
-    assert fine.turns.record() == {"captured": True, "stayed": None}
+    assert fine.accumulation.record() == {"captured": True, "stayed": None}

@@ -187,9 +187,9 @@ def test_inductor_does_the_steps_of_eager_in_the_same_storage(registry: Registry
     for name, tensor in slots(expected).items():
         torch.testing.assert_close(slots(found)[name], tensor, rtol=1e-9, atol=1e-12)
     assert places == {name: tensor.data_ptr() for name, tensor in slots(found).items()}
-    (event,) = found.turns.updating.run.events()
+    (event,) = found.accumulation.updating.run.events()
     assert event.kind == "compiled"
-    assert found.turns.updating.run.events() == []
+    assert found.accumulation.updating.run.events() == []
 
 
 def test_inductor_gives_the_same_bits_twice_and_from_other_strides(registry: Registry) -> None:
@@ -200,7 +200,7 @@ def test_inductor_gives_the_same_bits_twice_and_from_other_strides(registry: Reg
         assert torch.equal(first.step(x, y), second.step(strided, repeated))
     for name, tensor in slots(first).items():
         assert torch.equal(slots(second)[name], tensor), name
-    assert "taken from the cache" in second.turns.updating.run.record()["compiled"]
+    assert "taken from the cache" in second.accumulation.updating.run.record()["compiled"]
 
 
 def test_inductor_takes_one_tensor_as_input_and_target(registry: Registry) -> None:
@@ -266,14 +266,14 @@ def test_the_executor_in_the_docs_runs() -> None:
     registry = load_registry(plugins=[documented_executor(), Acme()], entry_points=False)
     program = compiled(registry, "acme/timed")
     program.step(*next(pairs(1)))
-    assert program.turns.updating.run.record()["elapsed_s"] > 0
+    assert program.accumulation.updating.run.record()["elapsed_s"] > 0
 
 
 def test_plugin_registers_an_executor(registry: Registry) -> None:
     program = compiled(registry, {"test/counting": {"start": 40}})
     for x, y in pairs(2):
         program.step(x, y)
-    assert program.turns.updating.run.record() == {"count": 42}
+    assert program.accumulation.updating.run.record() == {"count": 42}
 
     class Wrong:
         @hookimpl
@@ -297,8 +297,8 @@ def test_damaged_plan_in_the_cache_is_compiled_anew_and_reported(registry: Regis
         path.write_bytes(content[:-8] + b"damaged!")
     second = compiled(registry, "inductor", layers=TINY)
     assert torch.equal(second.step(x, y), expected)
-    assert "compiled in" in second.turns.updating.run.record()["compiled"]
-    assert "the cached plan is damaged" in second.turns.updating.run.record()["compiled"]
+    assert "compiled in" in second.accumulation.updating.run.record()["compiled"]
+    assert "the cached plan is damaged" in second.accumulation.updating.run.record()["compiled"]
 
 
 def test_cache_miss_names_the_cached_and_the_wanted_shape(registry: Registry) -> None:
@@ -310,7 +310,7 @@ def test_cache_miss_names_the_cached_and_the_wanted_shape(registry: Registry) ->
     )  # fmt: skip
     x, y = next(pairs(1))
     program.step(x[:1], y[:1])
-    reason = program.turns.updating.run.record()["compiled"]
+    reason = program.accumulation.updating.run.record()["compiled"]
     assert re.search(r"input: cached float64 2x3x5x7 strides.*, wanted float64 1x3x5x7", reason)
 
 
@@ -340,7 +340,7 @@ def test_torch_compile_is_used_where_standalone_compile_fails(
         torch.testing.assert_close(found.step(x, y), expected.step(x, y), rtol=1e-12, atol=0)
     for name, tensor in slots(expected).items():
         torch.testing.assert_close(slots(found)[name], tensor, rtol=1e-9, atol=1e-12)
-    how = found.turns.updating.run.record()["compiled"]
+    how = found.accumulation.updating.run.record()["compiled"]
     assert how.startswith(
         "standalone_compile failed (RuntimeError: not today): torch.compile compiled"
     )
@@ -357,7 +357,7 @@ def run_until_decided(program: Program, *, limit_s: float = 240.0) -> list[Any]:
     while not any(event.kind in ("switched", "stayed") for event in events):
         assert time.monotonic() - started < limit_s, events
         program.step(x, y)
-        events += program.turns.updating.run.events()
+        events += program.accumulation.updating.run.events()
         time.sleep(0.02)  # the compiler takes what steps leave of the processor
     return events
 
@@ -369,7 +369,7 @@ def test_auto_starts_on_eager_and_switches_once_the_compiled_plan_agrees(
     program = compiled(registry, "auto", layers=layers)
     events = run_until_decided(program)
     assert [event.kind for event in events] == ["compiling", "switched"]
-    record = program.turns.updating.run.record()
+    record = program.accumulation.updating.run.record()
     assert record["switched_after"] == program.steps_done > 1
     assert record["stayed"] is None
     # Up to the switch, its own step included, the bits are those of eager; then those of inductor.
@@ -393,8 +393,8 @@ def test_auto_with_a_recorded_switch_gives_the_same_bits(registry: Registry) -> 
     recorded = {"auto": {"switch_after": 3}}
     first, second, eager = run(recorded), run(recorded), run("eager")
     assert (
-        first.turns.updating.run.record()["switched_after"]
-        == second.turns.updating.run.record()["switched_after"]
+        first.accumulation.updating.run.record()["switched_after"]
+        == second.accumulation.updating.run.record()["switched_after"]
         == 3
     )
     for name, tensor in slots(first).items():
@@ -424,7 +424,7 @@ def test_auto_stays_on_eager_without_a_compiler_and_says_so(
     program = compiled(registry, "auto", layers=["sigmoid", "acme/scale"])
     (event,) = run_until_decided(program)
     assert event.message.startswith("stays on eager: Inductor needs a C++ compiler")
-    assert "C++ compiler" in program.turns.updating.run.record()["stayed"]
+    assert "C++ compiler" in program.accumulation.updating.run.record()["stayed"]
 
 
 def test_auto_stays_on_eager_where_a_layer_cannot_be_compiled(registry: Registry) -> None:
@@ -458,7 +458,7 @@ model = Model({"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 
 program = model.compile((2, 3, 8, 8), loss="mse", optimizer="adam", device="cpu", executor="auto")
 x, y = torch.rand(2, 3, 8, 8), torch.rand(2, 5, 6, 6)
 program.step(x, y)
-print(*(event.kind for event in program.turns.updating.run.events()), flush=True)
+print(*(event.kind for event in program.accumulation.updating.run.events()), flush=True)
 while sys.argv[1] == "go on":
     program.step(x, y)
 """
@@ -570,7 +570,7 @@ def test_a_resumed_auto_run_goes_on_with_the_executor_that_it_had(
         assert events[-1].event == ("compiled" if stop == 6 else "switched")
         for name, tensor in slots(whole.program).items():
             assert torch.equal(slots(second.program)[name], tensor), (stop, name)
-        assert second.program.turns.updating.run.record()["switched_after"] == 4
+        assert second.program.accumulation.updating.run.record()["switched_after"] == 4
 
 
 def test_train_says_what_auto_decides_and_logs_it(tmp_path: Path, monkeypatch: Any) -> None:

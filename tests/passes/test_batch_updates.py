@@ -140,8 +140,8 @@ def test_gradients_of_small_batches_are_added_up_and_cleared_at_once() -> None:
     mine, theirs = (
         program(RULES["adam"], accumulate=2, without=without) for without in ([], ["batch_updates"])
     )
-    assert mine.turns.adding is not None
-    titles = [step.call.title for step in mine.turns.adding.plan.steps]
+    assert mine.accumulation.adding is not None
+    titles = [step.call.title for step in mine.accumulation.adding.plan.steps]
     assert titles.count("accumulate [aten]") == 1
     assert len(updates(mine)) == 2  # adam, clear
     for seed in range(6):

@@ -210,7 +210,7 @@ def test_replayed_steps_equal_eager_skipped_ones_too() -> None:
     for step in range(4):
         batch = too_large(step, 0, 2)
         assert torch.equal(mine.step(*batch), theirs.step(*batch))
-        captured.append(theirs.turns.record()["captured"])
+        captured.append(theirs.accumulation.record()["captured"])
     assert captured == [False, True, True, True]  # a skipped step would say nothing of the updates
     assert (mine.loss_scale, int(mine.optimizer_state[DONE])) == (2.0**14, 2)
     assert all(torch.equal(state(theirs)[name], tensor) for name, tensor in state(mine).items())
@@ -225,7 +225,9 @@ def test_a_compiled_plan_equals_eager(monkeypatch: pytest.MonkeyPatch, tmp_path:
     for step in range(5):
         batch = too_large(step, 1, 3)
         torch.testing.assert_close(mine.step(*batch), theirs.step(*batch), rtol=1e-2, atol=0)
-    assert theirs.turns.record()["switched_after"] == 3  # not by the second step, which was skipped
+    assert (
+        theirs.accumulation.record()["switched_after"] == 3
+    )  # not by the second step, which was skipped
     assert int(mine.optimizer_state[DONE]) == 3
     for name, tensor in state(mine).items():
         torch.testing.assert_close(state(theirs)[name], tensor, rtol=1e-2, atol=1e-5)
@@ -304,7 +306,10 @@ def test_an_overflow_of_gradients_that_are_added_up_is_passed_over() -> None:
         assert first_nonfinite(plan, given) is None
         assert (first_nonfinite(plan, given, gradients=True) is None) is (step > 1)
         assert torch.equal(mine.step(*batch), theirs.step(*batch))
-    assert all(run.run.record()["captured"] for run in (theirs.turns.updating, theirs.turns.adding))
+    assert all(
+        run.run.record()["captured"]
+        for run in (theirs.accumulation.updating, theirs.accumulation.adding)
+    )
     assert all(torch.equal(state(theirs)[name], tensor) for name, tensor in state(mine).items())
     batch[0][2] = float("nan")
     cause = first_nonfinite(mine.next_plan, mine.arguments(*batch))

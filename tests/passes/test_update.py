@@ -465,7 +465,7 @@ def test_a_compiled_plan_with_everything_equals_eager(
         torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
     for name, tensor in programs[0].model_weights.items():
         torch.testing.assert_close(programs[1].model_weights[name], tensor, rtol=1e-3, atol=1e-5)
-    assert set(programs[1].turns.record()) == {"compiled", "adding"}
+    assert set(programs[1].accumulation.record()) == {"compiled", "adding"}
 
 
 # -- the plan with all of it: shown, written as a file, searched ------------------------------------
