@@ -414,6 +414,17 @@ def test_weights_written_by_hand_are_never_stale(registry: Registry, counted: li
     assert len(counted) == 3
 
 
+def test_writes_of_torch_into_an_owned_weight_are_noticed_by_its_version(
+    registry: Registry, counted: list[int]
+) -> None:
+    program = program_of(registry)
+    x = torch.rand(SHAPE)
+    program.predict(x)
+    program.weights.own["gain_1.gain"].mul_(2)  # nothing is lent: the age stays
+    torch.testing.assert_close(program.predict(x), expected(program, x))
+    assert len(counted) == 2
+
+
 def test_weights_made_in_inference_mode_can_be_watched(registry: Registry) -> None:
     with torch.inference_mode():
         program = program_of(registry)
