@@ -16,10 +16,10 @@ import graphnet_cpu.plugin
 import torch
 
 import graphnet as gn
-from benchmarks.graphnet_side import optimizer, preferred
-from benchmarks.timing import Run, interleave
+from benchmarks.graphnet_side import packed_step, program
+from benchmarks.timing import interleave
 from benchmarks.workloads import WORKLOADS, Task, Workload
-from graphnet.sdk import Kernel, Register, Registry, Site, load_registry
+from graphnet.sdk import Kernel, Register, Site, load_registry
 
 CPU = torch.device("cpu")
 PRECISIONS = ("float32", "bfloat16")
@@ -71,36 +71,21 @@ PARTS: Mapping[str, Taken] = {
 
 def build(workload: Workload, precision: str, take: Taken) -> gn.Program:
     """The training step of a workload with the kernels that `take` leaves."""
-    registry: Registry = load_registry(plugins=[_Chosen(take)], entry_points=False)
-    return gn.Model.load(workload.network.file, registry=registry).compile(
-        workload.shape,
-        loss="mse",
-        optimizer=optimizer(workload.network),
-        device=CPU,
-        precision=precision,
-    )
+    registry = load_registry(plugins=[_Chosen(take)], entry_points=False)
+    return program(workload, "eager", precision, CPU, registry=registry)
 
 
-def step(program: gn.Program, workload: Workload) -> Run:
-    """One step on packed tensors."""
-    images = [preferred(program.plan, image) for image in workload.images(CPU)]
-    packed = program.pack(*images)
-    return lambda: program.step_packed(*packed)
-
-
-def titles(program: gn.Program) -> list[str]:
+def titles(made: gn.Program) -> list[str]:
     """What each step of the plan calls."""
-    return [one.call.title for one in program.plan.steps]
+    return [one.call.title for one in made.plan.steps]
 
 
 def measure(workload: Workload, precision: str, budget_s: float) -> list[dict[str, Any]]:
     """The ratio of each part on a workload."""
     whole = build(workload, precision, lambda _name, kernel: kernel)
-    others = {
-        part: build(workload, precision, take, **options) for part, (take, options) in PARTS.items()
-    }
+    others = {part: build(workload, precision, take) for part, take in PARTS.items()}
     others = {part: made for part, made in others.items() if titles(made) != titles(whole)}
-    runs = {part: step(made, workload) for part, made in {"": whole, **others}.items()}
+    runs = {part: packed_step(made, workload, CPU) for part, made in {"": whole, **others}.items()}
     for run in runs.values():
         run(), run()
     timings = interleave(runs, device=CPU, budget_s=budget_s)

@@ -19,6 +19,7 @@ from benchmarks.timing import Run
 from benchmarks.workloads import Contender, Saving, Side, Task, Unavailable, Workload
 from graphnet.graph import Kind
 from graphnet.plan import Plan, Tiling
+from graphnet.sdk import Registry
 
 _EXECUTORS: Mapping[str, object] = {"eager": "eager", "inductor": "inductor"}
 _ON_CUDA: Mapping[str, object] = {
@@ -73,9 +74,10 @@ def program(
     device: torch.device,
     *,
     saving: Saving = NONE,
+    registry: Registry | None = None,
 ) -> gn.Program:
-    """The compiled training step of a workload."""
-    made = gn.load(workload.network.file).compile(
+    """The compiled training step of a workload, with the kernels of a registry."""
+    made = gn.Model.load(workload.network.file, registry=registry).compile(
         workload.shape,
         loss="mse",
         optimizer=optimizer(workload.network),
@@ -107,12 +109,14 @@ def training(
 ) -> Run:
     """One training step on packed tensors."""
     made = program(workload, executor, precision, device, saving=saving)
-    images = made.pack(*(preferred(made.plan, image) for image in workload.images(device)))
-
-    def step() -> object:
-        return made.step_packed(*images)
-
+    step = packed_step(made, workload, device)
     return captured(step, made.accumulation.record) if executor in _ON_CUDA else step
+
+
+def packed_step(made: gn.Program, workload: Workload, device: torch.device) -> Run:
+    """One step of a program on the workload's images, which are packed beforehand."""
+    images = made.pack(*(preferred(made.plan, image) for image in workload.images(device)))
+    return lambda: made.step_packed(*images)
 
 
 def captured(run: Run, record: Callable[[], Mapping[str, Any]]) -> Run:
