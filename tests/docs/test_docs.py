@@ -8,8 +8,10 @@ import importlib.util
 import json
 import pkgutil
 import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -175,26 +177,39 @@ def test_importing_example_runs_and_learns() -> None:
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_quality_example_gives_the_numbers_of_scikit_image(tmp_path: Path) -> None:
+Example = Callable[..., int]
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Example:
+    """Runs a script of examples/ in this process and in an empty folder; returns its exit status."""
+
+    def run(name: str, *arguments: str) -> int:
+        main = runpy.run_path(str(ROOT / "examples" / f"{name}.py"))["main"]
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        return int(main())
+
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def test_quality_example_gives_the_numbers_of_scikit_image(
+    tmp_path: Path, example: Example, capsys: pytest.CaptureFixture[str]
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("coffee.png", "chelsea.png"):
         with Image.open(Path(skimage.__file__).parent / "data" / name) as photo:
             photo.crop((100, 100, 228, 196)).save(photos / name)
-    command = [sys.executable, str(ROOT / "examples" / "quality.py"), "photos", "--std", "25"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert example("quality", "photos", "--std", "25") == 0
     (row,) = json.loads((tmp_path / "runs" / "quality" / "report.json").read_text())["rows"]
     assert row["psnr_db_apart"] < 0.01
     assert row["ssim_apart"] < 0.001
     assert row["psnr_db"] > row["noisy_db"] + 8.0
     with Image.open(tmp_path / "runs" / "quality" / "strip.png") as strip:
         assert strip.size == (3 * 2 * 128, 2 * 96)
-    assert f"{row['psnr_db']:.2f}" in done.stdout
-    wrong = subprocess.run(
-        [*command, "--model", "absent.safetensors"], capture_output=True, cwd=tmp_path
-    )
-    assert wrong.returncode == 2
+    assert f"{row['psnr_db']:.2f}" in capsys.readouterr().out
+    assert example("quality", "photos", "--model", "absent.safetensors") == 2
 
 
 RECIPES = sorted((ROOT / "examples" / "denoisers").glob("*-train.yaml"))
@@ -214,7 +229,9 @@ def test_recipes_are_valid_and_in_the_table(
     assert f"[{path.name}]({path.name})" in (path.parent / "README.md").read_text()
 
 
-def test_microscopy_example_measures_every_way_to_denoise(tmp_path: Path) -> None:
+def test_microscopy_example_measures_every_way_to_denoise(
+    tmp_path: Path, example: Example, capsys: pytest.CaptureFixture[str]
+) -> None:
     pixels = np.asarray(
         Image.open(Path(skimage.__file__).parent / "data" / "coffee.png").convert("L")
     )
@@ -222,16 +239,9 @@ def test_microscopy_example_measures_every_way_to_denoise(tmp_path: Path) -> Non
     noise = np.random.default_rng(0).normal(0, 0.1, average.shape)
     gains = np.array([0.5, 0.8])[:, None, None]  # exposures differ
     np.savez(tmp_path / "pairs.npz", noisy=gains * (average + noise) + 0.1, average=average)
-    script = str(ROOT / "examples" / "microscopy.py")
-    quick = ["data.train.patches.per_epoch=800", "data.train.patches.size=32", "batch_size=8"]
+    quick = ["data.train.patches.per_epoch=400", "data.train.patches.size=32", "batch_size=4"]
     settings = [part for setting in quick for part in ("--set", setting)]
-    done = subprocess.run(
-        [sys.executable, script, "pairs.npz", "--images", "1", *settings],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
+    assert example("microscopy", "pairs.npz", "--images", "1", *settings) == 0
     report = json.loads((tmp_path / "runs" / "microscopy" / "report.json").read_text())
     (row,) = report["rows"]
     signal = average[
@@ -247,9 +257,8 @@ def test_microscopy_example_measures_every_way_to_denoise(tmp_path: Path) -> Non
         assert strip.size == (4 * 2 * 64, 2 * 48)
     np.savez(tmp_path / "flat.npz", noisy=average[0], average=average[0])
     for file in ("flat.npz", "absent.npz"):
-        wrong = subprocess.run([sys.executable, script, file], capture_output=True, cwd=tmp_path)
-        assert wrong.returncode == 2
-        assert file.encode() in wrong.stderr
+        assert example("microscopy", file) == 2
+        assert file in capsys.readouterr().err
 
 
 def test_builder_example_in_its_module_is_a_model() -> None:

@@ -1,17 +1,19 @@
 """Compiles every program for a Hopper GPU, on a machine without one: `python compiling.py bfloat16`.
 
 A driver takes the place of the GPU's; what the operators launch, on CPU tensors, is compiled and not run.
-Prints the name of each.
+Prints the name of each. GRAPHNET_ALL_PROGRAMS=1 compiles them for more sizes.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import torch
 from graphnet_triton import affine, batch_norm, chain, convolution, gate, layer_norm, mse, updates
 from test_operators import CHAINS, drawn
+from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.backends.nvidia.driver import ty_to_cpp
@@ -57,16 +59,26 @@ def compile_only(function: Any, *arguments: Any, grid: Any, warmup: bool, **opti
     return kernel
 
 
+ALL = "GRAPHNET_ALL_PROGRAMS" in os.environ
 SIZES = (  # few rows, some, many and very many, for each of which a program takes other blocks
-    *((1, 1, 1), (70, 20, 9), (1 << 13, 12, 64), (1 << 11, 256, 256)),
-    *((1 << 13, 256, 256), (1 << 17, 12, 64), (1 << 17, 12, 200), (1 << 15, 256, 256)),
-    *((1 << 17, 256, 256), (1 << 17, 64, 256), (100_000, 500, 500)),
+    *(
+        (70, 20, 9),
+        (1 << 11, 256, 256),
+        (1 << 17, 12, 64),
+        (1 << 15, 256, 256),
+        (1 << 17, 256, 256),
+    ),
+    *(((1, 1, 1), (1 << 13, 12, 64), (1 << 13, 256, 256), (1 << 17, 12, 200)) if ALL else ()),
+    *(((1 << 17, 64, 256), (100_000, 500, 500)) if ALL else ()),
 )
+PLAIN = ((70, 20, 9), (1 << 11, 256, 256), (1 << 17, 256, 256))  # one size of each program
 
 
 def products(dtype: torch.dtype) -> None:
     for size in SIZES:
         _products(dtype, *size)
+    for size in PLAIN:
+        _plain_products(dtype, *size)
     if dtype == torch.float32:
         torch.backends.cuda.matmul.allow_tf32 = True
         for size in ((1 << 13, 12, 64), (1 << 11, 256, 256), (1 << 17, 256, 256)):
@@ -76,11 +88,20 @@ def products(dtype: torch.dtype) -> None:
 
 
 def _products(dtype: torch.dtype, m: int, k: int, n: int) -> None:
-    x, w, bias, grad = (torch.empty(s, dtype=dtype) for s in ((m, k), (n, k), n, (m, n)))
+    """With bias and ReLU, which take the most registers and shared memory of a size."""
+    x, w, bias, grad = _matrices(dtype, m, k, n)
     y = affine._affine(x, w.t(), bias, True)
-    affine._affine(x, w.t(), None, False)
     affine._gradients(grad, x, w.t(), y, True, True, True)
+
+
+def _plain_products(dtype: torch.dtype, m: int, k: int, n: int) -> None:
+    x, w, _, grad = _matrices(dtype, m, k, n)
+    affine._affine(x, w.t(), None, False)
     affine._gradients(grad, x, w.t(), None, True, False, False)
+
+
+def _matrices(dtype: torch.dtype, m: int, k: int, n: int) -> tuple[Tensor, ...]:
+    return tuple(torch.empty(s, dtype=dtype) for s in ((m, k), (n, k), n, (m, n)))
 
 
 def norms(dtype: torch.dtype) -> None:
@@ -108,12 +129,14 @@ def others(dtype: torch.dtype) -> None:
 
 
 def chains(dtype: torch.dtype) -> None:
-    for name in CHAINS:
-        given = drawn(name, dtype, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    for name in CHAINS if ALL else ("wide", "many"):
         for wants_x in (True, False):
-            chain._chain(*given.arguments(wants_x))
-    for images in (32, 320):  # as in the paper, and for tiles as large as they come
-        chain._chain(*drawn("paper", dtype, torch.device("cpu"), size=(images, 32, 32)).stored())
+            chain._chain(*drawn(name, dtype, cpu).arguments(wants_x))
+    for images in (
+        (32, 320) if ALL else (32,)
+    ):  # as in the paper, and for tiles as large as they come
+        chain._chain(*drawn("paper", dtype, cpu, size=(images, 32, 32)).stored())
 
 
 def rules(dtype: torch.dtype) -> None:
