@@ -19,12 +19,11 @@ from graphnet.description.model import (
     read_description,
 )
 from graphnet.description.schema import model_schema
-from graphnet.description.update_settings import Decay, Norm, UpdateSettings, selector
+from graphnet.description.update_settings import UpdateSettings, split_updates
 from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
 
 __all__ = [
     "BlockDescription",
-    "Decay",
     "Expanded",
     "FlatNode",
     "InputDescription",
@@ -32,7 +31,6 @@ __all__ = [
     "LossTerm",
     "ModelDescription",
     "NodeDescription",
-    "Norm",
     "Place",
     "Reference",
     "UpdateSettings",
@@ -47,5 +45,5 @@ __all__ = [
     "read_description",
     "read_file",
     "read_text",
-    "selector",
+    "split_updates",
 ]

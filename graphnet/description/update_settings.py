@@ -44,12 +44,21 @@ class Selector(Definition):
     def matches(self, parameter: str) -> bool:
         return fnmatchcase(parameter, self.match)
 
+    def record(self) -> dict[str, Any]:
+        """The selector as a training file states it."""
+        scale = {} if self.lr_scale is None else {"lr_scale": self.lr_scale}
+        return {"match": self.match, **scale, **_lists(self.fields)}
 
-def _selectors(forms: Iterable[object], info: ValidationInfo) -> tuple[Selector, ...]:
+
+def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
     """The selectors behind a list of {match: pattern, field: value}, for the optimizer beside it.
 
+    Without an optimizer the items of the list are not checked.
     Raises DescriptionError with everything that is wrong.
     """
+    if not isinstance(forms, list | tuple):
+        message = f"expected a list of {{match: PATTERN, FIELD: VALUE}}, found {forms!r:.60}"
+        raise DescriptionError([Problem(message, "parameters")])
     optimizer: Optimizer | None = info.data.get("optimizer")
     if optimizer is None:
         return ()
@@ -57,7 +66,7 @@ def _selectors(forms: Iterable[object], info: ValidationInfo) -> tuple[Selector,
     found: list[Problem] = []
     for i, form in enumerate(forms):
         try:
-            made.append(selector(form, optimizer))
+            made.append(_selector(form, optimizer))
         except DescriptionError as error:
             found += [replace(problem, path=_path(i, problem.path)) for problem in error.problems]
     if found:
@@ -82,6 +91,12 @@ class UpdateSettings(Definition):
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
     accumulate: PositiveInt = 1
+
+    def record(self) -> dict[str, Any]:
+        """All fields but the optimizer as plain data, as a training file states them."""
+        selectors = [selector.record() for selector in self.parameters]
+        mine, _ = split_updates(self.configuration())
+        return {**mine, "parameters": selectors}
 
     def rule(self, parameter: str, spec: Spec) -> tuple[Optimizer, float]:
         """The optimizer of a parameter, and its factor of the learning rate."""
@@ -116,7 +131,14 @@ class UpdateSettings(Definition):
             raise DescriptionError(unused)
 
 
-def selector(form: object, optimizer: Optimizer) -> Selector:
+def split_updates(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split fields into those of UpdateSettings but for the optimizer, and the others."""
+    names = {*UpdateSettings.field_names()} - {"optimizer"}
+    mine = {name: value for name, value in fields.items() if name in names}
+    return mine, {name: value for name, value in fields.items() if name not in names}
+
+
+def _selector(form: object, optimizer: Optimizer) -> Selector:
     """One of them. Raises DescriptionError with everything that is wrong with it."""
     if isinstance(form, Selector):
         return form
@@ -145,6 +167,13 @@ def selector(form: object, optimizer: Optimizer) -> Selector:
 
 def _changed(optimizer: Optimizer, fields: Mapping[str, Any]) -> Optimizer:
     return type(optimizer)(**{**optimizer.configuration(), **fields}) if fields else optimizer
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _path(position: int, field: str) -> str:

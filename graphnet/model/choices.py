@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from graphnet.description import UpdateSettings
+from graphnet.description import UpdateSettings, split_updates
 from graphnet.errors import InputError, nearest
 from graphnet.plan import CompileOptions, split_options
 from graphnet.sdk import Optimizer
@@ -27,7 +27,6 @@ def training_choices(
     optimizer: Optimizer | None, options: CompileOptions, overrides: Mapping[str, Any]
 ) -> tuple[UpdateSettings, CompileOptions]:
     """Split `overrides` into the settings of updates and the fields of the options that they replace."""
-    names = [name for name in UpdateSettings.field_names() if name != "optimizer"]
-    settings = {name: value for name, value in overrides.items() if name in names}
-    rest = {name: value for name, value in overrides.items() if name not in names}
-    return UpdateSettings(optimizer=optimizer, **settings), changed_options(options, rest, names)
+    settings, rest = split_updates(overrides)
+    updates = UpdateSettings(optimizer=optimizer, **settings)
+    return updates, changed_options(options, rest, list(updates.record()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,21 +12,20 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from graphnet.description import (
-    Decay,
     Locations,
-    Norm,
     Place,
+    UpdateSettings,
     dotted,
     loss_terms,
     parse,
     read_file,
     read_text,
-    selector,
+    split_updates,
 )
 from graphnet.errors import DescriptionError, GraphnetError, Problem
 from graphnet.model import Model
 from graphnet.plan import CompileOptions, split_options
-from graphnet.sdk import DataSet, Optimizer, Registry, Schedule
+from graphnet.sdk import DataSet, Registry, Schedule
 from graphnet.sdk import problems as as_problems
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -42,7 +42,7 @@ class DataConfig(BaseModel):
 
 
 class TrainConfig(BaseModel):
-    """The fields of a training file besides those of CompileOptions.
+    """The fields of a training file besides those of UpdateSettings and CompileOptions.
 
     `model` is a path, relative to the file, or a description.
     """
@@ -53,10 +53,6 @@ class TrainConfig(BaseModel):
     loss: Form | list[Form]
     optimizer: Form
     schedule: Form = "constant"
-    parameters: list[dict[str, Any]] = []
-    clip_grad_norm: Norm | None = None
-    ema: Decay | None = None
-    accumulate: PositiveInt = 1
     epochs: PositiveInt
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -65,24 +61,33 @@ class TrainConfig(BaseModel):
     log_every: PositiveInt = 100
 
 
-def read_fields(data: Mapping[str, Any]) -> tuple[TrainConfig, CompileOptions]:
-    """Check the fields of a training file, and split them into TrainConfig and CompileOptions.
+def read_fields(
+    data: Mapping[str, Any],
+) -> tuple[TrainConfig, dict[str, Any], CompileOptions]:
+    """Check the fields of a training file, and split them by what they are fields of.
 
-    Raises DescriptionError, which holds every fault.
+    Those of UpdateSettings are returned as they are: they are checked again with the optimizer, once there
+    is one. Raises DescriptionError, which holds every fault.
     """
-    stated, rest = split_options(data)
+    compiling, rest = split_options(data)
+    updating, rest = split_updates(rest)
     found: list[Problem] = []
-    try:
-        options = CompileOptions(**stated)
-    except DescriptionError as error:
-        found += error.problems
+
+    def attempt(make: Callable[..., Any], fields: Mapping[str, Any]) -> Any:
+        try:
+            return make(**fields)
+        except DescriptionError as error:
+            found.extend(error.problems)
+
+    options = attempt(CompileOptions, compiling)
+    attempt(UpdateSettings, updating)
     try:
         config = TrainConfig.model_validate(rest)
     except ValidationError as error:
         found += as_problems(error.errors(), _known(error))
     if found:
         raise DescriptionError(found)
-    return config, options
+    return config, updating, options
 
 
 class Job:
@@ -93,8 +98,8 @@ class Job:
         config: TrainConfig,
         *,
         options: CompileOptions,
+        updates: UpdateSettings,
         model: Model,
-        optimizer: Optimizer,
         schedule: Schedule,
         metrics: Mapping[str, Callable[..., float]],
         train: DataSet,
@@ -103,8 +108,8 @@ class Job:
     ) -> None:
         self.config = config
         self.options = options
+        self.updates = updates
         self.model = model
-        self.optimizer = optimizer
         self.schedule = schedule
         self.metrics = metrics
         self.train = train
@@ -113,7 +118,8 @@ class Job:
 
     def record(self) -> dict[str, Any]:
         """Return all fields of the training file as plain data."""
-        return {**self.config.model_dump(mode="json"), **self.options.record()}
+        fields = self.config.model_dump(mode="json")
+        return {**fields, **self.updates.record(), **self.options.record()}
 
 
 def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) -> Job:
@@ -152,7 +158,7 @@ def make_job(
     """Make the job that plain data describes; paths of models are relative to `folder`."""
     locations = locations or Locations()
     try:
-        config, options = read_fields(data)
+        config, updating, options = read_fields(data)
     except DescriptionError as error:
         raise DescriptionError(
             [replace(p, where=locations.where(_place(p.path))) for p in error.problems]
@@ -176,12 +182,13 @@ def make_job(
         entry = attempt(("metrics",), functools.partial(registry.find, "metrics", name))
         if entry is not None:
             metrics[name] = entry.value
+    model = attempt(
+        ("model",), lambda: _model(config.model, folder, registry, locations.below(("model",)))
+    )
+    optimizer = attempt(("optimizer",), lambda: registry.make("optimizers", config.optimizer))
     made = {
-        "model": attempt(
-            ("model",),
-            lambda: _model(config.model, folder, registry, locations.below(("model",))),
-        ),
-        "optimizer": attempt(("optimizer",), lambda: registry.make("optimizers", config.optimizer)),
+        "model": model,
+        "updates": attempt((), lambda: UpdateSettings(optimizer=optimizer, **updating)),
         "schedule": attempt(("schedule",), lambda: registry.make("schedules", config.schedule)),
         "train": attempt(("data", "train"), lambda: registry.dataset(config.data.train)),
         "validation": attempt(
@@ -191,9 +198,6 @@ def make_job(
     }
     for place, form in _losses(config.loss):
         attempt(place, functools.partial(loss_terms, form, registry))
-    for i, one in enumerate(config.parameters):
-        if made["optimizer"] is not None:
-            attempt(("parameters", i), functools.partial(selector, one, made["optimizer"]))
     attempt(("executor",), lambda: registry.make("executors", config.executor))
     if config.metrics and config.data.validation is None:
         message = (
@@ -213,8 +217,9 @@ def _losses(form: Form | list[Form]) -> list[tuple[Place, Form | list[Form]]]:
 
 
 def _place(path: str) -> Place:
-    """Return the place that a path means: "parameters.0.match" is ("parameters", 0, "match")."""
-    return tuple(int(part) if part.isdigit() else part for part in path.split("."))
+    """Return the place that a path means: "parameters[0].match" is ("parameters", 0, "match")."""
+    parts = re.findall(r"[^.\[\]]+", path)
+    return tuple(int(part) if part.isdigit() else part for part in parts)
 
 
 _NAMED = {("optimizer",), ("schedule",), ("data", "train"), ("data", "validation"), ("executor",)}
@@ -237,7 +242,11 @@ def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -
 
 def _known(error: ValidationError) -> list[str]:
     inside = any(record["loc"][:1] == ("data",) for record in error.errors())
-    own = (*TrainConfig.model_fields, *CompileOptions.field_names())
+    own = (
+        *TrainConfig.model_fields,
+        *UpdateSettings.field_names(),
+        *CompileOptions.field_names(),
+    )
     return [*own, *(DataConfig.model_fields if inside else ())]
 
 

@@ -61,19 +61,18 @@ class Trainer:
         if resume is not None:
             check_same_run(resume, job)
             self._notes += check_same_data(resume, self._fingerprints)
-        whole = config.batch_size * config.accumulate  # the pairs of one update
-        if len(self.pairs) < whole:
-            times = f" and accumulate {config.accumulate}" if config.accumulate > 1 else ""
+        accumulate = job.updates.accumulate
+        if len(self.pairs) < config.batch_size * accumulate:  # the pairs of one update
+            times = f" and accumulate {accumulate}" if accumulate > 1 else ""
             raise DataError(
                 f"batch_size is {config.batch_size}{times}, but the data set has {len(self.pairs)} "
                 f"pairs; lower batch_size or give more pairs"
             )
-        self.steps_per_epoch = steps_per_epoch(
-            len(self.pairs), config.batch_size, config.accumulate
-        )
+        self.steps_per_epoch = steps_per_epoch(len(self.pairs), config.batch_size, accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.precision = chosen_precision(job, resume)
         self.program = self._compile(self.pairs, resume)
+        self._lr = self.program.lr  # the optimizer's, which the schedule multiplies
         if isinstance(self.validation, Pairs) and job.metrics:
             check_sizes(job.model, self.validation)
         self.epochs_done = 0
@@ -88,7 +87,7 @@ class Trainer:
 
     def _feed(self) -> BatchSource:
         plan, config = self.program.plan, self.job.config
-        seed, every = config.seed, config.accumulate
+        seed, every = config.seed, self.job.updates.accumulate
         if isinstance(self.pairs, Pairs):
             return MemoryBatches(self.pairs, plan, seed=seed, every=every)
         steps, predict = self.total_steps, self.program.predict
@@ -103,14 +102,10 @@ class Trainer:
         program = model.compile(
             (config.batch_size, *pairs.input_shape),
             loss=config.loss,
-            optimizer=self.job.optimizer,
-            parameters=config.parameters,
-            clip_grad_norm=config.clip_grad_norm,
-            ema=config.ema,
-            accumulate=config.accumulate,
             options=options,
             executor=config.executor,
             seed=config.seed,
+            **self.job.updates.configuration(),
         )
         plan = program.plan
         inputs = [plan.values[name] for name in plan.inputs]
@@ -240,9 +235,9 @@ class Trainer:
 
     def _next_step(self) -> tuple[Tensor, ...]:
         """Set the learning rate of the next step, and return the tensors that its batch is made from."""
-        done, every = self.program.steps_done, self.job.config.accumulate
+        done, every = self.program.steps_done, self.job.updates.accumulate
         factor = self.job.schedule.factor(done // every, self.total_steps // every)
-        self.program.lr = self.job.optimizer.lr * factor
+        self.program.lr = self._lr * factor
         return self.feed.given(done)
 
     @property

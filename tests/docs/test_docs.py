@@ -92,7 +92,7 @@ def test_example_files_are_valid(path: Path) -> None:
         assert Model.load(path).divisor() >= 1
         jsonschema.validate(data, model_schema(default_registry()))
     else:
-        config, _ = read_fields(data)
+        config, *_ = read_fields(data)
         assert Model.load(path.parent / str(config.model)).divisor() >= 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -356,6 +357,22 @@ def test_a_training_file_says_where_a_selector_is_wrong(registry: Registry) -> N
     ]
     with pytest.raises(DescriptionError, match=r"parameters\[0\]\.match: 'stem\.\*' matches no"):
         Trainer(job(registry, parameters=[{"match": "stem.*", "lr_scale": 0.1}]))
+
+
+def test_the_record_of_a_job_states_its_updates_as_the_file_does(registry: Registry) -> None:
+    selectors = [{"match": "*.bias", "betas": [0.5, 0.75]}, {"match": "*", "lr_scale": 0.5}]
+    stated = {"parameters": selectors, "clip_grad_norm": 1.0, "accumulate": 2}
+    record = job(registry, optimizer="adam", **stated).record()
+    assert json.loads(json.dumps(record)) == record
+    assert {name: record[name] for name in stated} == stated
+    assert record["ema"] is None
+    plain = job(registry).record()
+    assert (plain["parameters"], plain["clip_grad_norm"], plain["accumulate"]) == ([], None, 1)
+
+
+def test_parameters_that_are_no_list_are_refused(registry: Registry) -> None:
+    with pytest.raises(DescriptionError, match=r"parameters: expected a list of \{match: PATTERN"):
+        job(registry, parameters={"match": "*"})
 
 
 def test_a_loss_that_is_not_finite_ends_training_in_words(registry: Registry) -> None:
