@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import settings
+
+if capability := os.environ.get("ATEN_CPU_CAPABILITY"):
+    # Inductor's cache does not tell code for one kind of vector instructions from code for another.
+    os.environ.setdefault(
+        "TORCHINDUCTOR_CACHE_DIR",
+        f"{tempfile.gettempdir()}/torchinductor_{getpass.getuser()}_{capability}",
+    )
 
 settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("default")

@@ -5,7 +5,7 @@ A Graph comes in; a Graph goes out. It imports graph and below.
 
 from __future__ import annotations
 
-from graphnet.passes.accumulate import GRAD, UPDATES, add_up, total
+from graphnet.passes.accumulate import GRAD, UPDATES, add_up, total, update_counter
 from graphnet.passes.batch_updates import batch_updates
 from graphnet.passes.block_layout import block_layout, in_blocks
 from graphnet.passes.clip import clip
@@ -33,7 +33,7 @@ from graphnet.passes.recompute import recompute
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
 from graphnet.passes.store_bfloat16 import store_bfloat16
 from graphnet.passes.substitute import Everywhere, plain_calls, substitute
-from graphnet.passes.update import update, update_counter
+from graphnet.passes.update import update
 
 __all__ = [
     "DONE",

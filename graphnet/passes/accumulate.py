@@ -13,12 +13,18 @@ from dataclasses import replace
 
 import torch
 
-from graphnet.graph import Call, Graph, Kind, Value
+from graphnet.description import UpdateSettings
+from graphnet.graph import STEP, Call, Graph, Kind, Value
 from graphnet.passes.rewrite import beside, write
 from graphnet.sdk import Accumulate, AddTo, Clear, StateSpec
 
 GRAD = "@grad"  # the role of the slots; their names end with it
 UPDATES = "@updates"  # the scalar that counts updates, if an update takes several steps
+
+
+def update_counter(updates: UpdateSettings) -> str:
+    """The name of the scalar that counts updates: the step count, or UPDATES if steps accumulate."""
+    return STEP if updates.accumulate == 1 else UPDATES
 
 
 def add_up(graph: Graph) -> Graph:

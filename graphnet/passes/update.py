@@ -13,7 +13,6 @@ import torch
 from graphnet.description import UpdateSettings
 from graphnet.errors import ContractError, nearest
 from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
-from graphnet.passes.accumulate import UPDATES
 from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, scalar, write
 from graphnet.sdk import Assign, Layer, Optimizer, Times
 
@@ -56,11 +55,6 @@ def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Gra
             call = _optimize(values, optimizer, parameter, gradient, rates[scale], step)
             calls[call.name] = call
     return _after_readers(replace(graph, calls=calls, values=values))
-
-
-def update_counter(updates: UpdateSettings) -> str:
-    """The name of the scalar that counts updates: the step count, or UPDATES if steps accumulate."""
-    return STEP if updates.accumulate == 1 else UPDATES
 
 
 def _rate(values: dict[str, Value], name: str, factor: float) -> Call:
