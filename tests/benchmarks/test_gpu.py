@@ -91,7 +91,7 @@ def measured(
     return measure(SMALL, ("float32",), device=CPU, effort=effort, say=lambda text: None)
 
 
-def test_what_compiles_is_built_last_and_left_out_when_the_time_is_over(
+def test_compiled_contenders_are_built_last_and_left_out_after_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def slow() -> Run:
@@ -138,7 +138,7 @@ def test_contenders_that_are_much_slower_hold_no_memory(monkeypatch: pytest.Monk
     assert taken >= 20.0
 
 
-def test_one_that_finds_no_memory_is_built_again_beside_the_best_only(
+def test_contender_out_of_memory_is_built_again_beside_the_fastest_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def needs_room() -> Run:
@@ -165,6 +165,6 @@ def test_missing_requirements_are_named(capsys: pytest.CaptureFixture[str], tmp_
     assert "These packages are missing, add their wheels: no-such-package." in said
 
 
-def test_the_script_is_one_that_bash_can_read() -> None:
+def test_gpu_script_has_valid_bash_syntax() -> None:
     script = Path(missing.__file__).with_name("gpu.sh")
     subprocess.run(["bash", "-n", str(script)], check=True)

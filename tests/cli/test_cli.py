@@ -264,7 +264,7 @@ def test_train_and_explain_print_names_with_brackets(
     assert f"{NAME}: inference on" in page.read_text()
 
 
-def test_what_an_executor_says_of_nodes_is_printed_as_it_is(
+def test_executor_messages_with_brackets_are_printed_unchanged(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "500")

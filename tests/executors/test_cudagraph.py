@@ -170,7 +170,7 @@ def test_batches_are_cut_in_the_recording() -> None:
         assert torch.equal(weight, theirs.weights[name])
 
 
-def test_after_a_capture_that_failed_nothing_old_is_replayed() -> None:
+def test_failed_step_discards_the_old_recording() -> None:
     mine, theirs = program(OnTheCPU()), program("eager")
     data = mine.pack(*(random_tensor((20, *SHAPE[1:]), seed=seed) for seed in (0, 1)))
     first, second, index = cut(*data), cut(*data[::-1]), torch.arange(4)
@@ -182,7 +182,7 @@ def test_after_a_capture_that_failed_nothing_old_is_replayed() -> None:
     assert Again.made == before + 1
 
 
-def test_a_replay_that_does_something_else_is_not_trusted() -> None:
+def test_replay_that_differs_from_eager_is_rejected() -> None:
     mine, theirs = program(OnTheCPU(recording="Wrong")), program("eager")
     for seed in range(3):
         assert torch.equal(*(one.step(*batch(seed)) for one in (mine, theirs)))

@@ -40,7 +40,7 @@ def test_view_reads_and_writes_nothing() -> None:
     assert found == Cost(0, 0, 0)
 
 
-def test_concatenation_moves_what_it_is_given() -> None:
+def test_concatenation_reads_and_writes_all_its_inputs() -> None:
     half = Spec((2, 2, 3, 3))
     found = cost(Halves(), "backward", "a", "b", specs={"a": half, "b": half})
     assert found == Cost(0, 2 * 36 * 4, 72 * 4)
@@ -123,7 +123,7 @@ def test_work_in_place_costs_the_same_operations() -> None:
     assert cost(Halve(), "inference", "x", "g", specs=specs) == Cost(50, 400, 200)
 
 
-def test_peak_counts_what_a_call_holds_at_once() -> None:
+def test_peak_of_a_call_is_the_most_bytes_alive_at_once() -> None:
     x = torch.empty(256, device="meta")  # 1 KiB
 
     def chained() -> Tensor:
@@ -140,7 +140,7 @@ def test_peak_counts_what_a_call_holds_at_once() -> None:
     assert peak_bytes_of(lambda: x.exp().relu_()) == 1024
 
 
-def test_peak_counts_what_an_operator_of_our_own_needs_on_the_way() -> None:
+def test_peak_of_a_registered_operator_includes_its_scratch() -> None:
     operator = register_operator(
         "needs_room(Tensor x, int rows) -> Tensor",
         lambda x, rows: x.clone(),

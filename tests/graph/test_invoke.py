@@ -104,7 +104,7 @@ def numbers(results: Any) -> Any:
 
 
 @pytest.mark.parametrize(("layer", "method", "named", "expected"), CALLS)
-def test_a_method_gets_what_it_asks_for_and_returns_a_tuple(
+def test_method_receives_arguments_by_name_and_results_become_a_tuple(
     layer: Layer, method: str, named: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     others = {"specs": SPECS, "unasked": None}

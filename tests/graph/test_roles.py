@@ -63,11 +63,11 @@ def lines_that_take_names_apart() -> list[tuple[str, int, str]]:
         'passing = {name for name in slots if name.endswith(f":{GRAD}")}',
     ],
 )
-def test_taking_a_name_apart_is_found(line: str) -> None:
+def test_checker_finds_code_that_splits_a_name(line: str) -> None:
     assert TAKES_APART.search(line)
 
 
-def test_no_module_takes_the_name_of_a_value_or_a_call_apart() -> None:
+def test_no_module_splits_the_name_of_a_value_or_call() -> None:
     used = set()
     wrong = []
     for path, number, line in lines_that_take_names_apart():
@@ -127,7 +127,7 @@ def test_slots_of_the_training_know_their_role_and_parameter() -> None:
     assert found["@loss:scale"] == ("", "scale")
 
 
-def test_backward_calls_know_their_forward_call_and_what_works_in_place_says_so() -> None:
+def test_backward_calls_have_backward_of_and_in_place_calls_have_in_place() -> None:
     calls = {step.call.name: step.call for step in training_plan().steps}
     assert calls["enc.conv:backward"].backward_of == "enc.conv"
     in_place = [call for call in calls.values() if call.in_place]

@@ -377,7 +377,7 @@ def test_an_overflow_in_the_loss_and_in_an_update(registry: Registry) -> None:
     assert found.inputs["scale.factor"] == Statistics(0.5, 0.5, 0.5, 0.0)
 
 
-def test_bad_arguments_come_first(registry: Registry) -> None:
+def test_nonfinite_arguments_are_reported_before_calls(registry: Registry) -> None:
     x = torch.zeros(3, 1, 1, 2)
     x[1, 0, 0, 1] = torch.inf
     found = traced([SCALE], x, registry)
@@ -391,7 +391,7 @@ def test_bad_arguments_come_first(registry: Registry) -> None:
     )
 
 
-def test_a_mask_that_does_no_harm_is_not_reported(registry: Registry) -> None:
+def test_infinity_that_disappears_is_not_reported(registry: Registry) -> None:
     assert traced([SCALE, "wrong/masked"], torch.ones(1, 1, 2, 3), registry) is None
 
 

@@ -207,7 +207,7 @@ def test_command_writes_a_page_whole_or_not_at_all(model_file: Path, tmp_path: P
     assert not missing.parent.exists()
 
 
-def test_command_takes_what_training_takes(model_file: Path) -> None:
+def test_explain_takes_the_options_of_train(model_file: Path) -> None:
     text = said(
         model_file, "--input", "1x3x4x4", "--training", "--precision", "float32", "--without", "block_layout"
     )  # fmt: skip
@@ -228,7 +228,7 @@ def test_command_takes_what_training_takes(model_file: Path) -> None:
         (["--precision", "float8"], "float8"),
     ],
 )
-def test_command_says_what_does_not_go_together(
+def test_explain_names_options_that_exclude_each_other(
     model_file: Path, arguments: list[str], message: str
 ) -> None:
     from graphnet.errors import GraphnetError

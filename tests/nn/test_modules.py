@@ -222,7 +222,7 @@ def test_update_parameters_of_a_sequential_is_one_plain_step() -> None:
     assert net.param()[0][1].item() == 0.0
 
 
-def test_a_module_that_stands_twice_has_its_parameters_once_and_adds_both_gradients(
+def test_module_used_twice_has_its_parameters_once_and_sums_both_gradients(
     device: torch.device,
 ) -> None:
     conv = nn.Conv2d(2, 2, 3, padding=1, dtype=F64, device=device)
@@ -330,7 +330,7 @@ def test_to_changes_dtype_and_keeps_the_pairs_and_the_optimizer(device: torch.de
         close(parameter, leaf)
 
 
-def test_to_before_the_first_forward_decides_what_is_made() -> None:
+def test_to_before_the_first_forward_sets_dtype_and_device_of_parameters() -> None:
     module = nn.Module(Conv2dLayer(out_channels=3, kernel_size=1)).to(dtype=F64)
     assert module(torch.zeros(1, 2, 4, 4, dtype=F64)).dtype == F64
     assert module.weight.dtype == F64
@@ -455,7 +455,7 @@ def test_a_module_of_any_layer_has_outputs_gradients_and_parameters(device: torc
     close(module.backward(None, grads[1]), only_square)  # a None without a default is zeros
 
 
-def test_several_inputs_come_and_go_as_tuples(device: torch.device) -> None:
+def test_several_inputs_and_outputs_are_tuples(device: torch.device) -> None:
     xs = [normal(1, c, 2, 2, seed=c).to(device) for c in (1, 2, 3)]
     concat, add = nn.make("concat"), nn.make("add")
     y = concat(*xs)
@@ -604,7 +604,7 @@ def test_states_change_in_training_and_only_there(device: torch.device) -> None:
 
 
 @pytest.mark.usefixtures("autograd")
-def test_predict_keeps_nothing_and_equals_forward_where_there_is_no_inference() -> None:
+def test_predict_saves_nothing_and_equals_forward_for_layers_without_inference() -> None:
     net = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Sigmoid())
     x = normal(1, 2, 5, 5, seed=0, dtype=torch.float32)
     y = net.predict(x)
@@ -616,7 +616,9 @@ def test_predict_keeps_nothing_and_equals_forward_where_there_is_no_inference() 
     assert net.backward(torch.ones_like(y)).shape == x.shape  # of the forward, not of predict
 
 
-def test_a_random_layer_draws_anew_each_time_and_again_in_backward(device: torch.device) -> None:
+def test_random_layer_draws_a_new_mask_each_forward_and_repeats_it_in_backward(
+    device: torch.device,
+) -> None:
     x = torch.ones(1, 1, 64, 64, device=device)
     first, second = nn.Module(Dropout()), nn.Module(Dropout())
     drawn = [first(x), first(x), second(x)]

@@ -70,7 +70,7 @@ def batch(seed: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("executor", ["eager", "reference"])
 @pytest.mark.parametrize("name", RULES)
-def test_steps_are_those_of_one_update_each(name: str, executor: str) -> None:
+def test_batched_updates_equal_single_updates(name: str, executor: str) -> None:
     mine = program(RULES[name], executor=executor)
     theirs = program(RULES[name], without=["batch_updates"])
     assert len(updates(mine)) == 1
@@ -84,7 +84,7 @@ def test_steps_are_those_of_one_update_each(name: str, executor: str) -> None:
 
 
 @pytest.mark.usefixtures("on_cpu")
-def test_averages_and_scales_and_clipping_go_with_it() -> None:
+def test_batched_updates_work_with_ema_lr_scale_and_clipping() -> None:
     options: dict[str, Any] = {
         "ema": 0.9,
         "clip_grad_norm": 1.0,
@@ -226,7 +226,7 @@ def test_gradients_can_be_looked_at_through_gathered_casts(options: dict[str, An
 
 
 @pytest.mark.usefixtures("on_cpu")
-def test_of_all_parameters_the_one_that_overflows_is_named() -> None:
+def test_overflow_names_its_parameter() -> None:
     rule = SGD(lr=1.0, weight_decay=1.0)
     plan = Model(SEED).plan(SHAPE, loss="mse", optimizer=rule, device="cpu")
     given: dict[str, Tensor] = dict(zip(("$input", "@target"), batch(0), strict=True))

@@ -102,7 +102,7 @@ def test_prediction_moves_pixels_at_input_and_output_only() -> None:
     assert plan.values[plan.outputs[0]].spec.shape == (4, 3, 8, 8)
 
 
-def test_no_pixel_is_moved_inside_a_network_for_one_patch_layer() -> None:
+def test_single_patch_layer_inside_a_network_causes_no_relayout() -> None:
     plan = network(SAME, DOWN, SAME, UP).plan((1, 3, 8, 8))
     assert set(layouts(plan).values()) == {None}
     assert converts(plan) == []
@@ -183,7 +183,7 @@ def test_training_in_blocks_equals_training_in_nchw(
     torch.testing.assert_close(blocks.predict(x), plain.predict(x), rtol=1e-10, atol=1e-14)
 
 
-def test_a_sum_of_blocks_of_4_and_blocks_of_2_in_2_equals_nchw() -> None:
+def test_sum_of_two_block_layouts_equals_nchw() -> None:
     """Both have the same rest, and as many pixels; but they lie in another order."""
     model = network(
         {"conv2d": {"out_channels": 8, "kernel_size": 4, "stride": 4}},
@@ -246,7 +246,7 @@ class Gains:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])  # in bfloat16 it reads casts
-def test_a_pointwise_layer_with_parameters_is_given_nchw(precision: str) -> None:
+def test_pointwise_layer_with_parameters_gets_nchw(precision: str) -> None:
     registry = load_registry(plugins=[Gains()], entry_points=False)
     model = Model({"input": {"channels": 3}, "layers": [DOWN, "acme/gain", UP]}, registry=registry)
     x, target = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -279,7 +279,7 @@ def test_shared_weights_stay_as_they_are_for_the_other_convolution(registry: Reg
     ],
     ids=["read twice", "relu between", "before"],
 )
-def test_norm_stays_where_it_cannot_go(registry: Registry, layers: list[Any]) -> None:
+def test_norm_that_cannot_be_folded_stays(registry: Registry, layers: list[Any]) -> None:
     assert "n" in nodes(model_of(registry, *layers).plan(SHAPE))
 
 
@@ -311,7 +311,7 @@ def test_folding_in_bfloat16_casts_what_was_folded_in_float32(registry: Registry
     assert error(low, full) <= 0.02
 
 
-def test_folded_parameters_do_not_widen_what_follows_its_input(registry: Registry) -> None:
+def test_folded_parameters_leave_later_values_in_bfloat16(registry: Registry) -> None:
     layers = [CONVOLUTION, {"id": "f", "test/following": {}}, {"test/gain": {}}]
     plan = model_of(registry, *layers).plan(SHAPE, precision="bfloat16")
     assert plan.values["f.y"].spec.dtype is torch.bfloat16
@@ -335,7 +335,7 @@ def test_absorb_that_changes_a_shape_is_named(registry: Registry) -> None:
         ("absorb", "absorb must take parameters, then scale and shift; found"),
     ],
 )
-def test_methods_that_ask_for_something_else_are_refused(method: str, message: str) -> None:
+def test_absorb_with_other_arguments_is_refused(method: str, message: str) -> None:
     def asks(self: Layer, x: Tensor) -> Tensor:
         return x
 
@@ -390,7 +390,7 @@ def expected(program: Program, x: Tensor) -> Tensor:
     return x * gains.view(-1, 1, 1)
 
 
-def test_program_computes_ahead_anew_after_each_step_and_only_then(
+def test_program_recomputes_hoisted_values_after_each_step_and_only_then(
     registry: Registry, counted: list[int]
 ) -> None:
     program = program_of(registry)

@@ -87,7 +87,7 @@ def overwritten(graph: Graph) -> dict[str, str]:
     }
 
 
-def test_activation_overwrites_what_only_it_reads(registry: Registry) -> None:
+def test_activation_overwrites_a_value_without_other_readers(registry: Registry) -> None:
     graph = graph_of(registry, {"id": "c", **CONV}, {"id": "r", "sigmoid": {}}, {"id": "d", **CONV})
     found = overwritten(graph)
     assert found["r.y"] == "c.y"
@@ -125,7 +125,7 @@ def test_inputs_and_parameters_are_never_overwritten(registry: Registry) -> None
     assert not {"$input", "@target", "@one"} & set(found.values())
 
 
-def test_view_is_overwritten_only_when_it_is_all_that_is_left(registry: Registry) -> None:
+def test_view_is_not_overwritten_while_its_base_is_needed(registry: Registry) -> None:
     layers = [
         {"id": "c", **CONV},
         {"id": "h", "acme/halves": {}},
@@ -135,7 +135,7 @@ def test_view_is_overwritten_only_when_it_is_all_that_is_left(registry: Registry
     assert "r.y" not in overwritten(graph_of(registry, *layers))
 
 
-def test_part_of_a_storage_is_not_overwritten_which_would_keep_the_rest_alive(
+def test_part_of_a_storage_is_not_overwritten(
     registry: Registry,
 ) -> None:
     layers = [
@@ -185,7 +185,7 @@ def test_expanded_result_is_not_overwritten(registry: Registry) -> None:
     check(graph)
 
 
-def test_value_that_is_shared_in_some_strides_only_is_not_overwritten(registry: Registry) -> None:
+def test_value_that_may_share_a_storage_is_not_overwritten(registry: Registry) -> None:
     layers = [
         {"id": "c", **CONV},
         {"id": "f", "shapes/flat": {}},

@@ -103,7 +103,7 @@ def test_steps_equal_those_of_torchs_scaler(
     assert int(program.optimizer_state[DONE]) == 8 - sum(skipped)
 
 
-def test_gradients_that_float16_cannot_hold_reach_the_weights() -> None:
+def test_gradients_too_small_for_float16_reach_the_weights() -> None:
     shape = (16, 3, 256, 256)
     layer = {"conv2d": {"out_channels": 3, "kernel_size": 1}}
     model = Model({"input": {"channels": 3}, "layers": [layer]})
@@ -122,7 +122,7 @@ def test_gradients_that_float16_cannot_hold_reach_the_weights() -> None:
         assert float((found[name] - way).norm() / way.norm()) < 0.02, name
 
 
-def test_the_scale_follows_what_fits() -> None:
+def test_scale_halves_after_overflow_and_doubles_after_good_steps() -> None:
     scale, good, done = torch.tensor(8.0), torch.tensor(0, dtype=torch.int32), torch.tensor(0)
     seen = []
     for finite in (True, False, True, True, True, True, False, False):

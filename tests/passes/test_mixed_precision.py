@@ -76,7 +76,7 @@ def test_masters_inputs_outputs_and_loss_stay_in_float32() -> None:
         assert {dtype(plan, name) for name in call.reads()} <= {torch.float32, torch.int64}
 
 
-def test_convolutions_compute_in_bfloat16_and_what_follows_them_too() -> None:
+def test_convolutions_and_later_layers_compute_in_bfloat16() -> None:
     plan = plan_of(
         network(
             CONVOLUTION, "relu", {"id": "f", "test/followed": {}}, {"id": "d", "test/doubled": {}}
@@ -89,7 +89,7 @@ def test_convolutions_compute_in_bfloat16_and_what_follows_them_too() -> None:
     assert dtype(plan, "d.y") is torch.float32  # undeclared layers get float32
 
 
-def test_where_inputs_differ_a_layer_follows_the_wider() -> None:
+def test_layer_with_mixed_inputs_computes_in_the_wider_dtype() -> None:
     plan = plan_of(
         network(
             CONVOLUTION, {"id": "c", "test/doubled": {}}, {"add": {}, "inputs": ["c", "conv2d_1"]}

@@ -106,7 +106,7 @@ def test_each_value_is_rounded_once_and_widened_for_each_reader() -> None:
     assert len([name for name in wide if name.startswith(f"{sigmoid}:")]) == 2
 
 
-def test_a_layer_that_takes_what_was_kept_reads_it_as_it_is() -> None:
+def test_layer_that_accepts_saved_bfloat16_reads_it_without_a_cast() -> None:
     layers = [
         {"id": "c", **CONVOLUTION},
         {"id": "a", "sigmoid": {}, "inputs": ["c"]},
@@ -150,7 +150,7 @@ def test_bfloat16_storage_works_with_a_memory_bound() -> None:
     assert any(step.call.repeats for step in bounded.steps)
 
 
-def test_plans_that_predict_keep_nothing() -> None:
+def test_inference_plans_store_nothing_in_bfloat16() -> None:
     program = model(*LAYERS).compile(
         SHAPE, loss="mse", optimizer=SGD(lr=1.0), device="cpu", saved_dtype="bfloat16"
     )

@@ -120,7 +120,7 @@ def test_states_of_layers_are_used_as_they_are_beside_averages() -> None:
     assert mean.data_ptr() == same.data_ptr()
 
 
-def test_a_plan_without_averages_has_none_of_it() -> None:
+def test_plan_without_ema_has_no_ema_calls_or_slots() -> None:
     model = Model(SEED)
     plain = model.plan(SHAPE, loss="mse", optimizer=SGD(lr=0.1))
     with_ema = model.plan(SHAPE, loss="mse", optimizer=SGD(lr=0.1), ema=0.9)
@@ -519,7 +519,7 @@ def averaged() -> Graph:
     return ema(step_graph(parse(SEED), registry, shape=SHAPE), decay=0.9)
 
 
-def test_reading_what_an_update_wrote_is_accepted(averaged: Graph) -> None:
+def test_verifier_accepts_a_read_of_an_updated_slot(averaged: Graph) -> None:
     verify(averaged, schedule(averaged))
     small = recompute(averaged, memory_bytes=10**9, seconds=one_second).graph
     verify(small, schedule(small))
@@ -533,14 +533,14 @@ def moved(plan: Plan, call: str, before: str) -> Plan:
     return replace(plan, steps=(*rest[:place], one, *rest[place:]))
 
 
-def test_reading_it_before_the_update_is_rejected(averaged: Graph) -> None:
+def test_verifier_rejects_a_read_of_the_result_before_its_update(averaged: Graph) -> None:
     name = "conv2d_1.weight"
     plan = moved(schedule(averaged), f"{name}:@ema:update", f"{name}:update")
     with pytest.raises(PlanError, match=f"reads '{name}:next', which is freed or not made yet"):
         verify(averaged, plan)
 
 
-def test_reading_the_slot_in_its_place_is_rejected(averaged: Graph) -> None:
+def test_verifier_rejects_a_read_of_the_slot_in_place_of_the_result(averaged: Graph) -> None:
     name = "conv2d_1.weight"
 
     def stale(call: Call) -> Call:
@@ -554,7 +554,7 @@ def test_reading_the_slot_in_its_place_is_rejected(averaged: Graph) -> None:
         verify(graph, plan)
 
 
-def test_freeing_it_is_rejected(averaged: Graph) -> None:
+def test_verifier_rejects_a_plan_that_frees_an_updated_parameter(averaged: Graph) -> None:
     name = "conv2d_1.weight:next"
     plan = schedule(averaged)
     steps = tuple(

@@ -171,7 +171,7 @@ def test_options_that_are_not_given_are_the_defaults() -> None:
     assert parsed() == gn.CompileOptions()
 
 
-def test_an_option_of_a_training_is_the_fields_on_the_command_line(
+def test_option_of_the_command_line_sets_the_field_of_the_training_file(
     registry: Registry, tmp_path: Path
 ) -> None:
     path = training_file(tmp_path, without=["fusion"])

@@ -80,7 +80,7 @@ _WAYS = torch._C._ConvBackend
         (3, 2, 1, 2, True, _WAYS.SlowTranspose2d),
     ],
 )
-def test_what_torchs_own_convolutions_take_beside_their_results_is_predicted(
+def test_predicted_peak_includes_the_scratch_of_torchs_convolutions(
     kernel: int,
     stride: int,
     padding: int,
@@ -134,7 +134,7 @@ def allocated_bytes(calls: list[Callable[[], Any]]) -> list[int]:
     return peaks
 
 
-def test_what_torch_takes_for_convolutions_on_a_cpu_is_not_predicted_for_a_gpu() -> None:
+def test_scratch_of_cpu_convolutions_is_not_predicted_for_a_gpu() -> None:
     x, weight = torch.empty(2, 3, 8, 8).double(), torch.empty(5, 3, 3, 3).double()
     setting = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 

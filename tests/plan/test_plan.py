@@ -359,7 +359,7 @@ def counted_by_frees(plan: Plan) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_lifetimes_are_what_steps_make_and_free(registry: Registry, seed: int) -> None:
+def test_lifetimes_equal_those_of_the_steps(registry: Registry, seed: int) -> None:
     graph, _ = training(random_dag(25, seed), registry)
     for plan in (schedule(graph), schedule(in_place(graph))):
         held = [one.work_bytes for one in plan.memory_use.items]

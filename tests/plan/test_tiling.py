@@ -95,7 +95,7 @@ def test_tiles_come_out_as_the_whole(
     assert torch.equal(x, before)
 
 
-def test_reach_is_what_the_layers_windows_add_up_to() -> None:
+def test_reach_is_the_sum_of_the_layers_windows() -> None:
     """By hand, from the last layer to the first, for rows 0 to 23 of an image without an end."""
     tiling = model(HOURGLASS).tiling((1, 3, 256, 192), memory="60%")
     # conv 3: -1..24; conv 2 "same" (one more after): -1..25; nearest: -1..12; transposed 4/2/1: -1..6;
@@ -107,7 +107,7 @@ def test_reach_is_what_the_layers_windows_add_up_to() -> None:
     )
 
 
-def test_a_smaller_reach_shows_in_the_result() -> None:
+def test_tiles_with_a_smaller_reach_change_the_result() -> None:
     """The tiles would differ from the whole if they were cut out with less around them."""
     net, x = model(HOURGLASS), image(1, 3, 256, 192)
     tiling = net.tiling(x.shape, memory="60%", dtype=torch.float64)

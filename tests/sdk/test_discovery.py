@@ -317,7 +317,7 @@ def test_a_thing_of_another_kind_is_refused_in_words(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KIND_WORDS if KIND_WORDS[kind][3]])
-def test_a_class_that_lacks_what_its_kind_needs_is_refused(kind: str) -> None:
+def test_class_without_the_methods_of_its_kind_is_refused(kind: str) -> None:
     singular, _, _, empty, lacks = KIND_WORDS[kind]
     message = f"{singular} 'a/b' (Empty) defines no {lacks}"
     with pytest.raises(ContractError, match=re.escape(message)):

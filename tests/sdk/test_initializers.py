@@ -57,7 +57,7 @@ def test_half_precision_is_rounded_from_float32(name: ConvInit, dtype: torch.dty
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_zeros_make_a_layer_that_starts_as_nothing(layer: str) -> None:
+def test_zeros_make_a_layer_whose_first_output_is_0(layer: str) -> None:
     weight, bias = start(layer, "zeros")
     assert not weight.any()
     assert not bias.any()
@@ -86,9 +86,7 @@ def test_dirac_with_fewer_channels_than_the_input_passes_the_first_on() -> None:
 
 
 @pytest.mark.parametrize(("layer", "name"), [("conv2d", "he_normal"), ("linear", "dirac")])
-def test_a_name_that_there_is_not_is_one_error_that_lists_what_there_is(
-    layer: str, name: str
-) -> None:
+def test_unknown_initializer_is_one_error_that_lists_the_known_ones(layer: str, name: str) -> None:
     with pytest.raises(
         DescriptionError, match=r"weight_init.*kaiming_normal.*orthogonal"
     ) as caught:

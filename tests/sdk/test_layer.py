@@ -273,7 +273,7 @@ def test_the_example_in_the_modules_text_is_the_layer_of_the_tests() -> None:
         assert torch.equal(mine, theirs)
 
 
-def test_kept_must_name_what_the_layer_has() -> None:
+def test_kept_must_name_arguments_or_results_of_the_layer() -> None:
     with pytest.raises(
         ContractError, match="Odd.kept names 'z', which is no input, output or save"
     ):

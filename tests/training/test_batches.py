@@ -142,9 +142,7 @@ def test_bytes_are_0_to_1_as_in_memory(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("without", [[], ["block_layout"]])
-def test_batches_do_not_depend_on_what_is_made_ahead(
-    registry: Registry, without: list[str]
-) -> None:
+def test_batches_do_not_depend_on_prefetching(registry: Registry, without: list[str]) -> None:
     """Any order of steps gives what the stream makes of that step's samples."""
     feed = trainer(registry, without=without).feed
     assert isinstance(feed, PrefetchedBatches)
@@ -200,7 +198,7 @@ def test_a_resumed_run_sees_the_same_pairs(
         assert torch.equal(weight, second.program.weights[name]), name
 
 
-def test_finish_is_given_the_model_as_it_is_and_the_progress(registry: Registry) -> None:
+def test_finish_receives_the_current_model_and_the_progress(registry: Registry) -> None:
     guided = trainer(registry, fails="guided")
     before = {name: weight.clone() for name, weight in guided.program.weights.items()}
     (first, second) = (record for record in guided.run() if isinstance(record, Epoch))

@@ -204,9 +204,7 @@ def test_a_bad_update_is_found_in_the_step_that_makes_it(registry: Registry) -> 
         list(Trainer(job(registry, **changes)).run())
 
 
-def test_averages_are_evaluated_and_are_what_a_run_makes(
-    registry: Registry, tmp_path: Path
-) -> None:
+def test_ema_weights_are_evaluated_and_saved(registry: Registry, tmp_path: Path) -> None:
     trainer = Trainer(job(registry, ema=0.9))
     run = RunFolder(tmp_path / "run", resume=False)
     (*_, last) = trainer.run()
@@ -325,7 +323,9 @@ def test_a_model_of_several_outputs_is_refused(registry: Registry) -> None:
         Trainer(job(registry, model=description))
 
 
-def test_validation_images_whose_size_does_not_come_out_are_refused(registry: Registry) -> None:
+def test_validation_images_of_sizes_that_the_network_changes_are_refused(
+    registry: Registry,
+) -> None:
     changes = {"data": {"train": {"test/noise": {}}, "validation": {"test/noise": {"side": 6}}}}
     with pytest.raises(DataError, match=r"makes \(3, 4, 4\) of the validation set's \(3, 6, 6\)"):
         Trainer(job(registry, **changes))
@@ -426,7 +426,7 @@ batch_size: 4
     ]
 
 
-def test_a_field_of_no_form_that_it_may_have_is_one_problem(registry: Registry) -> None:
+def test_field_of_the_wrong_type_is_one_problem(registry: Registry) -> None:
     with pytest.raises(DescriptionError) as caught:
         job(registry, loss=5, model=[])
     assert [str(problem) for problem in caught.value.problems] == [

@@ -70,7 +70,7 @@ def titles(program: Program) -> list[str]:
 @pytest.mark.parametrize("layers", [HOURGLASS, DOWN, UP], ids=["hourglass", "down", "up"])
 @pytest.mark.parametrize(("precision", "bound"), PRECISIONS)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_it_trains_as_the_layers_do(
+def test_training_with_the_chain_kernel_equals_training_with_its_layers(
     layers: list[Any], precision: str, bound: float, threads: int
 ) -> None:
     kept = torch.get_num_threads()
@@ -98,7 +98,7 @@ def test_it_trains_as_the_layers_do(
 @pytest.mark.parametrize(
     ("first", "wanted"), [([], False), (["tanh"], False), ([patch("upsampling", 4), "tanh"], True)]
 )
-def test_the_gradient_of_x_is_computed_for_parameters_before_it(
+def test_gradient_of_the_input_is_computed_if_parameters_precede_the_chain(
     first: list[Any], wanted: bool
 ) -> None:
     mine, reference = (compiled([*first, *HOURGLASS], kernels=k) for k in ("auto", "reference"))
@@ -112,7 +112,7 @@ def test_the_gradient_of_x_is_computed_for_parameters_before_it(
         assert relative_error(weight, reference.weights[name]) < 1e-5
 
 
-def test_what_lies_in_it_leaves_no_memory_in_the_plan() -> None:
+def test_values_inside_the_chain_take_no_memory_in_the_plan() -> None:
     apart = compiled(HOURGLASS, without=["fusion"])
     assert TITLE not in titles(apart)
     assert compiled(HOURGLASS).plan.peak_bytes < apart.plan.peak_bytes
@@ -136,11 +136,11 @@ def test_what_lies_in_it_leaves_no_memory_in_the_plan() -> None:
         ([patch("conv2d", 8, 1), patch("conv2d", 4, 1)], "mse"),  # blocks of one pixel
     ],
 )
-def test_it_leaves_other_places_alone(layers: list[Any], loss: str) -> None:
+def test_chain_kernel_refuses_other_patterns(layers: list[Any], loss: str) -> None:
     assert TITLE not in titles(compiled(layers, loss=loss))
 
 
-def test_a_value_in_it_that_others_read_stays() -> None:
+def test_chain_is_not_fused_if_another_node_reads_an_inner_value() -> None:
     layers = [
         {"id": "small", **patch("conv2d", 8)},
         {"id": "large", **patch("upsampling", 4)},

@@ -43,7 +43,7 @@ def matrices(
     st.sampled_from(list(BOUNDS)),
     st.tuples(*[st.booleans()] * 6),
 )
-def test_products_and_gradients_are_those_of_float64(
+def test_products_and_gradients_are_within_rounding_of_float64(
     sizes: tuple[int, int, int],
     dtype: torch.dtype,
     flags: tuple[bool, bool, bool, bool, bool, bool],
@@ -78,7 +78,7 @@ def test_products_and_gradients_are_those_of_float64(
 
 
 @pytest.mark.usefixtures("threads")
-def test_each_number_of_threads_gives_the_same_product_and_repeats_its_gradients() -> None:
+def test_product_has_the_same_bits_for_each_number_of_threads() -> None:
     x, w, bias, grad = matrices((433, 36, 50), torch.float32, by_column=True)
     products, gradients = [], []
     for count in (1, 2, 2, 5):
@@ -91,7 +91,7 @@ def test_each_number_of_threads_gives_the_same_product_and_repeats_its_gradients
         assert relative_error(one[1], gradients[0][1]) < 1e-6
 
 
-def test_a_processor_without_products_in_bfloat16_gets_the_same(tmp_path: Path) -> None:
+def test_bfloat16_results_without_the_instruction_are_within_rounding(tmp_path: Path) -> None:
     """The plain form of a pair's product, compiled without the instruction, to the last digits."""
     folder = Path(operators.__file__).parent
     for name in ("gemm.cpp", "products.h", "vectors.h"):
@@ -127,7 +127,7 @@ PATCH = Conv2d(out_channels=8, kernel_size=(2, 2), stride=(2, 2))
 UP = TransposeConv2d(out_channels=8, kernel_size=(2, 2), stride=(2, 2))
 
 
-def test_it_takes_patches_where_there_are_enough() -> None:
+def test_patch_layers_with_enough_rows_select_gemm_kernels() -> None:
     assert GemmConv2d.match(site(PATCH, (2, 4, 20, 12))) == GemmConv2d(kernel_size=(2, 2))
     assert GemmConv2d.match(site(PATCH, (2, 4, 6, 6))) is None
     assert GemmTransposeConv2d.match(site(UP, (2, 4, 6, 8)))
@@ -136,20 +136,20 @@ def test_it_takes_patches_where_there_are_enough() -> None:
     assert GemmConv2d.match(site(overlapping, (2, 4, 33, 33))) is None
 
 
-def test_it_leaves_alone_what_it_cannot_do() -> None:
+def test_gemm_kernels_refuse_what_they_cannot_compute() -> None:
     assert GemmConv2d.match(site(PATCH, (2, 4, 20, 12), torch.float16)) is None
     odd = Conv2d(out_channels=7, kernel_size=(2, 2), stride=(2, 2))
     assert GemmConv2d.match(site(odd, (2, 4, 20, 12)))
     assert GemmConv2d.match(site(odd, (2, 4, 20, 12), torch.bfloat16)) is None
 
 
-def test_without_a_compiler_it_leaves_everything_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gemm_kernels_refuse_everything_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(operators.CPP), "problem", lambda self: "there is no compiler")
     assert GemmConv2d.match(site(PATCH, (2, 4, 20, 12))) is None
 
 
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
-def test_nan_goes_through_relu_and_its_mask_as_in_torch(dtype: torch.dtype) -> None:
+def test_nan_passes_through_relu_as_in_torch(dtype: torch.dtype) -> None:
     x, w, bias, grad = matrices((100, 4, 6), dtype, by_column=True)
     x[7, 1] = float("nan")
     y = operators.affine(x, w, bias, True)
@@ -161,11 +161,11 @@ def test_nan_goes_through_relu_and_its_mask_as_in_torch(dtype: torch.dtype) -> N
     assert relative_error(grad_x.double(), masked.double() @ w.double().t()) < BOUNDS[dtype]
 
 
-def test_autograd_does_not_see_through_it() -> None:
+def test_results_of_the_operators_require_no_grad() -> None:
     x = torch.ones(100, 4, requires_grad=True)
     with torch.enable_grad():
         assert not operators.affine(x, torch.ones(4, 2), None, False).requires_grad
 
 
-def test_a_kernel_with_relu_is_the_patch_kernel_with_relu() -> None:
+def test_gemm_relu_kernel_replaces_relu_of_a_convolution() -> None:
     assert GemmConv2dReLU.replaces == "relu(conv2d(x, weight, bias))"

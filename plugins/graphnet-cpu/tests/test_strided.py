@@ -69,7 +69,7 @@ def test_convolutions_and_gradients_are_those_of_torch_in_float64(
             assert relative_error(gradient.double(), theirs) < BOUNDS[dtype]
 
 
-def test_a_residual_network_gets_them_and_a_chain_of_patches_does_not() -> None:
+def test_residual_network_selects_strided_kernels_and_patch_network_does_not() -> None:
     residual = gn.Model(
         {
             "input": {"channels": 8},

@@ -56,7 +56,7 @@ channels = st.integers(1, 40)
     st.tuples(*[st.sampled_from(STRIDES)] * 3),
     st.booleans(),
 )
-def test_forward_and_gradients_are_torchs(
+def test_forward_and_gradients_equal_torch(
     shape: tuple[int, int, int, int],
     out_channels: int,
     padding: tuple[int, int],
@@ -90,7 +90,7 @@ def test_forward_and_gradients_are_torchs(
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 3e-5), (torch.bfloat16, 1e-2)])
-def test_narrow_dtypes_round_as_said(dtype: torch.dtype, bound: float) -> None:
+def test_narrow_dtypes_are_within_their_stated_error(dtype: torch.dtype, bound: float) -> None:
     kernel = WinogradConv2dReLU(padding=(1, 1))
     x = random_tensor((4, 48, 24, 24), seed=0, dtype=dtype)
     weight = random_tensor((32, 48, 3, 3), seed=1, dtype=dtype) / 20
@@ -116,7 +116,7 @@ def test_narrow_dtypes_round_as_said(dtype: torch.dtype, bound: float) -> None:
 
 
 @pytest.mark.usefixtures("threads")
-def test_each_number_of_threads_gives_the_same_image_and_repeats_its_gradients() -> None:
+def test_image_has_the_same_bits_for_each_number_of_threads() -> None:
     x = random_tensor((3, 17, 21, 10), seed=0, dtype=torch.float32)
     weight = random_tensor((20, 17, 3, 3), seed=1, dtype=torch.float32)
     grad = random_tensor((3, 20, 21, 10), seed=2, dtype=torch.float32)
@@ -133,7 +133,7 @@ def test_each_number_of_threads_gives_the_same_image_and_repeats_its_gradients()
         assert relative_error(one[0], gradients[0][0]) < 1e-5
 
 
-def test_nan_and_infinity_stay_what_they_are_in_bfloat16() -> None:
+def test_bfloat16_keeps_nan_and_infinity() -> None:
     x = torch.zeros(1, 32, 8, 8, dtype=torch.bfloat16)
     x[0, 0, 0, 0] = float("nan")
     weight = torch.zeros(32, 32, 3, 3, dtype=torch.bfloat16)
@@ -144,7 +144,7 @@ def test_nan_and_infinity_stay_what_they_are_in_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_nan_goes_through_relu_as_in_torch(dtype: torch.dtype) -> None:
+def test_nan_passes_through_relu_as_in_torch(dtype: torch.dtype) -> None:
     x = random_tensor((2, 16, 16, 16), seed=0, dtype=dtype)
     x[1, 3, 9, 9] = float("nan")
     weight = random_tensor((16, 16, 3, 3), seed=1, dtype=dtype)
@@ -154,7 +154,7 @@ def test_nan_goes_through_relu_as_in_torch(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_what_was_kept_in_bfloat16_is_read_as_its_numbers(dtype: torch.dtype) -> None:
+def test_saved_bfloat16_input_gives_the_gradients_of_its_rounded_values(dtype: torch.dtype) -> None:
     kernel = WinogradConv2dReLU(padding=(1, 1))
     x = random_tensor((2, 17, 13, 10), seed=0, dtype=torch.bfloat16)
     weight = random_tensor((20, 17, 3, 3), seed=1, dtype=dtype)
@@ -183,7 +183,7 @@ def test_an_empty_batch_gives_an_empty_image_and_gradients_of_zeros() -> None:
     assert not bool(grad_bias.any())
 
 
-def test_a_sum_goes_into_the_convolution_in_either_order() -> None:
+def test_residual_sum_is_fused_for_both_orders_of_its_terms() -> None:
     conv = {"conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}
     for order, title in ((["in", "b"], "residual"), (["b", "in"], "conv2d_add")):
         layers = [
@@ -201,7 +201,7 @@ def test_a_sum_goes_into_the_convolution_in_either_order() -> None:
         assert relative_error(found, model.predict(x, kernels="reference")) < 1e-5
 
 
-def test_a_sum_with_what_is_convolved_is_not_written_over_it() -> None:
+def test_residual_sum_does_not_overwrite_the_input_of_the_convolution() -> None:
     """A tile reads pixels of its neighbours: y may not replace skip where skip is x."""
     conv = {"conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}
     layers = ["sigmoid", {"id": "b", **conv}, {"add": {}, "inputs": ["sigmoid_1", "b"]}]
@@ -210,7 +210,7 @@ def test_a_sum_with_what_is_convolved_is_not_written_over_it() -> None:
     assert (last.title, last.in_place) == ("residual [winograd]", False)
 
 
-def test_a_sum_of_other_shapes_or_dtypes_is_left_alone() -> None:
+def test_sum_of_different_shapes_or_dtypes_is_not_fused() -> None:
     conv = Conv2d(out_channels=16, kernel_size=(3, 3), padding=(1, 1))
     x = Spec((2, 16, 16, 16), torch.float32)
     for skip, fits in (
@@ -248,7 +248,7 @@ def test_only_wanted_gradients_are_computed() -> None:
     ids=str,
 )
 @pytest.mark.parametrize("kernel", [WinogradConv2d, WinogradConv2dReLU])
-def test_it_leaves_alone_what_it_cannot_do_or_does_worse(
+def test_winograd_kernels_refuse_other_convolutions(
     kernel: type[Kernel], fields: dict[str, object]
 ) -> None:
     fields = dict(fields)
@@ -257,7 +257,7 @@ def test_it_leaves_alone_what_it_cannot_do_or_does_worse(
     assert kernel.match(site(shape, **fields)) is None
 
 
-def test_it_takes_what_it_does_well() -> None:
+def test_winograd_kernels_take_3x3_convolutions_of_stride_1() -> None:
     assert WinogradConv2d.match(site()) == WinogradConv2d(padding=(1, 1))
     assert WinogradConv2d.match(site(padding="same")) == WinogradConv2d(padding=(1, 1))
     assert WinogradConv2d.match(site(padding="valid", shape=(2, 16, 18, 18)))
@@ -266,12 +266,14 @@ def test_it_takes_what_it_does_well() -> None:
     assert WinogradConv2dReLU.match(fused) == WinogradConv2dReLU(padding=(2, 0))
 
 
-def test_without_a_compiler_it_leaves_everything_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_winograd_kernels_refuse_everything_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(type(operators.CPP), "problem", lambda self: "there is no compiler")
     assert WinogradConv2d.match(site()) is None
 
 
-def test_it_reads_what_was_kept_in_bfloat16_as_it_is() -> None:
+def test_plan_does_not_widen_a_saved_bfloat16_input_for_winograd() -> None:
     narrow, wide = (
         {"conv2d": {"out_channels": channels, "kernel_size": 3, "padding": 1}}
         for channels in (4, 16)

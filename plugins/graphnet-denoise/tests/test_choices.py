@@ -48,6 +48,6 @@ def test_noise_of_another_distribution_is_taken_by_name() -> None:
         ("gone", r"noise: 'gone' \(acme_gone:X\) cannot be loaded: ModuleNotFoundError"),
     ],
 )
-def test_what_cannot_be_used_is_blamed(name: str, message: str) -> None:
+def test_wrong_noise_is_a_description_error(name: str, message: str) -> None:
     with pytest.raises(DescriptionError, match=message):
         Patches(path="photos", noise=name)  # type: ignore[arg-type]

@@ -378,7 +378,7 @@ def test_a_jpeg_with_alpha_and_other_endings_are_refused(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_what_was_there(
+def test_failed_write_leaves_the_old_file_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.png"
@@ -395,9 +395,7 @@ def test_a_failed_write_leaves_what_was_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_encoder_that_fails_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_encoder_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(self: Image.Image, file: io.BytesIO, *args: object, **kwargs: object) -> None:
         file.write(b"half")
         raise KeyboardInterrupt

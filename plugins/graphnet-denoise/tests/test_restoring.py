@@ -128,7 +128,7 @@ def test_colour_images_pass_a_grey_model_channel_by_channel() -> None:
     torch.testing.assert_close(restored, images.square())
 
 
-def test_a_model_of_unknown_channels_takes_what_there_is() -> None:
+def test_model_without_stated_channels_takes_grey_and_colour() -> None:
     images = random_images(1, 2, 4, 4)
     assert torch.equal(Restorer.of(FakeModel(channels=None)).restore(images), images * 0.5)
 
@@ -144,7 +144,7 @@ def test_self_ensemble_is_the_mean_over_all_flips_and_turns() -> None:
 
 
 @pytest.mark.parametrize("turn", range(8))
-def test_each_turn_goes_back(turn: int) -> None:
+def test_every_flip_and_rotation_is_undone(turn: int) -> None:
     images = random_images(1, 2, 3, 4)
     assert torch.equal(turned(turned(images, turn), turn, back=True), images)
     others = [turned(images, other) for other in range(8) if other != turn]

@@ -112,7 +112,7 @@ class Launched(NamedTuple):
         (100_000, 255, Launched("product", (782,), (128, 256)), ((1, 2, 66), (256, 128))),
     ],
 )
-def test_the_more_rows_the_larger_the_blocks(
+def test_more_rows_select_larger_blocks(
     rows: int,
     columns: int,
     product: Launched,
@@ -140,7 +140,7 @@ def test_the_more_rows_the_larger_the_blocks(
 
 
 @pytest.mark.parametrize("count", [1, 3, 300])
-def test_shares_are_added_to_what_they_are_shares_of(count: int, device: torch.device) -> None:
+def test_partial_sums_add_up_to_the_whole(count: int, device: torch.device) -> None:
     shares = normal(count, 70, dtype=torch.float32, device=device)
     first, second = (torch.empty(n, device=device) for n in (60, 10))
     add_up(shares, first, second)
@@ -367,7 +367,7 @@ def peak(function: Callable[..., object], given: tuple[Any, ...]) -> int:
 
 
 @pytest.mark.parametrize("rows", [100, 600])
-def test_plans_count_the_shares_of_a_weight_gradient(
+def test_predicted_peak_includes_partial_sums_of_a_weight_gradient(
     rows: int, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LIMITS[0], 2)
@@ -381,7 +381,7 @@ def test_plans_count_the_shares_of_a_weight_gradient(
 
 @dtypes
 @pytest.mark.parametrize("name", CHAINS)
-def test_plans_count_what_a_chain_needs_on_the_way(
+def test_predicted_peak_includes_the_scratch_of_a_chain(
     name: str, dtype: torch.dtype, device: torch.device
 ) -> None:
     arguments = drawn(name, dtype, device).stored()
@@ -404,7 +404,7 @@ WIDENING = Conv2d(out_channels=64, kernel_size=(2, 2), stride=(2, 2))
         (TritonSimpleGate, SimpleGate(), (1, 2, 2**15, 2**15), False),
     ],
 )
-def test_what_32_bits_cannot_count_is_left_to_others(
+def test_kernels_refuse_tensors_whose_indices_exceed_32_bits(
     kernel: type[Kernel],
     layer: Layer,
     shape: tuple[int, ...],
@@ -433,7 +433,7 @@ DESCRIPTION = {
         ("mse", "float16", {"conv2d_relu [triton]", "upsampling [triton]", "mse [triton]"}),
     ],
 )
-def test_a_model_is_trained_by_them_as_by_the_reference(
+def test_training_equals_the_reference_executor(
     loss: str, precision: str, expected: set[str], device: torch.device
 ) -> None:
     registry = load_registry(plugins=[plugin], entry_points=False)

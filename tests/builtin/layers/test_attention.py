@@ -122,7 +122,7 @@ def test_transposed_attention_by_hand() -> None:
     assert y.flatten().tolist() == pytest.approx([2.0, 3.0, 4.0, 5.0])
 
 
-def test_what_transposed_attention_keeps_beside_its_input_does_not_grow_with_the_image() -> None:
+def test_saved_values_of_transposed_attention_do_not_grow_with_the_image() -> None:
     layer = TransposedAttention(num_heads=2)
     small, large = (
         [s.shape for s in layer.forward(torch.ones(1, 12, n, n), torch.ones(2, 1, 1))[1:]]
@@ -132,7 +132,7 @@ def test_what_transposed_attention_keeps_beside_its_input_does_not_grow_with_the
     assert "y" not in layer.signature.backward
 
 
-def test_bfloat16_is_that_of_float64_to_its_digits() -> None:
+def test_bfloat16_is_within_rounding_of_float64() -> None:
     layer = TransposedAttention(num_heads=2)
     narrow = {
         "qkv": random_tensor((2, 24, 16, 16), seed=1, dtype=torch.bfloat16),

@@ -199,5 +199,5 @@ def test_shapes_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("layer", [Multiply(), Subtract()])
-def test_the_rows_that_are_made_are_needed(layer: Multiply | Subtract) -> None:
+def test_window_of_an_elementwise_layer_is_the_pixel_itself(layer: Multiply | Subtract) -> None:
     assert [layer.window(range(-2, 7), axis) for axis in (0, 1)] == [range(-2, 7)] * 2

@@ -49,7 +49,7 @@ def test_split_equals_torch(
         (Split(dim=-3), "expected an input with an axis -3"),
     ],
 )
-def test_split_refuses_what_it_cannot_take_apart(layer: Split, message: str) -> None:
+def test_split_refuses_inputs_that_it_cannot_split(layer: Split, message: str) -> None:
     with pytest.raises(GraphError, match=message):
         layer.forward(torch.zeros(2, 3))
 
@@ -84,7 +84,7 @@ def test_outputs_of_a_split_are_named_in_a_model_and_split_again(device: torch.d
         torch.testing.assert_close(program.weights[f"three.{name}"], expected)
 
 
-def test_windows_of_layers_that_take_channels_apart() -> None:
+def test_windows_of_split_and_simple_gate() -> None:
     rows = range(-1, 8)
     assert [Split().window(rows, axis) for axis in (0, 1)] == [rows, rows]
     assert [Split(dim=2).window(rows, axis) for axis in (0, 1)] == [None, rows]
