@@ -37,7 +37,7 @@ speedrun: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy graphnet plugins
+	$(BIN)/mypy graphnet plugins benchmarks
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 

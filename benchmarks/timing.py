@@ -83,14 +83,14 @@ def interleave(
 def seconds(run: Run, times: int, device: torch.device) -> float:
     """The mean seconds of one call, over `times` calls one after the other; on CUDA, of the device."""
     if device.type == "cuda":
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(device)
         began.record()
         for _ in range(times):
             run()
         ended.record()
         torch.cuda.synchronize(device)
-        return began.elapsed_time(ended) / 1e3 / times
+        return float(began.elapsed_time(ended)) / 1e3 / times
     start = time.perf_counter()
     for _ in range(times):
         run()
