@@ -27,7 +27,7 @@ MAX_NODES = 1_000_000
 def expand(
     description: ModelDescription, registry: Registry, problems: Sequence[Problem] = ()
 ) -> Expanded:
-    """Unroll a description. Raises DescriptionError with `problems` and all that is found here."""
+    """Unroll a description into nodes. Raises DescriptionError with `problems` and all faults found here."""
     expander = _Expander(description, registry)
     expanded = expander.run()
     if problems or expander.problems:

@@ -93,8 +93,13 @@ def parse(
 ) -> ModelDescription:
     """Read a model description from plain data.
 
-    With `problems` given, what is wrong is added to it and what is right is returned, so that a
-    caller can go on and find more; otherwise DescriptionError is raised.
+    Args:
+        data: the content of a model file: mappings, lists, texts and numbers.
+        locations: the lines of the file, for errors.
+        problems: a list to which faults are added, so that the caller can go on and find more.
+
+    Raises:
+        DescriptionError: there are faults and `problems` is not given; the error holds all of them.
 
     >>> parse({"layers": ["relu"]}).layers[0].layer
     'relu'

@@ -43,6 +43,7 @@ class GraphBuilder:
         self.problems: list[str] = []
 
     def inputs(self, network: Expanded, specs: Sequence[Spec]) -> None:
+        """Add the inputs of the network. Raises GraphError if their number or their shapes do not fit."""
         described = network.inputs
         if len(specs) != len(described):
             raise GraphError(
@@ -63,6 +64,7 @@ class GraphBuilder:
         self.input_names = tuple(f"${name}" for name in described)
 
     def node(self, node: FlatNode) -> None:
+        """Add the call of a node; a fault is added to `problems`."""
         inputs = [self.lookup(reference) for reference in node.inputs]
         known = [name for name in inputs if name is not None]
         if len(known) < len(inputs):
@@ -82,6 +84,7 @@ class GraphBuilder:
             self.problems.append(str(error))
 
     def lookup(self, reference: Reference) -> str | None:
+        """Return the value that a reference means; None if its node could not be built."""
         outputs = self.results.get(reference.node)
         if outputs is None:
             return None
@@ -141,7 +144,10 @@ class GraphBuilder:
         return list(results[: len(layer.outputs)])
 
     def slots(self, ports: Ports, owner: str, device: torch.device, layer: Layer) -> dict[str, Arg]:
-        """The parameters and states of a node by argument; adds those that `owner` does not have yet."""
+        """Return the parameters and states of a node by argument; add those that `owner` does not have yet.
+
+        Raises GraphError if a shared parameter has another shape.
+        """
         bound: dict[str, Arg] = {}
         for name, spec in (*ports.parameters.items(), *ports.states.items()):
             if spec is None:
@@ -169,6 +175,8 @@ class GraphBuilder:
         return bound
 
     def specs(self, bound: Mapping[str, Arg]) -> dict[str, Bound]:
+        """Return the specs of the values that the arguments are bound to."""
+
         def spec(arg: Arg) -> Bound:
             if isinstance(arg, tuple):
                 return tuple(self.values[name].spec for name in arg)
@@ -193,6 +201,7 @@ class GraphBuilder:
         return name
 
     def graph(self, network: Expanded) -> Graph:
+        """Return the graph with the outputs of the network. Raises GraphError with all `problems`."""
         if self.problems:
             raise GraphError("\n".join(self.problems))
         outputs = {name: self.lookup(reference) for name, reference in network.outputs.items()}

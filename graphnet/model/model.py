@@ -163,9 +163,10 @@ class Model:
         dtype: torch.dtype = torch.float32,
         kernels: str = "reference",
     ) -> Graph:
-        """Build the forward graph for inputs of these shapes; `kernels` tells which kernels replace layers.
+        """Build the forward graph for inputs of these shapes, before any pass.
 
-        Raises GraphError if shapes do not fit.
+        The inputs and parameters have this device and dtype; `kernels` is that of CompileOptions.
+        Raises GraphError if the shapes do not fit the network.
         """
         options = CompileOptions(device=device, dtype=dtype, kernels=kernels)
         return substitute(
@@ -185,7 +186,9 @@ class Model:
     ) -> Plan:
         """Make the verified plan of a training step; without a loss, the plan of inference.
 
-        The arguments are those of `compile`. Raises InputError for `memory` without a loss: see `tiling`.
+        The arguments are those of `compile`.
+
+        Raises InputError for `memory` without a loss: `tiling` bounds the memory of inference.
         """
         updates, options = training_choices(optimizer, options, overrides)
         if options.memory is not None and loss is None:

@@ -201,6 +201,13 @@ class Program:
         """Continue an earlier run: take its training state and its number of steps.
 
         The program must have been compiled from a model with that run's `model_weights`.
+
+        Args:
+            state: the `training_state` of the earlier run.
+            steps_done: the steps that it has done.
+
+        Raises:
+            CheckpointError: the state has other names than this program's.
         """
         mine = self.training_state
         if unknown := set(state) ^ set(mine):

@@ -93,6 +93,8 @@ class Module:
 
         Args:
             grad_outputs: the gradients of the outputs of the last forward; a loss may omit it: then it is 1.
+
+        Raises InputError without a forward before, LayerError if the layer defines no backward.
         """
         if self._context is None:
             raise InputError(f"{type(self).__name__}: call forward before backward")

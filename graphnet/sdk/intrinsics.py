@@ -127,7 +127,7 @@ class Assign(Definition):
 
 
 class AddTo(Definition):
-    """Adds a gradient to what is there."""
+    """Adds a gradient to a total."""
 
     def update(self, total: Tensor, gradient: Tensor) -> None:
         total.add_(gradient)
@@ -148,10 +148,10 @@ class Follow(Definition):
 
 
 class IfFinite(Definition):
-    """What an optimizer writes, unless some gradient was not finite: then everything stays as it was.
+    """Runs an optimizer's update, and undoes it if a gradient is not finite.
 
-    rule, method: what is called with the arguments behind `finite`; it is given zeros for gradients that are
-        not to be followed. written: the places of those that it writes, a tensor or several of them.
+    rule, method: the method to call with the arguments behind `finite`. It gets gradients of 0 in place of
+        those that are not finite. written: the positions of the arguments that it writes.
     """
 
     rule: Definition

@@ -57,6 +57,7 @@ class LayerTests:
             metafunc.parametrize("check", found, ids=[check.name for check in found])
 
     def test_layer(self, check: Check[Any]) -> None:
+        """Fail with the message of the check, or skip the test if the check does not apply."""
         row = judge(check, self.cases())
         if row.status is Status.SKIPPED:
             pytest.skip(row.message)
@@ -93,11 +94,21 @@ def assert_checks_pass(
 ) -> Report:
     """Run all checks in one test, for a suite of many layers; the failure lists the failed checks.
 
+    If no check applies to a sample on this machine, the test is skipped.
+
+    Args:
+        target: a layer, loss, kernel, optimizer or schedule: an instance, or a class to draw samples of.
+        samples: the configurations and inputs to check; without them the kit draws some.
+        registry: the definitions that the target may need; None takes the installed plugins.
+        checks: the checks to run; None runs all that apply.
+        slow: whether to run the slow checks too.
+
+    Returns:
+        The report of all checks.
+
         @pytest.mark.parametrize("name", registry.layers)
         def test_layer(name):
             assert_checks_pass(registry.layers[name].value, registry=registry)
-
-    If no check applies to a sample on this machine, the test is skipped.
     """
     report = run_checks(target, samples, registry=registry, checks=checks, slow=slow)
     if report.failures:

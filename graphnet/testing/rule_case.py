@@ -82,6 +82,7 @@ class RuleCase:
         )
 
     def excuse(self, check: Check[RuleCase]) -> str | None:
+        """Return the reason why the rule cannot be tried; None if it can."""
         return self.untried
 
     @property
@@ -126,6 +127,7 @@ class RuleCase:
         return tuple(shape for shape in _SHAPES if rule.rule_for(Spec(shape)) == rule)
 
     def states(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Own:
+        """Make the initial states of a parameter of this shape, by name; None for states that it has not."""
         if not isinstance(self.rule, Optimizer):
             return {}
         made: Own = {}

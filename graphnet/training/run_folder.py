@@ -66,7 +66,10 @@ class RunFolder:
         return saved
 
     def log(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Append a record to the log, one line of JSON; a number that is not finite becomes null."""
+        """Append a record to the log, one line of JSON; a number that is not finite becomes null.
+
+        Raises CheckpointError if the log cannot be written.
+        """
         try:
             with self.log_path.open("a") as file:
                 file.write(json.dumps(_finite({"kind": kind, **record}), allow_nan=False) + "\n")
