@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from ruamel.yaml import YAML
+from torch import Tensor
 
 import graphnet as gn
 from benchmarks.timing import Timing, interleave
@@ -23,7 +24,7 @@ CPU = torch.device("cpu")
 EXECUTORS = ("eager", "inductor")
 
 
-def step_of(file: Path, executor: str) -> Callable[[], object]:
+def step_of(file: Path, executor: str) -> Callable[[], Tensor]:
     """A step of a training file on patches of random numbers, whose loss takes the target only."""
     fields: dict[str, Any] = YAML(typ="safe").load(file.read_text())
     model = gn.load(file.parent / fields["model"])
