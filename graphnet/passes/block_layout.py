@@ -20,7 +20,7 @@ from graphnet.sdk import Convert, Layer, Layout, blocked_shape
 _PLAIN = 0  # the variable that stands for N C H W
 _RUNS = frozenset({Kind.LAYER, Kind.LOSS})
 Term = tuple[Layout, int]
-"""Blocks, and a variable for the blocks that follow them."""
+"""A term of the unification: blocks, and a variable for the blocks that follow them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class _Layout:
         self.terms: dict[str, Term] = {}
         self.bound: dict[int, Term] = {}  # variable -> the term that replaces it
         self.variables = 1
-        self.anchored: set[int] = {_PLAIN}  # and variables that must not become N C H W
+        self.fixed: set[int] = {_PLAIN}  # the variables that cannot become N C H W any more
         self.conversions: list[Conversion] = []
         for call in graph.calls.values():
             self.call(call)
@@ -90,11 +90,11 @@ class _Layout:
             return u == v and p == q
         if p or u == _PLAIN:  # then v stands for p before u
             (p, u), (q, v) = (q, v), (p, u)
-        if u == _PLAIN or (v == _PLAIN and (q or u in self.anchored)):
+        if u == _PLAIN or (v == _PLAIN and (q or u in self.fixed)):
             return False
         self.bound[u] = (q, v)
-        if u in self.anchored or q:
-            self.anchored.add(v)
+        if u in self.fixed or q:
+            self.fixed.add(v)
         return True
 
     def call(self, call: Call) -> None:
@@ -104,7 +104,7 @@ class _Layout:
         declared = self.declared(layer, call)
         rest = self.fresh()
         if any(declared.values()):
-            self.anchored.add(rest)
+            self.fixed.add(rest)
         ports = call.ports()
         for port in layer.signature.tensors:
             for value in self.images(ports[port]):
@@ -146,7 +146,7 @@ class _Layout:
 
     def final(self, term: Term) -> Layout | None:
         blocks, variable = self.resolve(term)
-        return blocks if variable in self.anchored and variable != _PLAIN else None
+        return blocks if variable in self.fixed and variable != _PLAIN else None
 
     def unprofitable(self) -> frozenset[str]:
         regions: dict[str, set[int]] = {}  # call that works in blocks -> variables of its images
