@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from graphnet.sdk import default_registry
+
 Run = Callable[[], object]
 _SAMPLE_S = 0.01  # a sample repeats a quick function until it lasts about this long
 
@@ -122,6 +124,8 @@ def machine(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+    kernels = default_registry().kernels
+    found["kernels"] = " ".join(sorted({name.partition("/")[0] for name in kernels}))
     if jax := sys.modules.get("jax"):
         found["jax"] = jax.__version__
     if device.type == "cuda":
