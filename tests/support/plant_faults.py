@@ -377,7 +377,9 @@ class Outcome:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Plant faults, and see which test catches each.")
     parser.add_argument("--checkout", type=Path, default=Path(__file__).parents[2])
-    parser.add_argument("--python", default=sys.executable, help="the Python that runs pytest")
+    parser.add_argument(
+        "--python", type=os.path.abspath, default=sys.executable, help="the Python that runs pytest"
+    )
     parser.add_argument("--only", action="append", metavar="NAME", help="a fault; may be repeated")
     parser.add_argument("--output", type=Path, help="JSON to write, or to complete")
     parser.add_argument("--table", type=Path, help="the same as a table in Markdown")
