@@ -26,18 +26,18 @@ _METHOD = """\
 ## How it is measured
 
 - All contenders of a workload are built and warmed up in one process. Then they are timed in turn, round
-  after round; the order moves by one in each round. Times are medians. If a contender takes more than four
-  times the time of the fastest of its side in the warm-up, the table shows its time from the warm-up.
-  `ratio` is best torch / graphnet.
+  after round; the order moves by one in each round. Times are medians. If a contender takes more than
+  four times the time of the fastest contender of its side in the warm-up, the table shows its time from
+  the warm-up. `ratio` is best torch / graphnet.
 - graphnet runs the executors `eager` and `inductor`; the row shows the better one. Torch runs eager, and
-  `torch.compile` with default settings and with max-autotune, each with N C H W and channels_last tensors.
-  For inference it also runs frozen weights, and max-autotune in channels_last only. JAX runs the whole step
-  jitted, with donated tensors and N H W C.
+  `torch.compile` with default settings and with max-autotune, each with N C H W and channels_last
+  tensors. For inference torch also runs with frozen weights, and max-autotune runs in channels_last only.
+  JAX runs the whole step jitted, with donated tensors and N H W C.
 - In a float32 row all sides compute in float32. In a bfloat16 row graphnet computes in bfloat16, and
   torch's best is the fastest of its settings in float32 and bfloat16 autocast. The row counts only if the
   loss after 200 steps, each on new noise, is within 1 % of the loss in float32. A single loss varies by
-  more than that with its noise and with rounding. So the loss is the mean of the next 50 steps, and of
-  three runs on different noise.
+  more than 1 % with its noise and with rounding. The compared loss is therefore the mean of the next 50
+  steps, and of three runs on different noise.
 - Torch's gradients are set to None, its SGD and Adam are the fused ones, autocast keeps its weight cache,
   and forward and loss are compiled as one graph with their backward. All sides start with the same weights
   and return the loss as a tensor.
@@ -51,10 +51,10 @@ _METHOD = """\
 - The roofline is a sum over the plan's steps. Each step adds the larger of bytes / bandwidth and operations
   / ceiling, with the measured bandwidth and ceilings of this machine. A plan with fused steps can be faster
   than this sum.
-- Overhead is the time of the generated step minus that of a handwritten function with the same operators,
-  per layer. The start is the time from the start of a process to the end of its first step, on a machine
-  where graphnet has run before. The very first time, graphnet also compiles its C++ kernels, in about four
-  seconds.
+- Overhead is the time of the generated step minus the time of a handwritten function with the same
+  operators, per layer. The start-up time is the time from the start of a process to the end of its first
+  step, on a machine where graphnet has run before. The very first time, graphnet also compiles its C++
+  kernels, in about four seconds.
 - When graphnet has made a plan for training, glibc keeps freed memory for the whole process. The times of
   torch and JAX in the table profit from that too.
 """
@@ -63,23 +63,25 @@ _LIMIT = """\
 ## How close to the limit
 
 A bfloat16 training step of the paper's network, batch 32, has 1.7e9 operations. On this machine matrix
-products run at 0.42e12 operations a second on two threads (`graphnet machine`), and a loop of multiply-adds
-alone at 0.47e12. So the products take 4.0 ms. The whole step, with casts, sigmoid, loss and updates, took
-4.4 to 4.8 ms in three runs of the table. Torch's best took 8.9 to 10.8 ms, each time more when graphnet
-took more: ratios of 2.03 to 2.25. If the step had only the products, the ratio to 8.9 ms would be 2.2.
+products run at 0.42e12 operations a second on two threads (`graphnet machine`), and a loop of
+multiply-adds alone at 0.47e12. So the products take 4.0 ms. The whole step, with casts, sigmoid, loss and
+updates, took 4.4 to 4.8 ms in three runs of the table. Torch's best setting took 8.9 to 10.8 ms, and took
+longer in the runs in which graphnet took longer; the ratios were 2.03 to 2.25. If graphnet's step had
+only the products, the ratio to 8.9 ms would be 2.2.
 """
 
 _GPU = """\
 ## On a GPU
 
-Nothing has been measured on a GPU yet. The executor `cudagraph`, the plugin graphnet-triton, and the casts
-and updates of all parameters at once run on GPUs. Tests check them on CPUs as far as possible: Triton's
-interpreter runs the kernels, every kernel is compiled for a Hopper GPU, and the executor runs with a
-recording that any machine can make. So these facts are known: a captured training step of the paper's
-network in bfloat16 cuts its batch and launches seven kernels - two for casts, three for the chain, one for
-the gradients' scale and one for the update. No program needs more shared memory than a multiprocessor has.
-How long they take is not known. On a GPU, `benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and
-measures with CUDA events, next to torch's best settings; torch's whole step in a CUDA graph is one of them:
+Nothing has been measured on a GPU yet. The executor `cudagraph`, the plugin graphnet-triton, and the
+casts and updates of all parameters at once run on GPUs. Tests check them on CPUs as far as possible:
+Triton's interpreter runs the kernels, every kernel is compiled for a Hopper GPU, and the executor runs
+with a recording that any machine can make. So these facts are known: a captured training step of the
+paper's network in bfloat16 cuts its batch and launches seven kernels - two for casts, three for the
+chain, one for the gradients' scale and one for the update. No program needs more shared memory than a
+multiprocessor has. How long these kernels take is not known. On a GPU, `benchmarks/gpu.sh WHEELS OUT`
+runs the tests on CUDA and measures with CUDA events, next to torch's best settings; torch's whole step in
+a CUDA graph is one of them:
 
 | what | file | measured on |
 |---|---|---|
@@ -94,9 +96,9 @@ measures with CUDA events, next to torch's best settings; torch's whole step in 
 These measurements must end within minutes, so they differ from the table above:
 
 - Torch runs in few settings: bfloat16 in channels_last, float32 in N C H W; eager, compiled, with
-  reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph. A workload
-  has a time limit. Contenders that are not built by then are left out and named, max-autotune and float32
-  first. The loss after 200 steps is that of one run.
+  reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph. A
+  workload has a time limit. Contenders that are not built by then are left out and named, max-autotune
+  and float32 first. The loss after 200 steps comes from one run only.
 - If the plan of a contender cannot be captured, the contender is left out with the reason. It is not timed
   without capture.
 - float32 is multiplied in float32 on all sides, not in TF32.
@@ -203,7 +205,7 @@ def _every_contender(found: list[Record]) -> str:
         for record in sorted(found, key=lambda record: len(record.get("contenders", ())))
         if "contenders" in record
     }
-    lines = ["## Every contender\n", "Milliseconds: median, and half the range of the middle half."]
+    lines = ["## Every contender\n", "Milliseconds: median, and half the interquartile range."]
     for record in (one for one in found if together.get(one.get("what")) is one):
         lines += ["", f"### {record['what']}\n", "| | ms | +- | rounds |\n|---|---|---|---|"]
         for one in record["contenders"]:
