@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -84,7 +85,8 @@ def read_fields(
     try:
         config = TrainConfig.model_validate(rest)
     except ValidationError as error:
-        found += as_problems(error.errors(), _known(error))
+        for inside, records in itertools.groupby(error.errors(), _inside_data):
+            found += as_problems(records, DataConfig.model_fields if inside else _fields())
     if found:
         raise DescriptionError(found)
     return config, updating, options
@@ -240,14 +242,15 @@ def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -
     return Model(parse(form, locations), registry=registry)
 
 
-def _known(error: ValidationError) -> list[str]:
-    inside = any(record["loc"][:1] == ("data",) for record in error.errors())
-    own = (
-        *TrainConfig.model_fields,
-        *UpdateSettings.field_names(),
-        *CompileOptions.field_names(),
-    )
-    return [*own, *(DataConfig.model_fields if inside else ())]
+def _inside_data(record: Mapping[str, Any]) -> bool:
+    """Whether pydantic's record is about a field of `data`."""
+    return len(record["loc"]) > 1 and record["loc"][0] == "data"
+
+
+def _fields() -> list[str]:
+    """The names of all fields at the top of a training file."""
+    settings = (*UpdateSettings.field_names(), *CompileOptions.field_names())
+    return [*TrainConfig.model_fields, *(name for name in settings if name != "optimizer")]
 
 
 def _apply(data: dict[str, Any], setting: str) -> Place:

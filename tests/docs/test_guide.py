@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from graphnet.cli.scaffold import write_project
@@ -20,6 +19,7 @@ from graphnet.sdk import Register, hookimpl, load_registry
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "plugins.md").read_text()
 FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', GUIDE, flags=re.M | re.S))
+(PAIRS,) = re.findall(r"^```python\n(import numpy.*?)^```", GUIDE, flags=re.M | re.S)
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", GUIDE, flags=re.M | re.S)
 
 
@@ -55,14 +55,13 @@ def shell(command: str, venv: Path, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_the_guides_plugin_is_written_checked_installed_and_trained_with(
-    venv: Path, tmp_path: Path
+    venv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    draw = np.random.default_rng(0)
-    images = draw.integers(0, 256, (32, 3, 16, 16), dtype=np.uint8)
-    np.savez(tmp_path / "pairs.npz", noisy=images, clean=images)
+    monkeypatch.chdir(tmp_path)
+    exec(PAIRS, {})
     install, train = (shell(command, venv, tmp_path) for command in COMMANDS)
     assert "passed" in install
     assert "epoch 2/2" in train

@@ -459,6 +459,22 @@ def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> N
     ]
 
 
+def test_unknown_fields_of_a_training_file_are_compared_with_the_fields_of_their_level(
+    registry: Registry,
+) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        job(registry, train="photos", data={"train": "photos", "traain": "photos"})
+    inner, outer = (problem.message for problem in caught.value.problems)
+    assert inner == "unknown field. Did you mean 'train'?"
+    assert "'train'" not in outer
+    with pytest.raises(DescriptionError) as caught:
+        job(registry, zzzz=1)
+    (problem,) = caught.value.problems
+    known = problem.message.removeprefix("unknown field. Known: ").rstrip(".").split(", ")
+    assert len(known) == len(set(known))
+    assert {"optimizer", "ema", "saved_dtype", "epochs"} < set(known)
+
+
 # -- checkpoints and run folders ---------------------------------------------------------------------
 
 
