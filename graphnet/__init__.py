@@ -87,7 +87,16 @@ __all__ = [*sorted(_ROOMS), "load"]
 
 
 def load(path: Path | str) -> Model:
-    """Read a model: a .yaml description, or a .safetensors file with weights."""
+    """Read a model: a .yaml description, or a .safetensors file with weights.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.yaml"
+    ...     _ = path.write_text("layers: [relu]")
+    ...     model = load(path)
+    >>> model.predict(torch.tensor([[-1.0, 2.0]]))
+    tensor([[0., 2.]])
+    """
     from graphnet.model import Model
 
     return Model.load(path)

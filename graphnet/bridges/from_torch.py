@@ -103,7 +103,13 @@ def from_torch_module(
 
 
 def plugin(*layers: TorchLayer) -> object:
-    """Make a plugin that registers these layers under their names, for load_registry(plugins=[...])."""
+    """Make a plugin that registers these layers under their names, for load_registry(plugins=[...]).
+
+    >>> from graphnet.sdk import load_registry
+    >>> tanh = from_torch_module(torch.nn.Tanh(), (1, 3), name="local/tanh")
+    >>> "local/tanh" in load_registry(plugins=[plugin(tanh)], entry_points=False).layers
+    True
+    """
 
     class TorchModules:
         @hookimpl

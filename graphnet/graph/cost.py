@@ -45,6 +45,9 @@ class Cost:
     """The cost of a call: floating-point operations, bytes read, bytes written.
 
     `peak_bytes` is the most that the tensors made in the call hold at once, its results included.
+
+    >>> Cost(flops=2, bytes_read=8, bytes_written=4).bytes_moved
+    12
     """
 
     flops: int = 0

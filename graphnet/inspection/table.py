@@ -47,6 +47,10 @@ def explain(
             the plan's device.
         timing: the measured times of the steps, from `time_steps`.
         width: the number of characters in a line; longer names are shortened in the middle.
+
+    >>> from graphnet import Model
+    >>> "relu" in explain(Model({"layers": ["relu"]}).plan((1, 1, 2, 2)))
+    True
     """
     seen = breakdown(plan, machine or stated_machine(device_of(plan)))
     parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing), peak(seen)]

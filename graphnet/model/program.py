@@ -38,6 +38,15 @@ class Program:
         adding: with gradient accumulation, the plan of a step that only adds up gradients.
         accumulate: the number of steps for one update.
         predictor: makes the Predictor, from the tensors that it uses by name.
+
+    >>> from graphnet import SGD, Model
+    >>> layers = [{"conv2d": {"out_channels": 1, "kernel_size": 1}}]
+    >>> model = Model({"input": {"channels": 1}, "layers": layers})
+    >>> program = model.compile((2, 1, 4, 4), loss="mse", optimizer=SGD(lr=0.1), device="cpu")
+    >>> x = torch.ones(2, 1, 4, 4)
+    >>> first, second = (float(program.step(x, x)) for _ in range(2))
+    >>> second < first
+    True
     """
 
     def __init__(

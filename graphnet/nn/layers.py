@@ -25,6 +25,9 @@ class Conv2d(_Convolution):
 
     Args:
         options: device, dtype and generator of the parameters, as for Module.
+
+    >>> Conv2d(3, 8, kernel_size=3, padding=1)(torch.ones(1, 3, 4, 4)).shape
+    torch.Size([1, 8, 4, 4])
     """
 
     def __init__(
@@ -58,6 +61,9 @@ class TransposeConv2d(_Convolution):
 
     Args:
         options: device, dtype and generator of the parameters, as for Module.
+
+    >>> TransposeConv2d(8, 3, kernel_size=2, stride=2)(torch.ones(1, 8, 4, 4)).shape
+    torch.Size([1, 3, 8, 8])
     """
 
     _name = "transpose_conv2d"
@@ -91,13 +97,21 @@ class TransposeConv2d(_Convolution):
 
 
 class Upsampling(TransposeConv2d):
-    """The upsampling layer of the paper, which is a transposed convolution."""
+    """The upsampling layer of the paper, which is a transposed convolution.
+
+    >>> Upsampling(8, 3, kernel_size=2, stride=2)(torch.ones(1, 8, 4, 4)).shape
+    torch.Size([1, 3, 8, 8])
+    """
 
     _name = "upsampling"
 
 
 class NearestUpsampling(Module):
-    """Repeats each pixel in a block of `scale_factor` pixels: one integer, or (height, width)."""
+    """Repeats each pixel in a block of `scale_factor` pixels: one integer, or (height, width).
+
+    >>> NearestUpsampling(2)(torch.ones(1, 3, 4, 4)).shape
+    torch.Size([1, 3, 8, 8])
+    """
 
     def __init__(self, scale_factor: Size, **options: Any) -> None:
         super().__init__(
@@ -106,21 +120,36 @@ class NearestUpsampling(Module):
 
 
 class ReLU(Module):
-    """max(x, 0), elementwise."""
+    """max(x, 0), elementwise.
+
+    >>> ReLU()(torch.tensor([-1.0, 2.0]))
+    tensor([0., 2.])
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(layer_named("relu"), **options)
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x)), elementwise."""
+    """1 / (1 + exp(-x)), elementwise.
+
+    >>> Sigmoid()(torch.zeros(2))
+    tensor([0.5000, 0.5000])
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(layer_named("sigmoid"), **options)
 
 
 class MSE(Module):
-    """The mean squared error of (prediction, target); `backward()` returns the prediction's gradient."""
+    """The mean squared error of (prediction, target); `backward()` returns the prediction's gradient.
+
+    >>> criterion = MSE()
+    >>> float(criterion(torch.ones(2), torch.zeros(2)))
+    1.0
+    >>> criterion.backward()
+    tensor([1., 1.])
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(layer_named("mse"), **options)

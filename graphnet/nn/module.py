@@ -40,8 +40,7 @@ class Module:
     Args:
         layer: the definition of the layer.
         specs: the specs of the inputs; None makes the parameters in the first forward.
-        device: the device of the parameters; None is the CPU.
-        dtype: the dtype of the parameters; None is torch's default dtype.
+        device, dtype: those of the parameters; None is the CPU, and torch's default dtype.
         generator: the source of their random numbers; None is torch's default generator.
 
     >>> module = make("relu")
@@ -93,8 +92,6 @@ class Module:
 
         Args:
             grad_outputs: the gradients of the outputs of the last forward; a loss may omit it: then it is 1.
-
-        Raises InputError without a forward before, LayerError if the layer defines no backward.
         """
         if self._context is None:
             raise InputError(f"{type(self).__name__}: call forward before backward")
@@ -339,12 +336,15 @@ class Module:
 
 def layer_named(name: str, **config: Any) -> Layer:
     """Return the registered layer or loss of this name, with these fields."""
-    registry = default_registry()
-    kind = "losses" if name in registry.losses else "layers"
-    layer: Layer = registry.make(kind, {name: config})
+    kind = "losses" if name in default_registry().losses else "layers"
+    layer: Layer = default_registry().make(kind, {name: config})
     return layer
 
 
 def make(name: str, **config: Any) -> Module:
-    """Make a module of a registered layer or loss: make("acme/swish", beta=2.0)."""
+    """Make a module of a registered layer or loss.
+
+    >>> make("leaky_relu", negative_slope=0.5)(torch.tensor([-1.0]))
+    tensor([-0.5000])
+    """
     return Module(layer_named(name, **config))

@@ -18,6 +18,11 @@ class SGD:
 
     Args:
         params: pairs of a parameter and its gradient, from `module.param()`.
+
+    >>> parameter, gradient = torch.ones(1), torch.ones(1)
+    >>> SGD([(parameter, gradient)], lr=0.5).step()
+    >>> parameter
+    tensor([0.5000])
     """
 
     def __init__(

@@ -14,7 +14,15 @@ from graphnet.sdk import check_tensors
 
 
 class Sequential(Module):
-    """Runs modules one after the other; the same module may occur more than once."""
+    """Runs modules one after the other; the same module may occur more than once.
+
+    >>> from graphnet.nn import Conv2d, ReLU
+    >>> net = Sequential(Conv2d(3, 8, kernel_size=1), ReLU(), Conv2d(8, 1, kernel_size=1))
+    >>> net(torch.ones(1, 3, 4, 4)).shape
+    torch.Size([1, 1, 4, 4])
+    >>> net.backward(torch.ones(1, 1, 4, 4)).shape
+    torch.Size([1, 3, 4, 4])
+    """
 
     def __init__(self, *modules: Module) -> None:
         self.modules = modules

@@ -43,6 +43,10 @@ def source(plan: Plan) -> str:
     """Write a plan as the text of a Python file.
 
     Raises SourceError if a definition cannot be imported, such as a class inside a function.
+
+    >>> from graphnet import Model
+    >>> "import torch" in source(Model({"layers": ["relu"]}).plan((1, 1, 2, 2)))
+    True
     """
     return _Writer(plan).write()
 

@@ -60,6 +60,21 @@ class Stream(ABC):
 
     A pair is a function of (seed, epoch, index) alone. It depends neither on the batch that it is in nor
     on pairs that were made before, so that a resumed run sees the same pairs.
+
+    >>> class Noise(Stream):
+    ...     input_shape = (3, 8, 8)
+    ...     target_shapes = {"target": (3, 8, 8)}
+    ...
+    ...     def __len__(self):
+    ...         return 100
+    ...
+    ...     def batch(self, seed, epoch, indices):
+    ...         draws = [torch.Generator().manual_seed(hash((seed, epoch, i))) for i in indices]
+    ...         images = torch.stack([torch.rand(3, 8, 8, generator=draw) for draw in draws])
+    ...         return images, images
+    >>> noisy, target = Noise().batch(seed=0, epoch=0, indices=[4, 7])
+    >>> noisy.shape
+    torch.Size([2, 3, 8, 8])
     """
 
     @abstractmethod
@@ -110,7 +125,19 @@ class Stream(ABC):
 
 
 class Gallery(ABC):
-    """Pairs of whole images of any sizes, on which a model is measured; each is made when it is needed."""
+    """Pairs of whole images of any sizes, on which a model is measured; each is made when it is needed.
+
+    >>> class Flat(Gallery):
+    ...     def __len__(self):
+    ...         return 2
+    ...
+    ...     def __getitem__(self, index):
+    ...         image = torch.full((3, 8 + index, 8), 0.5)
+    ...         return image, image
+    >>> noisy, target = Flat()[1]
+    >>> noisy.shape
+    torch.Size([3, 9, 8])
+    """
 
     @abstractmethod
     def __len__(self) -> int:
@@ -126,6 +153,14 @@ class DataSet(Definition):
 
     A training file may name it by a path alone: then the field `path` is set, of the first registered data
     set that claims that path.
+
+    >>> class Noise(DataSet):
+    ...     count: int = 8
+    ...
+    ...     def load(self):
+    ...         return Pairs(torch.rand(self.count, 3, 8, 8), torch.rand(self.count, 3, 8, 8))
+    >>> len(Noise(count=2).load())
+    2
     """
 
     @classmethod

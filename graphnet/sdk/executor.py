@@ -33,6 +33,9 @@ class Event:
     Attributes:
         kind: in one word, such as "switched".
         message: in a sentence, for people.
+
+    >>> Event("stayed", "stays on eager: there is no C++ compiler").kind
+    'stayed'
     """
 
     kind: str
@@ -44,6 +47,14 @@ class Run(ABC):
 
     Slots are written in place: their storage stays the same. A Run that decides something while it runs
     says so through `events`, and puts into `record` what a resumed run needs to go on alike.
+
+    >>> class Double(Run):
+    ...     def __call__(self, *arguments):
+    ...         return tuple(2 * x for x in arguments)
+    >>> Double()(torch.ones(1))
+    (tensor([2.]),)
+    >>> Double().events()
+    []
     """
 
     @abstractmethod
@@ -75,12 +86,27 @@ class Run(ABC):
 
 
 def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The Make that returns the tensors which it is given."""
+    """The Make that returns the tensors which it is given.
+
+    >>> as_given(torch.ones(1))
+    (tensor([1.]),)
+    """
     return tensors
 
 
 class Executor(Definition):
-    """A way to run plans; a subclass defines `prepare`, and the text of this module shows one."""
+    """A way to run plans; a subclass defines `prepare`, and the text of this module shows one.
+
+    >>> from graphnet.sdk import default_registry
+    >>> class Loud(Executor):
+    ...     def prepare(self, plan):
+    ...         print(f"a plan of {len(plan.steps)} step")
+    ...         return default_registry().make("executors", "eager").prepare(plan)
+    >>> from graphnet import Model
+    >>> Model({"layers": ["relu"]}).predict(torch.tensor([[-1.0, 2.0]]), executor=Loud())
+    a plan of 1 step
+    tensor([[0., 2.]])
+    """
 
     def prepare(self, plan: Any) -> Run:
         """Make a plan ready to run.

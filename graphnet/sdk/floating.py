@@ -33,6 +33,11 @@ def check_tensors(tensors: Iterable[object], where: str) -> None:
 
     Raises:
         InputError: one is not; `where` says whose inputs they are.
+
+    >>> check_tensors([torch.zeros(2, dtype=torch.int64)], "step")
+    >>> check_tensors([[0.0, 0.0]], "step")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    graphnet.errors.InputError: step: input 0: expected ...
     """
     for position, found in enumerate(tensors):
         if not isinstance(found, Tensor):
@@ -46,6 +51,11 @@ def check_floating(tensors: Iterable[object], where: str) -> None:
 
     Raises:
         InputError: one is not; `where` says whose inputs they are.
+
+    >>> check_floating([torch.zeros(2)], "predict")
+    >>> check_floating([torch.zeros(2, dtype=torch.int64)], "predict")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    graphnet.errors.InputError: predict: input 0: expected ...
     """
     for position, found in enumerate(tensors):
         if not isinstance(found, Tensor) or found.dtype not in FLOATING:

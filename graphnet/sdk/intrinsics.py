@@ -120,28 +120,52 @@ def _convert(x: Tensor, source: Layout | None, target: Layout | None) -> Tensor:
 
 
 class Assign(Definition):
-    """Writes a state's new value into its slot."""
+    """Writes a state's new value into its slot.
+
+    >>> slot = torch.zeros(2)
+    >>> Assign().update(slot, torch.ones(2))
+    >>> slot
+    tensor([1., 1.])
+    """
 
     def update(self, slot: Tensor, value: Tensor) -> None:
         slot.copy_(value)
 
 
 class AddTo(Definition):
-    """Adds a gradient to a total."""
+    """Adds a gradient to a total.
+
+    >>> total = torch.ones(2)
+    >>> AddTo().update(total, torch.ones(2))
+    >>> total
+    tensor([2., 2.])
+    """
 
     def update(self, total: Tensor, gradient: Tensor) -> None:
         total.add_(gradient)
 
 
 class Clear(Definition):
-    """Sets a slot to zero."""
+    """Sets a slot to zero.
+
+    >>> total = torch.ones(2)
+    >>> Clear().update(total)
+    >>> total
+    tensor([0., 0.])
+    """
 
     def update(self, total: Tensor) -> None:
         total.zero_()
 
 
 class Follow(Definition):
-    """Moves an average towards its parameter by a share of their distance."""
+    """Moves an average towards its parameter by a share of their distance.
+
+    >>> average = torch.zeros(2)
+    >>> Follow().update(average, torch.ones(2), torch.tensor(0.25))
+    >>> average
+    tensor([0.2500, 0.2500])
+    """
 
     def update(self, average: Tensor, parameter: Tensor, rate: Tensor) -> None:
         average.lerp_(parameter, rate.to(average.dtype))
@@ -152,6 +176,12 @@ class IfFinite(Definition):
 
     rule, method: the method to call with the arguments behind `finite`. It gets gradients of 0 in place of
         those that are not finite. written: the positions of the arguments that it writes.
+
+    >>> guarded = IfFinite(rule=AddTo(), method="update", written=(0,))
+    >>> total = torch.ones(2)
+    >>> guarded.update(torch.tensor(False), total, torch.tensor([float("inf"), 1.0]))
+    >>> total
+    tensor([1., 1.])
     """
 
     rule: Definition

@@ -23,6 +23,11 @@ class Site:
         specs: the shapes, dtypes and devices of the names in it; None for an absent optional parameter.
         device: the device on which the kernel would run.
         data: the names of the inputs that no parameter has an influence on: nobody wants their gradients.
+
+    >>> from graphnet.builtin import ReLU
+    >>> site = Site((ReLU(),), {"x": Spec((2, 3, 8, 8))}, torch.device("cpu"))
+    >>> site.specs["x"].shape
+    (2, 3, 8, 8)
     """
 
     layers: tuple[Layer, ...]

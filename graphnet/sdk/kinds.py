@@ -26,6 +26,9 @@ class PluginKind:
             function. Where there are two classes, it is derived from one of them.
         other_than: classes that it must not be derived from, since those are of another kind.
         namespaced: whether its name needs a namespace, such as acme/swish, unless it is built in.
+
+    >>> KINDS["losses"].singular
+    'loss'
     """
 
     name: str

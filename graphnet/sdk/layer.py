@@ -74,6 +74,15 @@ class Layer(Definition):
     Raises:
         ContractError: when the class is made; a method asks for an argument that it cannot be given, or a
             declaration names something that the layer does not have.
+
+    >>> class Double(Layer):
+    ...     def forward(self, x):
+    ...         return 2 * x
+    ...
+    ...     def backward(self, grad_y):
+    ...         return 2 * grad_y
+    >>> Double().forward(torch.ones(2))
+    tensor([2., 2.])
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("y",)
@@ -197,6 +206,15 @@ class Loss(Layer):
 
     Its first input is the prediction, its second the target. Others, such as a mask, come with the data
     under their own names. All have the prediction's shape.
+
+    >>> class SquaredSum(Loss):
+    ...     def forward(self, prediction, target):
+    ...         return (prediction - target).square().sum()
+    ...
+    ...     def backward(self, grad_loss, prediction, target):
+    ...         return grad_loss * 2 * (prediction - target), None
+    >>> SquaredSum().forward(torch.ones(2), torch.zeros(2))
+    tensor(2.)
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("loss",)

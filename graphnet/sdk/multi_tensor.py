@@ -55,6 +55,21 @@ class MultiTensorKernel(Definition):
 
     Raises:
         ContractError: when the class is made; it replaces no rule, or `run` takes other arguments.
+
+    >>> from graphnet.sdk import Clear
+    >>> class ClearAll(MultiTensorKernel):
+    ...     replaces = Clear
+    ...
+    ...     @classmethod
+    ...     def match(cls, rule, specs):
+    ...         return cls(rule=rule)
+    ...
+    ...     def run(self, totals):
+    ...         torch._foreach_zero_(totals)
+    >>> totals = (torch.ones(2), torch.ones(3))
+    >>> ClearAll(rule=Clear()).run(totals)
+    >>> totals
+    (tensor([0., 0.]), tensor([0., 0., 0.]))
     """
 
     replaces: ClassVar[type[Definition]]
@@ -119,6 +134,12 @@ def matched(
 
     Raises:
         ContractError: it returned neither a kernel nor None.
+
+    >>> from graphnet.builtin.kernels.multi_tensor import FusedSGD
+    >>> from graphnet.builtin import SGD
+    >>> from graphnet.sdk import Spec
+    >>> matched(FusedSGD, SGD(lr=0.1), [Spec((3,), torch.float64)]) is None  # it is for float32
+    True
     """
     found: object = kernel.match(rule, specs)
     if found is not None and not isinstance(found, MultiTensorKernel):

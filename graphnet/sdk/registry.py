@@ -24,6 +24,10 @@ class Plugin:
         hooks: the names of the hooks that it implements.
         error: what is wrong with a broken one.
         disabled: whether GRAPHNET_DISABLE_PLUGINS names it.
+
+    >>> from graphnet.sdk import default_registry
+    >>> default_registry().layers["relu"].plugin.distribution
+    'graphnet-framework'
     """
 
     name: str
@@ -46,7 +50,12 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One registered thing: its name, the thing, its own version and its plugin."""
+    """One registered thing: its name, the thing, its own version and its plugin.
+
+    >>> from graphnet.sdk import default_registry
+    >>> default_registry().layers["relu"].name
+    'relu'
+    """
 
     name: str
     value: Any

@@ -51,7 +51,11 @@ Initializer = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Initializer: draws from U(-bound, bound)."""
+    """Initializer: draws from U(-bound, bound).
+
+    >>> bool(Uniform(0.5)(torch.empty(9), torch.Generator()).abs().max() <= 0.5)
+    True
+    """
 
     bound: float
 
@@ -61,7 +65,11 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """Initializer: fills with one value."""
+    """Initializer: fills with one value.
+
+    >>> Constant(0.5)(torch.empty(2), torch.Generator())
+    tensor([0.5000, 0.5000])
+    """
 
     value: float
 
@@ -71,7 +79,11 @@ class Constant:
 
 @dataclass(frozen=True, slots=True)
 class ParameterSpec:
-    """A trainable tensor that a layer asks for: its shape, and what fills it at the start."""
+    """A trainable tensor that a layer asks for: its shape, and what fills it at the start.
+
+    >>> ParameterSpec((2, 3), Constant(1.0)).shape
+    (2, 3)
+    """
 
     shape: tuple[int, ...]
     initializer: Initializer
@@ -79,7 +91,11 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """A tensor that outlives the step but has no gradient; dtype None is that of the parameters."""
+    """A tensor that outlives the step but has no gradient; dtype None is that of the parameters.
+
+    >>> StateSpec((3,)).initializer
+    Constant(value=0.0)
+    """
 
     shape: tuple[int, ...]
     initializer: Initializer = Constant(0.0)

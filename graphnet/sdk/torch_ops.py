@@ -42,6 +42,12 @@ def register_operator(
         devices: torch's names of the devices on which `compute` runs.
         scratch: makes the tensors that `compute` needs beside its results, so that a plan's memory counts
             them.
+
+    >>> twice = register_operator(
+    ...     "twice(Tensor x) -> Tensor", lambda x: 2 * x, torch.empty_like, namespace="graphnet_example"
+    ... )
+    >>> twice(torch.ones(2))
+    tensor([2., 2.])
     """
     name = schema.partition("(")[0]
     library = _library(namespace)
@@ -75,6 +81,9 @@ def scratch_bytes(
     Args:
         operator: the operator, as `register_operator` returned it.
         arguments, options: its arguments, by position and by name, as tensors without data.
+
+    >>> scratch_bytes(torch.ops.aten.relu.default, [torch.empty(2, device="meta")])
+    0
     """
     makes = _scratch.get(operator)
     made = () if makes is None else makes(*arguments, **(options or {}))
@@ -87,11 +96,19 @@ def _library(namespace: str) -> Any:
 
 
 def no_results(*_: Any, **__: Any) -> None:
-    """The shapes of an operator that only writes into its arguments: nothing is made."""
+    """The shapes of an operator that only writes into its arguments: nothing is made.
+
+    >>> no_results(torch.ones(1)) is None
+    True
+    """
 
 
 def only(wanted: frozenset[str], made: Gradients) -> Gradients:
-    """The gradients of x, weight and bias that are wanted, and None for the others."""
+    """The gradients of x, weight and bias that are wanted, and None for the others.
+
+    >>> only(frozenset({"x"}), (torch.ones(1), torch.ones(1), None))
+    (tensor([1.]), None, None)
+    """
     grad_x, grad_weight, grad_bias = made
     return (
         grad_x if "x" in wanted else None,

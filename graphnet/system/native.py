@@ -49,6 +49,9 @@ class Native:
 
     Args:
         source: the path of the C++ file.
+
+    >>> Native(Path("absent.cpp")).usable()
+    False
     """
 
     source: Path

@@ -41,6 +41,11 @@ class Case:
 
     `name` is the layer's name in `registry`. For a kernel, `expression` has the layers that it replaces.
     `siblings` are all cases of the same class.
+
+    >>> from graphnet.builtin import ReLU
+    >>> from graphnet.testing import cases_for
+    >>> cases_for(ReLU())[0].name
+    'relu'
     """
 
     layer: Layer

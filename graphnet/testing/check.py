@@ -17,7 +17,15 @@ C = TypeVar("C")
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[C]):
-    """A named check, which is called with a case. Slow checks run only if they are requested."""
+    """A named check, which is called with a case. Slow checks run only if they are requested.
+
+    >>> from graphnet.builtin import ReLU
+    >>> from graphnet.testing import Sample, cases_for
+    >>> def never_negative(case):
+    ...     assert (case.forward(case.arguments(seed=0))["y"] >= 0).all()
+    >>> (case,) = cases_for(ReLU(), [Sample(ReLU(), [(2, 3)])])
+    >>> Check("never_negative", never_negative)(case)
+    """
 
     name: str
     function: Callable[[C], None]

@@ -41,7 +41,11 @@ Given = Sequence[Any]
 
 
 class Status(StrEnum):
-    """The result of a check."""
+    """The result of a check.
+
+    >>> [status.value for status in Status]
+    ['passed', 'failed', 'skipped']
+    """
 
     PASSED = "passed"
     FAILED = "failed"
@@ -50,7 +54,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The result of one check of a layer or optimizer, and the reason if it failed or was skipped."""
+    """The result of one check of a layer or optimizer, and the reason if it failed or was skipped.
+
+    >>> Row("gradient_numerical", Status.SKIPPED, "it has no backward").status.value
+    'skipped'
+    """
 
     check: str
     status: Status
@@ -59,7 +67,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The results of all checks of one layer or optimizer, in the order of the checks."""
+    """The results of all checks of one layer or optimizer, in the order of the checks.
+
+    >>> from graphnet.builtin import ReLU
+    >>> report = run_checks(ReLU())
+    >>> report.failures
+    ()
+    """
 
     layer: str
     rows: tuple[Row, ...]
@@ -92,6 +106,10 @@ def run_checks(
         checks: the checks; None takes all that apply to the class.
         slow: whether to run slow checks too.
         progress: called with each check before it runs.
+
+    >>> from graphnet.builtin import ReLU
+    >>> run_checks(ReLU(), checks=checks_for(ReLU)[:3]).failures
+    ()
     """
     cls = target if isinstance(target, type) else type(target)
     name = (registry or default_registry()).name_of(cls)
@@ -138,7 +156,12 @@ def checked_kinds() -> str:
 
 
 def checks_for(cls: type) -> tuple[Check[Any], ...]:
-    """Return the checks that apply to a class."""
+    """Return the checks that apply to a class.
+
+    >>> from graphnet.builtin import SGD, ReLU
+    >>> {check.name for check in checks_for(SGD)} < {check.name for check in checks_for(ReLU)}
+    False
+    """
     return RULE_CHECKS if _of_rules(cls) else CHECKS
 
 
@@ -186,6 +209,11 @@ def cases_for(
     """Make the cases of a target.
 
     Raises NoSample if no sample can be made, CheckFailure if a kernel matches none of the samples.
+
+    >>> from graphnet.builtin import ReLU
+    >>> from graphnet.testing import Sample
+    >>> [case.name for case in cases_for(ReLU(), [Sample(ReLU(), [(2, 3)])])]
+    ['relu']
     """
     cls = target if isinstance(target, type) else type(target)
     if _of_rules(cls):

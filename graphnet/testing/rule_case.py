@@ -67,7 +67,12 @@ def _double(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class RuleCase:
-    """A rule that is checked on parameters, or a kernel that replaces it."""
+    """A rule that is checked on parameters, or a kernel that replaces it.
+
+    >>> from graphnet.builtin import SGD
+    >>> RuleCase(SGD(lr=0.1)).method
+    'update'
+    """
 
     rule: Definition
     kernel: MultiTensorKernel | None = None

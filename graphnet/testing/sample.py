@@ -21,6 +21,10 @@ class Sample:
         inputs: for each input a tensor, or a shape for which a tensor is drawn.
         raises: the error that these inputs must raise.
         skip: check -> the reason why it is skipped, for a layer that breaks a rule on purpose.
+
+    >>> from graphnet.builtin import ReLU
+    >>> Sample(ReLU(), [(2, 3, 8, 8)]).inputs
+    [(2, 3, 8, 8)]
     """
 
     layer: Layer | tuple[Layer, ...]

@@ -118,7 +118,11 @@ def _fits(grad: Tensor, parameter: Tensor) -> bool:
 
 
 def lie_alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors of one shape have the same strides; an axis of size 1 may have any."""
+    """Whether two tensors of one shape have the same strides; an axis of size 1 may have any.
+
+    >>> lie_alike(torch.empty(2, 3), torch.empty(3, 2).t())
+    False
+    """
     axes = zip(one.shape, one.stride(), other.stride(), strict=True)
     return all(size == 1 or mine == theirs for size, mine, theirs in axes)
 

@@ -17,6 +17,9 @@ class Adam(Optimizer):
 
     g = grad + weight_decay p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  t = step + 1;
     p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps).
+
+    >>> Adam(lr=0.001).betas
+    (0.9, 0.999)
     """
 
     lr: Rate = 1e-3
@@ -57,6 +60,9 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as torch.optim.AdamW.
 
     p -= lr weight_decay p, then Adam's step with the plain gradient.
+
+    >>> AdamW(lr=0.001).weight_decay
+    0.01
     """
 
     weight_decay: Rate = 1e-2

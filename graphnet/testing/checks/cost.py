@@ -19,7 +19,11 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """The cost of forward, and of backward with all gradients; None if there is no backward."""
+    """The cost of forward, and of backward with all gradients; None if there is no backward.
+
+    >>> LayerCost(forward=Cost(flops=2), backward=None).forward.flops
+    2
+    """
 
     forward: Cost
     backward: Cost | None

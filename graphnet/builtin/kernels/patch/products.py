@@ -111,7 +111,11 @@ def is_patch(layer: Conv2d | TransposeConv2d) -> bool:
 
 
 def affine_shape(x: Tensor, w: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
-    """What `affine` returns, without its numbers."""
+    """What `affine` returns, without its numbers.
+
+    >>> affine_shape(torch.empty(5, 3), torch.empty(3, 2), None, False).shape
+    torch.Size([5, 2])
+    """
     return x.new_empty((x.shape[0], w.shape[1]))
 
 
@@ -147,7 +151,11 @@ def affine_gradients_flops(
 
 
 def matrix_of(weight: Tensor) -> Tensor:
-    """The weight (A, B, kh, kw) as (A, kh * kw * B)."""
+    """The weight (A, B, kh, kw) as (A, kh * kw * B).
+
+    >>> matrix_of(torch.empty(8, 3, 2, 2)).shape
+    torch.Size([8, 12])
+    """
     return weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
 
 
