@@ -27,6 +27,10 @@ class TorchLayer(Layer):
     """The base class of the layers that `from_torch_module` makes, one class for each module.
 
     `name` is the layer's registered name. The layer has no fields: the module holds its configuration.
+
+    >>> layer = from_torch_module(torch.nn.Tanh(), (1, 3), name="local/tanh")
+    >>> isinstance(layer, TorchLayer), layer.name
+    (True, 'local/tanh')
     """
 
     name: ClassVar[str] = ""

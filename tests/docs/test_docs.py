@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -166,6 +167,30 @@ def test_docstring_examples_run(name: str) -> None:
     assert module.__doc__, f"{name} does not say what lives there"
     failed, _ = doctest.testmod(module, extraglobs={"torch": torch})
     assert failed == 0
+
+
+@pytest.mark.parametrize("room", ["", "sdk", "builtin", "nn", "bridges", "testing"])
+def test_public_names_have_an_example(room: str) -> None:
+    module = importlib.import_module(f"graphnet.{room}".rstrip("."))
+    values = {name: getattr(module, name) for name in module.__all__}
+    public = {
+        name: value
+        for name, value in values.items()
+        if callable(value)
+        and (value.__module__ or "").startswith("graphnet")
+        and not (isinstance(value, type) and issubclass(value, Exception))
+    }
+    assert public
+    texts = {name: doc_and_methods(value) for name, value in public.items()}
+    shown = re.compile(r">>>|^ +(class|@)", re.M)
+    missing = [name for name, text in texts.items() if not shown.search(text)]
+    assert [name for name in missing if not texts[name].startswith("Base of")] == []
+
+
+def doc_and_methods(value: Any) -> str:
+    """The docstrings of a function, or of a class and its methods."""
+    methods = vars(value).values() if isinstance(value, type) else ()
+    return "\n".join(str(getattr(one, "__doc__", "")) for one in (value, *methods))
 
 
 def test_importing_example_runs_and_learns() -> None:

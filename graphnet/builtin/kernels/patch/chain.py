@@ -157,7 +157,12 @@ class PatchChain(Kernel):
 def products_of(
     parameters: Sequence[Tensor], flags: Sequence[bool]
 ) -> Iterator[tuple[Tensor, Tensor | None, bool, bool]]:
-    """For each product its weight, bias, and whether it is transposed and has a relu behind it."""
+    """Yield the weight and bias of each layer, whether it is transposed, and whether a ReLU follows it.
+
+    >>> ((weight, bias, transposed, relu),) = products_of([torch.empty(8, 3, 2, 2)], [True, False, True])
+    >>> bias is None, transposed, relu
+    (True, True, True)
+    """
     remaining = iter(parameters)
     for transposed, bias, relu in zip(flags[::3], flags[1::3], flags[2::3], strict=True):
         weight = next(remaining)
@@ -165,7 +170,11 @@ def products_of(
 
 
 def patches_of(weights: Sequence[Tensor], transposed: Sequence[bool]) -> tuple[int, list[int]]:
-    """What a coarsest patch consists of: pixels of x, and the rows that each product has of it."""
+    """Return the pixels of x in the largest patch, and the rows of each product for one such patch.
+
+    >>> patches_of([torch.empty(8, 3, 2, 2), torch.empty(8, 3, 2, 2)], [False, True])
+    (4, [1, 1])
+    """
     now, most = 1, 1
     rows = []
     for weight, larger in zip(weights, transposed, strict=True):
@@ -191,10 +200,16 @@ def chain_shapes(
     logistic: bool,
     wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a chain's operator returns, without its numbers: loss, gradient of x, gradients of the parameters.
+    """Make tensors of the shapes of a chain's results: loss, gradient of x, gradients of the parameters.
 
-    The last ones one behind the other, weights as (A, kh, kw, B), for a loss whose gradient is 1. That of x
-    is empty if it is not wanted.
+    The gradients are those of a loss whose own gradient is 1. That of x is empty if it is not wanted. Those
+    of the parameters are one flat tensor, each weight as (A, kh, kw, B).
+
+    >>> x, weights = torch.empty(2, 4, 4, 2, 2, 3), [torch.empty(8, 3, 2, 2), torch.empty(8, 3, 2, 2)]
+    >>> flags = (False, False, True, True, False, False)  # each layer: transposed, with bias, with ReLU
+    >>> loss, grad_x, grads = chain_shapes(x, x, weights, flags, False, False)
+    >>> tuple(grad_x.shape), tuple(grads.shape)
+    ((0,), (192,))
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     count = sum(parameter.numel() for parameter in parameters)
@@ -215,7 +230,15 @@ def chain_flops(
     *_: Any,
     **__: Any,
 ) -> int:
-    """Its operations, from shapes: three products for each layer, two for the first if x has no gradient."""
+    """The floating-point operations of a chain, from the shapes of its arguments.
+
+    Each layer has three products, the first one two if x has no gradient.
+
+    >>> shapes = ((2, 4, 4, 2, 2, 3), (2, 4, 4, 2, 2, 3), ((8, 3, 2, 2), (8, 3, 2, 2)))
+    >>> flags = (False, False, True, True, False, False)
+    >>> chain_flops(*shapes, flags, False, True) - chain_flops(*shapes, flags, False, False)
+    6144
+    """
     weights = [shape for shape in parameters if len(shape) == 4]
     empty = [torch.empty(shape, device="meta") for shape in weights]
     pixels, rows = patches_of(empty, flags[::3])

@@ -23,7 +23,11 @@ from graphnet.sdk import Gradients, Kernel, Layout, Site, only
 
 
 class Patch(Kernel):
-    """One matrix product: `product` and `gradients` see images and weights, the other two matrices."""
+    """Base of the kernels of patch layers, which are one matrix product.
+
+    `product` and `gradients` take images in blocks and weights; `affine` and `affine_gradients` take the
+    same as matrices.
+    """
 
     memory_formats: ClassVar[dict[str, torch.memory_format]] = {"weight": torch.channels_last}
     kernel_size: tuple[int, int]
@@ -76,7 +80,10 @@ class Patch(Kernel):
 
 
 class Fused(Patch):
-    """Both by an operator that does all at once, with the arguments of `affine_shape` and of the other."""
+    """Base of the patch kernels whose product, bias and ReLU are one operator, and whose gradients are one.
+
+    The operators take the arguments of `affine_shape` and `affine_gradients_shape`.
+    """
 
     product_operator: ClassVar[Any]
     gradients_operator: ClassVar[Any]
@@ -128,7 +135,14 @@ def affine_gradients_shape(
     wants_bias: bool,
     turned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients without their numbers: empty where not wanted, of w and bias at least float32."""
+    """Make tensors of the shapes of the gradients of x, w and bias; an unwanted gradient is empty.
+
+    The gradients of w and bias are at least float32.
+
+    >>> x, w, y = (torch.empty(shape) for shape in ((5, 3), (3, 2), (5, 2)))
+    >>> [tuple(grad.shape) for grad in affine_gradients_shape(y, x, w, None, True, False, False)]
+    [(5, 3), (3, 2), (0,)]
+    """
     rows, columns = w.shape
     wide = torch.promote_types(x.dtype, torch.float32)
     return (
@@ -139,14 +153,22 @@ def affine_gradients_shape(
 
 
 def affine_flops(x: Any, w: Any, *_: Any, **__: Any) -> int:
-    """The operations of `affine`, from shapes."""
+    """The floating-point operations of `affine`, from the shapes of its arguments.
+
+    >>> affine_flops((5, 3), (3, 2))
+    60
+    """
     return 2 * int(x[0]) * int(w[0]) * int(w[1])
 
 
 def affine_gradients_flops(
     grad: Any, x: Any, w: Any, mask: Any, wants_x: bool, *_: Any, **__: Any
 ) -> int:
-    """The operations of its gradients, from shapes."""
+    """The floating-point operations of the gradients of `affine`, from the shapes of the arguments.
+
+    >>> affine_gradients_flops((5, 2), (5, 3), (3, 2), None, True)
+    120
+    """
     return affine_flops(x, w) * (2 if wants_x else 1)
 
 
