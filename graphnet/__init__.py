@@ -83,6 +83,9 @@ _ROOMS = {
     "source": "plan",
 }
 
+_MODULES = frozenset({*_ROOMS.values(), "executors", "graph", "nn", "testing", "training"})
+"""Imported as attributes too, such as `gn.nn`."""
+
 __all__ = [*sorted(_ROOMS), "load"]
 
 
@@ -105,6 +108,8 @@ def load(path: Path | str) -> Model:
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return getattr(importlib.import_module(f"graphnet.{_ROOMS[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"graphnet.{name}")
     raise AttributeError(f"module 'graphnet' has no attribute {name!r}")
 
 

@@ -132,6 +132,13 @@ def test_help_imports_nothing_heavy_and_no_plugin(arguments: list[str]) -> None:
     assert output.splitlines()[-1] == "0 []"
 
 
+def test_rooms_are_attributes_of_the_package_before_anything_imports_them() -> None:
+    rooms = [*(room for room in ROOMS if room != "cli"), "errors"]
+    code = f"import graphnet as gn; print(*(getattr(gn, room).__name__ for room in {rooms}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == [f"graphnet.{room}" for room in rooms], done.stderr
+
+
 def test_names_of_the_package_are_all_there() -> None:
     assert sorted(graphnet.__all__) == sorted({*graphnet.__all__})
     for name in graphnet.__all__:

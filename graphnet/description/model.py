@@ -157,6 +157,11 @@ class _Parser:
         self.problem(place, f"expected {expected}, found {data!r:.60}")
 
     def model(self, data: Any) -> ModelDescription:
+        if isinstance(data, Mapping) and "layers" not in data and {"model", "data"} <= data.keys():
+            message = "this is a training file, for `graphnet train`. A model file is expected here"
+            also = f", such as {data['model']}" if isinstance(data["model"], str) else ""
+            self.problem((), f"{message}{also}.")
+            return ModelDescription(layers=(), locations=self.locations)
         values = self.record(data, (), MODEL)
         one = values.pop("input", None)
         if one is not None:

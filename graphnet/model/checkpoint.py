@@ -64,8 +64,14 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint completely or not at all.
 
     Raises:
-        CheckpointError: the file cannot be written; an older file at `path` is unchanged.
+        CheckpointError: the file's name does not end with .safetensors, or the file cannot be written; an
+            older file at `path` is unchanged.
     """
+    if Path(path).suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: a model is saved as a .safetensors file. Give a name such as "
+            f"{Path(path).stem}.safetensors."
+        )
     header = {
         "format": FORMAT,
         "description": checkpoint.description.to_data(),

@@ -272,6 +272,15 @@ def test_missing_file_is_one_sentence(tmp_path: Path) -> None:
         read_description(tmp_path / "nowhere.yaml")
 
 
+def test_a_training_file_in_the_place_of_a_model_file_is_one_error() -> None:
+    with pytest.raises(DescriptionError) as caught:
+        parse_text("model: net.yaml\ndata: {train: photos}\nepochs: 1\n", name="train.yaml")
+    assert [str(problem) for problem in caught.value.problems] == [
+        "train.yaml:1:1: this is a training file, for `graphnet train`. A model file is expected here, "
+        "such as net.yaml."
+    ]
+
+
 def test_shape_clash_names_node_file_line_and_remedy(registry: Registry) -> None:
     text = """
 layers:

@@ -538,6 +538,12 @@ def test_a_truncated_checkpoint_is_refused(registry: Registry, tmp_path: Path) -
         read_checkpoint(path)
 
 
+def test_a_model_is_saved_under_a_name_that_load_reads(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"best\.pt: .* a name such as best\.safetensors"):
+        Model(SEED, weights=weights()).save(tmp_path / "best.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_that_do_not_fit_are_named(registry: Registry) -> None:
     model = Model(SEED, registry=registry, weights=weights())
     with pytest.raises(CheckpointError, match=r"no tensor for 'conv2d_2.weight'"):
