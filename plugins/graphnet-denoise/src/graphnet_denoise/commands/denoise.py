@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -29,6 +29,7 @@ BLIND = Path(__file__).parents[1] / "models" / "blind.safetensors"
 """The model that comes with the command."""
 
 _MODELS = (".safetensors", ".yaml", ".yml")
+_NAMED = 3  # so many files are named one by one
 
 
 @click.command()
@@ -103,6 +104,7 @@ def denoise(
     for folder in {target.parent for target in targets}:
         _make_folder(folder)
 
+    replaced = {target for target in targets if target.exists()}
     console = Console(stderr=True)
     jobs = list(zip(sources, targets, strict=True))
     total = len(jobs) * (steps if zero_shot else 1)
@@ -115,6 +117,17 @@ def denoise(
             ):
                 click.echo(f"{source}: has 16 bits a channel, {target} gets 8", err=True)
             write_picture(target, restore(picture, advance=lambda: bar.advance(task)))
+    click.echo(_written(targets, replaced), err=True)
+
+
+def _written(targets: Sequence[Path], replaced: Collection[Path]) -> str:
+    """Say which files were written, each by its name if there are few, and that older ones are gone."""
+    if len(targets) <= _NAMED:
+        over = dict.fromkeys(replaced, " in place of an older file")
+        return "\n".join(f"wrote {target}{over.get(target, '')}" for target in targets)
+    folders = ", ".join(sorted({str(target.parent) for target in targets}))
+    over_many = f", {len(replaced)} in place of older files" if replaced else ""
+    return f"wrote {len(targets)} images into {folders}{over_many}"
 
 
 def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
