@@ -9,15 +9,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 from torch import Tensor
 
 import graphnet as gn
 from benchmarks.timing import Timing, interleave
+from graphnet.description import read_file
+from graphnet.training.config import read_fields
 
 FOLDER = Path(__file__).parents[1] / "examples" / "denoisers"
 CPU = torch.device("cpu")
@@ -26,18 +27,20 @@ EXECUTORS = ("eager", "inductor")
 
 def step_of(file: Path, executor: str) -> Callable[[], Tensor]:
     """A step of a training file on patches of random numbers, whose loss takes the target only."""
-    fields: dict[str, Any] = YAML(typ="safe").load(file.read_text())
-    model = gn.load(file.parent / fields["model"])
-    size = fields["data"]["train"]["patches"]["size"]
-    shape = (fields["batch_size"], model.input_channels or 3, size, size)
+    config, updates, options = read_fields(read_file(file)[0])
+    assert isinstance(config.model, str)
+    assert isinstance(config.data.train, dict)
+    model = gn.load(file.parent / config.model)
+    size = config.data.train["patches"]["size"]
+    shape = (config.batch_size, model.input_channels or 3, size, size)
     program = model.compile(
         shape,
-        loss=fields["loss"],
-        optimizer=fields["optimizer"],
-        precision=fields.get("precision", "float32"),
+        loss=config.loss,
+        optimizer=config.optimizer,
+        options=replace(options, device=CPU),
         executor=executor,
-        device=CPU,
         seed=1,
+        **updates,
     )
     draw = torch.Generator().manual_seed(1)
     batch = program.pack(*(torch.rand(shape, generator=draw) for _ in range(2)))

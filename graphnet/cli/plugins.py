@@ -17,7 +17,7 @@ from graphnet.sdk import KINDS, Plugin, Registry, default_registry
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def plugins(context: click.Context, as_json: bool) -> None:
-    """List every installed plugin: its version and status, what it registers, and why it is broken.
+    """List every installed plugin: its version, its status, its registrations, and the error if it is broken.
 
     GRAPHNET_DISABLE_PLUGINS=a,b leaves out the plugins a and b, GRAPHNET_NO_PLUGINS=1 leaves out all.
     With GRAPHNET_STRICT_PLUGINS=1, a broken plugin is an error.

@@ -33,7 +33,7 @@ class FlatNode:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """A model unrolled: its nodes in topological order, its inputs, and what it returns by name."""
+    """An unrolled model: its nodes in topological order, its inputs, and its outputs by name."""
 
     name: str
     inputs: Mapping[str, InputDescription]

@@ -141,7 +141,7 @@ class Call:
         return flatten(self.results)
 
     def pure(self) -> Call:
-        """The same call without overwriting an argument; an update stays as it is."""
+        """Return this call as one that overwrites no argument; an update is returned unchanged."""
         return replace(self, in_place=False, writes={}) if self.in_place else self
 
     def ports(self) -> dict[str, Arg]:

@@ -67,7 +67,8 @@ class Item:
 
     `inputs` and `results` are its values. `reads` are the storages of its inputs, once for each use; `makes`
     are its new storages; `touches` are all its storages; `overwrites` are pairs (result, argument) of
-    storages. `work_bytes` is what it needs beyond its results, `work_bytes_in_place` if it overwrites.
+    storages. The call needs `work_bytes` of memory beyond its results, and `work_bytes_in_place` if it
+    overwrites an argument.
     """
 
     call: Call
@@ -148,7 +149,7 @@ def lifetimes(items: Sequence[Item], storages: Storages, *, fixed_bytes: int) ->
 
 
 def _exclusive(one: Item, position: int, root: list[int], end: list[int]) -> bool:
-    """Whether the item reads what it would overwrite only once, and no later item touches it."""
+    """Whether the item reads the storage to overwrite only once, and no later item touches that storage."""
     read = [root[storage] for storage in one.reads]
     targets = [root[target] for _, target in one.overwrites]
     return all(end[target] == position and read.count(target) == 1 for target in targets)

@@ -35,7 +35,8 @@ class Returned:
     """One result: its spec (None if it is no tensor), and the values that it may share storage with.
 
     `arguments` are positions among the values that the call reads, `results` positions of earlier results.
-    `overlaps` is true if two elements have one address, `unsettled` if strides decide what it shares.
+    `overlaps` is true if two elements have one address. `unsettled` is true if it depends on the strides of
+    the arguments with which of them the result shares its storage.
     """
 
     spec: Spec | None

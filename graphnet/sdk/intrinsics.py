@@ -174,8 +174,8 @@ class Follow(Definition):
 class IfFinite(Definition):
     """Runs an optimizer's update, and undoes it if a gradient is not finite.
 
-    rule, method: the method to call with the arguments behind `finite`. It gets gradients of 0 in place of
-        those that are not finite. written: the positions of the arguments that it writes.
+    rule, method: the method to call with the arguments behind `finite`. If `finite` is False, it gets
+        gradients of 0. written: the positions of the arguments that it writes.
 
     >>> guarded = IfFinite(rule=AddTo(), method="update", written=(0,))
     >>> total = torch.ones(2)

@@ -18,6 +18,7 @@ data: {train: {patches: {path: photos, size: 8}}}
 loss: mse
 optimizer: {sgd: {lr: 0.1}}
 batch_size: 2
+epochs: 1
 """
 
 
