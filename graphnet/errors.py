@@ -84,8 +84,16 @@ class TrainingError(GraphnetError):
     """Training cannot continue, for example because the loss is not finite."""
 
 
-class SlowPrecisionWarning(UserWarning):
+class GraphnetWarning(UserWarning):
+    """Base of all warnings that graphnet gives; the command line prints each as one line, once."""
+
+
+class SlowPrecisionWarning(GraphnetWarning):
     """A precision that the device has no instructions for: it computes in it, and converts, more slowly."""
+
+
+class NativeWarning(GraphnetWarning):
+    """A C++ file of a kernel cannot be compiled or loaded here: slower kernels take its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphnet.cli.options import compile_options, flag, make_options
-from graphnet.errors import GraphnetError, SlowPrecisionWarning
+from graphnet.errors import GraphnetError, GraphnetWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit status."""
     with warnings.catch_warnings():
-        warnings.simplefilter("once", SlowPrecisionWarning)
+        warnings.simplefilter("once", GraphnetWarning)
         warnings.showwarning = _show(warnings.showwarning)
         return _run(arguments)
 
@@ -119,7 +119,7 @@ def _show(otherwise: Callable[..., None]) -> Callable[..., None]:
     """Return a showwarning that prints graphnet's own warnings as one line."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        if issubclass(category, SlowPrecisionWarning):
+        if issubclass(category, GraphnetWarning):
             click.echo(f"warning: {message}", err=True)
         else:
             otherwise(message, category, *place, **more)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
+import keyword
 import re
 import string
 from pathlib import Path
@@ -16,8 +18,10 @@ _FILES = {  # a file of the project, and the template that it is written from
     "pyproject.toml": "pyproject.toml",
     "src/{module}/__init__.py": "layer.py",
     "tests/test_{short}.py": "test_layer.py",
+    "src/{module}/py.typed": "py.typed",
     "README.md": "README.md",
     ".ci/run": "ci_run",
+    ".github/workflows/tests.yml": "workflow.yml",
 }
 
 
@@ -37,7 +41,8 @@ def write_project(name: str, into: Path) -> Path:
         "module": name.replace("-", "_"),
         "short": short.replace("-", "_"),
         "layer": f"{space}/{short.replace('-', '_')}",
-        "title": "".join(word.capitalize() for word in short.split("-")),
+        "title": _class_name(short),
+        "host": ".".join(importlib.metadata.version("graphnet-framework").split(".")[:2]),
     }
     folder = into / name
     try:
@@ -45,9 +50,20 @@ def write_project(name: str, into: Path) -> Path:
     except FileExistsError:
         raise PluginError(f"{folder} exists already; choose another name or --into") from None
     for place, template in _FILES.items():
-        text = (_TEMPLATES / f"{template}.template").read_text(encoding="utf-8")
+        text = _template(template)
         path = folder / place.format(**words)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(string.Template(text).substitute(words), encoding="utf-8")
     (folder / ".ci" / "run").chmod(0o755)
     return folder
+
+
+def _class_name(short: str) -> str:
+    """Return "SoftGate" for soft-gate; a name that Python or the template uses gets "Layer" at its end."""
+    title = "".join(word.capitalize() for word in short.split("-"))
+    used = set(re.findall(r"\w+", _template("layer.py")))
+    return f"{title}Layer" if title in used or keyword.iskeyword(title) else title
+
+
+def _template(name: str) -> str:
+    return (_TEMPLATES / f"{name}.template").read_text(encoding="utf-8")

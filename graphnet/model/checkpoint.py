@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from graphnet.description import ModelDescription, parse
@@ -24,6 +24,7 @@ from graphnet.system import atomic_write
 
 FORMAT = 1
 _MODEL, _TRAINING = "model/", "training/"
+_METADATA = "__metadata__"  # what a safetensors header calls the texts beside its tensors
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     """Write a checkpoint completely or not at all.
 
     Raises:
-        CheckpointError: the file's name does not end with .safetensors, or the file cannot be written; an
-            older file at `path` is unchanged.
+        CheckpointError: the file's name does not end with .safetensors, two names have one tensor, or the
+            file cannot be written; an older file at `path` is unchanged.
     """
     if Path(path).suffix != ".safetensors":
         raise CheckpointError(
@@ -81,6 +82,7 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
     tensors = {_MODEL + name: _plain(t) for name, t in checkpoint.weights.items()}
     tensors |= {_TRAINING + name: _plain(t) for name, t in checkpoint.training_state.items()}
     metadata = {"graphnet": json.dumps(header)}
+    _check_separate(path, tensors)
     try:
         with atomic_write(Path(path)) as temporary:
             save_file(tensors, temporary, metadata)
@@ -91,13 +93,16 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint.
 
+    The tensors are copies: later changes of the file do not reach them. A mapped file would not do: where
+    another process shortens it, the next read of a tensor ends this process.
+
     Raises:
         CheckpointError: the file is missing or damaged, or not a checkpoint of this format.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        data = Path(path).read_bytes()
+        tensors = load(data)  # checks the header and all sizes
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get(_METADATA, {})
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file. Give the path of a saved model.") from None
     except (OSError, SafetensorError) as error:
@@ -138,6 +143,23 @@ def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
                 f"({entry.plugin.distribution} {entry.plugin.version})"
             )
     return found
+
+
+def _check_separate(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise CheckpointError if two names have the same memory: a loaded model would have two tensors."""
+    owners: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        if tensor.numel() and owners.setdefault(memory, name) != name:
+            raise CheckpointError(
+                f"{path}: {_short(owners[memory])!r} and {_short(name)!r} are views of one tensor. "
+                f"Nothing was written. Let nodes have one parameter by `share` in the description, or save "
+                f"tensor.clone()."
+            )
+
+
+def _short(name: str) -> str:
+    return name.partition("/")[2]
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -313,7 +313,7 @@ class Model:
             predictor.prepare(shapes, made)
             self._predictors[key] = predictor
         age = 0 if self._weights is None else self._weights.age()
-        return self._predictors[key](*(x.to(options.target.device) for x in inputs), age=age)
+        return self._predictors[key](*inputs, age=age)
 
     def _predictor(
         self,

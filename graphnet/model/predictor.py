@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphnet.errors import CheckpointError, nearest
 from graphnet.executors import prepare
-from graphnet.model.slots import Copy, Shapes, check_input, fixed_arguments
+from graphnet.model.slots import Copy, Shapes, check_input, fixed_arguments, packed
 from graphnet.plan import Plan, Tiling
 from graphnet.sdk import Executor, Run, check_floating
 
@@ -127,4 +127,4 @@ class _Prepared:
         for tensor, value in zip(inputs, values, strict=True):
             check_input(tensor, value)
         computed = () if self.prelude is None else self.prelude(age)
-        return self.run(*inputs, *self.rest, *computed)
+        return self.run(*map(packed, inputs, values), *self.rest, *computed)

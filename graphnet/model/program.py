@@ -125,6 +125,11 @@ class Program:
         self._lr = lr
 
     @property
+    def device(self) -> torch.device:
+        """The device on which the program runs; `step` and `predict` move their inputs to it."""
+        return self._input_values[0].spec.device
+
+    @property
     def loss_scale(self) -> float | None:
         """The current factor of the loss in float16 (see passes/loss_scale.py); None in other precisions."""
         scale = self.optimizer_state.get(SCALE)
@@ -151,7 +156,7 @@ class Program:
         return dict(zip(ready.plan.arguments, (*tensors, *ready.rest), strict=True))
 
     def pack(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Bring inputs and targets into the layouts that the plan reads, for `step_packed`.
+        """Bring inputs and targets to the device and the layouts that the plan reads, for `step_packed`.
 
         They are images (N, C, H, W) of any dtype and any N, so a whole data set can be packed once.
         """
@@ -160,8 +165,8 @@ class Program:
     def step(self, *tensors: Tensor) -> Tensor:
         """Run one training step on inputs and targets; return the loss, a 0-dim tensor on the device.
 
-        Raises InputError if a tensor has another shape, dtype or device than the plan expects, LayerError if
-        a layer's code fails.
+        The tensors are moved to the program's device. Raises InputError if a tensor has another shape or
+        dtype than the plan expects, LayerError if a layer's code fails.
         """
         if len(tensors) != len(self._input_values):
             names = ", ".join(value.label for value in self._input_values)
@@ -194,7 +199,10 @@ class Program:
         return loss
 
     def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run the model with the current `model_weights`, on inputs of any shape that the model takes."""
+        """Run the model with the current `model_weights`, on inputs of any shape that the model takes.
+
+        The inputs are moved to the program's device, and the outputs stay there.
+        """
         age = self.steps_done, self.weights.age(), self.averages.age()
         return self._predictor(*inputs, age=age)
 

@@ -68,20 +68,18 @@ def plain_spec(value: Value) -> Spec:
 
 
 def check_input(tensor: Tensor, value: Value) -> None:
-    """Raise InputError unless the tensor has the shape, dtype and device that the plan was made for.
+    """Raise InputError unless the tensor has the shape and dtype that the plan was made for.
 
-    Images are N C H W.
+    Images are N C H W. The tensor may be on any device: `packed` moves it.
     """
-    spec = plain_spec(value)
-    if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
-        raise InputError(
-            f"{value.label}: expected {spec} on {spec.device}, got "
-            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{advice(tensor)}"
-        )
+    spec, found = plain_spec(value), Spec(tuple(tensor.shape), tensor.dtype)
+    if (found.shape, found.dtype) != (spec.shape, spec.dtype):
+        raise InputError(f"{value.label}: expected {spec}, got {found}.{advice(tensor)}")
 
 
 def packed(tensor: Tensor, value: Value) -> Tensor:
-    """Bring images (N, C, H, W), any number N of them, into the layout in which the plan reads this input."""
+    """Bring images (N, C, H, W), any number N of them, to the plan's device and the layout that it reads."""
+    tensor = tensor.to(value.spec.device)
     return tensor if value.layout is None else pack(tensor, value.layout)
 
 

@@ -121,6 +121,9 @@ class Cache:
 
         Returns:
             The folder with the compiled files, now inside the cache.
+
+        Raises:
+            CacheError: the disk is full.
         """
         compiled = partial / "compiled"
         files = {
@@ -129,7 +132,10 @@ class Cache:
             if path.is_file() and path.suffix != ".lock"
         }
         text = json.dumps({"key": key, "files": files}, indent=1)
-        (partial / "key.json").write_text(text)
+        try:
+            (partial / "key.json").write_text(text)
+        except OSError as error:
+            raise CacheError(_unusable(self.folder, str(error.strerror))) from None
         entry = self._plans / _digest(key)
         with contextlib.suppress(OSError):  # another process has stored this plan meanwhile
             partial.rename(entry)

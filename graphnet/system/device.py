@@ -39,7 +39,7 @@ def resolve_device(name: str | int | torch.device) -> torch.device:
         if index >= count:
             raise DeviceError(
                 f"device {str(name)!r} was requested, but this machine has {count or 'no'} CUDA devices. "
-                f"Use --device cpu or auto."
+                f"Give 'cpu' or 'auto' instead."
             )
         return torch.device("cuda", index)
     if device.type != "cpu":

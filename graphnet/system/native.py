@@ -24,6 +24,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ from typing import Any
 
 from torch import Tensor
 
-from graphnet.errors import CacheError, CompileError, LayerError
+from graphnet.errors import CacheError, CompileError, LayerError, NativeWarning
 from graphnet.system.cache import Hit, Key, open_cache
 from graphnet.system.device import processor
 
@@ -50,18 +51,31 @@ class Native:
     Args:
         source: the path of the C++ file.
 
-    >>> Native(Path("absent.cpp")).usable()
-    False
+    Raises:
+        CompileError: there is no such file, as where a wheel was built without it.
+
+    >>> Native(Path("absent.cpp"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    graphnet.errors.CompileError: absent.cpp: no such file. ...
     """
 
     source: Path
 
+    def __post_init__(self) -> None:
+        if not self.source.is_file():
+            raise CompileError(
+                f"{self.source}: no such file. If the package was installed, its wheel lacks the file: "
+                f"list it in [tool.setuptools.package-data] of the package's pyproject.toml."
+            )
+
     def usable(self) -> bool:
-        """Return whether the file can be compiled and loaded here.
+        """Return whether the file can be compiled and loaded here; if not, a NativeWarning says why, once.
 
         The first call compiles it, so a kernel's `match` should check everything else before.
         """
-        return not self.problem()
+        if problem := self.problem():
+            _warn(problem)
+        return not problem
 
     def problem(self) -> str:
         """Say why the file cannot be compiled or loaded here; an empty text if it can."""
@@ -114,17 +128,24 @@ def _as_c(argument: Tensor | int | Sequence[int] | None) -> Any:
 
 
 @functools.cache
+def _warn(problem: str) -> None:
+    warnings.warn(
+        f"C++ kernels cannot be used, slower ones run: {problem}", NativeWarning, stacklevel=3
+    )
+
+
+@functools.cache
 def _load(source: Path) -> tuple[ctypes.CDLL | None, str]:
     """Return the loaded library, or None and the reason why there is none."""
     try:
         return ctypes.CDLL(str(_compiled(source))), ""
     except (CompileError, CacheError, OSError) as error:
-        return None, f"{source.name}: {error}"
+        return None, str(error)
 
 
 def _compiled(source: Path) -> Path:
     """Return the path of the shared library, from the cache or compiled now."""
-    compiler = find_compiler("it", otherwise="use other kernels")
+    compiler = find_compiler("a kernel in C++", otherwise="use other kernels")
     key: Key = {
         "model": f"native {source.stem}",
         "source": hashlib.sha256(_text(source)).hexdigest(),
@@ -156,7 +177,7 @@ def _run(command: list[str]) -> str:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         cause = next((line for line in lines if "error" in line), lines[0])
-        raise CompileError(f"{command[0]} cannot compile it: {cause}")
+        raise CompileError(f"{command[0]} failed: {cause}")
     return done.stdout
 
 

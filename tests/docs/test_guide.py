@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from graphnet.cli.scaffold import write_project
 from graphnet.errors import PluginError
 from graphnet.model import Model
 from graphnet.sdk import Register, hookimpl, load_registry
+from graphnet.testing import LayerTests
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "plugins.md").read_text()
@@ -193,9 +196,25 @@ def test_the_specimen_in_plugins_is_what_a_new_project_looks_like(tmp_path: Path
     made = write_project("graphnet-example", tmp_path)
     kept = ROOT / "plugins" / "graphnet-example"
     files = sorted(p.relative_to(made) for p in made.rglob("*") if p.is_file())
-    assert len(files) == 5
+    assert len(files) == 7
     for file in files:
         assert (kept / file).read_text() == (made / file).read_text(), file
+
+
+@pytest.mark.parametrize("short", ["true", "none", "tensor", "register", "layer-tests", "test"])
+def test_a_project_whose_name_python_or_the_template_uses_is_valid(
+    short: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write_project(f"acme-{short}", tmp_path)
+    module = f"acme_{short.replace('-', '_')}"
+    monkeypatch.syspath_prepend(str(made / "src"))
+    registry = load_registry(plugins=[importlib.import_module(module)], entry_points=False)
+    (layer,) = (entry.value for name, entry in registry.layers.items() if name.startswith("acme/"))
+    tests: dict[str, Any] = {}
+    exec(next((made / "tests").iterdir()).read_text(), tests)
+    (suite,) = (value for name, value in tests.items() if name.startswith("Test"))
+    assert issubclass(suite, LayerTests)
+    assert isinstance(suite.layer, layer)
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from graphnet.builtin import SGD, Adam
 from graphnet.errors import DeviceError, InputError
 from graphnet.model import Model
+from graphnet.model.slots import packed
 from graphnet.sdk import Optimizer, load_registry
 from graphnet.system import resolve_device
 from tests.support.models import SEED, Acme
@@ -79,7 +81,7 @@ def test_the_watch_sees_a_synchronisation() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_asking_for_a_missing_device_is_an_error() -> None:
-    with pytest.raises(DeviceError, match="has no CUDA devices. Use --device cpu or auto"):
+    with pytest.raises(DeviceError, match="has no CUDA devices. Give 'cpu' or 'auto' instead"):
         resolve_device("cuda")
     assert resolve_device("auto") == torch.device("cpu")
 
@@ -90,16 +92,34 @@ def test_unknown_device_is_an_error(name: str) -> None:
         resolve_device(name)
 
 
+def test_step_and_predictions_move_their_inputs_to_the_device(device: torch.device) -> None:
+    model, x = Model(SEED), torch.rand(2, 3, 8, 8)
+    program = model.compile((2, 3, 8, 8), loss="mse", optimizer=SGD(lr=1.0), device=device)
+    assert program.device == device
+    assert program.step(x, x.to(device)).device == device
+    assert all(tensor.device == device for tensor in program.pack(x, x))
+    assert program.predict(x).device == device
+    tiled = model.predict(torch.rand(1, 3, 64, 64), device=device, memory="128KiB")
+    assert tiled.device == model.predict(x, device=device).device == device
+
+
+def test_an_input_is_moved_before_it_is_packed() -> None:
+    (name,) = (plan := Model(SEED).plan((2, 3, 8, 8))).inputs
+    value = plan.values[name]
+    elsewhere = replace(value, spec=value.spec.on(torch.device("meta")))
+    for one in (value, elsewhere):
+        tensor = packed(torch.rand(2, 3, 8, 8), one)
+        assert (tuple(tensor.shape), tensor.device) == (one.spec.shape, one.spec.device)
+
+
 def test_step_refuses_tensors_that_do_not_fit() -> None:
     program = Model(SEED).compile((2, 3, 8, 8), loss="mse", optimizer=SGD(lr=1.0), device="cpu")
     x = torch.rand(2, 3, 8, 8)
     with pytest.raises(InputError, match=r"expected 2 tensors \(input, target\), got 1"):
         program.step(x)
-    with pytest.raises(
-        InputError, match=r"input: expected 2x3x8x8 float32 on cpu, got \(1, 3, 8, 8\)"
-    ):
+    with pytest.raises(InputError, match=r"input: expected 2x3x8x8 float32, got 1x3x8x8 float32"):
         program.step(x[:1], x)
     with pytest.raises(
-        InputError, match=r"target: expected .* torch.uint8 on cpu. Convert .* / 255"
+        InputError, match=r"target: expected .* got 2x3x8x8 uint8. Convert .* / 255"
     ):
         program.step(x, (x * 255).byte())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphnet.errors import CompileError, LayerError
+from graphnet.errors import CompileError, LayerError, NativeWarning
 from graphnet.system import Native, find_compiler
 
 SOURCE = 'extern "C" long twice(long x) { return 2 * x; }\n'
@@ -84,10 +84,9 @@ def test_a_call_finds_the_function_for_the_dtype_or_says_that_there_is_none(
 def test_a_file_that_does_not_compile_says_where(cache: Path, source: Path) -> None:
     source.write_text("int broken(\n")
     native = Native(source)
-    assert not native.usable()
-    with pytest.raises(
-        CompileError, match=r"twice\.cpp: .*cannot compile it: .*twice\.cpp:.*error"
-    ):
+    with pytest.warns(NativeWarning, match=r"slower ones run: .* failed: .*twice\.cpp:.*error"):
+        assert not native.usable()
+    with pytest.raises(CompileError, match=r"failed: .*twice\.cpp:.*error"):
         native.load()
     assert list((cache / "plans").iterdir()) == []  # nothing half-made is left
 
@@ -97,9 +96,34 @@ def test_native_without_a_compiler_names_what_it_looked_for(
 ) -> None:
     monkeypatch.setenv("CXX", "/nowhere/g++ -O9")
     native = Native(source)
-    assert not native.usable()
     with pytest.raises(CompileError, match=r"looked for CXX=/nowhere/g\+\+ -O9, found none.*apt"):
         native.load()
+
+
+@pytest.mark.parametrize("fault", ["no compiler", "no cache"])
+def test_what_keeps_kernels_in_cpp_from_running_is_said_once(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if fault == "no compiler":
+        monkeypatch.setenv("CXX", f"/nowhere/{tmp_path.name}")
+        said = r"found none\. Install one \(apt install g\+\+\)"
+    else:
+        (tmp_path / "file").write_text("a file, so no folder can be made in it")
+        monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "file" / "cache"))
+        said = "file/cache"
+        if not compiler_is_there():
+            pytest.skip("there is no C++ compiler")
+    sources = [tmp_path / "once.cpp", tmp_path / "twice.cpp"]
+    for path in sources:
+        path.write_text(SOURCE)
+    with pytest.warns(NativeWarning, match=f"C\\+\\+ kernels cannot be used.*{said}") as found:
+        assert not any(Native(path).usable() for path in sources for _ in range(2))
+    assert len(found) == 1
+
+
+def test_native_without_its_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(CompileError, match=r"absent\.cpp: no such file.*wheel.*package-data"):
+        Native(tmp_path / "absent.cpp")
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
+import graphnet_example
 from graphnet.testing import LayerTests
-from graphnet_example import Example
 
 
 class TestExample(LayerTests):
-    layer = Example()
+    layer = graphnet_example.Example()
