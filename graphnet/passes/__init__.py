@@ -14,6 +14,7 @@ from graphnet.passes.dead_code import dead_code
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.ema import EMA, ema
 from graphnet.passes.fold_affine import fold_affine
+from graphnet.passes.freeze import freeze, keep_states
 from graphnet.passes.hoist_constants import hoist_constants
 from graphnet.passes.in_place import in_place, overwritable
 from graphnet.passes.inference import inference
@@ -58,11 +59,13 @@ __all__ = [
     "differentiate_scaled",
     "ema",
     "fold_affine",
+    "freeze",
     "fused",
     "hoist_constants",
     "in_blocks",
     "in_place",
     "inference",
+    "keep_states",
     "kernel_for",
     "mixed_precision",
     "overwritable",

@@ -2,8 +2,8 @@
 
 Inference:  fold_affine, mixed_precision, fusion, select_kernels, block_layout, inference,
             dead_code, common_subexpressions, hoist_constants, in_place.
-Training:   loss, mixed_precision, fusion, select_kernels, block_layout, differentiate,
-            accumulate, unscale, clip, update, ema, batch_updates, skip, dead_code,
+Training:   loss, freeze, mixed_precision, fusion, select_kernels, block_layout, keep_states,
+            differentiate, accumulate, unscale, clip, update, ema, batch_updates, skip, dead_code,
             common_subexpressions, store_bfloat16, recompute, in_place.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from graphnet.description import Expanded, LossTerm, UpdateSettings
-from graphnet.graph import Graph, aliases, build, no_overwrites, predicted_seconds
+from graphnet.graph import Graph, Kind, aliases, build, no_overwrites, predicted_seconds
 from graphnet.passes import (
     DONE,
     Everywhere,
@@ -32,10 +32,12 @@ from graphnet.passes import (
     differentiate_scaled,
     ema,
     fold_affine,
+    freeze,
     fused,
     hoist_constants,
     in_place,
     inference,
+    keep_states,
     mixed_precision,
     overwritable,
     plain_calls,
@@ -130,9 +132,18 @@ def _step(
     of_loss = differentiate_scaled if scales else differentiate
     reverse = partial(of_loss, share=1.0 / updates.accumulate)
     gather = partial(batch_updates, kernels=choose_multi_tensor(registry, options.kernels))
+    updates.check_matches(graph.parameters, graph.sources(Kind.STATE))
+    freezes = any(one.freeze for one in updates.parameters)
+    kept = partial(freeze, updates=updates)
+    frozen = Pass("freeze", "Frozen parameters get no gradient and no update.", kept, needed=True)
+    states = Pass(
+        "keep_states", "Frozen states are read, as in a prediction.", keep_states, needed=True
+    )
     passes = (
         Pass("loss", "The losses are put on the outputs.", attach, needed=True),
+        *((frozen,) if freezes else ()),
         *_forward_passes(registry, options, training=True),
+        *((states,) if freezes else ()),
         Pass("differentiate", "The reverse pass is added.", reverse, needed=True),
         *from_gradients,
         Pass(

@@ -25,12 +25,14 @@ AUTO = "auto"
 
 PASSES = (
     "loss",
+    "freeze",
     "fold_affine",
     "mixed_precision",
     "fusion",
     "select_kernels",
     "block_layout",
     "inference",
+    "keep_states",
     "differentiate",
     "accumulate",
     "unscale",

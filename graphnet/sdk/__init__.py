@@ -35,6 +35,7 @@ from graphnet.sdk.intrinsics import (
     IfFinite,
     Key,
     Scaled,
+    ScaleShift,
     Times,
     WeightedSum,
 )
@@ -125,6 +126,7 @@ __all__ = [
     "Register",
     "Registry",
     "Run",
+    "ScaleShift",
     "Scaled",
     "Schedule",
     "Shape",
