@@ -11,7 +11,7 @@ from torch import Tensor
 from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.graph import Kind, Value
 from graphnet.plan import Plan
-from graphnet.sdk import Spec, advice, pack, plain_shape
+from graphnet.sdk import Spec, conversion, pack, plain_shape
 
 Copy = tuple[Tensor, Tensor]
 """A copy of a weight, with another dtype, strides or device, and the weight itself."""
@@ -76,7 +76,7 @@ def check_input(tensor: Tensor, value: Value) -> None:
     if tensor.shape != spec.shape or tensor.dtype != spec.dtype or tensor.device != spec.device:
         raise InputError(
             f"{value.label}: expected {spec} on {spec.device}, got "
-            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{advice(tensor)}"
+            f"{tuple(tensor.shape)} {tensor.dtype} on {tensor.device}.{conversion(tensor, spec.dtype)}"
         )
 
 
