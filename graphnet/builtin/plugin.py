@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from graphnet.builtin.kernels import multi_tensor
-from graphnet.builtin.kernels.aten import activation, linear, norm, pool, resample
+from graphnet.builtin.kernels.aten import (
+    activation,
+    classes,
+    linear,
+    norm,
+    pool,
+    resample,
+    sequence,
+)
 from graphnet.builtin.kernels.aten import convolution as aten
 from graphnet.builtin.kernels.patch import products as patch
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
+from graphnet.builtin.layers.axes import Flatten, Mean, Permute, Reshape
 from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
+from graphnet.builtin.layers.dot_attention import Attention
 from graphnet.builtin.layers.dropout import Dropout
+from graphnet.builtin.layers.embedding import Embedding, PositionEmbedding
+from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm
 from graphnet.builtin.layers.layer_norm import LayerNorm2d
 from graphnet.builtin.layers.linear import Linear
@@ -19,13 +31,17 @@ from graphnet.builtin.layers.norm import BatchNorm2d
 from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
+from graphnet.builtin.layers.recurrent import GRU, LSTM
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
+from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
 from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.builtin.layers.upsample import BilinearUpsampling, NearestUpsampling
+from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
+from graphnet.builtin.metrics import accuracy
 from graphnet.builtin.optimizers.adam import Adam, AdamW
 from graphnet.builtin.optimizers.muon import Muon
 from graphnet.builtin.optimizers.sgd import SGD
@@ -71,6 +87,19 @@ def graphnet_layers(register: Register) -> None:
     register("rescale", Rescale)
     register("layer_scale", LayerScale)
     register("dropout", Dropout)
+    register("embedding", Embedding)
+    register("position_embedding", PositionEmbedding)
+    register("attention", Attention)
+    register("layer_norm", LayerNorm)
+    register("rms_norm", RMSNorm)
+    register("softmax", Softmax)
+    register("log_softmax", LogSoftmax)
+    register("lstm", LSTM)
+    register("gru", GRU)
+    register("flatten", Flatten)
+    register("reshape", Reshape)
+    register("permute", Permute)
+    register("mean", Mean)
 
 
 @hookimpl
@@ -83,12 +112,31 @@ def graphnet_losses(register: Register) -> None:
     register("ssim", SSIM)
     register("ms_ssim", MSSSIM)
     register("masked_mse", MaskedMSE)
+    register("cross_entropy", CrossEntropy)
+    register("nll", NLL)
+    register("binary_cross_entropy_with_logits", BCEWithLogits)
+
+
+@hookimpl
+def graphnet_metrics(register: Register) -> None:
+    register("accuracy", accuracy)
 
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
     # of those that fit, the first is taken
-    for module in (patch, aten, norm, activation, linear, pool, resample, multi_tensor):
+    for module in (
+        patch,
+        aten,
+        norm,
+        activation,
+        linear,
+        pool,
+        resample,
+        sequence,
+        classes,
+        multi_tensor,
+    ):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

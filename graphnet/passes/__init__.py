@@ -18,7 +18,7 @@ from graphnet.passes.freeze import freeze, keep_states
 from graphnet.passes.hoist_constants import hoist_constants
 from graphnet.passes.in_place import in_place, overwritable
 from graphnet.passes.inference import inference
-from graphnet.passes.loss import attach_loss
+from graphnet.passes.loss import attach_loss, target_specs
 from graphnet.passes.loss_scale import (
     DONE,
     FINITE,
@@ -77,6 +77,7 @@ __all__ = [
     "skipped",
     "store_bfloat16",
     "substitute",
+    "target_specs",
     "total",
     "unscale",
     "update",
