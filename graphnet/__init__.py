@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from graphnet.model import Program as Program
     from graphnet.plan import CompileOptions as CompileOptions
     from graphnet.plan import source as source
+    from graphnet.sdk import Command as Command
     from graphnet.sdk import Constant as Constant
     from graphnet.sdk import DataSet as DataSet
     from graphnet.sdk import Executor as Executor
@@ -53,6 +54,7 @@ _ROOMS = {
     "Adam": "builtin",
     "AdamW": "builtin",
     "Builder": "model",
+    "Command": "sdk",
     "CompileOptions": "plan",
     "Constant": "sdk",
     "DataSet": "sdk",

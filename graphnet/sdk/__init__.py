@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, blocked_shape, pack, plain_shape, unpack
+from graphnet.sdk.command import Command
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit
 from graphnet.sdk.definition import Definition, summary
 from graphnet.sdk.discovery import default_registry, load_registry
@@ -88,6 +89,7 @@ __all__ = [
     "Assign",
     "Cast",
     "Clear",
+    "Command",
     "Constant",
     "ConvInit",
     "Convert",

@@ -73,5 +73,10 @@ def graphnet_datasets(register: Register) -> None:
 
 
 @hookspec
+def graphnet_commands(register: Register) -> None:
+    """Add commands: `register("resize", Command("Resize images.", "acme.commands:resize"))`."""
+
+
+@hookspec
 def graphnet_metrics(register: Register) -> None:
     """Add metrics, functions (prediction, target) -> float: `register("acme/psnr_y", psnr_y)`."""

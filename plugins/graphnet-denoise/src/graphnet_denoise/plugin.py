@@ -4,7 +4,7 @@ runs.
 
 from __future__ import annotations
 
-from graphnet.sdk import Register, hookimpl
+from graphnet.sdk import Command, Register, hookimpl
 
 
 @hookimpl
@@ -28,6 +28,23 @@ def graphnet_datasets(register: Register) -> None:
     register("pairs", PairFiles)
     register("patches", Patches)
     register("images", WholeImages)
+
+
+@hookimpl
+def graphnet_commands(register: Register) -> None:
+    """Add `denoise`, `evaluate` and `convert-pairs`."""
+    here = "graphnet_denoise.commands"
+    register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
+    register(
+        "evaluate",
+        Command("Compare a model's images with clean ones.", f"{here}.evaluate:evaluate"),
+    )
+    register(
+        "convert-pairs",
+        Command(
+            "Make a .npz file of pairs from an old .pkl file.", f"{here}.convert:convert_pairs"
+        ),
+    )
 
 
 @hookimpl
