@@ -38,10 +38,12 @@ if TYPE_CHECKING:
     from graphnet.sdk import Kernel as Kernel
     from graphnet.sdk import Layer as Layer
     from graphnet.sdk import Loss as Loss
+    from graphnet.sdk import Metric as Metric
     from graphnet.sdk import MultiTensorKernel as MultiTensorKernel
     from graphnet.sdk import Optimizer as Optimizer
     from graphnet.sdk import Pairs as Pairs
     from graphnet.sdk import ParameterSpec as ParameterSpec
+    from graphnet.sdk import Pass as Pass
     from graphnet.sdk import Run as Run
     from graphnet.sdk import Schedule as Schedule
     from graphnet.sdk import StateSpec as StateSpec
@@ -64,6 +66,7 @@ _ROOMS = {
     "Kernel": "sdk",
     "Layer": "sdk",
     "Loss": "sdk",
+    "Metric": "sdk",
     "Model": "model",
     "MultiTensorKernel": "sdk",
     "Muon": "builtin",
@@ -71,6 +74,7 @@ _ROOMS = {
     "Optimizer": "sdk",
     "Pairs": "sdk",
     "ParameterSpec": "sdk",
+    "Pass": "sdk",
     "Program": "model",
     "Run": "sdk",
     "SGD": "builtin",

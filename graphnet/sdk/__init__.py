@@ -21,6 +21,7 @@ from graphnet.sdk.floating import (
     check_tensors,
     not_floating,
 )
+from graphnet.sdk.graph_pass import PASSES, Pass, Rewritable
 from graphnet.sdk.hookspecs import Register, hookimpl
 from graphnet.sdk.initializers import ConvInit, LinearInit, weight_and_bias
 from graphnet.sdk.intrinsics import (
@@ -42,6 +43,7 @@ from graphnet.sdk.intrinsics import (
 from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
+from graphnet.sdk.metric import Metric
 from graphnet.sdk.multi_tensor import (
     COMMON,
     MultiTensorKernel,
@@ -83,6 +85,7 @@ __all__ = [
     "FLOATING",
     "IN_PLACE",
     "KINDS",
+    "PASSES",
     "RESERVED",
     "Accumulate",
     "AddTo",
@@ -113,11 +116,13 @@ __all__ = [
     "LinearInit",
     "Loss",
     "Make",
+    "Metric",
     "MultiTensorKernel",
     "NonNegativePair",
     "Optimizer",
     "Pairs",
     "ParameterSpec",
+    "Pass",
     "Pattern",
     "Plugin",
     "PluginKind",
@@ -126,6 +131,7 @@ __all__ = [
     "Rate",
     "Register",
     "Registry",
+    "Rewritable",
     "Run",
     "Scaled",
     "Schedule",

@@ -27,7 +27,12 @@ from graphnet.sdk.registry import Plugin, Registry
 from graphnet.system import Installed, installed, normalized, without_gc
 
 GROUP = "graphnet.plugins"
-BUILTIN = ("graphnet.builtin.plugin", "graphnet.executors.plugin", "graphnet.cli.plugin")
+BUILTIN = (
+    "graphnet.builtin.plugin",
+    "graphnet.executors.plugin",
+    "graphnet.passes.plugin",
+    "graphnet.cli.plugin",
+)
 
 
 @without_gc()

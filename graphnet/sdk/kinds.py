@@ -10,8 +10,10 @@ from graphnet.errors import ContractError, PluginError
 from graphnet.sdk.command import Command
 from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.executor import Executor
+from graphnet.sdk.graph_pass import Pass
 from graphnet.sdk.kernel import Kernel
 from graphnet.sdk.layer import Layer, Loss
+from graphnet.sdk.metric import Metric
 from graphnet.sdk.multi_tensor import MultiTensorKernel
 from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.schedule import Schedule
@@ -32,6 +34,7 @@ class PluginKind:
         instance_of: the class that it has to be an instance of, in place of `bases`.
         function: what it has to be, where it is a function, in place of `bases`.
         namespaced: whether its name needs a namespace, such as acme/swish, unless it is built in.
+        hint: what an error says to someone who registers a function where a class is expected.
         names: the names that it may have.
         naming: those names, in words.
 
@@ -46,6 +49,7 @@ class PluginKind:
     instance_of: type | None = None
     function: str = ""
     namespaced: bool = False
+    hint: str = ""
     names: re.Pattern[str] = _NAME
     naming: str = "'namespace/name', in small letters, digits and '_'"
 
@@ -73,7 +77,10 @@ class PluginKind:
             ContractError: its class does not define what this kind needs.
         """
         if not self.fits(value):
-            raise PluginError(f"{self.singular} {name!r} must be {self.expected}, found {value!r}")
+            hint = f". {self.hint}" if self.hint and callable(value) else ""
+            raise PluginError(
+                f"{self.singular} {name!r} must be {self.expected}, found {value!r}{hint}"
+            )
         for base, needed in self.bases.items():
             if isinstance(value, type) and issubclass(value, base):
                 own = [vars(cls) for cls in value.__mro__ if cls not in base.__mro__]
@@ -93,6 +100,11 @@ class PluginKind:
             return False
         return issubclass(value, tuple(self.bases)) and not issubclass(value, self.other_than)
 
+
+_METRIC = (
+    "Write: class Error(graphnet.Metric): higher_is_better = False; def measure(self, prediction, target): "
+    "return (prediction - target).abs().mean(dim=(1, 2, 3))"
+)
 
 KINDS: Mapping[str, PluginKind] = {
     kind.name: kind
@@ -114,6 +126,7 @@ KINDS: Mapping[str, PluginKind] = {
         PluginKind("schedules", "schedule", {Schedule: ("factor",)}),
         PluginKind("executors", "executor", {Executor: ("prepare",)}),
         PluginKind("datasets", "data set", {DataSet: ("load",)}),
+        PluginKind("passes", "pass", instance_of=Pass, namespaced=True),
         PluginKind(
             "commands",
             "command",
@@ -121,7 +134,7 @@ KINDS: Mapping[str, PluginKind] = {
             names=re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*"),
             naming="in small letters, digits and '-'",
         ),
-        PluginKind("metrics", "metric", function="a function (prediction, target) -> float"),
+        PluginKind("metrics", "metric", {Metric: ("measure",)}, hint=_METRIC),
     )
 }
 """Name -> kind, in the order in which a plugin's hooks are called."""

@@ -28,8 +28,7 @@ from graphnet import nn
 from graphnet.description import model_schema, parse, parse_text, read_text
 from graphnet.errors import DescriptionError
 from graphnet.model import Builder, Model
-from graphnet.plan import PASSES
-from graphnet.sdk import default_registry, load_registry
+from graphnet.sdk import PASSES, default_registry, load_registry
 from graphnet.training import read_job
 from graphnet.training.config import read_fields
 

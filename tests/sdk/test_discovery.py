@@ -278,8 +278,12 @@ KIND_WORDS = {
         "data set", "a subclass of graphnet.DataSet", None,
         type("Empty", (gn.DataSet,), {}), "load",
     ),
+    "passes": ("pass", "an instance of graphnet.Pass", "common_subexpressions", None, None),
     "commands": ("command", "an instance of graphnet.Command", "train", None, None),
-    "metrics": ("metric", "a function (prediction, target) -> float", None, None, None),
+    "metrics": (
+        "metric", "a subclass of graphnet.Metric", None,
+        type("Empty", (gn.Metric,), {}), "measure",
+    ),
 }  # fmt: skip
 
 
@@ -332,12 +336,12 @@ def test_class_without_the_methods_of_its_kind_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KIND_WORDS)
-def test_names_of_layers_losses_and_kernels_alone_need_a_namespace(kind: str) -> None:
+def test_names_of_layers_losses_kernels_and_passes_alone_need_a_namespace(kind: str) -> None:
     builtin = load_registry(entry_points=False)
     own = KIND_WORDS[kind][2]
     value = builtin.find(kind, own).value if own else _LOADABLE[kind]
     plugin = registering(kind, "bare", value)
-    if kind in ("layers", "losses", "kernels"):
+    if kind in ("layers", "losses", "kernels", "passes"):
         with pytest.raises(
             PluginError, match=f"{KIND_WORDS[kind][0]} name 'bare' needs a namespac"
         ):
@@ -347,13 +351,16 @@ def test_names_of_layers_losses_and_kernels_alone_need_a_namespace(kind: str) ->
         assert registry.find(kind, "bare").value is value
 
 
-def _zero(prediction: Tensor, target: Tensor) -> float:
-    return 0.0
+class Zero(gn.Metric):
+    higher_is_better = True
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return torch.zeros(len(prediction))
 
 
 _LOADABLE = {
     "datasets": type("Images", (gn.DataSet,), {"load": lambda self: None}),
-    "metrics": _zero,
+    "metrics": Zero,
 }
 
 
