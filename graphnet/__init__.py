@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from graphnet.sdk import Layer as Layer
     from graphnet.sdk import Loss as Loss
     from graphnet.sdk import Metric as Metric
+    from graphnet.sdk import ModelFile as ModelFile
     from graphnet.sdk import MultiTensorKernel as MultiTensorKernel
     from graphnet.sdk import Optimizer as Optimizer
     from graphnet.sdk import Pairs as Pairs
@@ -68,6 +69,7 @@ _ROOMS = {
     "Loss": "sdk",
     "Metric": "sdk",
     "Model": "model",
+    "ModelFile": "sdk",
     "MultiTensorKernel": "sdk",
     "Muon": "builtin",
     "Native": "system",
@@ -96,7 +98,7 @@ __all__ = [*sorted(_ROOMS), "load"]
 
 
 def load(path: Path | str) -> Model:
-    """Read a model: a .yaml description, or a .safetensors file with weights.
+    """Read a model: a .yaml or .toml description, a .safetensors file with weights, or a plugin's file.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

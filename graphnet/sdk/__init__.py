@@ -44,6 +44,7 @@ from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_n
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 from graphnet.sdk.metric import Metric
+from graphnet.sdk.model_file import ModelFile
 from graphnet.sdk.multi_tensor import (
     COMMON,
     MultiTensorKernel,
@@ -117,6 +118,7 @@ __all__ = [
     "Loss",
     "Make",
     "Metric",
+    "ModelFile",
     "MultiTensorKernel",
     "NonNegativePair",
     "Optimizer",

@@ -30,6 +30,7 @@ GROUP = "graphnet.plugins"
 BUILTIN = (
     "graphnet.builtin.plugin",
     "graphnet.executors.plugin",
+    "graphnet.description.readers",
     "graphnet.passes.plugin",
     "graphnet.cli.plugin",
 )

@@ -36,7 +36,7 @@ PASSES = (
 
 
 class Rewritable(Protocol):
-    """What a pass gets and returns, a `graphnet.graph.Graph`: its calls and values by name, and its ends."""
+    """Base of what passes get and return, a `graphnet.graph.Graph`: calls and values by name, and ends."""
 
     @property
     def calls(self) -> Mapping[str, Any]:

@@ -73,6 +73,11 @@ def graphnet_datasets(register: Register) -> None:
 
 
 @hookspec
+def graphnet_readers(register: Register) -> None:
+    """Add readers of model files, functions of a path: `register(".onnx", read_onnx)`."""
+
+
+@hookspec
 def graphnet_passes(register: Register) -> None:
     """Add passes of the compilation: `register("acme/fold", Pass(fold, after="dead_code"))`."""
 

@@ -126,6 +126,13 @@ KINDS: Mapping[str, PluginKind] = {
         PluginKind("schedules", "schedule", {Schedule: ("factor",)}),
         PluginKind("executors", "executor", {Executor: ("prepare",)}),
         PluginKind("datasets", "data set", {DataSet: ("load",)}),
+        PluginKind(
+            "readers",
+            "reader",
+            function="a function (path) -> graphnet.ModelFile, or the description in it",
+            names=re.compile(r"\.[a-z0-9]+"),
+            naming="the ending of a file such as '.onnx', in small letters and digits",
+        ),
         PluginKind("passes", "pass", instance_of=Pass, namespaced=True),
         PluginKind(
             "commands",

@@ -32,8 +32,9 @@ def shown(
     hook = f"def {KINDS[request.param].hook}("
     (plugin,) = [m for m in modules if hook in files[f"{m}.py"]]
     registry = load_registry(plugins=[__import__(plugin)], entry_points=False)
+    names: dict[str, object] = {"registry": registry}
     for text in UNTITLED.findall(page):
-        exec(text, {"registry": registry})
+        exec(text, names)
     for module in modules:
         sys.modules.pop(module, None)
     return registry

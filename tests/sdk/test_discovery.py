@@ -278,6 +278,9 @@ KIND_WORDS = {
         "data set", "a subclass of graphnet.DataSet", None,
         type("Empty", (gn.DataSet,), {}), "load",
     ),
+    "readers": (
+        "reader", "a function (path) -> graphnet.ModelFile, or the description in it", ".yaml", None, None,
+    ),
     "passes": ("pass", "an instance of graphnet.Pass", "common_subexpressions", None, None),
     "commands": ("command", "an instance of graphnet.Command", "train", None, None),
     "metrics": (
@@ -287,7 +290,7 @@ KIND_WORDS = {
 }  # fmt: skip
 
 
-NAMES = {"commands": "a-b"}
+NAMES = {"commands": "a-b", "readers": ".ab"}
 """Names of kinds whose names are no "a/b"."""
 
 
@@ -340,7 +343,8 @@ def test_names_of_layers_losses_kernels_and_passes_alone_need_a_namespace(kind: 
     builtin = load_registry(entry_points=False)
     own = KIND_WORDS[kind][2]
     value = builtin.find(kind, own).value if own else _LOADABLE[kind]
-    plugin = registering(kind, "bare", value)
+    name = ".bare" if kind == "readers" else "bare"
+    plugin = registering(kind, name, value)
     if kind in ("layers", "losses", "kernels", "passes"):
         with pytest.raises(
             PluginError, match=f"{KIND_WORDS[kind][0]} name 'bare' needs a namespac"
@@ -348,7 +352,7 @@ def test_names_of_layers_losses_kernels_and_passes_alone_need_a_namespace(kind: 
             load_registry(plugins=[plugin], entry_points=False)
     else:
         registry = load_registry(plugins=[plugin], entry_points=False)
-        assert registry.find(kind, "bare").value is value
+        assert registry.find(kind, name).value is value
 
 
 class Zero(gn.Metric):
