@@ -29,7 +29,8 @@ from graphnet.passes.loss_scale import (
     unscale,
 )
 from graphnet.passes.mixed_precision import mixed_precision
-from graphnet.passes.pipeline import Change, Pass, run
+from graphnet.passes.pipeline import Change, run
+from graphnet.passes.placed import placed
 from graphnet.passes.recompute import recompute
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
 from graphnet.passes.store_bfloat16 import store_bfloat16
@@ -45,7 +46,6 @@ __all__ = [
     "UPDATES",
     "Change",
     "Everywhere",
-    "Pass",
     "add_up",
     "attach_loss",
     "batch_updates",
@@ -69,6 +69,7 @@ __all__ = [
     "kernel_for",
     "mixed_precision",
     "overwritable",
+    "placed",
     "plain_calls",
     "recompute",
     "run",

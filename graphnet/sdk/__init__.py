@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, blocked_shape, pack, plain_shape, unpack
+from graphnet.sdk.command import Command
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
 from graphnet.sdk.definition import Definition, summary
 from graphnet.sdk.discovery import default_registry, load_registry
@@ -24,6 +25,7 @@ from graphnet.sdk.floating import (
     not_floating,
     not_of_dtype,
 )
+from graphnet.sdk.graph_pass import PASSES, Pass, Rewritable
 from graphnet.sdk.hookspecs import Register, hookimpl
 from graphnet.sdk.initializers import ConvInit, LinearInit, weight_and_bias
 from graphnet.sdk.intrinsics import (
@@ -46,6 +48,8 @@ from graphnet.sdk.intrinsics import (
 from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
+from graphnet.sdk.metric import Metric
+from graphnet.sdk.model_file import ModelFile
 from graphnet.sdk.multi_tensor import (
     COMMON,
     MultiTensorKernel,
@@ -88,12 +92,14 @@ __all__ = [
     "INTEGERS",
     "IN_PLACE",
     "KINDS",
+    "PASSES",
     "RESERVED",
     "Accumulate",
     "AddTo",
     "Assign",
     "Cast",
     "Clear",
+    "Command",
     "Constant",
     "ConvInit",
     "Convert",
@@ -117,11 +123,14 @@ __all__ = [
     "LinearInit",
     "Loss",
     "Make",
+    "Metric",
+    "ModelFile",
     "MultiTensorKernel",
     "NonNegativePair",
     "Optimizer",
     "Pairs",
     "ParameterSpec",
+    "Pass",
     "Pattern",
     "Plugin",
     "PluginKind",
@@ -130,6 +139,7 @@ __all__ = [
     "Rate",
     "Register",
     "Registry",
+    "Rewritable",
     "Run",
     "ScaleShift",
     "Scaled",
