@@ -90,6 +90,26 @@ class PluginKind:
                             f"{self.singular} {name!r} ({value.__name__}) defines no {attribute}"
                         )
 
+    @property
+    def one(self) -> str:
+        """The singular with its article: "an optimizer"."""
+        return f"{'an' if self.singular[0] in 'aeiou' else 'a'} {self.singular}"
+
+    def refusal(self, found: object) -> str:
+        """Say why this is no form of one of this kind: it is no name or mapping, or of another kind."""
+        kind = found if isinstance(found, type) else type(found)
+        what = f"the class {kind.__name__}" if isinstance(found, type) else f"{found!r:.60}"
+        home = "" if kind.__module__ == "builtins" else f" of {kind.__module__}"
+        remedy = ""
+        if isinstance(found, type) and self.fits(found):
+            remedy = f" Make an instance of it: {kind.__name__}(...)."
+        elif kind.__module__.partition(".")[0] == "torch":
+            remedy = f" graphnet computes with its own {self.name}, not with those of torch."
+        return (
+            f"expected the name of {self.one}, {{name: {{field: value}}}} or an instance, found "
+            f"{' '.join(what.split())}{home}.{remedy}"
+        )
+
     def fits(self, value: object) -> bool:
         """Whether a thing is of this kind."""
         if self.function:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,11 @@ class Registry:
         0.1
         """
         if isinstance(form, Definition):
+            if not KINDS[kind].fits(type(form)):
+                raise DescriptionError([Problem(KINDS[kind].refusal(form))])
             return form
+        if not isinstance(form, (str, Mapping)):
+            raise DescriptionError([Problem(KINDS[kind].refusal(form))])
         name, config = split_form(form)
         return self.find(kind, name).value(**config)
 
@@ -167,9 +171,13 @@ class Registry:
             assert isinstance(dataset, DataSet)
             return dataset
         path = Path(form)
+        if str(form) in self.datasets and not path.exists():
+            return self._dataset_of(str(form))
         if not path.exists():
             raise DataError(
-                f"{path}: no such file or folder. Give the path of a data set that exists."
+                f"{path}: no such file or folder, and no data set of this name. Give the path of a file or "
+                f"folder, or a name with its fields, as {{NAME: {{path: PATH}}}}. "
+                f"{nearest(str(form), self.datasets)}"
             )
         for entry in self.datasets.values():
             if entry.value.claims(path):
@@ -179,6 +187,23 @@ class Registry:
             f"{path}: none of the installed data sets ({', '.join(self.datasets) or 'there is none'}) "
             f"can read this. Name one: {{NAME: {{path: {path}}}}}."
         )
+
+    def _dataset_of(self, name: str) -> DataSet:
+        """The data set of this name with its defaults; a fault says how to give its fields."""
+        try:
+            found: DataSet = self.make("datasets", name)
+        except DescriptionError as error:
+            raise DescriptionError(
+                [
+                    replace(
+                        problem,
+                        path=".".join(part for part in (name, problem.path) if part),
+                        message=f"{sentence(problem.message)} Write {{{name}: {{FIELD: VALUE}}}}.",
+                    )
+                    for problem in error.problems
+                ]
+            ) from None
+        return found
 
     def entry_of(self, definition: Definition | type[Definition]) -> Entry | None:
         """The entry under which a definition's class is registered, the first of several; or None."""
