@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from graphnet.sdk import Pairs as Pairs
     from graphnet.sdk import ParameterSpec as ParameterSpec
     from graphnet.sdk import Pass as Pass
+    from graphnet.sdk import Report as Report
+    from graphnet.sdk import Reporter as Reporter
     from graphnet.sdk import Run as Run
     from graphnet.sdk import Schedule as Schedule
     from graphnet.sdk import StateSpec as StateSpec
@@ -78,6 +80,8 @@ _ROOMS = {
     "ParameterSpec": "sdk",
     "Pass": "sdk",
     "Program": "model",
+    "Report": "sdk",
+    "Reporter": "sdk",
     "Run": "sdk",
     "SGD": "builtin",
     "Schedule": "sdk",

@@ -55,7 +55,9 @@ from graphnet.sdk.multi_tensor import (
 )
 from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.random import node_constant
+from graphnet.sdk.records import Decided, Epoch, Record, Steps, Stopped
 from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form
+from graphnet.sdk.reporter import Report, Reporter, Running
 from graphnet.sdk.schedule import Schedule
 from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
 from graphnet.sdk.spec import (
@@ -99,8 +101,10 @@ __all__ = [
     "Convert",
     "DType",
     "DataSet",
+    "Decided",
     "Definition",
     "Entry",
+    "Epoch",
     "Event",
     "Executor",
     "FactorPair",
@@ -131,10 +135,14 @@ __all__ = [
     "PositivePair",
     "Precision",
     "Rate",
+    "Record",
     "Register",
     "Registry",
+    "Report",
+    "Reporter",
     "Rewritable",
     "Run",
+    "Running",
     "Scaled",
     "Schedule",
     "Shape",
@@ -143,6 +151,8 @@ __all__ = [
     "Spec",
     "Specs",
     "StateSpec",
+    "Steps",
+    "Stopped",
     "Stream",
     "Tensors",
     "Times",

@@ -32,6 +32,7 @@ BUILTIN = (
     "graphnet.executors.plugin",
     "graphnet.description.readers",
     "graphnet.passes.plugin",
+    "graphnet.training.reporters",
     "graphnet.cli.plugin",
 )
 

@@ -73,6 +73,11 @@ def graphnet_datasets(register: Register) -> None:
 
 
 @hookspec
+def graphnet_reporters(register: Register) -> None:
+    """Add reporters of a training, subclasses of graphnet.Reporter: `register("acme/mail", Mail)`."""
+
+
+@hookspec
 def graphnet_readers(register: Register) -> None:
     """Add readers of model files, functions of a path: `register(".onnx", read_onnx)`."""
 

@@ -16,6 +16,7 @@ from graphnet.sdk.layer import Layer, Loss
 from graphnet.sdk.metric import Metric
 from graphnet.sdk.multi_tensor import MultiTensorKernel
 from graphnet.sdk.optimizer import Optimizer
+from graphnet.sdk.reporter import Reporter
 from graphnet.sdk.schedule import Schedule
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
@@ -126,6 +127,7 @@ KINDS: Mapping[str, PluginKind] = {
         PluginKind("schedules", "schedule", {Schedule: ("factor",)}),
         PluginKind("executors", "executor", {Executor: ("prepare",)}),
         PluginKind("datasets", "data set", {DataSet: ("load",)}),
+        PluginKind("reporters", "reporter", {Reporter: ("start",)}),
         PluginKind(
             "readers",
             "reader",

@@ -95,6 +95,7 @@ class Registry:
     executors: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     metrics: Mapping[str, Entry] = field(default_factory=dict)
+    reporters: Mapping[str, Entry] = field(default_factory=dict)
     readers: Mapping[str, Entry] = field(default_factory=dict)
     passes: Mapping[str, Entry] = field(default_factory=dict)
     commands: Mapping[str, Entry] = field(default_factory=dict)

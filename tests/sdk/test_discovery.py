@@ -23,6 +23,7 @@ from graphnet.sdk import (
     Layer,
     Register,
     Registry,
+    Reporter,
     Site,
     hookimpl,
     load_registry,
@@ -277,6 +278,9 @@ KIND_WORDS = {
     "datasets": (
         "data set", "a subclass of graphnet.DataSet", None,
         type("Empty", (gn.DataSet,), {}), "load",
+    ),
+    "reporters": (
+        "reporter", "a subclass of graphnet.Reporter", "log", type("Empty", (Reporter,), {}), "start",
     ),
     "readers": (
         "reader", "a function (path) -> graphnet.ModelFile, or the description in it", ".yaml", None, None,
