@@ -41,7 +41,7 @@ from graphnet.sdk.intrinsics import (
     WeightedSum,
 )
 from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names
-from graphnet.sdk.kinds import KINDS, PluginKind
+from graphnet.sdk.kinds import KINDS, OwnKind, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 from graphnet.sdk.metric import Metric
 from graphnet.sdk.model_file import ModelFile
@@ -126,6 +126,7 @@ __all__ = [
     "MultiTensorKernel",
     "NonNegativePair",
     "Optimizer",
+    "OwnKind",
     "Pairs",
     "ParameterSpec",
     "Pass",

@@ -35,6 +35,11 @@ class Register(Protocol):
 
 
 @hookspec
+def graphnet_kinds(register: Register) -> None:
+    """Declare kinds of things, each with a hook: `register("acme_filters", OwnKind("filter", Filter))`."""
+
+
+@hookspec
 def graphnet_layers(register: Register) -> None:
     """Add layers, subclasses of graphnet.Layer: `register("acme/swish", Swish, version=1)`."""
 

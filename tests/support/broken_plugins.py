@@ -75,7 +75,7 @@ BROKEN: dict[str, Broken] = {
         "class Odd(Exception):\n    def __str__(self):\n        1 / 0\nraise Odd()",
         "Odd: its message cannot be read: ZeroDivisionError",
     ),
-    "no-hook": Broken("x = 1", "implements no hook. Known: graphnet_layers, "),
+    "no-hook": Broken("x = 1", "implements no hook. Known: graphnet_kinds, graphnet_layers, "),
     "hook-signature": Broken(
         LAYER + "\n@gn.hookimpl\ndef graphnet_layers(registry):\n    pass\n",
         "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
