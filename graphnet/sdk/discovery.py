@@ -123,7 +123,7 @@ def _import(one: Installed) -> object:
 
 @contextlib.contextmanager
 def _isolated(plugin: Plugin) -> Iterator[list[Plugin]]:
-    """Run code of a plugin. Yields a list whose last item is then the plugin, with its error if it has one."""
+    """Run code of a plugin; the last item of the yielded list is then the plugin, with its error if any."""
     result = [plugin]
     try:
         # What a plugin prints while it is loaded must not end up in a command's output.

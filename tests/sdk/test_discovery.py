@@ -531,6 +531,40 @@ class Mine(Kernel):
         return grad_y * y * (1 - y)
 
 
+class Preferred(Mine):
+    replaces = "sigmoid(x)"
+    priority = 5
+
+
+class Yielding(Mine):
+    replaces = "sigmoid(x)"
+    priority = -1
+
+
+def test_priority_decides_between_kernels_whatever_their_distributions_are_called() -> None:
+    def plugin(name: str, kernel: type[Kernel]) -> object:
+        def hook(self: object, register: Register) -> None:
+            register(f"{name}/sigmoid", kernel)
+
+        return type(name, (), {"graphnet_kernels": hookimpl(hook)})()
+
+    description = {"input": {"channels": 4}, "layers": ["sigmoid"]}
+
+    def chosen(*plugins: object) -> str:
+        registry = load_registry(plugins=plugins, entry_points=False)
+        (step,) = gn.Model(description, registry=registry).plan((2, 4, 6, 6)).steps
+        return step.call.title
+
+    plain, preferred, yielding = (
+        plugin("aaa", Mine),
+        plugin("zzz", Preferred),
+        plugin("b", Yielding),
+    )
+    assert chosen(plain, preferred) == chosen(preferred, plain) == "sigmoid [zzz]"
+    assert chosen(plain, yielding) == "sigmoid [aaa]"
+    assert chosen(yielding) == "sigmoid [aten]"  # the built-in kernel has priority 0
+
+
 def test_installed_kernel_is_preferred_to_the_built_in_one() -> None:
     class Faster:
         @hookimpl
