@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from graphnet.sdk import ParameterSpec as ParameterSpec
     from graphnet.sdk import Pass as Pass
     from graphnet.sdk import Registry as Registry
+    from graphnet.sdk import Report as Report
+    from graphnet.sdk import Reporter as Reporter
     from graphnet.sdk import Run as Run
     from graphnet.sdk import Schedule as Schedule
     from graphnet.sdk import StateSpec as StateSpec
@@ -80,6 +82,8 @@ _ROOMS = {
     "Pass": "sdk",
     "Program": "model",
     "Registry": "sdk",
+    "Report": "sdk",
+    "Reporter": "sdk",
     "Run": "sdk",
     "SGD": "builtin",
     "Schedule": "sdk",

@@ -117,6 +117,21 @@ def test_core_names_no_layer() -> None:
     assert wrong == []
 
 
+PLUGINS = sorted((ROOT.parent / "plugins").glob("graphnet-*/src"))
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.parent.name)
+def test_plugins_of_this_repository_import_public_names_only(folder: Path) -> None:
+    wrong = []
+    for path in sorted(folder.rglob("*.py")):
+        for module, name in imports(path):
+            face = importlib.import_module(module)
+            public = getattr(face, "__all__", None) or [n for n in vars(face) if n[0] != "_"]
+            if module.count(".") > 1 or name not in public:
+                wrong.append(f"{path.relative_to(folder)}: {module} {name}")
+    assert wrong == []
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_imports_nothing_heavy_and_no_plugin(arguments: list[str]) -> None:
     subprocess.run([sys.executable, "-m", "graphnet", "--help"], capture_output=True, check=True)

@@ -46,7 +46,7 @@ from graphnet.sdk.intrinsics import (
     WeightedSum,
 )
 from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names
-from graphnet.sdk.kinds import KINDS, PluginKind
+from graphnet.sdk.kinds import KINDS, OwnKind, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 from graphnet.sdk.metric import Metric
 from graphnet.sdk.model_file import ModelFile
@@ -60,7 +60,9 @@ from graphnet.sdk.multi_tensor import (
 )
 from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.random import node_constant
+from graphnet.sdk.records import Decided, Epoch, Record, Steps, Stopped
 from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form
+from graphnet.sdk.reporter import Report, Reporter, Running
 from graphnet.sdk.schedule import Schedule
 from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
 from graphnet.sdk.spec import (
@@ -105,8 +107,10 @@ __all__ = [
     "Convert",
     "DType",
     "DataSet",
+    "Decided",
     "Definition",
     "Entry",
+    "Epoch",
     "Event",
     "Executor",
     "FactorPair",
@@ -128,6 +132,7 @@ __all__ = [
     "MultiTensorKernel",
     "NonNegativePair",
     "Optimizer",
+    "OwnKind",
     "Pairs",
     "ParameterSpec",
     "Pass",
@@ -137,10 +142,14 @@ __all__ = [
     "PositivePair",
     "Precision",
     "Rate",
+    "Record",
     "Register",
     "Registry",
+    "Report",
+    "Reporter",
     "Rewritable",
     "Run",
+    "Running",
     "ScaleShift",
     "Scaled",
     "Schedule",
@@ -150,6 +159,8 @@ __all__ = [
     "Spec",
     "Specs",
     "StateSpec",
+    "Steps",
+    "Stopped",
     "Stream",
     "Tensors",
     "Times",

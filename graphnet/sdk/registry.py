@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from graphnet.errors import (
 )
 from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.definition import Definition
-from graphnet.sdk.kinds import KINDS
+from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.system import normalized
 
 
@@ -95,14 +95,30 @@ class Registry:
     executors: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     metrics: Mapping[str, Entry] = field(default_factory=dict)
+    reporters: Mapping[str, Entry] = field(default_factory=dict)
     readers: Mapping[str, Entry] = field(default_factory=dict)
     passes: Mapping[str, Entry] = field(default_factory=dict)
     commands: Mapping[str, Entry] = field(default_factory=dict)
+    kinds: Mapping[str, Entry] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Entry]] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
 
+    @functools.cached_property
+    def every_kind(self) -> Mapping[str, PluginKind]:
+        """KINDS and the kinds that plugins declare, by name."""
+        return {**KINDS, **{name: entry.value.named(name) for name, entry in self.kinds.items()}}
+
     def of_kind(self, kind: str) -> Mapping[str, Entry]:
-        """The entries of one of KINDS, by name."""
-        entries: Mapping[str, Entry] = getattr(self, KINDS[kind].name)
+        """The entries of a kind, by name.
+
+        Raises:
+            UnknownNameError: it is none of KINDS, and no loaded plugin declares it.
+        """
+        if kind not in self.every_kind:
+            raise UnknownNameError(f"unknown kind {kind!r}. {self._where(kind, self.every_kind)}")
+        entries: Mapping[str, Entry] = (
+            self.own[kind] if kind in self.own else getattr(self, KINDS[kind].name)
+        )
         return entries
 
     def find(self, kind: str, name: str) -> Entry:
@@ -116,10 +132,10 @@ class Registry:
         if name in entries:
             return entries[name]
         raise UnknownNameError(
-            f"unknown {KINDS[kind].singular} {name!r}. {self._where(name, entries)}"
+            f"unknown {self.every_kind[kind].singular} {name!r}. {self._where(name, entries)}"
         )
 
-    def _where(self, name: str, entries: Mapping[str, Entry]) -> str:
+    def _where(self, name: str, entries: Iterable[str]) -> str:
         """Where an unknown name may come from: its broken plugin, or a similar name."""
         space, slash, _ = name.partition("/")
         absent = [p for p in self.plugins if p.status != "loaded"]
@@ -139,7 +155,7 @@ class Registry:
         """A definition from the form that a model or training file gives it.
 
         Args:
-            kind: one of KINDS, such as "optimizers".
+            kind: one of KINDS, such as "optimizers", or a kind that a plugin declares.
             form: "name" or {"name": {field: value}}. An instance is returned as it is.
 
         Raises:
@@ -223,7 +239,7 @@ class Registry:
     @functools.cached_property
     def _entries(self) -> dict[object, Entry]:
         found: dict[object, Entry] = {}
-        for kind in KINDS:
+        for kind in self.every_kind:
             for entry in self.of_kind(kind).values():
                 found.setdefault(entry.value, entry)
         return found
