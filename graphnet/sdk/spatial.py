@@ -104,7 +104,13 @@ class Spatial(Layer):
                     f"the base for any number of axes."
                 )
             cls.axes = axes
-            for name, hint in get_type_hints(cls, include_extras=True).items():
+            try:
+                hints = get_type_hints(cls, include_extras=True)
+            except NameError as error:
+                raise ContractError(
+                    f"{cls.__name__}: {error}. The types of its fields must be names of its module."
+                ) from error
+            for name, hint in hints.items():
                 stated, mark = _over(hint, axes)
                 if mark is None:
                     continue
