@@ -6,7 +6,7 @@ A plugin's classes come in through hooks; a Registry goes out. It imports system
 from __future__ import annotations
 
 from graphnet.sdk import random
-from graphnet.sdk.blocks import Layout, blocked_shape, pack, plain_shape, unpack
+from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plain_shape, unpack
 from graphnet.sdk.command import Command
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
 from graphnet.sdk.definition import Definition, summary
@@ -65,6 +65,15 @@ from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form
 from graphnet.sdk.reporter import Report, Reporter, Running
 from graphnet.sdk.schedule import Schedule
 from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
+from graphnet.sdk.spatial import (
+    Factors,
+    NonNegativeSides,
+    NonNegativeSizes,
+    OptionalSizes,
+    PositiveSizes,
+    Spatial,
+    by,
+)
 from graphnet.sdk.spec import (
     Constant,
     Initializer,
@@ -114,6 +123,7 @@ __all__ = [
     "Event",
     "Executor",
     "FactorPair",
+    "Factors",
     "Follow",
     "Fraction",
     "Gallery",
@@ -131,7 +141,10 @@ __all__ = [
     "ModelFile",
     "MultiTensorKernel",
     "NonNegativePair",
+    "NonNegativeSides",
+    "NonNegativeSizes",
     "Optimizer",
+    "OptionalSizes",
     "OwnKind",
     "Pairs",
     "ParameterSpec",
@@ -140,6 +153,7 @@ __all__ = [
     "Plugin",
     "PluginKind",
     "PositivePair",
+    "PositiveSizes",
     "Precision",
     "Rate",
     "Record",
@@ -156,6 +170,7 @@ __all__ = [
     "Shape",
     "Sides",
     "Site",
+    "Spatial",
     "Spec",
     "Specs",
     "StateSpec",
@@ -171,6 +186,8 @@ __all__ = [
     "as_given",
     "as_unit",
     "blocked_shape",
+    "by",
+    "channels_last",
     "check_dtype",
     "check_floating",
     "check_kind",

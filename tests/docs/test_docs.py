@@ -76,7 +76,8 @@ def test_yaml_in_the_docs_is_valid(name: str, text: str) -> None:
     if "layers" in data:
         description = parse_text(text)
         channels = next(iter(description.inputs.values())).channels or 3
-        graph = Model(description).graph((1, channels, 8, 8))
+        axes = 1 if "conv1d" in text else 2
+        graph = Model(description).graph((1, channels, *(8,) * axes))
         assert graph.outputs
         jsonschema.validate(data, model_schema(default_registry()))
     else:
