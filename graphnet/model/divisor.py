@@ -10,6 +10,7 @@ from graphnet.description import Expanded
 from graphnet.errors import GraphError, GraphnetError, InputError
 from graphnet.graph import Graph
 from graphnet.plan import pace
+from graphnet.sdk import Spatial
 
 MAX_DIVISOR = 256
 
@@ -30,22 +31,24 @@ def find_divisor(network: Expanded, graph_for: Callable[..., Graph]) -> int:
     Raises:
         GraphError: an input is no image, or there is no such number.
     """
-    for name, described in network.inputs.items():
-        if len(described.axes) != 3 or described.integer is not None:
+    stated = [described.shape for described in network.inputs.values()]
+    for (name, described), shape in zip(network.inputs.items(), stated, strict=True):
+        if described.integer is not None or (shape is not None and len(shape) < 2):
             raise GraphError(
                 f"{network.name}: input {name!r} ({described}) is no image, so there is no size to which it "
                 f"could be padded"
             )
     first = [described.axes[0] for described in network.inputs.values()]
     channels = [size if isinstance(size, int) else 3 for size in first]
+    count = next((len(shape) - 1 for shape in stated if shape), spatial_axes(network))
 
     def keeps_size(size: int) -> bool:
+        sizes = (size,) * count
         try:
-            graph = graph_for(*((1, c, size, size) for c in channels))
+            graph = graph_for(*((1, c, *sizes) for c in channels))
         except GraphnetError:
             return False
-        shape = graph.values[graph.outputs[0]].spec.shape
-        return len(shape) == 4 and shape[2:] == (size, size)
+        return graph.values[graph.outputs[0]].spec.shape[2:] == sizes
 
     found = _smallest(network, keeps_size)
     if found is None:
@@ -76,6 +79,12 @@ def _smallest(network: Expanded, keeps_size: Callable[[int], bool]) -> int | Non
     return divisor
 
 
+def spatial_axes(network: Expanded) -> int:
+    """Return the number of spatial axes of the network's images; 2 where no layer states it."""
+    stated = [node.layer.axes for node in network.nodes if isinstance(node.layer, Spatial)]
+    return max(stated, default=2)
+
+
 def _primes(number: int) -> list[int]:
     """Return the primes that divide a number."""
     divisors = [n for n in range(2, number + 1) if number % n == 0]
@@ -85,7 +94,7 @@ def _primes(number: int) -> list[int]:
 def _step(network: Expanded) -> tuple[int, bool]:
     """Return the number of rows after which all windows repeat, and whether all windows are known."""
     step, certain = 1, True
-    for axis in (0, 1):
+    for axis in range(spatial_axes(network)):
         rows = dict.fromkeys(network.inputs, Fraction(1))  # of each node, for one row of the input
         for node in network.nodes:
             # For a layer without a window, assume that the output has as many rows as the input.
