@@ -125,3 +125,14 @@ def test_metrics_say_what_does_not_fit(metric: metrics.Metric) -> None:
         metric(image[0], image[0])
     with pytest.raises(DataError, match=r"floating point .* target of torch.uint8"):
         metric(image, image.to(torch.uint8))
+
+
+@pytest.mark.parametrize("metric", [metrics.psnr, metrics.psnr_pooled, metrics.ssim])
+def test_predictions_outside_of_0_to_1_count_as_an_image_file_would_hold_them(
+    metric: metrics.Metric,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 1, 12, 12, generator=generator)
+    found = 3 * torch.rand(2, 1, 12, 12, generator=generator) - 1
+    assert metric(found, target) == metric(found.clamp(0, 1), target)
+    assert metric(found, target) != metric(found.clamp(0, 0.5), target)
