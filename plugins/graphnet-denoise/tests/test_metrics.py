@@ -10,6 +10,7 @@ from skimage.metrics import structural_similarity as skimage_ssim
 from torch import Tensor
 
 from graphnet.errors import DataError
+from graphnet.sdk import default_registry
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:
@@ -134,5 +135,8 @@ def test_predictions_outside_of_0_to_1_count_as_an_image_file_would_hold_them(
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(2, 1, 12, 12, generator=generator)
     found = 3 * torch.rand(2, 1, 12, 12, generator=generator) - 1
-    assert metric(found, target) == metric(found.clamp(0, 1), target)
-    assert metric(found, target) != metric(found.clamp(0, 0.5), target)
+    registered = metrics.of_images(metric)
+    assert registered(found, target) == metric(found.clamp(0, 1), target) != metric(found, target)
+    assert default_registry().metrics[metric.__name__].value(found, target) == registered(
+        found, target
+    )

@@ -1,8 +1,7 @@
 """How close images are: PSNR, as the mean over images and pooled, and SSIM.
 
 All take a prediction and a target of the same shape (N, C, H, W), floating point, with 0..1 as the
-range from black to white, and compute in float64. `psnr`, `psnr_pooled` and `ssim` clamp the
-prediction to 0..1 first, as an image file would; the other functions clamp nothing.
+range from black to white, and compute in float64. Nothing is clamped here, except by `of_images`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def psnr(prediction: Tensor, target: Tensor) -> float:
     >>> round(psnr(target + error, target), 3)
     30.0
     """
-    return mean_psnr(squared_error(prediction.clamp(0, 1), target))
+    return mean_psnr(squared_error(prediction, target))
 
 
 def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
@@ -51,7 +50,7 @@ def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
     >>> round(psnr_pooled(target + error, target), 3)
     22.967
     """
-    errors = squared_error(prediction.clamp(0, 1), target)
+    errors = squared_error(prediction, target)
     return pooled_psnr(errors, torch.ones_like(errors))
 
 
@@ -67,7 +66,20 @@ def ssim(prediction: Tensor, target: Tensor) -> float:
     >>> ssim(image, image)
     1.0
     """
-    return float(structural_similarity(prediction.clamp(0, 1), target).mean())
+    return float(structural_similarity(prediction, target).mean())
+
+
+def of_images(metric: Metric) -> Metric:
+    """The metric of predictions clamped to 0..1, as an image file would hold them: what is registered.
+
+    >>> of_images(psnr)(torch.full((1, 1, 4, 4), 1.5), torch.full((1, 1, 4, 4), 0.75))  # MSE 1 / 16
+    12.041199826559248
+    """
+
+    def clamped(prediction: Tensor, target: Tensor) -> float:
+        return metric(prediction.clamp(0, 1), target)
+
+    return clamped
 
 
 def mean_psnr(errors: Tensor) -> float:

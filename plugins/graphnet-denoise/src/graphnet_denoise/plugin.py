@@ -35,6 +35,6 @@ def graphnet_metrics(register: Register) -> None:
     """Add `psnr` (mean of the images' PSNR), `psnr_pooled` (PSNR of the mean error) and `ssim`."""
     from graphnet_denoise import metrics
 
-    register("psnr", metrics.psnr)
-    register("psnr_pooled", metrics.psnr_pooled)
-    register("ssim", metrics.ssim)
+    register("psnr", metrics.of_images(metrics.psnr))
+    register("psnr_pooled", metrics.of_images(metrics.psnr_pooled))
+    register("ssim", metrics.of_images(metrics.ssim))
