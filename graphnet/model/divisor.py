@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-from graphnet.description import Expanded, InputDescription
+from graphnet.description import Expanded
 from graphnet.errors import GraphError, GraphnetError, InputError
 from graphnet.graph import Graph
 from graphnet.plan import pace
@@ -31,17 +31,16 @@ def find_divisor(network: Expanded, graph_for: Callable[..., Graph]) -> int:
     Raises:
         GraphError: an input is no image, or there is no such number.
     """
-    counts = {_axes_of(described, network) for described in network.inputs.values()}
-    for name, described in network.inputs.items():
-        if len(counts) > 1 or 0 in counts or described.integer is not None:
+    stated = [described.shape for described in network.inputs.values()]
+    for (name, described), shape in zip(network.inputs.items(), stated, strict=True):
+        if described.integer is not None or (shape is not None and len(shape) < 2):
             raise GraphError(
                 f"{network.name}: input {name!r} ({described}) is no image, so there is no size to which it "
                 f"could be padded"
             )
     first = [described.axes[0] for described in network.inputs.values()]
     channels = [size if isinstance(size, int) else 3 for size in first]
-
-    (count,) = counts
+    count = next((len(shape) - 1 for shape in stated if shape), spatial_axes(network))
 
     def keeps_size(size: int) -> bool:
         sizes = (size,) * count
@@ -78,11 +77,6 @@ def _smallest(network: Expanded, keeps_size: Callable[[int], bool]) -> int | Non
         while divisor % prime == 0 and fits(divisor // prime):
             divisor //= prime
     return divisor
-
-
-def _axes_of(described: InputDescription, network: Expanded) -> int:
-    """Return the number of spatial axes of an input; 0 if it is no image, signal or volume."""
-    return spatial_axes(network) if described.shape is None else max(0, len(described.shape) - 1)
 
 
 def spatial_axes(network: Expanded) -> int:
