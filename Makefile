@@ -4,6 +4,7 @@
 # make test      lint, types, imports and all tests
 # make fuzz      2,000 random models through every pass and executor
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
+# make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
 #                ee559_val.npz, see examples/denoisers/README.md
@@ -16,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo speedrun check test fuzz lint programs matrix clean
+.PHONY: install demo speedrun check test fuzz lint programs stub matrix clean
 
 install: $(VENV)/installed
 
@@ -37,7 +38,7 @@ speedrun: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy graphnet plugins benchmarks
+	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 
@@ -53,6 +54,9 @@ fuzz: install
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py
+
+stub: install
+	$(BIN)/python -m tests.support.nn_stub
 
 matrix: install
 	$(BIN)/nox

@@ -30,7 +30,7 @@ Shape = Sequence[int]
 
 
 def as_torch_module(
-    source: Layer | str | dict[str, Any] | facade.Module | Model,
+    source: Layer | str | dict[str, Any] | facade.Tree | Model,
     *inputs: Shape,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
@@ -72,10 +72,15 @@ def as_torch_module(
     registry = registry or default_registry()
     if isinstance(source, facade.Sequential):
         converted: dict[int, torch.nn.Module] = {}
-        for part in source.modules:  # a module that is used twice stays one module
+        for part in source:  # a module that is used twice stays one module
             if id(part) not in converted:
                 converted[id(part)] = as_torch_module(part, kernels=kernels, registry=registry)
-        return torch.nn.Sequential(*(converted[id(part)] for part in source.modules))
+        return torch.nn.Sequential(*(converted[id(part)] for part in source))
+    if isinstance(source, facade.Composite):
+        raise InputError(
+            f"as_torch_module: a {source.title} is converted by way of a model: "
+            f"as_torch_module(graphnet.from_nn(module), shape)"
+        )
     dtype = dtype or torch.get_default_dtype()
     check_dtype(dtype, "as_torch_module: dtype")
     if isinstance(source, Model):
@@ -85,7 +90,7 @@ def as_torch_module(
         values = [made.values[name] for name in made.sources(Kind.PARAMETER, Kind.STATE)]
         slots = set_up(values, seed=source.seed, given=source.weights)
         return _Torch(ModelComputation(source, kernels), slots, made.sources(Kind.STATE))
-    if not isinstance(source, facade.Module):
+    if not isinstance(source, facade.Tree):
         named = not isinstance(source, Layer) and split_form(source)[0] in registry.losses
         layer: Layer = registry.make("losses" if named else "layers", source)
         if _has_slots(layer) and not inputs:
@@ -99,14 +104,12 @@ def as_torch_module(
         )
     elif inputs:
         raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
-    parameters = {name: pair[0] for name, pair in source.parameters.items()}
-    if _has_slots(source.layer) and not parameters and not source.states:
-        raise InputError(f"{source} has no parameters yet: call it once, or make it with `specs`")
+    states = dict(source.named_buffers())
     usable = {entry.name: entry for entry in choose(registry, kernels)}
     return _Torch(
         LayerComputation(source.layer, replace(registry, kernels=usable)),
-        {**parameters, **source.states},
-        source.states,
+        {**dict(source.named_parameters()), **states},
+        states,
     )
 
 
