@@ -70,17 +70,19 @@ def as_torch_module(
     tensor([72., 72., 72., 72., 72., 72., 72., 72.])
     """
     registry = registry or default_registry()
+    if isinstance(source, facade.Tree) and inputs:
+        raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
     if isinstance(source, facade.Sequential):
         converted: dict[int, torch.nn.Module] = {}
         for part in source:  # a module that is used twice stays one module
             if id(part) not in converted:
                 converted[id(part)] = as_torch_module(part, kernels=kernels, registry=registry)
         return torch.nn.Sequential(*(converted[id(part)] for part in source))
-    if isinstance(source, facade.Composite):
-        raise InputError(
-            f"as_torch_module: a {source.title} is converted by way of a model: "
-            f"as_torch_module(graphnet.from_nn(module), shape)"
-        )
+    if isinstance(source, facade.Network):
+        description, tensors = facade.described(source, registry)
+        computation = ModelComputation(Model(description, registry=registry), kernels)
+        buffers = {id(state) for state in source.buffers()}
+        return _Torch(computation, tensors, [n for n, t in tensors.items() if id(t) in buffers])
     dtype = dtype or torch.get_default_dtype()
     check_dtype(dtype, "as_torch_module: dtype")
     if isinstance(source, Model):
@@ -102,8 +104,6 @@ def as_torch_module(
         source = facade.Module(
             layer, specs=specs or None, device=device, dtype=dtype, generator=generator
         )
-    elif inputs:
-        raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
     states = dict(source.named_buffers())
     usable = {entry.name: entry for entry in choose(registry, kernels)}
     return _Torch(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
-from graphnet.description import Expanded, FlatNode, Reference, expand
-from graphnet.errors import InputError
+from graphnet.description import Expanded, FlatNode, Reference, expand, parse
+from graphnet.errors import DescriptionError, InputError, Problem, nearest
 from graphnet.graph import Const, Graph, Kind
 from graphnet.model.model import Model
 from graphnet.model.slots import set_up
@@ -15,7 +17,13 @@ from graphnet.nn import Module, Network, Sequential, Tree, described, module_of
 from graphnet.sdk import Registry, check_dtype, default_registry
 
 
-def from_nn(module: Tree, *, name: str = "model", registry: Registry | None = None) -> Model:
+def from_nn(
+    module: Tree,
+    *,
+    name: str = "model",
+    inputs: Mapping[str, Mapping[str, Any]] | None = None,
+    registry: Registry | None = None,
+) -> Model:
     """Make a model of modules of graphnet.nn, with copies of their weights.
 
     A name such as "encoder" is the id of its node; a module with a number gets its layer's name and a number.
@@ -24,10 +32,12 @@ def from_nn(module: Tree, *, name: str = "model", registry: Registry | None = No
     Args:
         module: a Sequential, a Network, or one module.
         name: the name of the model.
+        inputs: what is known of each input, by its name, as in a model file: {"input": {"channels": 3}}.
         registry: the layers of the model; None takes those of the installed plugins.
 
     Raises:
         InputError: a module has no parameters yet, is a loss, or is of a layer that no plugin registers.
+        DescriptionError: `inputs` are wrong.
 
     >>> from graphnet import nn
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU())
@@ -37,6 +47,12 @@ def from_nn(module: Tree, *, name: str = "model", registry: Registry | None = No
     """
     registry = registry or default_registry()
     description, weights = described(module, registry, name=name)
+    if inputs is not None:
+        stated = parse({"inputs": dict(inputs), "layers": ["relu"]}).inputs
+        for unknown in stated.keys() - description.inputs.keys():
+            message = f"unknown input. {nearest(unknown, description.inputs)}"
+            raise DescriptionError([Problem(message, f"inputs.{unknown}")])
+        description = replace(description, inputs={**description.inputs, **stated})
     return Model(description, weights=weights, registry=registry)
 
 

@@ -131,7 +131,7 @@ class _Writer:
     def _id(self, path: Sequence[str], layer: str) -> str:
         """The path as an id, or the layer's name with a number."""
         taken = {node.id for node in self.nodes}
-        wanted = "_".join(path)
+        wanted = "_".join(path).replace(".", "_")
         if _ID.fullmatch(wanted) and wanted not in taken:
             return wanted
         base = layer.rpartition("/")[2]

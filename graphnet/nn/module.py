@@ -57,7 +57,7 @@ class Module(Tree):
 
     def __init__(
         self,
-        layer: Layer,
+        layer: Layer | None = None,
         *,
         specs: Sequence[Spec] | None = None,
         device: torch.device | str | None = None,
@@ -65,6 +65,12 @@ class Module(Tree):
         generator: torch.Generator | None = None,
         tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
+        if not isinstance(layer, Layer):
+            found = "none" if layer is None else f"{layer!r:.60}"
+            raise InputError(
+                f"{type(self).__name__}: expected a layer, found {found}. Without autograd, modules are "
+                f"combined by nn.Sequential or nn.Network; nn.make(name) makes one by its name."
+            )
         self._pairs: dict[str, Pair] = {}
         self._states: dict[str, Tensor] = {}
         self._modules: dict[str, Tree] = {}
@@ -97,6 +103,9 @@ class Module(Tree):
                 f"give `specs`."
             )
 
+    @torch.inference_mode(
+        mode=False
+    )  # the tensors live longer than this call and are written later
     @torch.no_grad()
     def _move(
         self, device: torch.device | None, dtype: torch.dtype | None, *, non_blocking: bool
@@ -291,6 +300,9 @@ class Module(Tree):
         with blame(f"{self!r}: ", method):
             return invoke(layer, method, named)
 
+    @torch.inference_mode(
+        mode=False
+    )  # the tensors live longer than this call and are written later
     @torch.no_grad()
     def _make(self, specs: Sequence[Spec], given: Mapping[str, Tensor]) -> None:
         """Make the parameters and states for inputs of these specs."""

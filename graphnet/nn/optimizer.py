@@ -79,6 +79,9 @@ class ModuleOptimizer:
             raise DescriptionError([Problem(message, "lr")])
         return rule, rule.lr / self.rule.lr
 
+    @torch.inference_mode(
+        mode=False
+    )  # the tensors live longer than this call and are written later
     def _make_states(self, parameter: Tensor) -> dict[str, Tensor | None]:
         found: dict[str, Tensor | None] = {}
         for name, state in self._rule(parameter)[0].states(_spec(parameter)).items():

@@ -12,7 +12,7 @@ from torch import Tensor
 import graphnet as gn
 from graphnet import nn
 from graphnet.description import parse
-from graphnet.errors import GraphError, InputError
+from graphnet.errors import DescriptionError, GraphError, InputError
 from graphnet.model import Builder, Model
 from graphnet.sdk import Layer
 
@@ -138,7 +138,11 @@ def test_examples_become_modules_and_models_again(path: Path) -> None:
     x = torch.rand(shape)
     expected = model.predict(x)
     same(modules.predict(x), expected, tolerance=1e-4)
-    same(gn.from_nn(modules).predict(x), expected, tolerance=1e-4)
+    again = gn.from_nn(modules)
+    same(again.predict(x), expected, tolerance=1e-4)
+    assert {name.replace(".", "_") for name in again.weights or ()} == {
+        name.replace(".", "_") for name in modules.state_dict()
+    }
 
 
 def test_one_module_becomes_a_model() -> None:
@@ -148,6 +152,18 @@ def test_one_module_becomes_a_model() -> None:
     merged = gn.from_nn(nn.Subtract())
     assert [*merged.description.inputs] == list(nn.Subtract().input_names() or ())
     same(merged.predict(x, 2 * x), -x, tolerance=1e-6)
+
+
+def test_inputs_are_stated_as_in_a_model_file() -> None:
+    modules = nn.Sequential(nn.Conv2d(3, 2, 1))
+    model = gn.from_nn(modules, inputs={"input": {"channels": 3}})
+    assert model.input_channels == 3
+    with pytest.raises(GraphError, match="expects channels 3"):
+        model.graph((1, 4, 2, 2))
+    with pytest.raises(DescriptionError, match="inputs.image: unknown input. Known: input"):
+        gn.from_nn(modules, inputs={"image": {"channels": 3}})
+    with pytest.raises(DescriptionError, match="inputs.input.channls: unknown field"):
+        gn.from_nn(modules, inputs={"input": {"channls": 3}})
 
 
 class Unregistered(Layer):

@@ -406,6 +406,46 @@ def test_tied_modules_have_one_set_of_parameters() -> None:
         nn.LayerScale().tie(a)
 
 
+def test_modules_that_are_made_in_inference_mode_train_outside_of_it() -> None:
+    with torch.inference_mode():
+        net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm2d(2)).double()[:1]
+        optimizer = nn.SGD(net.parameters(), lr=0.5, momentum=0.9)
+        net.backward(torch.ones_like(net(torch.ones(1, 2, dtype=F64))))
+        optimizer.step()
+    before = net[0].bias.clone()
+    optimizer.zero_grad()
+    net.backward(torch.ones_like(net(torch.ones(1, 2, dtype=F64))))
+    optimizer.step()
+    torch.testing.assert_close(net[0].bias, before - 0.5 * 1.9)
+
+
+class OwnForward(nn.Module):
+    """A module as one writes it in torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+def test_a_module_without_a_layer_says_what_to_use() -> None:
+    with pytest.raises(InputError, match="OwnForward: expected a layer, found none. .* nn.Network"):
+        OwnForward()
+    with pytest.raises(InputError, match="Module: expected a layer, found 'relu'.* nn.make"):
+        nn.Module("relu")  # type: ignore[arg-type]
+
+
+def test_a_subclass_of_sequential_is_one() -> None:
+    class Net(nn.Sequential):
+        def __init__(self, width: int) -> None:
+            super().__init__(nn.Linear(2, width), nn.ReLU())
+            self.width = width
+
+    net = copy.deepcopy(Net(3))
+    assert net.width == 3
+    assert str(net).startswith("Net(\n  (0): Linear(in_features=2, out_features=3)")
+    assert type(net[:1]) is nn.Sequential
+    assert net(torch.ones(1, 2)).shape == (1, 3)
+
+
 @pytest.mark.parametrize("found", [[1.0], 1.0, "x"])
 def test_gradients_that_are_no_tensors_are_refused(found: object) -> None:
     module = nn.ReLU()
