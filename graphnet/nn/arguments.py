@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from graphnet.errors import InputError, nearest
+from graphnet.errors import InputError
 from graphnet.sdk import Definition, frozen
 
 Parameter = inspect.Parameter
@@ -76,11 +76,10 @@ class Arguments:
                 raise InputError(f"{title}: {name} is given twice")
             if name in self.definition.field_names() or name not in self.foreign:
                 found[name] = value
-            elif value != self.foreign[name]:
-                known = self.definition.field_names()
+            elif type(value) is not type(self.foreign[name]) or value != self.foreign[name]:
                 raise InputError(
-                    f"{title}: {name}={value!r} is an argument of torch's class only, and {title} computes "
-                    f"what torch does with {name}={self.foreign[name]!r}. {nearest(name, known)}"
+                    f"{title}: {name}={value!r:.60} is an argument of torch's class only. {title} computes "
+                    f"what torch does with {name}={self.foreign[name]!r}: leave it out."
                 )
         return {name: frozen(value) for name, value in found.items()}
 

@@ -75,6 +75,7 @@ class _Writer:
         self.nodes: list[NodeDescription] = []
         self.weights: dict[str, Tensor] = {}
         self._owners: dict[int, str] = {}  # a module's first tensor -> the node that owns it
+        self._taken: set[str] = set()
         self._numbers: Counter[str] = Counter()
 
     def write(
@@ -130,12 +131,10 @@ class _Writer:
 
     def _id(self, path: Sequence[str], layer: str) -> str:
         """The path as an id, or the layer's name with a number."""
-        taken = {node.id for node in self.nodes}
-        wanted = "_".join(path).replace(".", "_")
-        if _ID.fullmatch(wanted) and wanted not in taken:
-            return wanted
+        found = "_".join(path).replace(".", "_")
         base = layer.rpartition("/")[2]
-        while True:
+        while not _ID.fullmatch(found) or found in self._taken:
             self._numbers[base] += 1
-            if (found := f"{base}_{self._numbers[base]}") not in taken:
-                return found
+            found = f"{base}_{self._numbers[base]}"
+        self._taken.add(found)
+        return found

@@ -21,7 +21,17 @@ from graphnet.sdk import Definition, Entry, Layer, default_registry
 OPTIONS = ("specs", "device", "dtype", "generator")
 """The arguments of Module that the class of each layer takes beside its fields, by name."""
 TAKEN = frozenset(
-    {"Composite", "LayerModule", "LoadedKeys", "Module", "ModuleOptimizer", "Network", "Pair"}
+    [
+        "Composite",
+        "LayerModule",
+        "LoadedKeys",
+        "Module",
+        "ModuleOptimizer",
+        "Network",
+        "Pair",
+        "Sequential",
+        "Tree",
+    ]
 )
 """Names in graphnet.nn that no class of a layer gets."""
 _KINDS = ("layers", "losses", "optimizers")

@@ -18,7 +18,6 @@ from graphnet.sdk import Layer
 
 F64 = torch.float64
 DENOISERS = Path(gn.__file__).parents[1] / "examples" / "denoisers"
-MODELS = [path for path in sorted(DENOISERS.glob("*.yaml")) if "\nlayers:" in path.read_text()]
 
 
 def same(found: Any, expected: Any, *, tolerance: float = 1e-10) -> None:
@@ -129,9 +128,9 @@ def test_weights_without_a_training_are_those_of_the_seed() -> None:
     assert list(modules.state_dict()) == ["conv2d_1.weight", "conv2d_1.bias"]
 
 
-@pytest.mark.parametrize("path", MODELS, ids=lambda path: path.stem)
-def test_examples_become_modules_and_models_again(path: Path) -> None:
-    model = gn.load(path)
+@pytest.mark.parametrize("name", ["seed", "nafnet", "unet-conditioned"])
+def test_examples_become_modules_and_models_again(name: str) -> None:
+    model = gn.load(DENOISERS / f"{name}.yaml")
     size = 2 * model.divisor()
     shape = (1, model.input_channels or 3, size, size)
     modules = gn.to_nn(model, shape)

@@ -72,6 +72,10 @@ def test_an_unknown_name_is_an_attribute_error_that_offers_the_nearest() -> None
         exec("from graphnet.nn import Conv2D")
 
 
+def test_names_that_are_written_out_are_not_given_to_layers() -> None:
+    assert {name for name in nn.__all__ if name[0].isupper()} == nn.registered.TAKEN
+
+
 # -- the same call as in torch ------------------------------------------------------------------------
 
 ALIKE: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
