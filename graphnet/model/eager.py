@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from graphnet.description import Expanded, FlatNode, Reference, expand, parse
-from graphnet.errors import DescriptionError, InputError, Problem, nearest
+from graphnet.errors import InputError
 from graphnet.graph import Const, Graph, Kind
 from graphnet.model.model import Model
 from graphnet.model.slots import set_up
@@ -48,11 +47,10 @@ def from_nn(
     registry = registry or default_registry()
     description, weights = described(module, registry, name=name)
     if inputs is not None:
-        stated = parse({"inputs": dict(inputs), "layers": ["relu"]}).inputs
-        for unknown in stated.keys() - description.inputs.keys():
-            message = f"unknown input. {nearest(unknown, description.inputs)}"
-            raise DescriptionError([Problem(message, f"inputs.{unknown}")])
-        description = replace(description, inputs={**description.inputs, **stated})
+        data = description.to_data()
+        data.pop("input", None)
+        in_order = dict.fromkeys(description.inputs)
+        description = parse({**data, "inputs": {**in_order, **inputs}})
     return Model(description, weights=weights, registry=registry)
 
 

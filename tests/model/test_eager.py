@@ -159,7 +159,9 @@ def test_inputs_are_stated_as_in_a_model_file() -> None:
     assert model.input_channels == 3
     with pytest.raises(GraphError, match="expects channels 3"):
         model.graph((1, 4, 2, 2))
-    with pytest.raises(DescriptionError, match="inputs.image: unknown input. Known: input"):
+    two = gn.from_nn(nn.Subtract(), inputs={"other": {"channels": 2}})  # the order stays
+    assert list(two.description.inputs) == ["x", "other"]
+    with pytest.raises(DescriptionError, match="inputs.image: nothing uses the input 'image'"):
         gn.from_nn(modules, inputs={"image": {"channels": 3}})
     with pytest.raises(DescriptionError, match="inputs.input.channls: unknown field"):
         gn.from_nn(modules, inputs={"input": {"channls": 3}})
