@@ -6,6 +6,7 @@
 # make fuzz      2,000 random models through every pass and executor
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
+# make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
 #                ee559_val.npz, see examples/denoisers/README.md
@@ -18,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo examples speedrun check test fuzz opinfo lint programs matrix clean
+.PHONY: install demo examples speedrun check test fuzz opinfo lint programs stub matrix clean
 
 install: $(VENV)/installed
 
@@ -42,7 +43,7 @@ speedrun: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy graphnet plugins benchmarks
+	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 
@@ -61,6 +62,9 @@ opinfo: install
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py
+
+stub: install
+	$(BIN)/python -m tests.support.nn_stub
 
 matrix: install
 	$(BIN)/nox
