@@ -3,6 +3,7 @@
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
 # make fuzz      2,000 random models through every pass and executor
+# make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
@@ -16,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo speedrun check test fuzz lint programs matrix clean
+.PHONY: install demo speedrun check test fuzz lint mutants programs matrix clean
 
 install: $(VENV)/installed
 
@@ -50,6 +51,9 @@ test: lint
 
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
+
+mutants: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.mutants
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py

@@ -96,7 +96,7 @@ def varied(cls: type[Layer], samples: Sequence[Sample]) -> Varied:
         fit: list[Any] = []
         bad: list[Any] = []
         for value in _others(properties.get(name, {}), now, base):
-            made = _changed(base.layer, {name: value})
+            made = changed(base.layer, {name: value})
             stated = value if made is None else getattr(made, name)  # 2 may be stated as (2, 2)
             if any(_equal(stated, old) for old in (*known[name], *fit, *bad)):
                 continue
@@ -109,7 +109,7 @@ def varied(cls: type[Layer], samples: Sequence[Sample]) -> Varied:
     skip = {check: reason for one in samples for check, reason in one.skip.items()}
     found = []
     for changes in itertools.islice(_packed(base, wanted), MOST_SAMPLES):
-        layer = _changed(base.layer, changes)
+        layer = changed(base.layer, changes)
         assert isinstance(layer, Layer)
         found.append(Sample(layer, base.inputs, skip=skip))
     return Varied(tuple(found), refused)
@@ -134,7 +134,7 @@ def _packed(base: Sample, wanted: Mapping[str, Sequence[Any]]) -> Iterator[dict[
 def _takes(base: Sample, changes: Mapping[str, Any]) -> bool:
     """Whether the layer with these changes runs on the inputs of a sample."""
     try:
-        layer = _changed(base.layer, changes)
+        layer = changed(base.layer, changes)
         assert isinstance(layer, Layer)
         inputs = [
             Spec(tuple(x.shape), torch.float64 if x.is_floating_point() else x.dtype)
@@ -148,13 +148,24 @@ def _takes(base: Sample, changes: Mapping[str, Any]) -> bool:
     return True
 
 
-def _changed(layer: Any, changes: Mapping[str, Any]) -> Definition | None:
+def changed(layer: Any, changes: Mapping[str, Any]) -> Definition | None:
     """Return a definition with other values of some fields; None if it refuses them."""
     try:
         made: Definition = type(layer)(**{**layer.configuration(), **changes})
     except DescriptionError:
         return None
     return made
+
+
+def other_values(layer: Layer, name: str, inputs: Sequence[Any]) -> list[Any]:
+    """Return values of a field that differ from the layer's, as its type allows; none for a text."""
+    try:
+        schema = type(layer).schema().get("properties", {}).get(name, {})
+    except Exception:  # the check `json_schema` reports it
+        return []
+    now = getattr(layer, name)
+    values = list(_others(schema, now, Sample(layer, inputs)))
+    return [value for value in values if not _equal(value, now)][:_MOST_VALUES]
 
 
 def _enough(schema: Mapping[str, Any]) -> int:

@@ -970,3 +970,20 @@ BROKEN[-1] = (
     AnotherLayer,
     "forward gives another value",
 )
+
+
+@fails("fields_matter", says="expected the field 'twice' to change something")
+class UnusedFlag(Twice):
+    """2 x, whatever the flag says. x: any shape."""
+
+    twice: bool = True
+
+
+@fails("absorb", says="expected absorb to leave 'shift' alone")
+class WritesWhileAbsorbing(Affine):
+    """x * weight + bias over the channels, whose absorb writes. weight, bias: (C,)."""
+
+    def absorb(self, weight, bias, scale, shift):
+        moved = bias * scale + shift
+        shift.zero_()
+        return weight * scale, moved

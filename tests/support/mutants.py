@@ -287,6 +287,16 @@ def chosen(mutants: Iterable[Mutant], most: int, seed: int) -> list[Mutant]:
     return found
 
 
+def _by_module(
+    work: Sequence[tuple[Mutant, Sequence[str]]],
+) -> dict[str, list[tuple[Mutant, str]]]:
+    """The mutants of each module, with each name that they are checked by."""
+    found: dict[str, list[tuple[Mutant, str]]] = defaultdict(list)
+    for mutant, names in work:
+        found[mutant.module] += [(mutant, name) for name in names]
+    return found
+
+
 def table(outcomes: Sequence[Outcome]) -> str:
     """The score, how many each check caught, and the survivors."""
     lines = []
@@ -325,7 +335,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Mutate the built-in layers, and see what the kit catches."
     )
-    parser.add_argument("--most", type=int, default=1000, help="how many mutants are drawn")
+    parser.add_argument("--most", type=int, default=600, help="how many mutants are drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", metavar="TEXT", help="mutants whose name has this text")
@@ -333,6 +343,7 @@ def main() -> int:
         "--least", type=float, default=0.0, help="the share to be caught, in percent"
     )
     parser.add_argument("--output", type=Path, help="JSON to write")
+    parser.add_argument("--again", type=Path, help="JSON of a run: only its survivors are tried")
     given = parser.parse_args()
     torch.set_num_threads(1)
     importlib.import_module("torch._dynamo")
@@ -350,9 +361,23 @@ def main() -> int:
             usable.append((mutant, names))
     drawn = {id(m) for m in chosen([m for m, _ in usable], given.most, given.seed)}
     work = [(mutant, names) for mutant, names in usable if id(mutant) in drawn]
+    if given.again:
+        left = {one["name"] for one in json.loads(given.again.read_text()) if not one["how"]}
+        work = [(mutant, names) for mutant, names in usable if mutant.name in left]
     print(f"{len(work)} of {len(usable)} mutants are tried", flush=True)
-    outcomes: list[Outcome] = []
     samples = all_with_expected(SAMPLES, registry)
+    originals = [
+        (Mutant(m, "", "", "original", 0, ("", m), texts[m]), sorted({n for _, n in pairs}))
+        for m, pairs in _by_module(work).items()
+    ]
+    for outcome in run_mutants(originals, samples, jobs=given.jobs, limit_s=10 * LIMIT_S):
+        if outcome.how:
+            print(
+                f"without a change: {outcome.module}: {outcome.how} {outcome.failed}",
+                file=sys.stderr,
+            )
+            return 2
+    outcomes: list[Outcome] = []
     for outcome in run_mutants(work, samples, jobs=given.jobs):
         outcomes.append(outcome)
         if len(outcomes) % 100 == 0:

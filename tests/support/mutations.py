@@ -2,7 +2,7 @@
 
 A mutant is the whole source of a module with one change. What only decides which inputs are refused (an `if`
 that does nothing but raise) is left alone, since no kit can know what an author wants to refuse; the same
-holds for messages, annotations, docstrings and `__post_init__`.
+holds for `__post_init__`, for `match`, which decides where a kernel is used, and for messages and docstrings.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ _STRIDED = {"reshape": "view", "flatten": "ravel"}
 _CASTS = ("to", "float", "double", "type_as")
 _ALIASES = ("clone", "contiguous")
 _MODULES = ("torch", "self", "cls", "math", "F", "random", "torch.linalg")
+_LEFT = ("__post_init__", "samples", "match")
 _PROMISES = ("pointwise", "kept")  # to promise less is not wrong
 _MASKS = ("where", "masked_fill", "masked_fill_")
 
@@ -107,7 +108,10 @@ def mutants_of(module: str, source: str) -> Iterator[Mutant]:
     tree = ast.parse(source)
     original = ast.unparse(tree)
     seen = {original}
+    deciding = _only_of_match(tree)
     for owner in tree.body:
+        if getattr(owner, "name", "") in deciding:
+            continue
         written = _overwritten(owner)
         for function, node in _bodies(owner):
             for kind, line in _mutate(node, written):
@@ -117,6 +121,22 @@ def mutants_of(module: str, source: str) -> Iterator[Mutant]:
                     name = getattr(owner, "name", "")
                     diff = _difference(original, text)
                     yield Mutant(module, name, function, kind, line, diff, text)
+
+
+def _only_of_match(tree: ast.Module) -> set[str]:
+    """The functions of a module that only `match` of its kernels calls."""
+    users: dict[str, set[str]] = {}
+    for top in tree.body:
+        for name, body in (
+            [(getattr(top, "name", ""), top)]
+            if not isinstance(top, ast.ClassDef)
+            else [(getattr(part, "name", top.name), part) for part in top.body]
+        ):
+            for node in ast.walk(body):
+                if isinstance(node, ast.Name):
+                    users.setdefault(node.id, set()).add(name)
+    functions = {top.name for top in tree.body if isinstance(top, ast.FunctionDef)}
+    return {one for one in functions if users.get(one) and users[one] <= {"match"}}
 
 
 def _overwritten(owner: ast.stmt) -> set[str]:
@@ -153,7 +173,7 @@ def _bodies(owner: ast.stmt) -> Iterator[tuple[str, ast.AST]]:
         yield owner.name, owner
     elif isinstance(owner, ast.ClassDef):
         for part in owner.body:
-            if isinstance(part, ast.FunctionDef) and part.name not in ("__post_init__", "samples"):
+            if isinstance(part, ast.FunctionDef) and part.name not in _LEFT:
                 yield part.name, part
             elif isinstance(part, ast.AnnAssign) and _declares(part):
                 yield owner.name, part

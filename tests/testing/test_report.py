@@ -44,7 +44,9 @@ class Choosing(Layer):
     @property
     def factor(self) -> float:
         modes = {"one": 2.0, "two": 3.0, "three": 5.0}
-        return modes[self.mode] * (2.0 if self.flag else 7.0) * self.times / 2 * self.pair[0]
+        flag = 2.0 if self.flag else 7.0
+        pair = self.pair[0] / self.pair[1]
+        return modes[self.mode] * flag * self.times / 2 * pair + (self.extra or 0.0)
 
     def forward(self, x):
         return x * self.factor

@@ -16,6 +16,7 @@ from graphnet.testing.checks.declared import (
     json_schema,
 )
 from graphnet.testing.checks.expected import expected_values
+from graphnet.testing.checks.fields import fields_matter
 from graphnet.testing.checks.folding import absorb, affine_map
 from graphnet.testing.checks.gradients import (
     gradient_at_kinks,
@@ -93,6 +94,7 @@ CHECKS: tuple[Check[Case], ...] = (
     gradient_shapes,
     saves_used,
     expected_values,
+    fields_matter,
     # the derivative
     random_replay,
     gradient_linear,
