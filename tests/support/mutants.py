@@ -353,7 +353,9 @@ def main() -> int:
     known = [e for place in PLACES for e in registry.of_kind(place).values()]
     texts = sources()
     reached = reach(texts)
-    everything = [m for module, text in texts.items() for m in mutants_of(module, text)]
+    where, colon, _ = (given.only or "").partition(":")
+    some = [module for module in texts if not colon or where in module]
+    everything = [m for module in some for m in mutants_of(module, texts[module])]
     usable = []
     for mutant in everything:
         names = targets(mutant, known, reached.get((mutant.module, mutant.owner), set()))
