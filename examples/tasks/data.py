@@ -123,16 +123,26 @@ class Stacks(Noisy):
         return total[:, None]
 
 
-def bits(prediction: Tensor, target: Tensor) -> float:
+class Bits(gn.Metric):
     """The bits that each character costs: the mean of -log2 of its predicted probability."""
-    log_p = prediction.double().log_softmax(1)
-    return float(-log_p.gather(1, target[:, None]).mean()) / math.log(2)
+
+    higher_is_better = False
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        log_p = prediction.double().log_softmax(1)
+        return -log_p.gather(1, target[:, None]).flatten(1).mean(1) / math.log(2)
 
 
-def snr(prediction: Tensor, target: Tensor) -> float:
+class SNR(gn.Metric):
     """The power of the target over that of the error, in dB, the mean over the signals."""
-    power, error = (t.double().flatten(1).square().sum(1) for t in (target, prediction - target))
-    return float((10 * (power / error).log10()).mean())
+
+    higher_is_better = True
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        power, error = (
+            t.double().flatten(1).square().sum(1) for t in (target, prediction - target)
+        )
+        return 10 * (power / error).log10()
 
 
 @gn.hookimpl
@@ -145,5 +155,5 @@ def graphnet_datasets(register: Any) -> None:
 
 @gn.hookimpl
 def graphnet_metrics(register: Any) -> None:
-    register("tasks/bits", bits)
-    register("tasks/snr", snr)
+    register("tasks/bits", Bits)
+    register("tasks/snr", SNR)

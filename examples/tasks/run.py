@@ -87,7 +87,7 @@ def heartbeats() -> Iterator[tuple[str, float]]:
 
     found = data.Heartbeats(part="validation", count=128).load()
     noisy = found.inputs.numpy()
-    yield "the noisy signal", data.snr(found.inputs, found.targets)
+    yield "the noisy signal", data.SNR()(found.inputs, found.targets)
     widths = range(3, 16, 2)
     yield "moving average", best(found, [uniform_filter1d(noisy, width) for width in widths])
     orders = ((width, order) for width in range(5, 32, 2) for order in (2, 3, 4) if order < width)
@@ -103,7 +103,7 @@ def stacks() -> Iterator[tuple[str, float]]:
 
     found = data.Stacks(part="validation", count=16).load()
     noisy = found.inputs.numpy()
-    yield "the noisy stack", data.snr(found.inputs, found.targets)
+    yield "the noisy stack", data.SNR()(found.inputs, found.targets)
     sigmas = (0.5 + 0.1 * i for i in range(11))
     axes = (2, 3, 4)
     yield "Gaussian filter", best(found, [gaussian_filter(noisy, s, axes=axes) for s in sigmas])
@@ -112,7 +112,7 @@ def stacks() -> Iterator[tuple[str, float]]:
 
 def best(found: gn.Pairs, filtered: Iterable[NDArray[np.float32]]) -> float:
     """The largest signal-to-noise ratio among results of a filter."""
-    return max(data.snr(torch.from_numpy(one), found.targets) for one in filtered)
+    return max(data.SNR()(torch.from_numpy(one), found.targets) for one in filtered)
 
 
 BASELINES: dict[str, Callable[[], Iterator[tuple[str, float]]]] = {

@@ -74,7 +74,7 @@ def _for_each(names: Sequence[str], form: object) -> str:
 def loss_terms(form: object, registry: Registry) -> tuple[LossTerm, ...]:
     """The terms behind one loss or a list of them.
 
-    Raises UnknownNameError, DescriptionError, or InputError for what is no loss.
+    Raises UnknownNameError or DescriptionError.
     """
     if not isinstance(form, (list, tuple)):
         return (loss_term(form, registry),)
@@ -97,6 +97,4 @@ def loss_term(form: object, registry: Registry) -> LossTerm:
         raise DescriptionError([Problem(f"expected a finite number, found {weight!r}", WEIGHT)])
     made = registry.make("losses", form)
     title = registry.name_of(made)
-    if not isinstance(made, Loss):
-        raise InputError(f"{title!r} is not a loss. Known: {', '.join(registry.losses)}.")
     return LossTerm(made, title, float(weight))

@@ -40,10 +40,10 @@ def test_first_loss_on_characters_is_that_of_torchs_cross_entropy(tasks: ModuleT
     assert logits.shape == (2, 97, 64)
     expected = F.cross_entropy(logits, target)
     assert training.program.step_packed(x, target).item() == pytest.approx(expected.item())
-    assert tasks.data.bits(logits, target) == pytest.approx(expected.item() / math.log(2))
+    assert tasks.data.Bits()(logits, target) == pytest.approx(expected.item() / math.log(2))
 
 
 def test_signal_to_noise_ratio_by_hand(tasks: ModuleType) -> None:
     target = torch.tensor([[[3.0, 4.0]], [[1.0, 0.0]]])
     found = target + torch.tensor([[[0.5, 0.0]], [[0.0, 0.1]]])
-    assert tasks.data.snr(found, target) == pytest.approx(20.0)  # 25 / 0.25 and 1 / 0.01
+    assert tasks.data.SNR()(found, target) == pytest.approx(20.0)  # 25 / 0.25 and 1 / 0.01

@@ -39,7 +39,13 @@ class Whole(Gallery):
 
 def measured(validation: Pairs | Gallery, **metrics: Metric) -> dict[str, float]:
     return score(
-        validation, lambda x: x, metrics, device=torch.device("cpu"), dtype=torch.float32, divisor=1
+        validation,
+        lambda x: x,
+        metrics,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        target_dtype=torch.float32,
+        divisor=1,
     )
 
 
