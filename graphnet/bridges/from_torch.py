@@ -1,232 +1,382 @@
-"""from_torch_module: turn a torch.nn.Module into a layer of a graph.
-
-The layer's forward calls the module's forward by torch.func.functional_call. Its backward is torch.func.vjp,
-which computes the forward pass a second time. So a training step costs about one forward pass more than with
-a layer that states its own backward, and only the layer's inputs are kept for backward.
-"""
+"""from_torch: trace a torch module into a model of graphnet's layers, with its weights."""
 
 from __future__ import annotations
 
-import copy
-import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from graphnet.bridges.survey import ModuleTensor, module_tensors, trial_run
-from graphnet.errors import InputError, LayerError
-from graphnet.graph import as_tuple
-from graphnet.sdk import Layer, Register, Specs, hookimpl
+from graphnet.bridges.opaque import OpaqueCall, opaque_call, opaque_layer
+from graphnet.bridges.operators import ROWS, Node, Row, find_node
+from graphnet.bridges.trace import Operand, Operation, Trace, trace
+from graphnet.description import InputDescription, ModelDescription, NodeDescription
+from graphnet.errors import InputError
+from graphnet.model import Model
+from graphnet.sdk import Entry, Registry, default_registry
+from graphnet.sdk.registry import Plugin
 
 
-class TorchLayer(Layer):
-    """The base class of the layers that `from_torch_module` makes, one class for each module.
+class TracedModel(Model):
+    """The Model that `from_torch` returns. It also knows the names that its weights have in the torch module.
 
-    `name` is the layer's registered name. The layer has no fields: the module holds its configuration.
+    Attributes:
+        torch_names: the name of a parameter or buffer of the module -> the name of the model's weight. Several
+            names may have one weight, where the module shares a parameter.
+        opaque: the ids of the nodes that run an operator of torch, each with the operator and its submodule.
+        frozen: the weights whose parameters had requires_grad False, by the model's names.
 
-    >>> layer = from_torch_module(torch.nn.Tanh(), (1, 3), name="local/tanh")
-    >>> isinstance(layer, TorchLayer), layer.name
-    (True, 'local/tanh')
+    >>> model = from_torch(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()), (2, 3))
+    >>> dict(model.torch_names)
+    {'0.weight': '_0.weight', '0.bias': '_0.bias'}
     """
 
-    name: ClassVar[str] = ""
+    torch_names: Mapping[str, str]
+    opaque: Mapping[str, str]
+    frozen: tuple[str, ...]
+    _unused: Mapping[str, Tensor]
+
+    def state_dict(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Return a state_dict for the torch module: module.load_state_dict(model.state_dict()).
+
+        Args:
+            weights: the model's weights by name, such as `program.model_weights` after a training; None takes
+                `model.weights`.
+
+        Buffers that no operator reads, such as num_batches_tracked, have the values that they had in the module.
+        """
+        given = self.weights if weights is None else weights
+        assert given is not None
+        named = {path: given[name].detach().clone() for path, name in self.torch_names.items()}
+        return {**{path: tensor.clone() for path, tensor in self._unused.items()}, **named}
+
+    def with_state_dict(self, state: Mapping[str, Tensor]) -> Self:
+        """Return a model of the same description with the weights of a state_dict of the torch module.
+
+        Raises:
+            InputError: the state_dict lacks a name.
+        """
+        missing = [path for path in self.torch_names if path not in state]
+        if missing:
+            raise InputError(f"with_state_dict: the state_dict has no {missing[0]!r}")
+        return self.with_weights({name: state[path] for path, name in self.torch_names.items()})
 
 
-def from_torch_module(
+def from_torch(
     module: torch.nn.Module,
     *inputs: Sequence[int] | Tensor,
-    name: str,
-    options: Mapping[str, Any] | None = None,
-) -> TorchLayer:
-    """Make a layer that computes what `module` computes, and starts from copies of the module's tensors.
+    name: str | None = None,
+    operators: Mapping[str, Row] | None = None,
+    registry: Registry | None = None,
+) -> TracedModel:
+    """Trace a torch module into a model of graphnet's layers, which starts from copies of the module's tensors.
 
-    The module runs once on the example inputs, to find its outputs and the buffers that training changes.
+    torch.export lists the operators that the module runs, in train mode and in eval mode. Each operator for
+    which there is a layer becomes a node with that layer. Every other one becomes an opaque node: its layer runs
+    torch's operator, and its backward torch's derivative of it. The model compiles, trains and predicts like any
+    other; the plan uses autograd in opaque nodes only.
 
-    - Parameters keep their names, with "_" in place of ".".
-    - Parameters with requires_grad False and buffers become states. The buffers that training changes, such
-      as BatchNorm's, become the layer's `updates`.
-    - The outputs are called y, y_1, ...; an output that is None is left out.
-    - Inference runs the module in eval mode.
-    - A module that draws random numbers is seeded from the node's key. This reads two numbers back to the
-      host in each call.
-
-    Use the layer as graphnet.nn.Module(layer), or by its name from a registry made with
-    load_registry(plugins=[plugin(layer)]).
+    - Training runs what the module does in train mode, prediction what it does in eval mode, whatever mode the
+      module is in.
+    - Batch and image sizes may be any that the module can take. A size that cannot change, since a weight depends
+      on it or the module's code branches on it, is stated in the description.
+    - `model.torch_names` maps the names of parameters and buffers to the names of the model's weights.
+    - A model without opaque nodes is saved and loaded like any other, without torch's module. For one with opaque
+      nodes, the registry is needed: Model.load(path, registry=model.registry).
 
     Args:
         module: the module, on any device.
-        inputs: an example of each input: a shape, or a tensor where the input holds integers. Later inputs
-            may have other shapes.
-        name: the layer's registered name, "namespace/name".
-        options: keyword arguments for the module's forward.
+        inputs: an example of each input of forward: a shape, or a tensor where the input holds integers.
+        name: the model's name; None takes the name of the module's class.
+        operators: rows for more operators, such as {"aten.erf.default": row}, where row takes the operator's
+            arguments by name and returns a graphnet.bridges.Node.
+        registry: the layers that nodes may use; None takes those of the installed plugins.
 
     Raises:
-        InputError: there is no example input, the module fails on the examples, or it returns something else
-            than tensors.
+        InputError: there is no example input, or the module cannot be traced; the message says why.
 
-    >>> layer = from_torch_module(torch.nn.Linear(3, 2), (1, 3), name="local/linear")
-    >>> layer.signature.forward
-    ('x', 'weight', 'bias')
-    """
-    examples = [x if isinstance(x, Tensor) else torch.rand(tuple(x)) for x in inputs]
-    if not examples:
-        raise InputError(f"{name}: give an example of each input, a shape or a tensor")
-    modules = _TensorlessModules(module, dict(options or {}))
-    trial = trial_run(module, examples, modules.options, name)
-    slots = module_tensors(module, trial.changed, count=len(examples))
-    input_names = ("x",) if len(examples) == 1 else tuple(f"x{i}" for i in range(len(examples)))
-    outputs = tuple("y" if i == 0 else f"y_{i}" for i in range(trial.outputs))
-    states = tuple(slot for slot in slots if slot.kind != "parameter")
-    updates = tuple(slot.name for slot in slots if slot.kind == "updated")
-    random = ("key",) if trial.random else ()
-    cls = type(
-        re.sub(r"\W", "_", name),
-        (TorchLayer,),
-        {
-            "__doc__": f"torch.nn.Module {type(module).__name__}, differentiated by torch.func.vjp.",
-            "__module__": __name__,
-            "name": name,
-            "outputs": outputs,
-            # Updates have overwritten these when backward runs, but some modules read them in forward.
-            "saves": tuple(f"{update}_before" for update in updates),
-            "updates": updates,
-            "nondifferentiable": tuple(
-                n for n, x in zip(input_names, examples, strict=True) if not x.is_floating_point()
-            ),
-            **_methods(modules, slots, input_names, outputs, random),
-            "parameters": _declare({s.name: s for s in slots if s.kind == "parameter"}),
-            "states": _declare({s.name: s for s in states}),
-        },
-    )
-    layer: TorchLayer = cls()
-    return layer
-
-
-def plugin(*layers: TorchLayer) -> object:
-    """Make a plugin that registers these layers under their names, for load_registry(plugins=[...]).
-
-    >>> from graphnet.sdk import load_registry
-    >>> tanh = from_torch_module(torch.nn.Tanh(), (1, 3), name="local/tanh")
-    >>> "local/tanh" in load_registry(plugins=[plugin(tanh)], entry_points=False).layers
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    >>> model = from_torch(net, (1, 3, 16, 16))
+    >>> x = torch.rand(2, 3, 9, 7)
+    >>> torch.allclose(model.predict(x), net(x), atol=1e-6)
     True
     """
-
-    class TorchModules:
-        @hookimpl
-        def graphnet_layers(self, register: Register) -> None:
-            for layer in layers:
-                register(layer.name, type(layer))
-
-    return TorchModules()
-
-
-class _TensorlessModules:
-    """The module without its tensors, in train and in eval mode."""
-
-    def __init__(self, module: torch.nn.Module, options: dict[str, Any]) -> None:
-        self.options = options
-        # The copy leaves the caller's module unchanged; device "meta" frees the memory of the copy.
-        self.train = copy.deepcopy(module).to("meta").train()
-        self.eval = copy.deepcopy(self.train).eval()
-
-    def run(
-        self, module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]
-    ) -> tuple[Tensor, ...]:
-        returned = torch.func.functional_call(module, dict(tensors), tuple(inputs), self.options)
-        return tuple(y for y in as_tuple(returned) if y is not None)
-
-
-def _declare(slots: Mapping[str, ModuleTensor]) -> Callable[[Layer, Specs], dict[str, Any]]:
-    declared = {name: slot.spec() for name, slot in slots.items()}
-
-    def declare(self: Layer, specs: Specs) -> dict[str, Any]:
-        return declared
-
-    return declare
+    if not inputs:
+        raise InputError("from_torch: give an example of each input, a shape or a tensor")
+    traced = trace(module, _examples(module, inputs))
+    assembly = _Assembly(
+        module, traced, {**ROWS, **(operators or {})}, registry or default_registry()
+    )
+    description = ModelDescription(
+        layers=tuple(assembly.nodes),
+        name=name or type(module).__name__,
+        inputs=assembly.inputs(),
+        outputs=assembly.outputs,
+    )
+    model = TracedModel(description, weights=assembly.weights, registry=assembly.registry)
+    same = _same_tensors(module)
+    names = {path: assembly.names[same[path]] for path in same if same[path] in assembly.names}
+    model.torch_names = names
+    model.opaque = assembly.opaque
+    model.frozen = tuple(
+        assembly.names[path]
+        for path, parameter in module.named_parameters()
+        if not parameter.requires_grad and path in assembly.names
+    )
+    model._unused = {
+        path: tensor.detach().clone()
+        for path, tensor in module.state_dict().items()
+        if path not in names
+    }
+    return model
 
 
-def _methods(
-    modules: _TensorlessModules,
-    slots: tuple[ModuleTensor, ...],
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    random: tuple[str, ...],
-) -> dict[str, Callable[..., Any]]:
-    """Make forward, inference and backward, with signatures that name the tensors they take."""
-    names = (*inputs, *(slot.name for slot in slots))
-    updated = {slot.name: slot for slot in slots if slot.kind == "updated"}
-    differentiable = {*inputs, *(slot.name for slot in slots if slot.kind == "parameter")}
+def _examples(module: torch.nn.Module, inputs: Sequence[Sequence[int] | Tensor]) -> list[Tensor]:
+    """An example of each input, on the module's device and in its dtype."""
+    floating = [t for t in module.state_dict().values() if t.is_floating_point()]
+    dtype = floating[0].dtype if floating else torch.get_default_dtype()
+    device = floating[0].device if floating else torch.device("cpu")
+    found = []
+    for given in inputs:
+        x = given if isinstance(given, Tensor) else torch.rand(tuple(given))
+        found.append(x.detach().to(device, dtype if x.is_floating_point() else None).clone())
+    return found
 
-    def tensors(named: Mapping[str, Any]) -> dict[str, Tensor]:
-        return {slot.path: named[slot.name] for slot in slots}
 
-    def train(named: Mapping[str, Any], key: Tensor | None) -> tuple[Any, dict[str, Tensor]]:
-        """Run the module in train mode; return its outputs, and the new values of the updated buffers."""
-        written = {slot.path: named[slot.name].clone() for slot in updated.values()}
-        with _seeded(key):
-            results = modules.run(
-                modules.train, {**tensors(named), **written}, [named[n] for n in inputs]
+def _same_tensors(module: torch.nn.Module) -> dict[str, str]:
+    """The name of each tensor of a module -> the first name of the same tensor."""
+    first: dict[int, str] = {}
+    found = {}
+    for path, tensor in module.state_dict(keep_vars=True).items():
+        found[path] = first.setdefault(id(tensor), path)
+    return found
+
+
+class _Assembly:
+    """Makes the nodes of a model from a trace."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        traced: Trace,
+        rows: Mapping[str, Row],
+        registry: Registry,
+    ) -> None:
+        self.module = module
+        self.traced = traced
+        self.registry = registry
+        self.nodes: list[NodeDescription] = []
+        self.weights: dict[str, Tensor] = {}
+        self.names: dict[str, str] = {}  # of the module's tensors -> of weights
+        self.opaque: dict[str, str] = {}
+        self._references: dict[tuple[str, int], str] = {}
+        self._ids: Counter[str] = Counter()
+        self._taken = {given.name for given in traced.inputs}
+        self._owners: dict[str, str] = {}  # a tensor of the module -> the node that owns it
+        self._layers: dict[OpaqueCall, Entry] = {}
+        self._previous = ""
+        found = {o.name: self._find(o, rows) for o in traced.operations}
+        self._drop_conflicts(found)
+        for operation in traced.operations:
+            self._add(operation, found[operation.name])
+        self.outputs = tuple(self._output(operand) for operand in traced.outputs)
+
+    def inputs(self) -> dict[str, InputDescription]:
+        """What the trace says of the inputs' sizes. Raises InputError for what a description cannot say."""
+        described = {}
+        for operand in self.traced.inputs:
+            batch, *sizes = operand.shape or (None,)
+            if isinstance(batch, int):
+                raise InputError(
+                    f"from_torch: the module takes the input {operand.name!r} only with the size {batch} on "
+                    f"axis 0. Its code states that number, or branches on it; use x.shape[0] and -1 in its place."
+                )
+            fixed = dict(zip(("channels", "height", "width"), sizes, strict=False))
+            described[operand.name] = InputDescription(
+                **{axis: size for axis, size in fixed.items() if isinstance(size, int)}
             )
-        if len(results) != len(outputs):
-            raise LayerError(
-                f"the module returned {len(results)} tensors, but {len(outputs)} for its example inputs"
+        return described
+
+    def _find(self, operation: Operation, rows: Mapping[str, Row]) -> Node | Operand | None:
+        found = find_node(operation, rows)
+        if isinstance(found, Node) and found.layer not in self.registry.layers:
+            return None
+        return found
+
+    def _drop_conflicts(self, found: dict[str, Node | Operand | None]) -> None:
+        """Make nodes opaque whose parameters another node takes in another way."""
+        while True:
+            uses: dict[str, set[Any]] = {}
+            for name, node in found.items():
+                if isinstance(node, Node):
+                    key = node.layer, repr(dict(node.fields)), repr(dict(node.slots))
+                    for operand in node.slots.values():
+                        if operand is not None:
+                            uses.setdefault(operand.name, set()).add(key)
+                    for operand in node.inputs:
+                        if operand.is_slot:
+                            uses.setdefault(operand.name, set()).add("input")
+                elif node is None:
+                    operation = next(o for o in self.traced.operations if o.name == name)
+                    for operand in _operands(operation.arguments):
+                        uses.setdefault(operand.name, set()).add("input")
+            shared = {name for name, keys in uses.items() if len(keys) > 1}
+            wrong = [
+                name
+                for name, node in found.items()
+                if isinstance(node, Node)
+                and any(s is not None and s.name in shared for s in node.slots.values())
+            ]
+            if not wrong:
+                return
+            for name in wrong:
+                found[name] = None
+
+    def _add(self, operation: Operation, found: Node | Operand | None) -> None:
+        if isinstance(found, Operand):
+            for output in operation.outputs:
+                self._references[output.name, output.output] = self._reference(found)
+            return
+        if found is not None:
+            outputs = self.registry.layers[found.layer].value.outputs
+            base = self._path_of(operation, found.layer)
+            slots = {slot: o for slot, o in found.slots.items() if o is not None}
+            self._node(operation, base, found, slots, outputs)
+            return
+        call, inputs, owned = opaque_call(operation, self.traced)
+        if call not in self._layers:
+            self._layers[call] = self._register(call, inputs, owned)
+        entry = self._layers[call]
+        node = Node(entry.name, inputs)
+        base = self._path_of(operation, call.kind)
+        id = self._node(operation, base, node, owned, entry.value.outputs)
+        self.opaque[id] = operation.title
+
+    def _node(
+        self,
+        operation: Operation,
+        base: str,
+        node: Node,
+        slots: Mapping[str, Operand],
+        outputs: tuple[str, ...],
+    ) -> str:
+        inputs = tuple(self._reference(operand) for operand in node.inputs)
+        id = self._id(base)
+        owner = next((self._owners[o.name] for o in slots.values() if o.name in self._owners), None)
+        for slot, operand in slots.items():
+            self._own(operand, owner or id, slot)
+        self.nodes.append(
+            NodeDescription(
+                node.layer,
+                _plain(node.fields),
+                id=id,
+                inputs=inputs,
+                share=owner,
+                place=("layers", len(self.nodes)),
             )
-        return results, written
-
-    def forward(self: Layer, *args: Any, **more: Any) -> Any:
-        named = dict(zip((*names, *random), args, strict=False), **more)
-        results, written = train(named, named.get("key"))
-        before = tuple(named[name].clone() for name in updated)
-        after = tuple(written[slot.path] for slot in updated.values())
-        returned = (*results, *before, *after)
-        return returned[0] if len(returned) == 1 else returned
-
-    def inference(self: Layer, *args: Any, **more: Any) -> Any:
-        named = dict(zip(names, args, strict=False), **more)
-        results = modules.run(modules.eval, tensors(named), [named[n] for n in inputs])
-        return results[0] if len(results) == 1 else results
-
-    kept = tuple(f"{name}_before" if name in updated else name for name in names)
-    asked = (*(f"grad_{y}" for y in outputs), *kept, *random, "wanted")
-
-    def backward(self: Layer, *args: Any, **more: Any) -> Any:
-        given = dict(zip(asked, args, strict=False), **more)
-        named = dict(zip(names, (given[name] for name in kept), strict=True))
-        wanted = [n for n in names if n in differentiable and n in given["wanted"]]
-
-        def outputs_of(*values: Tensor) -> tuple[Tensor, ...]:
-            results, _ = train(
-                {**named, **dict(zip(wanted, values, strict=True))}, given.get("key")
-            )
-            return tuple(y for y in results if y.is_floating_point())
-
-        results, vjp = torch.func.vjp(outputs_of, *(named[name] for name in wanted))[:2]
-        floating = [given[f"grad_{y}"] for y in outputs if given[f"grad_{y}"].is_floating_point()]
-        gradients = dict(zip(wanted, vjp(tuple(floating[: len(results)])), strict=True))
-        found = tuple(gradients.get(name) for name in names if name in differentiable)
-        return found[0] if len(found) == 1 else found
-
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    stated = {forward: (*names, *random), inference: names, backward: asked}
-    for function, parameters in stated.items():
-        function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, kind) for name in ("self", *parameters)]
         )
-    return {"forward": forward, "inference": inference, "backward": backward}
+        for output in operation.outputs:
+            number = output.output
+            self._references[output.name, number] = id if not number else f"{id}.{outputs[number]}"
+        return id
+
+    def _own(self, operand: Operand, owner: str, slot: str) -> None:
+        weight = f"{owner}.{slot}"
+        self._owners[operand.name] = owner
+        self.names[operand.name] = weight
+        self.weights[weight] = self.traced.tensors[operand.name]
+
+    def _register(
+        self, call: OpaqueCall, inputs: tuple[Operand, ...], owned: Mapping[str, Operand]
+    ) -> Entry:
+        same = sum(other.kind == call.kind for other in self._layers)
+        name = f"torch/{call.kind}" if not same else f"torch/{call.kind}_{same + 1}"
+        tensors = {slot: self.traced.tensors[operand.name] for slot, operand in owned.items()}
+        layer = opaque_layer(call, name, inputs, tensors, self.traced)
+        entry = Entry(name, type(layer), call.version, _PLUGIN)
+        plugins = self.registry.plugins
+        self.registry = replace(
+            self.registry,
+            layers={**self.registry.layers, name: entry},
+            plugins=plugins if _PLUGIN in plugins else (*plugins, _PLUGIN),
+        )
+        return entry
+
+    def _path_of(self, operation: Operation, layer: str) -> str:
+        """The name of a node: the path of the submodule, and the layer unless the submodule is one of torch's."""
+        path = operation.path
+        owner = self.module.get_submodule(path)
+        plain = type(owner).__module__.startswith("torch.nn.modules.") and not any(owner.children())
+        return path if path and plain else ".".join(part for part in (path, layer) if part)
+
+    def _id(self, base: str) -> str:
+        name = re.sub(r"\W", "_", base)
+        name = f"_{name}" if name[0].isdigit() else name
+        while True:
+            self._ids[name] += 1
+            number = self._ids[name]
+            found = name if number == 1 else f"{name}_{number}"
+            if found not in self._taken:
+                self._taken.add(found)
+                return found
+
+    def _reference(self, operand: Operand) -> str:
+        if operand.kind == "input":
+            return f"${operand.name}"
+        if operand.is_slot:
+            return self._slot_node(operand)
+        return self._references[operand.name, operand.output]
+
+    def _slot_node(self, operand: Operand) -> str:
+        """The node that returns a parameter or buffer, for the nodes that read it as an input."""
+        if operand.name not in self._owners:
+            id = self._id(operand.name)
+            self._own(operand, id, "value")
+            fields: dict[str, Any] = {"shape": list(operand.shape)}
+            if not operand.dtype.is_floating_point:
+                fields["dtype"] = str(operand.dtype).removeprefix("torch.")
+            self.nodes.append(
+                NodeDescription(
+                    operand.kind,
+                    fields,
+                    id=id,
+                    inputs=(f"${self.traced.inputs[0].name}",),
+                    place=("layers", len(self.nodes)),
+                )
+            )
+        return self._owners[operand.name]
+
+    def _output(self, operand: Operand) -> str:
+        reference = self._reference(operand)
+        if reference.startswith("$"):
+            raise InputError(
+                f"from_torch: the module returns its input {operand.name!r} unchanged. Leave that output out, with "
+                f"a module around this one."
+            )
+        return reference
 
 
-@contextmanager
-def _seeded(key: Tensor | None) -> Iterator[None]:
-    """Seed torch's random generators from the key inside a `with` block, and restore them afterwards."""
-    if key is None or key.device.type == "meta":
-        yield
-        return
-    devices = [key.device] if key.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        high, low = (int(part) & 0xFFFFFFFF for part in key.tolist())
-        torch.manual_seed((high << 31) ^ low)
-        yield
+_PLUGIN = Plugin("from_torch", "from_torch", "0")
+
+
+def _operands(value: Any) -> list[Operand]:
+    match value:
+        case Operand():
+            return [value]
+        case tuple():
+            return [found for item in value for found in _operands(item)]
+        case Mapping():
+            return [found for item in value.values() for found in _operands(item)]
+    return []
+
+
+def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields as a model file states them: lists in the place of tuples."""
+    return {
+        name: list(value) if isinstance(value, (tuple, list)) else value
+        for name, value in fields.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphnet.builtin.kernels import multi_tensor
-from graphnet.builtin.kernels.aten import activation, linear, norm, pool, resample
+from graphnet.builtin.kernels.aten import activation, hard, linear, norm, pool, resample
 from graphnet.builtin.kernels.aten import convolution as aten
 from graphnet.builtin.kernels.patch import products as patch
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
@@ -12,6 +12,7 @@ from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
 from graphnet.builtin.layers.group_norm import GroupNorm
+from graphnet.builtin.layers.hard import ELU, HardSigmoid, HardSwish, HardTanh, ReLU6
 from graphnet.builtin.layers.layer_norm import LayerNorm2d
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
@@ -21,6 +22,7 @@ from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
+from graphnet.builtin.layers.source import Buffer, Parameter
 from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.builtin.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.builtin.losses.masked import MaskedMSE
@@ -62,6 +64,11 @@ def graphnet_layers(register: Register) -> None:
     register("gelu", GELU)
     register("silu", SiLU)
     register("softplus", Softplus)
+    register("elu", ELU)
+    register("hardtanh", HardTanh)
+    register("relu6", ReLU6)
+    register("hardsigmoid", HardSigmoid)
+    register("hardswish", HardSwish)
     register("add", Add)
     register("multiply", Multiply)
     register("subtract", Subtract)
@@ -71,6 +78,8 @@ def graphnet_layers(register: Register) -> None:
     register("rescale", Rescale)
     register("layer_scale", LayerScale)
     register("dropout", Dropout)
+    register("parameter", Parameter)
+    register("buffer", Buffer)
 
 
 @hookimpl
@@ -88,7 +97,7 @@ def graphnet_losses(register: Register) -> None:
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
     # of those that fit, the first is taken
-    for module in (patch, aten, norm, activation, linear, pool, resample, multi_tensor):
+    for module in (patch, aten, norm, activation, hard, linear, pool, resample, multi_tensor):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

@@ -20,6 +20,7 @@ from graphnet.builtin.layers.attention import SimplifiedChannelAttention, Transp
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
 from graphnet.builtin.layers.group_norm import GroupNorm
+from graphnet.builtin.layers.hard import ELU, HardTanh
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
@@ -27,6 +28,7 @@ from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, Softplus
+from graphnet.builtin.layers.source import Buffer, Parameter
 from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.builtin.layers.upsample import BilinearUpsampling
 from graphnet.builtin.losses.masked import MaskedMSE
@@ -97,6 +99,8 @@ PRELUS = [
 ]
 GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
 SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]
+ELUS = [Sample(ELU(alpha=alpha), [IMAGE]) for alpha in (0.4, 1.0, 3.0)]
+RANGES = [Sample(HardTanh(min_val=a, max_val=b), [IMAGE]) for a, b in ((-0.5, 0.75), (0.125, 4.0))]
 LINEARS = [
     Sample(Linear(out_features=3), [(4,)]),
     Sample(Linear(in_features=4, out_features=5, bias=False), [(3, 4)]),
@@ -227,6 +231,12 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Concat(dim=0), [(2, 3), (1, 3)]),
         Sample(Concat(), [IMAGE, (2, 4, 5, 6)], raises=GraphError),
     ],
+    "elu": ELUS,
+    "aten/elu": ELUS,
+    "hardtanh": RANGES,
+    "aten/hardtanh": RANGES,
+    "parameter": [Sample(Parameter(shape=(2, 3)), [IMAGE]), Sample(Parameter(shape=()), [(4,)])],
+    "buffer": [Sample(Buffer(shape=(2, 3), init=0.5), [IMAGE])],
     "multiply": [
         Sample(Multiply(), [IMAGE, (2, 4, 1, 1)]),
         Sample(Multiply(), [(2, 1, 6, 6), (1, 4, 6, 1)]),
