@@ -29,10 +29,11 @@ from graphnet.builtin.kernels.patch.products import (
     matrix_of,
 )
 from graphnet.builtin.layers.activation import ReLU, Sigmoid
-from graphnet.builtin.layers.conv import Conv2d, Correlation, TransposeConv2d
+from graphnet.builtin.layers.conv import Conv2d, Correlation
 from graphnet.builtin.layers.layer_norm import LayerNorm2d
 from graphnet.builtin.layers.merge import Add
 from graphnet.builtin.layers.norm import BatchNorm2d
+from graphnet.builtin.layers.transpose_conv import TransposeConv2d
 from graphnet.builtin.layers.upsample import NearestUpsampling
 from graphnet.builtin.losses.pixel import MSE
 from graphnet.builtin.optimizers.adam import Adam, AdamW

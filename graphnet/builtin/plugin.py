@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from graphnet.builtin.kernels import multi_tensor
-from graphnet.builtin.kernels.aten import activation, hard, linear, norm, pool, resample
+from graphnet.builtin.kernels.aten import activation, hard, linear, norm, resample
 from graphnet.builtin.kernels.aten import convolution as aten
+from graphnet.builtin.kernels.aten import pool as aten_pool
 from graphnet.builtin.kernels.patch import products as patch
+from graphnet.builtin.layers import adaptive, conv, depthwise, pad, pool, transpose_conv, upsample
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
-from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d
-from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
-from graphnet.builtin.layers.group_norm import GroupNorm
+from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.hard import ELU, HardSigmoid, HardSwish, HardTanh, ReLU6
-from graphnet.builtin.layers.layer_norm import LayerNorm2d
+from graphnet.builtin.layers.layer_norm import LayerNorm1d, LayerNorm2d, LayerNorm3d
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
-from graphnet.builtin.layers.norm import BatchNorm2d
-from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.builtin.layers.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
-from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
 from graphnet.builtin.layers.source import Buffer, Parameter
 from graphnet.builtin.layers.split import SimpleGate, Split
-from graphnet.builtin.layers.upsample import BilinearUpsampling, NearestUpsampling
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
@@ -37,23 +34,58 @@ from graphnet.sdk import Register, hookimpl
 
 @hookimpl
 def graphnet_layers(register: Register) -> None:
-    register("conv2d", Conv2d)
-    register("depthwise_conv2d", DepthwiseConv2d)
-    register("transpose_conv2d", TransposeConv2d)
-    register("upsampling", TransposeConv2d)  # the paper's word for it
-    register("nearest_upsampling", NearestUpsampling)
-    register("bilinear_upsampling", BilinearUpsampling)
+    register("conv1d", conv.Conv1d)
+    register("conv2d", conv.Conv2d)
+    register("conv3d", conv.Conv3d)
+    register("depthwise_conv1d", depthwise.DepthwiseConv1d)
+    register("depthwise_conv2d", depthwise.DepthwiseConv2d)
+    register("depthwise_conv3d", depthwise.DepthwiseConv3d)
+    register("transpose_conv1d", transpose_conv.TransposeConv1d)
+    register("transpose_conv2d", transpose_conv.TransposeConv2d)
+    register("transpose_conv3d", transpose_conv.TransposeConv3d)
+    register("upsampling", transpose_conv.TransposeConv2d)  # the paper's word for it
+    register("nearest_upsampling1d", upsample.NearestUpsampling1d)
+    register("nearest_upsampling", upsample.NearestUpsampling)
+    register("nearest_upsampling3d", upsample.NearestUpsampling3d)
+    register("linear_upsampling", upsample.LinearUpsampling)
+    register("bilinear_upsampling", upsample.BilinearUpsampling)
+    register("trilinear_upsampling", upsample.TrilinearUpsampling)
     register("pixel_shuffle", PixelShuffle)
     register("pixel_unshuffle", PixelUnshuffle)
-    register("max_pool2d", MaxPool2d)
-    register("avg_pool2d", AvgPool2d)
-    register("global_avg_pool", GlobalAvgPool)
-    register("reflection_pad2d", ReflectionPad2d)
-    register("replication_pad2d", ReplicationPad2d)
+    register("max_pool1d", pool.MaxPool1d)
+    register("max_pool2d", pool.MaxPool2d)
+    register("max_pool3d", pool.MaxPool3d)
+    register("avg_pool1d", pool.AvgPool1d)
+    register("avg_pool2d", pool.AvgPool2d)
+    register("avg_pool3d", pool.AvgPool3d)
+    register("global_avg_pool", pool.GlobalAvgPool)
+    register("adaptive_avg_pool1d", adaptive.AdaptiveAvgPool1d)
+    register("adaptive_avg_pool2d", adaptive.AdaptiveAvgPool2d)
+    register("adaptive_avg_pool3d", adaptive.AdaptiveAvgPool3d)
+    register("adaptive_max_pool1d", adaptive.AdaptiveMaxPool1d)
+    register("adaptive_max_pool2d", adaptive.AdaptiveMaxPool2d)
+    register("adaptive_max_pool3d", adaptive.AdaptiveMaxPool3d)
+    register("zero_pad1d", pad.ZeroPad1d)
+    register("zero_pad2d", pad.ZeroPad2d)
+    register("zero_pad3d", pad.ZeroPad3d)
+    register("reflection_pad1d", pad.ReflectionPad1d)
+    register("reflection_pad2d", pad.ReflectionPad2d)
+    register("reflection_pad3d", pad.ReflectionPad3d)
+    register("replication_pad1d", pad.ReplicationPad1d)
+    register("replication_pad2d", pad.ReplicationPad2d)
+    register("replication_pad3d", pad.ReplicationPad3d)
+    register("circular_pad1d", pad.CircularPad1d)
+    register("circular_pad2d", pad.CircularPad2d)
+    register("circular_pad3d", pad.CircularPad3d)
+    register("batch_norm1d", BatchNorm1d)
     register("batch_norm2d", BatchNorm2d)
+    register("batch_norm3d", BatchNorm3d)
     register("linear", Linear)
     register("group_norm", GroupNorm)
+    register("instance_norm", InstanceNorm)
+    register("layer_norm1d", LayerNorm1d)
     register("layer_norm2d", LayerNorm2d)
+    register("layer_norm3d", LayerNorm3d)
     register("simplified_channel_attention", SimplifiedChannelAttention)
     register("transposed_attention", TransposedAttention)
     register("relu", ReLU)
@@ -97,7 +129,7 @@ def graphnet_losses(register: Register) -> None:
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
     # of those that fit, the first is taken
-    for module in (patch, aten, norm, activation, hard, linear, pool, resample, multi_tensor):
+    for module in (patch, aten, norm, activation, hard, linear, aten_pool, resample, multi_tensor):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

@@ -1,13 +1,13 @@
 """Meta run: run one call on meta tensors to learn its results and the storages that they share.
 
-The call runs twice, with N C H W strides and with channels_last strides, because a result can be a view for
-one and a copy for the other. Runs are cached by definition, method and specs.
+The call runs twice, with N C H W strides and with the channels last in memory, because a result can be a view
+for one and a copy for the other. Runs are cached by definition, method and specs.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from graphnet.graph.dispatch import storage_of
 from graphnet.graph.frozen import FrozenArgument, FrozenTensor, freeze, thaw
 from graphnet.graph.invoke import as_tuple, positional
 from graphnet.graph.ir import Call, Slot, Value
-from graphnet.sdk import Definition, Spec
+from graphnet.sdk import Definition, Spec, channels_last
 
 
 def flat(slots: tuple[Slot, ...]) -> Iterator[str | None]:
@@ -58,9 +58,9 @@ def run_on_meta(call: Call, values: Mapping[str, Value]) -> tuple[Returned, ...]
 def _run_twice(
     layer: Definition, method: str, arguments: tuple[FrozenArgument, ...]
 ) -> tuple[Returned, ...]:
-    plain = _run(layer, method, arguments, torch.contiguous_format)
+    plain = _run(layer, method, arguments, _in_order)
     try:
-        other = _run(layer, method, arguments, torch.channels_last)
+        other = _run(layer, method, arguments, channels_last)
     except Exception:  # in a step it fails on such strides too, so nothing can share storage
         return plain
     return tuple(
@@ -79,13 +79,13 @@ def _run(
     layer: Definition,
     method: str,
     arguments: tuple[FrozenArgument, ...],
-    strides: torch.memory_format,
+    strides: Callable[[Tensor], Tensor],
 ) -> tuple[Returned, ...]:
     given: list[Tensor] = []
 
     def tensor(frozen: FrozenTensor) -> Tensor:
         made = frozen.spec.empty()
-        given.append(made.to(memory_format=strides) if made.ndim == 4 else made)
+        given.append(strides(made) if 3 <= made.ndim <= 5 else made)
         return given[-1]
 
     with torch.no_grad():
@@ -105,6 +105,11 @@ def _run(
             )
         )
     return tuple(seen)
+
+
+def _in_order(tensor: Tensor) -> Tensor:
+    """The tensor as it was made: contiguous."""
+    return tensor
 
 
 def _spec(result: Any) -> Spec | None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from graphnet.description import Expanded
 from graphnet.errors import InputError
 from graphnet.plan import pace
+from graphnet.sdk import Spatial
 
 MAX_DIVISOR = 256
 
@@ -44,6 +45,12 @@ def find_divisor(network: Expanded, keeps_size: Callable[[int], bool]) -> int | 
     return divisor
 
 
+def spatial_axes(network: Expanded) -> int:
+    """Return the number of spatial axes of the network's images; 2 where no layer states it."""
+    stated = [node.layer.axes for node in network.nodes if isinstance(node.layer, Spatial)]
+    return max(stated, default=2)
+
+
 def _primes(number: int) -> list[int]:
     """Return the primes that divide a number."""
     divisors = [n for n in range(2, number + 1) if number % n == 0]
@@ -53,7 +60,7 @@ def _primes(number: int) -> list[int]:
 def _step(network: Expanded) -> tuple[int, bool]:
     """Return the number of rows after which all windows repeat, and whether all windows are known."""
     step, certain = 1, True
-    for axis in (0, 1):
+    for axis in range(spatial_axes(network)):
         rows = dict.fromkeys(network.inputs, Fraction(1))  # of each node, for one row of the input
         for node in network.nodes:
             # For a layer without a window, assume that the output has as many rows as the input.

@@ -28,7 +28,7 @@ from graphnet.model.checkpoint import (
     write_checkpoint,
 )
 from graphnet.model.choices import changed_options, training_choices
-from graphnet.model.divisor import MAX_DIVISOR, find_divisor
+from graphnet.model.divisor import MAX_DIVISOR, find_divisor, spatial_axes
 from graphnet.model.plans import Plans, Shape
 from graphnet.model.predictor import Predictor
 from graphnet.model.program import Program
@@ -341,9 +341,9 @@ class Model:
 
     def _keeps_size(self, size: int) -> bool:
         channels = [item.channels or 3 for item in self.description.inputs.values()]
+        sizes = (size,) * spatial_axes(self._plans.network)
         try:
-            graph = self.graph(*((1, c, size, size) for c in channels))
+            graph = self.graph(*((1, c, *sizes) for c in channels))
         except GraphnetError:
             return False
-        shape = graph.values[graph.outputs[0]].spec.shape
-        return len(shape) == 4 and shape[2:] == (size, size)
+        return graph.values[graph.outputs[0]].spec.shape[2:] == sizes

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -81,30 +81,30 @@ class Cut:
 
 @dataclass(frozen=True)
 class Tiling:
-    """An image (N, C, H, W) as a grid of tiles of one shape; `plan` runs one tile.
+    """An image (N, C, H, W), a signal (N, C, L) or a volume as a grid of tiles; `plan` runs one.
 
-    `output` is the shape of the whole result, which has `scale` rows and columns for each row and column of
-    the image. `peak_bytes` is the peak of the plan of one tile, plus the whole image and result.
+    `output` is the shape of the whole result, which has `scale` rows for each row of the image, on each
+    axis. `peak_bytes` is the peak of the plan of one tile, plus the whole image and result.
     """
 
     plan: Plan
-    cuts: tuple[Cut, Cut]
-    shape: tuple[int, int, int, int]
-    output: tuple[int, int, int, int]
-    scale: tuple[Fraction, Fraction]
+    cuts: tuple[Cut, ...]
+    shape: tuple[int, ...]
+    output: tuple[int, ...]
+    scale: tuple[Fraction, ...]
     peak_bytes: int
 
     @property
     def count(self) -> int:
         """The number of tiles; 1 means the whole image at once."""
-        return self.cuts[0].count * self.cuts[1].count
+        return math.prod(cut.count for cut in self.cuts)
 
     def run(self, x: Tensor, predict: Callable[[Tensor], Tensor]) -> Tensor:
         """Compute the result of the whole image; `predict` runs the plan on one tile."""
         if self.count == 1:
             return predict(x)
         whole: Tensor | None = None
-        for parts in itertools.product(self.cuts[0].parts, self.cuts[1].parts):
+        for parts in itertools.product(*(cut.parts for cut in self.cuts)):
             tile = x
             for axis, part in enumerate(parts):
                 tile = tile.narrow(2 + axis, part.read.start, len(part.read))
@@ -130,7 +130,7 @@ class Tiling:
         counts = " x ".join(str(cut.count) for cut in self.cuts)
         work = math.prod(cut.read / cut.length for cut in self.cuts)
         return (
-            f"{counts} tiles of {self.cuts[0].size} x {self.cuts[1].size} pixels, {work:.2f} times the "
+            f"{counts} tiles of {_by(cut.size for cut in self.cuts)} pixels, {work:.2f} times the "
             f"image in all; at most {bytes_text(self.peak_bytes)} with the whole image and result"
         )
 
@@ -147,47 +147,52 @@ def tile(
     """
     shape, output = _ends(graph)
     if whole.peak_bytes <= limit:
-        sides = Cut(shape[2], shape[2]), Cut(shape[3], shape[3])
-        ratio = Fraction(output[2], shape[2]), Fraction(output[3], shape[3])
+        sides = tuple(Cut(length, length) for length in shape[2:])
+        ratio = tuple(Fraction(*pair) for pair in zip(output[2:], shape[2:], strict=True))
         return Tiling(whole, sides, shape, output, ratio, whole.peak_bytes)
     layers = [call for call in graph.order() if call.kind is Kind.LAYER]
-    paces = [_paces(graph, layers, axis) for axis in (0, 1)]
-    scale = paces[0].rows[graph.outputs[0]], paces[1].rows[graph.outputs[0]]
+    axes = range(len(shape) - 2)
+    paces = [_paces(graph, layers, axis) for axis in axes]
+    scale = tuple(one.rows[graph.outputs[0]] for one in paces)
     # The bytes of the image and its result, which exist beside those of the tile.
     outside = sum(graph.values[name].spec.size_bytes for name in (*graph.inputs, *graph.outputs))
     fixed = outside + sum(whole.values[name].spec.size_bytes for name in whole.slots)
-    reach = [_reach(graph, layers, axis, paces[axis]) for axis in (0, 1)]
-    ways = [list(_cuts(shape[2 + axis], reach[axis], paces[axis].step)) for axis in (0, 1)]
-    grids = sorted(itertools.product(*ways), key=lambda cuts: cuts[0].read * cuts[1].read)
+    reach = [_reach(graph, layers, axis, paces[axis]) for axis in axes]
+    ways = [list(_cuts(shape[2 + axis], reach[axis], paces[axis].step)) for axis in axes]
+    grids = sorted(itertools.product(*ways), key=lambda cuts: math.prod(c.read for c in cuts))
     # Estimate: the memory of a plan, less the fixed part, grows with its pixels as in the last plan made.
-    pixels, peak = shape[2] * shape[3], whole.peak_bytes + outside
-    for high, wide in grids:
-        size = high.size, wide.size
+    pixels, peak = math.prod(shape[2:]), whole.peak_bytes + outside
+    for cuts in grids:
+        size = tuple(cut.size for cut in cuts)
         if math.prod(size) * (peak - fixed) > pixels * (limit - fixed):
             continue
         plan = plan_for((*shape[:2], *size))
         pixels, peak = math.prod(size), plan.peak_bytes + outside
         if peak <= limit:
-            return Tiling(plan, (high, wide), shape, output, scale, peak)
-    least = min(grids, key=lambda cuts: cuts[0].size * cuts[1].size)
+            return Tiling(plan, cuts, shape, output, scale, peak)
+    least = min(grids, key=lambda cuts: math.prod(c.size for c in cuts))
     raise MemoryBudgetError(
-        f"an image of {shape[2]} x {shape[3]} pixels does not fit into {bytes_text(limit)}, not even "
-        f"in tiles: the smallest tile of this network has {least[0].size} x {least[1].size} pixels, "
+        f"an image of {_by(shape[2:])} pixels does not fit into {bytes_text(limit)}, not even "
+        f"in tiles: the smallest tile of this network has {_by(c.size for c in least)} pixels, "
         f"and the image and its result alone are {bytes_text(outside)}. Allow more memory."
     )
 
 
-def _ends(graph: Graph) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """The shapes of the only input and the only output, which must be images."""
+def _by(sizes: Iterable[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _ends(graph: Graph) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shapes of the only input and the only output, which must be images with the same axes."""
     ends = [graph.values[name].spec.shape for name in (*graph.inputs, *graph.outputs)]
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or any(len(one) != 4 for one in ends):
+    alone = len(graph.inputs) == len(graph.outputs) == 1
+    if not alone or len(ends[0]) < 3 or len(ends[0]) != len(ends[1]):
         raise InputError(
-            f"tiles are for networks that make one image of one image (N x C x H x W), this one has "
-            f"{len(graph.inputs)} inputs and {len(graph.outputs)} outputs of shapes {ends}. "
-            f"{_ADVICE}"
+            f"tiles are for networks that make one image of one image (N x C x H x W; or a signal, or a "
+            f"volume), this one has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs of shapes "
+            f"{ends}. {_ADVICE}"
         )
-    (n, c, h, w), (n_out, c_out, h_out, w_out) = ends
-    return (n, c, h, w), (n_out, c_out, h_out, w_out)
+    return ends[0], ends[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +208,7 @@ class _Paces:
 
 def _paces(graph: Graph, layers: Sequence[Call], axis: int) -> _Paces:
     rows = {graph.inputs[0]: Fraction(1)}
+    rank = len(graph.values[graph.inputs[0]].spec.shape)
     step = 1
     for call in layers:
         read = {rows[name] for name in call.reads() if name in rows}
@@ -213,6 +219,14 @@ def _paces(graph: Graph, layers: Sequence[Call], axis: int) -> _Paces:
         if len(read) > 1:
             raise InputError(
                 f"node {call.node!r} ({call.title}) reads images of several scales. {_ADVICE}"
+            )
+        outputs = [
+            name for name in call.results[: len(call.layer.outputs)] if isinstance(name, str)
+        ]
+        if any(len(graph.values[name].spec.shape) != rank for name in outputs):
+            raise InputError(
+                f"node {call.node!r} ({call.title}) changes the number of axes, so this network cannot be "
+                f"run in tiles. {_ADVICE}"
             )
         (density,) = read
         step = math.lcm(step, (density / shift).denominator)
@@ -225,7 +239,7 @@ def pace(layer: Layer, axis: int, what: str) -> tuple[int, int]:
 
     Args:
         layer: the layer, which states its `window`.
-        axis: 0 for H, 1 for W.
+        axis: the spatial axis, 0 for the first one.
         what: the name of the layer in a message.
 
     Raises:

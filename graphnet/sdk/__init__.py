@@ -6,7 +6,7 @@ A plugin's classes come in through hooks; a Registry goes out. It imports system
 from __future__ import annotations
 
 from graphnet.sdk import random
-from graphnet.sdk.blocks import Layout, blocked_shape, pack, plain_shape, unpack
+from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plain_shape, unpack
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit
 from graphnet.sdk.definition import Definition, summary
 from graphnet.sdk.discovery import default_registry, load_registry
@@ -54,6 +54,15 @@ from graphnet.sdk.random import node_constant
 from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form
 from graphnet.sdk.schedule import Schedule
 from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
+from graphnet.sdk.spatial import (
+    Factors,
+    NonNegativeSides,
+    NonNegativeSizes,
+    OptionalSizes,
+    PositiveSizes,
+    Spatial,
+    by,
+)
 from graphnet.sdk.spec import (
     Constant,
     Initializer,
@@ -98,6 +107,7 @@ __all__ = [
     "Event",
     "Executor",
     "FactorPair",
+    "Factors",
     "Follow",
     "Fraction",
     "Gallery",
@@ -113,13 +123,17 @@ __all__ = [
     "Make",
     "MultiTensorKernel",
     "NonNegativePair",
+    "NonNegativeSides",
+    "NonNegativeSizes",
     "Optimizer",
+    "OptionalSizes",
     "Pairs",
     "ParameterSpec",
     "Pattern",
     "Plugin",
     "PluginKind",
     "PositivePair",
+    "PositiveSizes",
     "Precision",
     "Rate",
     "Register",
@@ -130,6 +144,7 @@ __all__ = [
     "Shape",
     "Sides",
     "Site",
+    "Spatial",
     "Spec",
     "Specs",
     "StateSpec",
@@ -143,6 +158,8 @@ __all__ = [
     "as_given",
     "as_unit",
     "blocked_shape",
+    "by",
+    "channels_last",
     "check_dtype",
     "check_floating",
     "check_tensors",

@@ -70,3 +70,16 @@ def unpack(x: Tensor) -> Tensor:
     if levels > 1:
         image = image.clone(memory_format=_DENSE)
     return image.reshape(plain_shape(tuple(x.shape)))
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same tensor (N, C, ...) with its channels next to each other in memory, copied where they are not.
+
+    It works for any number of spatial axes; of a tensor without them it returns a contiguous one.
+
+    >>> channels_last(torch.empty(2, 3, 5)).stride()
+    (15, 1, 3)
+    """
+    if x.ndim == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.movedim(1, -1).contiguous().movedim(-1, 1) if x.ndim > 2 else x.contiguous()

@@ -17,23 +17,27 @@ import pydantic.dataclasses
 from pydantic import Field
 
 
-def _spread(
+def spread(
     number: type | tuple[type, ...], count: int, expected: str
 ) -> Callable[[object], object]:
-    """One number stands for all of `count`; a sequence is left to be checked."""
+    """A function that turns one number into `count` of them, and leaves a sequence to be checked.
 
-    def spread(value: object) -> object:
+    >>> spread(int, 2, "an integer or a pair of them")(3)
+    (3, 3)
+    """
+
+    def one_for_all(value: object) -> object:
         if isinstance(value, (list, tuple)):
             return tuple(value)
         if isinstance(value, bool) or not isinstance(value, number):
             raise ValueError(f"expected {expected}, found {value!r}")
         return (value,) * count
 
-    return spread
+    return one_for_all
 
 
 _PAIR = pydantic.BeforeValidator(
-    _spread(int, 2, "an integer or a pair of them"), json_schema_input_type=int | tuple[int, int]
+    spread(int, 2, "an integer or a pair of them"), json_schema_input_type=int | tuple[int, int]
 )
 PositivePair = Annotated[tuple[pydantic.PositiveInt, pydantic.PositiveInt], _PAIR]
 """(height, width), both 1 or more; one integer stands for both, as in torch."""
@@ -43,7 +47,7 @@ _Factor = Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
 FactorPair = Annotated[
     tuple[_Factor, _Factor],
     pydantic.BeforeValidator(
-        _spread((int, float), 2, "a number or a pair of them"),
+        spread((int, float), 2, "a number or a pair of them"),
         json_schema_input_type=float | tuple[float, float],
     ),
 ]
@@ -52,7 +56,7 @@ _N = pydantic.NonNegativeInt
 Sides = Annotated[
     tuple[_N, _N, _N, _N],
     pydantic.BeforeValidator(
-        _spread(int, 4, "an integer or four of them"),
+        spread(int, 4, "an integer or four of them"),
         json_schema_input_type=int | tuple[int, int, int, int],
     ),
 ]

@@ -121,8 +121,10 @@ class Layer(Definition):
         here: rows below 0 are padding.
 
         Args:
-            rows: rows of the outputs, or columns.
-            axis: 0 for H, 1 for W.
+            rows: rows of the outputs, or columns; positions along any spatial axis.
+            axis: the spatial axis: 0 for H and 1 for W of an image, 0 for L of a signal, 0 to 2 for D, H
+            and W
+                of a volume.
 
         Returns:
             The rows of the inputs; None where each row depends on all of them.

@@ -21,7 +21,7 @@ from graphnet.testing.author import raised, where
 from graphnet.testing.outcome import NoSample
 from graphnet.testing.sample import Sample
 
-_SHAPES = ((2, 4, 6, 6), (2, 6), (2, 4, 6), (6,))
+_SHAPES = ((2, 4, 6, 6), (2, 6), (2, 4, 6), (6,), (2, 4, 3, 4, 3))
 _CANDIDATES: Mapping[str, tuple[Any, ...]] = {
     "integer": (2, 3, 4, 1),
     "number": (0.5, 2.0),

@@ -57,8 +57,8 @@ FAULTS = (
     Fault(
         "layers",
         "batch_norm_gradient_lacks_a_mean",
-        "grad_y - per_channel(grad_bias / n) - z * per_channel(grad_weight / n)",
-        "grad_y - per_channel(grad_bias / n) - z * per_channel(grad_weight)",
+        "grad_y - per_channel(grad_bias / n, x) - z * per_channel(grad_weight / n, x)",
+        "grad_y - per_channel(grad_bias / n, x) - z * per_channel(grad_weight, x)",
         "batch_norm norm",
     ),
     Fault(
@@ -78,15 +78,15 @@ FAULTS = (
     Fault(
         "layers",
         "same_padding_puts_the_odd_pixel_before",
-        "return left, wide - left, top, high - top",
-        "return wide - left, left, high - top, top",
+        "for side in (t // 2, t - t // 2)",
+        "for side in (t - t // 2, t // 2)",
         "conv conv2d",
     ),
     Fault(
         "layers",
         "average_pooling_counts_pixels_behind_the_image",
-        "(first + length).clamp_max(n) - first.clamp_min(0)",
-        "(first + length) - first.clamp_min(0)",
+        "(first + self.kernel_size[axis]).clamp_max(most) - first.clamp_min(least)",
+        "(first + self.kernel_size[axis]) - first.clamp_min(least)",
         "pool avg_pool2d",
     ),
     Fault(

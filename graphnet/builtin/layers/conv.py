@@ -1,8 +1,8 @@
-"""Convolution and transposed convolution, each computed as one matrix product, forward and backward.
+"""Convolution over one, two or three axes, computed as one matrix product, forward and backward.
 
-Axes: N batch, C input channels, O output channels, G groups, K = kernel height * width, L the number of
-positions of the kernel. `unfold` (im2col) copies the patch under each position into a column of C*K numbers;
-`fold`, its transpose, adds the columns to an image.
+Axes: N batch, C input channels, O output channels, G groups, S the spatial axes (L; H, W; or D, H, W), K =
+the product of the kernel's sizes, P the number of positions of the kernel. `unfold` (im2col) copies the
+patch under each position into a column of C*K numbers; `fold`, its transpose, adds the columns to an image.
 """
 
 from __future__ import annotations
@@ -10,49 +10,53 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-import torch
-import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor
 
+from graphnet.builtin.layers.borders import (
+    PaddingMode,
+    add_border,
+    border_rows,
+    check_border,
+    fold_border,
+)
+from graphnet.builtin.layers.windows import Windows
 from graphnet.errors import DescriptionError, GraphError, Problem
 from graphnet.sdk import (
     ConvInit,
     Layer,
-    NonNegativePair,
+    NonNegativeSizes,
     ParameterSpec,
-    PositivePair,
+    PositiveSizes,
     Precision,
+    Spatial,
     Spec,
     Specs,
     weight_and_bias,
 )
 
 
-def _grouped(x: Tensor, groups: int) -> Tensor:
-    """Reshape (N, C, ...) to (N, G, C/G, L). No size is -1, which torch refuses for an empty batch."""
+def grouped(x: Tensor, groups: int) -> Tensor:
+    """Reshape (N, C, ...) to (N, G, C/G, P). No size is -1, which torch refuses for an empty batch."""
     return x.reshape(x.shape[0], groups, x.shape[1] // groups, math.prod(x.shape[2:]))
 
 
-def _kernel(weight: Tensor, groups: int) -> Tensor:
-    """Reshape a weight (A, B, kh, kw) to one matrix for each group, (G, A/G, B * K)."""
+def kernels_of(weight: Tensor, groups: int) -> Tensor:
+    """Reshape a weight (A, B, *kernel) to one matrix for each group, (G, A/G, B * K)."""
     return weight.reshape(groups, weight.shape[0] // groups, -1)
 
 
-def input_rows(rows: range, stride: int, span: int, before: int) -> range:
-    """Return the input rows from which these output rows are computed.
-
-    Args:
-        rows: the output rows.
-        stride: the distance between two positions of the kernel.
-        span: the number of input rows under the kernel, dilation included.
-        before: the padding before the first row.
-    """
-    first = rows.start * stride - before
-    return range(first, first + (len(rows) - 1) * stride + span)
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """Add a bias (O,), or none, to the channels of y (N, O, *S)."""
+    return y if bias is None else y + bias.view(-1, *(1,) * (y.ndim - 2))
 
 
-class _Channels(Layer):
+def bias_gradient(grad_y: Tensor) -> Tensor:
+    """The sum of grad_y (N, O, *S) over batch and positions, (O,)."""
+    return grad_y.sum((0, *range(2, grad_y.ndim)))
+
+
+class Channels(Spatial):
     """The fields for the channels of a convolution, and their checks."""
 
     precision: ClassVar[Precision] = "compute"
@@ -61,8 +65,7 @@ class _Channels(Layer):
 
     def channels(self, x: Spec, groups: int) -> int:
         """Return the number of input channels. Raises GraphError unless the fields allow it."""
-        if len(x.shape) != 4:
-            raise GraphError(f"expected an input N x C x H x W, got {x}")
+        self.sizes(x)
         channels = x.shape[1]
         if self.in_channels not in (None, channels):
             raise GraphError(
@@ -77,119 +80,131 @@ class _Channels(Layer):
         return channels
 
 
-class Correlation(Layer):
-    """A two-dimensional cross-correlation; subclasses declare its parameters.
+class Correlation(Spatial):
+    """A cross-correlation over any number of axes; subclasses declare its parameters.
 
-    x: (N, C, H, W); weight: (O, C/G, kh, kw), whose shape determines the number G of groups; bias: (O,) or
+    x: (N, C, *S); weight: (O, C/G, *kernel), whose shape determines the number G of groups; bias: (O,) or
     None. Backward keeps x.
     """
 
     precision: ClassVar[Precision] = "compute"
-    kernel_size: PositivePair
-    stride: PositivePair = (1, 1)
-    padding: NonNegativePair | Literal["same", "valid"] = (0, 0)
-    dilation: PositivePair = (1, 1)
+    kernel_size: PositiveSizes
+    stride: PositiveSizes = (1,)
+    padding: NonNegativeSizes | Literal["same", "valid"] = (0,)
+    dilation: PositiveSizes = (1,)
+    padding_mode: PaddingMode = "zeros"
 
     def __post_init__(self) -> None:
-        if self.padding == "same" and self.stride != (1, 1):
+        if self.padding == "same" and set(self.stride) != {1}:
             raise DescriptionError([Problem("'same' needs stride 1", "padding")])
 
-    def pads(self) -> tuple[int, int, int, int]:
-        """Return the padding: left, right, top, bottom."""
-        if self.padding == "same":  # torch adds an odd row or column at the right and the bottom
-            total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-            (top, left), (high, wide) = (t // 2 for t in total), total
-            return left, wide - left, top, high - top
-        top, left = (0, 0) if isinstance(self.padding, str) else self.padding
-        return left, left, top, top
+    @property
+    def windows(self) -> Windows:
+        """The positions of the kernel in the padded input."""
+        return Windows(self.kernel_size, self.stride, self.dilation)
 
-    def places(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int]:
-        """Return the output's height and width. Raises GraphError if the kernel does not fit."""
-        left, right, top, bottom = self.pads()
-        sizes = (x[2] + top + bottom, x[3] + left + right)
-        spans = [d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
-        if sizes[0] < spans[0] or sizes[1] < spans[1]:
-            raise GraphError(
-                f"the kernel spans {spans[0]}x{spans[1]}, more than the padded input of "
-                f"{sizes[0]}x{sizes[1]}"
-            )
-        height, width = (
-            (z - k) // s + 1 for z, k, s in zip(sizes, spans, self.stride, strict=True)
-        )
-        return height, width
+    @property
+    def pads_zeros(self) -> bool:
+        """Whether the padding is of zeros, or there is none. Kernels that know zeros only must ask."""
+        return self.padding_mode == "zeros" or not any(self.pads())
+
+    def pads(self) -> tuple[int, ...]:
+        """Return the padding as torch orders it: left, right, top, bottom, front, back."""
+        if self.padding == "same":  # torch adds an odd pixel behind the image
+            total = [span - 1 for span in reversed(self.windows.spans)]
+            return tuple(side for t in total for side in (t // 2, t - t // 2))
+        padding = (0,) * self.axes if isinstance(self.padding, str) else self.padding
+        return tuple(side for pad in reversed(padding) for side in (pad, pad))
+
+    def places(self, x: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the output's sizes. Raises GraphError if the kernel does not fit."""
+        sizes, pads = self.sizes(x), self.pads()
+        check_border(sizes, pads, self.padding_mode)
+        totals = [pads[i] + pads[i + 1] for i in reversed(range(0, len(pads), 2))]
+        return self.windows.counts(tuple(n + t for n, t in zip(sizes, totals, strict=True)))
 
     def window(self, rows: range, axis: int) -> range | None:
-        span = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-        return input_rows(rows, self.stride[axis], span, self.pads()[2 - 2 * axis])
+        before, after = self.pads()[2 * (self.axes - 1 - axis) :][:2]
+        return border_rows(self.windows.rows(rows, axis), before, after, self.padding_mode)
 
     def unfold(self, x: Tensor, groups: int) -> Tensor:
-        """Copy the patches into columns, (N, G, C/G * K, L)."""
-        padded = F.pad(x, self.pads())
-        columns = F.unfold(padded, self.kernel_size, self.dilation, 0, self.stride)
-        return _grouped(columns, groups)
+        """Copy the patches into columns, (N, G, C/G * K, P)."""
+        padded = add_border(x, self.pads(), self.padding_mode)
+        return grouped(self.windows.unfold(padded), groups)
 
     def fold(self, columns: Tensor, size: tuple[int, ...]) -> Tensor:
-        """Add columns (N, G, C/G * K, L) to an image of shape `size`: the transpose of unfold."""
-        left, right, top, bottom = self.pads()
-        padded = (size[2] + top + bottom, size[3] + left + right)
-        image = F.fold(
-            columns.flatten(1, 2), padded, self.kernel_size, self.dilation, 0, self.stride
-        )
-        return F.pad(image, (-left, -right, -top, -bottom))
+        """Add columns (N, G, C/G * K, P) to an image of shape `size`: the transpose of unfold."""
+        pads = self.pads()
+        totals = [pads[i] + pads[i + 1] for i in reversed(range(0, len(pads), 2))]
+        padded = tuple(n + t for n, t in zip(size[2:], totals, strict=True))
+        image = self.windows.fold(columns.flatten(1, 2), padded)
+        return fold_border(image, pads, self.padding_mode)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         groups = x.shape[1] // weight.shape[1]
         size = (x.shape[0], weight.shape[0], *self.places(x.shape))
-        y = (_kernel(weight, groups) @ self.unfold(x, groups)).reshape(size)
-        return y if bias is None else y + bias.view(-1, 1, 1)
+        y = (kernels_of(weight, groups) @ self.unfold(x, groups)).reshape(size)
+        return add_bias(y, bias)
 
     def absorb(
         self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
     ) -> tuple[Tensor, Tensor]:
         moved = shift if bias is None else shift + bias * scale
-        return weight * scale.view(-1, 1, 1, 1), moved
+        return weight * scale.view(-1, *(1,) * (weight.ndim - 1)), moved
 
     def backward(
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         groups = x.shape[1] // weight.shape[1]
-        g = _grouped(grad_y, groups)
+        g = grouped(grad_y, groups)
         grad_x = grad_weight = grad_bias = None
         if "x" in wanted:
-            grad_x = self.fold(_kernel(weight, groups).transpose(1, 2) @ g, tuple(x.shape))
+            grad_x = self.fold(kernels_of(weight, groups).transpose(1, 2) @ g, tuple(x.shape))
         if "weight" in wanted:
             grad_weight = (g @ self.unfold(x, groups).transpose(2, 3)).sum(0).reshape(weight.shape)
         if "bias" in wanted:
-            grad_bias = grad_y.sum((0, 2, 3))
+            grad_bias = bias_gradient(grad_y)
         return grad_x, grad_weight, grad_bias
 
 
-class Conv2d(Correlation, _Channels):
-    """Two-dimensional convolution (cross-correlation), as torch.nn.Conv2d, computed as one matrix product.
+class Convolution(Correlation, Channels):
+    """Convolution (cross-correlation) over any number of axes, computed as one matrix product.
 
-    Eq. 1:  y = W unfold(x) + b,  with W as (O, C/G * K) and unfold(x) as (C/G * K, L) in each group.
+    Eq. 1:  y = W unfold(x) + b,  with W as (O, C/G * K) and unfold(x) as (C/G * K, P) in each group.
     The gradients are convolutions too, and use the same columns. With g the gradient of y:
     eq. 2:  dW = g unfold(x)^T summed over the batch: x convolved with g (dilated by the stride);
     eq. 3:  dx = fold(W^T g): g (dilated by the stride) convolved with the rotated kernel;
     eq. 4:  db = the sum of g over batch and positions.
 
-    x: (N, C, H, W); weight: (O, C/G, kh, kw); bias: (O,), none if the field `bias` is false;
-    y: (N, O, H', W') with H' = floor((H + 2 padding - dilation (kh - 1) - 1) / stride) + 1. Any floating
-    dtype. Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K). With weight_init,
-    the weight starts as graphnet.sdk.initializers.Init of that name states, and the bias is 0.
-    padding "same" keeps H and W (stride 1 only), "valid" is 0.
+    x: (N, C, *S); weight: (O, C/G, *kernel_size); bias: (O,), none if the field `bias` is false;
+    y: (N, O, *S') with S' = floor((S + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 on each axis. Any
+    floating dtype. Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(C/G * K). With
+    weight_init, the weight starts as graphnet.sdk.initializers.Init of that name states, and the bias is 0.
+    padding "same" keeps S (stride 1 only), "valid" is 0. padding_mode is what the padding shows: zeros, or
+    the image that is reflected, replicated or repeated (circular), as the layers of padding do.
 
     Raises:
-        GraphError: the channels do not fit, or the kernel is larger than the padded input.
+        GraphError: the axes or channels do not fit, the kernel is larger than the padded input, or the
+            image is too small for its padding_mode.
         DescriptionError: padding is "same" and the stride is not 1.
-
-    >>> Conv2d(out_channels=64, kernel_size=3, padding=1).kernel_size
-    (3, 3)
     """
 
     groups: PositiveInt = 1
     bias: bool = True
     weight_init: ConvInit | None = None
+
+    @classmethod
+    def samples(cls) -> list[tuple[Layer, list[tuple[int, ...]]]]:
+        """Samples for the conformance kit, for kernels too: the last has other padding than zeros."""
+        shape = (2, 4, *(6, 6, 6)[: cls.axes]) if cls.axes < 3 else (2, 2, 3, 4, 3)
+        return [
+            (cls(out_channels=2, kernel_size=(2,) * cls.axes, **fields), [shape])
+            for fields in (
+                {},
+                {"bias": False},
+                {"padding": (1,) * cls.axes, "padding_mode": "circular"},
+            )
+        ]
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
         channels = self.channels(specs["x"], self.groups)
@@ -198,103 +213,32 @@ class Conv2d(Correlation, _Channels):
         return weight_and_bias(weight, bias, init=self.weight_init, groups=self.groups)
 
 
-class TransposeConv2d(_Channels):
-    """Transposed convolution, as torch.nn.ConvTranspose2d: the data gradient of a convolution as a layer.
+class Conv1d(Convolution, axes=1):
+    """One-dimensional convolution (cross-correlation), as torch.nn.Conv1d, computed as one matrix product.
 
-    Eq. 5:  y = fold(W^T x) + b,  with W as (C/G, O/G * K): each input pixel adds its kernel to y.
-    Eqs. 14-18 work this out on a 2x2 image. Backward is the convolution's forward:
-    dx = W unfold(g);  dW = x unfold(g)^T summed over the batch;  db = the sum of g.
+    The equations, fields and errors are those of `Convolution`. x: (N, C, L); weight: (O, C/G, k).
 
-    x: (N, C, H, W); weight: (C, O/G, kh, kw); bias: (O,); y: (N, O, H', W') with
-    H' = (H - 1) stride - 2 padding + dilation (kh - 1) + output_padding + 1. Any floating dtype.
-    Backward keeps x. Parameters start as torch's: U(-b, b), b = 1 / sqrt(O/G * K). With weight_init, the
-    weight starts as graphnet.sdk.initializers.Init of that name states, and the bias is 0.
-
-    Raises:
-        DescriptionError: output_padding is not smaller than the stride or the dilation of its axis.
-        GraphError: the channels do not fit, or the output would be empty.
+    >>> Conv1d(out_channels=64, kernel_size=3, padding=1).kernel_size
+    (3,)
     """
 
-    kernel_size: PositivePair
-    stride: PositivePair = (1, 1)
-    padding: NonNegativePair = (0, 0)
-    output_padding: NonNegativePair = (0, 0)
-    groups: PositiveInt = 1
-    bias: bool = True
-    dilation: PositivePair = (1, 1)
-    weight_init: ConvInit | None = None
 
-    def __post_init__(self) -> None:
-        for out, stride, dilation in zip(
-            self.output_padding, self.stride, self.dilation, strict=True
-        ):
-            if out >= max(stride, dilation):
-                message = f"expected less than stride or dilation, found {self.output_padding}"
-                raise DescriptionError([Problem(message, "output_padding")])
+class Conv2d(Convolution, axes=2):
+    """Two-dimensional convolution (cross-correlation), as torch.nn.Conv2d, computed as one matrix product.
 
-    def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
-        channels = self.channels(specs["x"], self.groups)
-        weight = (channels, self.out_channels // self.groups, *self.kernel_size)
-        bias = (self.out_channels,) if self.bias else None
-        return weight_and_bias(weight, bias, init=self.weight_init, groups=self.groups)
+    The equations, fields and errors are those of `Convolution`. x: (N, C, H, W); weight: (O, C/G, kh, kw).
 
-    def full(self, x: torch.Size | tuple[int, ...]) -> tuple[int, int]:
-        """Return the output's height and width before the padding is cut off."""
-        height, width = (
-            (n - 1) * s + d * (k - 1) + 1
-            for n, s, d, k in zip(x[2:], self.stride, self.dilation, self.kernel_size, strict=True)
-        )
-        return height, width
+    >>> Conv2d(out_channels=64, kernel_size=3, padding=1).kernel_size
+    (3, 3)
+    """
 
-    def crop(self, full: Tensor) -> Tensor:
-        """Turn the full image into the output: add output_padding at the end, cut padding on each side."""
-        (height, width), (top, left) = full.shape[2:], self.padding
-        extra_h, extra_w = self.output_padding
-        if height + extra_h - 2 * top < 1 or width + extra_w - 2 * left < 1:
-            raise GraphError(
-                f"padding {self.padding} leaves nothing of an output of {height}x{width}"
-            )
-        # In two steps, as the padding may cut into the rows that output_padding adds.
-        return F.pad(F.pad(full, (0, extra_w, 0, extra_h)), (-left, -left, -top, -top))
 
-    def window(self, rows: range, axis: int) -> range:
-        stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1)
-        first, last = rows.start + self.padding[axis], rows.stop - 1 + self.padding[axis]
-        return range(-((reach - first) // stride), last // stride + 1)  # rounded up, and down
+class Conv3d(Convolution, axes=3):
+    """Three-dimensional convolution (cross-correlation), as torch.nn.Conv3d, computed as one matrix product.
 
-    def unfold(self, g: Tensor) -> Tensor:
-        """Copy the gradient of the output into columns, (N, G, O/G * K, L), L the pixels of x."""
-        (top, left), (extra_h, extra_w) = self.padding, self.output_padding
-        full = F.pad(F.pad(g, (left, left, top, top)), (0, -extra_w, 0, -extra_h))
-        columns = F.unfold(full, self.kernel_size, self.dilation, 0, self.stride)
-        return _grouped(columns, self.groups)
+    The equations, fields and errors are those of `Convolution`. x: (N, C, D, H, W);
+    weight: (O, C/G, kd, kh, kw).
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        pixels = _grouped(x, self.groups)
-        columns = (_kernel(weight, self.groups).transpose(1, 2) @ pixels).flatten(1, 2)
-        full = F.fold(columns, self.full(x.shape), self.kernel_size, self.dilation, 0, self.stride)
-        y = self.crop(full)
-        return y if bias is None else y + bias.view(-1, 1, 1)
-
-    def absorb(
-        self, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        groups = scale.view(self.groups, 1, -1).expand(-1, weight.shape[0] // self.groups, -1)
-        rows = groups.reshape(*weight.shape[:2], 1, 1)
-        moved = shift if bias is None else shift + bias * scale
-        return weight * rows, moved
-
-    def backward(
-        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        grad_x = grad_weight = grad_bias = None
-        if "x" in wanted or "weight" in wanted:
-            columns = self.unfold(grad_y)
-            pixels = _grouped(x, self.groups)
-            if "x" in wanted:
-                grad_x = (_kernel(weight, self.groups) @ columns).reshape(x.shape)
-            if "weight" in wanted:
-                grad_weight = (pixels @ columns.transpose(2, 3)).sum(0).reshape(weight.shape)
-        if "bias" in wanted:
-            grad_bias = grad_y.sum((0, 2, 3))
-        return grad_x, grad_weight, grad_bias
+    >>> Conv3d(out_channels=64, kernel_size=3, padding=1).kernel_size
+    (3, 3, 3)
+    """

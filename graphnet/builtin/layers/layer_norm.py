@@ -1,4 +1,4 @@
-"""Layer norm of images: normalization over the channels of each pixel, forward and backward."""
+"""Layer norm of images: normalization over the channels of each pixel, over one, two or three axes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from graphnet.builtin.layers.norm import (
 from graphnet.sdk import Constant, Layer, ParameterSpec, Specs
 
 
-class LayerNorm2d(Layer):
-    """Normalizes the channels of each pixel to mean 0 and variance 1: layer norm of N C H W images.
+class PixelNorm(Layer):
+    """Normalizes the channels of each pixel to mean 0 and variance 1, over any number of axes.
 
     Ba et al. 2016, eq. 3, with the channels as the hidden units: torch.nn.LayerNorm over C, as in ConvNeXt
     and NAFNet.
@@ -29,16 +29,14 @@ class LayerNorm2d(Layer):
         dweight = sum g z;  dbias = sum g, over batch and pixels;
         dx = r (h - mean of h - (x - mean) r mean of (h z)), where "mean of h" is 0 without subtract_mean.
 
-    x, y: (N, C, H, W), float; weight, bias: (C,), none if affine is false. Backward keeps x, and the mean and
-    r of each pixel, (N, 1, H, W).
+    x, y: (N, C, *S), float; weight, bias: (C,), none if affine is false. Backward keeps x, and the mean and
+    r of each pixel, (N, 1, *S).
 
     Raises:
-        GraphError: x does not have the axes N C H W, or its channels are not the stated num_channels.
-
-    >>> LayerNorm2d(bias=False, subtract_mean=False).eps
-    1e-06
+        GraphError: x has another number of axes, or its channels are not the stated num_channels.
     """
 
+    ranks: ClassVar[tuple[int, ...]]
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
     num_channels: PositiveInt | None = None
     eps: NonNegativeFloat = 1e-6
@@ -47,7 +45,9 @@ class LayerNorm2d(Layer):
     subtract_mean: bool = True
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
-        shape = (checked_channels(specs["x"], self.num_channels, field="num_channels"),)
+        shape = (
+            checked_channels(specs["x"], self.num_channels, field="num_channels", ranks=self.ranks),
+        )
         return {
             "weight": ParameterSpec(shape, Constant(1.0)) if self.affine else None,
             "bias": ParameterSpec(shape, Constant(0.0)) if self.affine and self.bias else None,
@@ -60,8 +60,8 @@ class LayerNorm2d(Layer):
         centered = x - mean
         inverse_std = (centered.square().mean(1, keepdim=True) + self.eps).rsqrt()
         y = (centered if self.subtract_mean else x) * inverse_std
-        y = y if weight is None else y * per_channel(weight)
-        return y if bias is None else y + per_channel(bias), mean, inverse_std
+        y = y if weight is None else y * per_channel(weight, x)
+        return y if bias is None else y + per_channel(bias, x), mean, inverse_std
 
     def backward(
         self,
@@ -76,7 +76,7 @@ class LayerNorm2d(Layer):
         z = centered if self.subtract_mean else x * inverse_std
         grad_x = None
         if "x" in wanted:
-            h = grad_y if weight is None else grad_y * per_channel(weight)
+            h = grad_y if weight is None else grad_y * per_channel(weight, x)
             grad_x = input_gradient(
                 h, z, centered, inverse_std, 1, subtract_mean=self.subtract_mean
             )
@@ -84,3 +84,33 @@ class LayerNorm2d(Layer):
 
     def window(self, rows: range, axis: int) -> range | None:
         return rows
+
+
+class LayerNorm1d(PixelNorm):
+    """Normalizes the channels of each position to mean 0 and variance 1: layer norm of N C L signals.
+
+    See `PixelNorm` for its equations, fields and errors.
+    """
+
+    ranks: ClassVar[tuple[int, ...]] = (3,)
+
+
+class LayerNorm2d(PixelNorm):
+    """Normalizes the channels of each pixel to mean 0 and variance 1: layer norm of N C H W images.
+
+    See `PixelNorm` for its equations, fields and errors.
+
+    >>> LayerNorm2d(bias=False, subtract_mean=False).eps
+    1e-06
+    """
+
+    ranks: ClassVar[tuple[int, ...]] = (4,)
+
+
+class LayerNorm3d(PixelNorm):
+    """Normalizes the channels of each pixel to mean 0 and variance 1: layer norm of N C D H W volumes.
+
+    See `PixelNorm` for its equations, fields and errors.
+    """
+
+    ranks: ClassVar[tuple[int, ...]] = (5,)

@@ -1,121 +1,196 @@
-"""Padding: a border of reflected or of replicated pixels around an image."""
+"""Padding: a border of zeros, or of reflected, replicated or repeated pixels around an image."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from graphnet.errors import ContractError, GraphError
-from graphnet.sdk import Layer, Precision, Sides
+from graphnet.builtin.layers.borders import PaddingMode, add_border, border_rows, fold_border
+from graphnet.sdk import NonNegativeSides, Precision, Spatial
 
 
-class _Padding(Layer):
-    """The base of both paddings: a border is added to the height, then to the width."""
+class Padding(Spatial):
+    """The base of all paddings: a border is added to each spatial axis, the first one first.
+
+    The gradient of a border pixel is added to that of the pixel that it repeats. Backward keeps no tensor.
+    `padding` is one number, or two for each axis, the last axis first: [left, right, top, bottom, front,
+    back].
+    """
 
     precision: ClassVar[Precision] = "follow"
-    padding: Sides
-
-    def extend(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
-        """Add a border of `before` and `after` pixels to an axis of the image."""
-        raise ContractError(f"{type(self).__name__} defines no extend(x, axis, before, after)")
-
-    def fold(self, g: Tensor, axis: int, before: int, after: int) -> Tensor:
-        """Add the border of g to the pixels that the border repeats: the transpose of extend."""
-        raise ContractError(f"{type(self).__name__} defines no fold(g, axis, before, after)")
+    mode: ClassVar[PaddingMode]
+    padding: NonNegativeSides
 
     def forward(self, x: Tensor) -> Tensor:
-        left, right, top, bottom = self.padding
-        if x.ndim != 4:
-            raise GraphError(f"expected an input N x C x H x W, got {tuple(x.shape)}")
-        return self.extend(self.extend(x, 2, top, bottom), 3, left, right)
+        self.sizes(x.shape)
+        return add_border(x, self.padding, self.mode)
 
     def backward(self, grad_y: Tensor) -> Tensor:
-        left, right, top, bottom = self.padding
-        return self.fold(self.fold(grad_y, 3, left, right), 2, top, bottom)
+        return fold_border(grad_y, self.padding, self.mode)
+
+    def window(self, rows: range, axis: int) -> range | None:
+        before, after = self.padding[2 * (self.axes - 1 - axis) :][:2]
+        return border_rows(rows, before, after, self.mode)
 
 
-class ReflectionPad2d(_Padding):
-    """Adds a border that mirrors the image without repeating its edge, as torch.nn.ReflectionPad2d.
+class ZeroPad(Padding):
+    """Adds a border of zeros, over any number of axes.
 
-    On each axis of n pixels, with j = i - before: y[i] = x[j] inside the image, x[-j] before it, and
-    x[2 (n - 1) - j] after it. The gradient of a border pixel is added to that of the pixel that it repeats.
-
-    x: (N, C, H, W); y: (N, C, H + top + bottom, W + left + right), any dtype; padding is one number, or
-    [left, right, top, bottom], in pixels. Backward keeps no tensor.
+    x: (N, C, *S), any dtype; y: (N, C, S + before + after on each axis).
 
     Raises:
-        GraphError: x does not have the axes N C H W, or the border is not smaller than the image.
+        GraphError: x has another number of axes.
+    """
+
+    mode: ClassVar[PaddingMode] = "zeros"
+
+
+class ReflectionPad(Padding):
+    """Adds a border that mirrors the image without repeating its edge, over any number of axes.
+
+    On each axis of n pixels, with j = i - before: y[i] = x[j] inside the image, x[-j] before it, and
+    x[2 (n - 1) - j] after it.
+
+    x: (N, C, *S), any dtype; y: (N, C, S + before + after on each axis).
+
+    Raises:
+        GraphError: x has another number of axes, or the border is not smaller than the image.
+    """
+
+    mode: ClassVar[PaddingMode] = "reflect"
+
+
+class ReplicationPad(Padding):
+    """Adds a border that repeats the outermost pixels, over any number of axes.
+
+    On each axis of n pixels, y[i] = x[min(max(i - before, 0), n - 1)].
+
+    x: (N, C, *S), any dtype; y: (N, C, S + before + after on each axis).
+
+    Raises:
+        GraphError: x has another number of axes, or an axis without pixels.
+    """
+
+    mode: ClassVar[PaddingMode] = "replicate"
+
+
+class CircularPad(Padding):
+    """Adds a border that repeats the image's other end, over any number of axes.
+
+    On each axis of n pixels, y[i] = x[(i - before) mod n].
+
+    x: (N, C, *S), any dtype; y: (N, C, S + before + after on each axis).
+
+    Raises:
+        GraphError: x has another number of axes, or the border is larger than the image.
+    """
+
+    mode: ClassVar[PaddingMode] = "circular"
+
+
+class ZeroPad1d(ZeroPad, axes=1):
+    """Adds a border of zeros, as torch.nn.ZeroPad1d; padding is one number, or [left, right].
+
+    x: (N, C, L), any dtype; y: (N, C, L + left + right). See `ZeroPad`.
+
+    >>> ZeroPad1d(padding=(2, 0)).forward(torch.tensor([[[1.0, 2.0]]]))
+    tensor([[[0., 0., 1., 2.]]])
+    """
+
+
+class ZeroPad2d(ZeroPad, axes=2):
+    """Adds a border of zeros, as torch.nn.ZeroPad2d; padding is one number, or [left, right, top, bottom].
+
+    x: (N, C, H, W), any dtype; y: (N, C, H + top + bottom, W + left + right). See `ZeroPad`.
+    """
+
+
+class ZeroPad3d(ZeroPad, axes=3):
+    """Adds a border of zeros, as torch.nn.ZeroPad3d; padding: [left, right, top, bottom, front, back].
+
+    x: (N, C, D, H, W), any dtype. See `ZeroPad`.
+    """
+
+
+class ReflectionPad1d(ReflectionPad, axes=1):
+    """Adds a border that mirrors the signal without repeating its edge, as torch.nn.ReflectionPad1d.
+
+    x: (N, C, L), any dtype; padding is one number, or [left, right]. See `ReflectionPad`.
+
+    >>> ReflectionPad1d(padding=(2, 0)).forward(torch.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[3., 2., 1., 2., 3.]]])
+    """
+
+
+class ReflectionPad2d(ReflectionPad, axes=2):
+    """Adds a border that mirrors the image without repeating its edge, as torch.nn.ReflectionPad2d.
+
+    x: (N, C, H, W); y: (N, C, H + top + bottom, W + left + right), any dtype; padding is one number, or
+    [left, right, top, bottom], in pixels. See `ReflectionPad`.
 
     >>> ReflectionPad2d(padding=(0, 0, 2, 0)).forward(torch.tensor([[[[1.0], [2.0], [3.0]]]])).flatten()
     tensor([3., 2., 1., 2., 3.])
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        left, right, top, bottom = self.padding
-        if x.ndim == 4 and (max(top, bottom) >= x.shape[2] or max(left, right) >= x.shape[3]):
-            raise GraphError(
-                f"expected a padding smaller than the image of {x.shape[2]}x{x.shape[3]}, which it "
-                f"mirrors, got {list(self.padding)} (left, right, top, bottom)"
-            )
-        return super().forward(x)
 
-    def extend(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
-        near = x.narrow(axis, 1, before).flip(axis)
-        far = x.narrow(axis, x.shape[axis] - 1 - after, after).flip(axis)
-        return torch.cat((near, x, far), axis)
+class ReflectionPad3d(ReflectionPad, axes=3):
+    """Adds a border that mirrors the volume without repeating its edge, as torch.nn.ReflectionPad3d.
 
-    def fold(self, g: Tensor, axis: int, before: int, after: int) -> Tensor:
-        size = g.shape[axis] - before - after
-        image = g.narrow(axis, before, size).clone()
-        image.narrow(axis, 1, before).add_(g.narrow(axis, 0, before).flip(axis))
-        far = g.narrow(axis, before + size, after).flip(axis)
-        image.narrow(axis, size - 1 - after, after).add_(far)
-        return image
-
-    def window(self, rows: range, axis: int) -> range | None:
-        # A border pixel d rows outside the image repeats a pixel d rows inside it: 2 d rows away.
-        before, after = self.padding[2:] if axis == 0 else self.padding[:2]
-        return range(rows.start - before - 2 * after, rows.stop + before)
+    x: (N, C, D, H, W), any dtype; padding is one number, or [left, right, top, bottom, front, back]. See
+    `ReflectionPad`.
+    """
 
 
-class ReplicationPad2d(_Padding):
+class ReplicationPad1d(ReplicationPad, axes=1):
+    """Adds a border that repeats the outermost values, as torch.nn.ReplicationPad1d.
+
+    x: (N, C, L), any dtype; padding is one number, or [left, right]. See `ReplicationPad`.
+
+    >>> ReplicationPad1d(padding=(2, 0)).forward(torch.tensor([[[1.0, 2.0]]]))
+    tensor([[[1., 1., 1., 2.]]])
+    """
+
+
+class ReplicationPad2d(ReplicationPad, axes=2):
     """Adds a border that repeats the outermost pixels, as torch.nn.ReplicationPad2d.
 
-    On each axis of n pixels, y[i] = x[min(max(i - before, 0), n - 1)]. The gradient of the border is added to
-    that of the outermost pixels.
-
     x: (N, C, H, W); y: (N, C, H + top + bottom, W + left + right), any dtype; padding is one number, or
-    [left, right, top, bottom], in pixels. Backward keeps no tensor.
-
-    Raises:
-        GraphError: x does not have the axes N C H W.
+    [left, right, top, bottom], in pixels. See `ReplicationPad`.
 
     >>> ReplicationPad2d(padding=(0, 0, 2, 0)).forward(torch.tensor([[[[1.0], [2.0]]]])).flatten()
     tensor([1., 1., 1., 2.])
     """
 
-    def extend(self, x: Tensor, axis: int, before: int, after: int) -> Tensor:
-        last = x.shape[axis] - 1
-        near = x.narrow(axis, 0, 1).expand(*_resized(x, axis, before))
-        far = x.narrow(axis, last, 1).expand(*_resized(x, axis, after))
-        return torch.cat((near, x, far), axis)
 
-    def fold(self, g: Tensor, axis: int, before: int, after: int) -> Tensor:
-        size = g.shape[axis] - before - after
-        image = g.narrow(axis, before, size).clone()
-        image.narrow(axis, 0, 1).add_(g.narrow(axis, 0, before).sum(axis, keepdim=True))
-        far = g.narrow(axis, before + size, after).sum(axis, keepdim=True)
-        image.narrow(axis, size - 1, 1).add_(far)
-        return image
+class ReplicationPad3d(ReplicationPad, axes=3):
+    """Adds a border that repeats the outermost pixels, as torch.nn.ReplicationPad3d.
 
-    def window(self, rows: range, axis: int) -> range | None:
-        # A border pixel d rows outside the image repeats a pixel d rows away.
-        before, after = self.padding[2:] if axis == 0 else self.padding[:2]
-        return range(rows.start - before - after, rows.stop)
+    x: (N, C, D, H, W), any dtype; padding is one number, or [left, right, top, bottom, front, back]. See
+    `ReplicationPad`.
+    """
 
 
-def _resized(x: Tensor, axis: int, size: int) -> tuple[int, ...]:
-    """Return the shape of x with another size on one axis."""
-    return (*x.shape[:axis], size, *x.shape[axis + 1 :])
+class CircularPad1d(CircularPad, axes=1):
+    """Adds a border that repeats the signal's other end, as torch.nn.CircularPad1d.
+
+    x: (N, C, L), any dtype; padding is one number, or [left, right]. See `CircularPad`.
+
+    >>> CircularPad1d(padding=(2, 0)).forward(torch.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[2., 3., 1., 2., 3.]]])
+    """
+
+
+class CircularPad2d(CircularPad, axes=2):
+    """Adds a border that repeats the image's other end, as torch.nn.CircularPad2d.
+
+    x: (N, C, H, W), any dtype; padding is one number, or [left, right, top, bottom]. See `CircularPad`.
+    """
+
+
+class CircularPad3d(CircularPad, axes=3):
+    """Adds a border that repeats the volume's other end, as torch.nn.CircularPad3d.
+
+    x: (N, C, D, H, W), any dtype; padding is one number, or [left, right, top, bottom, front, back]. See
+    `CircularPad`.
+    """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from graphnet.sdk import channels_last as last_in_memory
 from graphnet.testing.author import raised
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import check
@@ -101,7 +102,7 @@ def sliced(tensor: Tensor) -> Tensor | None:
 
 def in_channels_last(tensor: Tensor) -> Tensor | None:
     """Copy a tensor to channels_last: the channels are next to each other in memory."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else None
+    return last_in_memory(tensor) if 3 <= tensor.ndim <= 5 else None
 
 
 @check

@@ -23,9 +23,11 @@ def window(case: Case) -> None:
         raise NotApplicable("only for layers that are not pointwise")
     arguments = case.arguments()
     inputs = leaves(arguments, case.ports.inputs)
-    if any(tensor.ndim != 4 for tensor in inputs.values()):
-        raise NotApplicable("the inputs are no images (N, C, H, W)")
-    axes = [axis for axis in (0, 1) if case.layer.window(range(1), axis) is not None]
+    ranks = {tensor.ndim for tensor in inputs.values()}
+    if len(ranks) != 1 or min(ranks) < 3:
+        raise NotApplicable("the inputs are no images (N, C, ...) with the same spatial axes")
+    spatial = range(ranks.pop() - 2)
+    axes = [axis for axis in spatial if case.layer.window(range(1), axis) is not None]
     if not axes:
         raise NotApplicable("the layer declares no window: it may read the whole image")
     before = _outputs(case, arguments)
@@ -40,7 +42,9 @@ def window(case: Case) -> None:
             for name, y in before.items():
                 expected, found = (t.narrow(2 + axis, first, size) for t in (y, after[name]))
                 if not close(found, expected, 1e-12):
-                    lines = ("rows", "columns")[axis]
+                    lines = (
+                        ("rows", "columns")[axis] if len(spatial) == 2 else f"places on axis {axis}"
+                    )
                     raise CheckFailure(
                         f"expected {lines} {_text(rows)} of {name!r} to depend on {lines} {_text(read)} of "
                         f"the inputs alone, as `window` declares, found that others matter. Widen it, or "
@@ -60,7 +64,7 @@ def _outside(x: Tensor, read: range, axis: int) -> Tensor:
         return x
     place = torch.arange(x.shape[2 + axis])
     inside = (place >= read.start) & (place < read.stop)
-    return torch.where(inside.view(-1, 1) if axis == 0 else inside, x, x + 1.0)
+    return torch.where(inside.view(-1, *(1,) * (x.ndim - 3 - axis)), x, x + 1.0)
 
 
 def _text(rows: range) -> str:

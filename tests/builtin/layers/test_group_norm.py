@@ -12,7 +12,7 @@ from torch import Tensor
 
 from graphnet.builtin import LayerNorm2d
 from graphnet.builtin.kernels.aten.norm import AtenGroupNorm, AtenLayerNorm2d
-from graphnet.builtin.layers.group_norm import GroupNorm
+from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.errors import DescriptionError, GraphError
 from graphnet.graph import bind_inputs
 from graphnet.sdk import Layer, Spec
@@ -157,7 +157,8 @@ def test_empty_batch_has_no_kernel() -> None:
     [
         (GroupNorm(num_groups=4), (1, 6, 2, 2), r"num_groups \(4\) must divide .* \(6\)"),
         (GroupNorm(num_groups=2, num_channels=4), (1, 6, 2, 2), "Set num_channels: 6"),
-        (GroupNorm(num_groups=2), (6, 4), "expected an input N x C x H x W, got 6x4"),
+        (GroupNorm(num_groups=2), (6,), "expected an input N x C x ..., got 6 float32"),
+        (InstanceNorm(), (6, 4), "expected an input N x C x ... with spatial axes, got 6x4"),
         (LayerNorm2d(num_channels=4), (1, 6, 2, 2), "expected 4 input channels, got 6"),
         (LayerNorm2d(), (6, 4), "expected an input N x C x H x W, got 6x4"),
     ],

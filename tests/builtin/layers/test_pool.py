@@ -165,7 +165,7 @@ def test_kernel_leaves_windows_that_overlap_alone_on_cuda(stride: int, matches: 
         ),
         ({"kernel_size": 0}, "kernel_size"),
         ({"kernel_size": 2, "stride": 0}, "stride"),
-        ({"kernel_size": 2, "ceil_mode": True}, "ceil_mode"),
+        ({"kernel_size": 2, "return_indices": True}, "return_indices"),
     ],
 )
 def test_field_that_does_not_fit_is_refused(
@@ -186,7 +186,7 @@ def test_field_that_does_not_fit_is_refused(
             (1, 1, 2, 5),
             "dilation .* is larger than the image of 2x5",
         ),
-        (GlobalAvgPool(), (4, 4), "expected an input N x C x H x W, got"),
+        (GlobalAvgPool(), (4, 4), "expected an input N x C x ... with spatial axes, got"),
     ],
 )
 def test_input_that_does_not_fit_is_refused(

@@ -12,7 +12,9 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.builtin.layers.conv import Correlation, TransposeConv2d
+from graphnet.builtin.layers.borders import PaddingMode, add_border, fold_border
+from graphnet.builtin.layers.conv import Correlation
+from graphnet.builtin.layers.transpose_conv import TransposeConvolution
 from graphnet.sdk import Kernel, Layer, Layout, Site, Spec
 
 _aten = torch.ops.aten
@@ -20,13 +22,12 @@ _CHANNELS_LAST = {"x": torch.channels_last, "weight": torch.channels_last}
 
 
 class _AtenConvolution(Kernel):
-    """aten.convolution and aten.convolution_backward, for both convolutions."""
+    """aten.convolution and aten.convolution_backward, for all convolutions, over any number of axes."""
 
-    memory_formats: ClassVar[dict[str, torch.memory_format]] = _CHANNELS_LAST
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    dilation: tuple[int, int]
-    output_padding: tuple[int, int]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
     groups: int
     transposed: ClassVar[bool]
 
@@ -57,18 +58,20 @@ class _AtenConvolution(Kernel):
 
 
 def dense(x: Tensor) -> Tensor:
-    """x as NCHW or NHWC memory, copied where its strides are neither.
+    """x as contiguous memory, or an image as N H W C; copied where it is neither.
 
     An axis of size 1 may have any stride. With one that fits neither order, torch 2.13 mixes the two up
     on the CPU: it permutes the weight's gradient with groups, or refuses to compute it without.
     """
     if x.is_contiguous():
         return x
+    if x.ndim != 4:
+        return x.contiguous()
     _, c, h, w = x.shape
     return x if x.stride() == (h * w * c, 1, w * c, c) else x.contiguous()
 
 
-def _crashes(layer: Correlation | TransposeConv2d, padding: tuple[int, int]) -> bool:
+def _crashes(layer: Correlation | TransposeConvolution, padding: tuple[int, ...]) -> bool:
     """Whether a dilated kernel has a place that lies in the padding altogether.
 
     oneDNN 3.12 reads outside the image there and may end the process: in channels_last, in the forward
@@ -78,23 +81,27 @@ def _crashes(layer: Correlation | TransposeConv2d, padding: tuple[int, int]) -> 
     return any(p > d * (k - 1) and d > 1 for p, d, k in axes)
 
 
-def _garbles(layer: Correlation | TransposeConv2d, x: Spec, output: tuple[int, int]) -> bool:
+def _garbles(layer: Correlation | TransposeConvolution, x: Spec, output: tuple[int, ...]) -> bool:
     """Whether oneDNN 3.12 may return a weight gradient in bfloat16 that is not one, up to 1e36.
 
     Seen with dilation, and on images of a few pixels; never otherwise in 24,000 configurations.
     """
     small = min(*x.shape[2:], *output) < _BFLOAT16_PIXELS
-    return x.dtype == torch.bfloat16 and (layer.dilation != (1, 1) or small)
+    return x.dtype == torch.bfloat16 and (set(layer.dilation) != {1} or small)
 
 
 _BFLOAT16_PIXELS = 6
 
 
-class AtenConv2d(_AtenConvolution):
-    """conv2d by aten.convolution; leaves uneven "same" padding, and what torch gets wrong, alone."""
+class AtenCorrelation(_AtenConvolution):
+    """A convolution by aten.convolution; leaves uneven "same" padding, and what torch gets wrong, alone.
 
-    replaces = "conv2d(x, weight, bias)"
+    Padding that is not of zeros is added before, as a border of the image.
+    """
+
     transposed: ClassVar[bool] = False
+    border: tuple[int, ...] = ()
+    mode: PaddingMode = "zeros"
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
@@ -102,19 +109,67 @@ class AtenConv2d(_AtenConvolution):
         assert isinstance(layer, Correlation)
         assert x is not None
         assert weight is not None
-        left, right, top, bottom = layer.pads()
-        if left != right or top != bottom:
+        pads, output = layer.pads(), layer.places(x.shape)
+        border: tuple[int, ...] = ()
+        if not layer.pads_zeros:
+            pads, border = (0,) * len(pads), pads
+        if pads[::2] != pads[1::2]:
             return None
-        wrong = _crashes(layer, (top, left)) or _garbles(layer, x, layer.places(x.shape))
+        padding = pads[::-2]
+        wrong = _crashes(layer, padding) or _garbles(layer, x, output)
         if site.device.type == "cpu" and wrong:
             return None
         return cls(
             stride=layer.stride,
-            padding=(top, left),
+            padding=padding,
             dilation=layer.dilation,
-            output_padding=(0, 0),
+            output_padding=(0,) * layer.axes,
             groups=x.shape[1] // weight.shape[1],
+            border=border,
+            mode=layer.padding_mode if border else "zeros",
         )
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super().forward(self._bordered(x), weight, bias)
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        grad_x, *grads = super().backward(grad_y, self._bordered(x), weight, wanted)
+        if grad_x is not None and self.border:
+            grad_x = fold_border(grad_x, self.border, self.mode)
+        return grad_x, grads[0], grads[1]
+
+    def _bordered(self, x: Tensor) -> Tensor:
+        return add_border(x, self.border, self.mode) if self.border else x
+
+
+class AtenConv1d(AtenCorrelation):
+    """conv1d by aten.convolution, as AtenConv2d."""
+
+    replaces = "conv1d(x, weight, bias)"
+
+
+class AtenConv2d(AtenCorrelation):
+    """conv2d by aten.convolution; leaves uneven "same" padding, and what torch gets wrong, alone.
+
+    Padding that is not of zeros is added before, as a border of the image.
+    """
+
+    replaces = "conv2d(x, weight, bias)"
+    memory_formats: ClassVar[Mapping[str, torch.memory_format]] = _CHANNELS_LAST
+
+
+class AtenConv3d(AtenCorrelation):
+    """conv3d by aten.convolution, as AtenConv2d."""
+
+    replaces = "conv3d(x, weight, bias)"
+
+
+class AtenDepthwiseConv1d(AtenConv1d):
+    """depthwise_conv1d by aten.convolution, as AtenConv2d."""
+
+    replaces = "depthwise_conv1d(x, weight, bias)"
 
 
 class AtenDepthwiseConv2d(AtenConv2d):
@@ -123,16 +178,21 @@ class AtenDepthwiseConv2d(AtenConv2d):
     replaces = "depthwise_conv2d(x, weight, bias)"
 
 
-class AtenTransposeConv2d(_AtenConvolution):
-    """transpose_conv2d by aten.convolution; leaves what torch gets wrong to the reference."""
+class AtenDepthwiseConv3d(AtenConv3d):
+    """depthwise_conv3d by aten.convolution, as AtenConv2d."""
 
-    replaces = "transpose_conv2d(x, weight, bias)"
+    replaces = "depthwise_conv3d(x, weight, bias)"
+
+
+class AtenTransposeConvolution(_AtenConvolution):
+    """A transposed convolution by aten.convolution; leaves what torch gets wrong to the reference."""
+
     transposed: ClassVar[bool] = True
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
         (layer,), x = site.layers, site.specs["x"]
-        assert isinstance(layer, TransposeConv2d)
+        assert isinstance(layer, TransposeConvolution)
         assert x is not None
         wrong = _crashes(layer, layer.padding) or _garbles(layer, x, layer.full(x.shape))
         if site.device.type == "cpu" and wrong:
@@ -144,6 +204,25 @@ class AtenTransposeConv2d(_AtenConvolution):
             output_padding=layer.output_padding,
             groups=layer.groups,
         )
+
+
+class AtenTransposeConv1d(AtenTransposeConvolution):
+    """transpose_conv1d by aten.convolution, as AtenTransposeConv2d."""
+
+    replaces = "transpose_conv1d(x, weight, bias)"
+
+
+class AtenTransposeConv2d(AtenTransposeConvolution):
+    """transpose_conv2d by aten.convolution; leaves what torch gets wrong to the reference."""
+
+    replaces = "transpose_conv2d(x, weight, bias)"
+    memory_formats: ClassVar[Mapping[str, torch.memory_format]] = _CHANNELS_LAST
+
+
+class AtenTransposeConv3d(AtenTransposeConvolution):
+    """transpose_conv3d by aten.convolution, as AtenTransposeConv2d."""
+
+    replaces = "transpose_conv3d(x, weight, bias)"
 
 
 class AtenMSE(Kernel):
@@ -183,8 +262,14 @@ class AtenMSE(Kernel):
 
 
 KERNELS: dict[str, type[Layer]] = {
+    "aten/conv1d": AtenConv1d,
     "aten/conv2d": AtenConv2d,
+    "aten/conv3d": AtenConv3d,
+    "aten/depthwise_conv1d": AtenDepthwiseConv1d,
     "aten/depthwise_conv2d": AtenDepthwiseConv2d,
+    "aten/depthwise_conv3d": AtenDepthwiseConv3d,
+    "aten/transpose_conv1d": AtenTransposeConv1d,
     "aten/transpose_conv2d": AtenTransposeConv2d,
+    "aten/transpose_conv3d": AtenTransposeConv3d,
     "aten/mse": AtenMSE,
 }

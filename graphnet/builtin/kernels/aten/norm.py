@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from graphnet.builtin.kernels.aten.convolution import dense
-from graphnet.builtin.layers.group_norm import GroupNorm
-from graphnet.builtin.layers.layer_norm import LayerNorm2d
-from graphnet.builtin.layers.norm import BatchNorm2d
+from graphnet.builtin.layers.group_norm import GroupedNorm
+from graphnet.builtin.layers.layer_norm import PixelNorm
+from graphnet.builtin.layers.norm import BatchNorm
 from graphnet.sdk import Kernel, Layer, Site
 
 _aten = torch.ops.aten
 
 
-class AtenBatchNorm2d(Kernel):
-    """batch_norm2d by aten's batch norm and its backward.
+class _BatchNorm(Kernel):
+    """Batch norm by aten's and its backward, over any number of axes.
 
     Leaves channels of one value or none alone, and running statistics in half precision, which aten widens.
     """
 
-    replaces = "batch_norm2d(x, weight, bias, running_mean, running_var)"
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
     updates: ClassVar[tuple[str, ...]] = ("running_mean", "running_var")
     eps: float
@@ -31,7 +31,7 @@ class AtenBatchNorm2d(Kernel):
     @classmethod
     def match(cls, site: Site) -> Self | None:
         (layer,), x, running = site.layers, site.specs["x"], site.specs["running_mean"]
-        assert isinstance(layer, BatchNorm2d)
+        assert isinstance(layer, BatchNorm)
         if x is None or running is None or x.numel <= x.shape[1] or running.dtype.itemsize < 4:
             return None
         return cls(eps=layer.eps, momentum=layer.momentum)
@@ -61,6 +61,10 @@ class AtenBatchNorm2d(Kernel):
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
+        if weight is not None:
+            weight = (
+                weight.contiguous()
+            )  # with channels last, torch 2.13 reads other strides wrongly
         grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (
             _aten.native_batch_norm_backward.default(
                 grad_y, x, weight, None, None, mean, inverse_std, True, self.eps, mask
@@ -82,15 +86,35 @@ class AtenBatchNorm2d(Kernel):
         return y
 
 
+class AtenBatchNorm1d(_BatchNorm):
+    """batch_norm1d by aten's batch norm and its backward, as AtenBatchNorm2d."""
+
+    replaces = "batch_norm1d(x, weight, bias, running_mean, running_var)"
+
+
+class AtenBatchNorm2d(_BatchNorm):
+    """batch_norm2d by aten's batch norm and its backward.
+
+    Leaves channels of one value or none alone, and running statistics in half precision, which aten widens.
+    """
+
+    replaces = "batch_norm2d(x, weight, bias, running_mean, running_var)"
+
+
+class AtenBatchNorm3d(_BatchNorm):
+    """batch_norm3d by aten's batch norm and its backward, as AtenBatchNorm2d."""
+
+    replaces = "batch_norm3d(x, weight, bias, running_mean, running_var)"
+
+
 def _in_order(x: Tensor) -> Tensor:
-    """X as native_group_norm reads it: N C H W, and on the CPU N H W C too."""
+    """X as native_group_norm reads it: contiguous, and of an image on the CPU N H W C too."""
     return dense(x) if x.device.type == "cpu" else x.contiguous()
 
 
-class AtenGroupNorm(Kernel):
-    """group_norm by aten's; leaves empty images alone."""
+class _GroupedNorm(Kernel):
+    """Group norm and instance norm by aten's, over any number of axes; leaves empty images alone."""
 
-    replaces = "group_norm(x, weight, bias)"
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
     num_groups: int
     eps: float
@@ -98,16 +122,18 @@ class AtenGroupNorm(Kernel):
     @classmethod
     def match(cls, site: Site) -> Self | None:
         (layer,), x = site.layers, site.specs["x"]
-        assert isinstance(layer, GroupNorm)
-        return cls(num_groups=layer.num_groups, eps=layer.eps) if x and x.numel else None
+        assert isinstance(layer, GroupedNorm)
+        if x is None or not x.numel:
+            return None
+        return cls(num_groups=layer.count(x.shape[1]), eps=layer.eps)
 
     def forward(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        n, c, h, w = x.shape
+        n, c, *sizes = x.shape
         weight, bias = (None if p is None else p.contiguous() for p in (weight, bias))
         results: tuple[Tensor, Tensor, Tensor] = _aten.native_group_norm.default(
-            _in_order(x), weight, bias, n, c, h * w, self.num_groups, self.eps
+            _in_order(x), weight, bias, n, c, math.prod(sizes), self.num_groups, self.eps
         )
         return results
 
@@ -120,7 +146,7 @@ class AtenGroupNorm(Kernel):
         inverse_std: Tensor,
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        n, c, h, w = x.shape
+        n, c, *sizes = x.shape
         x = _in_order(x)
         order = torch.contiguous_format if x.is_contiguous() else torch.channels_last
         mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
@@ -133,7 +159,7 @@ class AtenGroupNorm(Kernel):
                 None if weight is None else weight.contiguous(),
                 n,
                 c,
-                h * w,
+                math.prod(sizes),
                 self.num_groups,
                 mask,
             )
@@ -141,29 +167,40 @@ class AtenGroupNorm(Kernel):
         return grads
 
 
-class AtenLayerNorm2d(Kernel):
-    """layer_norm2d by aten's over the last axis: at once in channels_last, with a copy from N C H W.
+class AtenGroupNorm(_GroupedNorm):
+    """group_norm by aten's; leaves empty images alone."""
+
+    replaces = "group_norm(x, weight, bias)"
+
+
+class AtenInstanceNorm(_GroupedNorm):
+    """instance_norm by aten's group norm; leaves empty images alone."""
+
+    replaces = "instance_norm(x, weight, bias)"
+
+
+class _PixelNorm(Kernel):
+    """Layer norm of pixels by aten's over the last axis: at once in channels_last, else with a copy.
 
     Leaves the norm that does not subtract the mean, and empty images, alone.
     """
 
-    replaces = "layer_norm2d(x, weight, bias)"
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
     eps: float
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
         (layer,), x = site.layers, site.specs["x"]
-        assert isinstance(layer, LayerNorm2d)
+        assert isinstance(layer, PixelNorm)
         return cls(eps=layer.eps) if layer.subtract_mean and x and x.numel else None
 
     def forward(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         y, mean, inverse_std = _aten.native_layer_norm.default(
-            x.permute(0, 2, 3, 1), [x.shape[1]], weight, bias, self.eps
+            x.movedim(1, -1), [x.shape[1]], weight, bias, self.eps
         )
-        return y.permute(0, 3, 1, 2), mean, inverse_std
+        return y.movedim(-1, 1), mean, inverse_std
 
     def backward(
         self,
@@ -174,7 +211,7 @@ class AtenLayerNorm2d(Kernel):
         inverse_std: Tensor,
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        pixels, grad_pixels = x.permute(0, 2, 3, 1), grad_y.permute(0, 2, 3, 1)
+        pixels, grad_pixels = x.movedim(1, -1), grad_y.movedim(1, -1)
         mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
         grad_x, grad_weight, grad_bias = _aten.native_layer_norm_backward.default(
             grad_pixels,
@@ -186,11 +223,37 @@ class AtenLayerNorm2d(Kernel):
             weight,  # in the place of the bias, of which only the shape is read
             mask,
         )
-        return None if grad_x is None else grad_x.permute(0, 3, 1, 2), grad_weight, grad_bias
+        return None if grad_x is None else grad_x.movedim(-1, 1), grad_weight, grad_bias
+
+
+class AtenLayerNorm1d(_PixelNorm):
+    """layer_norm1d by aten's over the last axis, as AtenLayerNorm2d."""
+
+    replaces = "layer_norm1d(x, weight, bias)"
+
+
+class AtenLayerNorm2d(_PixelNorm):
+    """layer_norm2d by aten's over the last axis: at once in channels_last, with a copy from N C H W.
+
+    Leaves the norm that does not subtract the mean, and empty images, alone.
+    """
+
+    replaces = "layer_norm2d(x, weight, bias)"
+
+
+class AtenLayerNorm3d(_PixelNorm):
+    """layer_norm3d by aten's over the last axis, as AtenLayerNorm2d."""
+
+    replaces = "layer_norm3d(x, weight, bias)"
 
 
 KERNELS: dict[str, type[Layer]] = {
+    "aten/batch_norm1d": AtenBatchNorm1d,
     "aten/batch_norm2d": AtenBatchNorm2d,
+    "aten/batch_norm3d": AtenBatchNorm3d,
     "aten/group_norm": AtenGroupNorm,
+    "aten/instance_norm": AtenInstanceNorm,
+    "aten/layer_norm1d": AtenLayerNorm1d,
     "aten/layer_norm2d": AtenLayerNorm2d,
+    "aten/layer_norm3d": AtenLayerNorm3d,
 }

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
-from graphnet.builtin.layers.upsample import BilinearUpsampling
+from graphnet.builtin.layers.upsample import LinearInterpolation
 from graphnet.sdk import Kernel, Layer, Site, Specs
 
 _aten = torch.ops.aten
 
 
-class AtenBilinearUpsampling(Kernel):
-    """bilinear_upsampling by aten's, on a CPU.
+class _Linear(Kernel):
+    """Linear interpolation by aten's, on a CPU.
 
     On CUDA its gradients are added up in any order, and come out with other bits each time.
     """
 
-    replaces = "bilinear_upsampling(x)"
-    size: tuple[int, int]
+    operator: ClassVar[Any]
+    operator_backward: ClassVar[Any]
+    size: tuple[int, ...]
     align_corners: bool
-    scale_factor: tuple[float, float]
+    scale_factor: tuple[float, ...]
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
         (layer,), x = site.layers, site.specs["x"]
-        assert isinstance(layer, BilinearUpsampling)
+        assert isinstance(layer, LinearInterpolation)
         if x is None or not x.numel or site.device.type != "cpu":
             return None
         return cls(
@@ -38,16 +39,41 @@ class AtenBilinearUpsampling(Kernel):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _aten.upsample_bilinear2d.default(
-            x, self.size, self.align_corners, *self.scale_factor
-        )
+        y: Tensor = self.operator(x, self.size, self.align_corners, *self.scale_factor)
         return y
 
     def backward(self, grad_y: Tensor, specs: Specs) -> Tensor:
-        grad: Tensor = _aten.upsample_bilinear2d_backward.default(
+        grad: Tensor = self.operator_backward(
             grad_y, self.size, specs["x"].shape, self.align_corners, *self.scale_factor
         )
         return grad
+
+
+class AtenLinearUpsampling(_Linear):
+    """linear_upsampling by aten's, on a CPU, as AtenBilinearUpsampling."""
+
+    replaces = "linear_upsampling(x)"
+    operator: ClassVar[Any] = _aten.upsample_linear1d.default
+    operator_backward: ClassVar[Any] = _aten.upsample_linear1d_backward.default
+
+
+class AtenBilinearUpsampling(_Linear):
+    """bilinear_upsampling by aten's, on a CPU.
+
+    On CUDA its gradients are added up in any order, and come out with other bits each time.
+    """
+
+    replaces = "bilinear_upsampling(x)"
+    operator: ClassVar[Any] = _aten.upsample_bilinear2d.default
+    operator_backward: ClassVar[Any] = _aten.upsample_bilinear2d_backward.default
+
+
+class AtenTrilinearUpsampling(_Linear):
+    """trilinear_upsampling by aten's, on a CPU, as AtenBilinearUpsampling."""
+
+    replaces = "trilinear_upsampling(x)"
+    operator: ClassVar[Any] = _aten.upsample_trilinear3d.default
+    operator_backward: ClassVar[Any] = _aten.upsample_trilinear3d_backward.default
 
 
 class AtenPixelShuffle(Kernel):
@@ -93,7 +119,9 @@ class AtenPixelUnshuffle(Kernel):
 
 
 KERNELS: dict[str, type[Layer]] = {
+    "aten/linear_upsampling": AtenLinearUpsampling,
     "aten/bilinear_upsampling": AtenBilinearUpsampling,
+    "aten/trilinear_upsampling": AtenTrilinearUpsampling,
     "aten/pixel_shuffle": AtenPixelShuffle,
     "aten/pixel_unshuffle": AtenPixelUnshuffle,
 }

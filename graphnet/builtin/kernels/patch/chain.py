@@ -20,7 +20,8 @@ from torch import Tensor
 
 from graphnet.builtin.kernels.patch.products import is_patch
 from graphnet.builtin.layers.activation import ReLU, Sigmoid
-from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d
+from graphnet.builtin.layers.conv import Conv2d
+from graphnet.builtin.layers.transpose_conv import TransposeConv2d
 from graphnet.sdk import ARITHMETIC, Definition, Kernel, Layer, Layout, Site, Spec, Specs
 
 Flags = list[bool]
@@ -44,9 +45,8 @@ def links_of(layers: Sequence[Layer]) -> tuple[tuple[Link, ...], bool] | None:
             if not is_patch(layer):
                 return None
             transposed = isinstance(layer, TransposeConv2d)
-            links.append(
-                Link(kernel_size=layer.kernel_size, transposed=transposed, bias=layer.bias)
-            )
+            high, wide = layer.kernel_size
+            links.append(Link(kernel_size=(high, wide), transposed=transposed, bias=layer.bias))
         elif isinstance(layer, ReLU) and links and not links[-1].relu:
             links[-1] = replace(links[-1], relu=True)
         elif isinstance(layer, Sigmoid) and links and place == len(layers) - 1:

@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.builtin.layers.conv import Conv2d, TransposeConv2d
+from graphnet.builtin.layers.conv import Conv2d
+from graphnet.builtin.layers.transpose_conv import TransposeConv2d
 from graphnet.errors import ContractError
 from graphnet.sdk import Gradients, Kernel, Layout, Site, only
 
@@ -200,8 +201,9 @@ class _Convolution(Patch):
         assert isinstance(layer, Conv2d)
         if not is_patch(layer) or x is None:
             return None
-        whole = all(n % k == 0 for n, k in zip(x.shape[2:], layer.kernel_size, strict=True))
-        return cls(kernel_size=layer.kernel_size) if whole and x.numel else None
+        high, wide = layer.kernel_size
+        whole = x.shape[2] % high == 0 and x.shape[3] % wide == 0
+        return cls(kernel_size=(high, wide)) if whole and x.numel else None
 
     def product(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False
@@ -241,7 +243,8 @@ class _TransposeConvolution(Patch):
         layer, x = site.layers[-1], site.specs["x"]
         assert isinstance(layer, TransposeConv2d)
         fits = is_patch(layer) and x is not None and x.numel
-        return cls(kernel_size=layer.kernel_size) if fits else None
+        high, wide = layer.kernel_size
+        return cls(kernel_size=(high, wide)) if fits else None
 
     def product(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False

@@ -214,6 +214,7 @@ def _fits(layer: Conv2d) -> bool:
         layer.kernel_size == (3, 3)
         and layer.stride == layer.dilation == (1, 1)
         and layer.groups == 1
+        and layer.pads_zeros
         and (left, top) == (right, bottom)
         and max(left, top) <= 2
     )

@@ -121,7 +121,7 @@ class TritonConv2dBiasReLU(Kernel):
         assert isinstance(layer, Correlation)
         elements = x.shape[0] * weight.shape[0] * math.prod(layer.places(x.shape))
         conv = AtenConv2d.match(replace(site, layers=(layer,)))
-        if conv is None or not elements or not runs_on(site.device, x, elements):
+        if conv is None or conv.border or not elements or not runs_on(site.device, x, elements):
             return None
         return cls(conv=conv)
 
