@@ -9,11 +9,12 @@ from typing import Any, Self
 import torch
 
 from graphnet.bridges.explicit import Use, make_use
+from graphnet.description import check_inputs
 from graphnet.errors import GraphnetError
 from graphnet.graph import Bound, Call, Const, Graph, Kind, bind_inputs
 from graphnet.model import Model
 from graphnet.passes import kernel_for
-from graphnet.sdk import FLOATING, Layer, Loss, Registry, Spec, not_floating
+from graphnet.sdk import Layer, Loss, Registry, Spec
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,7 @@ class ModelComputation(Computation):
         return self.model.description.name
 
     def layers_for(self, specs: Sequence[Spec], dtype: torch.dtype) -> LayerSequence:
-        for position, spec in enumerate(specs):
-            if spec.dtype not in FLOATING:
-                raise not_floating(spec, f"{self}: input {position}")
+        check_inputs(self.model.description.inputs, specs, str(self))
         graph = self.model.graph(
             *(spec.shape for spec in specs),
             device=specs[0].device,

@@ -31,7 +31,7 @@ Shape = Sequence[int]
 
 def as_torch_module(
     source: Layer | str | dict[str, Any] | facade.Module | Model,
-    *inputs: Shape,
+    *inputs: Shape | Tensor,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     kernels: str = "auto",
@@ -52,8 +52,8 @@ def as_torch_module(
     Args:
         source: a Layer; a registered name, or {name: {field: value}}; a graphnet.nn module, whose parameters
             are then shared; or a Model, with its weights or with weights drawn from its seed.
-        inputs: the shape of each input, needed where parameters or states must be made. Later inputs may have
-            other shapes.
+        inputs: the shape of each input, or a tensor like it, which a layer needs for an input of integers.
+            They are needed where parameters or states must be made. Later inputs may have other shapes.
         dtype: the dtype of the parameters; None is torch's default dtype.
         device: the device of the parameters.
         kernels: which kernels may take the place of a layer, as for Model.compile.
@@ -81,7 +81,8 @@ def as_torch_module(
     if isinstance(source, Model):
         if not inputs:
             raise InputError("as_torch_module(model, shape): give the shape of each input")
-        made = source.graph(*inputs, device=device, dtype=dtype, kernels=kernels)
+        shapes = [tuple(x.shape) if isinstance(x, Tensor) else x for x in inputs]
+        made = source.graph(*shapes, device=device, dtype=dtype, kernels=kernels)
         values = [made.values[name] for name in made.sources(Kind.PARAMETER, Kind.STATE)]
         slots = set_up(values, seed=source.seed, given=source.weights)
         return _Torch(ModelComputation(source, kernels), slots, made.sources(Kind.STATE))
@@ -93,14 +94,14 @@ def as_torch_module(
                 f"{layer} has parameters or states, whose shapes follow from its inputs: "
                 f"as_torch_module(layer, (1, 3, 32, 32)) states the shape of each input"
             )
-        specs = [Spec(tuple(shape), dtype) for shape in inputs]
+        specs = [_spec(given, dtype) for given in inputs]
         source = facade.Module(
             layer, specs=specs or None, device=device, dtype=dtype, generator=generator
         )
     elif inputs:
         raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
     parameters = {name: pair[0] for name, pair in source.parameters.items()}
-    if _has_slots(source.layer) and not parameters and not source.states:
+    if _has_slots(source.layer) and not source.made:
         raise InputError(f"{source} has no parameters yet: call it once, or make it with `specs`")
     usable = {entry.name: entry for entry in choose(registry, kernels)}
     return _Torch(
@@ -108,6 +109,13 @@ def as_torch_module(
         {**parameters, **source.states},
         source.states,
     )
+
+
+def _spec(given: Shape | Tensor, dtype: torch.dtype) -> Spec:
+    """Return the spec of an input; a floating one has the dtype of the parameters."""
+    if isinstance(given, Tensor):
+        return Spec(tuple(given.shape), dtype if given.is_floating_point() else given.dtype)
+    return Spec(tuple(given), dtype)
 
 
 def _has_slots(layer: Layer) -> bool:

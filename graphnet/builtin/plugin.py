@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from graphnet.builtin.kernels import multi_tensor
-from graphnet.builtin.kernels.aten import activation, hard, linear, norm, resample
+from graphnet.builtin.kernels.aten import (
+    activation,
+    classes,
+    hard,
+    linear,
+    norm,
+    resample,
+    sequence,
+)
 from graphnet.builtin.kernels.aten import convolution as aten
 from graphnet.builtin.kernels.aten import pool as aten_pool
 from graphnet.builtin.kernels.patch import products as patch
 from graphnet.builtin.layers import adaptive, conv, depthwise, pad, pool, transpose_conv, upsample
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU, ReLU, Sigmoid, Tanh
 from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
+from graphnet.builtin.layers.axes import Flatten, Mean, Permute, Reshape
+from graphnet.builtin.layers.dot_attention import Attention
 from graphnet.builtin.layers.dropout import Dropout
+from graphnet.builtin.layers.embedding import Embedding, PositionEmbedding
+from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.hard import ELU, HardSigmoid, HardSwish, HardTanh, ReLU6
 from graphnet.builtin.layers.layer_norm import LayerNorm1d, LayerNorm2d, LayerNorm3d
@@ -18,13 +30,17 @@ from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.recurrent import GRU, LSTM
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
+from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
 from graphnet.builtin.layers.source import Buffer, Parameter
 from graphnet.builtin.layers.split import SimpleGate, Split
+from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
+from graphnet.builtin.metrics import accuracy
 from graphnet.builtin.optimizers.adam import Adam, AdamW
 from graphnet.builtin.optimizers.muon import Muon
 from graphnet.builtin.optimizers.sgd import SGD
@@ -112,6 +128,19 @@ def graphnet_layers(register: Register) -> None:
     register("dropout", Dropout)
     register("parameter", Parameter)
     register("buffer", Buffer)
+    register("embedding", Embedding)
+    register("position_embedding", PositionEmbedding)
+    register("attention", Attention)
+    register("layer_norm", LayerNorm)
+    register("rms_norm", RMSNorm)
+    register("softmax", Softmax)
+    register("log_softmax", LogSoftmax)
+    register("lstm", LSTM)
+    register("gru", GRU)
+    register("flatten", Flatten)
+    register("reshape", Reshape)
+    register("permute", Permute)
+    register("mean", Mean)
 
 
 @hookimpl
@@ -124,12 +153,32 @@ def graphnet_losses(register: Register) -> None:
     register("ssim", SSIM)
     register("ms_ssim", MSSSIM)
     register("masked_mse", MaskedMSE)
+    register("cross_entropy", CrossEntropy)
+    register("nll", NLL)
+    register("binary_cross_entropy_with_logits", BCEWithLogits)
+
+
+@hookimpl
+def graphnet_metrics(register: Register) -> None:
+    register("accuracy", accuracy)
 
 
 @hookimpl
 def graphnet_kernels(register: Register) -> None:
     # of those that fit, the first is taken
-    for module in (patch, aten, norm, activation, hard, linear, aten_pool, resample, multi_tensor):
+    for module in (
+        patch,
+        aten,
+        norm,
+        activation,
+        hard,
+        linear,
+        aten_pool,
+        resample,
+        sequence,
+        classes,
+        multi_tensor,
+    ):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from graphnet.description.expand import expand
 from graphnet.description.flat import Expanded, FlatNode, Reference
+from graphnet.description.inputs import InputDescription, check_inputs, check_shapes
 from graphnet.description.loss_terms import LossTerm, loss_terms, losses_for
 from graphnet.description.model import (
     BlockDescription,
-    InputDescription,
     ModelDescription,
     NodeDescription,
     parse,
@@ -34,6 +34,8 @@ __all__ = [
     "Place",
     "Reference",
     "UpdateSettings",
+    "check_inputs",
+    "check_shapes",
     "dotted",
     "dump",
     "expand",

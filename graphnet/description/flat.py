@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from graphnet.description.model import InputDescription
+from graphnet.description.inputs import InputDescription
 from graphnet.sdk import Layer
 
 

@@ -6,26 +6,23 @@ blocks, so that a description dumps as it was written; expand.py unrolls them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graphnet.description.inputs import (
+    BOTH,
+    INPUT_DTYPES,
+    NAME,
+    SHAPE_WORDS,
+    InputDescription,
+    is_shape,
+)
 from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
 from graphnet.errors import DescriptionError, Problem, nearest
 
 Schema = dict[str, Any]
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-
-
-@dataclass(frozen=True)
-class InputDescription:
-    """What is known of an input beforehand; None for what the data decides."""
-
-    channels: int | None = None
-    height: int | None = None
-    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,17 @@ class _Parser:
         return tuple(TEXT.read(self, item, (*place, i)) or "" for i, item in enumerate(data))
 
     def input(self, data: Any, place: Place) -> InputDescription:
-        return InputDescription(**({} if data is None else self.record(data, place, INPUT)))
+        values = {} if data is None else self.record(data, place, INPUT)
+        if "shape" in values and len(values.keys() - {"dtype"}) > 1:
+            self.problem((*place, "shape"), BOTH)
+            values.pop("shape")
+        return InputDescription(**values)
+
+    def shape(self, data: Any, place: Place) -> tuple[int | str, ...] | None:
+        if is_shape(data):
+            return tuple(data)
+        self.wrong(place, SHAPE_WORDS, data)
+        return None
 
     def inputs(self, data: Any, place: Place) -> dict[str, InputDescription] | None:
         found = {name: self.input(item, at) for name, item, at in self.named(data, place)}
@@ -290,8 +297,8 @@ def _named(schema: Schema) -> Schema:
 TEXT = _plain_form("text", lambda data: isinstance(data, str), {"type": "string"})
 IDENTIFIER = _plain_form(
     "letters, digits, '_' or '-', a letter first",
-    lambda data: isinstance(data, str) and _IDENTIFIER.fullmatch(data) is not None,
-    {"type": "string", "pattern": f"^{_IDENTIFIER.pattern}$"},
+    lambda data: isinstance(data, str) and NAME.fullmatch(data) is not None,
+    {"type": "string", "pattern": f"^{NAME.pattern}$"},
 )
 SIZE = _plain_form(
     "an integer greater than 0",
@@ -316,7 +323,20 @@ LAYERS = Form(
     {"type": "array", "items": {"$ref": "#/$defs/node"}, "minItems": 1},
     required=True,
 )
-INPUT = {"channels": SIZE, "height": SIZE, "width": SIZE}
+SHAPE = Form(
+    _Parser.shape,
+    {
+        "type": "array",
+        "items": {"anyOf": [SIZE.schema, IDENTIFIER.schema]},
+        "description": "the axes after the batch: sizes, or names of sizes that are free",
+    },
+)
+DTYPE = _plain_form(
+    ", ".join(INPUT_DTYPES),
+    lambda data: isinstance(data, str) and data in INPUT_DTYPES,
+    {"enum": [*INPUT_DTYPES]},
+)
+INPUT = {"channels": SIZE, "height": SIZE, "width": SIZE, "shape": SHAPE, "dtype": DTYPE}
 NODE = {"id": IDENTIFIER, "inputs": REFERENCES, "share": TEXT}
 BLOCK = {"arguments": CONFIG, "inputs": REFERENCES, "layers": LAYERS, "outputs": REFERENCES}
 MODEL = {

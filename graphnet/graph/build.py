@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from graphnet.description import Expanded, FlatNode, Reference
+from graphnet.description import Expanded, FlatNode, Reference, check_shapes
 from graphnet.errors import GraphError, GraphnetError, blame
 from graphnet.graph.ir import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.graph.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe, resolve_view
@@ -45,20 +45,8 @@ class GraphBuilder:
     def inputs(self, network: Expanded, specs: Sequence[Spec]) -> None:
         """Add the inputs of the network. Raises GraphError if their number or their shapes do not fit."""
         described = network.inputs
-        if len(specs) != len(described):
-            raise GraphError(
-                f"{network.name}: expected {len(described)} input shapes "
-                f"({', '.join(described)}), got {len(specs)}"
-            )
-        for (name, known), spec in zip(described.items(), specs, strict=True):
-            for axis, expected in enumerate((known.channels, known.height, known.width), start=1):
-                found = spec.shape[axis] if axis < len(spec.shape) else None
-                if expected is not None and found != expected:
-                    word = ("channels", "height", "width")[axis - 1]
-                    raise GraphError(
-                        f"{network.name}: input {name!r} expects {word} {expected} on axis {axis}, "
-                        f"got the shape {spec.shape}"
-                    )
+        check_shapes(network.name, described, [spec.shape for spec in specs])
+        for name, spec in zip(described, specs, strict=True):
             self.values[f"${name}"] = Value(f"${name}", spec, Kind.INPUT)
             self.results[name] = {"": f"${name}"}
         self.input_names = tuple(f"${name}" for name in described)

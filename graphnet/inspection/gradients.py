@@ -18,11 +18,12 @@ from torch import Tensor
 from graphnet.errors import GraphError, InputError, nearest
 from graphnet.graph import Kind
 from graphnet.inspection.contributions import Use, uses_of
+from graphnet.inspection.step_timing import random_input
 from graphnet.inspection.walk import complete, execute, walk
 from graphnet.model import Model, set_up
 from graphnet.passes import SCALE
 from graphnet.plan import Plan
-from graphnet.sdk import check_floating
+from graphnet.sdk import check_kind
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
@@ -156,16 +157,16 @@ class Gradients:
         tensors = set_up(slots, seed=model.seed, given=model.weights)
         generator = torch.Generator().manual_seed(seed)
         given = list(data) or [
-            torch.rand(plan.values[name].spec.shape, generator=generator) for name in plan.inputs
+            random_input(plan.values[name].spec, generator) for name in plan.inputs
         ]
         if len(given) != len(plan.inputs):
             names = ", ".join(plan.values[name].label for name in plan.inputs)
             raise InputError(
                 f"data: expected {len(plan.inputs)} tensors ({names}), got {len(given)}"
             )
-        check_floating(given, "data")
         for name, tensor in zip(plan.inputs, given, strict=True):
             spec = plan.values[name].spec
+            check_kind(tensor, spec.dtype, f"data: {plan.values[name].label}")
             tensors[name] = tensor.to(spec.device, spec.dtype)
         return cls(plan, tensors, seed=seed)
 

@@ -19,6 +19,7 @@ from graphnet.graph import Kind
 from graphnet.inspection.report import Timing, device_of
 from graphnet.inspection.walk import complete
 from graphnet.plan import Plan, Source, generate
+from graphnet.sdk import Spec
 from graphnet.system import synchronize
 
 # A generated function has no other name that starts with an underscore, except `_`.
@@ -69,14 +70,19 @@ def time_steps(plan: Plan, *, rounds: int = 7, warm_up: int = 2, seed: int = 0) 
 
 
 def random_arguments(plan: Plan, *, seed: int) -> Mapping[str, Tensor]:
-    """Make all arguments of a plan, by name: inputs uniform in 0..1, the others as at the start of a run."""
+    """Make all arguments of a plan, by name.
+
+    Inputs are uniform in 0..1, integers 0; the other arguments are as at the start of a run.
+    """
     generator = torch.Generator().manual_seed(seed)
-    inputs = {}
-    for name in plan.of(Kind.INPUT):
-        spec = plan.values[name].spec
-        drawn = torch.rand(spec.shape, generator=generator)
-        inputs[name] = drawn.to(dtype=spec.dtype, device=spec.device)
+    inputs = {name: random_input(plan.values[name].spec, generator) for name in plan.of(Kind.INPUT)}
     return complete(plan, inputs, seed=seed)
+
+
+def random_input(spec: Spec, generator: torch.Generator) -> Tensor:
+    """Draw an input: uniform in 0..1; integers are 0, which is a valid token and class label."""
+    drawn = torch.rand(spec.shape, generator=generator)
+    return drawn.to(dtype=spec.dtype, device=spec.device)
 
 
 def _with_clock(source: Source, clock: Callable[[], None]) -> Callable[..., object]:

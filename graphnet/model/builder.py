@@ -36,7 +36,8 @@ class Builder:
     Args:
         name: the model's name.
         channels: the channels of the only input; None accepts any number.
-        inputs: for a model with several inputs, the channels of each input by name.
+        inputs: for other inputs, their names, each with its channels or an InputDescription:
+            `tokens=InputDescription(shape=("time",), dtype="int64")`.
 
     >>> net = Builder(channels=1)
     >>> h = net("relu", net("sigmoid", net.input))
@@ -45,11 +46,18 @@ class Builder:
     """
 
     def __init__(
-        self, *, name: str = "model", channels: int | None = None, **inputs: int | None
+        self,
+        *,
+        name: str = "model",
+        channels: int | None = None,
+        **inputs: int | InputDescription | None,
     ) -> None:
         named = inputs or {"input": channels}
         self._name = name
-        self._inputs = {key: InputDescription(channels=value) for key, value in named.items()}
+        self._inputs = {
+            key: value if isinstance(value, InputDescription) else InputDescription(channels=value)
+            for key, value in named.items()
+        }
         self._nodes: list[NodeDescription] = []
         self._numbers: Counter[str] = Counter()
         self._outputs: tuple[str, ...] = ()

@@ -7,26 +7,60 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from graphnet.description import Expanded
-from graphnet.errors import InputError
+from graphnet.errors import GraphError, GraphnetError, InputError
+from graphnet.graph import Graph
 from graphnet.plan import pace
 from graphnet.sdk import Spatial
 
 MAX_DIVISOR = 256
 
 
-def find_divisor(network: Expanded, keeps_size: Callable[[int], bool]) -> int | None:
+def find_divisor(network: Expanded, graph_for: Callable[..., Graph]) -> int:
     """Find the smallest number for which images whose sides are multiples of it keep their size.
 
-    The layers' windows give a candidate. `keeps_size` confirms it for a few sizes, and then its divisors are
-    tried. A layer that reads the whole image has no window: then multiples of the candidate are tried too.
+    The layers' windows give a candidate. Graphs for a few sizes confirm it, and then its divisors are tried.
+    A layer that reads the whole image has no window: then multiples of the candidate are tried too.
 
     Args:
         network: the model, as `expand` returns it.
-        keeps_size: tells whether the output for a square image of some size has the same size.
+        graph_for: makes the graph for inputs of these shapes.
 
     Returns:
-        The divisor, at most 256; None where there is none.
+        The divisor, at most 256.
+
+    Raises:
+        GraphError: an input is no image, or there is no such number.
     """
+    axes = spatial_axes(network)
+    for name, described in network.inputs.items():
+        stated = described.shape
+        if (stated is not None and len(stated) != 1 + axes) or described.integer is not None:
+            raise GraphError(
+                f"{network.name}: input {name!r} ({described}) is no image, so there is no size to which it "
+                f"could be padded"
+            )
+    first = [described.axes[0] for described in network.inputs.values()]
+    channels = [size if isinstance(size, int) else 3 for size in first]
+
+    def keeps_size(size: int) -> bool:
+        sizes = (size,) * axes
+        try:
+            graph = graph_for(*((1, c, *sizes) for c in channels))
+        except GraphnetError:
+            return False
+        return graph.values[graph.outputs[0]].spec.shape[2:] == sizes
+
+    found = _smallest(network, keeps_size)
+    if found is None:
+        raise GraphError(
+            f"{network.name}: no image size up to {MAX_DIVISOR} comes out of this network as it went in, so "
+            f"it cannot be run on images of any size"
+        )
+    return found
+
+
+def _smallest(network: Expanded, keeps_size: Callable[[int], bool]) -> int | None:
+    """Return the divisor, at most MAX_DIVISOR; None if there is none."""
 
     def fits(divisor: int) -> bool:
         start = -(-MAX_DIVISOR // divisor) | 1  # odd: half of the right divisor fails at once

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from graphnet.description import (
     ModelDescription,
+    check_inputs,
     expand,
     parse,
     read_description,
 )
-from graphnet.errors import CheckpointError, GraphError, GraphnetError, InputError
+from graphnet.errors import CheckpointError, InputError
 from graphnet.graph import Graph
 from graphnet.model.checkpoint import (
     Checkpoint,
@@ -28,7 +29,7 @@ from graphnet.model.checkpoint import (
     write_checkpoint,
 )
 from graphnet.model.choices import changed_options, training_choices
-from graphnet.model.divisor import MAX_DIVISOR, find_divisor, spatial_axes
+from graphnet.model.divisor import find_divisor
 from graphnet.model.plans import Plans, Shape
 from graphnet.model.predictor import Predictor
 from graphnet.model.program import Program
@@ -40,7 +41,7 @@ from graphnet.plan import (
     Plan,
     Tiling,
 )
-from graphnet.sdk import Executor, Optimizer, Registry, check_floating, default_registry
+from graphnet.sdk import Executor, Optimizer, Registry, default_registry
 
 _OPTIONS = CompileOptions()
 _ON_CPU = CompileOptions(device="cpu")
@@ -98,8 +99,9 @@ class Model:
 
     @property
     def input_channels(self) -> int | None:
-        """The number of channels of the first input; None if the description does not state it."""
-        return next(iter(self.description.inputs.values())).channels
+        """The size of axis 1 of the first input; None if the description does not state it."""
+        axes = next(iter(self.description.inputs.values())).axes
+        return axes[0] if axes and isinstance(axes[0], int) else None
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -279,20 +281,22 @@ class Model:
         `memory`, an image that needs more memory is computed in tiles, with the same result up to rounding.
 
         Args:
-            inputs: images (N, C, H, W), or other tensors of the shapes that the model takes.
+            inputs: images (N, C, H, W), or other tensors of the shapes and dtypes that the model takes. The
+                model computes in the dtype of the first floating one; without one, in that of `options`.
             options, executor, overrides: as for `compile`.
 
         Raises:
-            InputError: an input is not a tensor of floating point, or has another dtype than `options`
-                state; or an image must run in tiles and the network cannot.
+            InputError: an input is no tensor, or has another dtype than the description or `options` state;
+                or an image must run in tiles and the network cannot.
         """
-        check_floating(inputs, f"{self.description.name}: predict")
         if not inputs:
             raise InputError(
                 f"{self.description.name}: predict: expected one tensor or more, got none"
             )
+        check_inputs(self.description.inputs, inputs, f"{self.description.name}: predict")
         options = changed_options(options, overrides)
-        dtype = inputs[0].dtype
+        floating = (x.dtype for x in inputs if x.is_floating_point())
+        dtype = next(floating, options.target.dtype)
         if options.dtype not in (None, dtype):
             raise InputError(f"predict: expected inputs of the dtype {options.dtype}, got {dtype}")
         runner = self.registry.make("executors", executor)
@@ -329,21 +333,7 @@ class Model:
     def divisor(self) -> int:
         """Find the smallest number for which images whose sides are multiples of it keep their size.
 
-        Raises GraphError if there is no such number up to 256, as for a network that doubles the size.
+        Raises GraphError if an input is no image, or if there is no such number up to 256, as for a network
+        that doubles the size.
         """
-        found = find_divisor(self._plans.network, self._keeps_size)
-        if found is None:
-            raise GraphError(
-                f"{self.description.name}: no image size up to {MAX_DIVISOR} comes out of this network as "
-                f"it went in, so it cannot be run on images of any size"
-            )
-        return found
-
-    def _keeps_size(self, size: int) -> bool:
-        channels = [item.channels or 3 for item in self.description.inputs.values()]
-        sizes = (size,) * spatial_axes(self._plans.network)
-        try:
-            graph = self.graph(*((1, c, *sizes) for c in channels))
-        except GraphnetError:
-            return False
-        return graph.values[graph.outputs[0]].spec.shape[2:] == sizes
+        return find_divisor(self._plans.network, self.graph)

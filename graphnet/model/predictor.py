@@ -12,7 +12,7 @@ from graphnet.errors import CheckpointError, nearest
 from graphnet.executors import prepare
 from graphnet.model.slots import Copy, Shapes, check_input, fixed_arguments, packed
 from graphnet.plan import Plan, Tiling
-from graphnet.sdk import Executor, Run, check_floating
+from graphnet.sdk import Executor, Run, check_tensors
 
 
 class _Prelude:
@@ -100,7 +100,7 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor, age: object = 0) -> Tensor | tuple[Tensor, ...]:
-        check_floating(inputs, "predict")
+        check_tensors(inputs, "predict")
         if age != self._age:
             for copy, weight in self._copies:
                 copy.copy_(weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.graph import Kind, Value
 from graphnet.plan import Plan
-from graphnet.sdk import Spec, advice, pack, plain_shape
+from graphnet.sdk import Spec, conversion, pack, plain_shape
 
 Copy = tuple[Tensor, Tensor]
 """A copy of a weight, with another dtype, strides or device, and the weight itself."""
@@ -74,7 +74,8 @@ def check_input(tensor: Tensor, value: Value) -> None:
     """
     spec, found = plain_spec(value), Spec(tuple(tensor.shape), tensor.dtype)
     if (found.shape, found.dtype) != (spec.shape, spec.dtype):
-        raise InputError(f"{value.label}: expected {spec}, got {found}.{advice(tensor)}")
+        advice = conversion(tensor, spec.dtype)
+        raise InputError(f"{value.label}: expected {spec}, got {found}.{advice}")
 
 
 def packed(tensor: Tensor, value: Value) -> Tensor:

@@ -65,7 +65,7 @@ class Module:
         self._dtype = dtype or torch.get_default_dtype()
         check_dtype(self._dtype, f"{type(self).__name__}: dtype")
         self._generator = generator
-        self._made = False
+        self.made = False
         self._absent: tuple[str, ...] = ()
         self._context: Any = None
         self.layer = layer
@@ -100,7 +100,7 @@ class Module:
 
     def param(self) -> list[Pair]:
         """Return (parameter, gradient) pairs; both tensors are only changed in place, so pairs stay valid."""
-        if not self._made and type(self.layer).parameters is not Layer.parameters:
+        if not self.made and type(self.layer).parameters is not Layer.parameters:
             raise InputError(
                 f"{self!r} has no parameters yet: their shapes depend on the inputs. Call it once, or "
                 f"give `specs`."
@@ -199,7 +199,7 @@ class Module:
             return
         mine = getattr(self, name, None)
         if mine is None:
-            reason = "it was made without" if self._made else "call it once to make its parameters"
+            reason = "it was made without" if self.made else "call it once to make its parameters"
             raise InputError(f"{self!r} has no {name!r} to set: {reason}")
         if not isinstance(value, Tensor) or value.shape != mine.shape:
             found = tuple(value.shape) if isinstance(value, Tensor) else value
@@ -290,7 +290,7 @@ class Module:
         check_tensors(inputs, repr(self))
         specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
         with blame(f"{self!r}: ", "forward"):
-            if not self._made:
+            if not self.made:
                 self._make(specs)
             ports = bind_inputs(self.layer, specs, self._dtype)
             choice = choose(self.layer, specs, self._dtype)
@@ -325,7 +325,7 @@ class Module:
         for name, state in ports.states.items():
             fresh = torch.empty(state.shape, dtype=state.dtype or self._dtype)
             self.states[name] = state.initializer(fresh, generator).to(self._device)
-        self._made = True
+        self.made = True
 
     def _key(self, inputs: Sequence[Tensor]) -> Tensor:
         """Draw a new random key for one forward."""

@@ -17,7 +17,7 @@ from graphnet.passes.fold_affine import fold_affine
 from graphnet.passes.hoist_constants import hoist_constants
 from graphnet.passes.in_place import in_place, overwritable
 from graphnet.passes.inference import inference
-from graphnet.passes.loss import attach_loss
+from graphnet.passes.loss import attach_loss, target_specs
 from graphnet.passes.loss_scale import (
     DONE,
     FINITE,
@@ -74,6 +74,7 @@ __all__ = [
     "skipped",
     "store_bfloat16",
     "substitute",
+    "target_specs",
     "total",
     "unscale",
     "update",

@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from graphnet.description import LossTerm
-from graphnet.errors import GraphError, nearest
+from graphnet.errors import GraphError, blame, nearest
 from graphnet.graph import Graph, GraphBuilder, Kind, Value
-from graphnet.sdk import Accumulate, Loss, Spec, WeightedSum
+from graphnet.sdk import Accumulate, Spec, WeightedSum
 
 
 def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph:
     """Add losses to the named outputs; the graph's only output is then their weighted sum, 0-dim.
 
     The target of each output becomes a new input. A further argument of a loss, such as a mask, becomes an
-    input of the same shape with the argument's name.
+    input with the argument's name. Their specs are those that the loss states.
 
     Raises:
-        GraphError: the graph has no output of this name.
+        GraphError: the graph has no output of this name, or two losses of one output take different targets.
     """
     outputs = dict(zip(graph.output_names, graph.outputs, strict=True))
     builder = GraphBuilder(dtype=graph.values[graph.outputs[0]].spec.dtype, graph=graph)
@@ -37,9 +37,14 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph
         for term in terms:
             node = f"@loss{suffix}" if alone else builder.unique(f"@loss{suffix}.{term.title}")
             given = []
-            for argument in _given_to(term.loss, prediction.spec):
-                value = Value(f"@{argument}{suffix}", prediction.spec, Kind.INPUT, port=argument)
-                builder.values.setdefault(value.name, value)
+            for argument, spec in target_specs(term, prediction.spec).items():
+                value = Value(f"@{argument}{suffix}", spec, Kind.INPUT, port=argument)
+                known = builder.values.setdefault(value.name, value).spec
+                if known != spec:
+                    raise GraphError(
+                        f"the loss {term.title!r} takes a {argument} {spec}, but another loss of the same "
+                        f"output takes {known}; a sum of losses needs one {argument}"
+                    )
                 given.append(value.name)
             targets += [target for target in given if target not in targets]
             inputs = [prediction.name, *given]
@@ -57,9 +62,16 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph
     )
 
 
-def _given_to(loss: Loss, prediction: Spec) -> list[str]:
-    """The arguments of a loss without the prediction: "target", then further inputs by their names."""
+def target_specs(term: LossTerm, prediction: Spec) -> dict[str, Spec]:
+    """The specs of what a loss takes beside the prediction: the target, then further inputs by their names.
+
+    Raises:
+        GraphError: the loss takes no such prediction; the message names the loss.
+    """
+    loss = term.loss
     names = loss.signature.tensors
     specs = dict.fromkeys(names, prediction)
     slots = {*loss.parameters(specs), *loss.states(specs)}
-    return ["target", *(name for name in names[2:] if name not in slots)]
+    given = ["target", *(name for name in names[2:] if name not in slots)]
+    with blame(f"the loss {term.title!r}: ", "target_spec"):
+        return {name: loss.target_spec(prediction, name) for name in given}

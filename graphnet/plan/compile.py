@@ -13,7 +13,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from graphnet.description import Expanded, LossTerm, UpdateSettings
+from graphnet.description import Expanded, LossTerm, UpdateSettings, check_shapes
 from graphnet.graph import Graph, aliases, build, no_overwrites, predicted_seconds
 from graphnet.passes import (
     DONE,
@@ -62,7 +62,11 @@ def forward_graph(
 ) -> Graph:
     """The forward graph of a model for these input shapes, before any pass."""
     target = options.target
-    specs = [Spec(tuple(shape), target.dtype, target.device) for shape in shapes]
+    check_shapes(network.name, network.inputs, shapes)
+    specs = [
+        Spec(tuple(shape), described.integer or target.dtype, target.device)
+        for shape, described in zip(shapes, network.inputs.values(), strict=True)
+    ]
     return build(network, inputs=specs, dtype=target.dtype)
 
 

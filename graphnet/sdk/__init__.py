@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plain_shape, unpack
-from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit
+from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
 from graphnet.sdk.definition import Definition, summary
 from graphnet.sdk.discovery import default_registry, load_registry
 from graphnet.sdk.executor import Event, Executor, Make, Run, as_given
 from graphnet.sdk.fields import FactorPair, Fraction, NonNegativePair, PositivePair, Rate, Sides
 from graphnet.sdk.floating import (
     FLOATING,
+    INTEGERS,
     advice,
     check_dtype,
     check_floating,
+    check_kind,
     check_tensors,
+    conversion,
     not_floating,
+    not_of_dtype,
 )
 from graphnet.sdk.hookspecs import Register, hookimpl
 from graphnet.sdk.initializers import ConvInit, LinearInit, weight_and_bias
@@ -89,6 +93,7 @@ __all__ = [
     "COMMON",
     "DTYPES",
     "FLOATING",
+    "INTEGERS",
     "IN_PLACE",
     "KINDS",
     "RESERVED",
@@ -162,7 +167,10 @@ __all__ = [
     "channels_last",
     "check_dtype",
     "check_floating",
+    "check_kind",
     "check_tensors",
+    "conversion",
+    "converted",
     "default_registry",
     "dtype_name",
     "frozen",
@@ -175,6 +183,7 @@ __all__ = [
     "no_results",
     "node_constant",
     "not_floating",
+    "not_of_dtype",
     "only",
     "pack",
     "plain_shape",

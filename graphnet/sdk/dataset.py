@@ -12,6 +12,7 @@ from torch import Tensor
 
 from graphnet.errors import ContractError, DataError
 from graphnet.sdk.definition import Definition
+from graphnet.sdk.spec import dtype_name
 
 Shape = tuple[int, ...]
 
@@ -21,7 +22,9 @@ class Pairs:
     """A data set in memory.
 
     Attributes:
-        inputs, targets: both (N, C, H, W), floating point, or uint8, which stands for 0..1 in 255 steps.
+        inputs, targets: both (N, ...), such as images (N, C, H, W), tokens (N, T) or class labels (N,).
+            Where the model or the loss takes floating point, they are floating point, or uint8, which stands
+            for 0..1 in 255 steps. Where it takes integers, they are integers of any dtype.
 
     Raises:
         DataError: there are not as many targets as inputs, or no pair.
@@ -46,7 +49,7 @@ class Pairs:
 
     @property
     def input_shape(self) -> Shape:
-        """The shape of one input: (C, H, W)."""
+        """The shape of one input, such as (C, H, W)."""
         return tuple(self.inputs.shape[1:])
 
     @property
@@ -91,7 +94,7 @@ class Stream(ABC):
     def target_shapes(self) -> Mapping[str, Shape]:
         """The shape of one of each tensor that the loss takes beside the prediction, by its argument's name.
 
-        {"target": (C, H, W)} for most losses.
+        {"target": (C, H, W)} for most losses on images, {"target": ()} for one class label.
         """
 
     @abstractmethod
@@ -107,8 +110,8 @@ class Stream(ABC):
             indices: which pairs, each from 0 to len(self) - 1.
 
         Returns:
-            The inputs (N, C, H, W), then the targets in the order of `target_shapes`: floating point, or
-            uint8, which stands for 0..1 in 255 steps.
+            The inputs (N, ...), then the targets in the order of `target_shapes`, in the dtypes that Pairs
+            may have.
         """
 
     def finish(
@@ -175,6 +178,25 @@ class DataSet(Definition):
             DataError: that failed; it names the file.
         """
         raise ContractError(f"{type(self).__name__} defines no load()")
+
+
+def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Data of a data set in the dtype that a model or a loss takes: floating point as `as_unit`, or integers.
+
+    Raises:
+        DataError: the data is of another kind, or has values that the dtype of integers might not hold.
+
+    >>> converted(torch.tensor([7], dtype=torch.uint8), torch.int64)
+    tensor([7])
+    """
+    if dtype.is_floating_point:
+        return as_unit(tensor, dtype)
+    if tensor.dtype != dtype and not torch.can_cast(tensor.dtype, dtype):
+        raise DataError(
+            f"expected {dtype_name(dtype)}, or a dtype whose values it holds, found "
+            f"{dtype_name(tensor.dtype)} in the data set"
+        )
+    return tensor.to(dtype)
 
 
 def as_unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:

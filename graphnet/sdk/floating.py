@@ -1,4 +1,7 @@
-"""What models compute with: tensors of floating point. Anything else is refused in words."""
+"""What models compute with: tensors of floating point, and integers or bools where an input is said to be so.
+
+Anything else is refused in words.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import InputError
-from graphnet.sdk.spec import Spec
+from graphnet.sdk.spec import Spec, dtype_name
 
 FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 _NAMES = "float32, float64, bfloat16 or float16"
 
 
@@ -71,6 +75,50 @@ def not_floating(found: object, where: str) -> InputError:
     return InputError(
         f"{where}: expected a tensor of {_NAMES}, got {_described(found)}.{advice(found)}"
     )
+
+
+def check_kind(found: object, dtype: torch.dtype, where: str) -> None:
+    """Check that something is a tensor, or spec, that can be given for an input of this dtype.
+
+    For floating point it is of any floating point; for integers or bools it is of that very dtype.
+
+    Raises:
+        InputError: it is not; `where` says what it was given to.
+
+    >>> check_kind(torch.zeros(2), torch.float64, "data")
+    """
+    if dtype in FLOATING:
+        if not isinstance(found, (Tensor, Spec)) or found.dtype not in FLOATING:
+            raise not_floating(found, where)
+    elif not isinstance(found, (Tensor, Spec)) or found.dtype != dtype:
+        raise not_of_dtype(found, dtype, where)
+
+
+def not_of_dtype(found: object, dtype: torch.dtype, where: str) -> InputError:
+    """The error for something that is no tensor of this dtype of integers.
+
+    >>> str(not_of_dtype(torch.zeros(2), torch.int64, "predict: input 'tokens'"))
+    "predict: input 'tokens': expected a tensor of int64, got 2 float32. Convert it with x.long()."
+    """
+    expected = dtype_name(dtype)
+    return InputError(
+        f"{where}: expected a tensor of {expected}, got {_described(found)}.{conversion(found, dtype)}"
+    )
+
+
+def conversion(found: object, dtype: torch.dtype) -> str:
+    """A sentence, after a space, on how to make a tensor of this dtype of something; "" for one.
+
+    >>> conversion(torch.zeros(2), torch.int32)
+    ' Convert it with x.to(torch.int32).'
+    """
+    if dtype in FLOATING:
+        return advice(found)
+    if not isinstance(found, (Tensor, Spec)):
+        return f" Make a tensor of it: torch.as_tensor(values, dtype={dtype})."
+    if found.dtype == dtype:
+        return ""
+    return f" Convert it with {'x.long()' if dtype == torch.int64 else f'x.to({dtype})'}."
 
 
 def advice(found: object) -> str:

@@ -40,7 +40,7 @@ from graphnet.errors import ContractError
 from graphnet.sdk.blocks import Layout
 from graphnet.sdk.definition import Definition
 from graphnet.sdk.signature import Signature, check_overwrites, read_signature
-from graphnet.sdk.spec import ParameterSpec, StateSpec
+from graphnet.sdk.spec import ParameterSpec, Spec, StateSpec
 
 CONTRACT = 1  # the version of what this module says; a plugin may state the one it was written for
 Precision = Literal["compute", "follow", "float32"]
@@ -207,7 +207,7 @@ class Loss(Layer):
     """A layer whose one output, `loss`, is a 0-dim mean or sum; `grad_loss` is 0-dim too.
 
     Its first input is the prediction, its second the target. Others, such as a mask, come with the data
-    under their own names. All have the prediction's shape.
+    under their own names. All have the prediction's shape and dtype, unless `target_spec` states others.
 
     >>> class SquaredSum(Loss):
     ...     def forward(self, prediction, target):
@@ -220,3 +220,17 @@ class Loss(Layer):
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def target_spec(self, prediction: Spec, name: str) -> Spec:
+        """The spec of the target, or of a further input such as a mask, for a prediction of this spec.
+
+        Data is checked against it. The default is the prediction's own spec.
+
+        Args:
+            prediction: the spec of a batch of predictions.
+            name: "target", or the name of a further input of forward.
+
+        Raises:
+            GraphError: no target fits such a prediction.
+        """
+        return prediction

@@ -20,7 +20,7 @@ from torch import Tensor
 from graphnet.errors import DataError, blame
 from graphnet.graph import Value
 from graphnet.plan import Plan
-from graphnet.sdk import Layout, Pairs, Stream, as_unit, pack
+from graphnet.sdk import Layout, Pairs, Stream, converted, pack
 
 _MAX_THREADS = 8  # with more threads, their Python code delays the steps
 
@@ -50,7 +50,7 @@ class BatchSource(ABC):
     def __init__(self, count: int, plan: Plan, *, seed: int, every: int = 1) -> None:
         self.values = [plan.values[name] for name in plan.inputs]
         spec = self.values[0].spec
-        self.batch_size, self.dtype, self.device = spec.shape[0], spec.dtype, spec.device
+        self.batch_size, self.device = spec.shape[0], spec.device
         # The target follows the prediction's strides, and those follow the input's.
         self.channels_last = any(v.memory_format == torch.channels_last for v in self.values)
         self.count = count
@@ -85,11 +85,14 @@ class MemoryBatches(BatchSource):
 
     def __init__(self, pairs: Pairs, plan: Plan, *, seed: int, every: int = 1) -> None:
         super().__init__(len(pairs), plan, seed=seed, every=every)
+        for tensor, value in zip((pairs.inputs, pairs.targets), self.values, strict=True):
+            with blame(f"the data: {value.label}: ", "convert"):
+                converted(tensor[:1], value.spec.dtype)
         self.tensors = [
             PackedTensor(
                 tensor,
                 device=self.device,
-                dtype=self.dtype,
+                dtype=value.spec.dtype,
                 layout=value.layout,
                 channels_last=self.channels_last,
             )
@@ -159,7 +162,7 @@ class PrefetchedBatches(BatchSource):
         self._next_step += 1
         self._submit()
         with blame(self._blame, "finish"):
-            on_device = tuple(self._to_device(tensor) for tensor in made)
+            on_device = tuple(map(self._to_device, made, self.values))
             batch = self.stream.finish(on_device, self.predict, step / self.steps)
         return self._packed(batch)
 
@@ -176,9 +179,10 @@ class PrefetchedBatches(BatchSource):
         # A copy from pinned memory to the device can run at the same time as the steps.
         return tuple(t.pin_memory() for t in made) if self.device.type == "cuda" else made
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
+    def _to_device(self, tensor: Tensor, value: Value) -> Tensor:
         """Copy a tensor to the device; a copy to CUDA runs at the same time as the steps there."""
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        both = tensor.is_floating_point() and value.spec.dtype.is_floating_point
+        dtype = value.spec.dtype if both else tensor.dtype
         if self._copy_stream is None:
             return tensor.to(self.device, dtype)
         with torch.cuda.stream(self._copy_stream):
@@ -198,8 +202,9 @@ class PrefetchedBatches(BatchSource):
         return tuple(map(self._convert, batch, self.values))
 
     def _convert(self, tensor: Tensor, value: Value) -> Tensor:
-        """Bring a tensor of a batch into the dtype, range 0..1 and layout of the plan's input."""
-        tensor = as_unit(tensor, self.dtype)
+        """Bring a tensor of a batch into the dtype and layout of the plan's input; uint8 images into 0..1."""
+        with blame(f"{self._blame}{value.label}: ", "convert"):
+            tensor = converted(tensor, value.spec.dtype)
         if value.layout is not None:
             return pack(tensor, value.layout).contiguous()
         last = self.channels_last and tensor.ndim == 4
@@ -211,10 +216,10 @@ class PrefetchedBatches(BatchSource):
 class PackedTensor:
     """A data set in memory, in the layout or strides of the plan's input, from which batches are selected.
 
-    uint8 data stays uint8; the batches are floats in 0..1.
+    The data keeps its dtype; batches are made from it as `converted` says.
 
     Args:
-        tensor: all samples, (N, ...), uint8 or float.
+        tensor: all samples, (N, ...).
         device: where the data set is stored.
         dtype: the dtype of the batches.
         layout: the blocks of pixels that the plan reads; None for N C H W.
@@ -243,4 +248,4 @@ class PackedTensor:
         batch = self.tensor.index_select(0, index)
         if self.channels_last:
             batch = batch.permute(0, 3, 1, 2)
-        return as_unit(batch, self.dtype)
+        return converted(batch, self.dtype)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from graphnet.model import pad_to_multiple
-from graphnet.sdk import Gallery, Pairs, as_unit
+from graphnet.sdk import Gallery, Pairs, converted
 
 Metric = Callable[[Tensor, Tensor], float]
-"""Takes prediction and target, both (N, C, H, W) in 0..1, and returns one number for all images."""
+"""Takes predictions and targets as the data set holds them, (N, ...), and returns one number for all."""
 
 
 def score(
@@ -22,19 +22,21 @@ def score(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    target_dtype: torch.dtype,
     divisor: int,
 ) -> dict[str, float]:
-    """Compute each metric of a model on a validation set. Predictions are clamped to 0..1.
+    """Compute each metric of a model on a validation set.
 
     Pairs are evaluated together. The images of a gallery differ in size, so they are evaluated one by one,
     and a metric is the mean over the images.
 
     Args:
         validation: the inputs and targets.
-        predict: the model; it takes and returns (N, C, H, W).
+        predict: the model; it takes and returns (N, ...).
         metrics: the metrics by name.
         device: the device of the model.
         dtype: the dtype of the model's inputs.
+        target_dtype: the dtype in which the metrics take the targets, that of the loss.
         divisor: the images of a gallery are padded by reflection to multiples of this number.
 
     Returns:
@@ -42,13 +44,14 @@ def score(
     """
     if isinstance(validation, Pairs):
         outputs = predict_all(predict, validation.inputs, device, dtype)
-        target = as_unit(validation.targets, dtype)
+        target = converted(validation.targets, target_dtype)
         return {name: metric(outputs, target) for name, metric in metrics.items()}
     totals = dict.fromkeys(metrics, 0.0)
     for index in range(len(validation)):
-        image, target = (as_unit(tensor, dtype)[None] for tensor in validation[index])
+        pair = zip(validation[index], (dtype, target_dtype), strict=True)
+        image, target = (converted(tensor, one)[None] for tensor, one in pair)
         output = predict(pad_to_multiple(image, divisor).to(device)).cpu()
-        output = output[..., : target.shape[-2], : target.shape[-1]].clamp(0.0, 1.0)
+        output = output[..., : target.shape[-2], : target.shape[-1]]
         for name, metric in metrics.items():
             totals[name] += metric(output, target)
     return {name: total / len(validation) for name, total in totals.items()}
@@ -62,9 +65,9 @@ def predict_all(
     *,
     batch_size: int = 128,
 ) -> Tensor:
-    """Return a model's outputs for a whole data set, (N, C, H, W) on the CPU, clamped to 0..1."""
+    """Return a model's outputs for a whole data set, (N, ...) on the CPU."""
     parts = [
-        predict(as_unit(inputs[i : i + batch_size], dtype).to(device)).cpu()
+        predict(converted(inputs[i : i + batch_size], dtype).to(device)).cpu()
         for i in range(0, len(inputs), batch_size)
     ]
-    return torch.cat(parts).clamp_(0.0, 1.0)
+    return torch.cat(parts)

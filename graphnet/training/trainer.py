@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphnet.description import loss_terms
 from graphnet.errors import DataError, TrainingError
 from graphnet.graph import Kind
 from graphnet.inspection import first_nonfinite
@@ -56,8 +57,8 @@ class Trainer:
                 f"Python, compile takes a loss for each, None for one that has none: loss={{output: loss}}."
             )
         self.pairs = to_train_on(job.train)
-        channels = self.pairs.input_shape[0]
-        self.validation = to_measure_on(job.validation, channels) if job.validation else None
+        shape = self.pairs.input_shape
+        self.validation = to_measure_on(job.validation, shape) if job.validation else None
         if resume is not None:
             check_same_run(resume, job)
             self._notes += check_same_data(resume, self._fingerprints)
@@ -74,7 +75,9 @@ class Trainer:
         self.program = self._compile(self.pairs, resume)
         self._lr = self.program.lr  # the optimizer's, which the schedule multiplies
         if isinstance(self.validation, Pairs) and job.metrics:
-            check_sizes(job.model, self.validation)
+            first = loss_terms(config.loss, job.registry)[0]
+            weights = self.program.weights
+            check_sizes(job.model, self.validation, loss=first, weights=weights)
         self.epochs_done = 0
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
@@ -117,12 +120,13 @@ class Trainer:
                 f"the data gives a loss {' and '.join(given)}, but {config.loss!r} takes "
                 f"{' and '.join(taken)}. Losses that take the same: {', '.join(fit) or 'none'}."
             )
-        shape = plain_spec(plan.values[plan.inputs[-1]]).shape[1:]
-        if set(pairs.target_shapes.values()) != {shape}:
-            (found, *_) = sorted(set(pairs.target_shapes.values()) - {shape})
-            raise DataError(
-                f"the network makes {shape} of {pairs.input_shape}, but the targets are {found}"
-            )
+        for value in (one for one in inputs if one.port):
+            spec, found = plain_spec(value), pairs.target_shapes[value.label]
+            if spec.shape[1:] != found:
+                raise DataError(
+                    f"the data: with inputs {pairs.input_shape} of this network the loss takes a "
+                    f"{value.label} {spec.shape[1:]}, but the data set's is {found}"
+                )
         return program
 
     @functools.cached_property
@@ -306,6 +310,7 @@ class Trainer:
             self.program.predict,
             self.job.metrics,
             device=self.device,
-            dtype=self.job.options.target.dtype,
+            dtype=self.feed.values[0].spec.dtype,
+            target_dtype=self.feed.values[1].spec.dtype,
             divisor=self._divisor,
         )

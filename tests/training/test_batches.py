@@ -232,7 +232,7 @@ def test_error_of_a_data_set_names_it(registry: Registry) -> None:
         list(trainer(registry, fails="batch").run())
     with pytest.raises(DataError, match=r"Made: expected batches of .* got \[\(3, 4, 8\), "):
         list(trainer(registry, fails="shapes").run())
-    with pytest.raises(DataError, match=r"the network makes \(3, 8, 8\) .* targets are \(3, 4, 8"):
+    with pytest.raises(DataError, match=r"the loss takes a target \(3, 8, 8\), .* is \(3, 4, 8"):
         trainer(registry, fails="targets")
     with pytest.raises(DataError, match="batch_size is 64, but the data set has 40 pairs"):
         trainer(registry, batch_size=64)
@@ -282,6 +282,7 @@ def test_images_of_any_size_are_padded_and_measured_one_by_one(registry: Registr
         {"error": lambda prediction, target: float((prediction - target).abs().mean())},
         device=torch.device("cpu"),
         dtype=torch.float32,
+        target_dtype=torch.float32,
         divisor=4,
     )
     assert found == {"error": pytest.approx((0.1 + 0.2 + 0.3) / 3)}

@@ -392,7 +392,7 @@ def test_batch_larger_than_the_data_is_an_error(registry: Registry) -> None:
 
 def test_targets_must_have_the_networks_shape(registry: Registry) -> None:
     layers = [{"conv2d": {"out_channels": 1, "kernel_size": 1}}]
-    with pytest.raises(DataError, match=r"the network makes \(1, 8, 8\) of \(3, 8, 8\)"):
+    with pytest.raises(DataError, match=r"inputs \(3, 8, 8\) .* a target \(1, 8, 8\)"):
         Trainer(job(registry, model={"layers": layers}))
 
 

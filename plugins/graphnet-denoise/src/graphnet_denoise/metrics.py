@@ -1,7 +1,8 @@
 """How close images are: PSNR, as the mean over images and pooled, and SSIM.
 
 All take a prediction and a target of the same shape (N, C, H, W), floating point, with 0..1 as the
-range from black to white, and compute in float64. Nothing is clamped here.
+range from black to white, and compute in float64. `psnr`, `psnr_pooled` and `ssim` clamp the
+prediction to 0..1 first, as an image file would; the other functions clamp nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def psnr(prediction: Tensor, target: Tensor) -> float:
     >>> round(psnr(target + error, target), 3)
     30.0
     """
-    return mean_psnr(squared_error(prediction, target))
+    return mean_psnr(squared_error(prediction.clamp(0, 1), target))
 
 
 def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
@@ -50,7 +51,7 @@ def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
     >>> round(psnr_pooled(target + error, target), 3)
     22.967
     """
-    errors = squared_error(prediction, target)
+    errors = squared_error(prediction.clamp(0, 1), target)
     return pooled_psnr(errors, torch.ones_like(errors))
 
 
@@ -66,7 +67,7 @@ def ssim(prediction: Tensor, target: Tensor) -> float:
     >>> ssim(image, image)
     1.0
     """
-    return float(structural_similarity(prediction, target).mean())
+    return float(structural_similarity(prediction.clamp(0, 1), target).mean())
 
 
 def mean_psnr(errors: Tensor) -> float:

@@ -1,0 +1,162 @@
+"""Inputs: what a description states about an input, and whether shapes and tensors fit it.
+
+input: {channels: 3}                       # an image; its height and width are free
+input: {shape: [time], dtype: int64}       # tokens: N x time
+inputs: {signal: {shape: [1, length]}, mask: {shape: [1, length], dtype: bool}}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from graphnet.errors import DescriptionError, GraphError, Problem
+from graphnet.sdk import FLOATING, INTEGERS, check_kind, dtype_name
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+INPUT_DTYPES = {dtype_name(dtype): dtype for dtype in (*FLOATING, *INTEGERS)}
+Axis = int | str | None
+"""The size of an axis, the name of a size that is free, or None for a free size without a name."""
+
+
+@dataclass(frozen=True)
+class InputDescription:
+    """What is known of an input beforehand; None for what the data decides.
+
+    `shape` states the axes after the batch: a number is a fixed size, a name is a free size, and equal names
+    mean equal sizes. Without it, `channels`, `height` and `width` are the sizes of the axes 1, 2 and 3 where
+    they are given, and the number of axes is free. An integer `dtype` or bool is the dtype of the input. A
+    floating one means the dtype in which the model is compiled, and so does None.
+
+    Raises:
+        DescriptionError: `shape` or `dtype` has another form, or `shape` stands beside sizes.
+
+    >>> str(InputDescription(shape=("time",), dtype="int64"))
+    'shape [time], dtype int64'
+    """
+
+    channels: int | None = None
+    height: int | None = None
+    width: int | None = None
+    shape: tuple[int | str, ...] | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.shape is not None and not is_shape(self.shape):
+            raise DescriptionError(
+                [Problem(f"expected {SHAPE_WORDS}, found {self.shape!r}", "shape")]
+            )
+        if self.shape is not None and self.sizes != (None, None, None):
+            raise DescriptionError([Problem(BOTH, "shape")])
+        if self.dtype is not None and self.dtype not in INPUT_DTYPES:
+            known = ", ".join(INPUT_DTYPES)
+            raise DescriptionError([Problem(f"expected {known}, found {self.dtype!r}", "dtype")])
+
+    @property
+    def sizes(self) -> tuple[int | None, int | None, int | None]:
+        """The fields channels, height and width."""
+        return self.channels, self.height, self.width
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What is known of each axis after the batch."""
+        return self.sizes if self.shape is None else self.shape
+
+    @property
+    def integer(self) -> torch.dtype | None:
+        """The dtype of an input of integers or bools; None for an input of floating point."""
+        dtype = INPUT_DTYPES[self.dtype] if self.dtype is not None else None
+        return dtype if dtype in INTEGERS else None
+
+    def __str__(self) -> str:
+        fields: dict[str, object] = {
+            name: size for name, size in zip(_SIZES, self.sizes, strict=True) if size
+        }
+        if self.shape is not None:
+            fields["shape"] = f"[{', '.join(map(str, self.shape))}]"
+        if self.dtype is not None:
+            fields["dtype"] = self.dtype
+        return ", ".join(f"{name} {value}" for name, value in fields.items())
+
+
+_SIZES = ("channels", "height", "width")
+SHAPE_WORDS = "a list of sizes, integers greater than 0 or names"
+BOTH = "give either shape, or channels, height and width"
+
+
+def is_shape(data: object) -> bool:
+    """Whether this is a list of sizes and names.
+
+    >>> is_shape(["time", 3]), is_shape([0]), is_shape("time")
+    (True, False, False)
+    """
+
+    def fits(axis: object) -> bool:
+        if isinstance(axis, str):
+            return NAME.fullmatch(axis) is not None
+        return isinstance(axis, int) and not isinstance(axis, bool) and axis > 0
+
+    return isinstance(data, (list, tuple)) and all(map(fits, data))
+
+
+def check_shapes(
+    title: str, inputs: Mapping[str, InputDescription], shapes: Sequence[Sequence[int]]
+) -> None:
+    """Check that the shapes of a model's inputs, which include the batch, are as described.
+
+    Raises:
+        GraphError: the number of shapes is wrong, or a shape is not as described. `title` names the model.
+
+    >>> check_shapes("model", {"tokens": InputDescription(shape=("time",))}, [(4, 9)])
+    """
+    if len(shapes) != len(inputs):
+        raise GraphError(
+            f"{title}: expected {len(inputs)} input shapes ({', '.join(inputs)}), got {len(shapes)}"
+        )
+    known: dict[str, tuple[int, str]] = {}
+    for (name, described), given in zip(inputs.items(), shapes, strict=True):
+        shape = tuple(given)
+        _check_axes(title, name, described, shape)
+        for axis, word in enumerate(described.axes, start=1):
+            if isinstance(word, str):
+                size, other = known.setdefault(word, (shape[axis], name))
+                if size != shape[axis]:
+                    raise GraphError(
+                        f"{title}: input {name!r} ({described}): expected {word} {size} on axis {axis}, "
+                        f"as in input {other!r}, got the shape {shape}"
+                    )
+
+
+def _check_axes(title: str, name: str, described: InputDescription, shape: tuple[int, ...]) -> None:
+    stated = described.shape
+    if stated is not None and len(shape) != len(stated) + 1:
+        raise GraphError(
+            f"{title}: input {name!r} ({described}): expected {len(stated) + 1} axes, the batch and then "
+            f"those of its shape, got the shape {shape}"
+        )
+    for axis, expected in enumerate(described.axes, start=1):
+        found = shape[axis] if axis < len(shape) else None
+        if isinstance(expected, int) and found != expected:
+            word = f"{_SIZES[axis - 1]} " if stated is None else ""
+            raise GraphError(
+                f"{title}: input {name!r} expects {word}{expected} on axis {axis}, got the shape {shape}"
+            )
+
+
+def check_inputs(
+    inputs: Mapping[str, InputDescription], tensors: Iterable[object], where: str
+) -> None:
+    """Check that each input is a tensor, or spec, of the dtype that the description states.
+
+    Raises:
+        InputError: one is not; the message names the input. `where` says what it was given to.
+
+    >>> check_inputs({"x": InputDescription()}, [torch.zeros(2)], "predict")
+    """
+    for (name, described), found in zip(inputs.items(), tensors, strict=False):
+        stated = "" if described == InputDescription() else f" ({described})"
+        dtype = described.integer or torch.float32
+        check_kind(found, dtype, f"{where}: input {name!r}{stated}")
