@@ -1,7 +1,7 @@
 """Functional: the operators that a traced graph needs, with in-place operators as what they return.
 
-torch.export keeps `relu_` and `add_` as they are; after an in-place operator, the code's tensor stands for its
-result. That holds as long as nothing reads the overwritten memory through another tensor.
+torch.export keeps `relu_` and `add_` as they are; after an in-place operator, the code's tensor stands for
+its result. That holds as long as nothing reads the overwritten memory through another tensor.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def without_writes(
                 continue
             if written in tensors:
                 raise InputError(
-                    f"from_torch: {target} writes into {tensors[written]!r}, a tensor of the module. Only the "
+                    f"from_torch: {target} writes into {tensors[written]!r}, a tensor of the module. Only "
                     f"running statistics of norms are carried over; make a layer of this part of the network "
                     f"with gn.from_torch_module, which keeps such buffers."
                 )
@@ -68,7 +68,7 @@ def without_writes(
             if isinstance(source, FxNode):
                 memory[node] = owner(source)
     for node in writes:
-        node.target = _out_of_place(node.target)  # type: ignore[assignment]
+        node.target = _out_of_place(node.target)
     return _needed(calls, output)
 
 
@@ -84,8 +84,9 @@ def _check_unread(
             continue
         if any(position.get(user, 0) > position[node] for user in other.users):
             raise InputError(
-                f"from_torch: {node.target} writes into a tensor of which {other.name!r} is a view, and which is "
-                f"read later. Write this part of the module out of place, with torch.cat or torch.where."
+                f"from_torch: {node.target} writes into a tensor of which {other.name!r} is a view, and "
+                f"which is read later. Write this part of the module out of place, with torch.cat or "
+                f"torch.where."
             )
 
 
@@ -97,8 +98,8 @@ def _out_of_place(target: object) -> OpOverload:
     overload = getattr(packet, target._overloadname, None) if name.endswith("_") else None
     if not isinstance(overload, OpOverload):
         raise InputError(
-            f"from_torch: {target} writes into its argument, and there is no operator that does the same out of "
-            f"place. Write this part of the module out of place."
+            f"from_torch: {target} writes into its argument, and there is no operator that does the same out "
+            f"of place. Write this part of the module out of place."
         )
     return overload
 

@@ -96,7 +96,7 @@ def opaque_call(
 
     def computed(expression: sympy.Expr) -> _Computed:
         names = {}
-        symbols = []
+        symbols: list[tuple[str, int, int]] = []
         for symbol in sorted(expression.free_symbols, key=str):
             number, axis = axes[symbol]
             at = next(

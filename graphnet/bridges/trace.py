@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import copy
 import operator
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy
 import torch
-import torch.fx.experimental._config as shapes_config
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node as FxNode
 
+from graphnet.bridges.export import export, export_free
 from graphnet.bridges.functional import without_writes
 from graphnet.errors import InputError
 
-Size = int | sympy.Expr
+Size: TypeAlias = "int | sympy.Expr"
 """The size of an axis: a number, or an expression of the inputs' sizes."""
 
 
@@ -120,15 +119,9 @@ def trace(module: torch.nn.Module, examples: Sequence[Tensor]) -> Trace:
         InputError: torch.export cannot trace the module, or the module does other things in eval mode.
     """
     copied = copy.deepcopy(module)
-    fixed: frozenset[tuple[int, int]] = frozenset()
-    while True:
-        exported = _export(copied.train(), examples, fixed)
-        branches = _branches(exported)
-        if branches <= fixed:
-            break
-        fixed |= branches
+    exported, fixed = export_free(copied.train(), examples)
     training = _Reader(exported, copied)
-    evaluation = _Reader(_export(copied.eval(), examples, fixed), copied)
+    evaluation = _Reader(export(copied.eval(), examples, fixed), copied)
     operations = tuple(_paired(training, evaluation))
     tensors = {**exported.state_dict, **exported.constants}
     return Trace(
@@ -138,70 +131,6 @@ def trace(module: torch.nn.Module, examples: Sequence[Tensor]) -> Trace:
         {name: tensor.detach() for name, tensor in tensors.items() if isinstance(tensor, Tensor)},
         tuple(examples),
     )
-
-
-def _export(
-    module: torch.nn.Module, examples: Sequence[Tensor], fixed: frozenset[tuple[int, int]]
-) -> ExportedProgram:
-    sizes = ShapesCollection()
-    for number, example in enumerate(examples):
-        sizes[example] = {
-            axis: Dim.STATIC if (number, axis) in fixed else Dim.AUTO
-            for axis in range(example.ndim)
-        }
-    arguments = tuple(examples)
-    try:
-        with warnings.catch_warnings(), shapes_config.patch(backed_size_oblivious=True):
-            warnings.simplefilter("ignore")  # of torch's own code
-            return torch.export.export(
-                module,
-                arguments,
-                dynamic_shapes=sizes.dynamic_shapes(module, arguments),
-                strict=False,
-            )
-    except Exception as error:  # the module's own code, or what torch.export raises
-        given = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in examples)
-        raise InputError(
-            f"from_torch: torch.export cannot trace {type(module).__name__} on {given}: "
-            f"{type(error).__name__}: {_first_lines(error)}\n{ADVICE}"
-        ) from error
-
-
-ADVICE = (
-    "A trace holds one path through the code. An `if` or a loop that depends on the values of a tensor has "
-    "no single path: write it with torch.where, or make a layer of that part of the network with "
-    "gn.from_torch_module, which runs any code."
-)
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:3])
-
-
-def _user_inputs(exported: ExportedProgram) -> list[FxNode]:
-    names = exported.graph_signature.user_inputs
-    nodes = {node.name: node for node in exported.graph.nodes if node.op == "placeholder"}
-    return [nodes[name] for name in names if isinstance(name, str) and name in nodes]
-
-
-def _branches(exported: ExportedProgram) -> frozenset[tuple[int, int]]:
-    """The input axes on whose sizes Python code outside torch branches: (number of the input, axis)."""
-    axes: dict[sympy.Symbol, tuple[int, int]] = {}
-    shape_env = None
-    for number, node in enumerate(_user_inputs(exported)):
-        for axis, size in enumerate(node.meta["val"].shape):
-            if isinstance(size, torch.SymInt):
-                shape_env = size.node.shape_env
-                for symbol in size.node.expr.free_symbols:
-                    axes.setdefault(symbol, (number, axis))
-    torch_folder = str(Path(torch.__file__).parent)
-    found: set[tuple[int, int]] = set()
-    for guard in () if shape_env is None else shape_env.guards:
-        place = guard.sloc.framework_loc
-        if not isinstance(place, str) and place and not place.filename.startswith(torch_folder):
-            found |= {axes[symbol] for symbol in guard.expr.free_symbols if symbol in axes}
-    return frozenset(found)
 
 
 class _Reader:
@@ -239,7 +168,8 @@ class _Reader:
             node = nodes[spec.arg.name]
             if not isinstance(node.meta.get("val"), Tensor):
                 raise InputError(
-                    f"from_torch: the input {node.name!r} is no tensor. Set it inside a module around this one."
+                    f"from_torch: the input {node.name!r} is no tensor. Set it inside a module around this "
+                    f"one."
                 )
             if spec.kind is InputKind.USER_INPUT:
                 operand = _operand(node.name, "input", node.meta["val"])
@@ -257,9 +187,10 @@ class _Reader:
 
     def _arguments(self, node: FxNode) -> dict[str, Any]:
         found = {}
-        given = {k.name: v for k, v in zip(node.target._schema.arguments, node.args, strict=False)}
-        given.update(node.kwargs)
-        for argument in node.target._schema.arguments:
+        assert isinstance(node.target, OpOverload)
+        schema = node.target._schema.arguments
+        given = {k.name: v for k, v in zip(schema, node.args, strict=False)} | dict(node.kwargs)
+        for argument in schema:
             value = given.get(argument.name, argument.default_value)
             found[argument.name] = self._value(value)
         return found
@@ -348,6 +279,7 @@ def _paired(training: _Reader, evaluation: _Reader) -> Iterator[Operation]:
             if not _has_constants(value):
                 twin_arguments[name] = value
         results = training.operands[node]
+        assert isinstance(node.target, OpOverload)
         yield Operation(
             node.name,
             node.target,
@@ -382,6 +314,6 @@ def _modes_differ(node: FxNode, twin: FxNode | None) -> InputError:
     return InputError(
         f"from_torch: the module runs other operators in train mode than in eval mode: {node.target} "
         f"({_where(node)}) in one, {found} in the other. A model has one graph: write the difference with "
-        f"functions that take the mode, such as F.dropout(x, p, self.training), or make a layer of that part of "
-        f"the network with gn.from_torch_module, which keeps both modes."
+        f"functions that take the mode, such as F.dropout(x, p, self.training), or make a layer of that part "
+        f"of the network with gn.from_torch_module, which keeps both modes."
     )

@@ -1,8 +1,9 @@
-"""Networks in plain torch, as their users write them, for from_torch: a ResNet, a U-Net, MobileNets, a transformer."""
+"""Networks as users of torch write them, for from_torch: ResNet, U-Net, MobileNets, a transformer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,7 @@ class ResNet18(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        for number, (before, after) in enumerate(zip(widths, widths[1:], strict=False), start=1):
+        for number, (before, after) in enumerate(pairwise(widths), start=1):
             stride = 1 if number == 1 else 2
             layer = nn.Sequential(BasicBlock(before, after, stride), BasicBlock(after, after))
             self.add_module(f"layer{number}", layer)
@@ -128,8 +129,8 @@ class InvertedResidual(nn.Module):
 class Gate(nn.Module):
     """Squeeze and excitation, as in MobileNetV3: a gate for each channel from the means of all.
 
-    `hard` is nn.Hardsigmoid; for comparisons to 1e-10 it is `exact_hardsigmoid`, since the gradient of torch's
-    has 1/6 to 8 digits only.
+    `hard` is F.hardsigmoid; for comparisons to 1e-10 it is `exact_hardsigmoid`, since the gradient of
+    F.hardsigmoid has 1/6 to 8 digits only.
     """
 
     def __init__(self, channels: int, hard: Callable[[Tensor], Tensor]) -> None:

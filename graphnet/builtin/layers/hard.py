@@ -103,7 +103,7 @@ class HardSwish(Layer):
 class ELU(Layer):
     """x where x > 0, else alpha (exp(x) - 1), elementwise, as torch.nn.ELU (Clevert et al. 2016, eq. 15).
 
-    The derivative is y + alpha where x <= 0, else 1. x, y: any shape. Backward keeps y, which has the sign of x.
+    The derivative is y + alpha where x <= 0, else 1. x, y: any shape. Backward keeps y, which has x's sign.
 
     >>> ELU(alpha=2.0).forward(torch.tensor([0.0, 3.0]))
     tensor([0., 3.])

@@ -60,7 +60,7 @@ class AtenReLU6(Activation):
 
 
 class AtenHardSigmoid(Activation):
-    """hardsigmoid with its gradient as two operators: that of aten has 1/6 to 8 digits only, even in float64."""
+    """hardsigmoid in place where possible; aten's own gradient has 1/6 to 8 digits only, even in float64."""
 
     replaces = "hardsigmoid(x)"
 
