@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import graphnet as gn
-from graphnet.bridges import Node, TracedModel
-from graphnet.bridges.trace import Operand
-from graphnet.bridges.traced_model import ROWS
-from graphnet.errors import CheckpointError, GraphError, InputError
-from graphnet.model import Model
-from tests.support.traced_networks import (
+from benchmarks.traced_networks import (
     MobileNetV2,
     MobileNetV3,
     ResNet18,
@@ -26,6 +23,11 @@ from tests.support.traced_networks import (
     UNet,
     exact_hardsigmoid,
 )
+from graphnet.bridges import Node, TracedModel
+from graphnet.bridges.trace import Operand
+from graphnet.bridges.traced_model import ROWS
+from graphnet.errors import CheckpointError, GraphError, InputError
+from graphnet.model import Model
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64, "device": "cpu"}
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12}
@@ -333,7 +335,6 @@ def test_rows_name_arguments_that_their_operators_have() -> None:
 
 
 def _parameters(row: Any) -> set[str]:
-    import inspect
 
     return set(inspect.signature(row).parameters)
 
@@ -444,3 +445,10 @@ def test_errors_of_from_torch() -> None:
         gn.from_torch(nn.Linear(3, 2), (2, 4))
     with pytest.raises(InputError, match="returns its input 'input' unchanged"):
         gn.from_torch(nn.Identity(), (2, 4))
+
+
+def test_code_of_the_page_on_from_torch_runs() -> None:
+    page = (Path(gn.__file__).parents[1] / "docs" / "from_torch.md").read_text()
+    namespace: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S):
+        exec(block, namespace)

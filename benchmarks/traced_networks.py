@@ -33,7 +33,8 @@ class BasicBlock(nn.Module):
         if self.downsample is not None:
             identity = self.downsample(x)
         out += identity
-        return self.relu(out)
+        y: Tensor = self.relu(out)
+        return y
 
 
 class ResNet18(nn.Module):
