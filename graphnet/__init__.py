@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from graphnet.model import Program as Program
     from graphnet.plan import CompileOptions as CompileOptions
     from graphnet.plan import source as source
+    from graphnet.sdk import Command as Command
     from graphnet.sdk import Constant as Constant
     from graphnet.sdk import DataSet as DataSet
     from graphnet.sdk import Executor as Executor
@@ -38,10 +39,13 @@ if TYPE_CHECKING:
     from graphnet.sdk import Kernel as Kernel
     from graphnet.sdk import Layer as Layer
     from graphnet.sdk import Loss as Loss
+    from graphnet.sdk import Metric as Metric
+    from graphnet.sdk import ModelFile as ModelFile
     from graphnet.sdk import MultiTensorKernel as MultiTensorKernel
     from graphnet.sdk import Optimizer as Optimizer
     from graphnet.sdk import Pairs as Pairs
     from graphnet.sdk import ParameterSpec as ParameterSpec
+    from graphnet.sdk import Pass as Pass
     from graphnet.sdk import Run as Run
     from graphnet.sdk import Schedule as Schedule
     from graphnet.sdk import StateSpec as StateSpec
@@ -54,6 +58,7 @@ _ROOMS = {
     "Adam": "builtin",
     "AdamW": "builtin",
     "Builder": "model",
+    "Command": "sdk",
     "CompileOptions": "plan",
     "Constant": "sdk",
     "DataSet": "sdk",
@@ -63,13 +68,16 @@ _ROOMS = {
     "Kernel": "sdk",
     "Layer": "sdk",
     "Loss": "sdk",
+    "Metric": "sdk",
     "Model": "model",
+    "ModelFile": "sdk",
     "MultiTensorKernel": "sdk",
     "Muon": "builtin",
     "Native": "system",
     "Optimizer": "sdk",
     "Pairs": "sdk",
     "ParameterSpec": "sdk",
+    "Pass": "sdk",
     "Program": "model",
     "Run": "sdk",
     "SGD": "builtin",
@@ -92,7 +100,7 @@ __all__ = [*sorted(_ROOMS), "load"]
 
 
 def load(path: Path | str) -> Model:
-    """Read a model: a .yaml description, or a .safetensors file with weights.
+    """Read a model: a .yaml or .toml description, a .safetensors file with weights, or a plugin's file.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:

@@ -28,6 +28,14 @@ class PluginError(GraphnetError):
     """A plugin could not be loaded, or registered something that cannot be used."""
 
 
+class NameTakenError(PluginError):
+    """A plugin registers a name that another plugin has; `taken` is the kind and the name."""
+
+    def __init__(self, message: str, taken: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.taken = taken
+
+
 class GraphError(GraphnetError):
     """The graph cannot be built: shapes do not fit, there is a cycle, or an input is missing."""
 
@@ -90,6 +98,10 @@ class GraphnetWarning(UserWarning):
 
 class SlowPrecisionWarning(GraphnetWarning):
     """A precision that the device has no instructions for: it computes in it, and converts, more slowly."""
+
+
+class PluginWarning(GraphnetWarning):
+    """A setting about plugins has no effect, such as the name of a plugin that is not installed."""
 
 
 class NativeWarning(GraphnetWarning):
@@ -170,6 +182,15 @@ def step_failure(
     return LayerError(
         f"{place}node {node!r} ({title}): {method} failed{on}: {type(error).__name__}: {error}"
     )
+
+
+def sentence(text: str) -> str:
+    """The text with a full stop at its end, unless it ends a sentence already.
+
+    >>> sentence("no message"), sentence("Did you mean 'relu'?")
+    ('no message.', "Did you mean 'relu'?")
+    """
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -119,6 +119,7 @@ def test_core_names_no_layer() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_imports_nothing_heavy_and_no_plugin(arguments: list[str]) -> None:
+    subprocess.run([sys.executable, "-m", "graphnet", "--help"], capture_output=True, check=True)
     code = (
         "import sys\n"
         "from graphnet.cli import run\n"

@@ -40,7 +40,7 @@ from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
-from graphnet.builtin.metrics import accuracy
+from graphnet.builtin.metrics import Accuracy
 from graphnet.builtin.optimizers.adam import Adam, AdamW
 from graphnet.builtin.optimizers.muon import Muon
 from graphnet.builtin.optimizers.sgd import SGD
@@ -160,7 +160,7 @@ def graphnet_losses(register: Register) -> None:
 
 @hookimpl
 def graphnet_metrics(register: Register) -> None:
-    register("accuracy", accuracy)
+    register("accuracy", Accuracy)
 
 
 @hookimpl

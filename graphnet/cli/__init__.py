@@ -7,7 +7,6 @@ or another error, 130 for an interruption. It imports every room but builtin.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
 import warnings
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from graphnet.cli.commands import OWN, table
 from graphnet.cli.options import compile_options, flag, make_options
 from graphnet.errors import GraphnetError, GraphnetWarning
 
@@ -33,67 +33,49 @@ __all__ = [
     "run",
 ]
 
-GROUP = "graphnet.commands"
-_BUILTIN = {
-    "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
-    "explain": ("graphnet.cli.explain:explain", "Show the plan of a model, step by step."),
-    "gradients": (
-        "graphnet.cli.gradients:gradients",
-        "Show each parameter's gradient, and its paths.",
-    ),
-    "machine": ("graphnet.cli.machine:machine", "Measure this machine, for the times in explain."),
-    "layers": ("graphnet.cli.layers:layers", "List the layers and losses that models can use."),
-    "plugins": (
-        "graphnet.cli.plugins:plugins",
-        "List the plugins, and what is wrong with broken ones.",
-    ),
-    "check": ("graphnet.cli.check:check", "Run the conformance checks on layers and kernels."),
-    "schema": ("graphnet.cli.schema:schema", "Print the JSON Schema of model files, for editors."),
-}
-
 
 class _Commands(click.Group):
     """The built-in commands and those of plugins. A command's code is imported when it is called."""
 
-    def installed(self) -> dict[str, importlib.metadata.EntryPoint]:
-        points = importlib.metadata.entry_points(group=GROUP)
-        return {point.name: point for point in points if point.name not in _BUILTIN}
-
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_BUILTIN, *sorted(self.installed())]
+        return [*OWN, *sorted(table().commands)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _BUILTIN:
-            module, _, attribute = _BUILTIN[cmd_name][0].partition(":")
-            command: click.Command = getattr(importlib.import_module(module), attribute)
-            return command
-        point = self.installed().get(cmd_name)
-        if point is None:
+        found = table()
+        if cmd_name in found.taken:
+            click.echo(f"warning: {found.taken[cmd_name]}", err=True)
+        if cmd_name in OWN:
+            return _imported(OWN[cmd_name][0])
+        if cmd_name not in found.commands:
             return None
+        listed = found.commands[cmd_name]
+        of = f"command {cmd_name!r} of {listed.distribution}"
         try:
-            loaded = point.load()
+            loaded = _imported(listed.target)
         except (Exception, SystemExit) as error:  # the plugin's code, not ours
-            owner = point.dist.name if point.dist else point.value
             raise click.ClickException(
-                f"command {cmd_name!r} of {owner} cannot be loaded: {type(error).__name__}: {error}"
+                f"{of} cannot be loaded: {type(error).__name__}: {error}"
             ) from error
         if not isinstance(loaded, click.Command):
-            raise click.ClickException(
-                f"command {cmd_name!r} ({point.value}) is not a click command"
-            )
+            raise click.ClickException(f"{of} ({listed.target}) is not a click command")
         return loaded
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        owners: dict[str, list[str]] = {}
-        for name, point in sorted(self.installed().items()):
-            dist = point.dist
-            title = f"{dist.metadata['Summary']} ({dist.name})" if dist else point.value
-            owners.setdefault(title, []).append(name)
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _BUILTIN.items()])
-        for title, names in owners.items():
-            with formatter.section(title):
-                formatter.write_text(", ".join(names))
+            formatter.write_dl([(name, help_line) for name, (_, help_line) in OWN.items()])
+        owners: dict[str, list[tuple[str, str]]] = {}
+        for name, listed in sorted(table().commands.items()):
+            owners.setdefault(listed.distribution, []).append((name, listed.help))
+        for distribution, rows in owners.items():
+            with formatter.section(f"Commands of {distribution}"):
+                formatter.write_dl(rows)
+
+
+def _imported(target: str) -> click.Command:
+    """The object that "module:attribute" names."""
+    module, _, attribute = target.partition(":")
+    found: click.Command = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

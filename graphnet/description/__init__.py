@@ -18,6 +18,7 @@ from graphnet.description.model import (
     parse_text,
     read_description,
 )
+from graphnet.description.readers import read_model
 from graphnet.description.schema import model_schema
 from graphnet.description.update_settings import UpdateSettings, split_updates
 from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
@@ -46,6 +47,7 @@ __all__ = [
     "parse_text",
     "read_description",
     "read_file",
+    "read_model",
     "read_text",
     "split_updates",
 ]

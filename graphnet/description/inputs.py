@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
+from typing import SupportsIndex
 
 import torch
 
-from graphnet.errors import DescriptionError, GraphError, Problem
+from graphnet.errors import DescriptionError, GraphError, InputError, Problem
 from graphnet.sdk import FLOATING, INTEGERS, check_kind, dtype_name
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -104,21 +106,26 @@ def is_shape(data: object) -> bool:
 
 def check_shapes(
     title: str, inputs: Mapping[str, InputDescription], shapes: Sequence[Sequence[int]]
-) -> None:
+) -> tuple[tuple[int, ...], ...]:
     """Check that the shapes of a model's inputs, which include the batch, are as described.
 
+    Returns:
+        The shapes as tuples of int.
+
     Raises:
+        InputError: a shape is something else than integers from 0 on.
         GraphError: the number of shapes is wrong, or a shape is not as described. `title` names the model.
 
-    >>> check_shapes("model", {"tokens": InputDescription(shape=("time",))}, [(4, 9)])
+    >>> check_shapes("model", {"tokens": InputDescription(shape=("time",))}, [[4, 9]])
+    ((4, 9),)
     """
+    checked = tuple(_as_shape(title, shape) for shape in shapes)
     if len(shapes) != len(inputs):
         raise GraphError(
             f"{title}: expected {len(inputs)} input shapes ({', '.join(inputs)}), got {len(shapes)}"
         )
     known: dict[str, tuple[int, str]] = {}
-    for (name, described), given in zip(inputs.items(), shapes, strict=True):
-        shape = tuple(given)
+    for (name, described), shape in zip(inputs.items(), checked, strict=True):
         _check_axes(title, name, described, shape)
         for axis, word in enumerate(described.axes, start=1):
             if isinstance(word, str):
@@ -128,6 +135,25 @@ def check_shapes(
                         f"{title}: input {name!r} ({described}): expected {word} {size} on axis {axis}, "
                         f"as in input {other!r}, got the shape {shape}"
                     )
+    return checked
+
+
+def _as_shape(title: str, given: object) -> tuple[int, ...]:
+    """The shape as a tuple of int: an equal shape of floats would be the key of wrong cached results."""
+    example = "Give the shape of each input, such as (32, 3, 64, 64)."
+    if isinstance(given, torch.Tensor):
+        raise InputError(f"{title}: expected a shape, got a tensor. Give tuple(x.shape).")
+    if isinstance(given, int):
+        raise InputError(f"{title}: expected a shape, got the number {given}. {example}")
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise InputError(f"{title}: expected a shape, got {given!r}. {example}")
+    sizes = tuple(given)
+    for size in sizes:
+        if isinstance(size, bool) or not isinstance(size, SupportsIndex) or index(size) < 0:
+            raise InputError(
+                f"{title}: expected integers from 0 on in a shape, got {sizes}. {example}"
+            )
+    return tuple(map(index, sizes))
 
 
 def _check_axes(title: str, name: str, described: InputDescription, shape: tuple[int, ...]) -> None:

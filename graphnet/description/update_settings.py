@@ -26,6 +26,7 @@ from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen
 
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Norm = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+_OWN = ("match", "lr_scale", "freeze")  # the fields of Selector that are not the optimizer's
 _SHOWN = 12  # names of parameters in an error
 
 
@@ -33,12 +34,14 @@ class Selector(Definition):
     """What is different for the parameters whose name matches a pattern.
 
     match: a pattern such as "enc1.*" or "*.bias"; * stands for any text, dots included, ? for one
-    character, [ab] for one of these. lr_scale: a factor of the learning rate. fields: the optimizer's
-    fields that have another value.
+    character, [ab] for one of these. lr_scale: a factor of the learning rate. freeze: whether they stay as
+    they are; it holds for states too, such as a norm's running mean. fields: the optimizer's fields that
+    have another value.
     """
 
     match: Annotated[str, Field(min_length=1)]
     lr_scale: Rate | None = None
+    freeze: bool | None = None
     fields: dict[str, Any] = Field(default_factory=dict)
 
     def matches(self, parameter: str) -> bool:
@@ -46,8 +49,9 @@ class Selector(Definition):
 
     def record(self) -> dict[str, Any]:
         """The selector as a training file states it."""
-        scale = {} if self.lr_scale is None else {"lr_scale": self.lr_scale}
-        return {"match": self.match, **scale, **_lists(self.fields)}
+        own = {"lr_scale": self.lr_scale, "freeze": self.freeze}
+        stated = {name: value for name, value in own.items() if value is not None}
+        return {"match": self.match, **stated, **_lists(self.fields)}
 
 
 def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
@@ -117,16 +121,23 @@ class UpdateSettings(Definition):
             raise DescriptionError([Problem(f"expected {message}", "lr")])
         return chosen, scale * (chosen.lr / self.optimizer.lr)
 
-    def check_matches(self, parameters: Iterable[str]) -> None:
-        """Raise DescriptionError for each selector that matches none of these names."""
-        names = list(parameters)
-        unused = [
-            Problem(
-                f"{one.match!r} matches no parameter. {_hint(one.match, names)}", _path(i, "match")
-            )
-            for i, one in enumerate(self.parameters)
-            if not any(map(one.matches, names))
-        ]
+    def freezes(self, slot: str) -> bool:
+        """Whether a parameter or state stays as it is: the last selector that says so decides."""
+        said = [one.freeze for one in self.parameters if one.matches(slot)]
+        return next((one for one in reversed(said) if one is not None), False)
+
+    def check_matches(self, parameters: Iterable[str], states: Iterable[str]) -> None:
+        """Raise DescriptionError for each selector that matches no parameter.
+
+        A selector that freezes may match a state instead.
+        """
+        trained, all_names = list(parameters), [*parameters, *states]
+        unused = []
+        for i, one in enumerate(self.parameters):
+            names = trained if one.freeze is None else all_names
+            if not any(map(one.matches, names)):
+                message = f"{one.match!r} matches no parameter. {_hint(one.match, names)}"
+                unused.append(Problem(message, _path(i, "match")))
         if unused:
             raise DescriptionError(unused)
 
@@ -146,15 +157,22 @@ def _selector(form: object, optimizer: Optimizer) -> Selector:
         raise DescriptionError(
             [Problem(f"expected {{match: PATTERN, FIELD: VALUE}}, found {form!r:.60}")]
         )
-    own = {name: value for name, value in form.items() if name in ("match", "lr_scale")}
+    own = {name: form[name] for name in _OWN if name in form}
     fields = frozen({name: value for name, value in form.items() if name not in own})
+    settable = [name for name in optimizer.field_names() if name != "lr"]
     found: list[Problem] = []
     if "lr" in fields:
         message = "one learning rate drives all parameters: give lr_scale, a factor of it"
         found.append(Problem(message, "lr"))
-    elif not fields and "lr_scale" not in own:
-        known = ", ".join(name for name in optimizer.field_names() if name != "lr")
-        found.append(Problem(f"changes nothing. Give lr_scale, or one of {known}."))
+    elif not fields and set(own) <= {"match"}:
+        message = f"changes nothing. Give lr_scale, freeze, or one of {', '.join(settable)}."
+        found.append(Problem(message))
+    elif own.get("freeze") is True and len(form) > 2:
+        found.append(Problem("a frozen parameter has no other settings", "freeze"))
+    for name in [name for name in fields if name not in {*settable, "lr"}]:
+        del fields[name]
+        message = f"unknown field. {nearest(name, [*_OWN, *settable])}"
+        found.append(Problem(message, name))
     for make in (lambda: Selector(**own, fields=fields), lambda: _changed(optimizer, fields)):
         try:
             make()

@@ -25,6 +25,7 @@ class Kind(StrEnum):
 
     INPUT = "input"
     PARAMETER = "parameter"
+    FROZEN = "frozen"  # a parameter that the training leaves as it is
     STATE = "state"
     CONSTANT = "constant"  # a tensor filled with one number when the plan is set up
     SCALAR = "scalar"  # 0-dim device tensors that drive a step: learning rate, step count, seed
@@ -40,9 +41,12 @@ class Kind(StrEnum):
 
 
 SOURCES = frozenset(
-    {Kind.INPUT, Kind.PARAMETER, Kind.STATE, Kind.CONSTANT, Kind.SCALAR, Kind.PRELUDE}
+    {
+        *(Kind.INPUT, Kind.PARAMETER, Kind.FROZEN, Kind.STATE),
+        *(Kind.CONSTANT, Kind.SCALAR, Kind.PRELUDE),
+    }
 )
-SLOTS = frozenset({Kind.PARAMETER, Kind.STATE})
+SLOTS = frozenset({Kind.PARAMETER, Kind.FROZEN, Kind.STATE})
 SOON = frozenset({Kind.ACCUMULATE, Kind.SCALE, Kind.UPDATE})  # calls that run as early as they can
 LR, STEP, SEED = "@lr", "@step", "@seed"  # no id in a description has an "@"
 

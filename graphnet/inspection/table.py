@@ -183,6 +183,8 @@ def summary(plan: Plan) -> str:
         f"{len(plan.steps)} steps",
         f"{sum(spec.numel for spec in parameters):,} parameters in {len(parameters)} tensors",
     ]
+    if frozen := [plan.values[name].spec for name in plan.of(Kind.FROZEN)]:
+        parts.append(f"{sum(spec.numel for spec in frozen):,} frozen")
     if states:
         parts.append(f"{bytes_text(sum(spec.size_bytes for spec in states))} of state")
     parts.append(f"peak {bytes_text(plan.peak_bytes)}")

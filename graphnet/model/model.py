@@ -17,7 +17,7 @@ from graphnet.description import (
     check_inputs,
     expand,
     parse,
-    read_description,
+    read_model,
 )
 from graphnet.errors import CheckpointError, InputError
 from graphnet.graph import Graph
@@ -84,13 +84,14 @@ class Model:
 
     @classmethod
     def load(cls, path: Path | str, *, registry: Registry | None = None) -> Self:
-        """Read a .yaml description, or a .safetensors file that `save` wrote.
+        """Read a model by its file's ending: .yaml, .toml, .safetensors as `save` wrote it, or a plugin's.
 
-        Raises DescriptionError or CheckpointError if the file is wrong.
+        Raises DescriptionError or CheckpointError if the file is wrong, or nothing reads such a file.
         """
         path = Path(path)
         if path.suffix != ".safetensors":
-            return cls(read_description(path), registry=registry)
+            file = read_model(path, registry or default_registry(), others=(".safetensors",))
+            return cls(file.description, weights=file.weights, registry=registry)
         saved = read_checkpoint(path)
         problems = mismatches(saved, registry or default_registry())
         if problems:

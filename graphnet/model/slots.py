@@ -74,8 +74,9 @@ def check_input(tensor: Tensor, value: Value) -> None:
     """
     spec, found = plain_spec(value), Spec(tuple(tensor.shape), tensor.dtype)
     if (found.shape, found.dtype) != (spec.shape, spec.dtype):
-        advice = conversion(tensor, spec.dtype)
-        raise InputError(f"{value.label}: expected {spec}, got {found}.{advice}")
+        raise InputError(
+            f"{value.label}: expected {spec}, got {found}.{conversion(tensor, spec.dtype)}"
+        )
 
 
 def packed(tensor: Tensor, value: Value) -> Tensor:

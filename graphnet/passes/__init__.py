@@ -14,6 +14,7 @@ from graphnet.passes.dead_code import dead_code
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.ema import EMA, ema
 from graphnet.passes.fold_affine import fold_affine
+from graphnet.passes.freeze import freeze, keep_states
 from graphnet.passes.hoist_constants import hoist_constants
 from graphnet.passes.in_place import in_place, overwritable
 from graphnet.passes.inference import inference
@@ -28,7 +29,8 @@ from graphnet.passes.loss_scale import (
     unscale,
 )
 from graphnet.passes.mixed_precision import mixed_precision
-from graphnet.passes.pipeline import Change, Pass, run
+from graphnet.passes.pipeline import Change, run
+from graphnet.passes.placed import placed
 from graphnet.passes.recompute import recompute
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
 from graphnet.passes.store_bfloat16 import store_bfloat16
@@ -44,7 +46,6 @@ __all__ = [
     "UPDATES",
     "Change",
     "Everywhere",
-    "Pass",
     "add_up",
     "attach_loss",
     "batch_updates",
@@ -58,14 +59,17 @@ __all__ = [
     "differentiate_scaled",
     "ema",
     "fold_affine",
+    "freeze",
     "fused",
     "hoist_constants",
     "in_blocks",
     "in_place",
     "inference",
+    "keep_states",
     "kernel_for",
     "mixed_precision",
     "overwritable",
+    "placed",
     "plain_calls",
     "recompute",
     "run",

@@ -54,8 +54,8 @@ def _may_be_gathered(call: Call, graph: Graph) -> bool:
     """
     if call.kind in (Kind.UPDATE, Kind.SCALE):
         return True
-    reads = (graph.values[name].kind for name in call.reads())
-    return call.method == "forward" and set(reads) == {Kind.PARAMETER}
+    reads = {graph.values[name].kind for name in call.reads()}
+    return call.method == "forward" and bool(reads) and reads <= {Kind.PARAMETER, Kind.FROZEN}
 
 
 def _first(call: Call) -> str:

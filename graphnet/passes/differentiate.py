@@ -86,7 +86,7 @@ class _Differentiator:
             start = name
         self.contributions[loss] = [start]
         for call in reversed(self.order):
-            if call.kind in _DIFFERENTIABLE:
+            if call.kind in _DIFFERENTIABLE and call.method == "forward":
                 self.backward(call)
         gradients = {
             name: total for name in self.graph.parameters if (total := self.total(name)) is not None

@@ -13,24 +13,13 @@ dtype of the parameters, because this pass runs before the casts are inserted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from graphnet.errors import LayerError, blame
-from graphnet.graph import (
-    SLOTS,
-    Arg,
-    Call,
-    Const,
-    Graph,
-    Kind,
-    Value,
-    flatten,
-    observe,
-    result_names,
-)
-from graphnet.passes.rewrite import at, bound_arguments, renamed, rewire, spec_of
-from graphnet.sdk import AFFINE, Kernel, Layer, Spec
+from graphnet.errors import LayerError
+from graphnet.graph import SLOTS, Arg, Call, Const, Graph, Kind, flatten, result_names
+from graphnet.passes.rewrite import at, bound_arguments, call_method, renamed, rewire
+from graphnet.sdk import AFFINE, Kernel, Layer
 
 _WEIGHTS = SLOTS | {Kind.FOLD}
 
@@ -105,8 +94,8 @@ class _Folding:
     def fold(self, call: Call, before: Call) -> None:
         """Replace `before` and `call` by `before` with the parameters that two new calls make."""
         bound, others = bound_arguments(call), bound_arguments(before)
-        mapped = dict(zip(AFFINE, self.made(call, call, "affine_map", bound), strict=True))
-        absorbed = self.made(call, before, "absorb", {**others, **mapped})
+        mapped = dict(zip(AFFINE, self.add(call, call, "affine_map", bound), strict=True))
+        absorbed = self.add(call, before, "absorb", {**others, **mapped})
         others |= zip(_changed(before), absorbed, strict=True)
         image, result = str(before.results[0]), str(call.results[0])
         if self.values[image].spec != self.values[result].spec:
@@ -120,42 +109,13 @@ class _Folding:
         del self.calls[before.name]  # it has to stand after the two new calls
         self.calls[before.name] = rewire(before, others, self.values)
 
-    def made(self, norm: Call, call: Call, method: str, bound: dict[str, Arg]) -> list[str]:
+    def add(self, norm: Call, call: Call, method: str, bound: dict[str, Arg]) -> Iterator[str]:
         """Add a call of a method of `call`; returns its results, which are named after the folded layer."""
-        layer = call.layer
-        assert isinstance(layer, Layer)
-        asked = layer.signature.of(method)
-        specs = {name: spec_of(bound[name], self.values) for name in asked}
-        with blame(at(call), method):
-            observed = observe(layer, method, specs)
-        names = result_names(layer, method)
-        device = self.values[str(call.results[0])].spec.device
-        made = f"{norm.name}:{method}"
-        results = [f"{made}.{name}" for name in names]
-        for name, result, seen in zip(names, results, observed, strict=True):
-            wanted = specs.get(name)
-            if wanted is not None and seen.spec != wanted.on(seen.spec.device):
-                raise LayerError(
-                    f"{at(call)}{method} must return {name!r} as {wanted}, returned {seen.spec}"
-                )
-            spec = Spec(seen.spec.shape, seen.spec.dtype, device)
-            viewed = bound.get(seen.view_of[0]) if seen.view_of else None
-            view_of = viewed if isinstance(viewed, str) else None
-            self.values[result] = Value(
-                result, spec, Kind.FOLD, view_of=view_of, node=made, port=name
-            )
-        self.calls[made] = Call(
-            name=made,
-            kind=Kind.FOLD,
-            layer=layer,
-            method=method,
-            args=tuple(bound[port] for port in asked),
-            results=tuple(results),
-            title=call.title,
-            node=call.node,
-            where=call.where,
-        )
-        return results
+        device = self.values[str(norm.results[0])].spec.device
+        name = f"{norm.name}:{method}"
+        made = call_method(call, method, bound, self.values, name=name, device=device)
+        self.calls[name] = made
+        return made.makes()
 
 
 def _has(call: Call, method: str) -> bool:

@@ -17,7 +17,7 @@ def inference(graph: Graph) -> Graph:
     values = dict(graph.values)
     for name, call in graph.calls.items():
         assert isinstance(call.layer, Layer)
-        calls[name] = _inference_call(call, graph, values)
+        calls[name] = inference_call(call, graph, values)
     needed = {value for call in calls.values() for value in call.reads()} | set(graph.outputs)
     calls = {  # without the random keys that only a forward in training reads
         name: call for name, call in calls.items() if any(value in needed for value in call.makes())
@@ -31,7 +31,8 @@ def inference(graph: Graph) -> Graph:
     return replace(graph, calls=calls, values=kept)
 
 
-def _inference_call(call: Call, graph: Graph, values: dict[str, Value]) -> Call:
+def inference_call(call: Call, graph: Graph, values: dict[str, Value]) -> Call:
+    """The call of a layer's `inference` in the place of its forward; also sets the views in `values`."""
     layer = call.layer
     assert isinstance(layer, Layer)
     if call.kind is Kind.FOLD:

@@ -14,7 +14,7 @@ from graphnet.passes.rewrite import add_cast, bound_arguments, dtype_of_value, r
 from graphnet.sdk import DTYPES, DType, Layer, Precision
 
 _FLOATING = frozenset(DTYPES.values())
-_WEIGHTS = frozenset({Kind.PARAMETER, Kind.FOLD})
+_WEIGHTS = frozenset({Kind.PARAMETER, Kind.FROZEN, Kind.FOLD})
 
 
 def mixed_precision(graph: Graph, *, compute: DType) -> Graph:

@@ -8,23 +8,7 @@ from dataclasses import dataclass
 
 from graphnet.errors import InputError
 from graphnet.graph import Graph
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """A function from Graph to Graph, with the name by which the user switches it off.
-
-    A pass that is `needed` cannot be switched off. An `exact` pass does not change what the outputs and
-    updates compute; this is checked after each run. After a pass that is not `settled`, the graph may have
-    kernels that work in blocks of pixels, without the layouts of their values.
-    """
-
-    name: str
-    summary: str
-    run: Callable[[Graph], Graph]
-    needed: bool = False
-    exact: bool = False
-    settled: bool = True
+from graphnet.sdk import Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +28,10 @@ class Change:
 
 def run(
     graph: Graph,
-    passes: Sequence[Pass],
+    passes: Sequence[Pass[Graph]],
     *,
     without: Iterable[str],
-    check: Callable[[Pass, Graph, Graph, Graph | None], None],
+    check: Callable[[Pass[Graph], Graph, Graph, Graph | None], None],
 ) -> tuple[Graph, tuple[Change, ...]]:
     """Run the passes on a graph in order; returns the last graph and a Change for each pass.
 
@@ -75,7 +59,7 @@ def run(
     return graph, tuple(changes)
 
 
-def _difference(step: Pass, before: Graph, after: Graph, elapsed_s: float) -> Change:
+def _difference(step: Pass[Graph], before: Graph, after: Graph, elapsed_s: float) -> Change:
     old, new = before.calls, after.calls
     return Change(
         name=step.name,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.errors import blame
-from graphnet.graph import Arg, Call, Const, Kind, Value, observe, resolve_view
+from graphnet.errors import LayerError, blame
+from graphnet.graph import Arg, Call, Const, Kind, Value, observe, resolve_view, result_names
 from graphnet.sdk import DTYPES, Cast, Definition, DType, Layer, Scaled, Spec, StateSpec
 
 
@@ -40,6 +40,50 @@ def rewire(call: Call, bound: Mapping[str, Arg], values: dict[str, Value]) -> Ca
             values[name] = replace(value, spec=spec, view_of=resolve_view(bound, seen.view_of))
     given: dict[str, Arg] = {**bound, "specs": Const(specs)}
     return replace(call, args=tuple(given[name] for name in layer.signature.forward))
+
+
+def call_method(
+    call: Call,
+    method: str,
+    bound: Mapping[str, Arg],
+    values: dict[str, Value],
+    *,
+    name: str,
+    device: torch.device,
+) -> Call:
+    """A call of `affine_map` or `absorb` of a call's layer; adds its results to `values`.
+
+    Raises:
+        LayerError: the method fails, or returns a parameter in another shape or dtype.
+    """
+    layer = call.layer
+    assert isinstance(layer, Layer)
+    asked = layer.signature.of(method)
+    specs = {port: spec_of(bound[port], values) for port in asked}
+    with blame(at(call), method):
+        observed = observe(layer, method, specs)
+    names = result_names(layer, method)
+    for port, seen in zip(names, observed, strict=True):
+        wanted = specs.get(port)
+        if wanted is not None and seen.spec != wanted.on(seen.spec.device):
+            raise LayerError(
+                f"{at(call)}{method} must return {port!r} as {wanted}, returned {seen.spec}"
+            )
+        viewed = bound.get(seen.view_of[0]) if seen.view_of else None
+        view_of = viewed if isinstance(viewed, str) else None
+        result, spec = f"{name}.{port}", seen.spec.on(device)
+        values[result] = Value(result, spec, Kind.FOLD, view_of=view_of, node=name, port=port)
+    return Call(
+        name=name,
+        kind=Kind.FOLD,
+        layer=layer,
+        method=method,
+        args=tuple(bound[port] for port in asked),
+        results=tuple(f"{name}.{port}" for port in names),
+        title=call.title,
+        node=call.node,
+        where=call.where,
+    )
 
 
 def spec_of(arg: Arg, values: Mapping[str, Value]) -> Any:

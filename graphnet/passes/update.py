@@ -32,14 +32,18 @@ def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Gra
     calls, values = dict(graph.calls), dict(graph.values)
     for name, call in graph.calls.items():
         if isinstance(call.layer, Layer) and call.method == "forward":
-            for state in call.layer.updates:
+            states = call.layer.updates
+            for state, new in zip(
+                states, call.results[len(call.results) - len(states) :], strict=True
+            ):
+                if new is None:  # the state is frozen
+                    continue
                 slot = call.ports()[state]
                 assert isinstance(slot, str)
-                new = f"{name}.{state}_next"
+                assert isinstance(new, str)
                 args = (slot, new)
                 calls[f"{slot}:update"] = write(values, Assign(), "assign", args, (slot,), name)
     if updates.optimizer is not None:
-        updates.check_matches(graph.parameters)
         rates = {1.0: LR}
         for parameter, gradient in graph.gradients.items():
             spec = values[parameter].spec

@@ -8,14 +8,13 @@ from __future__ import annotations
 from graphnet.plan.codegen import Source, generate
 from graphnet.plan.compile import adding_plan, forward_graph, inference_plan, training_plan
 from graphnet.plan.export import source
-from graphnet.plan.options import AUTO, PASSES, CompileOptions, Target, split_options
+from graphnet.plan.options import AUTO, CompileOptions, Target, split_options
 from graphnet.plan.plan import Plan, Step, schedule
 from graphnet.plan.tiling import Tiling, pace, tile
 from graphnet.plan.verify import verify
 
 __all__ = [
     "AUTO",
-    "PASSES",
     "CompileOptions",
     "Plan",
     "Source",

@@ -2,23 +2,25 @@
 
 Inference:  fold_affine, mixed_precision, fusion, select_kernels, block_layout, inference,
             dead_code, common_subexpressions, hoist_constants, in_place.
-Training:   loss, mixed_precision, fusion, select_kernels, block_layout, differentiate,
-            accumulate, unscale, clip, update, ema, batch_updates, skip, dead_code,
+Training:   loss, freeze, mixed_precision, fusion, select_kernels, block_layout, keep_states,
+            differentiate, accumulate, unscale, clip, update, ema, batch_updates, skip, dead_code,
             common_subexpressions, store_bfloat16, recompute, in_place.
+
+Passes of plugins, and common_subexpressions, come by the hook graphnet_passes; each stands behind the pass
+that its `after` names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from graphnet.description import Expanded, LossTerm, UpdateSettings, check_shapes
-from graphnet.graph import Graph, aliases, build, no_overwrites, predicted_seconds
+from graphnet.graph import Graph, Kind, aliases, build, no_overwrites, predicted_seconds
 from graphnet.passes import (
     DONE,
     Everywhere,
-    Pass,
     add_up,
     attach_loss,
     batch_updates,
@@ -26,18 +28,20 @@ from graphnet.passes import (
     choose,
     choose_multi_tensor,
     clip,
-    common_subexpressions,
     dead_code,
     differentiate,
     differentiate_scaled,
     ema,
     fold_affine,
+    freeze,
     fused,
     hoist_constants,
     in_place,
     inference,
+    keep_states,
     mixed_precision,
     overwritable,
+    placed,
     plain_calls,
     recompute,
     run,
@@ -50,10 +54,11 @@ from graphnet.passes import (
     update,
     update_counter,
 )
+from graphnet.plan.check_pass import check_known, check_pass
 from graphnet.plan.options import CompileOptions
 from graphnet.plan.plan import Plan, schedule
-from graphnet.plan.verify.replay import verify, verify_graph, verify_rewrite
-from graphnet.sdk import Entry, Registry, Spec
+from graphnet.plan.verify import verify
+from graphnet.sdk import Entry, Pass, Registry, Spec
 from graphnet.system import parse_bytes
 
 
@@ -62,10 +67,10 @@ def forward_graph(
 ) -> Graph:
     """The forward graph of a model for these input shapes, before any pass."""
     target = options.target
-    check_shapes(network.name, network.inputs, shapes)
+    checked = check_shapes(network.name, network.inputs, shapes)
     specs = [
-        Spec(tuple(shape), described.integer or target.dtype, target.device)
-        for shape, described in zip(shapes, network.inputs.values(), strict=True)
+        Spec(shape, described.integer or target.dtype, target.device)
+        for shape, described in zip(checked, network.inputs.values(), strict=True)
     ]
     return build(network, inputs=specs, dtype=target.dtype)
 
@@ -73,23 +78,22 @@ def forward_graph(
 def inference_plan(graph: Graph, registry: Registry, options: CompileOptions) -> Plan:
     """The verified plan that computes the outputs of a forward graph."""
     passes = (
-        Pass(
+        _adds(
             "fold_affine",
             "The scale and shift of channels move into the layer before.",
             fold_affine,
         ),
         *_forward_passes(registry, options, training=False),
-        Pass("inference", "Results that only training needs are removed.", inference, needed=True),
+        _adds("inference", "Results that only training needs are removed.", inference, needed=True),
         *_SIMPLIFY,
         Pass(
-            "hoist_constants",
-            "Calls that depend only on weights run once, before the first run.",
             hoist_constants,
-            exact=True,
+            "Calls that depend only on weights run once, before the first run.",
+            name="hoist_constants",
         ),
         _IN_PLACE,
     )
-    return _plan(graph, passes, options)
+    return _plan(graph, passes, options, registry)
 
 
 def training_plan(
@@ -115,8 +119,8 @@ def adding_plan(
     """The verified plan of a step that adds gradients to their slots, for a later update."""
     states = partial(update, updates=UpdateSettings())
     passes = (
-        Pass("accumulate", "The gradients are added to their slots.", add_up, needed=True),
-        Pass("update", "The new states of layers are written.", states, needed=True),
+        _adds("accumulate", "The gradients are added to their slots.", add_up, needed=True),
+        _adds("update", "The new states of layers are written.", states, needed=True),
     )
     return _step(graph, registry, options, losses, updates, passes)
 
@@ -127,19 +131,28 @@ def _step(
     options: CompileOptions,
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
-    from_gradients: Sequence[Pass],
+    from_gradients: Sequence[Pass[Graph]],
 ) -> Plan:
     attach = partial(attach_loss, losses=losses)
     scales = _scales(updates, options)
     of_loss = differentiate_scaled if scales else differentiate
     reverse = partial(of_loss, share=1.0 / updates.accumulate)
     gather = partial(batch_updates, kernels=choose_multi_tensor(registry, options.kernels))
+    updates.check_matches(graph.parameters, graph.sources(Kind.STATE))
+    freezes = any(one.freeze for one in updates.parameters)
+    kept = partial(freeze, updates=updates)
+    frozen = _adds("freeze", "Frozen parameters get no gradient and no update.", kept, needed=True)
+    states = _adds(
+        "keep_states", "Frozen states are read, as in a prediction.", keep_states, needed=True
+    )
     passes = (
-        Pass("loss", "The losses are put on the outputs.", attach, needed=True),
+        _adds("loss", "The losses are put on the outputs.", attach, needed=True),
+        *((frozen,) if freezes else ()),
         *_forward_passes(registry, options, training=True),
-        Pass("differentiate", "The reverse pass is added.", reverse, needed=True),
+        *((states,) if freezes else ()),
+        _adds("differentiate", "The reverse pass is added.", reverse, needed=True),
         *from_gradients,
-        Pass(
+        _adds(
             "batch_updates",
             "On a GPU one call casts all parameters, and one call makes all updates of a rule.",
             gather,
@@ -150,7 +163,7 @@ def _step(
         *((_bound(options),) if options.memory is not None else ()),
         _IN_PLACE,
     )
-    return _plan(graph, passes, options)
+    return _plan(graph, passes, options, registry)
 
 
 def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
@@ -158,18 +171,18 @@ def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
     return updates.optimizer is not None and options.target.narrow == "float16"
 
 
-def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass, ...]:
+def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass[Graph], ...]:
     """The passes from gradients to new weights that the settings request."""
-    found: list[Pass] = []
+    found: list[Pass[Graph]] = []
     counter = update_counter(updates)
     if updates.optimizer is not None:
         if updates.accumulate > 1:
             found.append(
-                Pass("accumulate", "The gradients of earlier steps are added.", total, needed=True)
+                _adds("accumulate", "The gradients of earlier steps are added.", total, needed=True)
             )
         if _scales(updates, options):
             found.append(
-                Pass(
+                _adds(
                     "unscale", "The gradients are divided by the loss scale.", unscale, needed=True
                 )
             )
@@ -177,39 +190,45 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass, .
         if (norm := updates.clip_grad_norm) is not None:
             clipped = partial(clip, max_norm=norm)
             found.append(
-                Pass("clip", "All gradients are scaled down to a norm.", clipped, needed=True)
+                _adds("clip", "All gradients are scaled down to a norm.", clipped, needed=True)
             )
     optimize = partial(update, updates=updates, counter=counter)
-    found.append(Pass("update", "The optimizer updates each parameter.", optimize, needed=True))
+    found.append(_adds("update", "The optimizer updates each parameter.", optimize, needed=True))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(ema, decay=decay, counter=update_counter(updates))
-        found.append(Pass("ema", "Averages of the parameters are updated.", follow, needed=True))
+        found.append(_adds("ema", "Averages of the parameters are updated.", follow, needed=True))
     return tuple(found)
 
 
+def _adds(
+    name: str,
+    summary: str,
+    run: Callable[[Graph], Graph],
+    *,
+    needed: bool = False,
+    settled: bool = True,
+) -> Pass[Graph]:
+    """A pass after which the graph computes more, or something else, than before."""
+    return Pass(run, summary, name=name, needed=needed, exact=False, settled=settled)
+
+
 _SIMPLIFY = (
-    Pass("dead_code", "Calls whose results nobody reads are removed.", dead_code, exact=True),
-    Pass(
-        "common_subexpressions",
-        "Calls that compute the same become one.",
-        common_subexpressions,
-        exact=True,
-    ),
-)
-_SKIP = Pass(
+    Pass(dead_code, "Calls whose results nobody reads are removed.", name="dead_code"),
+)  # behind it comes common_subexpressions, by the hook graphnet_passes
+_SKIP = _adds(
     "skip", "A step with a gradient that is not finite updates nothing.", skip, needed=True
 )
-_STORE = Pass(
+_STORE = _adds(
     "store_bfloat16",
     "Values that wait for the reverse pass are stored in bfloat16.",
     partial(store_bfloat16, dtype="bfloat16"),
 )
 _IN_PLACE = Pass(
-    "in_place", "Results are written over values that nothing needs any more.", in_place, exact=True
+    in_place, "Results are written over values that nothing needs any more.", name="in_place"
 )
 
 
-def _bound(options: CompileOptions) -> Pass:
+def _bound(options: CompileOptions) -> Pass[Graph]:
     """The pass that recomputes values to meet the memory budget."""
     assert options.memory is not None
     memory, writes_over = options.memory, "in_place" not in options.without
@@ -223,14 +242,12 @@ def _bound(options: CompileOptions) -> Pass:
             overwrites=overwritable(aliases(graph)) if writes_over else no_overwrites,
         ).graph
 
-    return Pass(
-        "recompute", "Values that do not fit into memory are computed again.", bounded, exact=True
-    )
+    return Pass(bounded, "Values that do not fit into memory are computed again.", name="recompute")
 
 
 def _forward_passes(
     registry: Registry, options: CompileOptions, *, training: bool
-) -> tuple[Pass, ...]:
+) -> tuple[Pass[Graph], ...]:
     chosen = choose(registry, options.kernels)
     fits = chosen if "fusion" not in options.without else single(chosen)
 
@@ -242,27 +259,27 @@ def _forward_passes(
             plain.append(plain_calls(graph, kernels=fits, registry=registry))
         return substitute(graph, kernels=kernels, registry=registry, plain=plain[0])
 
-    casts: list[Pass] = []
+    casts: list[Pass[Graph]] = []
     if (narrow := options.target.narrow) is not None:
         lower = partial(mixed_precision, compute=narrow)
         summary = f"Values are cast to {narrow} where layers compute in it."
-        casts.append(Pass("mixed_precision", summary, lower))
+        casts.append(_adds("mixed_precision", summary, lower))
 
     return (
         *casts,
-        Pass(
+        _adds(
             "fusion",
             "One kernel takes the place of several layers.",
             partial(place, kernels=fused(chosen)),
             settled=False,
         ),
-        Pass(
+        _adds(
             "select_kernels",
             "A kernel takes the place of each layer that is left.",
             partial(place, kernels=single(chosen)),
             settled=False,
         ),
-        Pass(
+        _adds(
             "block_layout",
             "Pixels are stored in the order that matrix products read them.",
             partial(block_layout, packed_inputs=training),
@@ -270,18 +287,13 @@ def _forward_passes(
     )
 
 
-def _plan(graph: Graph, passes: Sequence[Pass], options: CompileOptions) -> Plan:
-    graph, changes = run(graph, passes, without=options.without, check=_check)
+def _plan(
+    graph: Graph, passes: Sequence[Pass[Graph]], options: CompileOptions, registry: Registry
+) -> Plan:
+    every = placed(passes, registry.passes)
+    check_known(options.without, registry)
+    check = partial(check_pass, registry=registry)
+    graph, changes = run(graph, every, without=options.without, check=check)
     plan = replace(schedule(graph), changes=changes)
     verify(graph, plan)
     return plan
-
-
-def _check(step: Pass, before: Graph, after: Graph, settled: Graph | None) -> None:
-    """Raise PlanError if the result of a pass fails the checks that apply after this pass."""
-    if after is before:
-        return
-    if step.exact:
-        verify_rewrite(before, after)
-    if step.settled:
-        verify_graph(after, since=settled)

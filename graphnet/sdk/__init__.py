@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plain_shape, unpack
+from graphnet.sdk.command import Command
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
 from graphnet.sdk.definition import Definition, summary
 from graphnet.sdk.discovery import default_registry, load_registry
@@ -24,6 +25,7 @@ from graphnet.sdk.floating import (
     not_floating,
     not_of_dtype,
 )
+from graphnet.sdk.graph_pass import PASSES, Pass, Rewritable
 from graphnet.sdk.hookspecs import Register, hookimpl
 from graphnet.sdk.initializers import ConvInit, LinearInit, weight_and_bias
 from graphnet.sdk.intrinsics import (
@@ -39,12 +41,15 @@ from graphnet.sdk.intrinsics import (
     IfFinite,
     Key,
     Scaled,
+    ScaleShift,
     Times,
     WeightedSum,
 )
 from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
+from graphnet.sdk.metric import Metric
+from graphnet.sdk.model_file import ModelFile
 from graphnet.sdk.multi_tensor import (
     COMMON,
     MultiTensorKernel,
@@ -96,12 +101,14 @@ __all__ = [
     "INTEGERS",
     "IN_PLACE",
     "KINDS",
+    "PASSES",
     "RESERVED",
     "Accumulate",
     "AddTo",
     "Assign",
     "Cast",
     "Clear",
+    "Command",
     "Constant",
     "ConvInit",
     "Convert",
@@ -126,6 +133,8 @@ __all__ = [
     "LinearInit",
     "Loss",
     "Make",
+    "Metric",
+    "ModelFile",
     "MultiTensorKernel",
     "NonNegativePair",
     "NonNegativeSides",
@@ -134,6 +143,7 @@ __all__ = [
     "OptionalSizes",
     "Pairs",
     "ParameterSpec",
+    "Pass",
     "Pattern",
     "Plugin",
     "PluginKind",
@@ -143,7 +153,9 @@ __all__ = [
     "Rate",
     "Register",
     "Registry",
+    "Rewritable",
     "Run",
+    "ScaleShift",
     "Scaled",
     "Schedule",
     "Shape",

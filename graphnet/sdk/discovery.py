@@ -4,7 +4,7 @@ A plugin is an entry point of the group "graphnet.plugins". Whatever goes wrong 
 or its hooks run is recorded with its cause; the others go on without it. Environment variables:
 
 GRAPHNET_NO_PLUGINS=1          load the built-in plugin only
-GRAPHNET_DISABLE_PLUGINS=a,b   leave out plugins by entry-point or distribution name
+GRAPHNET_DISABLE_PLUGINS=a,b   leave out plugins by entry-point or distribution name, in any spelling
 GRAPHNET_STRICT_PLUGINS=1      a broken plugin is an error, as in a test suite
 """
 
@@ -14,27 +14,26 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
-import inspect
 import os
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import pluggy
-
-from graphnet.errors import PluginError, nearest
-from graphnet.sdk import hookspecs
-from graphnet.sdk.kinds import KINDS, PluginKind
-from graphnet.sdk.layer import CONTRACT
-from graphnet.sdk.registry import Entry, Plugin, Registry
-from graphnet.system import without_gc
+from graphnet.errors import NameTakenError, PluginError, PluginWarning, nearest
+from graphnet.sdk.collect import Entries, collect
+from graphnet.sdk.kinds import KINDS
+from graphnet.sdk.registry import Plugin, Registry
+from graphnet.system import Installed, installed, normalized, without_gc
 
 GROUP = "graphnet.plugins"
-BUILTIN = ("graphnet.builtin.plugin", "graphnet.executors.plugin")
-_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
-Entries = dict[str, dict[str, Entry]]
+BUILTIN = (
+    "graphnet.builtin.plugin",
+    "graphnet.executors.plugin",
+    "graphnet.description.readers",
+    "graphnet.passes.plugin",
+    "graphnet.cli.plugin",
+)
 
 
 @without_gc()
@@ -61,13 +60,13 @@ def load_registry(
     loaded: list[Plugin] = []
     if builtin:
         own = Plugin("builtin", "graphnet-framework", _version("graphnet-framework"))
-        parts = [_collect(importlib.import_module(name), own, found) for name in builtin]
+        parts = [collect(importlib.import_module(name), own, found) for name in builtin]
         loaded.append(replace(own, hooks=tuple(hook for part in parts for hook in part.hooks)))
     if entry_points and not _flag("GRAPHNET_NO_PLUGINS"):
         loaded.extend(_installed(found))
     for module in plugins:
         name = getattr(module, "__name__", type(module).__name__)
-        loaded.append(_collect(module, Plugin(name, name, "local"), found))
+        loaded.append(collect(module, Plugin(name, name, "local"), found))
     broken = [plugin for plugin in loaded if plugin.error]
     if broken and _flag("GRAPHNET_STRICT_PLUGINS"):
         causes = "\n".join(f"{p.name} ({p.distribution} {p.version}): {p.error}" for p in broken)
@@ -87,146 +86,62 @@ def default_registry() -> Registry:
     return load_registry()
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    point: importlib.metadata.EntryPoint
-    plugin: Plugin
-
-
 def _installed(found: Entries) -> Iterator[Plugin]:
-    disabled = {n.strip() for n in os.environ.get("GRAPHNET_DISABLE_PLUGINS", "").split(",")}
-    for candidate in _candidates():
-        plugin = candidate.plugin
-        if plugin.error is None and {plugin.name, plugin.distribution} & disabled:
+    candidates = installed(GROUP)
+    off = _switched_off(candidates)
+    for one in candidates:
+        plugin = Plugin(one.point.name, one.distribution, one.version, error=one.error)
+        if plugin.error is not None:
+            yield plugin
+        elif off & {normalized(plugin.name), normalized(plugin.distribution)}:
             yield replace(plugin, disabled=True)
-        elif plugin.error is not None:
-            yield plugin
         else:
-            try:
-                # What a plugin prints while it is imported must not end up in a command's output.
-                with contextlib.redirect_stdout(sys.stderr):
-                    plugin = _collect(candidate.point.load(), plugin, found)
-            except (Exception, SystemExit) as error:  # somebody else's code: anything may come
-                plugin = replace(plugin, error=_cause(error))
-            yield plugin
+            yield _loaded(one, plugin, found)
 
 
-def _candidates() -> list[_Candidate]:
-    """The entry points of every installed distribution, by name; a shadowed twin says so."""
-    candidates: list[_Candidate] = []
-    seen: dict[str, str] = {}
-    for dist in importlib.metadata.distributions():
-        try:
-            points = dist.entry_points.select(group=GROUP)
-            if not points:
-                continue  # to read the name and version of all that is installed takes a while
-            name, version = dist.name, dist.version
-        except Exception as error:  # damaged metadata
-            broken = Plugin(str(dist), str(dist), "unknown", error=_cause(error))
-            point = importlib.metadata.EntryPoint(str(dist), "", GROUP)
-            candidates.append(_Candidate(point, broken))
-            continue
-        for point in points:
-            plugin = Plugin(point.name, name, version)
-            key = f"{re.sub(r'[-_.]+', '-', name).lower()}:{point.name}"
-            if seen.get(key) == version:
-                continue  # an editable install: its metadata stand beside the source as well
-            if key in seen:
-                plugin = replace(
-                    plugin,
-                    error=f"{name} is installed twice: version {version} is hidden by version "
-                    f"{seen[key]}, which stands earlier on the path. Uninstall one.",
-                )
-            seen.setdefault(key, version)
-            candidates.append(_Candidate(point, plugin))
-    return sorted(candidates, key=lambda c: (c.plugin.distribution.lower(), c.plugin.name))
-
-
-def _collect(module: object, plugin: Plugin, found: Entries) -> Plugin:
-    """Call the hooks of one plugin; on any error nothing of it is kept."""
-    _check_contract(module)
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    known = [kind.hook for kind in KINDS.values()]
+def _loaded(one: Installed, plugin: Plugin, found: Entries) -> Plugin:
+    """The plugin with its registrations added to `found`, or with the error that it has."""
     try:
-        manager.register(module)
-        hooks = tuple(caller.name for caller in manager.get_hookcallers(module) or ())
-        for name in hooks:
-            if name not in known:
-                raise PluginError(f"implements {name!r}, which is no hook. {nearest(name, known)}")
-    except pluggy.PluginValidationError as error:
-        raise PluginError(" ".join(str(error).split())) from error
-    _check_marks(module, hooks, known)
-    mine: Entries = {kind: {} for kind in KINDS}
-    for kind in KINDS.values():
-        register = _Register(kind, plugin, found[kind.name], mine[kind.name])
-        getattr(manager.hook, kind.hook)(register=register)
-    for name, entries in mine.items():
-        found[name].update(entries)
-    return replace(plugin, hooks=hooks)
+        # What a plugin prints while it is imported must not end up in a command's output.
+        with contextlib.redirect_stdout(sys.stderr):
+            if one.point.pattern.match(one.point.value) is None:
+                raise PluginError(
+                    f"its entry point is {one.point.value!r}, expected 'module' or 'module:attribute'"
+                )
+            return collect(one.point.load(), plugin, found)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # somebody else's code: anything may come, SystemExit too
+        taken = error.taken if isinstance(error, NameTakenError) else None
+        return replace(plugin, error=_cause(error), taken=taken)
 
 
-def _check_contract(module: object) -> None:
-    """A plugin may state the contract it was written for; it is checked before any hook runs."""
-    stated = getattr(module, "GRAPHNET_CONTRACT", CONTRACT)
-    if stated != CONTRACT:
-        newer = isinstance(stated, int) and stated > CONTRACT
-        remedy = "Upgrade graphnet-framework" if newer else "Install a newer version of the plugin"
-        raise PluginError(
-            f"was written for layer contract {stated!r}, this graphnet has {CONTRACT}. {remedy}."
-        )
-
-
-def _check_marks(module: object, hooks: Sequence[str], known: Sequence[str]) -> None:
-    for name, value in inspect.getmembers(module, callable):
-        if name.startswith("graphnet_") and name not in hooks:
-            if name in known:
-                raise PluginError(f"{name} is not marked; put @graphnet.hookimpl above it")
-            raise PluginError(f"defines {name!r}, which is no hook. {nearest(name, known)}")
-        del value
-    if not hooks:
-        raise PluginError(f"implements no hook. Known: {', '.join(known)}.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Register:
-    """What a hook is handed: checks each thing and notes it."""
-
-    kind: PluginKind
-    plugin: Plugin
-    known: Mapping[str, Entry]
-    mine: dict[str, Entry]
-
-    def __call__(self, name: str, value: Any, *, version: int = 1) -> None:
-        what = self.kind.singular
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise PluginError(
-                f"{what} name {name!r} must be 'namespace/name', in small letters, digits and '_'"
+def _switched_off(candidates: Sequence[Installed]) -> set[str]:
+    """The names in GRAPHNET_DISABLE_PLUGINS, normalized; one that no plugin has is said."""
+    names = os.environ.get("GRAPHNET_DISABLE_PLUGINS", "").split(",")
+    off = {normalized(name): name.strip() for name in names if name.strip()}
+    known = {normalized(name) for one in candidates for name in (one.point.name, one.distribution)}
+    for name, given in off.items():
+        if name not in known:
+            message = (
+                f"GRAPHNET_DISABLE_PLUGINS names {given!r}, which is no installed plugin. "
+                f"{nearest(name, known)}"
             )
-        if self.kind.namespaced and "/" not in name and not self.plugin.builtin:
-            space = re.sub(r"\W+", "_", self.plugin.distribution).lower()
-            raise PluginError(
-                f"{what} name {name!r} needs a namespace, such as '{space}/{name}'; "
-                f"bare names are for the built-in ones"
-            )
-        self.kind.check(name, value)
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise PluginError(f"{what} {name!r}: version must be 1 or more, found {version!r}")
-        other = self.known.get(name) or self.mine.get(name)
-        if other is not None:
-            theirs = other.plugin
-            raise PluginError(
-                f"{what} name {name!r} is registered by {theirs.distribution} {theirs.version} "
-                f"and by {self.plugin.distribution} {self.plugin.version}; one of them has to change it"
-            )
-        self.mine[name] = Entry(name, value, version, self.plugin)
+            if _flag("GRAPHNET_STRICT_PLUGINS"):
+                raise PluginError(message)
+            warnings.warn(message, PluginWarning, stacklevel=2)
+    return set(off)
 
 
 def _cause(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"SystemExit({error.code!r}): ends the process when it is imported"
+        return f"SystemExit({error.code!r}): ends the process when it is loaded"
     kind = "" if isinstance(error, PluginError) else f"{type(error).__name__}: "
-    return f"{kind}{' '.join(str(error).split()) or 'no message'}"
+    try:
+        words = " ".join(str(error).split())
+    except Exception as other:  # the text of the error is the plugin's code too
+        words = f"its message cannot be read: {type(other).__name__}"
+    return f"{kind}{words or 'no message'}"
 
 
 def _flag(name: str) -> bool:

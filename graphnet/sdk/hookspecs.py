@@ -73,5 +73,20 @@ def graphnet_datasets(register: Register) -> None:
 
 
 @hookspec
+def graphnet_readers(register: Register) -> None:
+    """Add readers of model files, functions of a path: `register(".onnx", read_onnx)`."""
+
+
+@hookspec
+def graphnet_passes(register: Register) -> None:
+    """Add passes of the compilation: `register("acme/fold", Pass(fold, after="dead_code"))`."""
+
+
+@hookspec
+def graphnet_commands(register: Register) -> None:
+    """Add commands: `register("resize", Command("Resize images.", "acme.commands:resize"))`."""
+
+
+@hookspec
 def graphnet_metrics(register: Register) -> None:
-    """Add metrics, functions (prediction, target) -> float: `register("acme/psnr_y", psnr_y)`."""
+    """Add metrics, subclasses of graphnet.Metric: `register("acme/psnr_y", LuminancePSNR)`."""

@@ -87,6 +87,32 @@ class Scaled(Layer):
         return x.mul_(factor)
 
 
+class ScaleShift(Layer):
+    """scale x + shift for each channel: what a norm with fixed statistics computes.
+
+    x: (N, C, ...); scale, shift: (C,), which get no gradient. grad_x = scale grad_y.
+    """
+
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "x", "grad_x": "grad_y"}
+    nondifferentiable: ClassVar[tuple[str, ...]] = ("scale", "shift")
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return x * _by_channel(scale, x) + _by_channel(shift, x)
+
+    def forward_(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return x.mul_(_by_channel(scale, x)).add_(_by_channel(shift, x))
+
+    def backward(self, grad_y: Tensor, scale: Tensor) -> tuple[Tensor, None, None]:
+        return grad_y * _by_channel(scale, grad_y), None, None
+
+    def backward_(self, grad_y: Tensor, scale: Tensor) -> tuple[Tensor, None, None]:
+        return grad_y.mul_(_by_channel(scale, grad_y)), None, None
+
+
+def _by_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.view(-1, *(1 for _ in x.shape[2:]))
+
+
 class Cast(Layer):
     """x in another floating dtype; its gradient goes back to the dtype of x."""
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphnet.errors import ContractError, PluginError
+from graphnet.sdk.command import Command
 from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.executor import Executor
+from graphnet.sdk.graph_pass import Pass
 from graphnet.sdk.kernel import Kernel
 from graphnet.sdk.layer import Layer, Loss
+from graphnet.sdk.metric import Metric
 from graphnet.sdk.multi_tensor import MultiTensorKernel
 from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.schedule import Schedule
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +28,15 @@ class PluginKind:
     Attributes:
         name: the plural, which is the Registry's field and the end of the hook's name.
         singular: what a message calls one of them.
-        bases: the class that it has to be derived from, with the names that it must define; none for a
-            function. Where there are two classes, it is derived from one of them.
+        bases: the class that it has to be derived from, with the names that it must define. Where there are
+            two classes, it is derived from one of them.
         other_than: classes that it must not be derived from, since those are of another kind.
+        instance_of: the class that it has to be an instance of, in place of `bases`.
+        function: what it has to be, where it is a function, in place of `bases`.
         namespaced: whether its name needs a namespace, such as acme/swish, unless it is built in.
+        hint: what an error says to someone who registers a function where a class is expected.
+        names: the names that it may have.
+        naming: those names, in words.
 
     >>> KINDS["losses"].singular
     'loss'
@@ -33,9 +44,14 @@ class PluginKind:
 
     name: str
     singular: str
-    bases: Mapping[type, tuple[str, ...]]
+    bases: Mapping[type, tuple[str, ...]] = field(default_factory=dict)
     other_than: tuple[type, ...] = ()
+    instance_of: type | None = None
+    function: str = ""
     namespaced: bool = False
+    hint: str = ""
+    names: re.Pattern[str] = _NAME
+    naming: str = "'namespace/name', in small letters, digits and '_'"
 
     @property
     def hook(self) -> str:
@@ -45,8 +61,10 @@ class PluginKind:
     @property
     def expected(self) -> str:
         """What it has to be, in words."""
-        if not self.bases:
-            return "a function (prediction, target) -> float"
+        if self.function:
+            return self.function
+        if self.instance_of is not None:
+            return f"an instance of graphnet.{self.instance_of.__name__}"
         words = " or ".join(f"graphnet.{base.__name__}" for base in self.bases)
         others = " or ".join(other.__name__ for other in self.other_than)
         return f"a subclass of {words}" + (f" that is no {others}" if others else "")
@@ -59,7 +77,10 @@ class PluginKind:
             ContractError: its class does not define what this kind needs.
         """
         if not self.fits(value):
-            raise PluginError(f"{self.singular} {name!r} must be {self.expected}, found {value!r}")
+            hint = f". {self.hint}" if self.hint and callable(value) else ""
+            raise PluginError(
+                f"{self.singular} {name!r} must be {self.expected}, found {value!r}{hint}"
+            )
         for base, needed in self.bases.items():
             if isinstance(value, type) and issubclass(value, base):
                 own = [vars(cls) for cls in value.__mro__ if cls not in base.__mro__]
@@ -71,12 +92,19 @@ class PluginKind:
 
     def fits(self, value: object) -> bool:
         """Whether a thing is of this kind."""
-        if not self.bases:
+        if self.function:
             return callable(value) and not isinstance(value, type)
+        if self.instance_of is not None:
+            return isinstance(value, self.instance_of)
         if not isinstance(value, type) or value in self.bases:
             return False
         return issubclass(value, tuple(self.bases)) and not issubclass(value, self.other_than)
 
+
+_METRIC = (
+    "Write: class Error(graphnet.Metric): higher_is_better = False; def measure(self, prediction, target): "
+    "return (prediction - target).abs().mean(dim=(1, 2, 3))"
+)
 
 KINDS: Mapping[str, PluginKind] = {
     kind.name: kind
@@ -98,7 +126,22 @@ KINDS: Mapping[str, PluginKind] = {
         PluginKind("schedules", "schedule", {Schedule: ("factor",)}),
         PluginKind("executors", "executor", {Executor: ("prepare",)}),
         PluginKind("datasets", "data set", {DataSet: ("load",)}),
-        PluginKind("metrics", "metric", {}),
+        PluginKind(
+            "readers",
+            "reader",
+            function="a function (path) -> graphnet.ModelFile, or the description in it",
+            names=re.compile(r"\.[a-z0-9]+"),
+            naming="the ending of a file such as '.onnx', in small letters and digits",
+        ),
+        PluginKind("passes", "pass", instance_of=Pass, namespaced=True),
+        PluginKind(
+            "commands",
+            "command",
+            instance_of=Command,
+            names=re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*"),
+            naming="in small letters, digits and '-'",
+        ),
+        PluginKind("metrics", "metric", {Metric: ("measure",)}, hint=_METRIC),
     )
 }
 """Name -> kind, in the order in which a plugin's hooks are called."""

@@ -8,10 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphnet.errors import DataError, DescriptionError, Problem, UnknownNameError, nearest
+from graphnet.errors import (
+    DataError,
+    DescriptionError,
+    Problem,
+    UnknownNameError,
+    nearest,
+    sentence,
+)
 from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.definition import Definition
 from graphnet.sdk.kinds import KINDS
+from graphnet.system import normalized
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +32,7 @@ class Plugin:
         hooks: the names of the hooks that it implements.
         error: what is wrong with a broken one.
         disabled: whether GRAPHNET_DISABLE_PLUGINS names it.
+        taken: the kind and name that it wants and another plugin has, if that is what is wrong.
 
     >>> from graphnet.sdk import default_registry
     >>> default_registry().layers["relu"].plugin.distribution
@@ -36,6 +45,7 @@ class Plugin:
     hooks: tuple[str, ...] = ()
     error: str | None = None
     disabled: bool = False
+    taken: tuple[str, str] | None = None
 
     @property
     def builtin(self) -> bool:
@@ -46,6 +56,13 @@ class Plugin:
     def status(self) -> str:
         """In a word: "loaded", "broken" or "disabled"."""
         return "broken" if self.error else "disabled" if self.disabled else "loaded"
+
+    @property
+    def told(self) -> str:
+        """What a message says of a plugin that is not loaded: its name, and why."""
+        if self.error:
+            return f"{self.distribution} {self.version}, which is broken: {sentence(self.error)}"
+        return f"{self.distribution} {self.version}, which GRAPHNET_DISABLE_PLUGINS switches off."
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +95,9 @@ class Registry:
     executors: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     metrics: Mapping[str, Entry] = field(default_factory=dict)
+    readers: Mapping[str, Entry] = field(default_factory=dict)
+    passes: Mapping[str, Entry] = field(default_factory=dict)
+    commands: Mapping[str, Entry] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
 
     def of_kind(self, kind: str) -> Mapping[str, Entry]:
@@ -95,15 +115,25 @@ class Registry:
         entries = self.of_kind(kind)
         if name in entries:
             return entries[name]
-        message = f"unknown {KINDS[kind].singular} {name!r}. {nearest(name, entries)}"
+        raise UnknownNameError(
+            f"unknown {KINDS[kind].singular} {name!r}. {self._where(name, entries)}"
+        )
+
+    def _where(self, name: str, entries: Mapping[str, Entry]) -> str:
+        """Where an unknown name may come from: its broken plugin, or a similar name."""
         space, slash, _ = name.partition("/")
-        if slash and not any(known.startswith(f"{space}/") for known in entries):
-            message += f" No loaded plugin has the namespace {space!r}: install the one that does."
         absent = [p for p in self.plugins if p.status != "loaded"]
-        if absent and "Did you mean" not in message:
-            causes = "; ".join(f"{p.name}: {p.error or 'disabled'}" for p in absent)
-            message += f" Plugins that are not loaded: {causes}."
-        raise UnknownNameError(message)
+        own = [p for p in absent if slash and _is_of(space, p)]
+        if own:
+            return " ".join(f"It may be of {p.told}" for p in own)
+        near = nearest(name, entries)
+        if "Did you mean" in near:
+            return near
+        told = " ".join(p.told for p in absent)
+        words = [f"Plugins that are not loaded: {told}"] if told else []
+        if slash and not any(known.startswith(f"{space}/") for known in entries):
+            near = f"No loaded plugin has the namespace {space!r}: install the one that does."
+        return " ".join([*words, near])
 
     def make(self, kind: str, form: object) -> Any:
         """A definition from the form that a model or training file gives it.
@@ -172,6 +202,12 @@ class Registry:
             for entry in self.of_kind(kind).values():
                 found.setdefault(entry.value, entry)
         return found
+
+
+def _is_of(space: str, plugin: Plugin) -> bool:
+    """Whether a namespace is that of a plugin, going by their names: acme and acme-layers."""
+    names = (normalized(plugin.distribution), normalized(plugin.name))
+    return any(f"{name}-".startswith(f"{normalized(space)}-") for name in names)
 
 
 def split_form(form: object) -> tuple[str, Mapping[str, Any]]:

@@ -1,6 +1,7 @@
-"""System: files, cache, C++ compiler, devices, units, memory allocator and garbage collector.
+"""System: files, cache, C++ compiler, devices, installed distributions, units, memory and garbage collector.
 
-Paths, device names and C++ sources come in; files, libraries and numbers go out. It imports errors only.
+Paths, device names and C++ sources come in; files, libraries and numbers go out. It imports errors only, and
+torch only where a function needs it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from graphnet.system.device import (
     resolve_device,
     synchronize,
 )
+from graphnet.system.distributions import Installed, installed, normalized
 from graphnet.system.files import atomic_write, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory
@@ -29,6 +31,7 @@ from graphnet.system.units import (
 __all__ = [
     "Cache",
     "Hit",
+    "Installed",
     "Key",
     "Miss",
     "Native",
@@ -38,8 +41,10 @@ __all__ = [
     "device_name",
     "elide",
     "find_compiler",
+    "installed",
     "keep_freed_memory",
     "multiplies_bfloat16",
+    "normalized",
     "open_cache",
     "parse_bytes",
     "processor",

@@ -1,4 +1,7 @@
-"""Devices: the requested device or an error, never silently another one; and what it multiplies."""
+"""Devices: the requested device or an error, never silently another one; and what it multiplies.
+
+The functions import torch, which takes seconds: `graphnet --help` imports this file, and needs no device.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ import platform
 import re
 import sys
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from graphnet.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve_device(name: str | int | torch.device) -> torch.device:
@@ -25,6 +30,8 @@ def resolve_device(name: str | int | torch.device) -> torch.device:
     >>> resolve_device("cpu")
     device(type='cpu')
     """
+    import torch
+
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
@@ -61,6 +68,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     On a CPU AVX512_BF16, AMX_BF16 or those of ARM, unless ATEN_CPU_CAPABILITY or ONEDNN_MAX_CPU_ISA keeps
     torch from them; on a GPU tensor cores for bfloat16. Others convert to float32 and back.
     """
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _AMPERE
     has = torch.cpu.get_capabilities()
@@ -76,6 +85,8 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 def device_name(device: torch.device) -> str:
     """Return the device's model, and for a CPU the number of threads that torch uses."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -91,12 +102,16 @@ def device_name(device: torch.device) -> str:
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has finished all submitted work; on the CPU this returns at once."""
+    import torch
+
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
 def processor() -> str:
     """Return the CPU's model and the vector instructions that torch uses on it, such as AVX2."""
+    import torch
+
     model = platform.processor() or platform.machine()
     if sys.platform == "linux":
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -28,13 +28,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from graphnet.errors import CacheError, CompileError, LayerError, NativeWarning
 from graphnet.system.cache import Hit, Key, open_cache
 from graphnet.system.device import processor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast"),
@@ -99,7 +100,7 @@ class Native:
         """
         dtype = str(first.dtype).removeprefix("torch.")
         given = (first, *arguments)
-        if any(isinstance(one, Tensor) and one.device.type != "cpu" for one in given):
+        if any(_is_tensor(one) and one.device.type != "cpu" for one in given):
             raise LayerError(f"{self.source.name}: {name} takes tensors on the CPU only")
         try:
             function = getattr(self.load(), f"{name}_{dtype}")
@@ -119,8 +120,12 @@ class Native:
         return library
 
 
+def _is_tensor(argument: Tensor | int | Sequence[int] | None) -> TypeGuard[Tensor]:
+    return not (argument is None or isinstance(argument, (int, Sequence)))
+
+
 def _as_c(argument: Tensor | int | Sequence[int] | None) -> Any:
-    if isinstance(argument, Tensor):
+    if _is_tensor(argument):
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, int):
         return ctypes.c_int64(argument)

@@ -26,7 +26,7 @@ from graphnet.description import (
 from graphnet.errors import DescriptionError, GraphnetError, Problem
 from graphnet.model import Model
 from graphnet.plan import CompileOptions, split_options
-from graphnet.sdk import DataSet, Registry, Schedule
+from graphnet.sdk import DataSet, Metric, Registry, Schedule, split_form
 from graphnet.sdk import problems as as_problems
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -58,7 +58,7 @@ class TrainConfig(BaseModel):
     batch_size: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     executor: Form = "eager"
-    metrics: list[str] = []
+    metrics: list[Form] = []
     log_every: PositiveInt = 100
 
 
@@ -103,7 +103,7 @@ class Job:
         updates: UpdateSettings,
         model: Model,
         schedule: Schedule,
-        metrics: Mapping[str, Callable[..., float]],
+        metrics: Mapping[str, Metric],
         train: DataSet,
         validation: DataSet | None,
         registry: Registry,
@@ -179,11 +179,11 @@ def make_job(
         except GraphnetError as error:
             found.append(Problem(str(error), dotted(place), locations.where(place)))
 
-    metrics: dict[str, Any] = {}
-    for name in config.metrics:
-        entry = attempt(("metrics",), functools.partial(registry.find, "metrics", name))
-        if entry is not None:
-            metrics[name] = entry.value
+    metrics: dict[str, Metric] = {}
+    for i, named in enumerate(config.metrics):
+        metric = attempt(("metrics", i), functools.partial(registry.make, "metrics", named))
+        if metric is not None:
+            metrics[_label(named)] = metric
     model = attempt(
         ("model",), lambda: _model(config.model, folder, registry, locations.below(("model",)))
     )
@@ -209,6 +209,13 @@ def make_job(
     if found:
         raise DescriptionError(found)
     return Job(config, options=options, metrics=metrics, registry=registry, **made)
+
+
+def _label(form: Form) -> str:
+    """Return a form as a name for records: "psnr", or "within(bound=0.5)" with its fields."""
+    name, fields = split_form(form)
+    given = ", ".join(f"{field}={value}" for field, value in fields.items())
+    return f"{name}({given})" if given else name
 
 
 def _losses(form: Form | list[Form]) -> list[tuple[Place, Form | list[Form]]]:

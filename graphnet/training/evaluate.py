@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphnet.errors import blame
 from graphnet.model import pad_to_multiple
-from graphnet.sdk import Gallery, Pairs, converted
+from graphnet.sdk import Gallery, Metric, Pairs, converted
 
-Metric = Callable[[Tensor, Tensor], float]
-"""Takes predictions and targets as the data set holds them, (N, ...), and returns one number for all."""
+_BATCH = 128  # pairs that are predicted at a time
 
 
 def score(
@@ -27,8 +27,7 @@ def score(
 ) -> dict[str, float]:
     """Compute each metric of a model on a validation set.
 
-    Pairs are evaluated together. The images of a gallery differ in size, so they are evaluated one by one,
-    and a metric is the mean over the images.
+    Pairs are predicted in batches. The images of a gallery differ in size, so they are predicted one by one.
 
     Args:
         validation: the inputs and targets.
@@ -41,33 +40,38 @@ def score(
 
     Returns:
         The value of each metric by name.
+
+    Raises:
+        LayerError: a metric's own code failed; the message names the metric.
     """
-    if isinstance(validation, Pairs):
-        outputs = predict_all(predict, validation.inputs, device, dtype)
-        target = converted(validation.targets, target_dtype)
-        return {name: metric(outputs, target) for name, metric in metrics.items()}
-    totals = dict.fromkeys(metrics, 0.0)
-    for index in range(len(validation)):
-        pair = zip(validation[index], (dtype, target_dtype), strict=True)
-        image, target = (converted(tensor, one)[None] for tensor, one in pair)
-        output = predict(pad_to_multiple(image, divisor).to(device)).cpu()
-        output = output[..., : target.shape[-2], : target.shape[-1]]
+    rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    for image, target in _batches(validation, dtype, target_dtype):
+        output = predict(_padded(image, validation, divisor).to(device)).cpu()
+        if isinstance(validation, Gallery):
+            output = output[..., : target.shape[-2], : target.shape[-1]]
         for name, metric in metrics.items():
-            totals[name] += metric(output, target)
-    return {name: total / len(validation) for name, total in totals.items()}
+            with blame(f"metric {name!r}: ", "measure"), torch.no_grad():
+                rows[name].append(metric.rows(output, target))
+    found: dict[str, float] = {}
+    for name, metric in metrics.items():
+        with blame(f"metric {name!r}: ", "combine"):
+            found[name] = metric.combine(torch.cat(rows[name]))
+    return found
 
 
-def predict_all(
-    predict: Callable[[Tensor], Any],
-    inputs: Tensor,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    batch_size: int = 128,
-) -> Tensor:
-    """Return a model's outputs for a whole data set, (N, ...) on the CPU."""
-    parts = [
-        predict(converted(inputs[i : i + batch_size], dtype).to(device)).cpu()
-        for i in range(0, len(inputs), batch_size)
-    ]
-    return torch.cat(parts)
+def _batches(
+    validation: Pairs | Gallery, dtype: torch.dtype, target_dtype: torch.dtype
+) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(validation, Gallery):
+        for index in range(len(validation)):
+            image, target = validation[index]
+            yield converted(image, dtype)[None], converted(target, target_dtype)[None]
+        return
+    for start in range(0, len(validation), _BATCH):
+        part = slice(start, start + _BATCH)
+        inputs, targets = validation.inputs[part], validation.targets[part]
+        yield converted(inputs, dtype), converted(targets, target_dtype)
+
+
+def _padded(image: Tensor, validation: Pairs | Gallery, divisor: int) -> Tensor:
+    return pad_to_multiple(image, divisor) if isinstance(validation, Gallery) else image

@@ -28,14 +28,13 @@ from graphnet import nn
 from graphnet.description import model_schema, parse, parse_text, read_text
 from graphnet.errors import DescriptionError
 from graphnet.model import Builder, Model
-from graphnet.plan import PASSES
-from graphnet.sdk import default_registry, load_registry
+from graphnet.sdk import PASSES, default_registry, load_registry
 from graphnet.training import read_job
 from graphnet.training.config import read_fields
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
-    [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*/README.md")]
+    [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("examples/*/README.md")]
 )
 
 

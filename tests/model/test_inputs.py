@@ -137,7 +137,7 @@ def test_another_input_than_the_stated_one_is_refused(given: Any, message: str) 
 
 def test_a_step_names_the_input_or_target_that_does_not_fit() -> None:
     program = MODEL.compile((2, 4), **OPTIONS)
-    with pytest.raises(InputError, match=r"^input: expected 2x4 int64, got 2x5"):
+    with pytest.raises(InputError, match=r"^input: expected 2x4 int64, got 2x5 int64"):
         program.step(tokens(2, 5), tokens(2, 4))
     with pytest.raises(InputError, match=r"^target: expected 2x4 int64, .*float32.*x.long"):
         program.step(tokens(2, 4), torch.zeros(2, 4))

@@ -15,7 +15,7 @@ from graphnet.executors import prepare
 from graphnet.graph import Graph, Kind, aliases
 from graphnet.passes import in_place
 from graphnet.plan import schedule, verify
-from graphnet.plan.verify.replay import verify_rewrite
+from graphnet.plan.verify import verify_rewrite
 from graphnet.sdk import Layer, Register, Registry, hookimpl, load_registry
 from tests.support.models import Acme, random_model
 from tests.support.steps import run, step_graph, tensors

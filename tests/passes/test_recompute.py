@@ -12,7 +12,7 @@ from graphnet.errors import InputError, MemoryBudgetError, PlanError
 from graphnet.graph import Call, Graph, Kind
 from graphnet.passes import in_place, recompute
 from graphnet.plan import schedule, verify
-from graphnet.plan.verify.replay import verify_graph, verify_rewrite
+from graphnet.plan.verify import verify_graph, verify_rewrite
 from graphnet.sdk import Registry, load_registry
 from graphnet.system import parse_bytes
 from tests.support.models import Acme, random_model

@@ -17,7 +17,7 @@ from graphnet.graph import Kind
 from graphnet.model import Model
 from graphnet.passes import store_bfloat16
 from graphnet.plan import Plan
-from graphnet.plan.verify.replay import verify_graph
+from graphnet.plan.verify import verify_graph
 from graphnet.sdk import Cast, load_registry
 from tests.support.steps import step_graph
 

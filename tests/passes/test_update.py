@@ -322,7 +322,9 @@ def test_a_plan_without_selectors_has_one_rate_and_one_rule() -> None:
         ({"match": "", "lr_scale": 1}, ["parameters[0].match: expected"]),
         (
             {"match": "*.bias"},
-            ["parameters[0]: changes nothing. Give lr_scale, or one of betas, eps, weight_decay."],
+            [
+                "parameters[0]: changes nothing. Give lr_scale, freeze, or one of betas, eps, weight_decay."
+            ],
         ),
         ({"match": "*", "lr": 0.1}, ["parameters[0].lr: one learning rate drives all parameters"]),
         (

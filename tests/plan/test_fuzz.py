@@ -19,7 +19,7 @@ from graphnet.executors import Inductor
 from graphnet.graph import Graph, Kind
 from graphnet.passes import in_place
 from graphnet.plan import Plan, schedule, verify
-from graphnet.plan.verify.replay import verify_rewrite
+from graphnet.plan.verify import verify_rewrite
 from graphnet.sdk import Registry, load_registry
 from tests.support.faults import FAULTS, Fault
 from tests.support.models import Acme, random_model

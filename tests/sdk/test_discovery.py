@@ -58,7 +58,7 @@ PLUGINS = {
     "bad-dependency": ("import not_installed_anywhere", "No module named 'not_installed_anywhere'"),
     "bad-syntax": ("def forward(:", "SyntaxError: invalid syntax"),
     "bad-error": ("print('noise')\n1 / 0", "ZeroDivisionError: division by zero"),
-    "bad-exit": ("raise SystemExit(3)", "SystemExit(3): ends the process when it is imported"),
+    "bad-exit": ("raise SystemExit(3)", "SystemExit(3): ends the process when it is loaded"),
     "bad-signature": (
         LAYER + "\n@gn.hookimpl\ndef graphnet_layers(registry):\n    pass\n",
         "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
@@ -278,8 +278,20 @@ KIND_WORDS = {
         "data set", "a subclass of graphnet.DataSet", None,
         type("Empty", (gn.DataSet,), {}), "load",
     ),
-    "metrics": ("metric", "a function (prediction, target) -> float", None, None, None),
+    "readers": (
+        "reader", "a function (path) -> graphnet.ModelFile, or the description in it", ".yaml", None, None,
+    ),
+    "passes": ("pass", "an instance of graphnet.Pass", "common_subexpressions", None, None),
+    "commands": ("command", "an instance of graphnet.Command", "train", None, None),
+    "metrics": (
+        "metric", "a subclass of graphnet.Metric", None,
+        type("Empty", (gn.Metric,), {}), "measure",
+    ),
 }  # fmt: skip
+
+
+NAMES = {"commands": "a-b", "readers": ".ab"}
+"""Names of kinds whose names are no "a/b"."""
 
 
 def registering(kind: str, name: str, value: object) -> object:
@@ -304,14 +316,16 @@ def test_table_of_kinds_has_every_hook_and_every_field_of_the_registry() -> None
 def test_a_thing_of_another_kind_is_refused_in_words(kind: str) -> None:
     registry = load_registry(entry_points=False)
     singular, expected, own, _, _ = KIND_WORDS[kind]
+    name = NAMES.get(kind, "a/b")
     wrong = [registry.find(k, w[2]).value for k, w in KIND_WORDS.items() if w[2] and k != kind]
     for value in (*wrong, 3, *KINDS[kind].bases):
-        message = f"{singular} 'a/b' must be {expected}, found {value!r}"
+        message = f"{singular} {name!r} must be {expected}, found {value!r}"
         with pytest.raises(PluginError, match=re.escape(message)):
-            load_registry(plugins=[registering(kind, "a/b", value)], entry_points=False)
-    for name in ("A/b", "a b", 3):
-        with pytest.raises(PluginError, match=f"{singular} name {name!r} must be 'namespace/name'"):
-            load_registry(plugins=[registering(kind, name, own)], entry_points=False)  # type: ignore[arg-type]
+            load_registry(plugins=[registering(kind, name, value)], entry_points=False)
+    for wrong_name in ("A/b", "a b", 3):
+        message = f"{singular} name {wrong_name!r} must be {KINDS[kind].naming}"
+        with pytest.raises(PluginError, match=re.escape(message)):
+            load_registry(plugins=[registering(kind, wrong_name, own)], entry_points=False)  # type: ignore[arg-type]
     with pytest.raises(UnknownNameError, match=f"unknown {singular} 'a/b'"):
         registry.find(kind, "a/b")
 
@@ -325,28 +339,32 @@ def test_class_without_the_methods_of_its_kind_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KIND_WORDS)
-def test_names_of_layers_losses_and_kernels_alone_need_a_namespace(kind: str) -> None:
+def test_names_of_layers_losses_kernels_and_passes_alone_need_a_namespace(kind: str) -> None:
     builtin = load_registry(entry_points=False)
     own = KIND_WORDS[kind][2]
     value = builtin.find(kind, own).value if own else _LOADABLE[kind]
-    plugin = registering(kind, "bare", value)
-    if kind in ("layers", "losses", "kernels"):
+    name = ".bare" if kind == "readers" else "bare"
+    plugin = registering(kind, name, value)
+    if kind in ("layers", "losses", "kernels", "passes"):
         with pytest.raises(
             PluginError, match=f"{KIND_WORDS[kind][0]} name 'bare' needs a namespac"
         ):
             load_registry(plugins=[plugin], entry_points=False)
     else:
         registry = load_registry(plugins=[plugin], entry_points=False)
-        assert registry.find(kind, "bare").value is value
+        assert registry.find(kind, name).value is value
 
 
-def _zero(prediction: Tensor, target: Tensor) -> float:
-    return 0.0
+class Zero(gn.Metric):
+    higher_is_better = True
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return torch.zeros(len(prediction))
 
 
 _LOADABLE = {
     "datasets": type("Images", (gn.DataSet,), {"load": lambda self: None}),
-    "metrics": _zero,
+    "metrics": Zero,
 }
 
 

@@ -215,9 +215,7 @@ def another_storage(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     return graph, replace(plan, values=values)
 
 
-@says(
-    "which this call does not read|freed or not made yet|takes the storage|gives it another storage"
-)
+@says("in a storage of its own, the plan says that it is a view|gives it another storage")
 def two_values_in_one_storage(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
     """The graph itself says that a result lives in the storage of a value that is alive."""
     place = places(plan)

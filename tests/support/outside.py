@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from graphnet.sdk import Registry, discovery
 
 _original = discovery.load_registry
-_candidates = discovery._candidates
+_installed = discovery.installed
 
 
 def load_registry(
@@ -20,6 +20,6 @@ def load_registry(
 
 
 discovery.load_registry = load_registry
-discovery._candidates = lambda: [
-    candidate for candidate in _candidates() if candidate.plugin.distribution == "outside-builtins"
+discovery.installed = lambda group: [
+    one for one in _installed(group) if one.distribution == "outside-builtins"
 ]

@@ -29,7 +29,7 @@ from graphnet.training import Epoch, Stopped, Trainer
 from graphnet.training.batches import MemoryBatches, PrefetchedBatches
 from graphnet.training.evaluate import score
 from graphnet.training.fingerprint import difference, fingerprint
-from tests.training.test_trainer import Data, job
+from tests.training.test_trainer import Data, Error, job
 
 COUNT = 40
 
@@ -279,7 +279,7 @@ def test_images_of_any_size_are_padded_and_measured_one_by_one(registry: Registr
     found = score(
         Sizes(),
         predict,
-        {"error": lambda prediction, target: float((prediction - target).abs().mean())},
+        {"error": Error()},
         device=torch.device("cpu"),
         dtype=torch.float32,
         target_dtype=torch.float32,

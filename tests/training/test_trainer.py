@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
 from graphnet.model import Checkpoint, Model, checkpoint, read_checkpoint, write_checkpoint
-from graphnet.sdk import DataSet, Pairs, Register, Registry, hookimpl, load_registry
+from graphnet.sdk import DataSet, Metric, Pairs, Register, Registry, hookimpl, load_registry
 from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
 from graphnet.training.batches import MemoryBatches
 from graphnet.training.config import make_job
@@ -43,6 +43,16 @@ class Noise(DataSet):
         return Pairs(pairs[0], pairs[1])
 
 
+class Error(Metric):
+    """The mean absolute error."""
+
+    higher_is_better = False
+    power: float = 1.0
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return ((prediction - target).abs() ** self.power).mean(dim=(1, 2, 3))
+
+
 class Data(Acme):
     @hookimpl
     def graphnet_datasets(self, register: Register) -> None:
@@ -50,7 +60,7 @@ class Data(Acme):
 
     @hookimpl
     def graphnet_metrics(self, register: Register) -> None:
-        register("test/error", lambda prediction, target: float((prediction - target).abs().mean()))
+        register("test/error", Error)
 
 
 @pytest.fixture(scope="module")
@@ -445,7 +455,7 @@ def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> N
             model={"layers": ["sigmoyd"]},
         )
     assert [str(problem) for problem in caught.value.problems] == [
-        "metrics: unknown metric 'psnrr'. Known: test/error.",
+        "metrics[0]: unknown metric 'psnrr'. Known: accuracy, test/error.",
         "model.layers[0].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid' or 'hardsigmoid'?",
         "optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?",
         "schedule.warm_up.steps: must be given",

@@ -12,6 +12,8 @@ storages. The verifier shares no code with the passes, lifetimes, aliases or `sc
 
 from __future__ import annotations
 
-from graphnet.plan.verify.replay import verify, verify_graph, verify_rewrite
+from graphnet.plan.verify.replay import verify, verify_graph
+from graphnet.plan.verify.rewrite import verify_rewrite
+from graphnet.plan.verify.waits import missing_waits
 
-__all__ = ["verify", "verify_graph", "verify_rewrite"]
+__all__ = ["missing_waits", "verify", "verify_graph", "verify_rewrite"]

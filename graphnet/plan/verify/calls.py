@@ -66,6 +66,9 @@ def _result(call: Call, value: Value, one: Returned, values: Mapping[str, Value]
     if not one.unsettled and shared and mine not in shared:
         returned = f"{call.function} returns {value.name!r} as a view of {min(shared)!r}"
         return f"{returned}, the plan gives it another storage"
+    if not one.unsettled and not shared and mine not in call.makes():
+        returned = f"{call.function} returns {value.name!r} in a storage of its own"
+        return f"{returned}, the plan says that it is a view of {mine!r}"
     return ""
 
 

@@ -16,6 +16,7 @@ from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind, flat, flatt
 from graphnet.plan.plan import Plan
 from graphnet.plan.verify.calls import disagreement
 from graphnet.plan.verify.value_numbering import ValueNumbers
+from graphnet.plan.verify.waits import check_names, missing_waits
 from graphnet.sdk import Cast, Layer, Spec
 
 _OUTLIVES = SOURCES | {Kind.UPDATE}  # what an update writes is in its slot
@@ -29,6 +30,8 @@ def verify(graph: Graph, plan: Plan) -> None:
     numbers = ValueNumbers().of(graph)
     _calls(graph, graph.calls.values(), numbers)
     _Replay(graph, plan, numbers).run()
+    if missing := missing_waits(graph):
+        raise PlanError(f"plan rejected: {next(iter(missing.values()))}")
 
 
 def _preludes(graph: Graph, plan: Plan) -> None:
@@ -57,6 +60,7 @@ def verify_graph(graph: Graph, *, since: Graph | None = None) -> None:
     compute the same as the call that it repeats, and no new state. Calls that are unchanged since the graph
     `since`, which was checked before, are skipped.
     """
+    check_names(graph)
     if graph.prelude is not None and (since is None or graph.prelude is not since.prelude):
         verify_graph(graph.prelude)
     changed = [call for call in graph.calls.values() if not _unchanged(call, graph, since)]
@@ -140,38 +144,6 @@ def _repetition(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
     forward = call.method == "forward"
     if moved or (forward and any(tuple(flat(call.results))[len(call.results) - states :])):
         raise PlanError(f"plan rejected: {call.name} is recomputed, but makes a new state")
-
-
-def verify_rewrite(before: Graph, after: Graph) -> None:
-    """Raise PlanError unless the outputs and updates of both graphs are the same functions of the sources.
-
-    The compiler calls it after each pass that must not change what is computed, such as recompute.
-    """
-    table = ValueNumbers()
-    old, new = table.of(before), table.of(after)
-    if len(before.outputs) != len(after.outputs) or before.inputs != after.inputs:
-        raise PlanError("plan rejected: the graph has other inputs or outputs than before")
-    for was, now in zip(before.outputs, after.outputs, strict=True):
-        if old[was] != new[now]:
-            raise PlanError(f"plan rejected: the output {now!r} does not compute what {was!r} did")
-    updates, others = _updates(before), _updates(after)
-    for slot, written in updates.items():
-        if slot not in others:
-            raise PlanError(f"plan rejected: nothing updates {slot!r} any more")
-        if [old[name] for name in written] != [new[name] for name in others[slot]]:
-            raise PlanError(f"plan rejected: {slot!r} is no longer updated as it was")
-    if added := others.keys() - updates.keys():
-        raise PlanError(f"plan rejected: {min(added)!r} was not updated before")
-
-
-def _updates(graph: Graph) -> dict[str, list[str]]:
-    """Slot -> the values that are written into it."""
-    found: dict[str, list[str]] = {}
-    for call in graph.calls.values():
-        for name, slot in call.writes.items():
-            if graph.values[slot].kind in SLOTS:
-                found.setdefault(slot, []).append(name)
-    return found
 
 
 class _Replay:

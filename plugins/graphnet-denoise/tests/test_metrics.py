@@ -10,6 +10,7 @@ from skimage.metrics import structural_similarity as skimage_ssim
 from torch import Tensor
 
 from graphnet.errors import DataError
+from graphnet.sdk import Metric
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:
@@ -117,7 +118,7 @@ def test_ssim_refuses_images_smaller_than_its_window() -> None:
 
 
 @pytest.mark.parametrize("metric", [metrics.psnr, metrics.psnr_pooled, metrics.ssim])
-def test_metrics_say_what_does_not_fit(metric: metrics.Metric) -> None:
+def test_metrics_say_what_does_not_fit(metric: Metric) -> None:
     image = torch.zeros(1, 3, 12, 12)
     with pytest.raises(DataError, match=r"\(1, 3, 12, 12\) and a target \(1, 1, 12, 12\)"):
         metric(image, image[:, :1])

@@ -24,8 +24,13 @@ def test_data_sets_and_metrics_are_registered() -> None:
     assert registry.find("datasets", "pairs").value is PairFiles
     assert registry.find("datasets", "patches").value is Patches
     assert registry.find("datasets", "images").value is WholeImages
-    for name in ("psnr", "psnr_pooled", "ssim"):
-        assert registry.find("metrics", name).value is getattr(metrics, name)
+    for name, metric in (
+        ("psnr", metrics.PSNR),
+        ("psnr_pooled", metrics.PooledPSNR),
+        ("ssim", metrics.SSIM),
+    ):
+        assert registry.find("metrics", name).value is metric
+        assert metric.higher_is_better
 
 
 @pytest.mark.parametrize(

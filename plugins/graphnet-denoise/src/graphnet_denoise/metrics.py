@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import DataError
-
-Metric = Callable[[Tensor, Tensor], float]
-"""(prediction, target) -> one number for all images."""
+from graphnet.sdk import Metric
 
 WINDOW = 11
 """Side of SSIM's Gaussian window, and so the smallest side that an image may have."""
@@ -26,7 +24,7 @@ _K1, _K2 = 0.01, 0.03
 _CHUNK = 1 << 16  # elements in float64 at a time: few enough for SSIM to stay in the caches
 
 
-def psnr(prediction: Tensor, target: Tensor) -> float:
+class PSNR(Metric):
     """Peak signal-to-noise ratio in dB, of each image on its own, then the mean over the images.
 
     10 log10(1 / MSE) with MSE over the channels and pixels of one image: the PSNR that denoising
@@ -34,13 +32,20 @@ def psnr(prediction: Tensor, target: Tensor) -> float:
 
     >>> target = torch.zeros(2, 1, 4, 4)
     >>> error = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1)  # 20 dB and 40 dB
-    >>> round(psnr(target + error, target), 3)
+    >>> round(PSNR()(target + error, target), 3)
     30.0
     """
-    return mean_psnr(squared_error(prediction.clamp(0, 1), target))
+
+    higher_is_better = True
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return squared_error(prediction.clamp(0, 1), target)
+
+    def combine(self, rows: Tensor) -> float:
+        return mean_psnr(rows)
 
 
-def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
+class PooledPSNR(Metric):
     """Peak signal-to-noise ratio in dB of the error pooled over all images and pixels.
 
     10 log10(1 / MSE) with one MSE over everything; never above `psnr`, as the worst images weigh
@@ -48,14 +53,21 @@ def psnr_pooled(prediction: Tensor, target: Tensor) -> float:
 
     >>> target = torch.zeros(2, 1, 4, 4)
     >>> error = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1)  # MSE (0.01 + 0.0001) / 2
-    >>> round(psnr_pooled(target + error, target), 3)
+    >>> round(PooledPSNR()(target + error, target), 3)
     22.967
     """
-    errors = squared_error(prediction.clamp(0, 1), target)
-    return pooled_psnr(errors, torch.ones_like(errors))
+
+    higher_is_better = True
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        errors = squared_error(prediction.clamp(0, 1), target)
+        return torch.stack((errors, torch.full_like(errors, math.prod(prediction.shape[2:]))), 1)
+
+    def combine(self, rows: Tensor) -> float:
+        return pooled_psnr(*rows.T)
 
 
-def ssim(prediction: Tensor, target: Tensor) -> float:
+class SSIM(Metric):
     """Structural similarity (Wang et al. 2004, eq. 13): mean over positions, channels, images.
 
     The paper's own settings: a Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03,
@@ -64,10 +76,17 @@ def ssim(prediction: Tensor, target: Tensor) -> float:
     use_sample_covariance=False, data_range=1)`. Raises DataError for images below 11 pixels a side.
 
     >>> image = torch.linspace(0, 1, 144).reshape(1, 1, 12, 12)
-    >>> ssim(image, image)
+    >>> SSIM()(image, image)
     1.0
     """
-    return float(structural_similarity(prediction.clamp(0, 1), target).mean())
+
+    higher_is_better = True
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return structural_similarity(prediction.clamp(0, 1), target)
+
+
+psnr, psnr_pooled, ssim = PSNR(), PooledPSNR(), SSIM()
 
 
 def mean_psnr(errors: Tensor) -> float:

@@ -4,7 +4,7 @@ runs.
 
 from __future__ import annotations
 
-from graphnet.sdk import Register, hookimpl
+from graphnet.sdk import Command, Register, hookimpl
 
 
 @hookimpl
@@ -31,10 +31,27 @@ def graphnet_datasets(register: Register) -> None:
 
 
 @hookimpl
+def graphnet_commands(register: Register) -> None:
+    """Add `denoise`, `evaluate` and `convert-pairs`."""
+    here = "graphnet_denoise.commands"
+    register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
+    register(
+        "evaluate",
+        Command("Compare a model's images with clean ones.", f"{here}.evaluate:evaluate"),
+    )
+    register(
+        "convert-pairs",
+        Command(
+            "Make a .npz file of pairs from an old .pkl file.", f"{here}.convert:convert_pairs"
+        ),
+    )
+
+
+@hookimpl
 def graphnet_metrics(register: Register) -> None:
     """Add `psnr` (mean of the images' PSNR), `psnr_pooled` (PSNR of the mean error) and `ssim`."""
     from graphnet_denoise import metrics
 
-    register("psnr", metrics.psnr)
-    register("psnr_pooled", metrics.psnr_pooled)
-    register("ssim", metrics.ssim)
+    register("psnr", metrics.PSNR)
+    register("psnr_pooled", metrics.PooledPSNR)
+    register("ssim", metrics.SSIM)

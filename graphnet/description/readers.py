@@ -1,0 +1,76 @@
+"""Readers: a file's ending says which reader makes a model of it; those for YAML and TOML stand here."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from graphnet.description.model import ModelDescription, parse, read_description
+from graphnet.errors import DescriptionError, GraphnetError, Problem, nearest
+from graphnet.sdk import ModelFile, Register, Registry, hookimpl
+
+
+def read_model(path: Path, registry: Registry, *, others: tuple[str, ...] = ()) -> ModelFile:
+    """Read a model file by the reader that is registered for its ending.
+
+    Args:
+        path: the file.
+        registry: has the readers.
+        others: endings that the caller reads itself, for the error.
+
+    Returns:
+        The file, with a ModelDescription.
+
+    Raises:
+        DescriptionError: no reader is registered for the ending, the file is wrong, or the reader failed.
+    """
+    ending = path.suffix.lower()
+    entry = registry.readers.get(ending)
+    if entry is None:
+        known = sorted({*registry.readers, *others})
+        found = f"a name that ends in {ending}" if ending else "a name without an ending"
+        message = f"nothing reads {found}. {nearest(ending, known)}"
+        if broken := " ".join(p.told for p in registry.plugins if p.status != "loaded"):
+            message += f" Plugins that are not loaded: {broken}"
+        raise _wrong(message, path)
+    of = f"the reader of {ending} ({entry.plugin.distribution} {entry.plugin.version})"
+    try:
+        made: Any = entry.value(path)
+    except GraphnetError:
+        raise
+    except OSError as error:
+        raise _wrong(f"cannot be read: {error.strerror or error}", path) from error
+    except Exception as error:  # somebody else's code: anything may come
+        raise _wrong(f"{of} failed: {type(error).__name__}: {error}", path) from error
+    file = made if isinstance(made, ModelFile) else ModelFile(made)
+    if isinstance(file.description, ModelDescription):
+        return file
+    try:
+        return replace(file, description=parse(file.description))
+    except DescriptionError as error:
+        raise DescriptionError([replace(p, where=str(path)) for p in error.problems]) from None
+
+
+def read_toml(path: Path) -> Any:
+    """The content of a TOML file, which has the fields of a YAML model file.
+
+    Raises:
+        DescriptionError: the file is no TOML; the error says in which line.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _wrong(f"not TOML: {error}", path) from None
+
+
+def _wrong(message: str, path: Path) -> DescriptionError:
+    return DescriptionError([Problem(message, where=str(path))])
+
+
+@hookimpl
+def graphnet_readers(register: Register) -> None:
+    for ending in (".yaml", ".yml", ".json"):  # a JSON text is a YAML text too
+        register(ending, read_description)
+    register(".toml", read_toml)

@@ -1,0 +1,12 @@
+"""The passes' plugin: a pass of graphnet's own that comes by the same hook as everyone's."""
+
+from __future__ import annotations
+
+from graphnet.passes.common_subexpressions import common_subexpressions
+from graphnet.sdk import Pass, Register, hookimpl
+
+
+@hookimpl
+def graphnet_passes(register: Register) -> None:
+    summary = "Calls that compute the same become one."
+    register("common_subexpressions", Pass(common_subexpressions, summary, after="dead_code"))

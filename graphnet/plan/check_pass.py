@@ -1,0 +1,64 @@
+"""Check pass: what is checked after each pass, and what more after a pass that a plugin adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphnet.errors import InputError, PlanError, nearest
+from graphnet.graph import Graph
+from graphnet.plan.plan import schedule
+from graphnet.plan.verify import missing_waits, verify, verify_graph, verify_rewrite
+from graphnet.sdk import PASSES, Pass, Registry
+
+
+def check_pass(
+    step: Pass[Graph], before: Graph, after: Graph, settled: Graph | None, *, registry: Registry
+) -> None:
+    """Check the result of a pass.
+
+    After a pass of a plugin, a plan is made of its graph and verified at once, so that the error names the
+    plugin.
+
+    Args:
+        step: the pass.
+        before: the graph that it got.
+        after: the graph that it returned.
+        settled: the last graph of a settled pass, which was checked, or None.
+        registry: says which pass is a plugin's.
+
+    Raises:
+        PlanError: the graph is rejected.
+    """
+    if after is before:
+        return
+    entry = registry.passes.get(step.name)
+    if entry is None or entry.plugin.builtin:
+        _check(step, before, after, settled)
+        return
+    try:
+        if not isinstance(after, Graph):
+            raise PlanError(f"it returns {type(after).__name__}, expected a Graph")
+        _check(step, before, after, settled)
+        if step.settled and not missing_waits(before):  # else the updates are still being added
+            verify(after, schedule(after))
+    except Exception as error:  # a damaged graph can make any of the checks fail
+        cause = str(error) if isinstance(error, PlanError) else f"{type(error).__name__}: {error}"
+        raise PlanError(
+            f"pass {step.name!r} of {entry.plugin.distribution} {entry.plugin.version} makes a wrong "
+            f"graph: {cause}. Leave it out with without: [{step.name}], and tell its author."
+        ) from error
+
+
+def _check(step: Pass[Graph], before: Graph, after: Graph, settled: Graph | None) -> None:
+    if step.exact:
+        verify_rewrite(before, after)
+    if step.settled:
+        verify_graph(after, since=settled)
+
+
+def check_known(without: Iterable[str], registry: Registry) -> None:
+    """Raise InputError if a pass that is to be switched off is neither ours nor a plugin's."""
+    known = {*PASSES, *registry.passes}
+    for name in sorted(without):
+        if name not in known:
+            raise InputError(f"without: unknown pass {name!r}. {nearest(name, known)}")
