@@ -83,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress = Console(stderr=True)
     for name in names:
         progress.print(f"{name}: comparing and timing")
-        table.add_row(name, *_cells(ROWS[name], options.seconds, compiled=not options.quick))
+        cells = _cells(ROWS[name], options.seconds, compiled=not options.quick)
+        progress.print(f"{name}: {cells[6]} ms, torch {cells[8]} ms", highlight=False)
+        table.add_row(name, *cells)
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)

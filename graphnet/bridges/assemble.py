@@ -65,6 +65,12 @@ def assemble(
     for operation in traced.operations:
         assembly.add(operation, found[operation.name])
     outputs = tuple(assembly.output(operand) for operand in traced.outputs)
+    for given in traced.inputs:
+        if not any(f"${given.name}" in (node.inputs or ()) for node in assembly.nodes):
+            raise InputError(
+                f"from_torch: the module's outputs do not depend on the input {given.name!r}. Leave it out, "
+                f"with a module around this one."
+            )
     description = ModelDescription(
         layers=tuple(assembly.nodes), name=name, inputs=_described(traced), outputs=outputs
     )

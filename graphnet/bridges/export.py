@@ -88,7 +88,7 @@ def _place(error: Exception) -> str:
     """The last line of code outside torch and this package where an error passed."""
     packages = str(Path(torch.__file__).parent), str(Path(__file__).parents[1])
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(packages)]
+    own = [frame for frame in frames if not frame.filename.startswith((*packages, "<"))]
     return f" (at {own[-1].filename}:{own[-1].lineno})" if own else ""
 
 

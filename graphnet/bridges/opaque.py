@@ -6,7 +6,8 @@ Its forward runs the operator, and its backward is torch's own derivative of it,
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,6 +166,17 @@ def _examples(inputs: Sequence[Operand], traced: Trace) -> list[Tensor]:
     return [torch.ones(shape, dtype=x.dtype) for shape, x in zip(shapes, inputs, strict=True)]
 
 
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """Run torch's own operators: the lstm of oneDNN has no derivative under torch.func.vjp."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
 class _Operator(torch.nn.Module):
     """One operator as a module: what from_torch_module makes a layer of."""
 
@@ -188,10 +200,10 @@ class _Operator(torch.nn.Module):
         schema = self.call.target._schema.arguments
         if any(argument.name == "device" for argument in schema):
             named["device"] = inputs[0].device
-        return self.call.target(
-            *(named[argument.name] for argument in schema if not argument.kwarg_only),
-            **{argument.name: named[argument.name] for argument in schema if argument.kwarg_only},
-        )
+        positional = [named[argument.name] for argument in schema if not argument.kwarg_only]
+        others = {argument.name: named[argument.name] for argument in schema if argument.kwarg_only}
+        with _without_onednn() if self.call.kind == "lstm" else nullcontext():
+            return self.call.target(*positional, **others)
 
     def _filled(self, value: Any, inputs: Sequence[Tensor]) -> Any:
         match value:

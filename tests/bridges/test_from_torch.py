@@ -254,6 +254,25 @@ def test_operators_without_a_layer_are_opaque_nodes_with_torchs_derivative() -> 
         torch.testing.assert_close(found, y, **TIGHT)
 
 
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.lstm(x)
+        return F.log_softmax(y[:, -1], dim=1)
+
+
+def test_an_lstm_is_an_opaque_node() -> None:
+    module = Recurrent()
+    model = traced(module, (2, 5, 3))
+    assert "aten.lstm.input in lstm" in model.opaque.values()
+    check_training(module, model, images(2, 5, 3))
+    check_prediction(module, model, images(1, 5, 3))
+    assert torch.backends.mkldnn.enabled
+
+
 def test_autograd_runs_in_opaque_nodes_only(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
     vjp = torch.func.vjp
@@ -445,6 +464,13 @@ def test_errors_of_from_torch() -> None:
         gn.from_torch(nn.Linear(3, 2), (2, 4))
     with pytest.raises(InputError, match="returns its input 'input' unchanged"):
         gn.from_torch(nn.Identity(), (2, 4))
+    with pytest.raises(InputError, match="outputs do not depend on the input 'other'"):
+        gn.from_torch(First(), (2, 4), (2, 4))
+
+
+class First(nn.Module):
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        return x * 2
 
 
 def test_code_of_the_page_on_from_torch_runs() -> None:
