@@ -8,13 +8,11 @@ out. It imports nn, model and below.
 
 from __future__ import annotations
 
-from graphnet.bridges.operators import Node
 from graphnet.bridges.to_torch import as_torch_module
 from graphnet.bridges.torch_layer import TorchLayer, from_torch_module, plugin
 from graphnet.bridges.traced_model import TracedModel, from_torch
 
 __all__ = [
-    "Node",
     "TorchLayer",
     "TracedModel",
     "as_torch_module",

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from graphnet.bridges.opaque import OpaqueCall, opaque_call, opaque_layer
-from graphnet.bridges.operators import Found, Node, Row, find_node, nodes_of
-from graphnet.bridges.trace import Operand, Operation, Trace
+from graphnet.bridges.operators import find_node
+from graphnet.bridges.trace import Operation, Trace
 from graphnet.description import InputDescription, ModelDescription, NodeDescription
 from graphnet.errors import InputError
-from graphnet.sdk import Entry, Registry
-from graphnet.sdk.registry import Plugin
+from graphnet.sdk import Entry, Found, Node, Operand, Plugin, Registry, nodes_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,6 @@ def assemble(
     traced: Trace,
     *,
     name: str,
-    rows: Mapping[str, Row],
     registry: Registry,
 ) -> Assembled:
     """Make a model of a trace.
@@ -53,14 +51,14 @@ def assemble(
         module: the module that was traced.
         traced: its trace.
         name: the model's name.
-        rows: the rows of operators.
-        registry: the layers that nodes may use; an operator whose row names another layer becomes opaque.
+        registry: the rows of operators, and the layers that nodes may use. An operator whose row names
+            another layer becomes opaque.
 
     Raises:
         InputError: the model would be no description: a batch of fixed size, an output that is an input.
     """
     assembly = _Assembly(module, traced, registry)
-    found = {o.name: assembly.find(o, rows) for o in traced.operations}
+    found = {o.name: assembly.find(o) for o in traced.operations}
     _leave_out_conflicts(traced, found)
     for operation in traced.operations:
         assembly.add(operation, found[operation.name])
@@ -144,9 +142,9 @@ class _Assembly:
         self._owners: dict[str, str] = {}  # a tensor of the module -> the node that owns it
         self._layers: dict[OpaqueCall, Entry] = {}
 
-    def find(self, operation: Operation, rows: Mapping[str, Row]) -> Found:
+    def find(self, operation: Operation) -> Found:
         """What the row of an operation returns, if the registry has its layers."""
-        found = find_node(operation, rows)
+        found = find_node(operation, self.registry.operators)
         known = all(part.layer in self.registry.layers for part in nodes_of(found))
         return found if known else None
 
@@ -241,7 +239,7 @@ class _Assembly:
 
     def _tensor(self, operand: Operand) -> Tensor:
         tensor = self.traced.tensors[operand.name]
-        return torch.nn.Parameter(tensor) if operand.kind == "parameter" else tensor
+        return torch.nn.Parameter(tensor) if operand.trained else tensor
 
     def _base(self, operation: Operation, layer: str) -> str:
         """The name of a node: the submodule's path, and the layer unless the submodule is one of torch's."""
@@ -271,13 +269,9 @@ class _Assembly:
     def _slot_node(self, operand: Operand) -> str:
         """The node that returns a parameter or buffer, for the nodes that read it as an input."""
         if operand.name not in self._owners:
-            id = self._id(operand.name)
-            self._own(operand, id, "value")
-            fields: dict[str, Any] = {"shape": list(operand.shape)}
-            if not operand.dtype.is_floating_point:
-                fields["dtype"] = str(operand.dtype).removeprefix("torch.")
-            first = f"${self.traced.inputs[0].name}"
-            self._describe(id, operand.kind, fields, (first,))
+            name = "module.parameter.get" if operand.trained else "module.buffer.get"
+            node = self.registry.operators[name].value(operand, self.traced.inputs[0])
+            self._node(node, operand.name, {})
         return self._owners[operand.name]
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from graphnet.bridges.torch_layer import TorchLayer, from_torch_module
-from graphnet.bridges.trace import Operand, Operation, Trace
+from graphnet.bridges.trace import Operation, Trace
+from graphnet.sdk import Operand
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class OpaqueCall:
         return zlib.crc32(text.encode())
 
 
-_CHANGES_STATES = frozenset({"batch_norm", "instance_norm"})
+_CHANGES_STATES = frozenset({"aten::batch_norm", "aten::instance_norm"})
 """Operators whose schema does not say that they write running statistics."""
 
 
@@ -87,7 +88,7 @@ def opaque_call(
     """
     inputs: list[Operand] = []
     owned: dict[str, Operand] = {}
-    owns = operation.target._schema.name.rpartition("::")[2] in _CHANGES_STATES
+    owns = operation.target._schema.name in _CHANGES_STATES
     axes = traced.axes()
 
     def place(operand: Operand) -> int:
@@ -202,7 +203,7 @@ class _Operator(torch.nn.Module):
             named["device"] = inputs[0].device
         positional = [named[argument.name] for argument in schema if not argument.kwarg_only]
         others = {argument.name: named[argument.name] for argument in schema if argument.kwarg_only}
-        with _without_onednn() if self.call.kind == "lstm" else nullcontext():
+        with _without_onednn() if self.call.target._schema.name == "aten::lstm" else nullcontext():
             return self.call.target(*positional, **others)
 
     def _filled(self, value: Any, inputs: Sequence[Tensor]) -> Any:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import sympy
 import torch
@@ -24,33 +24,7 @@ from torch.fx import Node as FxNode
 from graphnet.bridges.export import export, export_free
 from graphnet.bridges.functional import without_writes
 from graphnet.errors import InputError
-
-Size: TypeAlias = "int | sympy.Expr"
-"""The size of an axis: a number, or an expression of the inputs' sizes."""
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor that an operator takes or returns.
-
-    Args:
-        name: the name of the input, of the parameter or buffer in the module, or of the operation.
-        kind: "input", "parameter", "buffer", or "result" of an operation.
-        shape: the size of each axis.
-        dtype: its dtype.
-        output: which of the results of an operation it is.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[Size, ...]
-    dtype: torch.dtype
-    output: int = 0
-
-    @property
-    def is_slot(self) -> bool:
-        """Whether it is a parameter or buffer of the module."""
-        return self.kind in ("parameter", "buffer")
+from graphnet.sdk import Operand
 
 
 @dataclass(frozen=True)
@@ -175,8 +149,8 @@ class _Reader:
                 operand = _operand(node.name, "input", node.meta["val"])
                 inputs.append(operand)
             else:
-                kind = "parameter" if spec.kind is InputKind.PARAMETER else "buffer"
-                operand = _operand(str(spec.target), kind, node.meta["val"])
+                operand = _operand(str(spec.target), "tensor", node.meta["val"])
+                operand = replace(operand, trained=spec.kind is InputKind.PARAMETER)
             self.operands[node] = operand
         return tuple(inputs)
 

@@ -8,17 +8,13 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from graphnet.bridges import rows_images, rows_sequences, rows_tensors
 from graphnet.bridges.assemble import assemble
-from graphnet.bridges.operators import Row
 from graphnet.bridges.trace import trace
 from graphnet.errors import InputError, nearest
 from graphnet.model import Model, Program
 from graphnet.plan import CompileOptions
 from graphnet.sdk import Registry, default_registry
 
-ROWS: Mapping[str, Row] = {**rows_images.ROWS, **rows_tensors.ROWS, **rows_sequences.ROWS}
-"""The full name of an operator, such as "aten.relu.default" -> its row."""
 _OPTIONS = CompileOptions()
 
 
@@ -96,7 +92,6 @@ def from_torch(
     module: torch.nn.Module,
     *inputs: Sequence[int] | Tensor,
     name: str | None = None,
-    operators: Mapping[str, Row] | None = None,
     registry: Registry | None = None,
 ) -> TracedModel:
     """Trace a torch module into a model of graphnet's layers, which has copies of the module's tensors.
@@ -117,9 +112,8 @@ def from_torch(
         module: the module, on any device.
         inputs: an example of each input of forward: a shape, or a tensor where the input holds integers.
         name: the model's name; None takes the name of the module's class.
-        operators: rows for more operators, such as {"aten.erf.default": row}. A row takes arguments of the
-            operator by name and returns a graphnet.bridges.Node.
-        registry: the layers that nodes may use; None takes those of the installed plugins.
+        registry: the layers and the rows of operators (hook graphnet_operators); None takes those of the
+            installed plugins.
 
     Raises:
         InputError: there is no example input, or the module cannot be traced; the message says why.
@@ -137,7 +131,6 @@ def from_torch(
         module,
         traced,
         name=name or type(module).__name__,
-        rows={**ROWS, **(operators or {})},
         registry=registry or default_registry(),
     )
     model = TracedModel(made.description, weights=made.weights, registry=made.registry)

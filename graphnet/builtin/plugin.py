@@ -24,7 +24,7 @@ from graphnet.builtin.layers.dropout import Dropout
 from graphnet.builtin.layers.embedding import Embedding, PositionEmbedding
 from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
-from graphnet.builtin.layers.hard import ELU, HardSigmoid, HardSwish, HardTanh, ReLU6
+from graphnet.builtin.layers.hard import ELU, Hardsigmoid, Hardswish, Hardtanh, ReLU6
 from graphnet.builtin.layers.layer_norm import LayerNorm1d, LayerNorm2d, LayerNorm3d
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
@@ -41,6 +41,7 @@ from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
 from graphnet.builtin.metrics import Accuracy
+from graphnet.builtin.operators import images, sequences, tensors
 from graphnet.builtin.optimizers.adam import Adam, AdamW
 from graphnet.builtin.optimizers.muon import Muon
 from graphnet.builtin.optimizers.sgd import SGD
@@ -113,10 +114,10 @@ def graphnet_layers(register: Register) -> None:
     register("silu", SiLU)
     register("softplus", Softplus)
     register("elu", ELU)
-    register("hardtanh", HardTanh)
+    register("hardtanh", Hardtanh)
     register("relu6", ReLU6)
-    register("hardsigmoid", HardSigmoid)
-    register("hardswish", HardSwish)
+    register("hardsigmoid", Hardsigmoid)
+    register("hardswish", Hardswish)
     register("add", Add)
     register("multiply", Multiply)
     register("subtract", Subtract)
@@ -181,6 +182,13 @@ def graphnet_kernels(register: Register) -> None:
     ):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
+
+
+@hookimpl
+def graphnet_operators(register: Register) -> None:
+    for module in (images, tensors, sequences):
+        for name, row in module.ROWS.items():
+            register(name, row)
 
 
 @hookimpl

@@ -20,7 +20,7 @@ from graphnet.builtin.layers.attention import SimplifiedChannelAttention, Transp
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
 from graphnet.builtin.layers.group_norm import GroupNorm
-from graphnet.builtin.layers.hard import ELU, HardTanh
+from graphnet.builtin.layers.hard import ELU, Hardtanh
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
@@ -100,7 +100,7 @@ PRELUS = [
 GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
 SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]
 ELUS = [Sample(ELU(alpha=alpha), [IMAGE]) for alpha in (0.4, 1.0, 3.0)]
-RANGES = [Sample(HardTanh(min_val=a, max_val=b), [IMAGE]) for a, b in ((-0.5, 0.75), (0.125, 4.0))]
+RANGES = [Sample(Hardtanh(min_val=a, max_val=b), [IMAGE]) for a, b in ((-0.5, 0.75), (0.125, 4.0))]
 LINEARS = [
     Sample(Linear(out_features=3), [(4,)]),
     Sample(Linear(in_features=4, out_features=5, bias=False), [(3, 4)]),

@@ -11,7 +11,7 @@ from graphnet.errors import DescriptionError, Problem
 from graphnet.sdk import Layer, Precision
 
 
-class HardTanh(Layer):
+class Hardtanh(Layer):
     """x limited to the range from min_val to max_val, elementwise, as torch.nn.Hardtanh.
 
     The derivative is 1 where min_val < x < max_val, else 0. x, y: any shape. Backward keeps x: in bfloat16, y
@@ -20,7 +20,7 @@ class HardTanh(Layer):
     Raises:
         DescriptionError: min_val is not less than max_val.
 
-    >>> HardTanh(max_val=2.0).forward(torch.tensor([-3.0, 0.5, 4.0]))
+    >>> Hardtanh(max_val=2.0).forward(torch.tensor([-3.0, 0.5, 4.0]))
     tensor([-1.0000,  0.5000,  2.0000])
     """
 
@@ -60,12 +60,12 @@ class ReLU6(Layer):
         return grad_y.masked_fill((y <= 0) | (y >= 6), 0)
 
 
-class HardSigmoid(Layer):
+class Hardsigmoid(Layer):
     """min(max(x / 6 + 1/2, 0), 1), elementwise, as torch.nn.Hardsigmoid (Howard et al. 2019, section 5.2).
 
     The derivative is 1/6 where -3 < x < 3, else 0. x, y: any shape. Backward keeps x.
 
-    >>> HardSigmoid().forward(torch.tensor([-4.0, 0.0, 3.0]))
+    >>> Hardsigmoid().forward(torch.tensor([-4.0, 0.0, 3.0]))
     tensor([0.0000, 0.5000, 1.0000])
     """
 
@@ -79,13 +79,13 @@ class HardSigmoid(Layer):
         return (grad_y / 6).masked_fill((x <= -3) | (x >= 3), 0)
 
 
-class HardSwish(Layer):
+class Hardswish(Layer):
     """x min(max(x / 6 + 1/2, 0), 1), elementwise, as torch.nn.Hardswish (Howard et al. 2019, section 5.2).
 
     The derivative is 0 where x <= -3, 1 where x >= 3, and x / 3 + 1/2 between. x, y: any shape. Backward
     keeps x.
 
-    >>> HardSwish().forward(torch.tensor([-4.0, 1.5, 3.0]))
+    >>> Hardswish().forward(torch.tensor([-4.0, 1.5, 3.0]))
     tensor([-0.0000,  1.1250,  3.0000])
     """
 

@@ -11,7 +11,7 @@ from graphnet.sdk import Layer
 _aten = torch.ops.aten
 
 
-class AtenHardTanh(Activation):
+class AtenHardtanh(Activation):
     """hardtanh and its gradient as one operator each."""
 
     replaces = "hardtanh(x)"
@@ -59,7 +59,7 @@ class AtenReLU6(Activation):
         return grad
 
 
-class AtenHardSigmoid(Activation):
+class AtenHardsigmoid(Activation):
     """hardsigmoid in place where possible; aten's own gradient has 1/6 to 8 digits only, even in float64."""
 
     replaces = "hardsigmoid(x)"
@@ -79,7 +79,7 @@ class AtenHardSigmoid(Activation):
         return grad.div_(6)
 
 
-class AtenHardSwish(Activation):
+class AtenHardswish(Activation):
     """hardswish and its gradient as one operator each."""
 
     replaces = "hardswish(x)"
@@ -127,9 +127,9 @@ class AtenELU(Activation):
 
 
 KERNELS: dict[str, type[Layer]] = {
-    "aten/hardtanh": AtenHardTanh,
+    "aten/hardtanh": AtenHardtanh,
     "aten/relu6": AtenReLU6,
-    "aten/hardsigmoid": AtenHardSigmoid,
-    "aten/hardswish": AtenHardSwish,
+    "aten/hardsigmoid": AtenHardsigmoid,
+    "aten/hardswish": AtenHardswish,
     "aten/elu": AtenELU,
 }

@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from graphnet.bridges.operators import Node, Row, alike, is_float, row_of
-from graphnet.bridges.trace import Operand
+from graphnet.builtin.operators.table import row_of
+from graphnet.sdk import Node, Operand, Row, alike, is_float
 
 ROWS: dict[str, Row] = {}
 _row = partial(row_of, ROWS)
@@ -250,6 +250,19 @@ _NO_END = 2**63 - 1  # torch's number for the end of an axis
 @_row("aten.contiguous.default", "aten.clone.default")
 def contiguous(self: Operand, memory_format: Any) -> Operand:
     return self
+
+
+@_row("module.parameter.get")
+def parameter(self: Operand, like: Operand) -> Node:
+    return Node("parameter", (like,), {"shape": self.shape}, {"value": self})
+
+
+@_row("module.buffer.get")
+def buffer(self: Operand, like: Operand) -> Node:
+    fields: dict[str, Any] = {"shape": self.shape}
+    if not self.dtype.is_floating_point:
+        fields["dtype"] = str(self.dtype).removeprefix("torch.")
+    return Node("buffer", (like,), fields, {"value": self})
 
 
 @_row("aten.alias.default")

@@ -8,8 +8,8 @@ from typing import Any
 
 import sympy
 
-from graphnet.bridges.operators import Node, Row, is_float, row_of, sizes
-from graphnet.bridges.trace import Operand, Size
+from graphnet.builtin.operators.table import row_of
+from graphnet.sdk import Node, Operand, Row, Size, is_float, sizes
 
 ROWS: dict[str, Row] = {}
 _row = partial(row_of, ROWS)

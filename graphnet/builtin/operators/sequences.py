@@ -6,8 +6,8 @@ import math
 from functools import partial
 from typing import Any
 
-from graphnet.bridges.operators import Node, Row, alike, is_float, row_of
-from graphnet.bridges.trace import Operand
+from graphnet.builtin.operators.table import row_of
+from graphnet.sdk import Node, Operand, Row, alike, is_float
 
 ROWS: dict[str, Row] = {}
 _row = partial(row_of, ROWS)
