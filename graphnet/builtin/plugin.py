@@ -34,7 +34,7 @@ from graphnet.builtin.layers.recurrent import GRU, LSTM
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
 from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
-from graphnet.builtin.layers.source import Buffer, Parameter
+from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
 from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.masked import MaskedMSE
@@ -127,8 +127,8 @@ def graphnet_layers(register: Register) -> None:
     register("rescale", Rescale)
     register("layer_scale", LayerScale)
     register("dropout", Dropout)
-    register("parameter", Parameter)
-    register("buffer", Buffer)
+    register("trained_tensor", TrainedTensor)
+    register("fixed_tensor", FixedTensor)
     register("embedding", Embedding)
     register("position_embedding", PositionEmbedding)
     register("attention", Attention)

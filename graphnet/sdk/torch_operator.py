@@ -95,23 +95,40 @@ Row = Callable[..., Found]
 
 
 def nodes_of(found: Found) -> Iterator[Node]:
-    """All nodes of what a row returned."""
+    """All nodes of what a row returned.
+
+    >>> [node.layer for node in nodes_of(Node("relu", (Node("tanh", ()),)))]
+    ['relu', 'tanh']
+    """
     for node in found if isinstance(found, tuple) else (found,):
         if isinstance(node, Node):
             yield from node.nodes()
 
 
 def is_float(x: Any) -> bool:
-    """Whether an argument is a tensor of floating point."""
+    """Whether an argument is a tensor of floating point.
+
+    >>> is_float(Operand("x", "input", (2, 3), torch.int64)), is_float(0.5)
+    (False, False)
+    """
     return isinstance(x, Operand) and x.dtype.is_floating_point
 
 
 def alike(x: Operand, other: Any) -> bool:
-    """Whether both are tensors of one floating dtype."""
+    """Whether both are tensors of one floating dtype.
+
+    >>> x = Operand("x", "input", (2, 3), torch.float32)
+    >>> alike(x, x), alike(x, 0.5)
+    (True, False)
+    """
     return is_float(x) and is_float(other) and x.dtype == other.dtype
 
 
 def sizes(value: Any, axes: int) -> tuple[Any, ...]:
-    """A size for each spatial axis; one number stands for all of them."""
+    """A size for each spatial axis; one number stands for all of them.
+
+    >>> sizes(3, 2), sizes((3, 5), 2)
+    ((3, 3), (3, 5))
+    """
     given = (value,) if isinstance(value, int) else tuple(value)
     return given * axes if len(given) == 1 else given

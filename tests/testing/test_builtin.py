@@ -28,7 +28,7 @@ from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, Softplus
-from graphnet.builtin.layers.source import Buffer, Parameter
+from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
 from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.builtin.layers.upsample import BilinearUpsampling
 from graphnet.builtin.losses.masked import MaskedMSE
@@ -235,8 +235,11 @@ SAMPLES: dict[str, list[Sample]] = {
     "aten/elu": ELUS,
     "hardtanh": RANGES,
     "aten/hardtanh": RANGES,
-    "parameter": [Sample(Parameter(shape=(2, 3)), [IMAGE]), Sample(Parameter(shape=()), [(4,)])],
-    "buffer": [Sample(Buffer(shape=(2, 3), init=0.5), [IMAGE])],
+    "trained_tensor": [
+        Sample(TrainedTensor(shape=(2, 3)), [IMAGE]),
+        Sample(TrainedTensor(shape=()), [(4,)]),
+    ],
+    "fixed_tensor": [Sample(FixedTensor(shape=(2, 3), init=0.5), [IMAGE])],
     "multiply": [
         Sample(Multiply(), [IMAGE, (2, 4, 1, 1)]),
         Sample(Multiply(), [(2, 1, 6, 6), (1, 4, 6, 1)]),

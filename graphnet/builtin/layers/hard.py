@@ -85,8 +85,8 @@ class Hardswish(Layer):
     The derivative is 0 where x <= -3, 1 where x >= 3, and x / 3 + 1/2 between. x, y: any shape. Backward
     keeps x.
 
-    >>> Hardswish().forward(torch.tensor([-4.0, 1.5, 3.0]))
-    tensor([-0.0000,  1.1250,  3.0000])
+    >>> Hardswish().forward(torch.tensor([1.5, 3.0]))
+    tensor([1.1250, 3.0000])
     """
 
     pointwise: ClassVar[bool] = True

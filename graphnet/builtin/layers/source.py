@@ -11,13 +11,13 @@ from torch import Tensor
 from graphnet.sdk import Constant, Layer, ParameterSpec, Precision, Specs, StateSpec
 
 
-class Parameter(Layer):
+class TrainedTensor(Layer):
     """A trained tensor as a value, such as a position embedding or a class token: torch.nn.Parameter.
 
     y = value, which starts from `init`. The gradient of value is grad_y. x is any value of the model; the
     layer takes only its device. x: any shape and dtype; value, y: `shape`. Backward keeps no tensor.
 
-    >>> Parameter(shape=(2,)).forward(torch.zeros(1), torch.tensor([1.0, 2.0]))
+    >>> TrainedTensor(shape=(2,)).forward(torch.zeros(1), torch.tensor([1.0, 2.0]))
     tensor([1., 2.])
     """
 
@@ -36,14 +36,14 @@ class Parameter(Layer):
         return None, grad_y
 
 
-class Buffer(Layer):
+class FixedTensor(Layer):
     """A fixed tensor as a value, such as a table of positions or a mask: a buffer of torch.nn.Module.
 
     y = value, which starts from `init` and is not trained. x is any value of the model; the layer takes only
     its device. x: any shape and dtype; value, y: `shape`, of the dtype `dtype`; null is that of the model.
     Backward keeps no tensor.
 
-    >>> Buffer(shape=(2,)).forward(torch.zeros(1), torch.tensor([1.0, 2.0]))
+    >>> FixedTensor(shape=(2,)).forward(torch.zeros(1), torch.tensor([1.0, 2.0]))
     tensor([1., 2.])
     """
 

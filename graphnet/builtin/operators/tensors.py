@@ -254,7 +254,7 @@ def contiguous(self: Operand, memory_format: Any) -> Operand:
 
 @_row("module.parameter.get")
 def parameter(self: Operand, like: Operand) -> Node:
-    return Node("parameter", (like,), {"shape": self.shape}, {"value": self})
+    return Node("trained_tensor", (like,), {"shape": self.shape}, {"value": self})
 
 
 @_row("module.buffer.get")
@@ -262,7 +262,7 @@ def buffer(self: Operand, like: Operand) -> Node:
     fields: dict[str, Any] = {"shape": self.shape}
     if not self.dtype.is_floating_point:
         fields["dtype"] = str(self.dtype).removeprefix("torch.")
-    return Node("buffer", (like,), fields, {"value": self})
+    return Node("fixed_tensor", (like,), fields, {"value": self})
 
 
 @_row("aten.alias.default")
