@@ -1,8 +1,10 @@
 # make install   .venv with everything; .venv/bin/graphnet is the command
 # make demo      train the paper's network on photos, evaluate it, and leave pictures in runs/demo
+# make examples  train the four networks of examples/tasks, and print their results beside baselines
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
 # make fuzz      2,000 random models through every pass and executor
+# make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
@@ -16,7 +18,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo speedrun check test fuzz lint programs matrix clean
+.PHONY: install demo examples speedrun check test fuzz opinfo lint programs matrix clean
 
 install: $(VENV)/installed
 
@@ -30,6 +32,9 @@ $(VENV)/installed: $(PROJECTS) constraints.txt Makefile
 
 demo: install
 	$(BIN)/python examples/demo.py
+
+examples: install
+	OMP_NUM_THREADS=1 $(BIN)/python examples/tasks/run.py  # networks so small are as fast on one thread
 
 speedrun: install
 	$(BIN)/python examples/speedrun.py --photos $(DATA)/photos --pairs $(DATA)/ee559_val.npz
@@ -50,6 +55,9 @@ test: lint
 
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
+
+opinfo: install
+	$(BIN)/python -m tests.opinfo
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from graphnet.sdk import Pairs as Pairs
     from graphnet.sdk import ParameterSpec as ParameterSpec
     from graphnet.sdk import Pass as Pass
+    from graphnet.sdk import Registry as Registry
+    from graphnet.sdk import Report as Report
+    from graphnet.sdk import Reporter as Reporter
     from graphnet.sdk import Run as Run
     from graphnet.sdk import Schedule as Schedule
     from graphnet.sdk import StateSpec as StateSpec
@@ -79,6 +82,9 @@ _ROOMS = {
     "ParameterSpec": "sdk",
     "Pass": "sdk",
     "Program": "model",
+    "Registry": "sdk",
+    "Report": "sdk",
+    "Reporter": "sdk",
     "Run": "sdk",
     "SGD": "builtin",
     "Schedule": "sdk",
@@ -99,8 +105,10 @@ _MODULES = frozenset({*_ROOMS.values(), "executors", "graph", "nn", "testing", "
 __all__ = [*sorted(_ROOMS), "load"]
 
 
-def load(path: Path | str) -> Model:
+def load(path: Path | str, *, registry: Registry | None = None) -> Model:
     """Read a model: a .yaml or .toml description, a .safetensors file with weights, or a plugin's file.
+
+    `registry` has the layers that the model may use; None takes those of the installed plugins.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -112,7 +120,7 @@ def load(path: Path | str) -> Model:
     """
     from graphnet.model import Model
 
-    return Model.load(path)
+    return Model.load(path, registry=registry)
 
 
 def __getattr__(name: str) -> Any:

@@ -109,11 +109,33 @@ def test_core_names_no_layer() -> None:
     assert len(names) >= 9
     wrong = []
     for path in (path for room in CORE for path in sorted((ROOT / room).rglob("*.py"))):
+        tree = ast.parse(path.read_text())
+        exported = {  # names of Python functions, in __all__
+            id(constant)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+            for constant in ast.walk(node)
+        }
         wrong += [
             f"{path.relative_to(ROOT)}:{node.lineno} {node.value!r}"
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Constant) and node.value in names
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and node.value in names and id(node) not in exported
         ]
+    assert wrong == []
+
+
+PLUGINS = sorted((ROOT.parent / "plugins").glob("graphnet-*/src"))
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.parent.name)
+def test_plugins_of_this_repository_import_public_names_only(folder: Path) -> None:
+    wrong = []
+    for path in sorted(folder.rglob("*.py")):
+        for module, name in imports(path):
+            face = importlib.import_module(module)
+            public = getattr(face, "__all__", None) or [n for n in vars(face) if n[0] != "_"]
+            if module.count(".") > 1 or name not in public:
+                wrong.append(f"{path.relative_to(folder)}: {module} {name}")
     assert wrong == []
 
 

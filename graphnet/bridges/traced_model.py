@@ -41,8 +41,8 @@ class TracedModel(Model):
     def compile(
         self,
         *inputs: Sequence[int],
-        loss: object,
-        optimizer: object,
+        loss: object = None,
+        optimizer: object = None,
         options: CompileOptions = _OPTIONS,
         executor: object = "eager",
         seed: int | None = None,

@@ -12,13 +12,14 @@ import contextlib
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from graphnet.errors import CacheError
-from graphnet.system import installed, open_cache
+from graphnet.system import Installed, installed, open_cache
 
 OWN = {
     "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
@@ -65,10 +66,11 @@ def table() -> Table:
     Raises:
         PluginError: a plugin is broken, and GRAPHNET_STRICT_PLUGINS is set.
     """
-    if not installed(_GROUP):
+    points = installed(_GROUP)
+    if not points:
         return Table({}, {})
     with contextlib.suppress(CacheError):  # without a cache it takes seconds each time
-        if saved := open_cache().choice(_key()):
+        if saved := open_cache().choice(_key(points)):
             return Table({n: Listed(**one) for n, one in saved["commands"].items()}, saved["taken"])
     from graphnet.sdk import default_registry
 
@@ -86,17 +88,17 @@ def table() -> Table:
     rows = {name: asdict(one) for name, one in commands.items()}
     with contextlib.suppress(CacheError):
         # The key is made again: Python has written its compiled files into the folders meanwhile.
-        open_cache().record_choice(_key(), {"commands": rows, "taken": taken})
+        open_cache().record_choice(_key(points), {"commands": rows, "taken": taken})
     return Table(commands, taken)
 
 
-def _key() -> dict[str, Any]:
+def _key(points: Sequence[Installed]) -> dict[str, Any]:
     here = os.getcwd()
     return {
         "commands": [
             [one.point.name, one.point.value, one.distribution, one.version, one.error]
             + [_stamp(file) for file in _files(one.point)]
-            for one in installed(_GROUP)
+            for one in points
         ],
         "path": [_stamp(Path(p)) for p in sys.path if p not in ("", here)],
         "settings": {n: v for n, v in os.environ.items() if n.endswith("_PLUGINS")},

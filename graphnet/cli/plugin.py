@@ -1,4 +1,4 @@
-"""The command line's plugin: graphnet's own commands, by the same hook as everyone's."""
+"""The command line's plugin: graphnet's own commands and the progress bar, by the hooks of everyone."""
 
 from __future__ import annotations
 
@@ -10,3 +10,10 @@ from graphnet.sdk import Command, Register, hookimpl
 def graphnet_commands(register: Register) -> None:
     for name, (target, help_line) in OWN.items():
         register(name, Command(help_line, target))
+
+
+@hookimpl
+def graphnet_reporters(register: Register) -> None:
+    from graphnet.cli.progress import Progress  # rich is not needed before
+
+    register("progress", Progress)

@@ -8,7 +8,7 @@ import click
 
 from graphnet.cli import json_text
 from graphnet.cli.scaffold import write_project
-from graphnet.sdk import KINDS, Plugin, Registry, default_registry
+from graphnet.sdk import Plugin, Registry, default_registry
 
 
 @click.group(
@@ -58,7 +58,7 @@ def _added(plugin: Plugin, registry: Registry) -> dict[str, list[str]]:
     found = {
         kind: [name for name, entry in registry.of_kind(kind).items() if entry.plugin.name == plugin.name
                and entry.plugin.distribution == plugin.distribution]
-        for kind in KINDS
+        for kind in registry.every_kind
     }  # fmt: skip
     return {kind: names for kind, names in found.items() if names and plugin.status == "loaded"}
 

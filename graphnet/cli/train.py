@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from graphnet.cli import compile_options, flag, make_console
-from graphnet.model import Model, versions_of
+from graphnet.model import Model
 from graphnet.sdk import default_registry
-from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
-
-_LEAST_WAITING = 0.05  # a smaller share of time spent waiting for data is not printed
+from graphnet.training import Epoch, RunFolder, Steps, Stopped, Trainer, read_job
 
 
 @click.command(short_help="Train a model as a YAML file says.")
@@ -67,21 +54,28 @@ def train(
     overrides = [
         f"{flag(name)}={_text(value)}" for name, value in given.items() if value is not None
     ]
-    job = read_job(config, settings=[*settings, *overrides], registry=default_registry())
+    registry = default_registry()
+    job = read_job(config, settings=[*settings, *overrides], registry=registry)
     run = RunFolder(folder or Path("runs") / _file_name(job.model), resume=resume)
     console = make_console(stderr=True)
     with console.status("reading the data and making the plan"):
-        trainer = Trainer(job, resume=run.resume() if resume else None)
-    run.log("start", _start_record(job, trainer))
+        trainer = Trainer(
+            job,
+            resume=run.resume() if resume else None,
+            folder=run,
+            reporters=[registry.make("reporters", name) for name in ("log", "progress")],
+        )
     console.print(
         f"{job.model.description.name}: {len(trainer.pairs)} pairs, {trainer.steps_per_epoch} steps an "
         f"epoch, on {trainer.device} in {trainer.precision}; log in {run.log_path}"
     )
     with _stop_requested() as requested:
-        stopped = _loop(trainer, run, console, requested)
-    if stopped:
+        stopped = _loop(trainer, run, requested)
+    if stopped and not stopped.reason:
         console.print(f"stopped after step {stopped.step}; go on with --resume")
         return
+    if stopped:
+        console.print(f"stopped after step {stopped.step}: {stopped.reason}")
     run.finish(trainer.checkpoint())
     console.print(f"the model is in {run.model_path}")
 
@@ -96,77 +90,17 @@ def _file_name(model: Model) -> str:
     return re.sub(r"[^\w.-]+", "-", model.description.name).strip(".-") or "model"
 
 
-def _start_record(job: Job, trainer: Trainer) -> dict[str, object]:
-    return {
-        "step": trainer.program.steps_done,
-        "config": job.record(),
-        "versions": versions_of(job.registry, job.model.description),
-        "device": str(trainer.device),
-        "precision": trainer.precision,
-        "kernels": trainer.kernels,
-        "pairs": len(trainer.pairs),
-        "steps_per_epoch": trainer.steps_per_epoch,
-    }
-
-
-def _loop(
-    trainer: Trainer, run: RunFolder, console: Console, requested: list[bool]
-) -> Stopped | None:
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn(
-            "{task.fields[rate]} step/s  loss {task.fields[loss]}  {task.fields[metric]}",
-            markup=False,
-        ),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
-        epochs = trainer.job.config.epochs
-        first = trainer.program.steps_done // trainer.steps_per_epoch + 1
-        task = progress.add_task(
-            "train",
-            total=trainer.total_steps,
-            completed=trainer.program.steps_done,
-            epoch=f"{min(first, epochs)}/{epochs}",
-            rate="-",
-            loss="-",
-            metric="",
-        )
-        for record in trainer.run(lambda: bool(requested)):
-            match record:
-                case Steps():
-                    run.log("steps", asdict(record))
-                    if record.step % trainer.steps_per_epoch == 0:
-                        run.save(trainer.checkpoint())  # before metrics are measured: that may fail
-                    progress.update(
-                        task,
-                        completed=record.step,
-                        epoch=f"{record.epoch}/{epochs}",
-                        rate=f"{record.steps_per_s:.1f}",
-                        loss=f"{record.loss:.5f}",
-                    )
-                case Epoch():
-                    run.log("epoch", asdict(record))
-                    run.save(trainer.checkpoint())
-                    metrics = "  ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
-                    waiting = f", {record.waiting:.0%} of it waiting for data"
-                    scale = record.loss_scale
-                    progress.update(task, metric=metrics)
-                    progress.console.print(
-                        f"epoch {record.epoch}/{epochs}  loss {record.loss:.5f}  {metrics}  "
-                        f"{record.elapsed_s:.1f} s of training"
-                        f"{waiting if record.waiting > _LEAST_WAITING else ''}"
-                        f"{'' if scale is None else f', loss scale {scale:g}'}"
-                    )
-                case Decided():
-                    run.log("executor", asdict(record))
-                    progress.console.print(f"step {record.step}: {record.message}")
-                case Stopped():
-                    run.save(trainer.checkpoint())
-                    return record
+def _loop(trainer: Trainer, run: RunFolder, requested: list[bool]) -> Stopped | None:
+    """Train, and write a checkpoint after each epoch and when the run stops."""
+    for record in trainer.run(lambda: bool(requested)):
+        match record:
+            case Steps() if record.step % trainer.steps_per_epoch == 0:
+                run.save(trainer.checkpoint())  # before metrics are measured: that may fail
+            case Epoch():
+                run.save(trainer.checkpoint())
+            case Stopped():
+                run.save(trainer.checkpoint())
+                return record
     return None
 
 

@@ -21,7 +21,7 @@ from graphnet.inspection.report import (
     short_name,
 )
 from graphnet.passes import Change
-from graphnet.plan import Plan
+from graphnet.plan import Plan, check_plan
 from graphnet.sdk import Layout, Spec
 from graphnet.system import bytes_text, elide, seconds_text, short_bytes, short_count
 
@@ -52,6 +52,7 @@ def explain(
     >>> "relu" in explain(Model({"layers": ["relu"]}).plan((1, 1, 2, 2)))
     True
     """
+    check_plan(plan, "explain")
     seen = breakdown(plan, machine or stated_machine(device_of(plan)))
     parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing), peak(seen)]
     if plan.prelude is not None:

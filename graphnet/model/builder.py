@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphnet.description import InputDescription, ModelDescription, NodeDescription
+from graphnet.errors import InputError
 from graphnet.model.model import Model
 from graphnet.sdk import Registry
 
@@ -47,11 +48,16 @@ class Builder:
 
     def __init__(
         self,
-        *,
+        *nothing: object,
         name: str = "model",
         channels: int | None = None,
         **inputs: int | InputDescription | None,
     ) -> None:
+        if nothing:
+            raise InputError(
+                f"Builder takes arguments by name only, got {nothing[0]!r:.60}. Write net = "
+                f"Builder(channels=3), then y = net('relu', net.input)."
+            )
         named = inputs or {"input": channels}
         self._name = name
         self._inputs = {
@@ -91,7 +97,12 @@ class Builder:
 
         Returns:
             The first output of the new node.
+
+        Raises:
+            InputError: the layer is no name, or an input or `share` is no output of a node.
         """
+        if not isinstance(layer, str):
+            raise InputError(f"expected the name of a layer, such as 'relu', got {layer!r:.60}")
         if id is None:
             base = layer.rpartition("/")[2]
             self._numbers[base] += 1
@@ -101,8 +112,8 @@ class Builder:
                 layer=layer,
                 config=config,
                 id=id,
-                inputs=tuple(x.reference for x in inputs),
-                share=share.reference if share else None,
+                inputs=tuple(_reference(x, layer) for x in inputs),
+                share=None if share is None else _reference(share, layer),
                 place=("layers", len(self._nodes)),
             )
         )
@@ -110,7 +121,7 @@ class Builder:
 
     def outputs(self, *outputs: Output) -> None:
         """State which outputs the model returns; by default the output of the last node."""
-        self._outputs = tuple(output.reference for output in outputs)
+        self._outputs = tuple(_reference(output, "outputs") for output in outputs)
 
     def description(self) -> ModelDescription:
         """Return the description of the nodes so far; `model()` checks it."""
@@ -125,3 +136,12 @@ class Builder:
             DescriptionError: the description is wrong; the error holds every fault.
         """
         return Model(self.description(), registry=registry)
+
+
+def _reference(output: object, where: str) -> str:
+    if not isinstance(output, Output):
+        raise InputError(
+            f"{where}: expected the output of a node, such as net.input or what net('relu', x) returns, got "
+            f"{output!r:.60}"
+        )
+    return output.reference

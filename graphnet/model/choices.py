@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from graphnet.description import UpdateSettings, split_updates
-from graphnet.errors import InputError, nearest
+from graphnet.errors import DescriptionError, InputError, Problem, nearest, sentence
 from graphnet.plan import CompileOptions, split_options
-from graphnet.sdk import Optimizer
+from graphnet.sdk import KINDS, Optimizer, Registry
 
 
 def changed_options(
@@ -30,3 +30,47 @@ def training_choices(
     settings, rest = split_updates(overrides)
     updates = UpdateSettings(optimizer=optimizer, **settings)
     return updates, changed_options(options, rest, list(updates.record()))
+
+
+def check_training(loss: object, optimizer: object) -> None:
+    """Raise InputError unless a training has a loss and an optimizer."""
+    for name, given, example in (
+        ("loss", loss, 'loss="mse"'),
+        ("optimizer", optimizer, 'optimizer={"adam": {"lr": 0.001}}'),
+    ):
+        if given is None:
+            raise InputError(
+                f"compile: expected {name}=..., such as {example}, found none. To predict without a "
+                f"training, call model.predict; for the plan alone, model.plan."
+            )
+
+
+def definition_of(kind: str, form: object, registry: Registry) -> Any:
+    """The definition that `registry.make` makes; an error names the argument and the field.
+
+    Raises:
+        UnknownNameError: nothing of this kind has the name.
+        DescriptionError: the form is another, or fields are wrong.
+    """
+    argument = KINDS[kind].singular
+    try:
+        return registry.make(kind, form)
+    except DescriptionError as error:
+        name = (
+            form
+            if isinstance(form, str)
+            else next(iter(form), "")
+            if isinstance(form, dict)
+            else ""
+        )
+        raise DescriptionError(
+            [_placed(one, argument, str(name)) for one in error.problems]
+        ) from None
+
+
+def _placed(problem: Problem, argument: str, name: str) -> Problem:
+    message = problem.message
+    if problem.path and message == "must be given":
+        message = f"{sentence(message)} Write {argument}={{{name!r}: {{{problem.path!r}: VALUE}}}}."
+    path = ".".join(part for part in (argument, name, problem.path) if part)
+    return replace(problem, path=path, message=message)

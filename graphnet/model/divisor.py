@@ -31,19 +31,19 @@ def find_divisor(network: Expanded, graph_for: Callable[..., Graph]) -> int:
     Raises:
         GraphError: an input is no image, or there is no such number.
     """
-    axes = spatial_axes(network)
-    for name, described in network.inputs.items():
-        stated = described.shape
-        if (stated is not None and len(stated) != 1 + axes) or described.integer is not None:
+    stated = [described.shape for described in network.inputs.values()]
+    for (name, described), shape in zip(network.inputs.items(), stated, strict=True):
+        if described.integer is not None or (shape is not None and len(shape) < 2):
             raise GraphError(
                 f"{network.name}: input {name!r} ({described}) is no image, so there is no size to which it "
                 f"could be padded"
             )
     first = [described.axes[0] for described in network.inputs.values()]
     channels = [size if isinstance(size, int) else 3 for size in first]
+    count = next((len(shape) - 1 for shape in stated if shape), spatial_axes(network))
 
     def keeps_size(size: int) -> bool:
-        sizes = (size,) * axes
+        sizes = (size,) * count
         try:
             graph = graph_for(*((1, c, *sizes) for c in channels))
         except GraphnetError:

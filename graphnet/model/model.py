@@ -28,7 +28,7 @@ from graphnet.model.checkpoint import (
     versions_of,
     write_checkpoint,
 )
-from graphnet.model.choices import changed_options, training_choices
+from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
 from graphnet.model.divisor import find_divisor
 from graphnet.model.plans import Plans, Shape
 from graphnet.model.predictor import Predictor
@@ -58,6 +58,7 @@ class Model:
 
     Raises:
         DescriptionError: the description is wrong; the error holds every fault.
+        InputError: it is a path or a torch module.
 
     >>> model = Model({"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 8,
     ...                                                                 "kernel_size": 1}}, "relu"]})
@@ -73,6 +74,15 @@ class Model:
         registry: Registry | None = None,
         seed: int = 0,
     ) -> None:
+        if isinstance(description, (str, Path)):
+            raise InputError(
+                f"Model takes a description. Read a file with gn.load({str(description)!r})."
+            )
+        if isinstance(description, torch.nn.Module):
+            raise InputError(
+                f"Model takes a description, got the torch module {type(description).__name__}. "
+                f"gn.from_torch_module makes a layer of it."
+            )
         if not isinstance(description, ModelDescription):
             description = parse(description)
         self.description = description
@@ -221,8 +231,8 @@ class Model:
     def compile(
         self,
         *inputs: Shape,
-        loss: object,
-        optimizer: object,
+        loss: object = None,
+        optimizer: object = None,
         options: CompileOptions = _OPTIONS,
         executor: object = "eager",
         seed: int | None = None,
@@ -246,12 +256,13 @@ class Model:
                 replace those of `options`, or of UpdateSettings: `precision="bfloat16", ema=0.999`.
 
         Raises:
-            InputError: an override has an unknown name.
+            InputError: there is no loss or no optimizer, or an override has an unknown name.
             DescriptionError: a value does not fit its field.
         """
-        rule = self.registry.make("optimizers", optimizer)
+        check_training(loss, optimizer)
+        rule = definition_of("optimizers", optimizer, self.registry)
         updates, options = training_choices(rule, options, overrides)
-        runner = self.registry.make("executors", executor)
+        runner = definition_of("executors", executor, self.registry)
         options.warn_if_slow(stacklevel=2)
         plan = self._plans.plan(inputs, options, loss=loss, updates=updates)
         adding = self._plans.adding_plan(inputs, options, loss=loss, updates=updates)
@@ -300,7 +311,7 @@ class Model:
         dtype = next(floating, options.target.dtype)
         if options.dtype not in (None, dtype):
             raise InputError(f"predict: expected inputs of the dtype {options.dtype}, got {dtype}")
-        runner = self.registry.make("executors", executor)
+        runner = definition_of("executors", executor, self.registry)
         key = (options, dtype, runner)
         if key not in self._predictors:
             options.warn_if_slow(stacklevel=2)

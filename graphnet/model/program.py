@@ -7,6 +7,7 @@ clean = program.predict(image)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -120,6 +121,8 @@ class Program:
 
     @lr.setter
     def lr(self, lr: float) -> None:
+        if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0.0 <= lr < math.inf:
+            raise InputError(f"lr: expected a number from 0 on, got {lr!r}")
         if lr != self._lr and LR in self._scalars:
             self._scalars[LR].fill_(lr)
         self._lr = lr

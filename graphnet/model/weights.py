@@ -44,8 +44,12 @@ class Weights(Mapping[str, Tensor]):
         """Make Weights from copies of these tensors.
 
         Raises:
-            InputError: a value is not a tensor of real numbers.
+            InputError: this is no mapping from names to tensors of real numbers.
         """
+        if not isinstance(tensors, Mapping):
+            raise InputError(
+                f"weights: expected a mapping from names to tensors, got a {type(tensors).__name__}"
+            )
         return cls({name: _real(name, tensor).detach().clone() for name, tensor in tensors.items()})
 
     def __getitem__(self, name: str) -> Tensor:

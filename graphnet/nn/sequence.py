@@ -105,7 +105,7 @@ class RMSNorm(Module):
     """Division by the root mean square of the last axes, with the arguments of torch.nn.RMSNorm.
 
     >>> RMSNorm(2)(torch.tensor([3.0, -3.0]))
-    tensor([ 1.0000, -1.0000])
+    tensor([ 1., -1.])
     """
 
     def __init__(

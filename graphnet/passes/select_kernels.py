@@ -1,9 +1,10 @@
 """Select kernels: which kernels may replace expressions of layers, and in which order they are tried.
 
-Kernels with larger patterns are tried first; among equal sizes, those of installed plugins before the
-built-in ones, then in the order of registration. A kernel replaces an expression before differentiation, so
-its own backward is the backward of the whole expression. A kernel that works in blocks of pixels (see
-graphnet.sdk.blocks) is used only if no pixels have to be moved inside the graph for it.
+Kernels with larger patterns are tried first; among equal sizes, those with a higher `priority`; among these,
+those of installed plugins before the built-in ones, then in the order of registration. A kernel replaces an
+expression before differentiation, so its own backward is the backward of the whole expression. A kernel that
+works in blocks of pixels (see graphnet.sdk.blocks) is used only if no pixels have to be moved inside the
+graph for it.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
 
 
 def choose_multi_tensor(registry: Registry, names: str) -> tuple[Entry, ...]:
-    """The kernels of updates and casts, those of installed plugins first; otherwise as `choose`."""
+    """The kernels of updates and casts, by priority, then those of installed plugins; else as `choose`."""
     found = (
         entry for entry in _named(registry, names) if issubclass(entry.value, MultiTensorKernel)
     )
-    return tuple(sorted(found, key=lambda entry: entry.plugin.builtin))
+    return tuple(sorted(found, key=lambda e: (-e.value.priority, e.plugin.builtin)))
 
 
 def _named(registry: Registry, names: str) -> list[Entry]:
@@ -67,9 +68,9 @@ def _named(registry: Registry, names: str) -> list[Entry]:
     return found
 
 
-def _precedence(entry: Entry) -> tuple[int, bool]:
-    """The sort key: larger patterns first; of equal sizes, installed plugins before the built-in one."""
-    return -_size(entry.value.pattern), entry.plugin.builtin
+def _precedence(entry: Entry) -> tuple[int, int, bool]:
+    """The sort key: larger patterns, then higher priorities, then plugins before the built-in one."""
+    return -_size(entry.value.pattern), -entry.value.priority, entry.plugin.builtin
 
 
 def fused(kernels: tuple[Entry, ...]) -> tuple[Entry, ...]:

@@ -9,7 +9,7 @@ from graphnet.plan.codegen import Source, generate
 from graphnet.plan.compile import adding_plan, forward_graph, inference_plan, training_plan
 from graphnet.plan.export import source
 from graphnet.plan.options import AUTO, CompileOptions, Target, split_options
-from graphnet.plan.plan import Plan, Step, schedule
+from graphnet.plan.plan import Plan, Step, check_plan, schedule
 from graphnet.plan.tiling import Tiling, pace, tile
 from graphnet.plan.verify import verify
 
@@ -22,6 +22,7 @@ __all__ = [
     "Target",
     "Tiling",
     "adding_plan",
+    "check_plan",
     "forward_graph",
     "generate",
     "inference_plan",

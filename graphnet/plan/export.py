@@ -26,7 +26,7 @@ import torch
 
 from graphnet.errors import SourceError
 from graphnet.plan.codegen import generate, unique
-from graphnet.plan.plan import Plan
+from graphnet.plan.plan import Plan, check_plan
 from graphnet.sdk import Definition, Spec
 
 _MAIN = """\
@@ -42,12 +42,14 @@ if __name__ == "__main__":  # one run on random numbers
 def source(plan: Plan) -> str:
     """Write a plan as the text of a Python file.
 
-    Raises SourceError if a definition cannot be imported, such as a class inside a function.
+    Raises SourceError if a definition cannot be imported, such as a class inside a function, InputError if
+    this is no plan.
 
     >>> from graphnet import Model
     >>> "import torch" in source(Model({"layers": ["relu"]}).plan((1, 1, 2, 2)))
     True
     """
+    check_plan(plan, "source")
     return _Writer(plan).write()
 
 

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from graphnet.errors import InputError
 from graphnet.graph import SLOTS, Call, Graph, Kind, MemoryUse, Value, memory_use
 from graphnet.passes import Change
 from graphnet.system import bytes_text
@@ -87,6 +88,15 @@ class Plan:
 
     def __str__(self) -> str:
         return f"{len(self.steps)} steps, peak {bytes_text(self.peak_bytes)}"
+
+
+def check_plan(found: object, where: str) -> None:
+    """Raise InputError unless this is a plan; `where` says which function takes it."""
+    if not isinstance(found, Plan):
+        raise InputError(
+            f"{where} takes a plan, got a {type(found).__name__}. A plan is for inputs of given shapes: "
+            f"model.plan((1, 3, 64, 64)), or program.plan."
+        )
 
 
 def schedule(graph: Graph) -> Plan:

@@ -18,7 +18,6 @@ from graphnet.sdk.floating import (
     INTEGERS,
     advice,
     check_dtype,
-    check_floating,
     check_kind,
     check_tensors,
     conversion,
@@ -46,7 +45,7 @@ from graphnet.sdk.intrinsics import (
     WeightedSum,
 )
 from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_names
-from graphnet.sdk.kinds import KINDS, PluginKind
+from graphnet.sdk.kinds import KINDS, OwnKind, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 from graphnet.sdk.metric import Metric
 from graphnet.sdk.model_file import ModelFile
@@ -60,7 +59,9 @@ from graphnet.sdk.multi_tensor import (
 )
 from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.random import node_constant
+from graphnet.sdk.records import Decided, Epoch, Record, Steps, Stopped
 from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form
+from graphnet.sdk.reporter import Report, Reporter, Running
 from graphnet.sdk.schedule import Schedule
 from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
 from graphnet.sdk.spatial import (
@@ -125,8 +126,10 @@ __all__ = [
     "Convert",
     "DType",
     "DataSet",
+    "Decided",
     "Definition",
     "Entry",
+    "Epoch",
     "Event",
     "Executor",
     "FactorPair",
@@ -155,6 +158,7 @@ __all__ = [
     "Operand",
     "Optimizer",
     "OptionalSizes",
+    "OwnKind",
     "Pairs",
     "ParameterSpec",
     "Pass",
@@ -165,11 +169,15 @@ __all__ = [
     "PositiveSizes",
     "Precision",
     "Rate",
+    "Record",
     "Register",
     "Registry",
+    "Report",
+    "Reporter",
     "Rewritable",
     "Row",
     "Run",
+    "Running",
     "ScaleShift",
     "Scaled",
     "Schedule",
@@ -181,6 +189,8 @@ __all__ = [
     "Spec",
     "Specs",
     "StateSpec",
+    "Steps",
+    "Stopped",
     "Stream",
     "Tensors",
     "Times",
@@ -195,7 +205,6 @@ __all__ = [
     "by",
     "channels_last",
     "check_dtype",
-    "check_floating",
     "check_kind",
     "check_tensors",
     "conversion",

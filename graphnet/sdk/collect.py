@@ -28,30 +28,35 @@ _PREFIX = f"{hookspecs.PROJECT}_"
 _ALIKE = 0.75  # from this likeness on, a function's name is taken for a misspelled hook
 
 
-def collect(module: object, plugin: Plugin, found: Entries) -> Plugin:
+def collect(module: object, plugin: Plugin, found: Entries, kinds: dict[str, PluginKind]) -> Plugin:
     """Add what a plugin registers to `found`, and return the plugin with the names of its hooks.
 
     Args:
         module: the module or object that has the hooks.
         plugin: where it comes from.
         found: kind -> name -> entry, of all plugins before it.
+        kinds: KINDS, and the kinds that plugins before it declare; those that it declares are added.
 
     Raises:
-        PluginError: something of the plugin is wrong. Then `found` is unchanged.
+        PluginError: something of the plugin is wrong. Then `found` and `kinds` are unchanged.
         ContractError: a class does not define what its kind needs.
         Exception: whatever the plugin's own code raises.
     """
     if isinstance(module, type):
         raise PluginError(f"{module.__name__} is a class; give an instance, {module.__name__}()")
     _check_contract(module, plugin)
-    known = [kind.hook for kind in KINDS.values()]
     manager = _Hooks(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(module)
         hooks = tuple(caller.name for caller in manager.get_hookcallers(module) or ())
+        declared = _call(KINDS["kinds"], manager, plugin, found["kinds"])
+        own = {name: entry.value.named(name) for name, entry in declared.items()}
+        every = {**kinds, **own}
+        _add_specs(manager, [kind for name, kind in every.items() if name not in KINDS])
     except pluggy.PluginValidationError as error:
         raise PluginError(" ".join(str(error).split())) from error
+    known = [kind.hook for kind in every.values()]
     for name in hooks:
         if name not in known:
             near = _alike(name, known)
@@ -59,17 +64,44 @@ def collect(module: object, plugin: Plugin, found: Entries) -> Plugin:
                 f"implements {name!r}, which is no hook. {near or nearest(name, known)}"
             )
     _check_marks(module, hooks, known)
-    mine: Entries = {kind: {} for kind in KINDS}
-    for kind in KINDS.values():
-        register = _Register(kind, plugin, found[kind.name], mine[kind.name])
-        caller: pluggy.HookCaller = getattr(manager.hook, kind.hook)
-        for implementation in caller.get_hookimpls():
-            _check_plain(kind.hook, implementation.function)
-        _check_returned(kind.hook, caller(register=register))
-        register.ended.append(True)
+    mine: Entries = {"kinds": declared}
+    for kind in every.values():
+        if kind.name != "kinds":
+            mine[kind.name] = _call(kind, manager, plugin, found.get(kind.name, {}))
     for name, entries in mine.items():
-        found[name].update(entries)
+        found.setdefault(name, {}).update(entries)
+    kinds.update(own)
     return replace(plugin, hooks=hooks)
+
+
+def declares_kinds(module: object) -> bool:
+    """Whether a plugin has the hook that declares kinds: then others may register such things."""
+    return _is_function(module, KINDS["kinds"].hook)
+
+
+def _call(
+    kind: PluginKind, manager: pluggy.PluginManager, plugin: Plugin, known: Mapping[str, Entry]
+) -> dict[str, Entry]:
+    """Call the hook of one kind, and return what it registers."""
+    mine: dict[str, Entry] = {}
+    register = _Register(kind, plugin, known, mine)
+    caller: pluggy.HookCaller = getattr(manager.hook, kind.hook)
+    for implementation in caller.get_hookimpls():
+        _check_plain(kind.hook, implementation.function)
+    _check_returned(kind.hook, caller(register=register))
+    register.ended.append(True)
+    return mine
+
+
+def _add_specs(manager: pluggy.PluginManager, own: Sequence[PluginKind]) -> None:
+    """Tell pluggy the hooks of kinds that plugins declare."""
+
+    @hookspecs.hookspec
+    def spec(register: hookspecs.Register) -> None:
+        pass
+
+    if own:
+        manager.add_hookspecs(type("Specs", (), {kind.hook: spec for kind in own}))
 
 
 class _Hooks(pluggy.PluginManager):

@@ -17,12 +17,12 @@ import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from graphnet.errors import NameTakenError, PluginError, PluginWarning, nearest
-from graphnet.sdk.collect import Entries, collect
-from graphnet.sdk.kinds import KINDS
+from graphnet.sdk.collect import Entries, collect, declares_kinds
+from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.registry import Plugin, Registry
 from graphnet.system import Installed, installed, normalized, without_gc
 
@@ -32,6 +32,7 @@ BUILTIN = (
     "graphnet.executors.plugin",
     "graphnet.description.readers",
     "graphnet.passes.plugin",
+    "graphnet.training.reporters",
     "graphnet.cli.plugin",
 )
 
@@ -57,23 +58,26 @@ def load_registry(
     'relu'
     """
     found: Entries = {kind: {} for kind in KINDS}
+    kinds = dict(KINDS)
     loaded: list[Plugin] = []
     if builtin:
         own = Plugin("builtin", "graphnet-framework", _version("graphnet-framework"))
-        parts = [collect(importlib.import_module(name), own, found) for name in builtin]
+        parts = [collect(importlib.import_module(name), own, found, kinds) for name in builtin]
         loaded.append(replace(own, hooks=tuple(hook for part in parts for hook in part.hooks)))
     if entry_points and not _flag("GRAPHNET_NO_PLUGINS"):
-        loaded.extend(_installed(found))
-    for module in plugins:
+        loaded.extend(_installed(found, kinds))
+    for module in sorted(plugins, key=declares_kinds, reverse=True):
         name = getattr(module, "__name__", type(module).__name__)
-        loaded.append(collect(module, Plugin(name, name, "local"), found))
+        loaded.append(collect(module, Plugin(name, name, "local"), found, kinds))
     broken = [plugin for plugin in loaded if plugin.error]
     if broken and _flag("GRAPHNET_STRICT_PLUGINS"):
         causes = "\n".join(f"{p.name} ({p.distribution} {p.version}): {p.error}" for p in broken)
         raise PluginError(
             f"GRAPHNET_STRICT_PLUGINS is set, and these plugins are broken:\n{causes}"
         )
-    return Registry(**found, plugins=tuple(loaded))
+    ours = {kind: entries for kind, entries in found.items() if kind in KINDS}
+    own_kinds = {kind: entries for kind, entries in found.items() if kind not in KINDS}
+    return Registry(**ours, own=own_kinds, plugins=tuple(loaded))
 
 
 @functools.cache
@@ -86,34 +90,50 @@ def default_registry() -> Registry:
     return load_registry()
 
 
-def _installed(found: Entries) -> Iterator[Plugin]:
+def _installed(found: Entries, kinds: dict[str, PluginKind]) -> Iterable[Plugin]:
+    """Load the installed plugins; those that declare kinds register first, since others may add to these."""
     candidates = installed(GROUP)
     off = _switched_off(candidates)
-    for one in candidates:
+    loaded: dict[int, Plugin] = {}
+    modules: dict[int, object] = {}
+    for position, one in enumerate(candidates):
         plugin = Plugin(one.point.name, one.distribution, one.version, error=one.error)
-        if plugin.error is not None:
-            yield plugin
-        elif off & {normalized(plugin.name), normalized(plugin.distribution)}:
-            yield replace(plugin, disabled=True)
-        else:
-            yield _loaded(one, plugin, found)
+        if plugin.error is None:
+            if off & {normalized(plugin.name), normalized(plugin.distribution)}:
+                plugin = replace(plugin, disabled=True)
+            else:
+                with _isolated(plugin) as result:
+                    modules[position] = _import(one)
+                plugin = result[-1]
+        loaded[position] = plugin
+    for position in sorted(modules, key=lambda i: (not declares_kinds(modules[i]), i)):
+        with _isolated(loaded[position]) as result:
+            result.append(collect(modules[position], loaded[position], found, kinds))
+        loaded[position] = result[-1]
+    return loaded.values()
 
 
-def _loaded(one: Installed, plugin: Plugin, found: Entries) -> Plugin:
-    """The plugin with its registrations added to `found`, or with the error that it has."""
+def _import(one: Installed) -> object:
+    if one.point.pattern.match(one.point.value) is None:
+        raise PluginError(
+            f"its entry point is {one.point.value!r}, expected 'module' or 'module:attribute'"
+        )
+    return one.point.load()
+
+
+@contextlib.contextmanager
+def _isolated(plugin: Plugin) -> Iterator[list[Plugin]]:
+    """Run code of a plugin; the last item of the yielded list is then the plugin, with its error if any."""
+    result = [plugin]
     try:
-        # What a plugin prints while it is imported must not end up in a command's output.
+        # What a plugin prints while it is loaded must not end up in a command's output.
         with contextlib.redirect_stdout(sys.stderr):
-            if one.point.pattern.match(one.point.value) is None:
-                raise PluginError(
-                    f"its entry point is {one.point.value!r}, expected 'module' or 'module:attribute'"
-                )
-            return collect(one.point.load(), plugin, found)
+            yield result
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # somebody else's code: anything may come, SystemExit too
         taken = error.taken if isinstance(error, NameTakenError) else None
-        return replace(plugin, error=_cause(error), taken=taken)
+        result.append(replace(plugin, error=_cause(error), taken=taken))
 
 
 def _switched_off(candidates: Sequence[Installed]) -> set[str]:

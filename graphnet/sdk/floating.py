@@ -50,22 +50,6 @@ def check_tensors(tensors: Iterable[object], where: str) -> None:
             )
 
 
-def check_floating(tensors: Iterable[object], where: str) -> None:
-    """Check that all inputs are tensors of floating point.
-
-    Raises:
-        InputError: one is not; `where` says whose inputs they are.
-
-    >>> check_floating([torch.zeros(2)], "predict")
-    >>> check_floating([torch.zeros(2, dtype=torch.int64)], "predict")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    graphnet.errors.InputError: predict: input 0: expected ...
-    """
-    for position, found in enumerate(tensors):
-        if not isinstance(found, Tensor) or found.dtype not in FLOATING:
-            raise not_floating(found, f"{where}: input {position}")
-
-
 def not_floating(found: object, where: str) -> InputError:
     """The error for something that is no tensor, nor spec, of floating point.
 

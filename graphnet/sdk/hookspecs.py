@@ -35,6 +35,11 @@ class Register(Protocol):
 
 
 @hookspec
+def graphnet_kinds(register: Register) -> None:
+    """Declare kinds of things, each with a hook: `register("acme_filters", OwnKind("filter", Filter))`."""
+
+
+@hookspec
 def graphnet_layers(register: Register) -> None:
     """Add layers, subclasses of graphnet.Layer: `register("acme/swish", Swish, version=1)`."""
 
@@ -70,6 +75,11 @@ def graphnet_executors(register: Register) -> None:
 @hookspec
 def graphnet_datasets(register: Register) -> None:
     """Add data sets, subclasses of graphnet.DataSet: `register("acme/slides", Slides)`."""
+
+
+@hookspec
+def graphnet_reporters(register: Register) -> None:
+    """Add reporters of a training, subclasses of graphnet.Reporter: `register("acme/mail", Mail)`."""
 
 
 @hookspec

@@ -46,6 +46,7 @@ class Kernel(Layer):
             input, from x on; behind it are the parameters that are there, in the order in which they are
             used: "mse(chain(x, *parameters), target)".
         pattern: the same, parsed once, when the class is made.
+        priority: of several kernels that replace as many layers, the one with the highest is tried first.
 
     Raises:
         ContractError: when the class is made; `replaces` is no such expression.
@@ -64,6 +65,7 @@ class Kernel(Layer):
     """
 
     replaces: ClassVar[str]
+    priority: ClassVar[int] = 0
     pattern: ClassVar[tuple[Any, ...]]
 
     @classmethod
@@ -76,8 +78,15 @@ class Kernel(Layer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_priority(cls, cls.priority)
         if "replaces" in vars(cls):  # else a base that leaves the pattern to its subclasses
             cls.pattern = parse_pattern(cls)
+
+
+def check_priority(cls: type, priority: object) -> None:
+    """Raise ContractError unless the priority of a kernel is a whole number: kernels are sorted by it."""
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise ContractError(f"{cls.__name__}.priority must be a whole number, found {priority!r}")
 
 
 Pattern = str | tuple[Any, ...]

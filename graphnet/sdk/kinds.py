@@ -16,6 +16,7 @@ from graphnet.sdk.layer import Layer, Loss
 from graphnet.sdk.metric import Metric
 from graphnet.sdk.multi_tensor import MultiTensorKernel
 from graphnet.sdk.optimizer import Optimizer
+from graphnet.sdk.reporter import Reporter
 from graphnet.sdk.schedule import Schedule
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
@@ -65,7 +66,9 @@ class PluginKind:
             return self.function
         if self.instance_of is not None:
             return f"an instance of graphnet.{self.instance_of.__name__}"
-        words = " or ".join(f"graphnet.{base.__name__}" for base in self.bases)
+        words = " or ".join(
+            f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in self.bases
+        )
         others = " or ".join(other.__name__ for other in self.other_than)
         return f"a subclass of {words}" + (f" that is no {others}" if others else "")
 
@@ -90,6 +93,26 @@ class PluginKind:
                             f"{self.singular} {name!r} ({value.__name__}) defines no {attribute}"
                         )
 
+    @property
+    def one(self) -> str:
+        """The singular with its article: "an optimizer"."""
+        return f"{'an' if self.singular[0] in 'aeiou' else 'a'} {self.singular}"
+
+    def refusal(self, found: object) -> str:
+        """Say why this is no form of one of this kind: it is no name or mapping, or of another kind."""
+        kind = found if isinstance(found, type) else type(found)
+        what = f"the class {kind.__name__}" if isinstance(found, type) else f"{found!r:.60}"
+        home = "" if kind.__module__ == "builtins" else f" of {kind.__module__}"
+        remedy = ""
+        if isinstance(found, type) and self.fits(found):
+            remedy = f" Make an instance of it: {kind.__name__}(...)."
+        elif kind.__module__.partition(".")[0] == "torch":
+            remedy = f" graphnet computes with its own {self.name}, not with those of torch."
+        return (
+            f"expected the name of {self.one}, {{name: {{field: value}}}} or an instance, found "
+            f"{' '.join(what.split())}{home}.{remedy}"
+        )
+
     def fits(self, value: object) -> bool:
         """Whether a thing is of this kind."""
         if self.function:
@@ -101,6 +124,30 @@ class PluginKind:
         return issubclass(value, tuple(self.bases)) and not issubclass(value, self.other_than)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnKind:
+    """A kind of thing that a plugin declares, so that other plugins can register such things too.
+
+    Registered under the name "acme_filters", it brings the hook graphnet_acme_filters.
+
+    Args:
+        singular: what a message calls one of them.
+        base: the class that each of them is derived from.
+        needs: the names that each of them must define.
+
+    >>> OwnKind("filter", dict).named("acme_filters").hook
+    'graphnet_acme_filters'
+    """
+
+    singular: str
+    base: type
+    needs: tuple[str, ...] = ()
+
+    def named(self, name: str) -> PluginKind:
+        """The kind under the name with which it is registered."""
+        return PluginKind(name, self.singular, {self.base: self.needs})
+
+
 _METRIC = (
     "Write: class Error(graphnet.Metric): higher_is_better = False; def measure(self, prediction, target): "
     "return (prediction - target).abs().mean(dim=(1, 2, 3))"
@@ -109,6 +156,13 @@ _METRIC = (
 KINDS: Mapping[str, PluginKind] = {
     kind.name: kind
     for kind in (
+        PluginKind(
+            "kinds",
+            "kind",
+            instance_of=OwnKind,
+            names=re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)+"),
+            naming="two or more words in small letters with '_' between them, such as 'acme_filters'",
+        ),
         PluginKind(
             "layers", "layer", {Layer: ("forward",)}, other_than=(Loss, Kernel), namespaced=True
         ),
@@ -126,6 +180,7 @@ KINDS: Mapping[str, PluginKind] = {
         PluginKind("schedules", "schedule", {Schedule: ("factor",)}),
         PluginKind("executors", "executor", {Executor: ("prepare",)}),
         PluginKind("datasets", "data set", {DataSet: ("load",)}),
+        PluginKind("reporters", "reporter", {Reporter: ("start",)}),
         PluginKind(
             "readers",
             "reader",

@@ -38,6 +38,7 @@ import torch
 
 from graphnet.errors import ContractError
 from graphnet.sdk.blocks import Layout
+from graphnet.sdk.declarations import check_declarations
 from graphnet.sdk.definition import Definition
 from graphnet.sdk.signature import Signature, check_overwrites, read_signature
 from graphnet.sdk.spec import ParameterSpec, Spec, StateSpec
@@ -99,6 +100,7 @@ class Layer(Definition):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.forward is not Layer.forward:  # else a base that leaves forward to its subclasses
+            check_declarations(cls, Precision)
             cls.signature = read_signature(cls, Layer)
             check_overwrites(cls, Layer)
 

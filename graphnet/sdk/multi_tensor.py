@@ -33,6 +33,7 @@ from torch import Tensor
 from graphnet.errors import ContractError
 from graphnet.sdk.definition import Definition
 from graphnet.sdk.intrinsics import Cast, Scaled
+from graphnet.sdk.kernel import check_priority
 from graphnet.sdk.spec import Spec
 
 Tensors = tuple[Tensor, ...]
@@ -73,12 +74,14 @@ class MultiTensorKernel(Definition):
     """
 
     replaces: ClassVar[type[Definition]]
+    priority: ClassVar[int] = 0
     casts: ClassVar[bool] = False
     skips: ClassVar[bool] = False
     rule: Definition
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        check_priority(cls, cls.priority)
         if "replaces" in vars(cls):  # else a base that leaves it to its subclasses
             _check(cls)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from graphnet.errors import (
 )
 from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.definition import Definition
-from graphnet.sdk.kinds import KINDS
+from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.system import normalized
 
 
@@ -95,15 +95,31 @@ class Registry:
     executors: Mapping[str, Entry] = field(default_factory=dict)
     datasets: Mapping[str, Entry] = field(default_factory=dict)
     metrics: Mapping[str, Entry] = field(default_factory=dict)
+    reporters: Mapping[str, Entry] = field(default_factory=dict)
     readers: Mapping[str, Entry] = field(default_factory=dict)
     operators: Mapping[str, Entry] = field(default_factory=dict)
     passes: Mapping[str, Entry] = field(default_factory=dict)
     commands: Mapping[str, Entry] = field(default_factory=dict)
+    kinds: Mapping[str, Entry] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Entry]] = field(default_factory=dict)
     plugins: tuple[Plugin, ...] = ()
 
+    @functools.cached_property
+    def every_kind(self) -> Mapping[str, PluginKind]:
+        """KINDS and the kinds that plugins declare, by name."""
+        return {**KINDS, **{name: entry.value.named(name) for name, entry in self.kinds.items()}}
+
     def of_kind(self, kind: str) -> Mapping[str, Entry]:
-        """The entries of one of KINDS, by name."""
-        entries: Mapping[str, Entry] = getattr(self, KINDS[kind].name)
+        """The entries of a kind, by name.
+
+        Raises:
+            UnknownNameError: it is none of KINDS, and no loaded plugin declares it.
+        """
+        if kind not in self.every_kind:
+            raise UnknownNameError(f"unknown kind {kind!r}. {self._where(kind, self.every_kind)}")
+        entries: Mapping[str, Entry] = (
+            self.own[kind] if kind in self.own else getattr(self, KINDS[kind].name)
+        )
         return entries
 
     def find(self, kind: str, name: str) -> Entry:
@@ -117,10 +133,10 @@ class Registry:
         if name in entries:
             return entries[name]
         raise UnknownNameError(
-            f"unknown {KINDS[kind].singular} {name!r}. {self._where(name, entries)}"
+            f"unknown {self.every_kind[kind].singular} {name!r}. {self._where(name, entries)}"
         )
 
-    def _where(self, name: str, entries: Mapping[str, Entry]) -> str:
+    def _where(self, name: str, entries: Iterable[str]) -> str:
         """Where an unknown name may come from: its broken plugin, or a similar name."""
         space, slash, _ = name.partition("/")
         absent = [p for p in self.plugins if p.status != "loaded"]
@@ -140,7 +156,7 @@ class Registry:
         """A definition from the form that a model or training file gives it.
 
         Args:
-            kind: one of KINDS, such as "optimizers".
+            kind: one of KINDS, such as "optimizers", or a kind that a plugin declares.
             form: "name" or {"name": {field: value}}. An instance is returned as it is.
 
         Raises:
@@ -152,7 +168,11 @@ class Registry:
         0.1
         """
         if isinstance(form, Definition):
+            if not KINDS[kind].fits(type(form)):
+                raise DescriptionError([Problem(KINDS[kind].refusal(form))])
             return form
+        if not isinstance(form, (str, Mapping)):
+            raise DescriptionError([Problem(KINDS[kind].refusal(form))])
         name, config = split_form(form)
         return self.find(kind, name).value(**config)
 
@@ -168,9 +188,13 @@ class Registry:
             assert isinstance(dataset, DataSet)
             return dataset
         path = Path(form)
+        if str(form) in self.datasets and not path.exists():
+            return self._dataset_of(str(form))
         if not path.exists():
             raise DataError(
-                f"{path}: no such file or folder. Give the path of a data set that exists."
+                f"{path}: no such file or folder, and no data set of this name. Give the path of a file or "
+                f"folder, or a name with its fields, as {{NAME: {{path: PATH}}}}. "
+                f"{nearest(str(form), self.datasets)}"
             )
         for entry in self.datasets.values():
             if entry.value.claims(path):
@@ -180,6 +204,23 @@ class Registry:
             f"{path}: none of the installed data sets ({', '.join(self.datasets) or 'there is none'}) "
             f"can read this. Name one: {{NAME: {{path: {path}}}}}."
         )
+
+    def _dataset_of(self, name: str) -> DataSet:
+        """The data set of this name with its defaults; a fault says how to give its fields."""
+        try:
+            found: DataSet = self.make("datasets", name)
+        except DescriptionError as error:
+            raise DescriptionError(
+                [
+                    replace(
+                        problem,
+                        path=".".join(part for part in (name, problem.path) if part),
+                        message=f"{sentence(problem.message)} Write {{{name}: {{FIELD: VALUE}}}}.",
+                    )
+                    for problem in error.problems
+                ]
+            ) from None
+        return found
 
     def entry_of(self, definition: Definition | type[Definition]) -> Entry | None:
         """The entry under which a definition's class is registered, the first of several; or None."""
@@ -199,7 +240,7 @@ class Registry:
     @functools.cached_property
     def _entries(self) -> dict[object, Entry]:
         found: dict[object, Entry] = {}
-        for kind in KINDS:
+        for kind in self.every_kind:
             for entry in self.of_kind(kind).values():
                 found.setdefault(entry.value, entry)
         return found

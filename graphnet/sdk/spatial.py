@@ -34,24 +34,27 @@ _Factor = Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, slots=True)
 class _PerAxis:
-    """Marks a field with `count` numbers of the type `item` for each axis."""
+    """Marks a field with `count` numbers of the type `item` for each axis; `number` is their plain type."""
 
     item: Any
+    number: type[int] | type[float] = int
     count: int = 1
+    optional: bool = False
 
     def over(self, axes: int) -> Any:
         """The type of the field for this number of axes: a tuple, or one number for all."""
         length = self.count * axes
-        number: Any = (int, float) if self.item is _Factor else int
-        shown = float if self.item is _Factor else int
-        word = "a number" if self.item is _Factor else "an integer"
-        expected = f"{word} or {_WORDS.get(length, f'{length} of them')}"
-        several = types.GenericAlias(tuple, (shown,) * length)
+        word = "an integer" if self.number is int else "a number"
+        one_for_all = spread(
+            int if self.number is int else (int, float),
+            length,
+            f"{word} or {_WORDS.get(length, f'{length} of them')}",
+        )
+        each: Any = self.number | None if self.optional else self.number
+        schema = self.number | types.GenericAlias(tuple, (each,) * length)
         return Annotated[
             types.GenericAlias(tuple, (self.item,) * length),
-            pydantic.BeforeValidator(
-                spread(number, length, expected), json_schema_input_type=shown | several
-            ),
+            pydantic.BeforeValidator(one_for_all, json_schema_input_type=schema),
         ]
 
 
@@ -64,10 +67,10 @@ NonNegativeSides = Annotated[
 ]
 """Two integers of 0 or more for each axis, from the last axis to the first: [left, right, top, bottom]."""
 OptionalSizes = Annotated[
-    tuple[pydantic.PositiveInt | None, ...], _PerAxis(pydantic.PositiveInt | None)
+    tuple[pydantic.PositiveInt | None, ...], _PerAxis(pydantic.PositiveInt | None, optional=True)
 ]
 """An integer of 1 or more or null for each axis; one integer stands for all."""
-Factors = Annotated[tuple[_Factor, ...], _PerAxis(_Factor)]
+Factors = Annotated[tuple[_Factor, ...], _PerAxis(_Factor, float)]
 """A number above 0 for each axis; one stands for all."""
 
 
@@ -101,7 +104,13 @@ class Spatial(Layer):
                     f"the base for any number of axes."
                 )
             cls.axes = axes
-            for name, hint in get_type_hints(cls, include_extras=True).items():
+            try:
+                hints = get_type_hints(cls, include_extras=True)
+            except NameError as error:
+                raise ContractError(
+                    f"{cls.__name__}: {error}. The types of its fields must be names of its module."
+                ) from error
+            for name, hint in hints.items():
                 stated, mark = _over(hint, axes)
                 if mark is None:
                     continue

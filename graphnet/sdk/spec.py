@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphnet.errors import ContractError
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -88,6 +90,9 @@ class ParameterSpec:
     shape: tuple[int, ...]
     initializer: Initializer
 
+    def __post_init__(self) -> None:
+        _check_sizes(self.shape)
+
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
@@ -100,6 +105,19 @@ class StateSpec:
     shape: tuple[int, ...]
     initializer: Initializer = Constant(0.0)
     dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        _check_sizes(self.shape)
+
+
+def _check_sizes(shape: object) -> None:
+    """Raise ContractError unless this is a tuple of sizes: a shape of floats would equal that of integers."""
+    fits = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+    if not fits:
+        raise ContractError(
+            f"expected the shape of a parameter or state as a tuple of integers from 0 on, such as "
+            f"(64, 3), got {shape!r}. Divide sizes with //."
+        )
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -6,8 +6,8 @@ model, inspection and below.
 
 from __future__ import annotations
 
+from graphnet.sdk import Decided, Epoch, Steps, Stopped
 from graphnet.training.config import Job, read_job
-from graphnet.training.records import Decided, Epoch, Steps, Stopped
 from graphnet.training.run_folder import RunFolder
 from graphnet.training.trainer import Trainer
 

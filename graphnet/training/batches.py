@@ -162,7 +162,7 @@ class PrefetchedBatches(BatchSource):
         self._next_step += 1
         self._submit()
         with blame(self._blame, "finish"):
-            on_device = tuple(map(self._to_device, made, self.values))
+            on_device = tuple(map(self._to_device, made))
             batch = self.stream.finish(on_device, self.predict, step / self.steps)
         return self._packed(batch)
 
@@ -179,10 +179,13 @@ class PrefetchedBatches(BatchSource):
         # A copy from pinned memory to the device can run at the same time as the steps.
         return tuple(t.pin_memory() for t in made) if self.device.type == "cuda" else made
 
-    def _to_device(self, tensor: Tensor, value: Value) -> Tensor:
-        """Copy a tensor to the device; a copy to CUDA runs at the same time as the steps there."""
-        both = tensor.is_floating_point() and value.spec.dtype.is_floating_point
-        dtype = value.spec.dtype if both else tensor.dtype
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor to the device; a copy to CUDA runs at the same time as the steps there.
+
+        What `batch` makes need not be what `finish` returns, so this only knows the plan's floating dtype.
+        """
+        floating = (v.spec.dtype for v in self.values if v.spec.dtype.is_floating_point)
+        dtype = next(floating, tensor.dtype) if tensor.is_floating_point() else tensor.dtype
         if self._copy_stream is None:
             return tensor.to(self.device, dtype)
         with torch.cuda.stream(self._copy_stream):

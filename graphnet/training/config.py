@@ -26,7 +26,7 @@ from graphnet.description import (
 from graphnet.errors import DescriptionError, GraphnetError, Problem
 from graphnet.model import Model
 from graphnet.plan import CompileOptions, split_options
-from graphnet.sdk import DataSet, Metric, Registry, Schedule, split_form
+from graphnet.sdk import DataSet, Metric, Registry, Reporter, Schedule, split_form
 from graphnet.sdk import problems as as_problems
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -59,6 +59,7 @@ class TrainConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     executor: Form = "eager"
     metrics: list[Form] = []
+    reporters: list[Form] = []
     log_every: PositiveInt = 100
 
 
@@ -104,6 +105,7 @@ class Job:
         model: Model,
         schedule: Schedule,
         metrics: Mapping[str, Metric],
+        reporters: Sequence[Reporter],
         train: DataSet,
         validation: DataSet | None,
         registry: Registry,
@@ -114,6 +116,7 @@ class Job:
         self.model = model
         self.schedule = schedule
         self.metrics = metrics
+        self.reporters = reporters
         self.train = train
         self.validation = validation
         self.registry = registry
@@ -184,6 +187,10 @@ def make_job(
         metric = attempt(("metrics", i), functools.partial(registry.make, "metrics", named))
         if metric is not None:
             metrics[_label(named)] = metric
+    reporters = [
+        attempt(("reporters", i), functools.partial(registry.make, "reporters", named))
+        for i, named in enumerate(config.reporters)
+    ]
     model = attempt(
         ("model",), lambda: _model(config.model, folder, registry, locations.below(("model",)))
     )
@@ -208,7 +215,9 @@ def make_job(
         found.append(Problem(message, "metrics", locations.where(("metrics",))))
     if found:
         raise DescriptionError(found)
-    return Job(config, options=options, metrics=metrics, registry=registry, **made)
+    return Job(
+        config, options=options, metrics=metrics, reporters=reporters, registry=registry, **made
+    )
 
 
 def _label(form: Form) -> str:

@@ -66,15 +66,8 @@ class RunFolder:
         return saved
 
     def log(self, kind: str, record: Mapping[str, Any]) -> None:
-        """Append a record to the log, one line of JSON; a number that is not finite becomes null.
-
-        Raises CheckpointError if the log cannot be written.
-        """
-        try:
-            with self.log_path.open("a") as file:
-                file.write(json.dumps(_finite({"kind": kind, **record}), allow_nan=False) + "\n")
-        except OSError as error:
-            raise CheckpointError(f"{self.log_path}: cannot be written: {error.strerror}") from None
+        """Append a record to the log, as `append` does."""
+        append(self.log_path, kind, record)
 
     def save(self, saved: Checkpoint) -> None:
         """Write the checkpoint, completely or not at all."""
@@ -82,9 +75,25 @@ class RunFolder:
 
     def finish(self, saved: Checkpoint) -> None:
         """Write the trained model: weights, description and configuration, without the training state."""
+        self.keep(self.model_path.name, saved)
+
+    def keep(self, name: str, saved: Checkpoint) -> None:
+        """Write the model of a checkpoint, as `finish` does, under another name."""
         recipe = {key: saved.training[key] for key in ("config", "precision", "step")}
         model = replace(saved, training=recipe, training_state={})
-        write_checkpoint(self.model_path, model)
+        write_checkpoint(self.path / name, model)
+
+
+def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
+    """Append a record to a log, one line of JSON; a number that is not finite becomes null.
+
+    Raises CheckpointError if the log cannot be written.
+    """
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(_finite({"kind": kind, **record}), allow_nan=False) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _finite(value: Any) -> Any:

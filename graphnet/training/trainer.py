@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,21 +15,34 @@ from torch import Tensor
 from graphnet.description import loss_terms
 from graphnet.errors import DataError, TrainingError
 from graphnet.graph import Kind
-from graphnet.inspection import first_nonfinite
 from graphnet.model import Checkpoint, Program, plain_spec, versions_of
-from graphnet.sdk import Gallery, MultiTensorKernel, Pairs, Stream
+from graphnet.sdk import (
+    Decided,
+    Epoch,
+    Gallery,
+    MultiTensorKernel,
+    Pairs,
+    Record,
+    Reporter,
+    Running,
+    Steps,
+    Stopped,
+    Stream,
+)
 from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
 from graphnet.training.config import Job
 from graphnet.training.datasets import check_sizes, to_measure_on, to_train_on
 from graphnet.training.evaluate import score
 from graphnet.training.fingerprint import fingerprint
-from graphnet.training.records import Decided, Epoch, Record, Steps, Stopped
+from graphnet.training.origin import Origin
+from graphnet.training.reports import Reports
 from graphnet.training.resume import (
     changed_kernels,
     check_same_data,
     check_same_run,
     chosen_precision,
 )
+from graphnet.training.run_folder import RunFolder
 
 _LEAST_SCALE = 2.0**-24  # the initial loss scale, halved 40 times
 
@@ -40,13 +53,22 @@ class Trainer:
     Args:
         job: the training file with everything that it names.
         resume: the checkpoint of an earlier run that is continued.
+        folder: where reporters write; None if no reporter of the job writes anything.
+        reporters: get the records, besides those of the job.
 
     Raises:
         DataError: the data does not fit the job.
         CheckpointError: the checkpoint is of another job, model or data set.
     """
 
-    def __init__(self, job: Job, *, resume: Checkpoint | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        resume: Checkpoint | None = None,
+        folder: RunFolder | None = None,
+        reporters: Sequence[Reporter] = (),
+    ) -> None:
         config = job.config
         self.job = job
         self._notes: list[str] = []  # yielded as records before the first step of a resumed run
@@ -81,12 +103,15 @@ class Trainer:
         self.epochs_done = 0
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
-        self._before: dict[str, Tensor] = {}
         if resume is not None:
             self._restore(resume)
         # To find the divisor, graphs are built, which takes a while; only a gallery needs it.
         self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
+        self._origin = Origin(self.program, self.feed, self._next_step, job.registry)
+        states = resume.training.get("reporters", {}) if resume is not None else {}
+        self.folder = folder
+        self.reports = Reports([*reporters, *job.reporters], states, job.registry)
 
     def _feed(self) -> BatchSource:
         plan, config = self.program.plan, self.job.config
@@ -174,6 +199,8 @@ class Trainer:
             "kernels": self.kernels,
             "executor": self.program.accumulation.record(),
         }
+        if states := self.reports.states():
+            training["reporters"] = states
         return Checkpoint(
             description=self.job.model.description,
             weights=self.program.model_weights,
@@ -182,15 +209,61 @@ class Trainer:
             training_state=self.program.training_state,
         )
 
-    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
-        """Train to the end, or until `should_stop()` returns True between two steps.
+    @property
+    def facts(self) -> dict[str, object]:
+        """The configuration, versions, device and kernels of the run, as plain data for its log."""
+        return {
+            "config": self.job.record(),
+            "versions": versions_of(self.job.registry, self.job.model.description),
+            "device": str(self.device),
+            "precision": self.precision,
+            "kernels": self.kernels,
+            "pairs": len(self.pairs),
+            "steps_per_epoch": self.steps_per_epoch,
+        }
 
-        The last Steps record of an epoch is yielded before the metrics are measured.
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
+        """Train to the end, or until `should_stop()` or a reporter stops the run between two steps.
+
+        Each record goes to the reporters, then it is yielded. The last Steps record of an epoch comes before
+        the metrics are measured.
 
         Raises:
             TrainingError: the loss is not finite. The message names the step, node and plugin that computed
                 the first value that is not finite. The weights are then those before that step.
         """
+        self.reports.start(self._running())
+        try:
+            for record in self._records(should_stop):
+                reason = self.reports.record(record)
+                yield record
+                if reason and isinstance(record, (Steps, Epoch)):
+                    stopped = Stopped(record.epoch, record.step, reason)
+                    self.reports.record(stopped)
+                    yield stopped
+                    return
+        finally:
+            self.reports.close()
+
+    def _running(self) -> Running:
+        higher = {name: metric.higher_is_better for name, metric in self.job.metrics.items()}
+        running = Running(
+            self.job.model.description.name,
+            epochs=self.job.config.epochs,
+            steps_per_epoch=self.steps_per_epoch,
+            step=self.program.steps_done,
+            higher_is_better={**higher, "loss": False},
+            facts=self.facts,
+        )
+        if (folder := self.folder) is None:
+            return running
+
+        def keep(name: str) -> None:
+            folder.keep(name, self.checkpoint())
+
+        return replace(running, folder=folder.path, keep=keep)
+
+    def _records(self, should_stop: Callable[[], bool]) -> Iterator[Record]:
         config, program = self.job.config, self.program
         for note in self._notes:
             yield Decided(program.steps_done, "resumed", note)
@@ -205,7 +278,7 @@ class Trainer:
                     yield Stopped(epoch + 1, program.steps_done)
                     return
                 if in_group == 0:
-                    self._remember()
+                    self._origin.remember()
                 group += program.step_made(self.feed.made, *self._next_step())
                 in_group += 1
                 for event in program.accumulation.events():
@@ -227,15 +300,8 @@ class Trainer:
                     f"not finite, even with the loss scale {program.loss_scale:g}, which each such step "
                     f"halves. Train longer, or choose the precision bfloat16 or float32."
                 )
-            yield Epoch(
-                epoch + 1,
-                program.steps_done,
-                mean,
-                metrics,
-                self.elapsed_s,
-                waiting,
-                program.loss_scale,
-            )
+            done, scale = program.steps_done, program.loss_scale
+            yield Epoch(epoch + 1, done, mean, metrics, self.elapsed_s, waiting, scale)
 
     def _next_step(self) -> tuple[Tensor, ...]:
         """Set the learning rate of the next step, and return the tensors that its batch is made from."""
@@ -243,39 +309,6 @@ class Trainer:
         factor = self.job.schedule.factor(done // every, self.total_steps // every)
         self.program.lr = self._lr * factor
         return self.feed.given(done)
-
-    @property
-    def _slots(self) -> dict[str, Tensor]:
-        return {**self.program.weights.own, **self.program.optimizer_state}
-
-    def _remember(self) -> None:
-        """Copy the weights before a group of steps, so that `_origin` can run the group again."""
-        for name, tensor in self._slots.items():
-            if name in self._before:
-                self._before[name].copy_(tensor)
-            else:
-                self._before[name] = tensor.clone()
-
-    def _origin(self, count: int, *, gradients: bool = False) -> str:
-        """Run the last `count` steps again and look for the first value that is not finite."""
-        program = self.program
-        for name, tensor in self._slots.items():
-            tensor.copy_(self._before[name])
-        program.rewind(program.steps_done - count)
-        for _ in range(count):
-            _, index = self.feed.samples(program.steps_done)
-            given = self._next_step()
-            found = first_nonfinite(
-                program.next_plan,
-                program.packed_arguments(*self.feed.made(*given)),
-                registry=self.job.registry,
-                gradients=gradients,
-            )
-            if found is not None:
-                pairs = tuple(int(index[i]) for i in found.samples)
-                return f"In step {program.steps_done + 1}, {replace(found, samples=pairs)}."
-            program.step_made(self.feed.made, *given)
-        return "When the same steps run again, they are finite: a layer is not deterministic."
 
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:
         """Read the sum of a group's losses from the device; return their mean and the seconds it took."""
@@ -289,14 +322,14 @@ class Trainer:
             step = self.program.steps_done
             raise TrainingError(
                 f"the loss is {total / count} within steps {step - count + 1} to {step} "
-                f"(learning rate {self.program.lr:g}). {self._origin(count)} Lower the learning rate, "
+                f"(learning rate {self.program.lr:g}). {self._origin.find(count)} Lower the learning rate, "
                 f"or correct the data. The last checkpoint is unchanged."
             )
         if (scale := self.program.loss_scale) is not None and scale < _LEAST_SCALE:
             step = self.program.steps_done
             raise TrainingError(
-                f"steps up to {step} no longer update the weights: gradients in float16 are not finite, "
-                f"even with the loss scale {scale:g}. {self._origin(count, gradients=True)} Correct this, "
+                f"steps up to {step} no longer update the weights: gradients in float16 are not finite, even "
+                f"with the loss scale {scale:g}. {self._origin.find(count, gradients=True)} Correct this, "
                 f"or choose the precision bfloat16 or float32. The last checkpoint is unchanged."
             )
         return total / count, elapsed_s

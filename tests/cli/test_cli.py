@@ -268,7 +268,9 @@ def test_executor_messages_with_brackets_are_printed_unchanged(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "500")
-    monkeypatch.setattr(Trainer, "run", lambda *_: iter([Decided(3, "kernels", f"now {NAME}")]))
+    monkeypatch.setattr(
+        Trainer, "_records", lambda *_: iter([Decided(3, "kernels", f"now {NAME}")])
+    )
     done = graphnet("train", config, "--run", config.parent / "run")
     assert f"step 3: now {NAME}" in done.stderr
 

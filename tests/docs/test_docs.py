@@ -75,8 +75,9 @@ def test_yaml_in_the_docs_is_valid(name: str, text: str) -> None:
     data, _ = read_text(text)
     if "layers" in data:
         description = parse_text(text)
-        channels = next(iter(description.inputs.values())).channels or 3
-        graph = Model(description).graph((1, channels, 8, 8))
+        stated = next(iter(description.inputs.values()))
+        axes = stated.shape or (stated.channels or 3, 8, 8)
+        graph = Model(description).graph((1, *(x if isinstance(x, int) else 8 for x in axes)))
         assert graph.outputs
         jsonschema.validate(data, model_schema(default_registry()))
     else:
@@ -96,6 +97,17 @@ def test_example_files_are_valid(path: Path) -> None:
         assert Model.load(path.parent / str(config.model)).divisor() >= 1
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "tasks").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_files_of_tasks_are_valid(path: Path) -> None:
+    data, _ = read_text(path.read_text())
+    if "layers" in data:
+        jsonschema.validate(data, model_schema(default_registry()))
+    else:
+        read_fields(data)
+
+
 def test_schema_refuses_what_the_reader_refuses() -> None:
     schema = model_schema(default_registry())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -107,6 +119,9 @@ def test_schema_refuses_what_the_reader_refuses() -> None:
         {**relu, "input": {"channels": 0}},
         {**relu, "input": {"channels": 1.5}},
         {**relu, "input": {"depth": 3}},
+        {**relu, "input": {"shape": [0]}},
+        {**relu, "input": {"shape": "time"}},
+        {**relu, "input": {"dtype": "int46"}},
         {**relu, "inputs": {}},
         {**relu, "inputs": {"x": [3]}},
         {**relu, "outputs": []},

@@ -97,6 +97,18 @@ def test_the_guides_kernel_equals_the_layer() -> None:
     torch.testing.assert_close(kernel.backward(x, y), Sigmoid().backward(x, y))
 
 
+def test_the_guides_layer_for_signals_and_volumes_passes_the_kit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphnet.testing import Sample, assert_checks_pass
+
+    (tmp_path / "shrink.py").write_text(FILES["shrink.py"])
+    monkeypatch.syspath_prepend(tmp_path)
+    module: Any = importlib.import_module("shrink")
+    for layer, shape in ((module.Shrink1d, (2, 3, 7)), (module.Shrink3d, (1, 2, 3, 4, 5))):
+        assert_checks_pass(layer, [Sample(layer(), [shape])])
+
+
 def test_the_guides_native_kernel_passes_the_kit(tmp_path: Path) -> None:
     import importlib.util
 

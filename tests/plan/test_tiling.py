@@ -61,6 +61,26 @@ PADDED: list[Any] = [  # a border is added, then lost; a layer that asks for ran
 ]
 
 
+SIGNAL: list[Any] = [
+    {"conv1d": {**CONV, "padding": 2, "kernel_size": 5, "padding_mode": "reflect"}},
+    "batch_norm1d",
+    {"conv1d": {**CONV, "kernel_size": 2, "stride": 2}},
+    {"max_pool1d": {"kernel_size": 3, "stride": 1, "padding": 1}},
+    {"transpose_conv1d": {**CONV, "kernel_size": 4, "stride": 2, "padding": 1}},
+    {"linear_upsampling": {"scale_factor": 2}},
+    {"replication_pad1d": {"padding": [2, 1]}},
+    "layer_norm1d",
+    {"conv1d": {**CONV, "out_channels": 3}},
+]
+VOLUME: list[Any] = [
+    {"conv3d": {**CONV, "padding": 1, "padding_mode": "replicate"}},
+    {"avg_pool3d": {"kernel_size": 2}},
+    {"depthwise_conv3d": {"kernel_size": 3, "padding": "same"}},
+    {"nearest_upsampling3d": {"scale_factor": (2, 2, 1)}},
+    {"conv3d": {**CONV, "out_channels": 3, "kernel_size": 1}},
+]
+
+
 def model(layers: list[Any], seed: int = 3) -> Model:
     return Model({"input": {"channels": 3}, "layers": layers}, seed=seed)
 
@@ -77,6 +97,8 @@ def image(*shape: int) -> Tensor:
         (LARGER, (1, 3, 200, 90)),
         (SHRINKING, (1, 3, 514, 131)),
         (PADDED, (1, 3, 250, 70)),
+        (SIGNAL, (2, 3, 4098)),
+        (VOLUME, (1, 3, 20, 36, 40)),
     ],
 )
 @pytest.mark.parametrize("memory", ["70%", "45%"])
@@ -158,6 +180,30 @@ def test_layer_that_looks_at_the_whole_image_is_named() -> None:
     assert net.predict(x, memory="1GiB").shape == (1, 6, 32, 32)  # it fits whole
     with pytest.raises(InputError, match=r"node 'join' \(concat\) looks at the whole image"):
         net.predict(x, memory="20%")
+
+
+def test_a_border_that_repeats_the_other_end_is_named() -> None:
+    around = {"conv1d": {**CONV, "padding": 1, "padding_mode": "circular"}}
+    with pytest.raises(InputError, match=r"node 'conv1d_1' \(conv1d\) looks at the whole image"):
+        model([around]).tiling((1, 3, 4096), memory="30%")
+
+
+@pytest.mark.parametrize(
+    ("layers", "divisor"),
+    [
+        ([{"conv1d": {**CONV, "padding": 1}}], 1),
+        (
+            [
+                {"conv1d": {**CONV, "kernel_size": 4, "stride": 4}},
+                {"nearest_upsampling1d": {"scale_factor": 4}},
+            ],
+            4,
+        ),
+        ([{"avg_pool3d": {"kernel_size": 2}}, {"trilinear_upsampling": {"scale_factor": 2}}], 2),
+    ],
+)
+def test_divisor_of_signals_and_volumes(layers: list[Any], divisor: int) -> None:
+    assert model(layers).divisor() == divisor
 
 
 def test_layer_without_a_period_is_named() -> None:

@@ -172,3 +172,54 @@ def test_nothing_is_warned_of_where_all_names_are_known(monkeypatch: pytest.Monk
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_registry()
+
+
+KINDS_TEXT = """
+from graphnet.sdk import Definition, OwnKind, hookimpl
+
+class Filter(Definition):
+    pass
+
+class Double(Filter):
+    def apply(self, image):
+        return 2 * image
+
+@hookimpl
+def graphnet_kinds(register):
+    register("zzz_filters", OwnKind("filter", Filter, needs=("apply",)))
+
+@hookimpl
+def graphnet_zzz_filters(register):
+    register("double", Double)
+"""
+ADDS_TEXT = """
+from zzz_kinds import Double
+from graphnet.sdk import hookimpl
+
+class Again(Double):
+    def apply(self, image):
+        return 4 * image
+
+@hookimpl
+def graphnet_zzz_filters(register):
+    register("again", Again)
+"""
+
+
+def test_a_kind_of_a_plugin_is_filled_by_others_and_gone_with_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plugin that declares the kind comes later by name, and is loaded first."""
+    write(path, "zzz-kinds", KINDS_TEXT)
+    write(path, "aaa-adds", ADDS_TEXT)
+    registry = load_registry()
+    assert list(registry.of_kind("zzz_filters")) == ["double", "again"]
+    assert registry.make("zzz_filters", "again").apply(1) == 4
+    monkeypatch.setenv("GRAPHNET_DISABLE_PLUGINS", "zzz_kinds")
+    registry = load_registry()
+    assert status(registry, "aaa-adds").error is not None
+    assert "implements 'graphnet_zzz_filters', which is no hook" in str(
+        status(registry, "aaa-adds").error
+    )
+    with pytest.raises(UnknownNameError, match="unknown kind 'zzz_filters'"):
+        registry.of_kind("zzz_filters")

@@ -21,8 +21,10 @@ from graphnet.sdk import (
     KINDS,
     Kernel,
     Layer,
+    OwnKind,
     Register,
     Registry,
+    Reporter,
     Site,
     hookimpl,
     load_registry,
@@ -97,7 +99,7 @@ PLUGINS = {
         "    def backward(self, grad_z):\n        return grad_z\n",
         "ContractError: Wrong.backward names 'grad_z'",
     ),
-    "bad-empty": ("x = 1", "implements no hook. Known: graphnet_layers, "),
+    "bad-empty": ("x = 1", "implements no hook. Known: graphnet_kinds, graphnet_layers, "),
 }  # fmt: skip
 
 
@@ -251,6 +253,7 @@ def test_registry_keeps_versions_and_origins() -> None:
 
 # kind -> (what a message calls one, what it has to be, a built-in one, a class that lacks something)
 KIND_WORDS = {
+    "kinds": ("kind", "an instance of graphnet.OwnKind", None, None, None),
     "layers": (
         "layer", "a subclass of graphnet.Layer that is no Loss or Kernel", "relu",
         type("Empty", (Layer,), {}), "forward",
@@ -278,6 +281,9 @@ KIND_WORDS = {
         "data set", "a subclass of graphnet.DataSet", None,
         type("Empty", (gn.DataSet,), {}), "load",
     ),
+    "reporters": (
+        "reporter", "a subclass of graphnet.Reporter", "log", type("Empty", (Reporter,), {}), "start",
+    ),
     "readers": (
         "reader", "a function (path) -> graphnet.ModelFile, or the description in it", ".yaml", None, None,
     ),
@@ -290,7 +296,7 @@ KIND_WORDS = {
 }  # fmt: skip
 
 
-NAMES = {"commands": "a-b", "readers": ".ab"}
+NAMES = {"commands": "a-b", "readers": ".ab", "kinds": "a_b"}
 """Names of kinds whose names are no "a/b"."""
 
 
@@ -309,7 +315,7 @@ def test_table_of_kinds_has_every_hook_and_every_field_of_the_registry() -> None
     assert set(KIND_WORDS) == set(KINDS)
     hooks = {name for name in vars(hookspecs) if name.startswith("graphnet_")}
     assert hooks == {kind.hook for kind in KINDS.values()}
-    assert {field.name for field in fields(Registry)} == {*KINDS, "plugins"}
+    assert {field.name for field in fields(Registry)} == {*KINDS, "own", "plugins"}
 
 
 @pytest.mark.parametrize("kind", KIND_WORDS)
@@ -343,7 +349,7 @@ def test_names_of_layers_losses_kernels_and_passes_alone_need_a_namespace(kind: 
     builtin = load_registry(entry_points=False)
     own = KIND_WORDS[kind][2]
     value = builtin.find(kind, own).value if own else _LOADABLE[kind]
-    name = ".bare" if kind == "readers" else "bare"
+    name = {"readers": ".bare", "kinds": "ba_re"}.get(kind, "bare")
     plugin = registering(kind, name, value)
     if kind in ("layers", "losses", "kernels", "passes"):
         with pytest.raises(
@@ -362,9 +368,11 @@ class Zero(gn.Metric):
         return torch.zeros(len(prediction))
 
 
+Images = type("Images", (gn.DataSet,), {"load": lambda self: None})
 _LOADABLE = {
-    "datasets": type("Images", (gn.DataSet,), {"load": lambda self: None}),
+    "datasets": Images,
     "metrics": Zero,
+    "kinds": OwnKind("colour", Images),
 }
 
 
@@ -420,7 +428,8 @@ def test_every_hook_is_documented_and_has_a_user() -> None:
     hooks = [name for name in vars(hookspecs) if name.startswith("graphnet_")]
     registry = load_registry()
     used = {hook for plugin in registry.plugins for hook in plugin.hooks}
-    assert used == set(hooks)
+    assert used == {kind.hook for kind in registry.every_kind.values()}
+    assert used > set(hooks)  # plugins in this repository declare kinds of their own
     assert all("register(" in str(getattr(hookspecs, name).__doc__) for name in hooks)
 
 
@@ -520,6 +529,40 @@ class Mine(Kernel):
 
     def backward(self, grad_y: Tensor, y: Tensor) -> Tensor:
         return grad_y * y * (1 - y)
+
+
+class Preferred(Mine):
+    replaces = "sigmoid(x)"
+    priority = 5
+
+
+class Yielding(Mine):
+    replaces = "sigmoid(x)"
+    priority = -1
+
+
+def test_priority_decides_between_kernels_whatever_their_distributions_are_called() -> None:
+    def plugin(name: str, kernel: type[Kernel]) -> object:
+        def hook(self: object, register: Register) -> None:
+            register(f"{name}/sigmoid", kernel)
+
+        return type(name, (), {"graphnet_kernels": hookimpl(hook)})()
+
+    description = {"input": {"channels": 4}, "layers": ["sigmoid"]}
+
+    def chosen(*plugins: object) -> str:
+        registry = load_registry(plugins=plugins, entry_points=False)
+        (step,) = gn.Model(description, registry=registry).plan((2, 4, 6, 6)).steps
+        return step.call.title
+
+    plain, preferred, yielding = (
+        plugin("aaa", Mine),
+        plugin("zzz", Preferred),
+        plugin("b", Yielding),
+    )
+    assert chosen(plain, preferred) == chosen(preferred, plain) == "sigmoid [zzz]"
+    assert chosen(plain, yielding) == "sigmoid [aaa]"
+    assert chosen(yielding) == "sigmoid [aten]"  # the built-in kernel has priority 0
 
 
 def test_installed_kernel_is_preferred_to_the_built_in_one() -> None:

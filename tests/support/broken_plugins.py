@@ -75,7 +75,7 @@ BROKEN: dict[str, Broken] = {
         "class Odd(Exception):\n    def __str__(self):\n        1 / 0\nraise Odd()",
         "Odd: its message cannot be read: ZeroDivisionError",
     ),
-    "no-hook": Broken("x = 1", "implements no hook. Known: graphnet_layers, "),
+    "no-hook": Broken("x = 1", "implements no hook. Known: graphnet_kinds, graphnet_layers, "),
     "hook-signature": Broken(
         LAYER + "\n@gn.hookimpl\ndef graphnet_layers(registry):\n    pass\n",
         "Argument(s) {'registry'} are declared in the hookimpl but can not be found in the hookspec",
@@ -142,6 +142,26 @@ BROKEN: dict[str, Broken] = {
         "import graphnet as gn\n\nclass Wrong(gn.Layer):\n    def forward(self, x):\n        return x\n"
         "    def backward(self, grad_z):\n        return grad_z\n",
         "ContractError: Wrong.backward names 'grad_z'",
+    ),
+    "kernel-priority": Broken(
+        LAYER + "\n\nclass Fast(gn.Kernel):\n    replaces = 'relu(x)'\n    priority = 'high'\n",
+        "ContractError: Fast.priority must be a whole number, found 'high'",
+    ),
+    "pass-after-nothing": Broken(
+        hook("register('a/b', gn.Pass(Double, after='dead'))", name="graphnet_passes"),
+        "a pass is to run after 'dead', which is no pass. Did you mean 'dead_code'?",
+    ),
+    "metric-is-a-function": Broken(
+        hook("register('a/b', lambda prediction, target: 0.0)", name="graphnet_metrics"),
+        "metric 'a/b' must be a subclass of graphnet.Metric",
+    ),
+    "command-target": Broken(
+        hook("register('a', gn.Command('One.', 'nowhere'))", name="graphnet_commands"),
+        "the target of a command must be 'module:attribute', found 'nowhere'",
+    ),
+    "command-taken": Broken(
+        hook("register('train', gn.Command('One.', 'a:b'))", name="graphnet_commands"),
+        "command name 'train' is registered by graphnet-framework 0.1.0 and by broken-command-taken 1.0",
     ),
     "name-bare": Broken(
         hook("register('double', Double)"),

@@ -16,21 +16,30 @@ from graphnet.builtin import (
     TransposeConv2d,
 )
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU
+from graphnet.builtin.layers.adaptive import AdaptiveAvgPool2d, AdaptiveMaxPool2d
 from graphnet.builtin.layers.attention import SimplifiedChannelAttention, TransposedAttention
+from graphnet.builtin.layers.conv import Conv1d, Conv3d
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
-from graphnet.builtin.layers.group_norm import GroupNorm
+from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.hard import ELU, Hardtanh
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
-from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.builtin.layers.norm import BatchNorm1d
+from graphnet.builtin.layers.pad import (
+    CircularPad2d,
+    ConstantPad1d,
+    ReflectionPad2d,
+    ReplicationPad2d,
+)
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
-from graphnet.builtin.layers.pool import AvgPool2d, GlobalAvgPool, MaxPool2d
+from graphnet.builtin.layers.pool import AvgPool2d, AvgPool3d, GlobalAvgPool, MaxPool1d, MaxPool2d
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, Softplus
 from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
 from graphnet.builtin.layers.split import SimpleGate, Split
-from graphnet.builtin.layers.upsample import BilinearUpsampling
+from graphnet.builtin.layers.transpose_conv import TransposeConv3d
+from graphnet.builtin.layers.upsample import BilinearUpsampling, TrilinearUpsampling
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
@@ -43,6 +52,9 @@ REGISTRY = load_registry(entry_points=False)
 KERNELS = {n: e for n, e in REGISTRY.kernels.items() if issubclass(e.value, Kernel)}
 ENTRIES: dict[str, Entry] = {**REGISTRY.layers, **REGISTRY.losses, **KERNELS}
 IMAGE = (2, 4, 6, 6)
+
+
+SIGNAL, VOLUME = (2, 4, 7), (1, 2, 4, 3, 4)
 
 
 def conv(shape: tuple[int, ...] = IMAGE, **fields: Any) -> Sample:
@@ -67,6 +79,42 @@ CONVOLUTIONS = [
     conv(out_channels=2, kernel_size=(4, 3), padding="same"),
     conv(out_channels=2, kernel_size=3, padding="valid", dilation=2),
     conv((2, 4, 7, 5), out_channels=2, kernel_size=1, stride=3),
+    conv(out_channels=2, kernel_size=3, padding=(1, 2), padding_mode="reflect"),
+    conv(out_channels=2, kernel_size=(2, 3), padding="same", padding_mode="replicate"),
+]
+SIGNALS = [
+    Sample(Conv1d(out_channels=4, kernel_size=3, stride=2, dilation=2, groups=2), [SIGNAL]),
+    Sample(Conv1d(out_channels=2, kernel_size=4, padding="same", padding_mode="reflect"), [SIGNAL]),
+]
+VOLUMES = [
+    Sample(
+        Conv3d(
+            out_channels=2, kernel_size=(3, 1, 2), stride=(1, 2, 1), padding=(1, 0, 1), groups=2
+        ),
+        [VOLUME],
+    ),
+]
+TRANSPOSED_VOLUMES = [
+    Sample(
+        TransposeConv3d(
+            out_channels=2,
+            kernel_size=(1, 2, 3),
+            stride=(2, 1, 2),
+            padding=(0, 0, 1),
+            output_padding=(1, 0, 1),
+        ),
+        [(1, 2, 2, 2, 3)],
+    ),
+]
+LARGEST = [
+    Sample(MaxPool1d(kernel_size=3, stride=2, padding=1, ceil_mode=True), [(2, 3, 8)]),
+]
+VOLUME_MEANS = [
+    Sample(AvgPool3d(kernel_size=2, padding=1, ceil_mode=True, count_include_pad=False), [VOLUME]),
+]
+ADAPTIVE = [
+    Sample(AdaptiveMaxPool2d(output_size=(4, 7)), [(2, 3, 6, 5)]),
+    Sample(AdaptiveMaxPool2d(output_size=(None, 2)), [(2, 3, 6, 5)]),
 ]
 
 
@@ -142,6 +190,55 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Conv2d(out_channels=2, kernel_size=9), [IMAGE], raises=GraphError),
     ],
     "aten/conv2d": CONVOLUTIONS,
+    "conv1d": [
+        *SIGNALS,
+        Sample(Conv1d(out_channels=2, kernel_size=3), [IMAGE], raises=GraphError),
+        Sample(
+            Conv1d(out_channels=2, kernel_size=3, padding=7, padding_mode="reflect"),
+            [SIGNAL],
+            raises=GraphError,
+        ),
+        Sample(
+            Conv1d(out_channels=2, kernel_size=3, padding=8, padding_mode="circular"),
+            [SIGNAL],
+            raises=GraphError,
+        ),
+    ],
+    "aten/conv1d": SIGNALS,
+    "conv3d": [*VOLUMES, Sample(Conv3d(out_channels=2, kernel_size=9), [VOLUME], GraphError)],
+    "aten/conv3d": VOLUMES,
+    "transpose_conv3d": [
+        *TRANSPOSED_VOLUMES,
+        Sample(TransposeConv3d(out_channels=2, kernel_size=1, padding=4), [VOLUME], GraphError),
+    ],
+    "aten/transpose_conv3d": TRANSPOSED_VOLUMES,
+    "max_pool1d": [*LARGEST, Sample(MaxPool1d(kernel_size=2), [IMAGE], raises=GraphError)],
+    "aten/max_pool1d": LARGEST,
+    "avg_pool3d": [*VOLUME_MEANS, Sample(AvgPool3d(kernel_size=5), [VOLUME], raises=GraphError)],
+    "aten/avg_pool3d": VOLUME_MEANS,
+    "adaptive_max_pool2d": [
+        *ADAPTIVE,
+        Sample(AdaptiveMaxPool2d(output_size=2), [(1, 2, 0, 3)], raises=GraphError),
+    ],
+    "aten/adaptive_max_pool2d": ADAPTIVE,
+    "adaptive_avg_pool2d": [Sample(AdaptiveAvgPool2d(output_size=(4, 7)), [(2, 3, 6, 5)])],
+    "circular_pad2d": [
+        Sample(CircularPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(CircularPad2d(padding=7), [IMAGE], raises=GraphError),
+    ],
+    "constant_pad1d": [Sample(ConstantPad1d(padding=(2, 1), value=-1.5), [SIGNAL])],
+    "instance_norm": [
+        Sample(InstanceNorm(affine=True, eps=0.1), [SIGNAL]),
+        Sample(InstanceNorm(num_features=3), [IMAGE], raises=GraphError),
+        Sample(InstanceNorm(), [(2, 4)], raises=GraphError),
+    ],
+    "batch_norm1d": [
+        Sample(BatchNorm1d(), [(3, 4)], skip={"expanded": "equal values leave rounding errors"}),
+        Sample(BatchNorm1d(), [IMAGE], raises=GraphError),
+    ],
+    "trilinear_upsampling": [
+        Sample(TrilinearUpsampling(scale_factor=(1.7, 0.6, 2), align_corners=True), [VOLUME]),
+    ],
     "depthwise_conv2d": [
         *DEPTHWISE,
         Sample(DepthwiseConv2d(kernel_size=9), [IMAGE], raises=GraphError),

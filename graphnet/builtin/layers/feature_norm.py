@@ -113,7 +113,7 @@ class RMSNorm(Layer):
         GraphError: x does not end with normalized_shape.
 
     >>> RMSNorm().forward(torch.tensor([3.0, -3.0]), None)[0]
-    tensor([ 1.0000, -1.0000])
+    tensor([ 1., -1.])
     """
 
     saves: ClassVar[tuple[str, ...]] = ("inverse_rms",)

@@ -1,9 +1,10 @@
-"""Padding: a border of zeros, or of reflected, replicated or repeated pixels around an image."""
+"""Padding: a border of one value, or of reflected, replicated or repeated pixels around an image."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from graphnet.builtin.layers.borders import PaddingMode, add_border, border_rows, fold_border
@@ -34,8 +35,8 @@ class Padding(Spatial):
         return border_rows(rows, before, after, self.mode)
 
 
-class ZeroPad(Padding):
-    """Adds a border of zeros, over any number of axes.
+class ConstantPad(Padding):
+    """Adds a border of one value, by default of zeros, over any number of axes.
 
     x: (N, C, *S), any dtype; y: (N, C, S + before + after on each axis).
 
@@ -44,6 +45,11 @@ class ZeroPad(Padding):
     """
 
     mode: ClassVar[PaddingMode] = "zeros"
+    value: float = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes(x.shape)
+        return F.pad(x, self.padding, value=self.value)
 
 
 class ReflectionPad(Padding):
@@ -89,27 +95,28 @@ class CircularPad(Padding):
     mode: ClassVar[PaddingMode] = "circular"
 
 
-class ZeroPad1d(ZeroPad, axes=1):
-    """Adds a border of zeros, as torch.nn.ZeroPad1d; padding is one number, or [left, right].
+class ConstantPad1d(ConstantPad, axes=1):
+    """Adds a border of one value, by default 0, as torch.nn.ConstantPad1d and ZeroPad1d.
 
-    x: (N, C, L), any dtype; y: (N, C, L + left + right). See `ZeroPad`.
+    x: (N, C, L), any dtype; padding is one number, or [left, right]. See `ConstantPad`.
 
-    >>> ZeroPad1d(padding=(2, 0)).forward(torch.tensor([[[1.0, 2.0]]]))
+    >>> ConstantPad1d(padding=(2, 0)).forward(torch.tensor([[[1.0, 2.0]]]))
     tensor([[[0., 0., 1., 2.]]])
     """
 
 
-class ZeroPad2d(ZeroPad, axes=2):
-    """Adds a border of zeros, as torch.nn.ZeroPad2d; padding is one number, or [left, right, top, bottom].
+class ConstantPad2d(ConstantPad, axes=2):
+    """Adds a border of one value, by default 0, as torch.nn.ConstantPad2d and ZeroPad2d.
 
-    x: (N, C, H, W), any dtype; y: (N, C, H + top + bottom, W + left + right). See `ZeroPad`.
+    x: (N, C, H, W), any dtype; padding is one number, or [left, right, top, bottom]. See `ConstantPad`.
     """
 
 
-class ZeroPad3d(ZeroPad, axes=3):
-    """Adds a border of zeros, as torch.nn.ZeroPad3d; padding: [left, right, top, bottom, front, back].
+class ConstantPad3d(ConstantPad, axes=3):
+    """Adds a border of one value, by default 0, as torch.nn.ConstantPad3d and ZeroPad3d.
 
-    x: (N, C, D, H, W), any dtype. See `ZeroPad`.
+    x: (N, C, D, H, W), any dtype; padding is one number, or [left, right, top, bottom, front, back]. See
+    `ConstantPad`.
     """
 
 

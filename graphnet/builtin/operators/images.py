@@ -215,7 +215,7 @@ def pixel_unshuffle(self: Operand, downscale_factor: int) -> Node | None:
 
 
 _PADS = {
-    "constant": "zero_pad",
+    "constant": "constant_pad",
     "reflect": "reflection_pad",
     "replicate": "replication_pad",
     "circular": "circular_pad",
@@ -226,6 +226,9 @@ _PADS = {
 def pad(self: Operand, pad: Any, mode: str, value: float | None) -> Node | None:
     axes = len(pad) // 2
     whole = all(isinstance(side, int) and side >= 0 for side in pad)
-    if _axes(self) != axes or not whole or value:
+    if _axes(self) != axes or not whole or (value and mode != "constant"):
         return None
-    return Node(f"{_PADS[mode]}{axes}d", (self,), {"padding": tuple(pad)})
+    fields: dict[str, Any] = {"padding": tuple(pad)}
+    if mode == "constant":
+        fields["value"] = float(value or 0.0)
+    return Node(f"{_PADS[mode]}{axes}d", (self,), fields)

@@ -6,8 +6,6 @@ next plan of the same graph, may read an overwritten value.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from graphnet.errors import PlanError
 from graphnet.graph import Call, Graph
 
@@ -27,19 +25,26 @@ def check_names(graph: Graph) -> None:
 def missing_waits(graph: Graph) -> dict[tuple[str, str], str]:
     """The (writer, reader) pairs of calls of which the writer has to wait for the reader, and does not.
 
+    A writer has to wait for the readers of what it overwrites: what the storage held since the write before.
+    Readers of what was there earlier come before that earlier write.
+
     Returns:
         Each pair with the words for it. Between the passes that add updates, some waits are still missing.
     """
     found: dict[tuple[str, str], str] = {}
     writers = [call for call in graph.calls.values() if call.writes]
-    stored: dict[str, list[str]] = {}  # storage -> the values in it
+    written = {new for call in writers for new in call.writes}
+    content: dict[str, str] = {}  # value -> the written value or source whose numbers it shows
+    shown: dict[str, list[str]] = {}  # the same, the other way round
     for name in graph.values if writers else ():
-        stored.setdefault(_chain(name, graph)[-1], []).append(name)
+        shown.setdefault(_content(name, content, written, graph), []).append(name)
     for call in writers:
+        waits = set(call.after)
         earlier: set[str] | None = None  # the calls that must run before this one
-        for new, target in call.writes.items():
-            for reader in _readers(new, target, stored, graph):
-                if reader == call.name or reader in call.after:
+        for target in call.writes.values():
+            readers = (graph.readers.get(name, ()) for name in shown[content[target]])
+            for reader in dict.fromkeys(one for names in readers for one in names):
+                if reader == call.name or reader in waits:
                     continue
                 earlier = _before(call, graph) if earlier is None else earlier
                 if reader not in earlier:
@@ -49,21 +54,21 @@ def missing_waits(graph: Graph) -> dict[tuple[str, str], str]:
     return found
 
 
-def _chain(name: str, graph: Graph) -> list[str]:
-    """A value, the value that it is a view of, and so on, to the value that has the storage."""
+def _content(name: str, known: dict[str, str], written: set[str], graph: Graph) -> str:
+    """The value that a view shows: one that a call has written, or one with a storage of its own."""
     chain = [name]
-    while (base := graph.values[chain[-1]].view_of) is not None:
-        if base not in graph.values or len(chain) > len(graph.values):
+    while chain[-1] not in known:
+        last = chain[-1]
+        base = graph.values[last].view_of
+        if last in written or base is None:
+            known[last] = last
+        elif base not in graph.values or len(chain) > len(graph.values):
             raise PlanError(f"plan rejected: {name!r} is a view of {base!r}, which has no storage")
-        chain.append(base)
-    return chain
-
-
-def _readers(new: str, target: str, stored: dict[str, list[str]], graph: Graph) -> Iterator[str]:
-    """The calls that read what the target's storage holds before `new` is written."""
-    for name in stored[_chain(target, graph)[-1]]:
-        if new not in _chain(name, graph):
-            yield from graph.readers.get(name, ())
+        else:
+            chain.append(base)
+    for one in chain:
+        known[one] = known[chain[-1]]
+    return known[name]
 
 
 def _before(call: Call, graph: Graph) -> set[str]:

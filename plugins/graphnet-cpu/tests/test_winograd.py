@@ -33,6 +33,12 @@ def site(shape: tuple[int, ...] = (2, 16, 16, 16), **fields: object) -> Site:
     return Site((Conv2d(**given),), {"x": Spec(shape, dtype, device)}, device)
 
 
+def test_padding_that_is_not_of_zeros_is_left_alone() -> None:
+    assert WinogradConv2d.match(site()) is not None
+    assert WinogradConv2d.match(site(padding=0, padding_mode="reflect")) is not None
+    assert WinogradConv2d.match(site(padding_mode="reflect")) is None
+
+
 def gradients_by_torch(
     grad_y: Tensor, x: Tensor, weight: Tensor, padding: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor]:

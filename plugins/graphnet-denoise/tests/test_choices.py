@@ -1,16 +1,16 @@
-"""Noise of other distributions: found by its entry point, loaded when it is named, blamed when broken."""
+"""Noise of other distributions: registered by a hook of this one, taken by name, blamed when broken."""
 
-import importlib.metadata
-import sys
-from importlib.metadata import EntryPoint, EntryPoints
-from types import ModuleType
+from functools import cache
 
 import pytest
+from graphnet_denoise import choices, plugin
 from graphnet_denoise.draws import Draws
 from graphnet_denoise.noise import NOISES, Images, Noise, Scenes
 from graphnet_denoise.patches import Patches
+from graphnet_denoise.supervision import SUPERVISIONS
 
-from graphnet.errors import DescriptionError
+from graphnet.errors import ContractError, DescriptionError, PluginError
+from graphnet.sdk import Register, Registry, hookimpl, load_registry
 
 
 class Negative(Noise):
@@ -20,34 +20,50 @@ class Negative(Noise):
         return -self.gain * scenes.clean
 
 
+class Acme:
+    """Another distribution that adds a noise."""
+
+    noise: object = Negative
+
+    @hookimpl
+    def graphnet_denoise_noises(self, register: Register) -> None:
+        register("negative", self.noise)
+
+
+@cache
+def registry() -> Registry:
+    return load_registry(plugins=[Acme(), plugin], entry_points=False)
+
+
 @pytest.fixture(autouse=True)
-def _acme(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("acme_noise")
-    module.__dict__.update(Negative=Negative, number=3)
-    monkeypatch.setitem(sys.modules, "acme_noise", module)
-    points = {
-        "negative": "acme_noise:Negative",
-        "number": "acme_noise:number",
-        "gone": "acme_gone:X",
-    }
-    found = EntryPoints(EntryPoint(n, v, NOISES.group) for n, v in points.items())
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: found.select(group=group))
+def _loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choices, "default_registry", registry)
 
 
 def test_noise_of_another_distribution_is_taken_by_name() -> None:
     patches = Patches(path="photos", noise={"negative": {"gain": 2.0}})  # type: ignore[arg-type]
     assert patches.noise == Negative(gain=2.0)
-    assert NOISES.names() == [*NOISES.builtin, "negative", "number", "gone"]
+    assert list(registry().of_kind("denoise_noises")) == [*NOISES.builtin, "negative"]
+    assert list(registry().of_kind("denoise_supervisions")) == [*SUPERVISIONS.builtin]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("negativ", "noise: unknown name 'negativ'. Did you mean 'negative'"),
-        ("number", "noise: 'number' must be a subclass of Noise, found 3"),
-        ("gone", r"noise: 'gone' \(acme_gone:X\) cannot be loaded: ModuleNotFoundError"),
-    ],
-)
-def test_wrong_noise_is_a_description_error(name: str, message: str) -> None:
+def test_an_unknown_noise_is_a_description_error() -> None:
+    message = "noise: unknown noise 'negativ'. Did you mean 'negative'"
     with pytest.raises(DescriptionError, match=message):
-        Patches(path="photos", noise=name)  # type: ignore[arg-type]
+        Patches(path="photos", noise="negativ")  # type: ignore[arg-type]
+
+
+def test_wrong_noises_are_refused_when_plugins_are_loaded() -> None:
+    class Number(Acme):
+        noise = 3
+
+    class Silent(Acme):
+        noise = type("Silent", (Noise,), {})
+
+    message = "noise 'negative' must be a subclass of graphnet_denoise.Noise, found 3"
+    with pytest.raises(PluginError, match=message):
+        load_registry(plugins=[plugin, Number()], entry_points=False)
+    with pytest.raises(ContractError, match="noise 'negative' .Silent. defines no noisy"):
+        load_registry(plugins=[plugin, Silent()], entry_points=False)
+    with pytest.raises(PluginError, match="implements 'graphnet_denoise_noises', which is no hook"):
+        load_registry(plugins=[Acme()], entry_points=False)

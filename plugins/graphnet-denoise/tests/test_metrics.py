@@ -10,7 +10,7 @@ from skimage.metrics import structural_similarity as skimage_ssim
 from torch import Tensor
 
 from graphnet.errors import DataError
-from graphnet.sdk import Metric
+from graphnet.sdk import Metric, default_registry
 
 
 def random_images(*shape: int, seed: int = 0) -> Tensor:
@@ -126,3 +126,12 @@ def test_metrics_say_what_does_not_fit(metric: Metric) -> None:
         metric(image[0], image[0])
     with pytest.raises(DataError, match=r"floating point .* target of torch.uint8"):
         metric(image, image.to(torch.uint8))
+
+
+@pytest.mark.parametrize("name", ["psnr", "psnr_pooled", "ssim"])
+def test_predictions_outside_of_0_to_1_count_as_an_image_file_would_hold_them(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 1, 12, 12, generator=generator)
+    found = 3 * torch.rand(2, 1, 12, 12, generator=generator) - 1
+    registered, plain = default_registry().make("metrics", name), getattr(metrics, name)
+    assert registered(found, target) == plain(found.clamp(0, 1), target) != plain(found, target)

@@ -159,7 +159,7 @@ def test_clipped_noise_stays_in_0_to_1() -> None:
         ({"poisson_gaussian": {"peak": [0, 9]}}, "peak: expected a number above 0"),
         ({"salt_and_pepper": {"share": 1.5}}, r"share: expected a share of at most 1, found 1\.5"),
         ({"correlated": {"std": 1, "blur": 0}}, "blur: expected greater than 0, found 0"),
-        ({"gausian": {"std": 1}}, "noise: unknown name 'gausian'. Did you mean 'gaussian'?"),
+        ({"gausian": {"std": 1}}, "noise: unknown noise 'gausian'. Did you mean 'gaussian'"),
         ({"gaussian": {"std": 1}, "clip": True}, "one name"),
         (25, "expected a name or"),
     ],

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from graphnet.builtin import Conv2d, LayerNorm2d
+from graphnet.builtin.layers.conv import Conv1d
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
-from graphnet.builtin.layers.pad import ReflectionPad2d, ReplicationPad2d
+from graphnet.builtin.layers.pad import CircularPad2d, ReflectionPad2d, ReplicationPad2d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
-from graphnet.builtin.layers.pool import AvgPool2d, MaxPool2d
+from graphnet.builtin.layers.pool import AvgPool2d, MaxPool2d, MaxPool3d
 from graphnet.builtin.layers.upsample import BilinearUpsampling
 from graphnet.graph import as_tuple, bind_inputs
 from graphnet.sdk import Layer, Spec
@@ -46,6 +47,13 @@ SIZE = 12
         (ReflectionPad2d(padding=(1, 2, 3, 0)), range(5, 6), range(2, 9), range(7)),
         (ReplicationPad2d(padding=(1, 2, 3, 0)), range(5, 6), range(2, 6), range(2, 6)),
         (LayerNorm2d(), range(2, 4), range(2, 4), range(2, 4)),
+        # rows 2 and 3 read rows 1 to 4 of the image; a mirrored row lies up to twice the padding away
+        (
+            Conv2d(out_channels=1, kernel_size=3, padding=(1, 0), padding_mode="reflect"),
+            range(2, 4),
+            range(-1, 7),
+            range(2, 6),
+        ),
     ],
     ids=str,
 )
@@ -82,6 +90,9 @@ def output(layer: Layer, x: Tensor) -> Tensor:
         ReflectionPad2d(padding=(1, 4, 3, 2)),
         ReplicationPad2d(padding=(1, 4, 3, 2)),
         LayerNorm2d(),
+        Conv2d(out_channels=2, kernel_size=3, padding=2, padding_mode="reflect"),
+        Conv2d(out_channels=2, kernel_size=4, padding="same", padding_mode="replicate"),
+        MaxPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=True),
     ],
     ids=str,
 )
@@ -99,6 +110,24 @@ def test_nothing_outside_the_window_is_read(layer: Layer, axis: int) -> None:
         moved.narrow(2 + axis, there.start, len(there)).copy_(kept)
         found = output(layer, moved).narrow(2 + axis, start, len(rows))
         assert torch.equal(found, expected.narrow(2 + axis, start, len(rows)))
+
+
+def test_a_window_knows_each_axis_of_signals_and_volumes() -> None:
+    signal = Conv1d(out_channels=1, kernel_size=3, stride=2, padding=1)
+    volume = MaxPool3d(kernel_size=(1, 2, 3), stride=(1, 2, 1), padding=(0, 1, 0))
+    assert signal.window(range(2, 4), 0) == range(3, 8)
+    assert [volume.window(range(1, 3), axis) for axis in range(3)] == [
+        range(1, 3),
+        range(1, 5),
+        range(1, 5),
+    ]
+
+
+def test_a_border_that_repeats_the_other_end_has_no_window() -> None:
+    layer = Conv2d(out_channels=1, kernel_size=3, padding=(1, 0), padding_mode="circular")
+    assert layer.window(range(2), 0) is None
+    assert layer.window(range(2), 1) == range(4)
+    assert CircularPad2d(padding=(1, 0, 0, 0)).window(range(2), 1) is None
 
 
 def test_a_window_that_depends_on_the_size_of_the_image_is_unknown() -> None:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import pydantic
 
-from graphnet.errors import DescriptionError, Problem, nearest
-from graphnet.sdk import Definition, split_form
+from graphnet.errors import DescriptionError, Problem, UnknownNameError
+from graphnet.sdk import Definition, Register, default_registry, split_form
 
 T = TypeVar("T", bound=Definition)
 
 
 @dataclass(frozen=True)
 class Choices(Generic[T]):
-    """Definitions by name, all of the class `base`: the built-in ones, and entry points of `group`.
+    """Definitions by name, all of the class `base`: the built-in ones, and those that plugins
+    register for the kind `kind`, which this distribution declares.
 
-    An entry point is loaded when it is named; a built-in name keeps its meaning.
+    The registry is asked for names that are not built in.
     """
 
     base: type[T]
-    group: str
+    kind: str
     builtin: Mapping[str, type[T]]
-
-    def names(self) -> list[str]:
-        return [*self.builtin, *(point.name for point in self._points())]
 
     def make(self, form: object) -> T:
         """A definition from "name", {"name": {field: value}} or an instance; else DescriptionError."""
@@ -41,21 +38,19 @@ class Choices(Generic[T]):
             raise DescriptionError(_under(name, error)) from None
 
     def find(self, name: str) -> type[T]:
-        """The class of that name; DescriptionError where there is none, or it cannot be loaded."""
+        """The class of that name; DescriptionError where there is none."""
         if name in self.builtin:
             return self.builtin[name]
-        for point in self._points().select(name=name):
-            try:
-                found = point.load()
-            except Exception as error:  # somebody else's code: anything may come
-                cause = f"{type(error).__name__}: {error}"
-                raise _problem(f"{name!r} ({point.value}) cannot be loaded: {cause}") from error
-            if not (isinstance(found, type) and issubclass(found, self.base)):
-                raise _problem(
-                    f"{name!r} must be a subclass of {self.base.__name__}, found {found!r}"
-                )
-            return found
-        raise _problem(f"unknown name {name!r}. {nearest(name, self.names())}")
+        try:
+            found: type[T] = default_registry().find(self.kind, name).value
+        except UnknownNameError as error:
+            raise DescriptionError([Problem(str(error))]) from error
+        return found
+
+    def register(self, register: Register) -> None:
+        """Register the built-in ones, in a hook of this distribution."""
+        for name, cls in self.builtin.items():
+            register(name, cls)
 
     def field(self, value: Any, info: pydantic.ValidationInfo) -> Any:
         """A validator of pydantic for a field that holds one of these; None stays None."""
@@ -63,13 +58,6 @@ class Choices(Generic[T]):
             return None if value is None else self.make(value)
         except DescriptionError as error:
             raise DescriptionError(_under(info.field_name or "", error)) from None
-
-    def _points(self) -> importlib.metadata.EntryPoints:
-        return importlib.metadata.entry_points(group=self.group)
-
-
-def _problem(message: str) -> DescriptionError:
-    return DescriptionError([Problem(message)])
 
 
 def _under(place: str, error: DescriptionError) -> list[Problem]:

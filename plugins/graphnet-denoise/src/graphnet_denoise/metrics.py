@@ -1,8 +1,8 @@
 """How close images are: PSNR, as the mean over images and pooled, and SSIM.
 
 All take a prediction and a target of the same shape (N, C, H, W), floating point, with 0..1 as the
-range from black to white, and compute in float64. `psnr`, `psnr_pooled` and `ssim` clamp the
-prediction to 0..1 first, as an image file would; the other functions clamp nothing.
+range from black to white, and compute in float64. With `clamp`, the default, a prediction is first clamped
+to 0..1, as an image file would hold it; `psnr`, `psnr_pooled` and `ssim` clamp nothing.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ class PSNR(Metric):
     """
 
     higher_is_better = True
+    clamp: bool = True
 
     def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return squared_error(prediction.clamp(0, 1), target)
+        return squared_error(_as_image(prediction, self.clamp), target)
 
     def combine(self, rows: Tensor) -> float:
         return mean_psnr(rows)
@@ -58,9 +59,10 @@ class PooledPSNR(Metric):
     """
 
     higher_is_better = True
+    clamp: bool = True
 
     def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
-        errors = squared_error(prediction.clamp(0, 1), target)
+        errors = squared_error(_as_image(prediction, self.clamp), target)
         return torch.stack((errors, torch.full_like(errors, math.prod(prediction.shape[2:]))), 1)
 
     def combine(self, rows: Tensor) -> float:
@@ -81,12 +83,18 @@ class SSIM(Metric):
     """
 
     higher_is_better = True
+    clamp: bool = True
 
     def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
-        return structural_similarity(prediction.clamp(0, 1), target)
+        return structural_similarity(_as_image(prediction, self.clamp), target)
 
 
-psnr, psnr_pooled, ssim = PSNR(), PooledPSNR(), SSIM()
+psnr, psnr_pooled, ssim = PSNR(clamp=False), PooledPSNR(clamp=False), SSIM(clamp=False)
+
+
+def _as_image(prediction: Tensor, clamp: bool) -> Tensor:
+    """The prediction as an image file would hold it, within 0..1."""
+    return prediction.clamp(0, 1) if clamp else prediction
 
 
 def mean_psnr(errors: Tensor) -> float:

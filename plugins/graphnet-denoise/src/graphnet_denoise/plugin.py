@@ -4,7 +4,33 @@ runs.
 
 from __future__ import annotations
 
-from graphnet.sdk import Command, Register, hookimpl
+from graphnet.sdk import Command, OwnKind, Register, hookimpl
+
+
+@hookimpl
+def graphnet_kinds(register: Register) -> None:
+    """Declare noises and supervisions, to which other distributions can add."""
+    from graphnet_denoise.noise import NOISES, Noise
+    from graphnet_denoise.supervision import SUPERVISIONS, Supervision
+
+    register(NOISES.kind, OwnKind("noise", Noise, needs=("noisy",)))
+    register(SUPERVISIONS.kind, OwnKind("supervision", Supervision, needs=("make",)))
+
+
+@hookimpl
+def graphnet_denoise_noises(register: Register) -> None:
+    """Add the noises of this distribution, such as `gaussian`."""
+    from graphnet_denoise.noise import NOISES
+
+    NOISES.register(register)
+
+
+@hookimpl
+def graphnet_denoise_supervisions(register: Register) -> None:
+    """Add the supervisions of this distribution, such as `noise2noise`."""
+    from graphnet_denoise.supervision import SUPERVISIONS
+
+    SUPERVISIONS.register(register)
 
 
 @hookimpl

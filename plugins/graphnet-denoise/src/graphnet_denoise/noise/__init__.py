@@ -34,7 +34,7 @@ __all__ = [
 
 NOISES = Choices[Noise](
     Noise,
-    "graphnet_denoise.noises",
+    "denoise_noises",
     {
         "gaussian": Gaussian,
         "poisson_gaussian": PoissonGaussian,

@@ -29,7 +29,7 @@ __all__ = [
 
 SUPERVISIONS = Choices[Supervision](
     Supervision,
-    "graphnet_denoise.supervisions",
+    "denoise_supervisions",
     {
         "noise2noise": Noise2Noise,
         "noise2clean": Noise2Clean,

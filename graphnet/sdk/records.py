@@ -1,4 +1,4 @@
-"""Records: what a training reports while it runs; the command line prints and logs them."""
+"""Records: what a training reports while it runs; reporters get them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """A group of steps: their mean loss and their speed."""
+    """A group of steps: their mean loss and their speed.
+
+    >>> Steps(epoch=1, step=100, loss=0.25, lr=0.1, steps_per_s=80.0).step
+    100
+    """
 
     epoch: int
     step: int
@@ -23,6 +27,9 @@ class Epoch:
 
     `elapsed_s` is the training time of the run so far. `waiting` is the share of the epoch's training time,
     0 to 1, in which steps waited for their data. `loss_scale` is `Program.loss_scale`.
+
+    >>> Epoch(epoch=1, step=100, loss=0.25, metrics={"psnr": 30.0}, elapsed_s=2.0).metrics["psnr"]
+    30.0
     """
 
     epoch: int
@@ -36,15 +43,24 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The run has stopped between two steps, because it was asked to."""
+    """The run has stopped between two steps: it was asked to, or a reporter said the `reason`.
+
+    >>> Stopped(epoch=1, step=50, reason="early_stopping: loss has not become better").step
+    50
+    """
 
     epoch: int
     step: int
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """An event of this step, for the log: the executor changed to a compiled plan, or a run was resumed."""
+    """An event of this step, for the log: the executor changed to a compiled plan, or a run was resumed.
+
+    >>> Decided(step=3, event="kernels", message="now inductor").event
+    'kernels'
+    """
 
     step: int
     event: str

@@ -1,0 +1,86 @@
+"""Reporter: gets each record of a training while it runs, and can ask it to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphnet.errors import ContractError
+from graphnet.sdk.definition import Definition
+from graphnet.sdk.records import Record
+
+
+def _keeps_nothing(name: str) -> None:
+    raise ContractError(f"{name} cannot be written: the training has no folder")
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a reporter is told of the training when it starts.
+
+    Attributes:
+        name: the name of the model.
+        folder: the run's folder; None if the training has none, as with `Trainer(job)` in Python.
+        epochs, steps_per_epoch: the length of the training.
+        step: the steps that are done already, in a resumed training.
+        higher_is_better: for each metric that an Epoch record has, and for "loss".
+        state: what `Report.state` returned when the checkpoint was written from which the training goes on.
+        facts: the configuration, the versions, the device, the kernels and so on, as plain data.
+        keep: writes the model with its present weights into the folder, under the name that it is given.
+
+    >>> Running("seed", epochs=2, steps_per_epoch=10).epochs
+    2
+    """
+
+    name: str
+    folder: Path | None = None
+    epochs: int = 1
+    steps_per_epoch: int = 1
+    step: int = 0
+    higher_is_better: Mapping[str, bool] = field(default_factory=lambda: {"loss": False})
+    state: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    keep: Callable[[str], None] = _keeps_nothing
+
+
+class Report:
+    """Base of what a reporter is while a training runs: it gets the records, one after the other."""
+
+    def record(self, record: Record) -> str | None:
+        """Take a record: a group of Steps, an Epoch, something Decided, or that the training has Stopped.
+
+        Returns:
+            Why the training has to stop now, in words; None if it goes on.
+        """
+        return None
+
+    def state(self) -> Mapping[str, Any]:
+        """What a resumed training needs of this report: plain data, which JSON can hold."""
+        return {}
+
+    def close(self) -> None:
+        """The training ends, or an error ends it."""
+
+
+class Reporter(Definition):
+    """A definition of what is done with the records of a training; a subclass defines `start`.
+
+    >>> class Printed(Reporter):
+    ...     def start(self, running):
+    ...         return PrintedReport()
+    >>> class PrintedReport(Report):
+    ...     def record(self, record):
+    ...         print(record)
+    >>> Printed().start(Running("seed")).record("an epoch")
+    an epoch
+    """
+
+    def start(self, running: Running) -> Report:
+        """Begin to report on a training.
+
+        Args:
+            running: the training.
+        """
+        raise ContractError(f"{type(self).__name__} defines no start(running)")

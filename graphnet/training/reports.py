@@ -1,0 +1,90 @@
+"""Reports: the reporters of a training while it runs; each record goes to all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from graphnet.errors import GraphnetError, TrainingError
+from graphnet.sdk import Record, Registry, Report, Reporter, Running
+
+
+class Reports:
+    """The reporters of a training, with the states that they have between two runs of it.
+
+    Args:
+        reporters: in the order in which they get each record.
+        states: the states of a checkpoint, as `states` returned them.
+        registry: has the reporters' names.
+    """
+
+    def __init__(
+        self,
+        reporters: Sequence[Reporter],
+        states: Mapping[str, Mapping[str, Any]],
+        registry: Registry,
+    ) -> None:
+        self._reporters: dict[str, Reporter] = {}
+        for reporter in reporters:
+            name, count = registry.name_of(reporter), 1
+            while (label := name if count == 1 else f"{name} {count}") in self._reporters:
+                count += 1
+            self._reporters[label] = reporter
+        self._states = dict(states)
+        self._open: dict[str, Report] = {}
+
+    def start(self, running: Running) -> None:
+        """Start all reporters.
+
+        Raises:
+            TrainingError: a reporter's own code failed; the message names the reporter.
+        """
+        for label, reporter in self._reporters.items():
+            with _named(label):
+                report = reporter.start(replace(running, state=self._states.get(label, {})))
+                if not isinstance(report, Report):
+                    raise TrainingError(
+                        f"start must return a graphnet.sdk.Report, found {type(report).__name__}"
+                    )
+                self._open[label] = report
+
+    def record(self, record: Record) -> str:
+        """Give a record to all; returns why the training has to stop, or an empty text."""
+        reasons: list[str] = []
+        for label, report in self._open.items():
+            with _named(label):
+                if reason := report.record(record):
+                    reasons.append(f"{label}: {reason}")
+        return "; ".join(reasons)
+
+    def states(self) -> dict[str, Mapping[str, Any]]:
+        """The state of each reporter that has one."""
+        for label, report in self._open.items():
+            with _named(label):
+                self._states[label] = dict(report.state())
+        return {label: state for label, state in self._states.items() if state}
+
+    def close(self) -> None:
+        """Close all; they can be started again."""
+        self.states()
+        for label, report in self._open.items():
+            with _named(label):
+                report.close()
+        self._open = {}
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"reporter {label!r}: {error}") from error
+    except GraphnetError:
+        raise
+    except Exception as error:  # somebody else's code: anything may come
+        raise TrainingError(
+            f"reporter {label!r} failed: {type(error).__name__}: {error}. Leave it out of `reporters`; "
+            f"the last checkpoint is unchanged."
+        ) from error
