@@ -485,6 +485,21 @@ def test_errors_of_from_torch() -> None:
         gn.from_torch(First(), (2, 4), (2, 4))
 
 
+class NormTwice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.bn(self.bn(x).relu())
+        return y
+
+
+def test_a_norm_that_runs_twice_is_refused() -> None:
+    with pytest.raises(InputError, match=r"running statistics \(bn.weight, .*runs twice"):
+        gn.from_torch(NormTwice(), (2, 2, 3, 3))
+
+
 class First(nn.Module):
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         return x * 2

@@ -202,6 +202,25 @@ def group_norm(
     return Node("group_norm", (input,), fields, {"weight": weight, "bias": bias})
 
 
+@_row("aten.instance_norm.default")
+def instance_norm(
+    input: Operand,
+    weight: Operand | None,
+    bias: Operand | None,
+    running_mean: Operand | None,
+    running_var: Operand | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Node | None:
+    plain = use_input_stats and running_mean is None
+    if _axes(input) is None or not plain or (weight is None) != (bias is None):
+        return None
+    fields = {"eps": eps, "affine": weight is not None}
+    return Node("instance_norm", (input,), fields, {"weight": weight, "bias": bias})
+
+
 @_row("aten.pixel_shuffle.default")
 def pixel_shuffle(self: Operand, upscale_factor: int) -> Node | None:
     fields = {"upscale_factor": upscale_factor}
