@@ -4,8 +4,9 @@
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
 # make fuzz      2,000 random models through every pass and executor
-# make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
+.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
+# make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
 #                ee559_val.npz, see examples/denoisers/README.md
@@ -18,7 +19,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo examples speedrun check test fuzz opinfo lint programs matrix clean
+.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
 
 install: $(VENV)/installed
 
@@ -42,7 +43,7 @@ speedrun: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy graphnet plugins benchmarks
+	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 
@@ -56,11 +57,13 @@ test: lint
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 
-opinfo: install
-	$(BIN)/python -m tests.opinfo
+.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py
+
+stub: install
+	$(BIN)/python -m tests.support.nn_stub
 
 matrix: install
 	$(BIN)/nox

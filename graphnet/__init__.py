@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from graphnet.model import Builder as Builder
     from graphnet.model import Model as Model
     from graphnet.model import Program as Program
+    from graphnet.model import from_nn as from_nn
+    from graphnet.model import to_nn as to_nn
     from graphnet.plan import CompileOptions as CompileOptions
     from graphnet.plan import source as source
     from graphnet.sdk import Command as Command
@@ -93,10 +95,12 @@ _ROOMS = {
     "Uniform": "sdk",
     "as_torch_module": "bridges",
     "explain": "inspection",
+    "from_nn": "model",
     "from_torch": "bridges",
     "from_torch_module": "bridges",
     "hookimpl": "sdk",
     "source": "plan",
+    "to_nn": "model",
 }
 
 _MODULES = frozenset({*_ROOMS.values(), "executors", "graph", "nn", "testing", "training"})

@@ -30,7 +30,7 @@ Shape = Sequence[int]
 
 
 def as_torch_module(
-    source: Layer | str | dict[str, Any] | facade.Module | Model,
+    source: Layer | str | dict[str, Any] | facade.Tree | Model,
     *inputs: Shape | Tensor,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
@@ -70,12 +70,19 @@ def as_torch_module(
     tensor([72., 72., 72., 72., 72., 72., 72., 72.])
     """
     registry = registry or default_registry()
+    if isinstance(source, facade.Tree) and inputs:
+        raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
     if isinstance(source, facade.Sequential):
         converted: dict[int, torch.nn.Module] = {}
-        for part in source.modules:  # a module that is used twice stays one module
+        for part in source:  # a module that is used twice stays one module
             if id(part) not in converted:
                 converted[id(part)] = as_torch_module(part, kernels=kernels, registry=registry)
-        return torch.nn.Sequential(*(converted[id(part)] for part in source.modules))
+        return torch.nn.Sequential(*(converted[id(part)] for part in source))
+    if isinstance(source, facade.Network):
+        description, tensors = facade.described(source, registry)
+        computation = ModelComputation(Model(description, registry=registry), kernels)
+        buffers = {id(state) for state in source.buffers()}
+        return _Torch(computation, tensors, [n for n, t in tensors.items() if id(t) in buffers])
     dtype = dtype or torch.get_default_dtype()
     check_dtype(dtype, "as_torch_module: dtype")
     if isinstance(source, Model):
@@ -86,9 +93,12 @@ def as_torch_module(
         values = [made.values[name] for name in made.sources(Kind.PARAMETER, Kind.STATE)]
         slots = set_up(values, seed=source.seed, given=source.weights)
         return _Torch(ModelComputation(source, kernels), slots, made.sources(Kind.STATE))
-    if not isinstance(source, facade.Module):
-        named = not isinstance(source, Layer) and split_form(source)[0] in registry.losses
-        layer: Layer = registry.make("losses" if named else "layers", source)
+    if not isinstance(source, facade.Tree):
+        if isinstance(source, Layer):
+            layer = source
+        else:
+            kind = "losses" if split_form(source)[0] in registry.losses else "layers"
+            layer = registry.make(kind, source)
         if _has_slots(layer) and not inputs:
             raise InputError(
                 f"{layer} has parameters or states, whose shapes follow from its inputs: "
@@ -98,16 +108,12 @@ def as_torch_module(
         source = facade.Module(
             layer, specs=specs or None, device=device, dtype=dtype, generator=generator
         )
-    elif inputs:
-        raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
-    parameters = {name: pair[0] for name, pair in source.parameters.items()}
-    if _has_slots(source.layer) and not source.made:
-        raise InputError(f"{source} has no parameters yet: call it once, or make it with `specs`")
+    states = dict(source.named_buffers())
     usable = {entry.name: entry for entry in choose(registry, kernels)}
     return _Torch(
         LayerComputation(source.layer, replace(registry, kernels=usable)),
-        {**parameters, **source.states},
-        source.states,
+        {**dict(source.named_parameters()), **states},
+        states,
     )
 
 

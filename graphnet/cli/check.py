@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import click
@@ -30,19 +31,26 @@ from graphnet.testing import (
     run_checks,
 )
 
-_COLORS = {Status.PASSED: "green", Status.FAILED: "bold red", Status.SKIPPED: "dim"}
+_COLORS = {
+    Status.PASSED: "green",
+    Status.FAILED: "bold red",
+    Status.SKIPPED: "dim",
+    Status.EXPECTED: "yellow",
+}
 Checked = tuple[Registry, list[Entry]]
 
 
 @click.command(short_help="Check a layer, kernel or optimizer, or all of a module or distribution.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-@click.option("--slow", is_flag=True, help="Run the slow check too, of torch's Inductor.")
-def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
+@click.option("--slow", is_flag=True, help="Run the slow checks too, of torch's Inductor.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every check, and what was tried.")
+def check(names: tuple[str, ...], as_json: bool, slow: bool, verbose: bool) -> None:
     """Run the conformance checks on a layer, loss, kernel or optimizer.
 
     NAME is a registered name (acme/swish), or a module or distribution: then everything that it registers
-    is checked. The exit status is 1 if a check fails.
+    is checked. One line is printed for each, with what the checks let you rely on, and below it what failed.
+    The exit status is 1 if a check fails.
     """
     found = [resolve(name) for name in names]
     work = [(registry, entry) for registry, entries in found for entry in entries]
@@ -60,6 +68,8 @@ def check(names: tuple[str, ...], as_json: bool, slow: bool) -> None:
         click.echo(json_text([_plain(report) for report in reports]))
     else:
         for report in reports:
+            if verbose:
+                _print_all(report)
             _print(report)
     if not all(report.ok for report in reports):
         raise click.exceptions.Exit(1)
@@ -96,6 +106,11 @@ def _from_module(name: str) -> Checked:
         raise PluginError(
             f"module {name!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error
+    if not any(member.startswith("graphnet_") for member in vars(module)):
+        raise PluginError(
+            f"module {name!r} implements no hook, so nothing of it is known to graphnet. "
+            f"{_what_to_write(module)}"
+        )
     try:
         registry = load_registry(plugins=[module])
     except PluginError as error:
@@ -103,10 +118,35 @@ def _from_module(name: str) -> Checked:
     entries = [e for e in _checkable(registry) if e.plugin.name == module.__name__]
     if not entries:
         raise PluginError(
-            f"module {name!r} registers no {checked_kinds()}. Define graphnet_layers(register) with "
-            f"@graphnet.hookimpl in it."
+            f"module {name!r} registers no {checked_kinds()}. {_what_to_write(module)}"
         )
     return registry, entries
+
+
+def _what_to_write(module: ModuleType) -> str:
+    """Return the hooks that register what a module defines; if it defines nothing, say what to define."""
+    own = [v for v in vars(module).values() if isinstance(v, type) and _defined_in(v, module)]
+    space = module.__name__.partition(".")[0].partition("_")[0].lower()
+    hooks = []
+    for kind in CHECKED_KINDS:
+        lines = [
+            f'    register("{space}/{value.__name__.lower()}", {value.__name__})'
+            for value in own
+            if kind.fits(value)
+        ]
+        if lines:
+            hooks.append("\n".join(["@graphnet.hookimpl", f"def {kind.hook}(register):", *lines]))
+    if hooks:
+        return "Write in it:\n\n{}".format("\n\n".join(hooks))
+    first = CHECKED_KINDS[0]
+    return (
+        f"It defines {first.expected.replace('a subclass', 'no subclass', 1)} either. Define one, and "
+        f"register it in a function {first.hook}(register) below @graphnet.hookimpl."
+    )
+
+
+def _defined_in(value: type, module: ModuleType) -> bool:
+    return value.__module__ == module.__name__ and not value.__name__.startswith("_")
 
 
 def _checkable(registry: Registry) -> list[Entry]:
@@ -148,6 +188,19 @@ def _plain(report: Report) -> dict[str, Any]:
     return {
         "layer": report.layer,
         "ok": report.ok,
+        "ran": report.ran,
+        "levels": [
+            {"level": level.name, "reached": level.reached, "why": level.why}
+            for level in report.levels
+        ],
+        "fields": {
+            name: {
+                "tried": [repr(value) for value in one.values],
+                "refused": [repr(value) for value in one.refused],
+                "only_default": one.only_default,
+            }
+            for name, one in report.fields.items()
+        },
         "checks": [
             {"check": row.check, "status": str(row.status), "message": row.message}
             for row in report.rows
@@ -155,15 +208,45 @@ def _plain(report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
+def _guards() -> dict[str, str]:
     checks: list[Check[Any]] = [*CHECKS, *RULE_CHECKS]
-    guards = {one.name: one.guards for one in checks}
+    return {one.name: one.guards for one in checks}
+
+
+def _print(report: Report) -> None:
+    """Print one line for a layer, and what failed below it."""
+    console = make_console()
+    status = Status.PASSED if report.ok else Status.FAILED
+    if report.untried:
+        status = Status.SKIPPED
+    reached = "; ".join(level.name for level in report.levels if level.reached)
+    counts = f"{report.ran} of {len(report.rows)} checks ran"
+    failed = f", {len(report.failures)} failed" if report.failures else ""
+    only = report.only_defaults
+    defaults = f"; only at the default: {', '.join(only)}" if only else ""
+    line = Text(f"{report.layer}: ")
+    line.append(str(status), style=_COLORS[status])
+    line.append(f", {counts}{failed}{f'; {reached}' if reached else ''}{defaults}")
+    if report.untried:
+        line.append(f"; {report.untried}")
+    console.print(line, soft_wrap=True)
+    guards = _guards()
+    for row in report.failures:
+        text = "\n".join(part for part in (guards.get(row.check, ""), row.message) if part)
+        console.print(Text(f"  {row.check}: ", style=_COLORS[Status.FAILED]), end="")
+        console.print(Text(text.replace("\n", "\n    ")), soft_wrap=True)
+
+
+def _print_all(report: Report) -> None:
+    """Print every check of a layer, what was tried, and what the results let one rely on."""
+    guards = _guards()
     table = Table("check", "status", "what it guards, or what is wrong", title=report.layer)
     for row in report.rows:
         color = _COLORS[row.status]
-        text = row.message if row.message else guards[row.check]
+        text = row.message if row.message else guards.get(row.check, "")
         table.add_row(row.check, Text(str(row.status), style=color), text)
     console = make_console()
     console.print(table)
-    counts = [sum(row.status is status for row in report.rows) for status in Status]
-    console.print(f"{report.layer}: {counts[0]} passed, {counts[1]} failed, {counts[2]} skipped")
+    console.print(Text(report.details()), soft_wrap=True)
+    for level in report.levels:
+        console.print(Text(f"  level {level}"), soft_wrap=True)

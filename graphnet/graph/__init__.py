@@ -56,6 +56,7 @@ from graphnet.graph.observe import (
     observe,
     observe_backward,
     resolve_view,
+    wrong_results,
 )
 from graphnet.graph.roofline import (
     Machine,
@@ -130,4 +131,5 @@ __all__ = [
     "save_machine",
     "star_of",
     "stated_machine",
+    "wrong_results",
 ]

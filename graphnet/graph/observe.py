@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.errors import GraphError, GraphnetError, InputError, LayerError
+from graphnet.errors import GraphError, GraphnetError, InputError, LayerError, nearest
 from graphnet.graph.invoke import as_tuple, gradient_names, invoke, result_names
 from graphnet.graph.ir import Arg
 from graphnet.sdk import FLOATING, Layer, ParameterSpec, Spec, StateSpec, not_floating
@@ -83,6 +83,14 @@ def _bind_inputs(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> 
                 f"got {len(inputs)} inputs"
             ) from None
         raise
+    for kind, stated in (("parameters", parameters), ("states", states)):
+        for name in stated:
+            if name not in names:
+                others = [n for n in names if n not in parameters and n not in states]
+                raise LayerError(
+                    f"{type(layer).__name__}.{kind} states {name!r}, which forward does not name: it takes "
+                    f"{', '.join(names)}. {nearest(name, others)}"
+                )
     expected = tuple(n for n in names if n not in parameters and n not in states)
     if expected != input_names or (not signature.variadic and len(inputs) != len(expected)):
         raise GraphError(
@@ -95,9 +103,6 @@ def _bind_inputs(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> 
             if spec.dtype == torch.uint8:  # an image
                 raise refusal
             raise InputError(f"{refusal} A layer lists indices and masks in `nondifferentiable`.")
-    for name in (*parameters, *states):
-        if name not in names:
-            raise LayerError(f"declares a parameter or state {name!r} that forward does not take")
     for name, parameter in parameters.items():
         specs[name] = None if parameter is None else Spec(parameter.shape, dtype, META)
     for name, state in states.items():
@@ -146,10 +151,7 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
     results = invoke(layer, method, values)
     expected = result_names(layer, method)
     if len(results) != len(expected) or not all(isinstance(r, Tensor) for r in results):
-        raise LayerError(
-            f"{method} must return {len(expected)} tensors ({', '.join(expected)}), "
-            f"returned {_describe_all(results)}"
-        )
+        raise LayerError(wrong_results(layer, method, results))
     updates = layer.updates if method == "forward" else ()
     for name, tensor in zip(updates, results[len(results) - len(updates) :], strict=True):
         if _spec(tensor) != bound[name]:
@@ -236,6 +238,27 @@ def _source(tensor: Tensor, arguments: Mapping[str, Any]) -> tuple[str, int] | N
             if isinstance(argument, Tensor) and argument.untyped_storage()._cdata == storage:
                 return name, position
     return None
+
+
+def wrong_results(layer: Layer, method: str, results: Sequence[Any]) -> str:
+    """Say which results a method other than backward must return, and which of them are not there."""
+    expected = result_names(layer, method)
+    message = (
+        f"{method} must return {len(expected)} tensors ({', '.join(expected)}), "
+        f"returned {_describe_all(tuple(results))}"
+    )
+    if len(results) >= len(expected):
+        return message
+    missing = expected[len(results) :]
+    return f"{message}. Missing: {', '.join(_declared(layer, method, name) for name in missing)}"
+
+
+def _declared(layer: Layer, method: str, name: str) -> str:
+    """A result with the declaration that names it."""
+    if method != "forward":
+        return repr(name)
+    lists = {"saves": layer.saves, "updates": layer.updates, "outputs": layer.outputs}
+    return f"{name!r}, which `{next(kind for kind, names in lists.items() if name in names)}` names"
 
 
 def _describe(returned: Any) -> str:

@@ -1,172 +1,53 @@
-"""NN: the paper's eager modules, with forward, backward and param, over the registered layers.
+"""NN: eager modules over the registered layers, with torch's habits and the paper's forward and backward.
 
     from graphnet import nn
 
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
-    criterion, optimizer = nn.MSE(), nn.SGD(model.param(), lr=0.1)
+    criterion, optimizer = nn.MSELoss(), nn.SGD(model.parameters(), lr=0.1)
     loss = criterion(model(x), target)
     model.backward(criterion.backward())
-    optimizer.update_parameters()
+    optimizer.step()
+    optimizer.zero_grad()
 
+Every registered layer, loss and optimizer has its class here, also those of plugins; `dir(nn)` lists them.
 Layers come in by name; modules go out. It imports executors and below.
 """
 
 from __future__ import annotations
 
-from graphnet.nn.convolutions import (
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    DepthwiseConv1d,
-    DepthwiseConv2d,
-    DepthwiseConv3d,
-    TransposeConv1d,
-    TransposeConv2d,
-    TransposeConv3d,
-    Upsampling,
-)
-from graphnet.nn.layers import MSE, ReLU, Sigmoid
-from graphnet.nn.module import Module, Pair, make
-from graphnet.nn.norms import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm1d,
-    LayerNorm2d,
-    LayerNorm3d,
-)
-from graphnet.nn.optim import SGD
-from graphnet.nn.pools import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool3d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool3d,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    GlobalAvgPool,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-)
-from graphnet.nn.resizing import (
-    BilinearUpsampling,
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
-    ConstantPad1d,
-    ConstantPad2d,
-    ConstantPad3d,
-    LinearUpsampling,
-    NearestUpsampling,
-    NearestUpsampling1d,
-    NearestUpsampling3d,
-    ReflectionPad1d,
-    ReflectionPad2d,
-    ReflectionPad3d,
-    ReplicationPad1d,
-    ReplicationPad2d,
-    ReplicationPad3d,
-    TrilinearUpsampling,
-)
-from graphnet.nn.sequence import (
-    GRU,
-    LSTM,
-    NLL,
-    Attention,
-    BCEWithLogits,
-    CrossEntropy,
-    Embedding,
-    Flatten,
-    LayerNorm,
-    Linear,
-    LogSoftmax,
-    Mean,
-    Permute,
-    PositionEmbedding,
-    Reshape,
-    RMSNorm,
-    Softmax,
-)
+from typing import TYPE_CHECKING, Any
+
+from graphnet.nn.composite import Composite
+from graphnet.nn.describe import described
+from graphnet.nn.module import Module
+from graphnet.nn.network import Network
+from graphnet.nn.optimizer import ModuleOptimizer
+from graphnet.nn.registered import LayerModule, class_named, class_names, make, module_of
 from graphnet.nn.sequential import Sequential
+from graphnet.nn.tree import LoadedKeys, Pair, Tree
+
+if TYPE_CHECKING:
+    from graphnet.nn.known import *  # noqa: F403
 
 __all__ = [
-    "GRU",
-    "LSTM",
-    "MSE",
-    "NLL",
-    "SGD",
-    "AdaptiveAvgPool1d",
-    "AdaptiveAvgPool2d",
-    "AdaptiveAvgPool3d",
-    "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d",
-    "Attention",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
-    "BCEWithLogits",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
-    "BilinearUpsampling",
-    "CircularPad1d",
-    "CircularPad2d",
-    "CircularPad3d",
-    "ConstantPad1d",
-    "ConstantPad2d",
-    "ConstantPad3d",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "CrossEntropy",
-    "DepthwiseConv1d",
-    "DepthwiseConv2d",
-    "DepthwiseConv3d",
-    "Embedding",
-    "Flatten",
-    "GlobalAvgPool",
-    "GroupNorm",
-    "InstanceNorm",
-    "LayerNorm",
-    "LayerNorm1d",
-    "LayerNorm2d",
-    "LayerNorm3d",
-    "Linear",
-    "LinearUpsampling",
-    "LogSoftmax",
-    "MaxPool1d",
-    "MaxPool2d",
-    "MaxPool3d",
-    "Mean",
+    "Composite",
+    "LayerModule",
+    "LoadedKeys",
     "Module",
-    "NearestUpsampling",
-    "NearestUpsampling1d",
-    "NearestUpsampling3d",
+    "ModuleOptimizer",
+    "Network",
     "Pair",
-    "Permute",
-    "PositionEmbedding",
-    "RMSNorm",
-    "ReLU",
-    "ReflectionPad1d",
-    "ReflectionPad2d",
-    "ReflectionPad3d",
-    "ReplicationPad1d",
-    "ReplicationPad2d",
-    "ReplicationPad3d",
-    "Reshape",
     "Sequential",
-    "Sigmoid",
-    "Softmax",
-    "TransposeConv1d",
-    "TransposeConv2d",
-    "TransposeConv3d",
-    "TrilinearUpsampling",
-    "Upsampling",
+    "Tree",
+    "described",
     "make",
+    "module_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return class_named(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *class_names()})

@@ -7,8 +7,8 @@ the gradients of the parameters to those of earlier calls, until `zero_grad`. Au
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,33 +16,38 @@ from torch import Tensor
 from graphnet.errors import InputError, LayerError, blame
 from graphnet.graph import as_tuple, bind_inputs, gradient_names, invoke
 from graphnet.nn.choice import Choice, choose
-from graphnet.nn.placement import Device, target_of
-from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, default_registry, random
+from graphnet.nn.fixed import fixed_inputs, has_tensors
+from graphnet.nn.tree import Pair, Tree, attach
+from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, random
 from graphnet.system import resolve_device
-
-Pair = tuple[Tensor, Tensor]
-"""A parameter and its accumulated gradient, of the same shape and dtype."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """The values that a forward saves for its backward."""
+    """The values that a forward saves for its backward; `choice` is None if it was in evaluation mode."""
 
-    choice: Choice
+    choice: Choice | None
     named: Mapping[str, Any]
 
 
-class Module:
-    """One layer, of any registered kind, with its own parameters, gradients and states.
+_NOTHING = _Context(None, {})
 
-    Parameters are attributes, such as `module.weight`. They are made when the shapes of the inputs are known.
+
+class Module(Tree):
+    """One layer, of any kind, with its own parameters, gradients and states.
+
+    Parameters are attributes, such as `module.weight`, and so are the layer's fields, such as
+    `module.kernel_size`. Parameters are made at once if the fields alone fix their shapes, as `in_channels`
+    does; otherwise they are made in the first forward.
 
     Args:
         layer: the definition of the layer.
-        specs: the specs of the inputs; None makes the parameters in the first forward.
+        specs: the specs of the inputs; None makes the parameters when their shapes are known.
         device, dtype: those of the parameters; None is the CPU, and torch's default dtype.
         generator: the source of their random numbers; None is torch's default generator.
+        tensors: initial values by name, of which copies are used in place of random numbers.
 
+    >>> from graphnet.nn import make
     >>> module = make("relu")
     >>> module(torch.tensor([-1.0, 2.0]))
     tensor([0., 2.])
@@ -52,154 +57,103 @@ class Module:
 
     def __init__(
         self,
-        layer: Layer,
+        layer: Layer | None = None,
         *,
         specs: Sequence[Spec] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
+        tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.parameters: dict[str, Pair] = {}
-        self.states: dict[str, Tensor] = {}
+        if not isinstance(layer, Layer):
+            found = "none" if layer is None else f"{layer!r:.60}"
+            raise InputError(
+                f"{type(self).__name__}: expected a layer, found {found}. Without autograd, modules are "
+                f"combined by nn.Sequential or nn.Network; nn.make(name) makes one by its name."
+            )
+        self._pairs: dict[str, Pair] = {}
+        self._states: dict[str, Tensor] = {}
+        self._modules: dict[str, Tree] = {}
         self._device = resolve_device(device or "cpu")
         self._dtype = dtype or torch.get_default_dtype()
         check_dtype(self._dtype, f"{type(self).__name__}: dtype")
         self._generator = generator
-        self.made = False
+        self._made = False
         self._absent: tuple[str, ...] = ()
         self._context: Any = None
         self.layer = layer
+        if specs is None:
+            specs = fixed_inputs(layer, self._dtype)
         if specs is not None:
-            self._make(specs)
+            self._make(specs, tensors or {})
 
-    # -- the paper's interface ----------------------------------------------------------------------
+    @property
+    def title(self) -> str:
+        """The name of the class, for messages: the layer's, if the module has no class of its own."""
+        return type(self.layer if type(self) is Module else self).__name__
 
-    def __call__(self, *inputs: Tensor) -> Any:
-        return self.forward(*inputs)
+    def extra_repr(self) -> str:
+        """Return the fields that differ from their defaults."""
+        return ", ".join(f"{name}={value!r}" for name, value in changed_fields(self.layer).items())
 
-    @torch.no_grad()
-    def forward(self, *inputs: Tensor) -> Any:
-        """Return the output, or a tuple of several; save the tensors that `backward` needs.
-
-        Raises InputError if the inputs do not fit the layer.
-        """
-        outputs, self._context = self.run(inputs)
-        return outputs
-
-    @torch.no_grad()
-    def backward(self, *grad_outputs: Tensor | None) -> Any:
-        """Return the gradient of the input, or a tuple for several, and add the parameters' gradients.
-
-        Args:
-            grad_outputs: the gradients of the outputs of the last forward; a loss may omit it: then it is 1.
-        """
-        if self._context is None:
-            raise InputError(f"{type(self).__name__}: call forward before backward")
-        gradients = self.run_backward(self._context, grad_outputs)
-        return gradients[0] if len(gradients) == 1 else gradients
-
-    def param(self) -> list[Pair]:
-        """Return (parameter, gradient) pairs; both tensors are only changed in place, so pairs stay valid."""
-        if not self.made and type(self.layer).parameters is not Layer.parameters:
+    def _check_made(self) -> None:
+        if not self._made and has_tensors(self.layer):
             raise InputError(
                 f"{self!r} has no parameters yet: their shapes depend on the inputs. Call it once, or "
                 f"give `specs`."
             )
-        return list(self.parameters.values())
 
-    @torch.no_grad()
-    def zero_grad(self) -> None:
-        """Set every parameter's gradient to zero."""
-        for _, gradient in self.param():
-            gradient.zero_()
-
-    def to(
-        self,
-        *target: Device | torch.dtype | Tensor | None,
-        device: Device | None = None,
-        dtype: torch.dtype | None = None,
-        tensor: Tensor | None = None,
-        non_blocking: bool = False,
-    ) -> Self:
-        """Move parameters, gradients and states to a device and dtype, as torch.nn.Module.to does.
-
-        The forms are `to(dtype)`, `to(device)`, `to(device, dtype)`, and `to(tensor)` for the device and
-        dtype of a tensor. The tensors stay the same objects. Integer states keep their dtype. After `to`,
-        call forward before backward. Raises InputError for other arguments or for a dtype that is not of
-        floating point, DeviceError if the device does not exist; then nothing is moved.
-
-        >>> make("relu").to(torch.float64)
-        Module(ReLU())
-        """
-        given = target_of(target, device=device, dtype=dtype, tensor=tensor)
-        self._move(*given, non_blocking=non_blocking)
-        return self
-
+    @torch.inference_mode(
+        mode=False
+    )  # the tensors live longer than this call and are written later
     @torch.no_grad()
     def _move(
         self, device: torch.device | None, dtype: torch.dtype | None, *, non_blocking: bool
     ) -> None:
         self._device = device or self._device
         self._dtype = dtype or self._dtype
-        for value in (
-            *(tensor for pair in self.parameters.values() for tensor in pair),
-            *self.states.values(),
-        ):
+        for pair in self._pairs.values():
+            attach(pair)
+            pair[0].grad = None  # torch wants the dtype and device of the parameter
+        pairs = (tensor for pair in self._pairs.values() for tensor in pair)
+        for value in (*pairs, *self._states.values()):
             to = self._dtype if value.is_floating_point() else None
             value.data = value.to(self._device, to, non_blocking=non_blocking)
+        for parameter, gradient in self._pairs.values():
+            parameter.grad = gradient
         self._context = None
 
-    def float(self) -> Self:
-        """`to(torch.float32)`."""
-        return self.to(torch.float32)
-
-    def double(self) -> Self:
-        """`to(torch.float64)`."""
-        return self.to(torch.float64)
-
-    def half(self) -> Self:
-        """`to(torch.float16)`."""
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> Self:
-        """`to(torch.bfloat16)`."""
-        return self.to(torch.bfloat16)
-
-    def cpu(self) -> Self:
-        """`to("cpu")`."""
-        return self.to("cpu")
-
-    def cuda(self, device: Device | None = None) -> Self:
-        """Move to torch's current GPU, or to the GPU of this number or name."""
-        if device is None and torch.cuda.is_available():
-            device = torch.cuda.current_device()
-        return self.to("cuda" if device is None else device)
-
-    def predict(self, *inputs: Tensor) -> Any:
-        """Return the outputs for inference: nothing is saved, and states do not change."""
-        with torch.no_grad():
-            return self.infer(inputs)
-
     def __getattr__(self, name: str) -> Any:
-        """Return a parameter or state by its name; None for a parameter that this layer does not have."""
+        """Return a parameter, state or field by its name; None for a parameter that is absent."""
         own = self.__dict__
-        if name in own.get("parameters", {}):
-            return own["parameters"][name][0]
-        if name in own.get("states", {}):
-            return own["states"][name]
+        if name in own.get("_pairs", {}):
+            return own["_pairs"][name][0]
+        if name in own.get("_states", {}):
+            return own["_states"][name]
         if name in own.get("_absent", ()):
             return None
+        layer = own.get("layer")
+        if layer and name in layer.field_names() and name not in layer.signature.tensors:
+            return getattr(layer, name)
         raise AttributeError(f"{type(self).__name__} has no attribute or parameter {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Copy a tensor into a parameter or state, so that the pairs of `param()` stay valid."""
+        """Copy a tensor into the parameter or state of this name; other attributes are set as usual."""
         layer = self.__dict__.get("layer")
-        if layer is None or name in self.__dict__ or name not in layer.signature.tensors:
+        if layer is None or name in self.__dict__:
+            super().__setattr__(name, value)
+            return
+        if name not in layer.signature.tensors:
+            if name in layer.field_names():
+                raise InputError(
+                    f"{self!r}: {name} cannot be set, since a layer is frozen. Make another module with "
+                    f"{name}={value!r}."
+                )
             super().__setattr__(name, value)
             return
         mine = getattr(self, name, None)
         if mine is None:
-            reason = "it was made without" if self.made else "call it once to make its parameters"
+            reason = "it was made without" if self._made else "call it once to make its parameters"
             raise InputError(f"{self!r} has no {name!r} to set: {reason}")
         if not isinstance(value, Tensor) or value.shape != mine.shape:
             found = tuple(value.shape) if isinstance(value, Tensor) else value
@@ -207,20 +161,39 @@ class Module:
         with torch.no_grad():
             mine.copy_(value)
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.layer})"
+    def tie(self, other: Module) -> None:
+        """Use the parameters and states of another module in place of one's own.
+
+        Raises:
+            InputError: one of them has no parameters yet, or they differ in a name, shape or dtype.
+        """
+        mine, theirs = self.state_dict(), other.state_dict()
+        if {n: (t.shape, t.dtype) for n, t in mine.items()} != {
+            n: (t.shape, t.dtype) for n, t in theirs.items()
+        }:
+            raise InputError(
+                f"{self!r} cannot be tied to {other!r}: their parameters have other names, shapes or dtypes"
+            )
+        self._pairs, self._states = other._pairs, other._states
+        self._device, self._dtype, self._context = other._device, other._dtype, None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for parameter, gradient in self._pairs.values():
+            parameter.grad = gradient  # pickle drops it
 
     # -- forward and backward with an explicit context ----------------------------------------------
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
-        """Return the outputs, and the context that `run_backward` needs."""
+        if not self.training:
+            return self.infer(inputs), _NOTHING
         choice, named = self._bind(inputs)
         layer = choice.layer
         results = self._call(layer, "forward", named)
         names = layer.outputs + layer.saves
         named.update(zip(names, results, strict=False))
         for name, value in zip(layer.updates, results[len(names) :], strict=True):
-            self.states[name].copy_(value)
+            self._states[name].copy_(value)
         asked = {name: named[name] for name in layer.signature.backward if name in named}
         outputs = tuple(results[: len(layer.outputs)])
         return outputs[0] if len(outputs) == 1 else outputs, _Context(choice, asked)
@@ -228,7 +201,11 @@ class Module:
     def run_backward(
         self, context: Any, grad_outputs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the inputs, and add the gradients of the parameters."""
+        if context.choice is None:
+            raise InputError(
+                f"{self!r}: it was in evaluation mode, in which forward keeps nothing for backward. "
+                f"Call train(), then forward, then backward."
+            )
         layer, specs = context.choice.layer, context.choice.specs
         if not layer.signature.backward:
             raise LayerError(f"{type(self.layer).__name__} defines no backward")
@@ -242,9 +219,9 @@ class Module:
             results = invoke(layer, "backward", named)
         gradients: list[Tensor | None] = []
         for name, gradient in zip(names, results, strict=True):
-            if name in self.parameters:
+            if name in self._pairs:
                 if gradient is not None:
-                    self.parameters[name][1].add_(gradient)
+                    attach(self._pairs[name]).add_(gradient)
             elif name not in (*layer.nondifferentiable, *self._absent):
                 gradients.extend(as_tuple(gradient))
         return tuple(gradients)
@@ -259,9 +236,10 @@ class Module:
             given = (torch.ones(spec.shape, dtype=spec.dtype, device=spec.device),)
         if len(given) != len(outputs):
             raise InputError(
-                f"{type(self).__name__}.backward: expected {len(outputs)} gradients "
+                f"{self.title}.backward: expected {len(outputs)} gradients "
                 f"({', '.join(outputs)}), got {len(given)}"
             )
+        check_tensors((g for g in given if g is not None), f"{self.title}.backward")
         named: dict[str, Tensor | None] = {}
         for output, spec, gradient in zip(outputs, choice.outputs, given, strict=True):
             name = f"grad_{output}"
@@ -269,14 +247,13 @@ class Module:
                 gradient = torch.zeros(spec.shape, dtype=spec.dtype, device=spec.device)
             if gradient is not None and tuple(gradient.shape) != spec.shape:
                 raise InputError(
-                    f"{type(self).__name__}.backward: expected a gradient of shape {spec.shape} for "
+                    f"{self.title}.backward: expected a gradient of shape {spec.shape} for "
                     f"{output!r}, got {tuple(gradient.shape)}"
                 )
             named[name] = gradient
         return named
 
     def infer(self, inputs: Sequence[Tensor]) -> Any:
-        """Return the outputs for inference."""
         choice, named = self._bind(inputs)
         layer = choice.layer
         if layer.signature.inference:
@@ -285,13 +262,26 @@ class Module:
             results = self._call(layer, "forward", named)[: len(layer.outputs)]
         return results[0] if len(results) == 1 else results
 
+    def differentiable(self, count: int) -> list[bool]:
+        signature = self.layer.signature
+        names = [signature.variadic] * count if signature.variadic else signature.tensors[:count]
+        return [name not in self.layer.nondifferentiable for name in names]
+
+    def input_names(self) -> tuple[str, ...] | None:
+        """Return the names that the layer gives its inputs; None if it takes any number of them."""
+        self._check_made()
+        if self.layer.signature.variadic:
+            return None
+        others = (*self._pairs, *self._states, *self._absent)
+        return tuple(name for name in self.layer.signature.tensors if name not in others)
+
     def _bind(self, inputs: Sequence[Tensor]) -> tuple[Choice, dict[str, Any]]:
         """Return the layer or kernel that runs on these inputs, and its arguments by name."""
         check_tensors(inputs, repr(self))
         specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
         with blame(f"{self!r}: ", "forward"):
-            if not self.made:
-                self._make(specs)
+            if not self._made:
+                self._make(specs, {})
             ports = bind_inputs(self.layer, specs, self._dtype)
             choice = choose(self.layer, specs, self._dtype)
         named: dict[str, Any] = {"specs": choice.specs}
@@ -302,30 +292,39 @@ class Module:
         else:
             named.update(zip(ports.inputs, inputs, strict=True))
         for name in ports.parameters:
-            named[name] = self.parameters[name][0] if name in self.parameters else None
-        named.update(self.states)
+            named[name] = self._pairs[name][0] if name in self._pairs else None
+        named.update(self._states)
         return choice, named
 
     def _call(self, layer: Layer, method: str, named: Mapping[str, Any]) -> tuple[Any, ...]:
         with blame(f"{self!r}: ", method):
             return invoke(layer, method, named)
 
+    @torch.inference_mode(
+        mode=False
+    )  # the tensors live longer than this call and are written later
     @torch.no_grad()
-    def _make(self, specs: Sequence[Spec]) -> None:
+    def _make(self, specs: Sequence[Spec], given: Mapping[str, Tensor]) -> None:
         """Make the parameters and states for inputs of these specs."""
         ports = bind_inputs(self.layer, specs, self._dtype)
         generator = self._generator or torch.default_generator
-        options: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
         self._absent = tuple(name for name, spec in ports.parameters.items() if spec is None)
-        for name, spec in ports.parameters.items():
-            if spec is not None:
-                fresh = torch.empty(spec.shape, dtype=self._dtype)
-                parameter = spec.initializer(fresh, generator).to(self._device)
-                self.parameters[name] = (parameter, torch.zeros(spec.shape, **options))
-        for name, state in ports.states.items():
-            fresh = torch.empty(state.shape, dtype=state.dtype or self._dtype)
-            self.states[name] = state.initializer(fresh, generator).to(self._device)
-        self.made = True
+        slots = {**ports.parameters, **ports.states}
+        for name, slot in slots.items():
+            if slot is None:
+                continue
+            dtype = ports.states[name].dtype if name in ports.states else None
+            value = torch.empty(slot.shape, dtype=dtype or self._dtype)
+            value = (
+                value.copy_(given[name]) if name in given else slot.initializer(value, generator)
+            )
+            value = value.to(self._device)
+            if name in ports.states:
+                self._states[name] = value
+            else:
+                self._pairs[name] = (value, torch.zeros_like(value))
+                value.grad = self._pairs[name][1]
+        self._made = True
 
     def _key(self, inputs: Sequence[Tensor]) -> Tensor:
         """Draw a new random key for one forward."""
@@ -334,17 +333,12 @@ class Module:
         return random.key(seed, torch.zeros_like(seed), 0)
 
 
-def layer_named(name: str, **config: Any) -> Layer:
-    """Return the registered layer or loss of this name, with these fields."""
-    kind = "losses" if name in default_registry().losses else "layers"
-    layer: Layer = default_registry().make(kind, {name: config})
-    return layer
-
-
-def make(name: str, **config: Any) -> Module:
-    """Make a module of a registered layer or loss.
-
-    >>> make("leaky_relu", negative_slope=0.5)(torch.tensor([-1.0]))
-    tensor([-0.5000])
-    """
-    return Module(layer_named(name, **config))
+def changed_fields(layer: Layer) -> dict[str, Any]:
+    """Return the fields of a layer that differ from their defaults, with their values."""
+    found = {}
+    for field in fields(layer):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        value = getattr(layer, field.name)
+        if value != default:
+            found[field.name] = value
+    return found

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, overload
 
-import torch
 from torch import Tensor
 
 from graphnet.graph import as_tuple
-from graphnet.nn.module import Module, Pair
+from graphnet.nn.composite import Composite
+from graphnet.nn.tree import Tree
 from graphnet.sdk import check_tensors
 
 
-class Sequential(Module):
+class Sequential(Composite):
     """Runs modules one after the other; the same module may occur more than once.
+
+    Args:
+        modules: the modules, which get the names "0", "1" and so on, or one mapping from names to modules.
 
     >>> from graphnet.nn import Conv2d, ReLU
     >>> net = Sequential(Conv2d(3, 8, kernel_size=1), ReLU(), Conv2d(8, 1, kernel_size=1))
@@ -22,22 +25,24 @@ class Sequential(Module):
     torch.Size([1, 1, 4, 4])
     >>> net.backward(torch.ones(1, 1, 4, 4)).shape
     torch.Size([1, 3, 4, 4])
+    >>> net[:2]
+    Sequential(
+      (0): Conv2d(in_channels=3, out_channels=8, kernel_size=(1, 1))
+      (1): ReLU()
+    )
     """
 
-    def __init__(self, *modules: Module) -> None:
-        self.modules = modules
-        self._context = None
-
-    def param(self) -> list[Pair]:
-        """Return the pairs of all modules in their order; a shared parameter occurs once."""
-        pairs = {id(pair[0]): pair for module in self.modules for pair in module.param()}
-        return list(pairs.values())
+    def __init__(self, *modules: Tree | Mapping[str, Tree]) -> None:
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            super().__init__(modules[0])
+            return
+        super().__init__({str(i): module for i, module in enumerate(modules)})  # type: ignore[misc]
 
     def run(self, inputs: Sequence[Tensor]) -> tuple[Any, Any]:
-        check_tensors(inputs, repr(self))
+        check_tensors(inputs, self.title)
         contexts = []
         value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
-        for module in self.modules:
+        for module in self:
             value, context = module.run(as_tuple(value))
             contexts.append(context)
         return value, contexts
@@ -46,36 +51,38 @@ class Sequential(Module):
         self, context: Any, grad_outputs: Sequence[Tensor | None]
     ) -> tuple[Tensor | None, ...]:
         gradients = tuple(grad_outputs)
-        for module, its in zip(reversed(self.modules), reversed(context), strict=True):
+        for module, its in zip(reversed(list(self)), reversed(context), strict=True):
             gradients = module.run_backward(its, gradients)
         return gradients
 
     def infer(self, inputs: Sequence[Tensor]) -> Any:
-        check_tensors(inputs, repr(self))
+        check_tensors(inputs, self.title)
         value: Any = inputs[0] if len(inputs) == 1 else tuple(inputs)
-        for module in self.modules:
+        for module in self:
             value = module.infer(as_tuple(value))
         return value
 
-    def _move(
-        self, device: torch.device | None, dtype: torch.dtype | None, *, non_blocking: bool
-    ) -> None:
-        for module in self.modules:
-            module._move(device, dtype, non_blocking=non_blocking)
-        self._context = None
+    def differentiable(self, count: int) -> list[bool]:
+        return self[0].differentiable(count) if len(self) else [True] * count
 
-    @torch.no_grad()
-    def update_parameters(self, lr: float) -> None:
-        """Do one step of gradient descent, p -= lr * gradient, and set the gradients to zero."""
-        for parameter, gradient in self.param():
-            parameter.sub_(gradient, alpha=lr)
-            gradient.zero_()
+    @overload
+    def __getitem__(self, index: int) -> Tree: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Tree:
+        if isinstance(index, slice):
+            return Sequential(dict(list(self._modules.items())[index]))
+        modules = list(self)
+        try:
+            return modules[index]
+        except (IndexError, TypeError):
+            bounds = f"from {-len(modules)} to {len(modules) - 1}" if modules else "(there is none)"
+            raise IndexError(
+                f"{self.title}: expected an index {bounds} or a slice, got {index!r}"
+            ) from None
 
-    def __getitem__(self, index: int) -> Module:
-        return self.modules[index]
+    def __iter__(self) -> Iterator[Tree]:
+        return iter(self._modules.values())
 
     def __len__(self) -> int:
-        return len(self.modules)
-
-    def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.modules))})"
+        return len(self._modules)

@@ -15,23 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from graphnet.graph import Cost
 from graphnet.testing.case import Case
+from graphnet.testing.cases import CHECKED_KINDS, cases_for, checked_kinds
 from graphnet.testing.check import Check
 from graphnet.testing.checks.all import CHECKS
 from graphnet.testing.checks.cost import LayerCost, observed_cost
 from graphnet.testing.checks.rules import RULE_CHECKS
+from graphnet.testing.floor import FLOORS, Floor
+from graphnet.testing.level import Level
 from graphnet.testing.outcome import CheckFailure, NoSample, NotApplicable
-from graphnet.testing.report import (
-    CHECKED_KINDS,
-    Report,
-    Row,
-    Status,
-    cases_for,
-    checked_kinds,
-    checks_for,
-    run_checks,
-)
+from graphnet.testing.report import Report, Row, Status, checks_for, run_checks
 from graphnet.testing.rule_case import RuleCase
 from graphnet.testing.sample import Sample
+from graphnet.testing.vary import Field
 
 if TYPE_CHECKING:
     from graphnet.testing.pytest_suite import (
@@ -43,13 +38,17 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKED_KINDS",
     "CHECKS",
+    "FLOORS",
     "RULE_CHECKS",
     "Case",
     "Check",
     "CheckFailure",
     "Cost",
+    "Field",
+    "Floor",
     "LayerCost",
     "LayerTests",
+    "Level",
     "NoSample",
     "NotApplicable",
     "Report",

@@ -1,4 +1,4 @@
-"""Author: describe an error that an author's code raised, with the line of that code."""
+"""Author: describe an error that an author's code raised, with the lines of that code."""
 
 from __future__ import annotations
 
@@ -26,12 +26,30 @@ def raised(error: BaseException) -> str:
 
 def where(error: BaseException) -> str:
     """Return the last line of the traceback in the author's code; an empty text if there is none."""
+    frames = _frames(error)
+    return f"{frames[-1].filename}:{frames[-1].lineno}, in {frames[-1].name}" if frames else ""
+
+
+def with_lines(message: str, error: BaseException) -> str:
+    """Put the author's lines of an error's traceback below a message, as Python prints them."""
+    frames = _frames(error)
+    if not frames:
+        return message
+    lines = "".join(traceback.StackSummary.from_list(frames).format())
+    return f"{message}\n{lines.rstrip()}"
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error that the others were raised from."""
     while error.__cause__ is not None:
         error = error.__cause__
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if _is_authors(Path(frame.filename)):
-            return f"{frame.filename}:{frame.lineno}, in {frame.name}"
-    return ""
+    return error
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """Return the author's frames, those of the error from which the others were raised."""
+    frames = traceback.extract_tb(_first(error).__traceback__)
+    return [frame for frame in frames if _is_authors(Path(frame.filename))]
 
 
 def _is_authors(file: Path) -> bool:

@@ -15,14 +15,23 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import LayerError
-from graphnet.graph import Ports, as_tuple, bind_inputs, gradient_names, invoke
+from graphnet.graph import (
+    Ports,
+    as_tuple,
+    bind_inputs,
+    gradient_names,
+    invoke,
+    wrong_results,
+)
 from graphnet.sdk import Kernel, Layer, ParameterSpec, Registry, Spec, StateSpec, random
 from graphnet.testing.check import Check, undisturbed
 from graphnet.testing.draw import draw, generator
 from graphnet.testing.expression import CPU, Expression
 from graphnet.testing.leaves import Named, floating, specs_of
 from graphnet.testing.outcome import NotApplicable
-from graphnet.testing.sample import Input
+from graphnet.testing.sample import Expected, Input
+
+_TRACED = ("compiles", "inductor", "executors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +64,9 @@ class Case:
     expression: Expression | None = None
     raises: type[Exception] | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
+    expected: Expected | None = None
+    untried: str = ""  # the reason if it cannot run on this machine
+    varied: bool = False  # whether the kit has changed fields of the author's sample
     siblings: tuple[Case, ...] = ()
 
     def __str__(self) -> str:
@@ -120,24 +132,35 @@ class Case:
 
     @functools.cached_property
     def usable(self) -> bool:
-        """Whether forward and backward run at all; if not, only the check `runs` reports it."""
+        """Whether all methods run at all; if not, only the check `runs` reports it."""
         try:
             with undisturbed():
-                self.forward(self.arguments())
-                if self.trainable:
-                    self.run()
+                self.run_all()
         except Exception:  # the check `runs` reports it
             return False
         return True
 
+    def run_all(self) -> None:
+        """Run forward, backward and inference once, as far as the layer has them."""
+        if self.trainable:
+            self.run()
+        else:
+            self.forward(self.arguments())
+        if self.layer.signature.inference:
+            self.inference(self.arguments())
+
     def excuse(self, check: Check[Case]) -> str:
         """Return why a check does not apply to this case; an empty text if it applies."""
+        if self.untried:
+            return self.untried
         if check.name in self.skip:
             return self.skip[check.name]
         if (self.raises is not None) != (check.name == "declared_errors"):
             return "the sample must be refused" if self.raises else "no sample declares an error"
+        if self.varied and check.name in _TRACED:
+            return "torch.compile takes its time: it is tried on the samples as they are given"
         early = check.name in ("kernel_names", "runs", "declared_errors")
-        return "" if early or self.usable else "the layer does not run"
+        return "" if early or self.usable else "the layer does not run: see the check `runs`"
 
     # Tensors.
 
@@ -225,6 +248,8 @@ class Case:
     def named(self, method: str, names: Sequence[str], results: Sequence[Any]) -> Named:
         """Return results by name; raises LayerError if their number is wrong."""
         if len(results) != len(names):
+            if method in ("forward", "inference"):
+                raise LayerError(wrong_results(self.layer, method, results))
             raise LayerError(
                 f"{method} must return {len(names)} tensors ({', '.join(names)}), "
                 f"returned {len(results)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -37,19 +37,21 @@ def expect_close(
     expected: Mapping[str, Tensor],
     *,
     what: str,
-    advice: str,
+    advice: str | Callable[[], str],
     tolerance: float,
     usual: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> None:
     """Raise CheckFailure for the first leaf that differs by more than `tolerance`, as `close` measures it.
 
+    `advice` may be a function, which is called for a difference only: it can look at what is wrong.
     `usual` has values of the usual size of a leaf, for sums that may cancel to almost 0 here.
     """
     for leaf, tensor in expected.items():
         if leaf not in found:
-            raise CheckFailure(f"{leaf!r}: {what}: it is missing. {advice}")
+            raise CheckFailure(f"{leaf!r}: {what}: it is missing")
         if not close(found[leaf], tensor, tolerance, usual=usual.get(leaf)):
-            raise CheckFailure(f"{leaf!r}: {what}{difference(found[leaf], tensor)}. {advice}")
+            told = advice if isinstance(advice, str) else advice()
+            raise CheckFailure(f"{leaf!r}: {what}{difference(found[leaf], tensor)}. {told}")
 
 
 def close(

@@ -6,6 +6,7 @@ other, or by one `run` of the kernel.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -26,7 +27,7 @@ from graphnet.sdk import (
     matched,
     method_of,
 )
-from graphnet.testing.check import Check
+from graphnet.testing.check import Check, undisturbed
 from graphnet.testing.draw import draw, generator
 from graphnet.testing.outcome import CheckFailure, NoSample
 
@@ -78,6 +79,7 @@ class RuleCase:
     kernel: MultiTensorKernel | None = None
     device: torch.device = CPU
     untried: str | None = None  # the reason if it cannot run on this machine
+    varied: bool = False  # whether the kit has changed a field of the author's rule
 
     def __str__(self) -> str:
         return (
@@ -87,8 +89,22 @@ class RuleCase:
         )
 
     def excuse(self, check: Check[RuleCase]) -> str | None:
-        """Return the reason why the rule cannot be tried; None if it can."""
-        return self.untried
+        """Return why a check does not apply; None if it applies."""
+        if self.varied and check.name == "rule_compiles":
+            return "torch.compile takes its time: it is tried on the rules as they are given"
+        if self.untried or check.name == "rule_runs" or self.usable:
+            return self.untried
+        return "the rule does not run: see the check `rule_runs`"
+
+    @functools.cached_property
+    def usable(self) -> bool:
+        """Whether a step runs at all; if not, only the check `rule_runs` reports it."""
+        try:
+            with undisturbed():
+                self.step(self.drawn())
+        except Exception:  # the check `rule_runs` reports it
+            return False
+        return True
 
     @property
     def method(self) -> str:
@@ -243,6 +259,30 @@ def _rules(cls: type[Definition], replaces: type[Definition]) -> tuple[Definitio
     return found
 
 
+def varied_rules(rules: Sequence[Definition]) -> tuple[Definition, ...]:
+    """Make rules in which fields have values that none of these rules has, one field in each."""
+    found: list[Definition] = []
+    first = rules[0]
+    for one in fields(first):  # type: ignore[arg-type]  # every definition is a dataclass
+        now = getattr(first, one.name)
+        other = _other(now)
+        if other is None or any(getattr(rule, one.name) != now for rule in rules):
+            continue
+        for extra in ({}, *({n: v} for n, v in _free(first).items() if n != one.name)):
+            try:
+                found.append(type(first)(**{**first.configuration(), **extra, one.name: other}))
+                break
+            except DescriptionError:
+                continue  # the value may need that of another field
+    return tuple(found)
+
+
+def _free(rule: Definition) -> dict[str, Any]:
+    """Return another value for each field that may have one."""
+    others = {name: _other(value) for name, value in rule.configuration().items()}
+    return {name: value for name, value in others.items() if value is not None}
+
+
 def _generated(rule: type[Definition]) -> Iterator[Definition]:
     given: dict[str, Any] = {"lr": 0.1} if issubclass(rule, Optimizer) else {}
     if rule is Cast:
@@ -250,7 +290,7 @@ def _generated(rule: type[Definition]) -> Iterator[Definition]:
     free: dict[str, Any] = {}
     for one in fields(rule):  # type: ignore[arg-type]  # every definition is a dataclass
         other = _other(one.default)
-        if other is not None and one.name not in given:
+        if other is not None and one.name not in given and type(one.default) is not int:
             free[one.name] = other
     for count in range(3):
         for names in itertools.combinations(free, count):
@@ -266,7 +306,9 @@ def _other(value: object) -> Any:
         case bool():
             return not value
         case float():
-            return 0.25
+            return 0.25 if value != 0.25 else 0.5
         case tuple() if value and all(isinstance(one, float) for one in value):
             return tuple(0.25 + 0.125 * i for i in range(len(value)))
+        case int():
+            return value + 1
     return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from graphnet.sdk import Layer
 
 Input = tuple[int, ...] | Tensor
+Expected = Callable[..., Any]
+"""Computes what forward must return from forward's tensors, such as a function of torch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +24,20 @@ class Sample:
         inputs: for each input a tensor, or a shape for which a tensor is drawn.
         raises: the error that these inputs must raise.
         skip: check -> the reason why it is skipped, for a layer that breaks a rule on purpose.
+        expected: what forward must return, by other means than the layer's: a function that gets the tensors
+            of forward in its order (None for an absent parameter) and returns the outputs, then the new
+            states if it likes. torch.nn.functional has many. The kit computes no expected values by itself:
+            it checks that a layer is right in itself, and only this can tell it which layer was meant.
 
     >>> from graphnet.builtin import ReLU
     >>> Sample(ReLU(), [(2, 3, 8, 8)]).inputs
     [(2, 3, 8, 8)]
+    >>> Sample(ReLU(), [(2, 3)], expected=torch.relu).expected(torch.tensor([-1.0]))
+    tensor([0.])
     """
 
     layer: Layer | tuple[Layer, ...]
     inputs: Sequence[Sequence[int] | Tensor]
     raises: type[Exception] | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
+    expected: Expected | None = None

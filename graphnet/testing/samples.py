@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from graphnet.errors import DescriptionError
+from graphnet.errors import DescriptionError, GraphnetError, LayerError
 from graphnet.graph import bind_inputs, observe
 from graphnet.sdk import Kernel, Layer, Registry, Spec, layer_names
 from graphnet.testing.author import raised, where
@@ -44,6 +44,12 @@ class _Tries:
     def add(self, tried: str, error: Exception) -> None:
         self._first.setdefault((type(error), where(error)), (tried, error))
 
+    @property
+    def first(self) -> Exception | None:
+        """The first error that the author's code did not raise to refuse something."""
+        errors = (error for _, error in self._first.values())
+        return next((e for e in errors if where(e) and not isinstance(e, GraphnetError)), None)
+
     def __str__(self) -> str:
         """List the errors, those of the author's code first; an empty text if there are none."""
         found = sorted(self._first.values(), key=lambda one: not where(one[1]))[:_MOST_ERRORS]
@@ -62,7 +68,7 @@ def samples_for(cls: type[Layer], registry: Registry) -> tuple[Sample, ...]:
             f"no sample could be made for {cls.__name__}: none of a few small configurations takes an "
             f"input of {', '.join(map(_shape, _SHAPES))}. Give `samples`: a "
             f"list of Sample(layer, inputs), with shapes or tensors as inputs.{_what_was_raised(tries)}"
-        )
+        ) from tries.first
     return tuple(found)
 
 
@@ -77,7 +83,7 @@ def as_sample(given: Sample | Layer | tuple[Any, ...]) -> Sample:
             raise NoSample(
                 f"no inputs were found that {given} takes. Give Sample({given}, inputs)."
                 f"{_what_was_raised(tries)}"
-            )
+            ) from tries.first
         return Sample(given, shapes)
     layer, inputs = given
     return Sample(layer, inputs)
@@ -190,6 +196,8 @@ def _takes(layer: Layer, specs: Sequence[Spec], tries: _Tries) -> bool:
         observe(layer, "forward", ports.specs)
     except Exception as error:  # another shape may fit; if none does, this error is reported
         tried = f"{layer} on {', '.join(_shape(spec.shape) for spec in specs)}"
+        if isinstance(error, LayerError):  # graphnet's own: the layer breaks its contract
+            raise NoSample(f"{tried}: {error}") from error
         if isinstance(error, _FAULTS) and where(error):
             raise NoSample(f"{tried} raised {raised(error)}") from error
         tries.add(tried, error)

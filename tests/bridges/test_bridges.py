@@ -762,3 +762,29 @@ def code_of(path: Path) -> list[str]:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             node.value = ast.Constant("")
     return ast.unparse(tree).splitlines()
+
+
+def test_a_network_of_the_facade_shares_its_parameters_with_the_torch_module() -> None:
+    torch.manual_seed(0)
+    network = facade.Network(
+        {
+            "conv": facade.Conv2d(2, 2, 1, dtype=torch.float64),
+            "norm": facade.BatchNorm2d(2, dtype=torch.float64),
+            "sum": (facade.Add(), "norm", "conv"),
+        }
+    )
+    with pytest.raises(InputError, match="knows its shapes: leave the input shapes out"):
+        as_torch_module(network, (1, 2, 4, 4))
+    module = as_torch_module(network)
+    assert [name for name, _ in module.named_parameters()] == [
+        "conv.weight", "conv.bias", "norm.weight", "norm.bias",
+    ]  # fmt: skip
+    assert [name for name, _ in module.named_buffers()] == ["norm.running_mean", "norm.running_var"]
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    y = module(x)
+    y.sum().backward()
+    torch.testing.assert_close(network(x), y.detach())
+    network.backward(torch.ones_like(y))
+    for mine, theirs in zip(network.parameters(), module.parameters(), strict=True):
+        assert mine.data_ptr() == theirs.data_ptr()
+        torch.testing.assert_close(mine.grad, theirs.grad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,10 +53,36 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_right_layer_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["check", "relu"]) == 0
     output = capsys.readouterr()
-    assert "gradient_numerical" in output.out
-    assert "relu: " in output.out
-    assert "0 failed" in output.out
+    (line,) = output.out.splitlines()
+    assert re.fullmatch(
+        r"relu: passed, \d+ of \d+ checks ran; conforms; differentiates under reference and eager"
+        r"(; equal on the device)?",
+        line,
+    )
     assert output.err == ""  # no progress bar where there is no terminal
+
+
+def test_verbose_prints_every_check_and_what_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["check", "-v", "leaky_relu"]) == 0
+    output = capsys.readouterr().out
+    assert "gradient_numerical" in output
+    assert "field negative_slope: tried 0.01, 0.25, 0.5" in output
+    assert "level conforms: yes" in output
+    assert "skipped, the layer is not random: random_replay" in output
+
+
+def test_module_without_a_hook_is_told_what_to_write(
+    module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, _, _ = PLUGIN.replace("{factor}", "2").partition("@gn.hookimpl")
+    (module / "acme_nohook.py").write_text(text)
+    assert run(["check", "acme_nohook"]) == 2
+    error = capsys.readouterr().err
+    assert "module 'acme_nohook' implements no hook" in error
+    written = error.partition("Write in it:\n\n")[2]
+    assert '    register("acme/double", Double)' in written
+    (module / "acme_hooked.py").write_text(f"import graphnet\n{text}\n{written}")
+    assert run(["check", "acme_hooked"]) == 0
 
 
 def test_json_has_a_row_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,8 +106,10 @@ def test_wrong_layer_of_a_module_exits_with_1(
     assert run(["check", "wrong_plugin"]) == 1
     output = capsys.readouterr().out
     assert "acme/double" in output
-    assert "a sign" in " ".join(output.split())
-    assert "failed" in output
+    assert "a sign" in output
+    assert output.startswith("acme/double: failed, ")
+    assert "  gradient_numerical: Each gradient agrees with central differences" in output
+    assert "passed" not in output  # what passes is not listed
 
 
 def test_right_layer_of_a_module_exits_with_0(

@@ -75,7 +75,9 @@ def test_the_guides_plugin_is_written_checked_installed_and_trained_with(
 
 
 def test_the_guides_plugin_is_at_most_40_lines() -> None:
-    plugin = [text for name, text in FILES.items() if name.startswith("acme-swish/")]
+    more = "acme-swish/tests/test_values.py"  # what one may add
+    assert more in FILES
+    plugin = [t for name, t in FILES.items() if name.startswith("acme-swish/") and name != more]
     assert len(plugin) == 3
     assert sum(len([line for line in text.splitlines() if line.strip()]) for text in plugin) <= 40
 

@@ -305,7 +305,7 @@ def test_parameters_of_shapes_not_yet_known_are_made_in_the_first_forward() -> N
 
 def test_to_changes_dtype_and_keeps_the_pairs_and_the_optimizer(device: torch.device) -> None:
     net = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Sigmoid(), nn.MSE())
-    net = nn.Sequential(*net.modules[:2])
+    net = net[:2]
     optimizer = nn.SGD(net.param(), lr=0.1, momentum=0.9)
     pairs = net.param()
     values = [parameter.clone() for parameter, _ in pairs]
@@ -417,7 +417,7 @@ def test_registered_layers_of_third_parties_are_made_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     registry = load_registry(plugins=[ThirdParty()], entry_points=False)
-    monkeypatch.setattr(nn.module, "default_registry", lambda: registry)
+    monkeypatch.setattr(nn.registered, "default_registry", lambda: registry)
     module = nn.make("acme/affine", scale=2.0)
     assert module.layer == Affine(scale=2.0)
     assert nn.make("mse").layer == nn.MSE().layer

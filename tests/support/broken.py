@@ -925,3 +925,65 @@ BROKEN[-1] = (
     Tolerant,
     "accepted",
 )
+
+
+@fails("examples", says="Expected:")
+class WrongExample(Twice):
+    """2 x, elementwise, x of any shape.
+
+    >>> WrongExample().forward(torch.tensor([1.5]))
+    tensor([4.])
+    """
+
+
+@fails("ranks", says="on an input of 0 axes")
+class OneAxisAtLeast(Twice):
+    """2 x, elementwise, by way of the last axis of x."""
+
+    pointwise = True
+
+    def forward(self, x):
+        return torch.cat((2 * x[..., :1], 2 * x[..., 1:]), -1)
+
+
+@fails("float16", says="not that of float64")
+class LargeConstant(Layer):
+    """x / 100, by way of numbers that float16 does not have."""
+
+    precision = "compute"
+
+    def forward(self, x):
+        return x * 1e5 / 1e7
+
+    def backward(self, grad_y):
+        return grad_y / 100
+
+
+@fails("expected_values", says="forward gives another value", inputs=((2, 3),))
+class AnotherLayer(Twice):
+    """2 x, in the place of 3 x. x: any shape."""
+
+
+BROKEN[-1] = (
+    "expected_values",
+    Sample(AnotherLayer(), [(2, 3)], expected=lambda x: 3 * x),
+    AnotherLayer,
+    "forward gives another value",
+)
+
+
+@fails("fields_matter", says="expected the field 'twice' to change something")
+class UnusedFlag(Twice):
+    """2 x, whatever the flag says. x: any shape."""
+
+    twice: bool = True
+
+
+@fails("absorb", says="expected absorb to leave 'shift' alone")
+class WritesWhileAbsorbing(Affine):
+    """x * weight + bias over the channels, whose absorb writes. weight, bias: (C,)."""
+
+    def absorb(self, weight, bias, scale, shift):
+        moved = bias * scale + shift
+        shift.zero_()
+        return weight * scale, moved

@@ -144,6 +144,7 @@ PRELUS = [
     Sample(PReLU(num_parameters=4), [IMAGE]),
     Sample(PReLU(num_parameters=None, init=-0.5), [(2, 3)]),
     Sample(PReLU(init=0.0), [()]),
+    Sample(PReLU(), [(5,)]),
 ]
 GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
 SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]

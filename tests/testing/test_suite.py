@@ -54,7 +54,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         check=False,
     )
     lines = done.stdout.splitlines()
-    assert f"collected {5 * FAST} items" in done.stdout, done.stdout + done.stderr
+    assert f"collected {5 * FAST + 2} items" in done.stdout, done.stdout + done.stderr
     found = {
         name: [line for line in lines if f"test_{name}.py" in line]
         for name in ("right", "wrong", "decorated")

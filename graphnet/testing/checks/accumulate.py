@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from graphnet.description import expand
-from graphnet.executors import prepare
+from graphnet.errors import CompileError
+from graphnet.executors import Eager, Inductor, Reference
 from graphnet.graph import SEED, STEP, Graph, Kind, Value, build
 from graphnet.model import Builder
 from graphnet.passes import differentiate
-from graphnet.plan import schedule, verify
+from graphnet.plan import Plan, schedule, verify
 from graphnet.sdk import (
     Constant,
     Entry,
@@ -23,12 +24,13 @@ from graphnet.sdk import (
     ParameterSpec,
     Plugin,
     Registry,
+    Run,
     Spec,
     Specs,
     random,
 )
 from graphnet.testing.case import Case, is_kernel
-from graphnet.testing.check import check
+from graphnet.testing.check import check, slow_check
 from graphnet.testing.compare import expect_close
 from graphnet.testing.draw import draw
 from graphnet.testing.leaves import floating, leaves
@@ -76,6 +78,33 @@ _OURS = {"kit/hold": Hold, "kit/weigh": Weigh, "kit/sum": Sum}
 @check
 def accumulates(case: Case) -> None:
     """If two calls in a plan share inputs and parameters, each gradient is the sum over both calls."""
+    planned = _planned(case)
+    for executor in (Reference(), Eager()):
+        _compare(planned, executor.prepare(planned.plan), type(executor).__name__.lower())
+
+
+@slow_check
+def executors(case: Case) -> None:
+    """The compiled plan of `accumulates` gives the same gradients."""
+    planned = _planned(case)
+    try:
+        run = Inductor().prepare(planned.plan)
+        _compare(planned, run, "inductor")
+    except CompileError as error:
+        raise NotApplicable(f"inductor cannot run here: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class _Planned:
+    """A plan that calls a layer twice, its arguments, and each gradient's name and expected value."""
+
+    plan: Plan
+    given: Sequence[Tensor]
+    names: Sequence[str]
+    expected: Mapping[str, Tensor]
+
+
+def _planned(case: Case) -> _Planned:
     case.require_backward()
     if is_kernel(case):
         raise NotApplicable("a kernel stands in a plan only in the place of its layers")
@@ -89,16 +118,21 @@ def accumulates(case: Case) -> None:
     plan = schedule(graph)
     verify(graph, plan)
     given = [_value(case, plan.values[name], tensors, weights) for name in plan.arguments]
-    gradients = dict(zip(done.gradients, prepare(plan, "reference")(*given), strict=True))
     held = {f"hold_{i}": leaf for i, leaf in enumerate(tensors) if leaf in moving}
-    slots = {name: plan.values[name] for name in gradients}
-    named = {held.get(slots[n].node, slots[n].port): g for n, g in gradients.items()}
+    slots = [plan.values[name] for name in done.gradients]
+    names = [held.get(slot.node, slot.port) for slot in slots]
+    return _Planned(plan, given, names, _sums(case, weights))
+
+
+def _compare(planned: _Planned, run: Run, executor: str) -> None:
+    given = [tensor.clone() for tensor in planned.given]
     expect_close(
-        named,
-        _sums(case, weights),
-        what="in a plan that calls the layer twice, the gradient is not the sum of both calls'",
+        dict(zip(planned.names, run(*given), strict=True)),
+        planned.expected,
+        what=f"in a plan under {executor} that calls the layer twice, the gradient is not the sum of "
+        "both calls'",
         advice="Let forward and backward depend on their arguments alone, and return every gradient.",
-        tolerance=1e-10,
+        tolerance=1e-9,
     )
 
 

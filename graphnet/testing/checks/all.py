@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from graphnet.testing.case import Case
 from graphnet.testing.check import Check
-from graphnet.testing.checks.accumulate import accumulates
+from graphnet.testing.checks.accumulate import accumulates, executors
 from graphnet.testing.checks.compiled import compiles, inductor
 from graphnet.testing.checks.cost import cost
 from graphnet.testing.checks.declared import (
     declared_errors,
     description,
     docstring,
+    examples,
     input_count,
     json_schema,
 )
+from graphnet.testing.checks.expected import expected_values
+from graphnet.testing.checks.fields import fields_matter
 from graphnet.testing.checks.folding import absorb, affine_map
 from graphnet.testing.checks.gradients import (
     gradient_at_kinks,
@@ -32,7 +35,13 @@ from graphnet.testing.checks.observed import (
     gradient_shapes,
     parameter_gradients,
 )
-from graphnet.testing.checks.precision import bfloat16, cuda, float32, kept_rounded
+from graphnet.testing.checks.precision import (
+    bfloat16,
+    cuda,
+    float16,
+    float32,
+    kept_rounded,
+)
 from graphnet.testing.checks.purity import (
     backward_pure,
     backward_repeats,
@@ -45,7 +54,7 @@ from graphnet.testing.checks.purity import (
     runs,
     states_untouched,
 )
-from graphnet.testing.checks.sizes import batch_of_one, empty_batch, odd_sizes
+from graphnet.testing.checks.sizes import batch_of_one, empty_batch, odd_sizes, ranks
 from graphnet.testing.checks.strides import (
     channels_last,
     expanded,
@@ -60,6 +69,7 @@ CHECKS: tuple[Check[Case], ...] = (
     kernel_names,
     runs,
     docstring,
+    examples,
     json_schema,
     description,
     input_count,
@@ -83,6 +93,8 @@ CHECKS: tuple[Check[Case], ...] = (
     parameter_gradients,
     gradient_shapes,
     saves_used,
+    expected_values,
+    fields_matter,
     # the derivative
     random_replay,
     gradient_linear,
@@ -106,13 +118,16 @@ CHECKS: tuple[Check[Case], ...] = (
     expanded,
     batch_of_one,
     odd_sizes,
+    ranks,
     empty_batch,
     float32,
     bfloat16,
+    float16,
     kept_rounded,
     cuda,
     compiles,
     inductor,
+    executors,
     cost,
     kernel_equals_reference,
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import inspect
 import json
 import re
+import sys
 from typing import Any
 
+import torch
+
+import graphnet
 from graphnet.description import dump, expand, parse, parse_text, read_text
 from graphnet.errors import GraphError
 from graphnet.graph import bind_inputs, observe
@@ -42,6 +47,29 @@ def docstring(case: Case) -> None:
             f"expected the docstring to say what {', '.join(missing)} "
             f"{'is' if len(missing) == 1 else 'are'}, found no mention. Add the shape and meaning "
             f"of each input and parameter."
+        )
+
+
+@check
+def examples(case: Case) -> None:
+    """The examples in the docstring (lines that start with >>>) give the results that they state."""
+    cls = type(case.layer)
+    names = {**vars(sys.modules[cls.__module__]), "torch": torch, "gn": graphnet}
+    finder = doctest.DocTestFinder(recurse=False)
+    found = [
+        test for test in finder.find(cls, cls.__name__, globs=names, extraglobs={}) if test.examples
+    ]
+    if not found:
+        raise NotApplicable("the docstring has no example")
+    told: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for test in found:
+        test.filename = None  # its lines are those of the docstring
+        runner.run(test, out=told.append)
+    if runner.failures:
+        raise CheckFailure(
+            f"expected the examples in the docstring of {cls.__name__} to give what they state, found "
+            f"another result:\n{''.join(told).strip()}"
         )
 
 

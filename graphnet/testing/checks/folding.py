@@ -12,7 +12,7 @@ from graphnet.testing.case import Case
 from graphnet.testing.check import check
 from graphnet.testing.compare import expect_close
 from graphnet.testing.draw import draw
-from graphnet.testing.leaves import Named
+from graphnet.testing.leaves import Named, leaves
 from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 _TOLERANCE = 1e-10
@@ -70,8 +70,18 @@ def _predicted(case: Case, arguments: Named) -> Tensor:
 
 
 def _called(case: Case, method: str, values: Named) -> dict[str, Any]:
-    """Call a method, and return its results by name; raises LayerError if their number is wrong."""
+    """Call a method, and return its results by name.
+
+    Raises LayerError if their number is wrong, CheckFailure if the method writes to an argument.
+    """
+    before = {leaf: tensor._version for leaf, tensor in leaves(values).items()}
     returned = invoke(case.layer, method, values)
+    for leaf, tensor in leaves(values).items():
+        if tensor._version != before[leaf]:
+            raise CheckFailure(
+                f"expected {method} to leave {leaf!r} alone, found that it wrote to it. Compute a new "
+                f"tensor: x.mul(2), not x.mul_(2)."
+            )
     return case.named(method, result_names(case.layer, method), returned)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -141,8 +143,18 @@ def gradient_autograd(case: Case) -> None:
         leaves(one.gradients),
         expected,
         what="the gradient is not that of torch.autograd",
-        advice="Central differences agree to 5 digits: look for a cast to float32, or a small term.",
+        advice=lambda: _beside_autograd(case, one),
         tolerance=1e-9,
+    )
+
+
+def _beside_autograd(case: Case, one: Pass) -> str:
+    """Compute the advice for a gradient that is not autograd's: what central differences say of it."""
+    if _numerical_problem(case, one):
+        return "Central differences do not agree with it either: work the derivative out again."
+    return (
+        "Central differences agree with it to 5 digits: look for a cast to float32, a small term, or an "
+        "operation of forward that autograd does not follow, such as detach."
     )
 
 
@@ -197,9 +209,21 @@ def gradient_at_kinks(case: Case) -> None:
             if not low <= found <= high:
                 raise CheckFailure(
                     f"the gradient of {leaf!r}{where}, at whole numbers: expected {low:.5g} to "
-                    f"{high:.5g}, which the two sides of the kink give, found {found:.5g}. Look at "
-                    f"masks (> or >=), ties (one of them gets the gradient) and 0 / 0."
+                    f"{high:.5g}, which differences to both sides give, found {found:.5g}. "
+                    f"{_at_kink(case, found)}"
                 )
+
+
+def _at_kink(case: Case, found: float) -> str:
+    """Compute the advice for a wrong gradient at whole numbers: whether it is right elsewhere."""
+    if not math.isfinite(found):
+        return "Look for 0 / 0, or for a pole that forward does not have."
+    if _numerical_problem(case, case.run()):
+        return "It is wrong at other numbers too: work the derivative out again."
+    return (
+        "It is right at other numbers: look at masks (> or >=), and at ties, where one of them gets the "
+        "gradient."
+    )
 
 
 def _of_pattern(case: Case, one: Pass) -> dict[str, Tensor]:

@@ -28,10 +28,20 @@ def float32(case: Case) -> None:
 @check
 def bfloat16(case: Case) -> None:
     """bfloat16 inputs give the results of float64 to a few percent, in bfloat16."""
+    _in_half(case, torch.bfloat16, 4e-2)
+
+
+@check
+def float16(case: Case) -> None:
+    """float16 inputs give the results of float64 to one percent, in float16."""
+    _in_half(case, torch.float16, 1e-2)
+
+
+def _in_half(case: Case, dtype: torch.dtype, tolerance: float) -> None:
     try:
         if not any(layer.precision != "float32" for layer in case.layers):
             raise NotApplicable("the layer runs in float32 at least, as its precision says")
-        _as_in_float64(case, torch.bfloat16, 4e-2)
+        _as_in_float64(case, dtype, tolerance)
     except (NotImplementedError, RuntimeError) as error:
         if "not implemented for" not in str(error):
             raise

@@ -19,12 +19,9 @@ from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 @check
 def runs(case: Case) -> None:
-    """Forward and backward run on the sample, and return the right number of tensors."""
+    """Forward, backward and inference run on the sample, and return the right number of tensors."""
     _ = case.ports
-    if case.trainable:
-        case.run()
-    else:
-        case.forward(case.arguments())
+    case.run_all()
 
 
 def _operations(case: Case) -> list[Operation]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphError
+from graphnet.testing.author import raised
 from graphnet.testing.case import Case
 from graphnet.testing.check import check
 from graphnet.testing.checks.gradients import gradient_autograd, gradient_numerical
@@ -59,6 +60,31 @@ def _odd(given: Input) -> Input:
 
 
 @check
+def ranks(case: Case) -> None:
+    """A pointwise layer takes tensors of any number of axes, unless it refuses them with a GraphError."""
+    if not case.layer.pointwise:
+        raise NotApplicable("the layer is not declared pointwise")
+    if case.parameters or case.ports.states:
+        raise NotApplicable("parameters and states may need certain axes")
+    if any(isinstance(given, Tensor) for given in case.inputs):
+        raise NotApplicable("the sample states the numbers of its inputs")
+    reasons = []
+    for shape in ((), (5,), (3, 4), (2, 4, 3), (2, 4, 3, 1, 2)):
+        try:
+            _right(case.with_inputs([shape] * len(case.inputs)))
+        except (GraphError, NotApplicable) as reason:
+            reasons.append(str(reason))
+        except Exception as error:
+            told = str(error) if isinstance(error, CheckFailure) else raised(error)
+            raise CheckFailure(
+                f"on an input of {len(shape)} axes, {shape}: {told}. Take any number of axes, or refuse "
+                f"with GraphError."
+            ) from error
+    if len(reasons) == 5:
+        raise NotApplicable(reasons[0])
+
+
+@check
 def empty_batch(case: Case) -> None:
     """An empty batch gives empty outputs, and gradients of zeros."""
     empty = _batch(case, 0)
@@ -71,10 +97,16 @@ def empty_batch(case: Case) -> None:
     if any(y.numel() for y in leaves(one.results, empty.layer.outputs).values()):
         return  # such as the mean of an empty batch: its value is the author's choice
     for leaf, gradient in leaves(one.gradients, sorted(empty.differentiable)).items():
-        if bool((gradient != 0).any()):
+        wrong = gradient[gradient != 0]
+        if wrong.numel():
+            advice = (
+                "Look for a mean over the batch, which divides by 0."
+                if bool(wrong.isnan().any())
+                else "Every gradient is a sum over the batch: look for what is added beside it."
+            )
             raise CheckFailure(
                 f"expected a gradient of zeros for {leaf!r} from an empty batch, found "
-                f"{float(gradient.flatten()[0])}. Look for a mean over the batch."
+                f"{float(wrong[0])}. {advice}"
             )
 
 

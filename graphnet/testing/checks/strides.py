@@ -68,8 +68,9 @@ def _tried(case: Case, arguments: Named, change: Change | None, what: str) -> di
     try:
         return everything(case, arguments, change)
     except Exception as error:  # the layer's own code
+        advice = " Use reshape, not view." if "view" in str(error) else ""
         raise CheckFailure(
-            f"{what}: expected the same results, found {raised(error)}. Use reshape, not view."
+            f"{what}: expected the same results, found {raised(error)}.{advice}"
         ) from error
 
 
@@ -227,6 +228,7 @@ def _overwritten(
     call: Callable[[], Named],
 ) -> None:
     before = {leaf: tensor.clone() for leaf, tensor in leaves(given).items()}
+    versions = {leaf: tensor._version for leaf, tensor in leaves(given).items()}
     try:
         found = call()
     except Exception as error:  # the layer's own code
@@ -248,7 +250,9 @@ def _overwritten(
                 f"tensor. Write it in place, as {argument}.mul_(2), and return that."
             )
     for leaf, tensor in leaves(given).items():
-        if leaf not in targets.values() and not same_bits(tensor, before[leaf]):
+        if leaf in targets.values():
+            continue
+        if tensor._version != versions[leaf] or not same_bits(tensor, before[leaf]):
             raise CheckFailure(
                 f"expected {method}_ to write to {' and '.join(targets.values())} only, found that it "
                 f"wrote to {leaf!r}"

@@ -1,0 +1,153 @@
+"""Arguments: how the class of a registered layer, loss or optimizer takes its fields.
+
+Fields may be given by name, and by position where that means the same as in torch: a built-in layer with a
+class of its name in torch takes its fields in the order of that class, up to the first argument that it does
+not have. All others take their fields in the order of the definition.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from graphnet.errors import InputError
+from graphnet.sdk import Definition, frozen
+
+Parameter = inspect.Parameter
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a class that is made from a definition.
+
+    Attributes:
+        definition: the layer, loss or optimizer whose fields are set.
+        positional: the fields that may be given by position, in order.
+        foreign: the arguments that only torch's class has, with torch's defaults.
+    """
+
+    definition: type[Definition]
+    positional: tuple[str, ...]
+    foreign: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, definition: type[Definition], torchs: type | None, *, skip: int = 0) -> Arguments:
+        """Return the arguments for a definition.
+
+        Args:
+            definition: the layer, loss or optimizer.
+            torchs: the class of torch with the same arguments, if there is one.
+            skip: the number of torch's first arguments that are no fields.
+        """
+        names = definition.field_names()
+        if torchs is None:
+            return cls(definition, names, {})
+        given = list(inspect.signature(torchs).parameters.values())[skip:]
+        positional: list[str] = []
+        for one in given:
+            if one.kind is not Parameter.POSITIONAL_OR_KEYWORD or one.name not in names:
+                break
+            positional.append(one.name)
+        foreign = {
+            one.name: one.default
+            for one in given
+            if one.name not in names and one.default is not Parameter.empty
+        }
+        return cls(definition, tuple(positional), foreign)
+
+    def fields(self, title: str, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of the fields by name. The definition checks them.
+
+        Raises:
+            InputError: there are too many arguments by position, one is given twice, or one belongs to
+                torch's class only and has not torch's default.
+        """
+        if len(args) > len(self.positional):
+            order = f" ({', '.join(self.positional)})" if self.positional else ""
+            raise InputError(
+                f"{title}: expected at most {len(self.positional)} arguments by position{order}, got "
+                f"{len(args)}. Give the others by name."
+            )
+        found = dict(zip(self.positional, args, strict=False))
+        for name, value in named.items():
+            if name in found:
+                raise InputError(f"{title}: {name} is given twice")
+            if name in self.definition.field_names() or name not in self.foreign:
+                found[name] = value
+            elif type(value) is not type(self.foreign[name]) or value != self.foreign[name]:
+                raise InputError(
+                    f"{title}: {name}={value!r:.60} is an argument of torch's class only. {title} computes "
+                    f"what torch does with {name}={self.foreign[name]!r}: leave it out."
+                )
+        return {name: frozen(value) for name, value in found.items()}
+
+    def signature(
+        self, *, first: Sequence[str] = (), last: Sequence[str] = ()
+    ) -> inspect.Signature:
+        """Return the signature that people and editors are shown.
+
+        A field with a default that stands before one without is shown without its default.
+
+        Args:
+            first: arguments before the fields, by position.
+            last: arguments after the fields, by name, with the default None.
+        """
+        known = {field.name: field for field in fields(self.definition)}  # type: ignore[arg-type]
+        types = field_types(self.definition)
+        required = [name for name in self.positional if name in self.definition.required()]
+        end = self.positional.index(required[-1]) if required else -1
+        found = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in first]
+        for position, name in enumerate(self.positional):
+            default = Parameter.empty if position <= end else _default(known[name])
+            kind = Parameter.POSITIONAL_OR_KEYWORD
+            found.append(Parameter(name, kind, default=default, annotation=types[name]))
+        for name in known:
+            if name not in self.positional:
+                one = Parameter(name, Parameter.KEYWORD_ONLY, default=_default(known[name]))
+                found.append(one.replace(annotation=types[name]))
+        by_name = [name for name in last if name not in known]
+        found += [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in by_name]
+        return inspect.Signature(found)
+
+
+def _default(field: Any) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    return Parameter.empty if field.default_factory is MISSING else field.default_factory()
+
+
+def field_types(definition: type[Definition]) -> dict[str, str]:
+    """Return the type of each field as text, as it is given: one integer may stand for a pair.
+
+    >>> from graphnet.sdk import default_registry
+    >>> field_types(default_registry().layers["max_pool2d"].value)["kernel_size"]
+    'int | tuple[int, int]'
+    """
+    schema = definition.schema()
+    shared = schema.get("$defs", {})
+    stated = schema.get("properties", {})
+    return {name: _type(stated.get(name, {}), shared) for name in definition.field_names()}
+
+
+def _type(schema: Mapping[str, Any], shared: Mapping[str, Any]) -> str:
+    match schema:
+        case {"$ref": str(place)}:
+            return _type(shared[place.rpartition("/")[2]], shared)
+        case {"anyOf": options}:
+            return " | ".join(dict.fromkeys(_type(option, shared) for option in options))
+        case {"enum": values}:
+            return f"Literal[{', '.join(map(repr, values))}]"
+        case {"const": value}:
+            return f"Literal[{value!r}]"
+        case {"type": "array", "prefixItems": items}:
+            return f"tuple[{', '.join(_type(item, shared) for item in items)}]"
+        case {"type": "array", "items": item}:
+            return f"tuple[{_type(item, shared)}, ...]"
+        case {"type": str(name)} if name in _PLAIN:
+            return _PLAIN[name]
+    return "Any"
+
+
+_PLAIN = {"integer": "int", "number": "float", "boolean": "bool", "string": "str", "null": "None"}

@@ -1,0 +1,131 @@
+"""ModuleOptimizer: registered optimizers for eager modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import ContractError, DescriptionError, InputError, Problem, nearest
+from graphnet.nn.arguments import Arguments
+from graphnet.nn.tree import Pair
+from graphnet.sdk import Optimizer, Spec
+
+
+class ModuleOptimizer:
+    """Base of the classes that are made from registered optimizers; the fields are the arguments.
+
+    Args:
+        params: parameters, from `module.parameters()`, or pairs of a parameter and its gradient, from
+            `module.param()`.
+        args, named: the fields of the optimizer.
+
+    Attributes:
+        lr: the learning rate, which may be set at any time.
+        pairs: the parameters, each with its gradient.
+        rule: the optimizer's definition.
+
+    >>> from graphnet import nn
+    >>> parameter, gradient = torch.ones(1), torch.ones(1)
+    >>> nn.SGD([(parameter, gradient)], lr=0.5).step()
+    >>> parameter
+    tensor([0.5000])
+    """
+
+    arguments: ClassVar[Arguments]
+
+    def __init__(self, params: Iterable[Pair | Tensor], *args: Any, **named: Any) -> None:
+        title = type(self).__name__
+        rule = self.arguments.definition(**self.arguments.fields(title, args, named))
+        assert isinstance(rule, Optimizer)
+        self.rule = rule
+        self.lr = rule.lr
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            raise InputError(f"{title}: expected {_EXPECTED}, got a {type(params).__name__}")
+        self.pairs = [_pair(title, one) for one in params]
+        self._states: list[dict[str, Tensor | None]] = []
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update every parameter from its accumulated gradient; the gradients are not changed."""
+        # The states are made in the first step, as in torch, since `.to()` may move the parameters before.
+        if not self._states:
+            self._states = [self._make_states(parameter) for parameter, _ in self.pairs]
+        for (parameter, gradient), states in zip(self.pairs, self._states, strict=True):
+            rule, scale = self._rule(parameter)
+            named: dict[str, Any] = {"parameter": parameter, "grad": gradient, **states}
+            options: dict[str, Any] = {"device": parameter.device}
+            named["lr"] = torch.tensor(self.lr * scale, dtype=parameter.dtype, **options)
+            named["step"] = torch.tensor(self._steps, **options)
+            for name in rule.arguments:
+                if name not in named:
+                    raise ContractError(
+                        f"{type(rule).__name__}.update names {name!r}, which is no state of it. "
+                        f"{nearest(name, named)}"
+                    )
+            rule.update(*(named[name] for name in rule.arguments))
+        self._steps += 1
+
+    def _rule(self, parameter: Tensor) -> tuple[Optimizer, float]:
+        """The optimizer of one parameter, and its factor of the learning rate."""
+        rule = self.rule.rule_for(_spec(parameter))
+        if rule.lr == self.rule.lr:
+            return rule, 1.0
+        if self.rule.lr == 0.0:
+            message = f"expected a learning rate above 0, of which that of a parameter ({rule.lr}) is a share"
+            raise DescriptionError([Problem(message, "lr")])
+        return rule, rule.lr / self.rule.lr
+
+    @torch.inference_mode(
+        mode=False
+    )  # the tensors live longer than this call and are written later
+    def _make_states(self, parameter: Tensor) -> dict[str, Tensor | None]:
+        found: dict[str, Tensor | None] = {}
+        for name, state in self._rule(parameter)[0].states(_spec(parameter)).items():
+            found[name] = None
+            if state is not None:
+                value = torch.empty(state.shape, dtype=state.dtype or parameter.dtype)
+                found[name] = state.initializer(value, torch.default_generator).to(parameter.device)
+        return found
+
+    @torch.no_grad()
+    def zero_grad(self) -> None:
+        """Set every gradient to zero."""
+        for _, gradient in self.pairs:
+            gradient.zero_()
+
+    def update_parameters(self) -> None:
+        """Call `step`, then `zero_grad`, as the paper does at the end of each batch."""
+        self.step()
+        self.zero_grad()
+
+    def __repr__(self) -> str:
+        fields = {**self.rule.configuration(), "lr": self.lr}
+        texts = (f"{name}={value!r}" for name, value in fields.items())
+        return f"{type(self).__name__}({len(self.pairs)} parameters, {', '.join(texts)})"
+
+
+_EXPECTED = "parameters or pairs, from module.parameters() or module.param()"
+
+
+def _spec(parameter: Tensor) -> Spec:
+    return Spec(tuple(parameter.shape), parameter.dtype, parameter.device)
+
+
+def _pair(title: str, one: object) -> Pair:
+    match one:
+        case Tensor(grad=Tensor() as gradient):
+            return one, gradient
+        case Tensor():
+            raise InputError(
+                f"{title}: a parameter of shape {tuple(one.shape)} has no gradient: expected {_EXPECTED}"
+            )
+        case (Tensor() as parameter, Tensor() as gradient):
+            return parameter, gradient
+        case (str(), Tensor() as parameter):  # from named_parameters()
+            return _pair(title, parameter)
+    advice = ". Make one optimizer for each group." if isinstance(one, dict) else ""
+    raise InputError(f"{title}: expected {_EXPECTED}, got a {type(one).__name__}{advice}")

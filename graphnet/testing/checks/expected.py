@@ -1,0 +1,46 @@
+"""Check that forward gives the values that the author's sample expects."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from graphnet.graph import as_tuple
+from graphnet.testing.case import Case
+from graphnet.testing.check import check
+from graphnet.testing.compare import expect_close
+from graphnet.testing.leaves import cloned
+from graphnet.testing.outcome import CheckFailure, NotApplicable
+
+_TOLERANCE = 1e-9
+
+
+@check
+def expected_values(case: Case) -> None:
+    """Forward gives the values that the sample's `expected` computes, to 9 digits."""
+    if case.expected is None:
+        raise NotApplicable("no sample states expected values")
+    layer = case.layer
+    names = layer.outputs + tuple(f"{state}_next" for state in layer.updates)
+    for seed in range(2):
+        arguments = case.arguments(seed=seed)
+        given = cloned(arguments)
+        ordered: list[Tensor | None] = []
+        for name in layer.signature.tensors:
+            value = given[name]
+            ordered += value if isinstance(value, tuple) else [value]
+        stated = as_tuple(case.expected(*ordered))
+        if len(stated) not in (len(layer.outputs), len(names)):
+            raise CheckFailure(
+                f"expected the sample's `expected` to return {len(layer.outputs)} outputs "
+                f"({', '.join(layer.outputs)}), or these and the new states, found {len(stated)} tensors"
+            )
+        found = case.forward(arguments)
+        for name, value in zip(names, stated, strict=False):
+            assert isinstance(value, Tensor)
+            expect_close(
+                {name: found[name]},
+                {name: value},
+                what="forward gives another value than the sample's `expected`",
+                advice="One of the two is wrong: work one element out by hand.",
+                tolerance=_TOLERANCE,
+            )
