@@ -161,6 +161,7 @@ def time_steps(
     """
     with torch.no_grad():
         target = torch.zeros_like(copy.deepcopy(network).train()(x))
+    torch.compiler.reset()  # torch keeps at most eight compiled forms of one function
     runs: dict[str, Run] = {}
     makers: dict[str, Callable[[], Run]] = {}
     for mode in ("eager", "compile") if compiled else ("eager",):
