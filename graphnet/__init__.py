@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from graphnet.bridges import as_torch_module as as_torch_module
+    from graphnet.bridges import from_torch as from_torch
     from graphnet.bridges import from_torch_module as from_torch_module
     from graphnet.builtin import SGD as SGD
     from graphnet.builtin import Adam as Adam
@@ -95,6 +96,7 @@ _ROOMS = {
     "as_torch_module": "bridges",
     "explain": "inspection",
     "from_nn": "model",
+    "from_torch": "bridges",
     "from_torch_module": "bridges",
     "hookimpl": "sdk",
     "source": "plan",

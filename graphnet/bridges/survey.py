@@ -82,7 +82,9 @@ def trial_run(
         InputError: the module fails, or returns something else than tensors.
     """
     device = next((t.device for t in module.state_dict().values()), torch.device("cpu"))
-    dtype = next((p.dtype for p in module.parameters()), torch.get_default_dtype())
+    tensors = (*module.parameters(), *module.buffers())
+    floating = (t.dtype for t in tensors if t.is_floating_point())
+    dtype = next(floating, torch.get_default_dtype())
     moved = [x.to(device, dtype if x.is_floating_point() else None) for x in examples]
     copied = copy.deepcopy(module).train()
     before = {path: buffer.clone() for path, buffer in copied.named_buffers()}

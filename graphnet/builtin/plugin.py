@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from graphnet.builtin.kernels import multi_tensor
-from graphnet.builtin.kernels.aten import activation, classes, linear, norm, resample, sequence
+from graphnet.builtin.kernels.aten import (
+    activation,
+    classes,
+    hard,
+    linear,
+    norm,
+    resample,
+    sequence,
+)
 from graphnet.builtin.kernels.aten import convolution as aten
 from graphnet.builtin.kernels.aten import pool as aten_pool
 from graphnet.builtin.kernels.patch import products as patch
@@ -16,6 +24,7 @@ from graphnet.builtin.layers.dropout import Dropout
 from graphnet.builtin.layers.embedding import Embedding, PositionEmbedding
 from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
+from graphnet.builtin.layers.hard import ELU, Hardsigmoid, Hardswish, Hardtanh, ReLU6
 from graphnet.builtin.layers.layer_norm import LayerNorm1d, LayerNorm2d, LayerNorm3d
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
@@ -25,12 +34,14 @@ from graphnet.builtin.layers.recurrent import GRU, LSTM
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
 from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
+from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
 from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, MSE, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
 from graphnet.builtin.metrics import Accuracy
+from graphnet.builtin.operators import images, sequences, tensors
 from graphnet.builtin.optimizers.adam import Adam, AdamW
 from graphnet.builtin.optimizers.muon import Muon
 from graphnet.builtin.optimizers.sgd import SGD
@@ -102,6 +113,11 @@ def graphnet_layers(register: Register) -> None:
     register("gelu", GELU)
     register("silu", SiLU)
     register("softplus", Softplus)
+    register("elu", ELU)
+    register("hardtanh", Hardtanh)
+    register("relu6", ReLU6)
+    register("hardsigmoid", Hardsigmoid)
+    register("hardswish", Hardswish)
     register("add", Add)
     register("multiply", Multiply)
     register("subtract", Subtract)
@@ -111,6 +127,8 @@ def graphnet_layers(register: Register) -> None:
     register("rescale", Rescale)
     register("layer_scale", LayerScale)
     register("dropout", Dropout)
+    register("trained_tensor", TrainedTensor)
+    register("fixed_tensor", FixedTensor)
     register("embedding", Embedding)
     register("position_embedding", PositionEmbedding)
     register("attention", Attention)
@@ -154,6 +172,7 @@ def graphnet_kernels(register: Register) -> None:
         aten,
         norm,
         activation,
+        hard,
         linear,
         aten_pool,
         resample,
@@ -163,6 +182,13 @@ def graphnet_kernels(register: Register) -> None:
     ):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
+
+
+@hookimpl
+def graphnet_operators(register: Register) -> None:
+    for module in (images, tensors, sequences):
+        for name, row in module.ROWS.items():
+            register(name, row)
 
 
 @hookimpl

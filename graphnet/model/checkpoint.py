@@ -133,7 +133,13 @@ def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
     found = []
     for name, saved in checkpoint.versions.get("layers", {}).items():
         entry = registry.layers.get(name)
-        if entry is None:
+        if entry is None and saved["plugin"] in _NOT_INSTALLED:
+            found.append(
+                f"layer {name!r} was made by {saved['plugin']} in the program that saved the model, and no "
+                f"file can hold it. Make it again in the same way, and give its registry: "
+                f"Model.load(path, registry=...)"
+            )
+        elif entry is None:
             found.append(
                 f"layer {name!r} came from {saved['plugin']}: pip install {saved['plugin']}"
             )
@@ -143,6 +149,9 @@ def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
                 f"({entry.plugin.distribution} {entry.plugin.version})"
             )
     return found
+
+
+_NOT_INSTALLED = ("local", "from_torch")  # what registers layers and is no distribution
 
 
 def _check_separate(path: Path | str, tensors: Mapping[str, Tensor]) -> None:

@@ -81,7 +81,7 @@ class Model:
         if isinstance(description, torch.nn.Module):
             raise InputError(
                 f"Model takes a description, got the torch module {type(description).__name__}. "
-                f"gn.from_torch_module makes a layer of it."
+                f"gn.from_torch(module, example) makes a model of it, gn.from_torch_module a layer."
             )
         if not isinstance(description, ModelDescription):
             description = parse(description)

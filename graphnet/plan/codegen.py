@@ -11,6 +11,7 @@ All names are made here from the names of layers and ports; no name comes from a
 
 from __future__ import annotations
 
+import keyword
 import re
 import textwrap
 from collections import Counter
@@ -38,7 +39,12 @@ def generate(plan: Plan) -> Source:
 
 
 def unique(wanted: str, taken: set[str]) -> str:
-    """The name, with a number appended if it is taken; adds the result to `taken`."""
+    """The name, with a number appended if it is taken; adds the result to `taken`.
+
+    A name that Python does not allow, such as that of an input "class", gets a prefix.
+    """
+    if not wanted.isidentifier() or keyword.iskeyword(wanted):
+        wanted = f"n_{wanted}"
     name, number = wanted, 1
     while name in taken:
         number += 1

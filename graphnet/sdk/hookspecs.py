@@ -88,6 +88,11 @@ def graphnet_readers(register: Register) -> None:
 
 
 @hookspec
+def graphnet_operators(register: Register) -> None:
+    """Add the layers for operators of torch, for from_torch: `register("aten.erf.default", erf)`."""
+
+
+@hookspec
 def graphnet_passes(register: Register) -> None:
     """Add passes of the compilation: `register("acme/fold", Pass(fold, after="dead_code"))`."""
 

@@ -188,6 +188,13 @@ KINDS: Mapping[str, PluginKind] = {
             names=re.compile(r"\.[a-z0-9]+"),
             naming="the ending of a file such as '.onnx', in small letters and digits",
         ),
+        PluginKind(
+            "operators",
+            "operator",
+            function="a function that takes the operator's arguments by name and returns a graphnet.sdk.Node",
+            names=re.compile(r"[a-z]\w*\.\w+\.\w+"),
+            naming="the full name of an operator such as 'aten.relu.default'",
+        ),
         PluginKind("passes", "pass", instance_of=Pass, namespaced=True),
         PluginKind(
             "commands",

@@ -97,6 +97,7 @@ class Registry:
     metrics: Mapping[str, Entry] = field(default_factory=dict)
     reporters: Mapping[str, Entry] = field(default_factory=dict)
     readers: Mapping[str, Entry] = field(default_factory=dict)
+    operators: Mapping[str, Entry] = field(default_factory=dict)
     passes: Mapping[str, Entry] = field(default_factory=dict)
     commands: Mapping[str, Entry] = field(default_factory=dict)
     kinds: Mapping[str, Entry] = field(default_factory=dict)
@@ -143,13 +144,14 @@ class Registry:
         if own:
             return " ".join(f"It may be of {p.told}" for p in own)
         near = nearest(name, entries)
+        missing = ""
+        if slash and not any(known.startswith(f"{space}/") for known in entries):
+            missing = f"No loaded plugin has the namespace {space!r}: install the one that does."
         if "Did you mean" in near:
-            return near
+            return f"{near} {missing}".rstrip()
         told = " ".join(p.told for p in absent)
         words = [f"Plugins that are not loaded: {told}"] if told else []
-        if slash and not any(known.startswith(f"{space}/") for known in entries):
-            near = f"No loaded plugin has the namespace {space!r}: install the one that does."
-        return " ".join([*words, near])
+        return " ".join([*words, missing or near])
 
     def make(self, kind: str, form: object) -> Any:
         """A definition from the form that a model or training file gives it.

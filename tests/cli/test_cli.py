@@ -207,8 +207,8 @@ def test_explain_names_what_is_wrong_in_a_model(tmp_path: Path) -> None:
     model = tmp_path / "m.yaml"
     model.write_text("layers:\n  - conv2d: {out_channels: 4, kernel_size: 3}\n  - sigmoyd\n")
     assert (
-        f"error: {model}:3:5: layers[1].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid'?"
-        in fails("explain", model, "--input", "1x3x8x8")
+        f"error: {model}:3:5: layers[1].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid' or "
+        f"'hardsigmoid'?" in fails("explain", model, "--input", "1x3x8x8")
     )
     assert "--input: expected a shape such as 32x3x32x32, found '3by3'" in fails(
         "explain", SEED, "--input", "3by3"

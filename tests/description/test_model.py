@@ -174,7 +174,8 @@ layerz: 3
         "model.yaml:4:45: layers[0].conv2d.kernel_size: expected an integer or a pair of them, "
         "found 'two'",
         "model.yaml:4:57: layers[0].conv2d.strid: unknown field. Did you mean 'stride'?",
-        "model.yaml:5:5: layers[1].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid'?",
+        "model.yaml:5:5: layers[1].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid' or "
+        "'hardsigmoid'?",
         "model.yaml:6:34: layers[2].inputs[1]: unknown input '$inptu'. Did you mean '$input'?",
         "model.yaml:7:14: layers[3].conv2d.out_channels: must be given",
         "model.yaml:6:31: layers[2].inputs[0]: unknown id 'b'. Known: a, conv2d_1, conv2d_2, sigmoyd_1.",

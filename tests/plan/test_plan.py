@@ -529,3 +529,17 @@ def test_verifier_rejects_a_value_read_after_its_slot_changed(registry: Registry
     message = "upsampling_2.*reads 'upsampling_2.bias', but its storage now holds something else"
     with pytest.raises(PlanError, match=message):
         verify(graph, replace(plan, steps=tuple(steps)))
+
+
+def test_any_name_of_a_description_gives_a_plan_that_runs() -> None:
+    description = {
+        "inputs": {"class": {"channels": 2}},
+        "layers": [
+            {"id": "_2", "dropout": {"p": 0.5}},
+            {"id": "lambda", "conv2d": {"out_channels": 2, "kernel_size": 1}},
+        ],
+    }
+    program = Model(description).compile(
+        (1, 2, 3, 3), loss="mse", optimizer={"sgd": {"lr": 0.1}}, device="cpu"
+    )
+    assert float(program.step(torch.ones(1, 2, 3, 3), torch.ones(1, 2, 3, 3))) > 0

@@ -22,6 +22,7 @@ from graphnet.builtin.layers.conv import Conv1d, Conv3d
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
+from graphnet.builtin.layers.hard import ELU, Hardtanh
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d
@@ -35,6 +36,7 @@ from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.builtin.layers.pool import AvgPool2d, AvgPool3d, GlobalAvgPool, MaxPool1d, MaxPool2d
 from graphnet.builtin.layers.scale import LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, Softplus
+from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
 from graphnet.builtin.layers.split import SimpleGate, Split
 from graphnet.builtin.layers.transpose_conv import TransposeConv3d
 from graphnet.builtin.layers.upsample import BilinearUpsampling, TrilinearUpsampling
@@ -146,6 +148,8 @@ PRELUS = [
 ]
 GELUS = [Sample(GELU(approximate="tanh"), [IMAGE]), Sample(GELU(), [()])]
 SOFTPLUS = [Sample(Softplus(beta=3.0, threshold=2.6), [IMAGE]), Sample(Softplus(), [(7,)])]
+ELUS = [Sample(ELU(alpha=alpha), [IMAGE]) for alpha in (0.4, 1.0, 3.0)]
+RANGES = [Sample(Hardtanh(min_val=a, max_val=b), [IMAGE]) for a, b in ((-0.5, 0.75), (0.125, 4.0))]
 LINEARS = [
     Sample(Linear(out_features=3), [(4,)]),
     Sample(Linear(in_features=4, out_features=5, bias=False), [(3, 4)]),
@@ -325,6 +329,15 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Concat(dim=0), [(2, 3), (1, 3)]),
         Sample(Concat(), [IMAGE, (2, 4, 5, 6)], raises=GraphError),
     ],
+    "elu": ELUS,
+    "aten/elu": ELUS,
+    "hardtanh": RANGES,
+    "aten/hardtanh": RANGES,
+    "trained_tensor": [
+        Sample(TrainedTensor(shape=(2, 3)), [IMAGE]),
+        Sample(TrainedTensor(shape=()), [(4,)]),
+    ],
+    "fixed_tensor": [Sample(FixedTensor(shape=(2, 3), init=0.5), [IMAGE])],
     "multiply": [
         Sample(Multiply(), [IMAGE, (2, 4, 1, 1)]),
         Sample(Multiply(), [(2, 1, 6, 6), (1, 4, 6, 1)]),

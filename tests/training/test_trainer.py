@@ -456,7 +456,7 @@ def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> N
         )
     assert [str(problem) for problem in caught.value.problems] == [
         "metrics[0]: unknown metric 'psnrr'. Known: accuracy, test/error.",
-        "model.layers[0].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid'?",
+        "model.layers[0].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid' or 'hardsigmoid'?",
         "optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?",
         "schedule.warm_up.steps: must be given",
     ]

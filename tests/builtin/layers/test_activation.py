@@ -22,7 +22,15 @@ from graphnet.builtin.kernels.aten.activation import (
     AtenSoftplus,
     AtenTanh,
 )
+from graphnet.builtin.kernels.aten.hard import (
+    AtenELU,
+    AtenHardsigmoid,
+    AtenHardswish,
+    AtenHardtanh,
+    AtenReLU6,
+)
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU, Tanh
+from graphnet.builtin.layers.hard import ELU, Hardsigmoid, Hardswish, Hardtanh, ReLU6
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
 from graphnet.errors import DescriptionError, GraphError
 from graphnet.model import Model
@@ -51,6 +59,17 @@ ALL: dict[str, tuple[Layer, type[Any], Function]] = {
         lambda x: F.gelu(x, approximate="tanh"),
     ),
     "silu": (SiLU(), AtenSiLU, F.silu),
+    "elu": (ELU(), AtenELU, F.elu),
+    "elu 2": (ELU(alpha=2.0), AtenELU, lambda x: F.elu(x, 2.0)),
+    "hardtanh": (
+        Hardtanh(min_val=-1.5, max_val=2.5),
+        AtenHardtanh,
+        lambda x: F.hardtanh(x, -1.5, 2.5),
+    ),
+    "relu6": (ReLU6(), AtenReLU6, F.relu6),
+    # the gradient of F.hardsigmoid has 1/6 to 8 digits only
+    "hardsigmoid": (Hardsigmoid(), AtenHardsigmoid, lambda x: F.relu6(x + 3) / 6),
+    "hardswish": (Hardswish(), AtenHardswish, F.hardswish),
     "softplus": (Softplus(), AtenSoftplus, F.softplus),
     "softplus 3 2": (
         Softplus(beta=3.0, threshold=2.0),
