@@ -102,6 +102,12 @@ class Program:
         self._lr = 0.0
         self.lr = lr
 
+    def __repr__(self) -> str:
+        return (
+            f"Program({self.description.name!r} on {self.device}, {self.plan}, "
+            f"{self.steps_done} steps done)"
+        )
+
     @property
     def model_weights(self) -> dict[str, Tensor]:
         """The tensors that predictions and `save` use: the averages, and the weights that have no average."""
