@@ -130,6 +130,7 @@ class Model(Weighted):
             weights=None if self._weights is None else self._weights.own,
             adding=adding,
             accumulate=updates.accumulate,
+            reported=self._plans.reported(loss, updates),
             predictor=lambda slots: self._predictions.predictor(
                 slots, options.for_inference(), runner
             ),
