@@ -10,6 +10,7 @@ _SPLITS = "an axis that is split into two is a view for all strides, so view doe
 _FRESH = "the tensor was just computed and is contiguous, so view does what reshape does"
 _WIDER = "a window may be wider than what is read: it costs time only"
 _COPY = "only whether a copy is made changes, not a number"
+_OWN = "it is what the kernel's forward returned, which is contiguous"
 _BOTH = "weight and bias are both there or both absent"
 
 EQUAL: dict[str, str] = {
@@ -19,6 +20,8 @@ EQUAL: dict[str, str] = {
     "x.contiguous() -> return x if x.stride() == (h * w * c, 2, w * c, c) else x.contiguous()": _COPY,
     "kernels.aten.norm:_in_order: return dense(x) if x.device.type == 'cpu' else x.contiguous() -> "
     "return dense(x) if x.device.type != 'cpu' else x.contiguous()": _COPY,
+    "kernels.patch.products:_TransposeConvolution.gradients: mask = None if mask is None else "
+    "mask.reshape(-1, w.shape[1]) -> mask = None if mask is None else mask.view(-1, w.shape[1])": _OWN,
     "layers.activation:PReLU.backward: grad_x = grad_y.where(x > 0, grad_y * slopes) -> "
     "grad_x = grad_y.where(x >= 0, grad_y * slopes)": _AT_KINK,
     "layers.activation:beside: return weight.view(-1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else "
