@@ -4,7 +4,8 @@
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
 # make fuzz      2,000 random models through every pass and executor
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+# make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
+# make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make matrix    the core's tests on each Python and torch that this machine has
@@ -57,7 +58,11 @@ test: lint
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+mutants: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.mutants
+
+opinfo: install
+	$(BIN)/python -m tests.opinfo
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py
