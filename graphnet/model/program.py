@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -201,10 +202,11 @@ class Program:
             self._scalars[UPDATES].add_(1)
         return loss
 
-    def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def predict(self, *inputs: Tensor) -> Any:
         """Run the model with the current `model_weights`, on inputs of any shape that the model takes.
 
-        The inputs are moved to the program's device, and the outputs stay there.
+        It returns a tensor, or a tuple if the model has several outputs. The inputs are moved to the
+        program's device, and the outputs stay there.
         """
         age = self.steps_done, self.weights.age(), self.averages.age()
         return self._predictor(*inputs, age=age)
