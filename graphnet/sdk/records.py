@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
     """A group of steps: their mean loss and their speed.
+
+    `reported` are the means of what `report` in the training file names, such as each loss of a sum.
 
     >>> Steps(epoch=1, step=100, loss=0.25, lr=0.1, steps_per_s=80.0).step
     100
@@ -19,6 +21,7 @@ class Steps:
     loss: float
     lr: float
     steps_per_s: float
+    reported: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
