@@ -6,6 +6,8 @@
 # make fuzz      2,000 random models through every pass and executor
 # make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
+# make hour      a plugin with one of each kind, from an empty folder to a training, with installed wheels, on
+#                this Python and on 3.13
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make matrix    the core's tests on each Python and torch that this machine has
@@ -20,7 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test fuzz mutants opinfo hour lint programs stub matrix clean
 
 install: $(VENV)/installed
 
@@ -44,7 +46,7 @@ speedrun: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py
+	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py tests/hour/user_script.py
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 
@@ -63,6 +65,10 @@ mutants: install
 
 opinfo: install
 	$(BIN)/python -m tests.opinfo
+
+hour: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hour
+	OMP_NUM_THREADS=1 $(BIN)/nox --session hour
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py

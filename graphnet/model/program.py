@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -223,10 +224,11 @@ class Program:
         self._trained.count(updated=ready is self.accumulation.updating)
         return loss
 
-    def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def predict(self, *inputs: Tensor) -> Any:
         """Run the model with the current `model_weights`, on inputs of any shape that the model takes.
 
-        The inputs are moved to the program's device, and the outputs stay there.
+        It returns a tensor, or a tuple if the model has several outputs. The inputs are moved to the
+        program's device, and the outputs stay there.
         """
         return self._predictor(*inputs, age=self._trained.age())
 
