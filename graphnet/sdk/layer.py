@@ -43,7 +43,6 @@ from graphnet.sdk.definition import Definition
 from graphnet.sdk.signature import Signature, check_overwrites, read_signature
 from graphnet.sdk.spec import ParameterSpec, Spec, StateSpec
 
-CONTRACT = 1  # the version of what this module says; a plugin may state the one it was written for
 Precision = Literal["compute", "follow", "float32"]
 Specs = Mapping[str, Any]
 """Name -> Spec; a tuple of Specs for `*xs`, None for an absent optional parameter."""
