@@ -3,8 +3,9 @@
 # make examples  train the four networks of examples/tasks, and print their results beside baselines
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
+# make site      the documentation as a site in build/site, with a reference that is made from the source
 # make fuzz      2,000 random models through every pass and executor
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub matrix clean
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make matrix    the core's tests on each Python and torch that this machine has
@@ -19,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub matrix clean
 
 install: $(VENV)/installed
 
@@ -44,20 +45,24 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py
+	$(BIN)/mypy --explicit-package-bases docs/site
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 
 check: lint
 	$(PYTEST) -m "not slow" tests/test_imports.py $(addprefix tests/,$(CHECKED))
 
-test: lint
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+test: lint site
 	$(PYTEST) --ignore plugins/graphnet-triton
 	TRITON_INTERPRET=1 $(PYTEST) plugins/graphnet-triton
 
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub matrix clean
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py
@@ -69,4 +74,4 @@ matrix: install
 	$(BIN)/nox
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
