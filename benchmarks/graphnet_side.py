@@ -177,7 +177,7 @@ def inference(
         )
 
     def record() -> Mapping[str, Any]:
-        (predictor,) = model._predictors.values()
+        (predictor,) = model._predictions.made.values()
         return predictor.prepared((workload.shape,)).run.record()
 
     return captured(predict, record) if executor in _ON_CUDA else predict

@@ -25,8 +25,8 @@ class TracedModel(Model):
         torch_names: the name of each parameter and buffer of the module that the model has -> the name of the
             model's weight. Several names have one weight where the module shares a parameter.
         opaque: the ids of the nodes that run an operator of torch -> the operator and its submodule.
-        frozen: the weights whose parameters have requires_grad False in the module; `compile` gives them
-            `lr_scale` 0, so that training does not change them.
+        frozen: the weights whose parameters have requires_grad False in the module; `compile` freezes
+            them, so that training does not change them.
 
     >>> model = from_torch(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()), (2, 3))
     >>> dict(model.torch_names)
@@ -50,7 +50,7 @@ class TracedModel(Model):
     ) -> Program:
         """Compile a training step as `Model.compile` does; the weights in `frozen` do not change."""
         if self.frozen:
-            unchanged = [{"match": name, "lr_scale": 0.0} for name in self.frozen]
+            unchanged = [{"match": name, "freeze": True} for name in self.frozen]
             overrides["parameters"] = [*unchanged, *overrides.get("parameters", ())]
         return super().compile(
             *inputs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from graphnet.description.expand import expand
 from graphnet.description.flat import Expanded, FlatNode, Reference
 from graphnet.description.inputs import InputDescription, check_inputs, check_shapes
-from graphnet.description.loss_terms import LossTerm, loss_terms, losses_for
+from graphnet.description.loss_terms import LossTerm, loss_terms, losses_for, term_names
 from graphnet.description.model import (
     BlockDescription,
     ModelDescription,
@@ -50,4 +50,5 @@ __all__ = [
     "read_model",
     "read_text",
     "split_updates",
+    "term_names",
 ]

@@ -63,6 +63,20 @@ def losses_for(
     return found
 
 
+def term_names(losses: Mapping[str, Sequence[LossTerm]]) -> tuple[str, ...]:
+    """A name for each term, in order: its loss; after its output if several outputs have losses.
+
+    A name that is taken already gets a number.
+    """
+    found: list[str] = []
+    for output, terms in losses.items():
+        for term in terms:
+            name = term.title if len(losses) == 1 else f"{output}.{term.title}"
+            count = sum(one == name or one.startswith(f"{name}#") for one in found)
+            found.append(f"{name}#{count + 1}" if count else name)
+    return tuple(found)
+
+
 def _for_each(names: Sequence[str], form: object) -> str:
     """What to do: the form that says it for each output."""
     given = form if isinstance(form, Mapping) and any(name in form for name in names) else {}

@@ -17,15 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PlainValidator, PositiveInt, ValidationInfo
+from pydantic import BeforeValidator, Field, PlainValidator, PositiveInt, ValidationInfo
 
 from graphnet.errors import DescriptionError, Problem, nearest
 from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen
 
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Norm = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Reports = tuple[Literal["losses", "gradient_norm"], ...]
 _OWN = ("match", "lr_scale", "freeze")  # the fields of Selector that are not the optimizer's
 _SHOWN = 12  # names of parameters in an error
 
@@ -88,6 +89,8 @@ class UpdateSettings(Definition):
     accumulate: after how many steps there is an update, by their gradients together
       (see passes/accumulate.py).
     ema: decay of a moving average of the weights, for prediction (see passes/ema.py).
+    report: what a step computes besides the loss: "losses", each loss of a sum, and "gradient_norm", the norm
+      of all gradients together, before `clip_grad_norm` (see passes/report.py).
     """
 
     optimizer: Optimizer | None = None
@@ -95,12 +98,13 @@ class UpdateSettings(Definition):
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
     accumulate: PositiveInt = 1
+    report: Annotated[Reports, BeforeValidator(frozen)] = ()
 
     def record(self) -> dict[str, Any]:
         """All fields but the optimizer as plain data, as a training file states them."""
         selectors = [selector.record() for selector in self.parameters]
         mine, _ = split_updates(self.configuration())
-        return {**mine, "parameters": selectors}
+        return {**mine, "parameters": selectors, "report": list(self.report)}
 
     def rule(self, parameter: str, spec: Spec) -> tuple[Optimizer, float]:
         """The optimizer of a parameter, and its factor of the learning rate."""

@@ -119,6 +119,10 @@ class Builder:
         )
         return Output(id)
 
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"${name}" for name in self._inputs)
+        return f"Builder({self._name!r}, inputs {inputs}, {len(self._nodes)} nodes)"
+
     def outputs(self, *outputs: Output) -> None:
         """State which outputs the model returns; by default the output of the last node."""
         self._outputs = tuple(_reference(output, "outputs") for output in outputs)

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from graphnet.description import (
-    ModelDescription,
-    check_inputs,
-    expand,
-    parse,
-    read_model,
-)
-from graphnet.errors import CheckpointError, InputError
-from graphnet.graph import Graph
-from graphnet.model.checkpoint import (
-    Checkpoint,
-    mismatches,
-    read_checkpoint,
-    versions_of,
-    write_checkpoint,
-)
+from graphnet.description import check_inputs
+from graphnet.errors import InputError
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
-from graphnet.model.divisor import find_divisor
-from graphnet.model.plans import Plans, Shape
-from graphnet.model.predictor import Predictor
+from graphnet.model.plans import Shape
 from graphnet.model.program import Program
-from graphnet.model.slots import Copy, set_up
-from graphnet.model.weights import Weights
-from graphnet.passes import Everywhere, choose, substitute
+from graphnet.model.weighted import Weighted
 from graphnet.plan import (
     CompileOptions,
     Plan,
     Tiling,
 )
-from graphnet.sdk import Executor, Optimizer, Registry, default_registry
+from graphnet.sdk import Optimizer
 
 _OPTIONS = CompileOptions()
 _ON_CPU = CompileOptions(device="cpu")
 
 
-class Model:
+class Model(Weighted):
     """A network that can be compiled, trained, run and saved.
 
     Args:
@@ -55,6 +32,9 @@ class Model:
         weights: the tensors by name; they are copied. Without them, the model has no weights yet.
         registry: the layers that the description may use; None takes those of the installed plugins.
         seed: the seed of the parameters where the model has no weights.
+
+    Attributes:
+        taken: after `with_weights(..., strict=False)`, which weights the model took; else None.
 
     Raises:
         DescriptionError: the description is wrong; the error holds every fault.
@@ -65,129 +45,6 @@ class Model:
     >>> model.predict(torch.zeros(1, 3, 4, 4)).shape
     torch.Size([1, 8, 4, 4])
     """
-
-    def __init__(
-        self,
-        description: ModelDescription | Mapping[str, Any],
-        *,
-        weights: Mapping[str, Tensor] | None = None,
-        registry: Registry | None = None,
-        seed: int = 0,
-    ) -> None:
-        if isinstance(description, (str, Path)):
-            raise InputError(
-                f"Model takes a description. Read a file with gn.load({str(description)!r})."
-            )
-        if isinstance(description, torch.nn.Module):
-            raise InputError(
-                f"Model takes a description, got the torch module {type(description).__name__}. "
-                f"gn.from_torch(module, example) makes a model of it, gn.from_torch_module a layer."
-            )
-        if not isinstance(description, ModelDescription):
-            description = parse(description)
-        self.description = description
-        self.registry = registry or default_registry()
-        self._weights = None if weights is None else Weights.copied(weights)
-        self.seed = seed
-        self._plans = Plans(expand(description, self.registry), self.registry)
-        self._predictors: dict[tuple[CompileOptions, torch.dtype, Executor], Predictor] = {}
-
-    @classmethod
-    def load(cls, path: Path | str, *, registry: Registry | None = None) -> Self:
-        """Read a model by its file's ending: .yaml, .toml, .safetensors as `save` wrote it, or a plugin's.
-
-        Raises DescriptionError or CheckpointError if the file is wrong, or nothing reads such a file.
-        """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            file = read_model(path, registry or default_registry(), others=(".safetensors",))
-            return cls(file.description, weights=file.weights, registry=registry)
-        saved = read_checkpoint(path)
-        problems = mismatches(saved, registry or default_registry())
-        if problems:
-            raise CheckpointError(f"{path}: {'; '.join(problems)}")
-        return cls(saved.description, weights=saved.weights, registry=registry)
-
-    @property
-    def input_channels(self) -> int | None:
-        """The size of axis 1 of the first input; None if the description does not state it."""
-        axes = next(iter(self.description.inputs.values())).axes
-        return axes[0] if axes and isinstance(axes[0], int) else None
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The names of the model's outputs, in order; a training takes a loss for each of them."""
-        return tuple(self._plans.network.outputs)
-
-    @property
-    def weights(self) -> Weights | None:
-        """The tensors that `predict` and `save` use, by name; None if the model has no weights yet.
-
-        The mapping is read-only: `set_weights` copies values into it. Its tensors may be written in place,
-        also through numpy; the next prediction uses the new values.
-        """
-        return self._weights
-
-    @weights.setter
-    def weights(self, weights: object) -> NoReturn:
-        raise InputError(
-            "model.weights cannot be assigned. Call model.set_weights(weights), or make another model "
-            "with model.with_weights(weights)."
-        )
-
-    def set_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy weights into the model's weights of the same names; the other weights do not change.
-
-        A model without weights takes all of them. After a training, `set_weights(program.model_weights)`
-        copies the trained weights into the model. Raises InputError for an unknown name or another shape;
-        then nothing is copied.
-        """
-        if self._weights is not None:
-            self._weights.set(weights)
-            return
-        self._weights = Weights.copied(weights)
-        self._predictors.clear()  # they use weights that were drawn from the seed
-
-    def with_weights(self, weights: Mapping[str, Tensor]) -> Self:
-        """Return a new model of the same description with copies of these weights."""
-        other = copy(self)
-        other._weights, other._predictors = Weights.copied(weights), {}
-        return other
-
-    def save(self, path: Path | str) -> None:
-        """Write the description, the weights and the plugins' versions to a safetensors file.
-
-        A program that `compile` returned trains copies of the weights: save those with `program.save(path)`.
-        Raises CheckpointError if the model has no weights or the file cannot be written; an older file at
-        `path` is then unchanged.
-        """
-        if self._weights is None:
-            raise CheckpointError(
-                "the model has no weights of its own yet. A trained program saves its weights by "
-                "program.save(path); model.set_weights(program.model_weights) gives them to the model."
-            )
-        versions = versions_of(self.registry, self.description)
-        write_checkpoint(path, Checkpoint(self.description, self._weights.own, versions))
-
-    def graph(
-        self,
-        *inputs: Shape,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype = torch.float32,
-        kernels: str = "reference",
-    ) -> Graph:
-        """Build the forward graph for inputs of these shapes, before any pass.
-
-        The inputs and parameters have this device and dtype; `kernels` is that of CompileOptions.
-        Raises GraphError if the shapes do not fit the network.
-        """
-        options = CompileOptions(device=device, dtype=dtype, kernels=kernels)
-        return substitute(
-            self._plans.graph(inputs, options),
-            kernels=choose(self.registry, kernels),
-            registry=self.registry,
-            plain=Everywhere(),
-        )
 
     def plan(
         self,
@@ -273,7 +130,10 @@ class Model:
             weights=None if self._weights is None else self._weights.own,
             adding=adding,
             accumulate=updates.accumulate,
-            predictor=lambda slots: self._predictor(slots, options.for_inference(), runner),
+            reported=self._plans.reported(loss, updates),
+            predictor=lambda slots: self._predictions.predictor(
+                slots, options.for_inference(), runner
+            ),
             executor=runner,
             lr=rule.lr,
             seed=self.seed if seed is None else seed,
@@ -306,46 +166,5 @@ class Model:
                 f"{self.description.name}: predict: expected one tensor or more, got none"
             )
         check_inputs(self.description.inputs, inputs, f"{self.description.name}: predict")
-        options = changed_options(options, overrides)
-        floating = (x.dtype for x in inputs if x.is_floating_point())
-        dtype = next(floating, options.target.dtype)
-        if options.dtype not in (None, dtype):
-            raise InputError(f"predict: expected inputs of the dtype {options.dtype}, got {dtype}")
         runner = definition_of("executors", executor, self.registry)
-        key = (options, dtype, runner)
-        if key not in self._predictors:
-            options.warn_if_slow(stacklevel=2)
-            shapes = tuple(tuple(x.shape) for x in inputs)
-            exact = replace(options, dtype=dtype)
-            made = self._plans.inference(shapes, exact)
-            plan = made.plan if isinstance(made, Tiling) else made
-            values = [plan.values[name] for name in plan.slots]
-            given = None if self._weights is None else self._weights.own
-            slots = set_up(values, seed=self.seed, given=given)
-            copies: list[Copy] = []
-            if self._weights is not None:
-                slots, copies = self._weights.share(slots, restride=not self._predictors)
-            predictor = self._predictor(slots, exact, runner, copies=copies)
-            predictor.prepare(shapes, made)
-            self._predictors[key] = predictor
-        age = 0 if self._weights is None else self._weights.age()
-        return self._predictors[key](*inputs, age=age)
-
-    def _predictor(
-        self,
-        slots: Mapping[str, Tensor],
-        options: CompileOptions,
-        executor: Executor,
-        *,
-        copies: Sequence[Copy] = (),
-    ) -> Predictor:
-        plan_for = partial(self._plans.inference, options=options)
-        return Predictor(plan_for, slots, executor, copies=copies)
-
-    def divisor(self) -> int:
-        """Find the smallest number for which images whose sides are multiples of it keep their size.
-
-        Raises GraphError if an input is no image, or if there is no such number up to 256, as for a network
-        that doubles the size.
-        """
-        return find_divisor(self._plans.network, self.graph)
+        return self._predictions.run(inputs, changed_options(options, overrides), runner)

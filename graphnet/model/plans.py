@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from graphnet.description import Expanded, UpdateSettings, losses_for
+from graphnet.description import Expanded, UpdateSettings, losses_for, term_names
 from graphnet.graph import Graph
 from graphnet.plan import (
     CompileOptions,
@@ -68,6 +68,14 @@ class Plans:
         graph = self.graph(inputs, options)
         losses = losses_for(loss, graph.output_names, self.registry)
         return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
+
+    def reported(self, loss: object, updates: UpdateSettings) -> tuple[str, ...]:
+        """Return the names of what a step returns behind the loss, in order."""
+        outputs = tuple(self.network.outputs)
+        names: tuple[str, ...] = ()
+        if "losses" in updates.report:
+            names += term_names(losses_for(loss, outputs, self.registry))
+        return names + (("gradient_norm",) if "gradient_norm" in updates.report else ())
 
     def tiling(
         self, inputs: Sequence[Shape], options: CompileOptions, whole: Plan, *, memory: int | str

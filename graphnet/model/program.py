@@ -8,7 +8,7 @@ clean = program.predict(image)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -32,12 +32,15 @@ class Program:
     """A compiled training: `step` runs one training step, `predict` runs the forward pass alone.
 
     `weights` has copies of the model's weights, which steps update in place. `averages` has their exponential
-    moving averages by the same names; it is empty unless the plan computes any.
+    moving averages by the same names; it is empty unless the plan computes any. `report` has what the last
+    step reported, by name, as 0-dim tensors: with `report=("losses", "gradient_norm")` in `Model.compile`,
+    each loss of a sum, such as "mse", and "gradient_norm".
 
     Args:
         plan: the plan of a step with an update.
         adding: with gradient accumulation, the plan of a step that only adds up gradients.
         accumulate: the number of steps for one update.
+        reported: the names of what a step returns behind the loss.
         predictor: makes the Predictor, from the tensors that it uses by name.
 
     >>> from graphnet import SGD, Model
@@ -59,6 +62,7 @@ class Program:
         weights: Mapping[str, Tensor] | None,
         adding: Plan | None = None,
         accumulate: int = 1,
+        reported: Sequence[str] = (),
         predictor: Callable[[Mapping[str, Tensor]], Predictor],
         executor: Executor,
         lr: float,
@@ -69,6 +73,8 @@ class Program:
         self.plan = plan
         self.seed = seed
         self.steps_done = 0
+        self.report: dict[str, Tensor] = {}
+        self._reported = tuple(reported)
         names = [n for n in plan.slots if not plan.values[n].role]
         weights = set_up([plan.values[n] for n in names], seed=seed, given=weights)
         self.weights = Weights(weights)
@@ -101,6 +107,12 @@ class Program:
             self._scalars[SEED].fill_(seed)
         self._lr = 0.0
         self.lr = lr
+
+    def __repr__(self) -> str:
+        return (
+            f"Program({self.description.name!r} on {self.device}, {self.plan}, "
+            f"{self.steps_done} steps done)"
+        )
 
     @property
     def model_weights(self) -> dict[str, Tensor]:
@@ -193,7 +205,8 @@ class Program:
         step, since the executor cudagraph captures it together with the step.
         """
         ready = self.accumulation.at(self.steps_done)
-        (loss,) = ready.run.on(make, given, ready.rest)
+        loss, *others = ready.run.on(make, given, ready.rest)
+        self.report = dict(zip(self._reported, others, strict=False))
         self.steps_done += 1
         if STEP in self._scalars:
             self._scalars[STEP].add_(1)

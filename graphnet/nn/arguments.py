@@ -2,15 +2,16 @@
 
 Fields may be given by name, and by position where that means the same as in torch: a built-in layer with a
 class of its name in torch takes its fields in the order of that class, up to the first argument that it does
-not have. All others take their fields in the order of the definition.
+not have. All others take their fields in the order of the definition. A field with a single value, which is
+not torch's default, must be given: nn.LSTM(8, 16) would mean something else than in torch.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, get_overloads
 
 from graphnet.errors import InputError
 from graphnet.sdk import Definition, frozen
@@ -26,11 +27,13 @@ class Arguments:
         definition: the layer, loss or optimizer whose fields are set.
         positional: the fields that may be given by position, in order.
         foreign: the arguments that only torch's class has, with torch's defaults.
+        unlike: the fields that have one value only, which is not torch's default, with that default.
     """
 
     definition: type[Definition]
     positional: tuple[str, ...]
     foreign: Mapping[str, Any]
+    unlike: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, definition: type[Definition], torchs: type | None, *, skip: int = 0) -> Arguments:
@@ -44,7 +47,7 @@ class Arguments:
         names = definition.field_names()
         if torchs is None:
             return cls(definition, names, {})
-        given = list(inspect.signature(torchs).parameters.values())[skip:]
+        given = _parameters(torchs)[skip:]
         positional: list[str] = []
         for one in given:
             if one.kind is not Parameter.POSITIONAL_OR_KEYWORD or one.name not in names:
@@ -55,14 +58,22 @@ class Arguments:
             for one in given
             if one.name not in names and one.default is not Parameter.empty
         }
-        return cls(definition, tuple(positional), foreign)
+        stated = definition.schema().get("properties", {})
+        unlike = {
+            one.name: one.default
+            for one in given
+            if one.default is not Parameter.empty
+            and one.default != stated.get(one.name, {}).get("const", one.default)
+        }
+        return cls(definition, tuple(positional), foreign, unlike)
 
     def fields(self, title: str, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of the fields by name. The definition checks them.
 
         Raises:
-            InputError: there are too many arguments by position, one is given twice, or one belongs to
-                torch's class only and has not torch's default.
+            InputError: there are too many arguments by position, one is given twice, one belongs to
+                torch's class only and has not torch's default, or one whose default is another in torch is
+                left out.
         """
         if len(args) > len(self.positional):
             order = f" ({', '.join(self.positional)})" if self.positional else ""
@@ -81,6 +92,13 @@ class Arguments:
                     f"{title}: {name}={value!r:.60} is an argument of torch's class only. {title} computes "
                     f"what torch does with {name}={self.foreign[name]!r}: leave it out."
                 )
+        for name, default in self.unlike.items():
+            if name not in found:
+                (only,) = (one.default for one in fields(self.definition) if one.name == name)  # type: ignore[arg-type]
+                raise InputError(
+                    f"{title}: expected {name}={only!r}, which {title} computes. Without it, torch's class "
+                    f"computes {name}={default!r}. Give {name}={only!r}."
+                )
         return {name: frozen(value) for name, value in found.items()}
 
     def signature(
@@ -94,7 +112,7 @@ class Arguments:
             first: arguments before the fields, by position.
             last: arguments after the fields, by name, with the default None.
         """
-        known = {field.name: field for field in fields(self.definition)}  # type: ignore[arg-type]
+        known = {one.name: one for one in fields(self.definition)}  # type: ignore[arg-type]
         types = field_types(self.definition)
         required = [name for name in self.positional if name in self.definition.required()]
         end = self.positional.index(required[-1]) if required else -1
@@ -105,17 +123,27 @@ class Arguments:
             found.append(Parameter(name, kind, default=default, annotation=types[name]))
         for name in known:
             if name not in self.positional:
-                one = Parameter(name, Parameter.KEYWORD_ONLY, default=_default(known[name]))
+                default = Parameter.empty if name in self.unlike else _default(known[name])
+                one = Parameter(name, Parameter.KEYWORD_ONLY, default=default)
                 found.append(one.replace(annotation=types[name]))
         by_name = [name for name in last if name not in known]
         found += [Parameter(name, Parameter.KEYWORD_ONLY, default=None) for name in by_name]
         return inspect.Signature(found)
 
 
-def _default(field: Any) -> Any:
-    if field.default is not MISSING:
-        return field.default
-    return Parameter.empty if field.default_factory is MISSING else field.default_factory()
+def _parameters(torchs: type) -> list[Parameter]:
+    """The arguments of a class; where it takes any, those that its first overload states."""
+    given = list(inspect.signature(torchs).parameters.values())
+    if any(one.kind is Parameter.VAR_POSITIONAL for one in given):
+        for overload in get_overloads(inspect.getattr_static(torchs, "__init__"))[:1]:
+            given = list(inspect.signature(overload).parameters.values())[1:]
+    return given
+
+
+def _default(one: Any) -> Any:
+    if one.default is not MISSING:
+        return one.default
+    return Parameter.empty if one.default_factory is MISSING else one.default_factory()
 
 
 def field_types(definition: type[Definition]) -> dict[str, str]:

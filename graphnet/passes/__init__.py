@@ -32,6 +32,7 @@ from graphnet.passes.mixed_precision import mixed_precision
 from graphnet.passes.pipeline import Change, run
 from graphnet.passes.placed import placed
 from graphnet.passes.recompute import recompute
+from graphnet.passes.report import report
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
 from graphnet.passes.store_bfloat16 import store_bfloat16
 from graphnet.passes.substitute import Everywhere, plain_calls, substitute
@@ -72,6 +73,7 @@ __all__ = [
     "placed",
     "plain_calls",
     "recompute",
+    "report",
     "run",
     "single",
     "skip",

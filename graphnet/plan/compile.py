@@ -44,6 +44,7 @@ from graphnet.passes import (
     placed,
     plain_calls,
     recompute,
+    report,
     run,
     single,
     skip,
@@ -119,6 +120,7 @@ def adding_plan(
     """The verified plan of a step that adds gradients to their slots, for a later update."""
     states = partial(update, updates=UpdateSettings())
     passes = (
+        *_reports([one for one in updates.report if one != "gradient_norm"]),
         _adds("accumulate", "The gradients are added to their slots.", add_up, needed=True),
         _adds("update", "The new states of layers are written.", states, needed=True),
     )
@@ -187,6 +189,7 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass[Gr
                 )
             )
             counter = DONE
+        found += _reports(updates.report)
         if (norm := updates.clip_grad_norm) is not None:
             clipped = partial(clip, max_norm=norm)
             found.append(
@@ -198,6 +201,13 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass[Gr
         follow = partial(ema, decay=decay, counter=update_counter(updates))
         found.append(_adds("ema", "Averages of the parameters are updated.", follow, needed=True))
     return tuple(found)
+
+
+def _reports(wanted: Sequence[str]) -> list[Pass[Graph]]:
+    """The pass that adds outputs behind the loss, if any are wanted."""
+    summary = "The step also returns each loss, or the norm of the gradients."
+    run = partial(report, wanted=wanted)
+    return [_adds("report", summary, run, needed=True)] if wanted else []
 
 
 def _adds(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from graphnet.errors import InputError
 from graphnet.graph import SLOTS, Call, Graph, Kind, MemoryUse, Value, memory_use
 from graphnet.passes import Change
-from graphnet.system import bytes_text
+from graphnet.system import bytes_text, html_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Step:
     frees: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The steps of one run, in order, and the values that they read and make.
 
@@ -88,6 +88,17 @@ class Plan:
 
     def __str__(self) -> str:
         return f"{len(self.steps)} steps, peak {bytes_text(self.peak_bytes)}"
+
+    def __repr__(self) -> str:
+        return f"Plan({self})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (step.call.name, step.call.title, str(step.call.kind), made, bytes_text(alive))
+            for step, alive in zip(self.steps, self.memory(), strict=True)
+            for made in [", ".join(str(self.values[name].spec) for name in step.call.makes())]
+        ]
+        return html_table(("step", "layer", "kind", "makes", "alive"), rows, str(self))
 
 
 def check_plan(found: object, where: str) -> None:

@@ -22,6 +22,7 @@ PASSES = (
     "differentiate",
     "accumulate",
     "unscale",
+    "report",
     "clip",
     "update",
     "ema",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +16,11 @@ class Steps:
         loss: the mean loss of the group.
         lr: the learning rate of its last step.
         steps_per_s: the speed.
+        reported: the means of what `report` in the training file names, such as each loss of a sum.
 
-    >>> Steps(epoch=1, step=100, loss=0.25, lr=0.1, steps_per_s=80.0).step
-    100
+    >>> steps = Steps(epoch=1, step=100, loss=0.25, lr=0.1, steps_per_s=80.0)
+    >>> steps.step, steps.reported
+    (100, {})
     """
 
     epoch: int
@@ -26,6 +28,7 @@ class Steps:
     loss: float
     lr: float
     steps_per_s: float
+    reported: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Entry:
     plugin: Plugin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Registry:
     """Name -> Entry for each kind of thing, in the order of registration.
 
@@ -121,6 +121,11 @@ class Registry:
     def every_kind(self) -> Mapping[str, PluginKind]:
         """KINDS and the kinds that plugins declare, by name."""
         return {**KINDS, **{name: entry.value.named(name) for name, entry in self.kinds.items()}}
+
+    def __repr__(self) -> str:
+        counts = ((len(self.of_kind(name)), name) for name in KINDS)
+        told = ", ".join(f"{count} {name}" for count, name in counts if count)
+        return f"Registry({len(self.plugins)} plugins: {told})"
 
     def of_kind(self, kind: str) -> Mapping[str, Entry]:
         """The entries of a kind, by name.

@@ -19,6 +19,7 @@ from graphnet.system.files import atomic_write, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory
 from graphnet.system.native import Native, find_compiler
+from graphnet.system.notebook import html_table
 from graphnet.system.units import (
     bytes_text,
     elide,
@@ -41,6 +42,7 @@ __all__ = [
     "device_name",
     "elide",
     "find_compiler",
+    "html_table",
     "installed",
     "keep_freed_memory",
     "multiplies_bfloat16",

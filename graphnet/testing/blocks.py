@@ -1,4 +1,8 @@
-"""Blocks: run kernels for blocks of pixels on images N C H W, which are packed and unpacked for each call."""
+"""Blocks: run kernels for blocks of pixels on images N C H W, which are packed and unpacked for each call.
+
+Nothing of what the kernel does to its arguments is lost: what it writes to a packed image is written to the
+image too, and the blocks of an image that is not contiguous are not contiguous either.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphnet.graph import as_tuple
@@ -39,9 +44,16 @@ def _plain_class(cls: type[Kernel]) -> type[Kernel]:
         def run(self: Kernel, *args: Any, **named: Any) -> Any:
             stacks = blocks(self)
             given = signature.bind(self, *args, **named)
+            images = {name: x for name, x in given.arguments.items() if stacks.get(name)}
+            images = {name: x for name, x in images.items() if isinstance(x, Tensor)}
             for name, value in given.arguments.items():
                 given.arguments[name] = _packed(value, stacks.get(name))
+            packed = {name: given.arguments[name] for name in images}
+            before = {name: _writes(x) for name, x in packed.items()}
             returned = original(*given.args, **given.kwargs)
+            for name, image in images.items():
+                if _writes(packed[name]) != before[name]:
+                    image.copy_(unpack(packed[name]))
             values = tuple(
                 unpack(value) if name in stacks and value is not None else value
                 for name, value in zip(results, as_tuple(returned), strict=True)
@@ -63,4 +75,23 @@ def _plain_class(cls: type[Kernel]) -> type[Kernel]:
 
 
 def _packed(value: Any, stack: Layout | None) -> Any:
-    return pack(value, stack) if isinstance(value, Tensor) and stack is not None else value
+    if not isinstance(value, Tensor) or stack is None:
+        return value
+    packed = pack(value, stack)
+    return scattered(packed) if stack and not value.is_contiguous() else packed
+
+
+def scattered(x: Tensor) -> Tensor:
+    """Copy a tensor to strides of which no two axes can be joined: the last two are swapped, with gaps.
+
+    >>> scattered(torch.ones(3, 4, 5)).stride()
+    (40, 2, 8)
+    """
+    room = x.new_empty((*x.shape[:-2], x.shape[-1], 2 * x.shape[-2]))
+    view = room[..., ::2].transpose(-1, -2)
+    return view.copy_(x)
+
+
+def _writes(x: Tensor) -> int:
+    """How often a tensor was written to; torch.compile counts nothing."""
+    return 0 if torch.compiler.is_compiling() else x._version

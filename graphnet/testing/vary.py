@@ -2,7 +2,8 @@
 
 An author's samples often state a field at its default only. Here, flags are inverted, choices (Literal) are
 tried in turn, numbers and pairs are changed, and optional fields are set or left out; the inputs stay.
-Several fields are changed in one sample if the layer takes that, so that there are few samples.
+Several fields are changed in one sample if the layer takes that, so that there are few samples. A field of
+which the author states as many values himself is left as he states it: he knows which values fit his inputs.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from graphnet.errors import DescriptionError
-from graphnet.graph import bind_inputs, observe
-from graphnet.sdk import Definition, Layer, Spec
+from graphnet.graph import observe
+from graphnet.sdk import Definition, Layer, Registry
+from graphnet.testing.case import Case
 from graphnet.testing.sample import Sample
 
 MOST_SAMPLES = 8  # so many are added at most
@@ -93,6 +94,8 @@ def varied(cls: type[Layer], samples: Sequence[Sample]) -> Varied:
     refused: dict[str, tuple[Any, ...]] = {}
     for name in cls.field_names():
         now = getattr(base.layer, name)
+        if _several(known[name], properties.get(name, {})):
+            continue
         fit: list[Any] = []
         bad: list[Any] = []
         for value in _others(properties.get(name, {}), now, base):
@@ -132,17 +135,18 @@ def _packed(base: Sample, wanted: Mapping[str, Sequence[Any]]) -> Iterator[dict[
 
 
 def _takes(base: Sample, changes: Mapping[str, Any]) -> bool:
-    """Whether the layer with these changes runs on the inputs of a sample."""
+    """Whether the layer with these changes runs on the inputs of a sample.
+
+    Integers that the author gives, such as labels, may not fit every value of a field: then the layer is run.
+    """
     try:
         layer = changed(base.layer, changes)
         assert isinstance(layer, Layer)
-        inputs = [
-            Spec(tuple(x.shape), torch.float64 if x.is_floating_point() else x.dtype)
-            if isinstance(x, Tensor)
-            else Spec(tuple(x), torch.float64)
-            for x in base.inputs
-        ]
-        observe(layer, "forward", bind_inputs(layer, inputs, torch.float64).specs)
+        inputs = tuple(x if isinstance(x, Tensor) else tuple(x) for x in base.inputs)
+        case = Case(layer, "varied", inputs, Registry())
+        observe(layer, "forward", case.ports.specs)
+        if not all(spec.dtype.is_floating_point for spec in case.input_specs()):
+            case.forward(case.arguments())
     except Exception:  # the value does not fit these inputs; the report says that it was not tried
         return False
     return True
@@ -174,6 +178,13 @@ def _enough(schema: Mapping[str, Any]) -> int:
     choices = sum(len(one.get("enum", ())) + ("const" in one) for one in options)
     others = [one for one in options if one.get("type") in ("integer", "number", "array")]
     return min(choices + 2 * bool(others) or 2, _MOST_VALUES)
+
+
+def _several(stated: Sequence[Any], schema: Mapping[str, Any]) -> bool:
+    """Whether an author states as many values of a field as the kit would try, and all choices."""
+    choices = [value for one in _options(schema) for value in one.get("enum", ())]
+    different = [one for i, one in enumerate(stated) if not any(_equal(one, s) for s in stated[:i])]
+    return len(different) >= max(2, _enough(schema)) and all(c in stated for c in choices)
 
 
 def _options(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

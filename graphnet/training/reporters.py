@@ -73,6 +73,7 @@ class _TensorBoardReport(Report):
         match record:
             case Steps():
                 numbers = {"loss": record.loss, "lr": record.lr, "steps_per_s": record.steps_per_s}
+                numbers |= record.reported
             case Epoch():
                 numbers = {"epoch/loss": record.loss}
                 numbers |= {f"metrics/{name}": value for name, value in record.metrics.items()}

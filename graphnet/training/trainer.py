@@ -34,6 +34,7 @@ from graphnet.training.config import Job
 from graphnet.training.datasets import check_sizes, to_measure_on, to_train_on
 from graphnet.training.evaluate import score
 from graphnet.training.fingerprint import fingerprint
+from graphnet.training.means import Means
 from graphnet.training.origin import Origin
 from graphnet.training.reports import Reports
 from graphnet.training.resume import (
@@ -108,6 +109,7 @@ class Trainer:
         # To find the divisor, graphs are built, which takes a while; only a gallery needs it.
         self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
+        self._reported = Means()
         self._origin = Origin(self.program, self.feed, self._next_step, job.registry)
         states = resume.training.get("reporters", {}) if resume is not None else {}
         self.folder = folder
@@ -257,11 +259,9 @@ class Trainer:
         )
         if (folder := self.folder) is None:
             return running
-
-        def keep(name: str) -> None:
-            folder.keep(name, self.checkpoint())
-
-        return replace(running, folder=folder.path, keep=keep)
+        return replace(
+            running, folder=folder.path, keep=lambda name: folder.keep(name, self.checkpoint())
+        )
 
     def _records(self, should_stop: Callable[[], bool]) -> Iterator[Record]:
         config, program = self.job.config, self.program
@@ -280,14 +280,14 @@ class Trainer:
                 if in_group == 0:
                     self._origin.remember()
                 group += program.step_made(self.feed.made, *self._next_step())
+                self._reported.add(program.report)
                 in_group += 1
                 for event in program.accumulation.events():
                     yield Decided(program.steps_done, event.kind, event.message)
                 if in_group == config.log_every or program.steps_done % self.steps_per_epoch == 0:
                     loss, elapsed_s = self._close_group(group, in_group, started)
-                    yield Steps(
-                        epoch + 1, program.steps_done, loss, program.lr, in_group / elapsed_s
-                    )
+                    speed, means = in_group / elapsed_s, self._reported.take()
+                    yield Steps(epoch + 1, program.steps_done, loss, program.lr, speed, means)
                     group.zero_()
                     in_group, started = 0, time.perf_counter()
             mean, took_s = self.loss_sum / self.steps_per_epoch, self.elapsed_s - trained_s
@@ -300,14 +300,15 @@ class Trainer:
                     f"not finite, even with the loss scale {program.loss_scale:g}, which each such step "
                     f"halves. Train longer, or choose the precision bfloat16 or float32."
                 )
-            done, scale = program.steps_done, program.loss_scale
-            yield Epoch(epoch + 1, done, mean, metrics, self.elapsed_s, waiting, scale)
+            numbers = mean, metrics, self.elapsed_s, waiting, program.loss_scale
+            yield Epoch(epoch + 1, program.steps_done, *numbers)
 
     def _next_step(self) -> tuple[Tensor, ...]:
         """Set the learning rate of the next step, and return the tensors that its batch is made from."""
         done, every = self.program.steps_done, self.job.updates.accumulate
-        factor = self.job.schedule.factor(done // every, self.total_steps // every)
-        self.program.lr = self._lr * factor
+        self.program.lr = self._lr * self.job.schedule.factor(
+            done // every, self.total_steps // every
+        )
         return self.feed.given(done)
 
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:

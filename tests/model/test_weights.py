@@ -147,7 +147,7 @@ def test_hoisted_values_are_computed_once_while_nobody_writes_the_weights(
 ) -> None:
     model, x = with_drawn(), images()
     model.predict(x)
-    (predictor,) = model._predictors.values()
+    (predictor,) = model._predictions.made.values()
     prelude = predictor.prepared((SHAPE,)).prelude
     assert prelude is not None
     runs: list[int] = []

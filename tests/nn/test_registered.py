@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_overloads
 
 import pytest
 import torch
@@ -153,7 +153,10 @@ def test_arguments_by_position_mean_what_they_mean_in_torch(entry: Entry) -> Non
     shared = [name for name in sorted(names) if name in vars(home)]
     positions = list(cls.arguments.positional)
     for name in shared:
-        theirs = list(inspect.signature(getattr(home, name)).parameters)[is_rule:]
+        made = getattr(home, name)
+        stated = get_overloads(made.__init__)[:1]  # an LSTM takes *args otherwise
+        theirs = list(inspect.signature(stated[0] if stated else made).parameters)
+        theirs = theirs[1 if is_rule or stated else 0 :]
         assert positions == theirs[: len(positions)]
     if not shared:
         assert positions in ([], list(entry.value.field_names()))
@@ -169,6 +172,23 @@ def test_arguments_that_only_torch_has_are_taken_at_torchs_default_and_otherwise
         nn.MSELoss(reduction="sum")
     with pytest.raises(InputError, match="SGD: maximize=True"):
         nn.SGD([], lr=0.1, maximize=True)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_a_default_that_is_another_in_torch_must_be_given(name: str) -> None:
+    cls = getattr(nn, name)
+    with pytest.raises(InputError, match=rf"{name}: expected batch_first=True.*batch_first=False"):
+        cls(8, 16)
+    with pytest.raises(DescriptionError, match="batch_first: expected"):
+        cls(8, 16, batch_first=False)
+    with pytest.raises(InputError, match="num_layers=2 is an argument of torch's class only"):
+        cls(8, 16, num_layers=2, batch_first=True)
+    module = cls(8, 16, batch_first=True, dropout=0.0)
+    assert (module.input_size, module.hidden_size) == (8, 16)
+    assert module.weight_ih.shape[1] == 8  # made at once: input_size fixes its shape
+    assert inspect.signature(cls).parameters["batch_first"].default is inspect.Parameter.empty
+    with pytest.raises(GraphError, match="expected 8 features on the last axis"):
+        module(torch.zeros(2, 3, 7))
 
 
 def test_wrong_calls_are_errors_in_words() -> None:

@@ -33,7 +33,7 @@ class Use:
     """A layer with its inputs, and its parameters and states by name, None for an absent parameter.
 
     They are the sample's own tensors, so that each gradient finds its tensor. `inference` runs the layer
-    outside training.
+    outside training. `enter` brings an input into the axes that the layer takes, and `leave` an output back.
     """
 
     layer: Layer
@@ -41,6 +41,8 @@ class Use:
     parameters: Mapping[str, Tensor | None] = field(default_factory=dict)
     states: Mapping[str, Tensor] = field(default_factory=dict)
     inference: bool = False
+    enter: Callable[[Tensor], Tensor] = field(default=lambda x: x)
+    leave: Callable[[Tensor], Tensor] = field(default=lambda y: y)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -127,6 +129,8 @@ def judge(op: Any, row: Row, sample: Any) -> Verdict:
         try:
             use = row(*given, **sample.kwargs)
             plain = {name: _map(value, before) for name, value in use.arguments.items()}
+            own = {**use.parameters, **use.states}
+            plain = {n: x if n in own else _entered(use, x) for n, x in plain.items()}
             specs = _bound(use, plain)
             kernel = kernel_for(use.layer, specs, y.device, default_registry())
         except GraphnetError as error:
@@ -142,7 +146,7 @@ def judge(op: Any, row: Row, sample: Any) -> Verdict:
 
 def _bound(use: Use, plain: Mapping[str, Any]) -> Mapping[str, Any]:
     """The specs of a layer's arguments; raises GraphnetError for inputs that it refuses."""
-    ports = bind_inputs(use.layer, [_spec(x) for x in use.inputs], torch.float64)
+    ports = bind_inputs(use.layer, [_spec(use.enter(x)) for x in use.inputs], torch.float64)
     for name, tensor in {**use.parameters, **use.states}.items():
         declared = ports.specs[name]
         shape = None if declared is None else declared.shape
@@ -170,7 +174,7 @@ def _fault(
 ) -> str:
     """What differs, in words; an empty text if nothing does."""
     results = _forward(layer, use, plain, specs)
-    found, truth = results[0], y
+    found, truth = use.leave(results[0]), y
     if (error := _error(found, truth)) > BOUND:
         return f"the output differs by {error:.1e}"
     if use.inference:
@@ -188,7 +192,7 @@ def _fault(
         **named,
         "specs": specs,
         "wanted": frozenset(wanted),
-        f"grad_{layer.outputs[0]}": grad_y,
+        f"grad_{layer.outputs[0]}": use.enter(grad_y),
         **{f"grad_{output}": torch.zeros_like(named[output]) for output in layer.outputs[1:]},
     }
     returned = layer.backward(**{n: values[n] for n in layer.signature.backward})
@@ -199,9 +203,15 @@ def _fault(
         pairs = zip(_tensors(use.arguments[name]), as_tuple(gradient), strict=True)
         for tensor, one in pairs if name in wanted else ():
             truth = truths.get(id(tensor))
+            if one is not None and name not in use.parameters:
+                one = use.leave(one)
             if truth is not None and (one is None or (error := _error(one, truth, terms)) > BOUND):
                 return f"no gradient of {name}" if one is None else f"grad_{name}: {error:.1e}"
     return ""
+
+
+def _entered(use: Use, value: Any) -> Any:
+    return tuple(map(use.enter, value)) if isinstance(value, tuple) else use.enter(value)
 
 
 def _error(found: Tensor, truth: Tensor, terms: float = 0.0) -> float:

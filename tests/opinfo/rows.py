@@ -11,18 +11,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from graphnet.builtin import MSE, ReLU, Sigmoid
 from graphnet.builtin.layers import adaptive, conv, pad, pool, transpose_conv, upsample
 from graphnet.builtin.layers.activation import LeakyReLU, PReLU, Tanh
+from graphnet.builtin.layers.axes import Flatten, Mean, Permute, Reshape
+from graphnet.builtin.layers.dot_attention import Attention
+from graphnet.builtin.layers.embedding import Embedding
+from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.scale import Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
+from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
 from graphnet.builtin.layers.split import Split
+from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.pixel import L1, Huber
 from graphnet.sdk import Layer
 from tests.opinfo.judge import Refused, Row, Use
@@ -174,6 +182,12 @@ def resampling(layers: Mapping[int, type[Layer]], *, whole: bool = False) -> Row
     return row
 
 
+def aligned(x: Tensor, size: Any = None, scale_factor: Any = None) -> Use:
+    """upsample_bilinear: interpolate with align_corners."""
+    row = resampling({2: upsample.BilinearUpsampling})
+    return row(x, size, scale_factor, align_corners=True)
+
+
 def affine(weight: Tensor | None, bias: Tensor | None) -> bool:
     """Whether a norm has both, or none; Refused for one alone."""
     if (weight is None) != (bias is None):
@@ -271,14 +285,180 @@ def binary(layer: type[Layer]) -> Row:
     return row
 
 
+def multiply(x: Tensor, other: Any) -> Use:
+    if isinstance(other, Tensor):
+        return Use(Multiply(), [x, other])
+    if isinstance(other, complex):
+        raise Refused("rescale takes a real factor")
+    return Use(Rescale(factor=float(other)), [x])
+
+
+def embedding(
+    weight: Tensor, indices: Tensor, padding_idx: int | None = None, **options: Any
+) -> Use:
+    options = {name: value for name, value in options.items() if value not in (None, False)}
+    rows, columns = weight.shape
+    layer = Embedding(
+        num_embeddings=rows, embedding_dim=columns, padding_idx=padding_idx, **options
+    )
+    return Use(layer, [indices], {"weight": weight})
+
+
+def softmax(layer: type[Layer]) -> Row:
+    def row(x: Tensor, dim: int, dtype: Any = None) -> Use:
+        return Use(layer(dim=dim, **({} if dtype in (None, x.dtype) else {"dtype": dtype})), [x])
+
+    return row
+
+
+def layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Use:
+    if weight is None and bias is not None:
+        raise Refused("layer_norm has no bias without a weight")
+    layer = LayerNorm(
+        normalized_shape=tuple(normalized_shape),
+        eps=eps,
+        elementwise_affine=weight is not None,
+        bias=bias is not None,
+    )
+    return Use(layer, [x], {"weight": weight, "bias": bias})
+
+
+def rms_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Use:
+    shape = tuple(normalized_shape)
+    layer = RMSNorm(normalized_shape=shape, eps=eps, elementwise_affine=weight is not None)
+    return Use(layer, [x], {"weight": weight})
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Use:
+    """Heads stand on an axis of their own in torch, and beside each other in the layer."""
+    if attn_mask is not None or dropout_p or scale is not None or enable_gqa:
+        raise Refused("attention has no mask but the causal one, no dropout, no scale and no gqa")
+    if {x.ndim for x in (q, k, v)} not in ({3}, {4}):
+        raise Refused("attention takes one batch axis")
+    if q.ndim == 3:
+        return Use(Attention(num_heads=1, causal=is_causal), [q, k, v])
+    heads = q.shape[1]
+    if {x.shape[1] for x in (k, v)} != {heads}:
+        raise Refused("attention has as many heads of keys and values as of queries")
+    return Use(
+        Attention(num_heads=heads, causal=is_causal),
+        [q, k, v],
+        enter=lambda x: x.transpose(1, 2).flatten(2),
+        leave=lambda y: y.unflatten(2, (heads, -1)).transpose(1, 2),
+    )
+
+
+def labels(layer: type[Layer]) -> Row:
+    """A row for a loss of class labels: what is not torch's default is given to the layer."""
+
+    def row(
+        prediction: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        ignore_index: int = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+    ) -> Use:
+        options: dict[str, Any] = {"ignore_index": ignore_index}
+        if weight is not None:
+            options["weight"] = weight
+        if reduction != "mean":
+            options["reduction"] = reduction
+        if label_smoothing:
+            options["label_smoothing"] = label_smoothing
+        return Use(layer(**options), [prediction, target])
+
+    return row
+
+
+def binary_cross_entropy(
+    prediction: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Use:
+    if pos_weight is not None and pos_weight.unique().numel() != 1:
+        raise Refused("pos_weight is one number")
+    options: dict[str, Any] = {} if weight is None else {"weight": weight}
+    if pos_weight is not None:
+        options["pos_weight"] = float(pos_weight.flatten()[0])
+    if reduction != "mean":
+        options["reduction"] = reduction
+    return Use(BCEWithLogits(**options), [prediction, target])
+
+
+def smooth_l1(prediction: Tensor, target: Tensor, beta: float = 1.0, **options: Any) -> Use:
+    if beta != 1:
+        raise Refused("smooth_l1_loss is huber for beta 1 only")
+    return loss(Huber)(prediction, target, **options)
+
+
+def mean(x: Tensor, dim: Any = None, keepdim: bool = False, **options: Any) -> Use:
+    if dim is None or dim == () or dim == []:
+        dim = tuple(range(x.ndim))
+    axes = dim if isinstance(dim, int) else tuple(dim)
+    return Use(Mean(dim=axes, keepdim=keepdim, **options), [x])
+
+
+def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Use:
+    return Use(Flatten(start_dim=start_dim, end_dim=end_dim), [x])
+
+
+def reshape(x: Tensor, *shape: Any) -> Use:
+    sizes = list(shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape)
+    if not x.ndim or not sizes or sizes[0] != x.shape[0]:
+        raise Refused("reshape leaves the first axis, the batch, as it is")
+    return Use(Reshape(shape=tuple(sizes[1:])), [x])
+
+
+def permute(x: Tensor, *dims: Any) -> Use:
+    axes = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
+    return Use(Permute(dims=tuple(axis % x.ndim for axis in axes)), [x])
+
+
+def transpose(x: Tensor, dim0: int, dim1: int) -> Use:
+    if not x.ndim:
+        raise Refused("permute takes an input with axes")
+    dims = list(range(x.ndim))
+    dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
+    return Use(Permute(dims=tuple(dims)), [x])
+
+
 def concat(tensors: Sequence[Tensor], dim: int = 0) -> Use:
     return Use(Concat(dim=dim), list(tensors))
 
 
-def split(x: Tensor, sizes: Sequence[int], dim: int = 0) -> Use:
+def split(x: Tensor, sizes: int | Sequence[int], dim: int = 0) -> Use:
+    if isinstance(sizes, int):
+        sizes = [len(part) for part in torch.arange(x.shape[dim]).split(sizes)]
     if len(sizes) != 2:
         raise Refused(f"split makes two parts, not {len(sizes)}")
     return Use(Split(size=sizes[0], dim=dim), [x])
+
+
+def chunk(x: Tensor, chunks: int, dim: int = 0) -> Use:
+    return split(x, [len(part) for part in torch.arange(x.shape[dim]).chunk(chunks)], dim)
 
 
 _F = "nn.functional."
@@ -329,6 +509,7 @@ ROWS: dict[str, Row] = {
     f"{_F}interpolate.bilinear": resampling({2: upsample.BilinearUpsampling}),
     f"{_F}interpolate.trilinear": resampling({3: upsample.TrilinearUpsampling}),
     f"{_F}upsample_nearest": resampling(_NEAREST, whole=True),
+    f"{_F}upsample_bilinear": aligned,
     f"{_F}pixel_shuffle": elementwise(PixelShuffle),
     f"{_F}pixel_unshuffle": elementwise(PixelUnshuffle),
     f"{_F}linear": linear,
@@ -343,10 +524,31 @@ ROWS: dict[str, Row] = {
     f"{_F}mse_loss": loss(MSE),
     f"{_F}l1_loss": loss(L1),
     f"{_F}huber_loss": loss(Huber),
+    f"{_F}smooth_l1_loss": smooth_l1,
+    f"{_F}embedding": embedding,
+    "softmax": softmax(Softmax),
+    "softmax.with_dtype": softmax(Softmax),
+    "log_softmax": softmax(LogSoftmax),
+    "log_softmax.with_dtype": softmax(LogSoftmax),
+    f"{_F}layer_norm": layer_norm,
+    f"{_F}rms_norm": rms_norm,
+    f"{_F}scaled_dot_product_attention": attention,
+    f"{_F}cross_entropy": labels(CrossEntropy),
+    f"{_F}nll_loss": labels(NLL),
+    f"{_F}binary_cross_entropy_with_logits": binary_cross_entropy,
+    "mean": mean,
+    "flatten": flatten,
+    "reshape": reshape,
+    "view": reshape,
+    "permute": permute,
+    "transpose": transpose,
     "add": add,
-    "mul": binary(Multiply),
+    "mul": multiply,
     "sub": binary(Subtract),
     "cat": concat,
     "split_with_sizes": split,
+    "split": split,
+    "split.list_args": split,
+    "chunk": chunk,
 }
 """Operator, with a dot and its variant if there is one -> the row."""

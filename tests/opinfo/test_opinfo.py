@@ -55,12 +55,32 @@ QUICK = {  # operator -> the least samples that are equal; `make opinfo` runs al
     f"{F}mse_loss": 4,
     f"{F}l1_loss": 4,
     f"{F}huber_loss": 3,
+    f"{F}smooth_l1_loss": 4,
+    f"{F}embedding": 3,
+    "softmax": 6,
+    "log_softmax": 6,
+    f"{F}layer_norm": 5,
+    f"{F}rms_norm": 5,
+    f"{F}scaled_dot_product_attention": 8,
+    f"{F}cross_entropy": 6,
+    f"{F}nll_loss": 5,
+    f"{F}binary_cross_entropy_with_logits": 6,
+    "mean": 16,
+    "flatten": 5,
+    "reshape": 1,
+    "permute": 4,
+    "transpose": 7,
+    "chunk": 1,
     "add": 2,
     "mul": 4,
     "sub": 4,
     "cat": 8,
 }
-WITHOUT_KERNEL = {"add", "mul", "sub", "cat", f"{F}l1_loss", f"{F}huber_loss"}
+WITHOUT_KERNEL = {
+    *("add", "mul", "sub", "cat", "chunk", "mean", "flatten", "reshape", "permute", "transpose"),
+    *(f"{F}{name}_loss" for name in ("l1", "smooth_l1", "huber", "nll")),
+    *(f"{F}{name}" for name in ("rms_norm", "binary_cross_entropy_with_logits")),
+}
 
 
 @pytest.fixture(scope="module")

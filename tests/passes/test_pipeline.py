@@ -39,6 +39,7 @@ def test_every_pass_of_every_plan_is_known(
         saved_dtype="bfloat16",
         memory="100%",
         parameters=[{"match": "*.bias", "freeze": True}],
+        report=("losses",),
     )
     found = {*names(training.changes), *names(model.plan(SHAPE).changes)}
     assert found == set(PASSES)

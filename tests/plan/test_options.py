@@ -274,4 +274,4 @@ def test_equal_options_are_one_prediction_plan() -> None:
     model, images = Model(SEED), torch.rand(SHAPE)
     model.predict(images)
     model.predict(images, options=gn.CompileOptions(device=torch.device("cpu")))
-    assert len(model._predictors) == 1
+    assert len(model._predictions.made) == 1

@@ -68,7 +68,7 @@ def stub() -> str:
 def _init(cls: type) -> str:
     shown = list(inspect.signature(cls).parameters.values())
     defaults = dict.fromkeys(cls.arguments.definition.field_names())  # type: ignore[attr-defined]
-    for name in cls.arguments.definition.required():  # type: ignore[attr-defined]
+    for name in (*cls.arguments.definition.required(), *cls.arguments.unlike):  # type: ignore[attr-defined]
         defaults.pop(name)
     forms = [shown]
     if any(one.name in defaults and one.default is one.empty for one in shown):

@@ -18,22 +18,48 @@ from torch import Tensor
 from graphnet.builtin.layers.dropout import Dropout
 from graphnet.sdk import Layer, Registry
 from graphnet.testing import Sample
+from graphnet.testing.samples import samples_for
+from graphnet.testing.vary import varied
 
 Reference = Callable[..., Any]
-IMAGE = (2, 4, 6, 6)
 
 
-def _conv2d(layer: Any) -> Reference:
+def _functional(name: str, layer: Any) -> Callable[..., Tensor]:
+    """torch's function for the number of axes of a layer, such as conv3d."""
+    found: Callable[..., Tensor] = getattr(F, f"{name}{layer.axes}d")
+    return found
+
+
+def _convolution(layer: Any) -> Reference:
+    """torch's module of the same fields: it pads as `padding_mode` says."""
+
     def run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        groups = x.shape[1] // weight.shape[1]
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, groups)
+        module = getattr(torch.nn, f"Conv{layer.axes}d")(
+            x.shape[1],
+            weight.shape[0],
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+            x.shape[1] // weight.shape[1],
+            bias is not None,
+            layer.padding_mode,
+            device="meta",
+        )
+        return _called(module, x, weight=weight, bias=bias)
 
     return run
 
 
-def _transpose_conv2d(layer: Any) -> Reference:
+def _called(module: torch.nn.Module, *inputs: Tensor, **parameters: Tensor | None) -> Any:
+    given = {name: value for name, value in parameters.items() if value is not None}
+    assert set(given) == {name for name, _ in module.named_parameters()}
+    return torch.func.functional_call(module, given, inputs)
+
+
+def _transpose_convolution(layer: Any) -> Reference:
     def run(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.conv_transpose2d(
+        return _functional("conv_transpose", layer)(
             x,
             weight,
             bias,
@@ -47,28 +73,37 @@ def _transpose_conv2d(layer: Any) -> Reference:
     return run
 
 
-def _max_pool2d(layer: Any) -> Reference:
-    return lambda x: F.max_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-
-
-def _avg_pool2d(layer: Any) -> Reference:
-    return lambda x: F.avg_pool2d(
-        x,
-        layer.kernel_size,
-        layer.stride,
-        layer.padding,
-        count_include_pad=layer.count_include_pad,
+def _max_pool(layer: Any) -> Reference:
+    return lambda x: _functional("max_pool", layer)(
+        x, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode
     )
 
 
-def _bilinear(layer: Any) -> Reference:
+def _avg_pool(layer: Any) -> Reference:
+    return lambda x: _functional("avg_pool", layer)(
+        x, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad
+    )
+
+
+def _adaptive(kind: str) -> Callable[[Any], Reference]:
+    return lambda layer: lambda x: _functional(f"adaptive_{kind}_pool", layer)(x, layer.output_size)
+
+
+def _nearest(layer: Any) -> Reference:
     def run(x: Tensor) -> Tensor:
-        factors = layer.scale_factor
-        scale = tuple(map(float, factors)) if isinstance(factors, tuple) else float(factors)
+        for axis, factor in enumerate(layer.scale_factor):
+            x = x.repeat_interleave(factor, axis + 2)
+        return x
+
+    return run
+
+
+def _linear_upsampling(layer: Any) -> Reference:
+    def run(x: Tensor) -> Tensor:
         return F.interpolate(
             x,
-            scale_factor=scale,
-            mode="bilinear",
+            scale_factor=tuple(map(float, layer.scale_factor)),
+            mode={1: "linear", 2: "bilinear", 3: "trilinear"}[layer.axes],
             align_corners=layer.align_corners,
             recompute_scale_factor=False,
         )
@@ -76,13 +111,14 @@ def _bilinear(layer: Any) -> Reference:
     return run
 
 
-def _batch_norm2d(layer: Any) -> Reference:
+def _batch_norm(layer: Any) -> Reference:
     def run(
         x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor
     ) -> tuple[Tensor, ...]:
         n = x.numel() // x.shape[1]
         if n == 1:  # torch refuses it
-            y = torch.zeros_like(x) if bias is None else bias.view(-1, 1, 1).expand_as(x)
+            y = torch.zeros_like(x)
+            y = y if bias is None else y + bias.view(-1, *(1,) * (x.ndim - 2))
             found = layer.momentum * (x.flatten() - mean)
             return y, mean + found, var - layer.momentum * var
         y = F.batch_norm(x, mean, var, weight, bias, True, layer.momentum, layer.eps)
@@ -91,7 +127,7 @@ def _batch_norm2d(layer: Any) -> Reference:
     return run
 
 
-def _layer_norm2d(layer: Any) -> Reference:
+def _channel_norm(layer: Any) -> Reference:
     def run(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         rows = x.movedim(1, -1)
         size = rows.shape[-1:]
@@ -104,6 +140,42 @@ def _layer_norm2d(layer: Any) -> Reference:
         return (y if bias is None else y + bias).movedim(-1, 1)
 
     return run
+
+
+def _last_axes(layer: Any, x: Tensor) -> list[int]:
+    return list(x.shape[-1:] if layer.normalized_shape is None else layer.normalized_shape)
+
+
+def _layer_norm(layer: Any) -> Reference:
+    return lambda x, weight, bias: F.layer_norm(x, _last_axes(layer, x), weight, bias, layer.eps)
+
+
+def _rms_norm(layer: Any) -> Reference:
+    return lambda x, weight: F.rms_norm(x, _last_axes(layer, x), weight, layer.eps)
+
+
+def _attention(layer: Any) -> Reference:
+    def run(*qkv: Tensor) -> Tensor:
+        q, k, v = (x.unflatten(2, (layer.num_heads, -1)).transpose(1, 2) for x in qkv)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=layer.causal)
+        return y.transpose(1, 2).flatten(2)
+
+    return run
+
+
+def _recurrent(kind: type[torch.nn.RNNBase]) -> Callable[[Any], Reference]:
+    def make(layer: Any) -> Reference:
+        def run(x: Tensor, *parameters: Tensor | None) -> Tensor:
+            module = kind(
+                x.shape[2], layer.hidden_size, bias=layer.bias, batch_first=True, device="meta"
+            )
+            names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+            y: Tensor = _called(module, x, **dict(zip(names, parameters, strict=True)))[0]
+            return y
+
+        return run
+
+    return make
 
 
 def _transposed_attention(layer: Any) -> Reference:
@@ -175,28 +247,52 @@ def _padded(mode: str) -> Callable[[Any], Reference]:
     return lambda layer: lambda x: F.pad(x, layer.padding, mode)
 
 
+def _cross_entropy(layer: Any) -> Reference:
+    return lambda x, target: F.cross_entropy(
+        x, target, ignore_index=layer.ignore_index, label_smoothing=layer.label_smoothing
+    )
+
+
+def _binary_cross_entropy(layer: Any) -> Reference:
+    def run(x: Tensor, target: Tensor) -> Tensor:
+        weight = torch.tensor(layer.pos_weight, dtype=x.dtype)
+        return F.binary_cross_entropy_with_logits(x, target, pos_weight=weight)
+
+    return run
+
+
+_OVER_AXES: Mapping[str, Callable[[Any], Reference]] = {
+    "conv{}d": _convolution,
+    "depthwise_conv{}d": _convolution,
+    "transpose_conv{}d": _transpose_convolution,
+    "max_pool{}d": _max_pool,
+    "avg_pool{}d": _avg_pool,
+    "adaptive_avg_pool{}d": _adaptive("avg"),
+    "adaptive_max_pool{}d": _adaptive("max"),
+    "constant_pad{}d": lambda layer: lambda x: F.pad(x, layer.padding, value=layer.value),
+    "reflection_pad{}d": _padded("reflect"),
+    "replication_pad{}d": _padded("replicate"),
+    "circular_pad{}d": _padded("circular"),
+    "batch_norm{}d": _batch_norm,
+    "layer_norm{}d": _channel_norm,
+}
 REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
-    "conv2d": _conv2d,
-    "depthwise_conv2d": _conv2d,
-    "transpose_conv2d": _transpose_conv2d,
-    "nearest_upsampling": lambda layer: (
-        lambda x: x.repeat_interleave(layer.scale_factor[0], 2).repeat_interleave(
-            layer.scale_factor[1], 3
-        )
-    ),
-    "bilinear_upsampling": _bilinear,
+    **{name.format(n): make for name, make in _OVER_AXES.items() for n in (1, 2, 3)},
+    "nearest_upsampling": _nearest,
+    "nearest_upsampling1d": _nearest,
+    "nearest_upsampling3d": _nearest,
+    "linear_upsampling": _linear_upsampling,
+    "bilinear_upsampling": _linear_upsampling,
+    "trilinear_upsampling": _linear_upsampling,
     "pixel_shuffle": lambda layer: lambda x: F.pixel_shuffle(x, layer.upscale_factor),
     "pixel_unshuffle": lambda layer: lambda x: F.pixel_unshuffle(x, layer.downscale_factor),
-    "max_pool2d": _max_pool2d,
-    "avg_pool2d": _avg_pool2d,
-    "global_avg_pool": lambda layer: lambda x: F.adaptive_avg_pool2d(x, 1),
-    "reflection_pad2d": _padded("reflect"),
-    "replication_pad2d": _padded("replicate"),
-    "batch_norm2d": _batch_norm2d,
+    "global_avg_pool": lambda layer: lambda x: x.mean(tuple(range(2, x.ndim)), keepdim=True),
+    "instance_norm": lambda layer: (
+        lambda x, weight, bias: F.group_norm(x, x.shape[1], weight, bias, layer.eps)
+    ),
     "group_norm": lambda layer: (
         lambda x, weight=None, bias=None: F.group_norm(x, layer.num_groups, weight, bias, layer.eps)
     ),
-    "layer_norm2d": _layer_norm2d,
     "simplified_channel_attention": _channel_attention,
     "transposed_attention": _transposed_attention,
     "linear": lambda layer: F.linear,
@@ -217,6 +313,22 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
     "rescale": lambda layer: lambda x: x * layer.factor,
     "layer_scale": lambda layer: lambda x, weight: torch.einsum("nc...,c->nc...", x, weight),
     "dropout": lambda layer: lambda x: x,  # of p = 0; else it is random
+    "embedding": lambda layer: F.embedding,
+    "position_embedding": lambda layer: lambda x, weight: x + weight[: x.shape[1]],
+    "attention": _attention,
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "softmax": lambda layer: lambda x: F.softmax(x, layer.dim),
+    "log_softmax": lambda layer: lambda x: F.log_softmax(x, layer.dim),
+    "lstm": _recurrent(torch.nn.LSTM),
+    "gru": _recurrent(torch.nn.GRU),
+    "flatten": lambda layer: lambda x: x.flatten(layer.start_dim, layer.end_dim),
+    "reshape": lambda layer: lambda x: x.reshape(len(x), *layer.shape),
+    "permute": lambda layer: lambda x: x.permute(layer.dims),
+    "mean": lambda layer: lambda x: x.mean(layer.dim, layer.keepdim),
+    "cross_entropy": _cross_entropy,
+    "nll": lambda layer: lambda x, t: F.nll_loss(x, t, ignore_index=layer.ignore_index),
+    "binary_cross_entropy_with_logits": _binary_cross_entropy,
     "mse": lambda layer: F.mse_loss,
     "l1": lambda layer: F.l1_loss,
     "huber": lambda layer: lambda x, y: F.huber_loss(x, y, delta=layer.delta),
@@ -232,19 +344,23 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
 
 
 def with_expected(name: str, samples: Sequence[Sample], registry: Registry) -> list[Sample]:
-    """The samples with what they expect; one more where the layer has a reference and no sample."""
+    """The samples with what they expect; without samples, those that the kit would take.
+
+    Samples in which the kit has varied the fields are added, so that each field has an expected effect.
+    """
     given = list(samples)
-    if name not in REFERENCES:
-        return given
-    if not given:
-        losses = name in registry.losses
-        layer = (registry.losses if losses else registry.layers)[name].value
-        given = [Sample(layer(), [IMAGE] * (1 + losses))]
+    entry = {**registry.layers, **registry.losses}.get(name)
+    if entry is None:
+        return given  # a kernel is compared with its layer
+    cls = entry.value
+    reference = REFERENCES[registry.name_of(cls)]
+    given = given or list(samples_for(cls, registry))
+    given += varied(cls, [one for one in given if not one.raises]).samples
     found = []
     for sample in given:
         assert isinstance(sample.layer, Layer)
         known = not sample.raises and not (isinstance(sample.layer, Dropout) and sample.layer.p)
-        expected = REFERENCES[name](sample.layer) if known else None
+        expected = reference(sample.layer) if known else None
         found.append(replace(sample, expected=expected))
     return found
 

@@ -47,6 +47,7 @@ from graphnet.errors import GraphError
 from graphnet.sdk import Entry, Kernel, load_registry
 from graphnet.testing import CHECKS, Report, Sample, Status, assert_checks_pass, cases_for
 from graphnet.testing.report import judge
+from tests.support.references import REFERENCES, with_expected
 
 REGISTRY = load_registry(entry_points=False)
 KERNELS = {n: e for n, e in REGISTRY.kernels.items() if issubclass(e.value, Kernel)}
@@ -441,6 +442,7 @@ OTHER_AXES = {
     if name.endswith(("1d", "3d")) or "linear_" in name.replace("bilinear", "")
 }
 TRACED = [check for check in CHECKS if check.name != "compiles"]
+EXPECTED = [check for check in CHECKS if check.name in ("runs", "expected_values")]
 
 
 def passed(report: Report) -> set[str]:
@@ -457,17 +459,29 @@ def test_builtin_passes_all_checks_on_generated_samples(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_builtin_passes_checks_on_stated_samples(name: str) -> None:
     # Dynamo has traced the layer on its generated samples.
-    report = assert_checks_pass(
-        ENTRIES[name].value, SAMPLES[name], registry=REGISTRY, checks=TRACED
-    )
+    samples = with_expected(name, SAMPLES[name], REGISTRY)
+    report = assert_checks_pass(ENTRIES[name].value, samples, registry=REGISTRY, checks=TRACED)
     assert passed(report) >= UNIVERSAL
+    assert ("expected_values" in passed(report)) is (name not in KERNELS)
+
+
+@pytest.mark.parametrize("name", [name for name in REFERENCES if name not in SAMPLES])
+def test_builtin_computes_what_its_reference_does(name: str) -> None:
+    samples = with_expected(name, (), REGISTRY)
+    report = assert_checks_pass(ENTRIES[name].value, samples, registry=REGISTRY, checks=EXPECTED)
+    assert passed(report) >= {"expected_values"}
+
+
+def test_each_layer_and_loss_has_a_reference() -> None:
+    own = {REGISTRY.name_of(e.value) for e in ENTRIES.values() if not issubclass(e.value, Kernel)}
+    assert set(REFERENCES) == own
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", INDUCTOR)
 def test_builtin_compiles_with_inductor(name: str) -> None:
-    (slow,) = (check for check in CHECKS if check.slow)
-    row = judge(slow, cases_for(ENTRIES[name].value, registry=REGISTRY)[:1])
+    (inductor,) = (check for check in CHECKS if check.name == "inductor")
+    row = judge(inductor, cases_for(ENTRIES[name].value, registry=REGISTRY)[:1])
     assert row.status is Status.PASSED, row.message
 
 

@@ -46,8 +46,9 @@ def test_declared_cost_may_be_ten_percent_off(factor: float, fine: bool) -> None
         """x weight^T + bias."""
 
         def cost(self, specs):
-            product = 2 * specs["x"].numel * self.out_features + specs["x"].shape[0] * 3
-            return {"forward": factor * product}
+            products = 2 * specs["x"].numel * self.out_features
+            sums = specs["x"].shape[0] * self.out_features if self.bias else 0
+            return {"forward": factor * (products + sums)}
 
     report = run_checks(Stated, [(Stated(out_features=3), [(20, 5)])])
     assert ("cost" in {row.check for row in report.failures}) is not fine

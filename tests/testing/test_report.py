@@ -125,6 +125,42 @@ def test_value_that_a_layer_refuses_is_said() -> None:
     assert "field size: only its default 0 was tried; refused: 1, 2" in report.details()
 
 
+class Labels(Layer):
+    """x times the label's weight, 0 where the label does not count. label: int64, 0 to 2, or `ignored`.
+
+    `ignored` may be any number: only the labels say which one fits.
+    """
+
+    nondifferentiable = ("label",)
+    ignored: int = -100
+    scale: float = 1.0
+
+    def weights(self, x, label):
+        counts = label != self.ignored
+        table = torch.arange(1, 4, dtype=x.dtype, device=x.device) * self.scale
+        return table[label.masked_fill(~counts, 0)] * counts
+
+    def forward(self, x, label):
+        return x * self.weights(x, label)
+
+    def backward(self, grad_y, label):
+        return grad_y * self.weights(grad_y, label), None
+
+
+def test_values_that_do_not_fit_the_integers_of_a_sample_are_refused() -> None:
+    report = run_checks(Labels, [Sample(Labels(), [(3,), torch.tensor([1, -100, 2])])])
+    assert report.ok, report
+    assert report.only_defaults == ("ignored",)
+    assert report.fields["ignored"].refused[:2] == (-99, -98)
+
+
+def test_field_of_which_the_author_states_several_values_is_left_as_he_states_it() -> None:
+    given = [Sample(Choosing(times=n, mode=mode), [(2,)]) for n, mode in ((1, "one"), (4, "three"))]
+    _, fields = varied_cases_for(Choosing, given)
+    assert fields["times"].values == (1, 4)
+    assert set(fields["mode"].values) == {"one", "two", "three"}  # a choice is always tried
+
+
 def test_optimizers_fields_are_varied_around_a_given_rule() -> None:
     _, fields = varied_cases_for(SGD(lr=0.1))
     assert {name for name, one in fields.items() if one.only_default} == set()

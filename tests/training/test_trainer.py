@@ -630,3 +630,19 @@ def test_gradients_that_never_fit_into_float16_are_said(registry: Registry) -> N
     message = "none of 10 steps has updated the weights: .* even with the loss scale 64, which"
     with pytest.raises(TrainingError, match=message):
         list(Trainer(job(registry, **changes)).run())
+
+
+def test_what_is_reported_stands_in_the_records(registry: Registry) -> None:
+    loss = [{"mse": {}}, {"l1": {}, "weight": 0.5}]
+    made = job(registry, loss=loss, report=["losses", "gradient_norm"], log_every=2, epochs=1)
+    groups = [record for record in Trainer(made).run() if isinstance(record, Steps)]
+    assert groups
+    for record in groups:
+        assert list(record.reported) == ["mse", "l1", "gradient_norm"]
+        total = record.reported["mse"] + 0.5 * record.reported["l1"]
+        assert record.loss == pytest.approx(total, rel=1e-5)
+        assert record.reported["gradient_norm"] > 0
+    plain = [
+        record for record in Trainer(job(registry, epochs=1)).run() if isinstance(record, Steps)
+    ]
+    assert all(record.reported == {} for record in plain)

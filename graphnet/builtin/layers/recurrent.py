@@ -6,7 +6,7 @@ Axes: N batch, T steps of time, I input features, H hidden features.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -23,21 +23,29 @@ class Recurrent(Layer):
     """A layer whose state h of each step depends on the input and the state before it; h starts at 0.
 
     A subclass states `gates`, the number of gates, whose rows stand one after the other in each parameter.
+    `batch_first` says that the batch is the first axis, as in all layers here; it has no other value.
 
     Raises:
-        GraphError: x does not have the axes N T I, or one of T and I is 0.
+        GraphError: x does not have the axes N T I, one of T and I is 0, or I is not the stated input_size.
     """
 
     precision: ClassVar[Precision] = "compute"
     gates: ClassVar[int]
+    input_size: PositiveInt | None = None
     hidden_size: PositiveInt
     bias: bool = True
+    batch_first: Literal[True] = True
 
     def parameters(self, specs: Specs) -> dict[str, ParameterSpec | None]:
         x: Spec = specs["x"]
         if len(x.shape) != 3 or 0 in x.shape[1:]:
             raise GraphError(
                 f"expected an input N x T x I, of at least one step and one feature, got {x}"
+            )
+        if self.input_size not in (None, x.shape[2]):
+            raise GraphError(
+                f"expected {self.input_size} features on the last axis, got {x}. "
+                f"Set input_size: {x.shape[2]}, or leave it out."
             )
         rows = self.gates * self.hidden_size
         start = Uniform(1.0 / math.sqrt(self.hidden_size))
@@ -74,10 +82,11 @@ class LSTM(Recurrent):
 
     x: (N, T, I); y: (N, T, H), H = hidden_size; weight_ih: (4H, I), weight_hh: (4H, H), biases: (4H,), none
     if the field `bias` is false, all drawn from U(-k, k), k = 1 / sqrt(H), as torch's. Any floating dtype.
-    Backward keeps x, y, the gates (N, T, 4H) and c (N, T, H).
+    input_size may be left out: I is then the size of the last axis. Backward keeps x, y, the gates
+    (N, T, 4H) and c (N, T, H).
 
     Raises:
-        GraphError: x does not have the axes N T I, or one of T and I is 0.
+        GraphError: x does not have the axes N T I, one of T and I is 0, or I is not the stated input_size.
 
     >>> LSTM(hidden_size=5).parameters({"x": Spec((2, 7, 3))})["weight_hh"].shape
     (20, 5)
@@ -153,10 +162,11 @@ class GRU(Recurrent):
 
     x: (N, T, I); y: (N, T, H), H = hidden_size; weight_ih: (3H, I), weight_hh: (3H, H), biases: (3H,), none
     if the field `bias` is false, all drawn from U(-k, k), k = 1 / sqrt(H), as torch's. Any floating dtype.
-    Backward keeps x, y, the gates (N, T, 3H) and b_2 (N, T, H).
+    input_size may be left out: I is then the size of the last axis. Backward keeps x, y, the gates
+    (N, T, 3H) and b_2 (N, T, H).
 
     Raises:
-        GraphError: x does not have the axes N T I, or one of T and I is 0.
+        GraphError: x does not have the axes N T I, one of T and I is 0, or I is not the stated input_size.
 
     >>> GRU(hidden_size=5).parameters({"x": Spec((2, 7, 3))})["weight_ih"].shape
     (15, 3)

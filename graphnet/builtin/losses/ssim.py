@@ -190,7 +190,7 @@ class MSSSIM(SimilarityLoss):
 
         return [
             (cls(window_size=3, weights=(0.3, 0.2, 0.5)), pair(2, 2, 14, 19)),
-            (cls(window_size=4, weights=(1.0,), data_range=2.0), pair(2, 1, 8, 5)),
+            (cls(window_size=4, sigma=1.0, weights=(1.0,), data_range=2.0), pair(2, 1, 8, 5)),
         ]
 
     def forward(self, prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
