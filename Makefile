@@ -5,9 +5,10 @@
 # make test      lint, types, imports and all tests
 # make site      the documentation as a site in build/site, with a reference that is made from the source
 # make fuzz      2,000 random models through every pass and executor
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub public matrix clean
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
+# make public    tests/docs/public_names.txt: the list of public names; a name may go only with a new contract
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
 #                ee559_val.npz, see examples/denoisers/README.md
@@ -20,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub public matrix clean
 
 install: $(VENV)/installed
 
@@ -62,13 +63,16 @@ test: lint site
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub public matrix clean
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py
 
 stub: install
 	$(BIN)/python -m tests.support.nn_stub
+
+public: install
+	$(BIN)/python -m tests.support.public_names
 
 matrix: install
 	$(BIN)/nox
