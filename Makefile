@@ -3,6 +3,7 @@
 # make examples  train the four networks of examples/tasks, and print their results beside baselines
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
+# make site      the documentation as a site in build/site, with a reference that is made from the source
 # make fuzz      2,000 random models through every pass and executor
 # make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
@@ -10,6 +11,7 @@
 #                this Python and on 3.13
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
+# make public    tests/docs/public_names.txt: the list of public names; a name may go only with a new contract
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
 #                ee559_val.npz, see examples/denoisers/README.md
@@ -22,7 +24,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo hour lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour lint programs stub public matrix \
+	clean
 
 install: $(VENV)/installed
 
@@ -47,13 +50,17 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py tests/hour/user_script.py
+	$(BIN)/mypy --explicit-package-bases docs/site
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
 
 check: lint
 	$(PYTEST) -m "not slow" tests/test_imports.py $(addprefix tests/,$(CHECKED))
 
-test: lint
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+test: lint site
 	$(PYTEST) --ignore plugins/graphnet-triton
 	TRITON_INTERPRET=1 $(PYTEST) plugins/graphnet-triton
 
@@ -76,8 +83,11 @@ programs: install
 stub: install
 	$(BIN)/python -m tests.support.nn_stub
 
+public: install
+	$(BIN)/python -m tests.support.public_names
+
 matrix: install
 	$(BIN)/nox
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -104,6 +104,10 @@ class PluginWarning(GraphnetWarning):
     """A setting about plugins has no effect, such as the name of a plugin that is not installed."""
 
 
+class DistributionWarning(GraphnetWarning):
+    """The other project called graphnet is installed too: its files and ours lie in one folder."""
+
+
 class NativeWarning(GraphnetWarning):
     """A C++ file of a kernel cannot be compiled or loaded here: slower kernels take its place."""
 

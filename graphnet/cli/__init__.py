@@ -18,6 +18,7 @@ import click
 from graphnet.cli.commands import OWN, table
 from graphnet.cli.options import compile_options, flag, make_options
 from graphnet.errors import GraphnetError, GraphnetWarning
+from graphnet.system import warn_of_namesake
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,6 +95,7 @@ def run(arguments: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("once", GraphnetWarning)
         warnings.showwarning = _show(warnings.showwarning)
+        warn_of_namesake()
         return _run(arguments)
 
 

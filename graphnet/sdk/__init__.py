@@ -8,6 +8,7 @@ from __future__ import annotations
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plain_shape, unpack
 from graphnet.sdk.command import Command
+from graphnet.sdk.contract import CHANGES, CONTRACT, changes_since
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
 from graphnet.sdk.definition import Definition, summary
 from graphnet.sdk.discovery import default_registry, load_registry
@@ -107,7 +108,9 @@ __all__ = [
     "AFFINE",
     "ARITHMETIC",
     "CHAIN",
+    "CHANGES",
     "COMMON",
+    "CONTRACT",
     "DTYPES",
     "FLOATING",
     "INTEGERS",
@@ -203,6 +206,7 @@ __all__ = [
     "as_unit",
     "blocked_shape",
     "by",
+    "changes_since",
     "channels_last",
     "check_dtype",
     "check_kind",

@@ -18,8 +18,8 @@ import pluggy
 
 from graphnet.errors import NameTakenError, PluginError, nearest
 from graphnet.sdk import hookspecs
+from graphnet.sdk.contract import CONTRACT, changes_since
 from graphnet.sdk.kinds import KINDS, PluginKind
-from graphnet.sdk.layer import CONTRACT
 from graphnet.sdk.registry import Entry, Plugin
 
 Entries = dict[str, dict[str, Entry]]
@@ -119,19 +119,20 @@ def _is_function(plugin: object, name: str) -> bool:
 def _check_contract(module: object, plugin: Plugin) -> None:
     """A plugin may state the contract it was written for; it is checked before any hook runs."""
     stated = inspect.getattr_static(module, "GRAPHNET_CONTRACT", CONTRACT)
-    if not isinstance(stated, int) or isinstance(stated, bool):
+    if not isinstance(stated, int) or isinstance(stated, bool) or stated < 1:
         raise PluginError(
-            f"GRAPHNET_CONTRACT must be a whole number, the version of the layer contract that the "
-            f"plugin was written for, found {stated!r}. This graphnet has {CONTRACT}."
+            f"GRAPHNET_CONTRACT must be a whole number from 1 on, the contract that the plugin was written "
+            f"for, found {stated!r}. This graphnet has {CONTRACT}."
         )
-    if stated != CONTRACT:
-        remedy = (
-            "Upgrade graphnet-framework"
-            if stated > CONTRACT
-            else f"Install a newer version of {plugin.distribution}"
-        )
+    if stated > CONTRACT:
         raise PluginError(
-            f"was written for layer contract {stated}, this graphnet has {CONTRACT}. {remedy}."
+            f"was written for contract {stated}, this graphnet has {CONTRACT}. Upgrade graphnet-framework."
+        )
+    if stated < CONTRACT:
+        raise PluginError(
+            f"was written for contract {stated}, this graphnet has {CONTRACT}. Install a newer version of "
+            f"{plugin.distribution}. Its author: change what is named here, then state GRAPHNET_CONTRACT = "
+            f"{CONTRACT}. Since {stated}: {'; '.join(changes_since(stated))}."
         )
 
 

@@ -21,8 +21,9 @@ class Command:
     Raises:
         PluginError: the help is empty or has several lines, or the target is spelled in another way.
 
-    >>> Command("Denoise images.", "acme_layers.commands:denoise").target
-    'acme_layers.commands:denoise'
+    >>> command = Command("Denoise images.", "acme_layers.commands:denoise")
+    >>> command.help, command.target
+    ('Denoise images.', 'acme_layers.commands:denoise')
     """
 
     help: str

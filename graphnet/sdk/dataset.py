@@ -29,8 +29,11 @@ class Pairs:
     Raises:
         DataError: there are not as many targets as inputs, or no pair.
 
-    >>> Pairs(torch.zeros(4, 3, 8, 8), torch.zeros(4, 1, 8, 8)).target_shapes
-    {'target': (1, 8, 8)}
+    >>> pairs = Pairs(inputs=torch.zeros(4, 3, 8, 8), targets=torch.zeros(4, 1, 8, 8))
+    >>> pairs.input_shape, pairs.target_shapes
+    ((3, 8, 8), {'target': (1, 8, 8)})
+    >>> len(pairs)
+    4
     """
 
     inputs: Tensor
@@ -123,6 +126,14 @@ class Stream(ABC):
             batch: what `batch` returned, now on the device.
             predict: the model with its present weights.
             progress: the part of the run that is done, from 0 to 1.
+
+        >>> class Mixed(Stream):
+        ...     def finish(self, batch, predict, progress):  # targets come closer to the predictions
+        ...         inputs, targets = batch
+        ...         return inputs, torch.lerp(targets, predict(inputs), 0.1 * progress)
+        >>> batch = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
+        >>> Mixed.finish(None, batch, torch.exp, progress=0.5)[1].mean()
+        tensor(0.0500)
         """
         return batch
 
@@ -157,6 +168,14 @@ class DataSet(Definition):
     A training file may name it by a path alone: then the field `path` is set, of the first registered data
     set that claims that path.
 
+    >>> class Tensors(DataSet):
+    ...     path: str
+    ...
+    ...     @classmethod
+    ...     def claims(cls, path):
+    ...         return path.suffix == ".pt"
+    >>> Tensors.claims(Path("pairs.pt"))
+    True
     >>> class Noise(DataSet):
     ...     count: int = 8
     ...

@@ -41,7 +41,8 @@ class _Checked(type):
 class Definition(metaclass=_Checked):
     """Frozen, checked configuration; a subclass adds annotated fields.
 
-    `former_names` maps the name that a field had before to its name now; the error of a former name says so.
+    Attributes:
+        former_names: the name that a field had before -> its name now; the error of a former name says so.
 
     Raises:
         DescriptionError: when an instance is made; it names every field that is wrong.
@@ -53,6 +54,20 @@ class Definition(metaclass=_Checked):
     >>> Blur(radius=1.5)
     Traceback (most recent call last):
     graphnet.errors.DescriptionError: radius: expected integer, found 1.5
+
+    >>> class Blur(Definition):
+    ...     former_names = {"size": "radius"}
+    ...     radius: int = 1
+    ...     sigma: float
+    >>> Blur.field_names(), Blur.required()
+    (('radius', 'sigma'), ('sigma',))
+    >>> Blur(sigma=2.0).configuration()
+    {'radius': 1, 'sigma': 2.0}
+    >>> Blur.schema()["properties"]["radius"]["type"]
+    'integer'
+    >>> Blur(size=2, sigma=2.0)
+    Traceback (most recent call last):
+    graphnet.errors.DescriptionError: size: is now called radius
     """
 
     former_names: ClassVar[Mapping[str, str]] = {}

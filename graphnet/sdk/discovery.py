@@ -24,7 +24,7 @@ from graphnet.errors import NameTakenError, PluginError, PluginWarning, nearest
 from graphnet.sdk.collect import Entries, collect, declares_kinds
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.registry import Plugin, Registry
-from graphnet.system import Installed, installed, normalized, without_gc
+from graphnet.system import Installed, installed, normalized, warn_of_namesake, without_gc
 
 GROUP = "graphnet.plugins"
 BUILTIN = (
@@ -43,7 +43,8 @@ def load_registry(
 ) -> Registry:
     """Load the built-in plugin, the installed ones, and others that are given.
 
-    An installed plugin that is broken is left out, and recorded in `Registry.plugins`.
+    An installed plugin that is broken is left out, and recorded in `Registry.plugins`. A DistributionWarning
+    says if the other project called graphnet is installed.
 
     Args:
         plugins: further modules or objects with hooks.
@@ -57,6 +58,8 @@ def load_registry(
     >>> load_registry(entry_points=False).find("layers", "relu").name
     'relu'
     """
+    if entry_points:
+        warn_of_namesake()
     found: Entries = {kind: {} for kind in KINDS}
     kinds = dict(KINDS)
     loaded: list[Plugin] = []

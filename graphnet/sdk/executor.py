@@ -34,8 +34,9 @@ class Event:
         kind: in one word, such as "switched".
         message: in a sentence, for people.
 
-    >>> Event("stayed", "stays on eager: there is no C++ compiler").kind
-    'stayed'
+    >>> event = Event("stayed", "stays on eager: there is no C++ compiler")
+    >>> event.kind, event.message
+    ('stayed', 'stays on eager: there is no C++ compiler')
     """
 
     kind: str
@@ -69,6 +70,13 @@ class Run(ABC):
                 device: an executor that records what a step launches may record it as well.
             given: the tensors that `make` takes.
             rest: the plan's other arguments.
+
+        >>> class Sum(Run):
+        ...     def __call__(self, *arguments):
+        ...         return (sum(arguments),)
+        >>> data = torch.tensor([1.0, 2.0, 4.0])
+        >>> Sum().on(lambda data: (data[1:].sum(),), [data], [torch.tensor(1.0)])
+        (tensor(7.),)
         """
         return self(*make(*given), *rest)
 
@@ -81,7 +89,24 @@ class Run(ABC):
         return {}
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Go on as the run that wrote this record. It is called before the first step, if at all."""
+        """Go on as the run that wrote this record. It is called before the first step, if at all.
+
+        >>> class Chosen(Run):
+        ...     threads = 1
+        ...
+        ...     def __call__(self, *arguments):
+        ...         return arguments
+        ...
+        ...     def record(self):
+        ...         return {"threads": self.threads}
+        ...
+        ...     def restore(self, record):
+        ...         self.threads = record["threads"]
+        >>> run = Chosen()
+        >>> run.restore({"threads": 2})
+        >>> run.record()
+        {'threads': 2}
+        """
         del record  # nothing was chosen
 
 

@@ -39,7 +39,13 @@ PASSES = (
 
 
 class Rewritable(Protocol):
-    """Base of what passes get and return, a `graphnet.graph.Graph`: calls and values by name, and ends."""
+    """Base of what passes get and return, a `graphnet.graph.Graph`: calls and values by name, and ends.
+
+    >>> from graphnet import Model
+    >>> graph = Model({"layers": ["relu"]}).graph((2, 3))
+    >>> list(graph.calls), list(graph.values), graph.inputs, graph.outputs
+    (['relu_1'], ['$input', 'relu_1.y'], ('$input',), ('relu_1.y',))
+    """
 
     @property
     def calls(self) -> Mapping[str, Any]:
@@ -82,8 +88,11 @@ class Pass(Generic[G]):
     >>> def same(graph):
     ...     '''Nothing changes.'''
     ...     return graph
-    >>> Pass(same, after="dead_code").summary
-    'Nothing changes.'
+    >>> one = Pass(same, after="dead_code")
+    >>> one.summary, one.name, one.needed, one.exact, one.settled
+    ('Nothing changes.', '', False, True, True)
+    >>> one.run("a graph")
+    'a graph'
     """
 
     run: Callable[[G], G]

@@ -23,7 +23,11 @@ DTYPES: dict[DType, torch.dtype] = {
 
 
 class Key(Layer):
-    """The random key of one node in one step: int32 (2,), from 0-dim int64 seed and step."""
+    """The random key of one node in one step: int32 (2,), from 0-dim int64 seed and step.
+
+    Attributes:
+        constant: what tells the keys of two nodes apart.
+    """
 
     constant: int
 
@@ -52,7 +56,11 @@ class Accumulate(Layer):
 
 
 class WeightedSum(Layer):
-    """The sum of weights[i] xs[i]; each input's gradient is grad_y times its weight."""
+    """The sum of weights[i] xs[i]; each input's gradient is grad_y times its weight.
+
+    Attributes:
+        weights: a number for each input.
+    """
 
     weights: tuple[float, ...]
 
@@ -67,7 +75,11 @@ class WeightedSum(Layer):
 
 
 class Times(Layer):
-    """x times a number."""
+    """x times a number.
+
+    Attributes:
+        factor: the number.
+    """
 
     factor: float
 
@@ -114,7 +126,11 @@ def _by_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 class Cast(Layer):
-    """x in another floating dtype; its gradient goes back to the dtype of x."""
+    """x in another floating dtype; its gradient goes back to the dtype of x.
+
+    Attributes:
+        dtype: the other dtype, one of DTYPES.
+    """
 
     pointwise: ClassVar[bool] = True
     precision: ClassVar[Precision] = "follow"
@@ -128,7 +144,11 @@ class Cast(Layer):
 
 
 class Convert(Layer):
-    """An image moved from one layout to another; None stands for N C H W."""
+    """An image moved from one layout to another; None stands for N C H W.
+
+    Attributes:
+        source, target: the layouts.
+    """
 
     source: Layout | None
     target: Layout | None
@@ -155,6 +175,7 @@ class Assign(Definition):
     """
 
     def update(self, slot: Tensor, value: Tensor) -> None:
+        """Copy the value into the slot."""
         slot.copy_(value)
 
 
@@ -168,6 +189,7 @@ class AddTo(Definition):
     """
 
     def update(self, total: Tensor, gradient: Tensor) -> None:
+        """Add the gradient to the total in place."""
         total.add_(gradient)
 
 
@@ -181,6 +203,7 @@ class Clear(Definition):
     """
 
     def update(self, total: Tensor) -> None:
+        """Set the total to zero in place."""
         total.zero_()
 
 
@@ -194,14 +217,17 @@ class Follow(Definition):
     """
 
     def update(self, average: Tensor, parameter: Tensor, rate: Tensor) -> None:
+        """Move the average in place; rate is 0-dim, in 0..1."""
         average.lerp_(parameter, rate.to(average.dtype))
 
 
 class IfFinite(Definition):
     """Runs an optimizer's update, and undoes it if a gradient is not finite.
 
-    rule, method: the method to call with the arguments behind `finite`. If `finite` is False, it gets
-        gradients of 0. written: the positions of the arguments that it writes.
+    Attributes:
+        rule, method: the method to call with the arguments behind `finite`. If `finite` is False, it gets
+            gradients of 0.
+        written: the positions of the arguments that it writes.
 
     >>> guarded = IfFinite(rule=AddTo(), method="update", written=(0,))
     >>> total = torch.ones(2)
@@ -215,6 +241,7 @@ class IfFinite(Definition):
     written: tuple[int, ...]
 
     def update(self, finite: Tensor, parameter: Any, grad: Any, *others: Any) -> None:
+        """Run the update; finite is a 0-dim bool, and the others are what the rule's method takes."""
         args = (parameter, grad, *others)
         slots = [slot for i in self.written for slot in _several(args[i])]
         before = [slot.clone() for slot in slots]

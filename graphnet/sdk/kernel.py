@@ -28,6 +28,8 @@ class Site:
     >>> site = Site((ReLU(),), {"x": Spec((2, 3, 8, 8))}, torch.device("cpu"))
     >>> site.specs["x"].shape
     (2, 3, 8, 8)
+    >>> site.layers, site.data  # x depends on parameters: its gradient is wanted
+    ((ReLU(),), frozenset())
     """
 
     layers: tuple[Layer, ...]
@@ -53,11 +55,15 @@ class Kernel(Layer):
 
     >>> class FastSigmoid(Kernel):
     ...     replaces = "sigmoid(x)"
+    ...     priority = 1
+    ...
     ...     @classmethod
     ...     def match(cls, site):
     ...         return cls() if site.device.type == "cuda" else None
+    ...
     ...     def forward(self, x):
     ...         return torch.sigmoid(x)
+    ...
     ...     def backward(self, grad_y, y):
     ...         return grad_y * y * (1 - y)
     >>> FastSigmoid.pattern

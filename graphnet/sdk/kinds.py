@@ -135,7 +135,10 @@ class OwnKind:
         base: the class that each of them is derived from.
         needs: the names that each of them must define.
 
-    >>> OwnKind("filter", dict).named("acme_filters").hook
+    >>> kind = OwnKind("filter", dict, needs=("apply",))
+    >>> kind.singular, kind.base, kind.needs
+    ('filter', <class 'dict'>, ('apply',))
+    >>> kind.named("acme_filters").hook
     'graphnet_acme_filters'
     """
 

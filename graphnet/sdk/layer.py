@@ -43,7 +43,6 @@ from graphnet.sdk.definition import Definition
 from graphnet.sdk.signature import Signature, check_overwrites, read_signature
 from graphnet.sdk.spec import ParameterSpec, Spec, StateSpec
 
-CONTRACT = 1  # the version of what this module says; a plugin may state the one it was written for
 Precision = Literal["compute", "follow", "float32"]
 Specs = Mapping[str, Any]
 """Name -> Spec; a tuple of Specs for `*xs`, None for an absent optional parameter."""
@@ -84,6 +83,54 @@ class Layer(Definition):
     ...         return 2 * grad_y
     >>> Double().forward(torch.ones(2))
     tensor([2., 2.])
+
+    A layer with more declarations: `mask` gets no gradient, and `backward` reads `gate`, a save, but not x.
+
+    >>> class Split(Layer):
+    ...     outputs = ("y", "rest")
+    ...     saves = ("gate",)
+    ...     nondifferentiable = ("mask",)
+    ...     pointwise = True
+    ...     precision = "follow"
+    ...     memory_formats = {"x": torch.channels_last}
+    ...
+    ...     def forward(self, x, mask):
+    ...         gate = torch.sigmoid(x)
+    ...         return gate * mask, gate * ~mask, gate
+    ...
+    ...     def backward(self, grad_y, grad_rest, mask, gate):
+    ...         return (grad_y * mask + grad_rest * ~mask) * gate * (1 - gate), None
+    >>> Split.signature.of("backward")
+    ('grad_y', 'grad_rest', 'mask', 'gate')
+
+    A layer with a parameter, which is trained, and a state, which `forward` changes:
+
+    >>> from graphnet.sdk import Constant
+    >>> class Centred(Layer):
+    ...     saves = ("centred",)
+    ...     updates = ("mean",)
+    ...
+    ...     def parameters(self, specs):
+    ...         return {"scale": ParameterSpec((specs["x"].shape[1],), Constant(1.0))}
+    ...
+    ...     def states(self, specs):
+    ...         return {"mean": StateSpec((specs["x"].shape[1],))}
+    ...
+    ...     def forward(self, x, scale, mean):
+    ...         centred = x - mean
+    ...         return centred * scale, centred, 0.9 * mean + 0.1 * x.mean(0)
+    ...
+    ...     def inference(self, x, scale, mean):
+    ...         return (x - mean) * scale
+    ...
+    ...     def backward(self, grad_y, scale, centred):
+    ...         return grad_y * scale, (grad_y * centred).sum(0)
+    ...
+    ...     def affine_map(self, scale, mean):
+    ...         return scale.clone(), -mean * scale
+    >>> *_, mean = Centred().forward(torch.full((2, 1), 5.0), torch.ones(1), torch.zeros(1))
+    >>> mean
+    tensor([0.5000])
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("y",)
@@ -113,6 +160,10 @@ class Layer(Definition):
         Returns:
             Input or output -> its blocks: {"x": ((2, 2),), "y": ()} for a patch convolution. Where all are
             empty, as in a loss, any layout will do, N C H W too. None means N C H W only.
+
+        >>> from graphnet.builtin import MSE
+        >>> MSE().layouts
+        {'prediction': (), 'target': ()}
         """
         return None
 
@@ -125,11 +176,14 @@ class Layer(Definition):
         Args:
             rows: rows of the outputs, or columns; positions along any spatial axis.
             axis: the spatial axis: 0 for H and 1 for W of an image, 0 for L of a signal, 0 to 2 for D, H
-            and W
-                of a volume.
+                and W of a volume.
 
         Returns:
             The rows of the inputs; None where each row depends on all of them.
+
+        >>> from graphnet.builtin import Conv2d
+        >>> Conv2d(out_channels=8, kernel_size=3, padding=1).window(range(0, 4), axis=0)
+        range(-1, 5)
         """
         return rows if self.pointwise else None
 
@@ -152,6 +206,17 @@ class Layer(Definition):
         Returns:
             The gradients, each of its value's shape; a tuple for `*xs`; a single one without a tuple. None
             only for names that are not wanted, not differentiable or absent.
+
+        >>> class Square(Layer):
+        ...     kept = ("x",)  # x rounded to bfloat16 is good enough for the gradient
+        ...
+        ...     def forward(self, x):
+        ...         return x * x
+        ...
+        ...     def backward(self, grad_y, x):
+        ...         return 2 * grad_y * x
+        >>> Square().backward(torch.ones(2), torch.tensor([1.0, 3.0]))
+        tensor([2., 6.])
         """
         raise ContractError(f"{type(self).__name__} defines no backward")
 
@@ -160,7 +225,26 @@ class Layer(Definition):
         raise ContractError(f"{type(self).__name__} defines no inference")
 
     def forward_(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute what forward computes, and write it into arguments as `overwrites` declares."""
+        """Compute what forward computes, and write it into arguments as `overwrites` declares.
+
+        >>> class Double(Layer):
+        ...     overwrites = {"y": "x", "grad_x": "grad_y"}
+        ...
+        ...     def forward(self, x):
+        ...         return 2 * x
+        ...
+        ...     def forward_(self, x):
+        ...         return x.mul_(2)
+        ...
+        ...     def backward(self, grad_y):
+        ...         return 2 * grad_y
+        ...
+        ...     def backward_(self, grad_y):
+        ...         return grad_y.mul_(2)
+        >>> x = torch.ones(2)
+        >>> Double().forward_(x) is x
+        True
+        """
         raise ContractError(f"{type(self).__name__} defines no forward_")
 
     def backward_(self, *args: Any, **kwargs: Any) -> Any:
@@ -186,6 +270,15 @@ class Layer(Definition):
 
         Returns:
             Those parameters, in that order, in the shapes and dtypes that they had; none of them absent.
+
+        >>> class Dense(Layer):
+        ...     def forward(self, x, weight, bias):  # x: (N, C)
+        ...         return x @ weight.T + bias
+        ...
+        ...     def absorb(self, weight, bias, scale, shift):
+        ...         return weight * scale[:, None], bias * scale + shift
+        >>> Dense().absorb(torch.ones(1, 1), torch.ones(1), torch.full((1,), 3.0), torch.ones(1))
+        (tensor([[3.]]), tensor([4.]))
         """
         raise ContractError(f"{type(self).__name__} defines no absorb")
 
@@ -219,6 +312,8 @@ class Loss(Layer):
     ...         return grad_loss * 2 * (prediction - target), None
     >>> SquaredSum().forward(torch.ones(2), torch.zeros(2))
     tensor(2.)
+    >>> SquaredSum.outputs
+    ('loss',)
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("loss",)
@@ -234,5 +329,12 @@ class Loss(Layer):
 
         Raises:
             GraphError: no target fits such a prediction.
+
+        >>> from dataclasses import replace
+        >>> class Hinge(Loss):  # prediction: (N,); target: (N,), 0 or 1
+        ...     def target_spec(self, prediction, name):
+        ...         return replace(prediction, dtype=torch.int64)
+        >>> str(Hinge().target_spec(Spec((8,)), "target"))
+        '8 int64'
         """
         return prediction

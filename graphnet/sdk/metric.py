@@ -19,6 +19,9 @@ class Metric(Definition):
     number does not depend on how the samples are divided into batches. Annotated fields are configuration,
     which a training file sets.
 
+    Attributes:
+        higher_is_better: whether a larger number is a better one; a subclass must say so.
+
     >>> class Within(Metric):
     ...     '''The share of pixels whose error is at most `bound`.'''
     ...
@@ -61,7 +64,19 @@ class Metric(Definition):
         raise ContractError(f"{type(self).__name__} defines no measure(prediction, target)")
 
     def combine(self, rows: Tensor) -> float:
-        """Make one number of the rows of all samples, (M,) or (M, k); by default their mean."""
+        """Make one number of the rows of all samples, (M,) or (M, k); by default their mean.
+
+        >>> class RootMeanSquare(Metric):
+        ...     higher_is_better = False
+        ...
+        ...     def measure(self, prediction, target):
+        ...         return (prediction - target).square().mean(dim=1)
+        ...
+        ...     def combine(self, rows):
+        ...         return float(rows.mean().sqrt())
+        >>> RootMeanSquare()(torch.zeros(2, 1), torch.tensor([[1.0], [7.0]]))
+        5.0
+        """
         return float(rows.mean())
 
     def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -69,6 +84,14 @@ class Metric(Definition):
 
         Raises:
             ContractError: it is no tensor with one row for each sample.
+
+        >>> class Off(Metric):
+        ...     higher_is_better = False
+        ...
+        ...     def measure(self, prediction, target):
+        ...         return (prediction != target).double()
+        >>> Off().rows(torch.zeros(2), torch.tensor([0.0, 1.0])).tolist()
+        [0.0, 1.0]
         """
         rows = self.measure(prediction, target)
         if not isinstance(rows, Tensor) or not rows.ndim or len(rows) != len(prediction):

@@ -17,8 +17,9 @@ class ModelFile:
         description: plain data as a YAML model file holds it, or a graphnet.description.ModelDescription.
         weights: the tensors by name, such as "conv.weight"; None if the file has none.
 
-    >>> ModelFile({"layers": ["relu"]}).weights is None
-    True
+    >>> file = ModelFile({"layers": ["relu"]})
+    >>> file.description["layers"], file.weights
+    (['relu'], None)
     """
 
     description: Any

@@ -47,6 +47,7 @@ class MultiTensorKernel(Definition):
     Attributes:
         replaces: the rule's class, an Optimizer or one of the compiler's own in graphnet.sdk: Cast, Scaled,
             Follow, AddTo, Clear. A class derived from it is another rule.
+        priority: of several kernels for one rule, the one with the highest is tried first.
         casts: whether `run` takes tensors that are narrower than those of the rule, and casts them: then
             the plan has no casts before it.
         skips: whether `run` takes one argument more, `finite`. In float16 it is a 0-dim bool, and nothing
@@ -60,6 +61,9 @@ class MultiTensorKernel(Definition):
     >>> from graphnet.sdk import Clear
     >>> class ClearAll(MultiTensorKernel):
     ...     replaces = Clear
+    ...     priority = 1
+    ...     casts = False
+    ...     skips = False
     ...
     ...     @classmethod
     ...     def match(cls, rule, specs):

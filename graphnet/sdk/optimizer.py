@@ -20,6 +20,10 @@ from graphnet.sdk.spec import Spec, StateSpec
 class Optimizer(Definition):
     """How one parameter is updated; a subclass defines `update` and, if it keeps tensors, `states`.
 
+    Attributes:
+        lr: the learning rate, 0 or more.
+        arguments: the names of the arguments of `update`, read when the class is made.
+
     >>> class SignDescent(Optimizer):
     ...     def update(self, parameter, grad, lr):
     ...         parameter.sub_(lr * grad.sign())
@@ -27,6 +31,8 @@ class Optimizer(Definition):
     >>> SignDescent(lr=0.5).update(weight, torch.tensor([3.0, -3.0]), torch.tensor(0.5))
     >>> weight.tolist()
     [0.5, 2.5]
+    >>> SignDescent.arguments
+    ('parameter', 'grad', 'lr')
     """
 
     arguments: ClassVar[tuple[str, ...]]
@@ -47,6 +53,13 @@ class Optimizer(Definition):
 
         Args:
             parameter: the parameter's shape, dtype and device.
+
+        >>> from dataclasses import replace
+        >>> class Narrow(Optimizer):  # biases and scales learn ten times as fast
+        ...     def rule_for(self, parameter):
+        ...         return self if len(parameter.shape) > 1 else replace(self, lr=10 * self.lr)
+        >>> Narrow(lr=0.5).rule_for(Spec((8,))).lr
+        5.0
         """
         return self
 
@@ -58,6 +71,15 @@ class Optimizer(Definition):
 
         Returns:
             The name that `update` gives a tensor -> its shape and initial value; None for an absent one.
+
+        >>> class Momentum(Optimizer):
+        ...     def states(self, parameter):
+        ...         return {"velocity": StateSpec(parameter.shape)}
+        ...
+        ...     def update(self, parameter, grad, lr, velocity):
+        ...         parameter.sub_(lr * velocity.mul_(0.9).add_(grad))
+        >>> Momentum(lr=0.1).states(Spec((2, 3)))["velocity"].shape
+        (2, 3)
         """
         return {}
 

@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 class Steps:
     """A group of steps: their mean loss and their speed.
 
-    `reported` are the means of what `report` in the training file names, such as each loss of a sum.
+    Attributes:
+        epoch: the epoch, from 1.
+        step: the last step of the group, counted from the start of the run.
+        loss: the mean loss of the group.
+        lr: the learning rate of its last step.
+        steps_per_s: the speed.
+        reported: the means of what `report` in the training file names, such as each loss of a sum.
 
-    >>> Steps(epoch=1, step=100, loss=0.25, lr=0.1, steps_per_s=80.0).step
-    100
+    >>> steps = Steps(epoch=1, step=100, loss=0.25, lr=0.1, steps_per_s=80.0)
+    >>> steps.step, steps.reported
+    (100, {})
     """
 
     epoch: int
@@ -28,11 +35,18 @@ class Steps:
 class Epoch:
     """The end of an epoch: its mean training loss, and the metrics on the validation set.
 
-    `elapsed_s` is the training time of the run so far. `waiting` is the share of the epoch's training time,
-    0 to 1, in which steps waited for their data. `loss_scale` is `Program.loss_scale`.
+    Attributes:
+        epoch: the epoch, from 1.
+        step: the steps that are done.
+        loss: the mean loss of the epoch.
+        metrics: the metrics by name.
+        elapsed_s: the training time of the run so far.
+        waiting: the share of the epoch's training time, 0 to 1, in which steps waited for their data.
+        loss_scale: `Program.loss_scale`; None outside float16.
 
-    >>> Epoch(epoch=1, step=100, loss=0.25, metrics={"psnr": 30.0}, elapsed_s=2.0).metrics["psnr"]
-    30.0
+    >>> epoch = Epoch(epoch=1, step=100, loss=0.25, metrics={"psnr": 30.0}, elapsed_s=2.0)
+    >>> epoch.metrics["psnr"], epoch.waiting, epoch.loss_scale
+    (30.0, 0.0, None)
     """
 
     epoch: int
@@ -48,6 +62,10 @@ class Epoch:
 class Stopped:
     """The run has stopped between two steps: it was asked to, or a reporter said the `reason`.
 
+    Attributes:
+        epoch, step: the epoch and the last step.
+        reason: what the reporter said; empty if it was no reporter.
+
     >>> Stopped(epoch=1, step=50, reason="early_stopping: loss has not become better").step
     50
     """
@@ -60,6 +78,11 @@ class Stopped:
 @dataclass(frozen=True, slots=True)
 class Decided:
     """An event of this step, for the log: the executor changed to a compiled plan, or a run was resumed.
+
+    Attributes:
+        step: the step.
+        event: what happened, in one word.
+        message: the same in a sentence.
 
     >>> Decided(step=3, event="kernels", message="now inductor").event
     'kernels'

@@ -67,11 +67,18 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One registered thing: its name, the thing, its own version and its plugin.
+    """One registered thing.
+
+    Attributes:
+        name: the name under which it is registered.
+        value: the thing: a class, a function or an instance, as its kind says.
+        version: the version of its meaning, from 1.
+        plugin: where it comes from.
 
     >>> from graphnet.sdk import default_registry
-    >>> default_registry().layers["relu"].name
-    'relu'
+    >>> relu = default_registry().layers["relu"]
+    >>> relu.name, relu.value.__name__, relu.version, relu.plugin.name
+    ('relu', 'ReLU', 1, 'builtin')
     """
 
     name: str
@@ -85,6 +92,12 @@ class Registry:
     """Name -> Entry for each kind of thing, in the order of registration.
 
     A class may have several names: the first is its own, the others are aliases, for files that use them.
+
+    Attributes:
+        layers, losses, kernels, optimizers, schedules, executors, datasets, metrics, reporters, readers,
+            operators, passes, commands, kinds: the things of this kind.
+        own: the things of the kinds that plugins declare, by kind.
+        plugins: all plugins, those that are broken or switched off too.
     """
 
     layers: Mapping[str, Entry] = field(default_factory=dict)

@@ -30,8 +30,14 @@ class Running:
         facts: the configuration, the versions, the device, the kernels and so on, as plain data.
         keep: writes the model with its present weights into the folder, under the name that it is given.
 
-    >>> Running("seed", epochs=2, steps_per_epoch=10).epochs
-    2
+    >>> running = Running("seed", epochs=2, steps_per_epoch=10, step=10)
+    >>> f"{running.name}: step {running.step} of {running.epochs * running.steps_per_epoch}"
+    'seed: step 10 of 20'
+    >>> running.folder, running.higher_is_better, running.state, running.facts
+    (None, {'loss': False}, {}, {})
+    >>> running.keep("best")
+    Traceback (most recent call last):
+    graphnet.errors.ContractError: best cannot be written: the training has no folder
     """
 
     name: str
@@ -46,7 +52,28 @@ class Running:
 
 
 class Report:
-    """Base of what a reporter is while a training runs: it gets the records, one after the other."""
+    """Base of what a reporter is while a training runs: it gets the records, one after the other.
+
+    >>> from graphnet.sdk import Steps
+    >>> class Patience(Report):
+    ...     seen = 0
+    ...
+    ...     def record(self, record):
+    ...         self.seen += 1
+    ...         return "it has seen enough" if self.seen == 2 else None
+    ...
+    ...     def state(self):
+    ...         return {"seen": self.seen}
+    ...
+    ...     def close(self):
+    ...         print("closed")
+    >>> report = Patience()
+    >>> steps = Steps(epoch=1, step=1, loss=0.5, lr=0.1, steps_per_s=9.0)
+    >>> report.record(steps), report.record(steps), report.state()
+    (None, 'it has seen enough', {'seen': 2})
+    >>> report.close()
+    closed
+    """
 
     def record(self, record: Record) -> str | None:
         """Take a record: a group of Steps, an Epoch, something Decided, or that the training has Stopped.

@@ -126,6 +126,11 @@ class Spatial(Layer):
 
         Raises:
             GraphError: it has another number of axes.
+
+        >>> class Stretch3d(Spatial, axes=3):
+        ...     pass
+        >>> Stretch3d().sizes((8, 3, 4, 5, 6))
+        (4, 5, 6)
         """
         shape = x.shape if isinstance(x, Spec) else x
         if len(shape) != self.axes + 2:

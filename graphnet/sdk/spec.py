@@ -14,10 +14,20 @@ from graphnet.errors import ContractError
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What is known of a tensor without holding it: its shape, dtype and device.
+    """What is known of a tensor without holding it.
 
-    >>> Spec((32, 3, 8, 8)).size_bytes
-    24576
+    Attributes:
+        shape: the size of each axis.
+        dtype: the dtype.
+        device: the device.
+
+    >>> spec = Spec((32, 3, 8, 8))
+    >>> spec.shape, spec.numel, spec.size_bytes
+    ((32, 3, 8, 8), 6144, 24576)
+    >>> spec.dtype, spec.device
+    (torch.float32, device(type='cpu'))
+    >>> spec.on(torch.device("meta")).empty().is_meta
+    True
     """
 
     shape: tuple[int, ...]
@@ -55,6 +65,11 @@ Initializer = Callable[[Tensor, torch.Generator], Tensor]
 class Uniform:
     """Initializer: draws from U(-bound, bound).
 
+    Attributes:
+        bound: the largest absolute value.
+
+    >>> Uniform(0.5).bound
+    0.5
     >>> bool(Uniform(0.5)(torch.empty(9), torch.Generator()).abs().max() <= 0.5)
     True
     """
@@ -69,6 +84,11 @@ class Uniform:
 class Constant:
     """Initializer: fills with one value.
 
+    Attributes:
+        value: the value.
+
+    >>> Constant(0.5).value
+    0.5
     >>> Constant(0.5)(torch.empty(2), torch.Generator())
     tensor([0.5000, 0.5000])
     """
@@ -83,8 +103,13 @@ class Constant:
 class ParameterSpec:
     """A trainable tensor that a layer asks for: its shape, and what fills it at the start.
 
-    >>> ParameterSpec((2, 3), Constant(1.0)).shape
-    (2, 3)
+    Attributes:
+        shape: the size of each axis.
+        initializer: a function of a tensor and a generator, which fills the tensor in place.
+
+    >>> spec = ParameterSpec((2, 3), Constant(1.0))
+    >>> spec.shape, spec.initializer
+    ((2, 3), Constant(value=1.0))
     """
 
     shape: tuple[int, ...]
@@ -96,10 +121,16 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """A tensor that outlives the step but has no gradient; dtype None is that of the parameters.
+    """A tensor that outlives the step but has no gradient.
 
-    >>> StateSpec((3,)).initializer
-    Constant(value=0.0)
+    Attributes:
+        shape: the size of each axis.
+        initializer: what fills it at the start.
+        dtype: its dtype; None is that of the parameters.
+
+    >>> spec = StateSpec((3,))
+    >>> spec.shape, spec.initializer, spec.dtype
+    ((3,), Constant(value=0.0), None)
     """
 
     shape: tuple[int, ...]

@@ -36,8 +36,9 @@ class Operand:
         output: which of the results of an operation it is.
         trained: whether it is a parameter of the module, not a buffer.
 
-    >>> Operand("x", "input", (2, 3), torch.float32).is_slot
-    False
+    >>> x = Operand("x", "input", (2, 3), torch.float32)
+    >>> x.name, x.kind, x.shape, x.dtype, x.output, x.trained, x.is_slot
+    ('x', 'input', (2, 3), torch.float32, 0, False, False)
     """
 
     name: str
@@ -65,8 +66,14 @@ class Node:
             for an absent one.
         output: the output that is read, where it is not the first.
 
-    >>> Node("relu", ()).fields
-    {}
+    >>> weight = Operand("fc.weight", "tensor", (3, 3), torch.float32, trained=True)
+    >>> x = Operand("x", "input", (2, 3), torch.float32)
+    >>> dense = Node("linear", (x,), {"out_features": 3}, slots={"weight": weight, "bias": None})
+    >>> act = Node("relu", (dense,))
+    >>> [node.layer for node in act.nodes()]
+    ['relu', 'linear']
+    >>> list(dense.owned()), dense.fields, dense.inputs[0].name, act.output
+    (['weight'], {'out_features': 3}, 'x', '')
     """
 
     layer: str

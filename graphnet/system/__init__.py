@@ -14,7 +14,7 @@ from graphnet.system.device import (
     resolve_device,
     synchronize,
 )
-from graphnet.system.distributions import Installed, installed, normalized
+from graphnet.system.distributions import Installed, installed, normalized, warn_of_namesake
 from graphnet.system.files import atomic_write, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory
@@ -55,6 +55,7 @@ __all__ = [
     "short_bytes",
     "short_count",
     "synchronize",
+    "warn_of_namesake",
     "without_gc",
     "write_text",
 ]

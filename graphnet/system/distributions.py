@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
+
+from graphnet.errors import DistributionWarning
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,22 @@ def installed(group: str) -> list[Installed]:
             seen.add(key)
             found += points
     return sorted(found, key=lambda one: (normalized(one.distribution), one.point.name))
+
+
+def warn_of_namesake() -> None:
+    """Warn if the package index's other project called graphnet is installed: it has our import name.
+
+    pip unpacks both into one folder, where the files of one replace those of the other without a word.
+    """
+    for other in importlib.metadata.distributions(name="graphnet"):
+        warnings.warn(
+            f"graphnet {other.version} is installed, another project, whose files lie in the same folder as "
+            f"those of graphnet-framework and may have replaced some of them. Keep one of the two: "
+            f"`pip uninstall graphnet graphnet-framework`, then `pip install graphnet-framework`",
+            DistributionWarning,
+            stacklevel=2,
+        )
+        return
 
 
 def _points(dist: Distribution, group: str) -> Iterator[Installed]:

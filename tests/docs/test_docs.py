@@ -168,6 +168,19 @@ def test_links_in_the_docs_lead_somewhere() -> None:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [*PAGES, *ROOT.glob("plugins/*/README.md"), ROOT / "CONTRIBUTING.md"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_each_table_of_a_page_has_a_head(path: Path) -> None:
+    """A table that an empty line divides is shown as text from there on."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.M | re.S)
+    for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M):
+        head, line, *_ = [*table.splitlines(), "", ""]
+        assert re.fullmatch(r"(\|[ :]*-+[ :]*)+\|", line), f"no head: {head}"
+
+
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(graphnet.__path__, "graphnet.")

@@ -21,7 +21,9 @@ from graphnet.testing import LayerTests
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "plugins.md").read_text()
-FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', GUIDE, flags=re.M | re.S))
+HOOKS = [ROOT / "docs" / "hooks" / f"{kind}.md" for kind in ("layers", "kernels", "optimizers")]
+TEXTS = "\n".join([GUIDE, *(page.read_text() for page in HOOKS)])
+FILES = dict(re.findall(r'^```\w+ title="([^"]+)"\n(.*?)^```', TEXTS, flags=re.M | re.S))
 (PAIRS,) = re.findall(r"^```python\n(import numpy.*?)^```", GUIDE, flags=re.M | re.S)
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", GUIDE, flags=re.M | re.S)
 
@@ -90,7 +92,7 @@ def test_the_guides_kernel_equals_the_layer() -> None:
     from graphnet.sdk import Site, Spec
 
     namespace: dict[str, object] = {"__name__": __name__}
-    exec(FILES["kernel.py"], namespace)
+    exec(FILES["acme_fast_sigmoid.py"], namespace)
     kernel_class = namespace["FastSigmoid"]
     spec = Spec((3, 4))
     kernel = kernel_class.match(Site((Sigmoid(),), {"x": spec}, spec.device))  # type: ignore[attr-defined]
@@ -105,9 +107,9 @@ def test_the_guides_layer_for_signals_and_volumes_passes_the_kit(
 ) -> None:
     from graphnet.testing import Sample, assert_checks_pass
 
-    (tmp_path / "shrink.py").write_text(FILES["shrink.py"])
+    (tmp_path / "acme_shrink.py").write_text(FILES["acme_shrink.py"])
     monkeypatch.syspath_prepend(tmp_path)
-    module: Any = importlib.import_module("shrink")
+    module: Any = importlib.import_module("acme_shrink")
     for layer, shape in ((module.Shrink1d, (2, 3, 7)), (module.Shrink3d, (1, 2, 3, 4, 5))):
         assert_checks_pass(layer, [Sample(layer(), [shape])])
 
@@ -146,10 +148,10 @@ def test_the_guides_optimizer_and_its_kernel_pass_the_kit(
 
     from graphnet.testing import Status, run_checks
 
-    for name in ("lion.py", "many_lions.py"):  # here the kernel is to run on a CPU too
+    for name in ("acme_lion.py", "acme_many_lions.py"):  # here the kernel is to run on a CPU too
         (tmp_path / name).write_text(FILES[name].replace('== "cuda"', 'in ("cpu", "cuda")'))
     monkeypatch.syspath_prepend(tmp_path)
-    lion, many = (importlib.import_module(name) for name in ("lion", "many_lions"))
+    lion, many = (importlib.import_module(name) for name in ("acme_lion", "acme_many_lions"))
     registry = load_registry(plugins=[lion, many], entry_points=False)
     for rule in (registry.optimizers["acme/lion"].value, registry.kernels["acme/lion"].value):
         report = run_checks(rule, registry=registry)

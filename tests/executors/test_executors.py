@@ -108,9 +108,9 @@ class Counting(Executor):
 
 
 def documented_executor() -> Any:
-    """The plugin written out in docs/executors.md."""
-    text = (Path(__file__).parents[2] / "docs" / "executors.md").read_text()
-    (code,) = re.findall(r"^```python title=.*?\n(.*?)^```", text, flags=re.M | re.S)
+    """The plugin written out in docs/hooks/executors.md."""
+    text = (Path(__file__).parents[2] / "docs" / "hooks" / "executors.md").read_text()
+    (code,) = re.findall(r'^```python title="acme_timed.py"\n(.*?)^```', text, flags=re.M | re.S)
     plugin = ModuleType("acme_timed")
     exec(code, plugin.__dict__)
     return plugin

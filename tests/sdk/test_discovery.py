@@ -83,7 +83,7 @@ PLUGINS = {
     ),
     "bad-contract": (
         "GRAPHNET_CONTRACT = 99\n" + LAYER + HOOK.format(space="bad"),
-        "was written for layer contract 99, this graphnet has 1. Upgrade graphnet-framework.",
+        "was written for contract 99, this graphnet has 2. Upgrade graphnet-framework.",
     ),
     "bad-clash": (
         LAYER + HOOK.format(space="good"),

@@ -184,11 +184,17 @@ BROKEN: dict[str, Broken] = {
     ),
     "contract-newer": Broken(
         "GRAPHNET_CONTRACT = 99\n" + hook("register('a/b', Double)"),
-        "was written for layer contract 99, this graphnet has 1. Upgrade graphnet-framework.",
+        "was written for contract 99, this graphnet has 2. Upgrade graphnet-framework.",
     ),
     "contract-older": Broken(
+        "GRAPHNET_CONTRACT = 1\n" + hook("register('a/b', Double)"),
+        "was written for contract 1, this graphnet has 2. Install a newer version of "
+        "broken-contract-older. Its author: change what is named here, then state GRAPHNET_CONTRACT = 2. "
+        "Since 1: a metric is a class: derive it from graphnet.Metric",
+    ),
+    "contract-zero": Broken(
         "GRAPHNET_CONTRACT = 0\n" + hook("register('a/b', Double)"),
-        "this graphnet has 1. Install a newer version of broken-contract-older.",
+        "GRAPHNET_CONTRACT must be a whole number from 1 on",
     ),
     "contract-text": Broken(
         "GRAPHNET_CONTRACT = '1'\n" + hook("register('a/b', Double)"),

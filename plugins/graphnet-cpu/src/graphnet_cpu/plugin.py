@@ -6,7 +6,7 @@ import graphnet as gn
 from graphnet.sdk import Register
 from graphnet_cpu import gemm, strided, winograd
 
-GRAPHNET_CONTRACT = 1
+GRAPHNET_CONTRACT = 2
 
 
 @gn.hookimpl

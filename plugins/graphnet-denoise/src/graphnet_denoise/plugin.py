@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from graphnet.sdk import Command, OwnKind, Register, hookimpl
 
+GRAPHNET_CONTRACT = 2
+
 
 @hookimpl
 def graphnet_kinds(register: Register) -> None:

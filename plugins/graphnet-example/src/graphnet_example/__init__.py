@@ -6,7 +6,7 @@ from torch import Tensor
 import graphnet as gn
 from graphnet.sdk import Register, Specs
 
-GRAPHNET_CONTRACT = 1
+GRAPHNET_CONTRACT = 2
 
 
 class Example(gn.Layer):

@@ -8,7 +8,7 @@ import graphnet as gn
 from graphnet.sdk import Register
 from graphnet_triton import INTERPRETED
 
-GRAPHNET_CONTRACT = 1
+GRAPHNET_CONTRACT = 2
 
 
 @gn.hookimpl
