@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
-PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
+PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
 .PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
 
@@ -28,7 +28,8 @@ $(VENV)/installed: $(PROJECTS) constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows --group
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev \
-		-e . -e plugins/graphnet-cpu -e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-triton
+		--group plugins/graphnet-onnx/pyproject.toml:test -e . -e plugins/graphnet-cpu \
+		-e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-onnx -e plugins/graphnet-triton
 	touch $@
 
 demo: install
