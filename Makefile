@@ -4,7 +4,8 @@
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
 # make fuzz      2,000 random models through every pass and executor
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test fuzz mutants opinfo onnx lint programs stub matrix clean
+# make onnx      every layer exported and run in onnxruntime, and ONNX's own node cases read and run
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make matrix    the core's tests on each Python and torch that this machine has
@@ -19,7 +20,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test fuzz mutants opinfo onnx lint programs stub matrix clean
 
 install: $(VENV)/installed
 
@@ -58,7 +59,10 @@ test: lint
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 
-.PHONY: install demo examples speedrun check test fuzz mutants opinfo lint programs stub matrix clean
+.PHONY: install demo examples speedrun check test fuzz mutants opinfo onnx lint programs stub matrix clean
+
+onnx: install
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m graphnet_onnx
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py

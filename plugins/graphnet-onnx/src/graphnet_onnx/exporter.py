@@ -99,10 +99,7 @@ def export(
 def to_onnx(model: Model, *shapes: tuple[int, ...], fixed: Collection[str] = ()) -> onnx.ModelProto:
     """Make the ONNX model that `export` writes. Raises what it raises."""
     sizes = find_sizes(model, shapes, fixed=fixed)
-    forward = model.graph(*shapes)
-    weights = set_up(
-        [forward.values[name] for name in sizes.slots], seed=model.seed, given=model.weights
-    )
+    weights = set_up(sizes.slots.values(), seed=model.seed, given=model.weights)
     nodes = _Export(model.registry, sizes).run()
     graph = sizes.graph
     proto = helper.make_model(

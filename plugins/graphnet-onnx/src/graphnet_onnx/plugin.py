@@ -26,3 +26,11 @@ def graphnet_onnx_writers(register: Register) -> None:
 def graphnet_commands(register: Register) -> None:
     """Add `export`."""
     register("export", Command("Write a model as an ONNX file.", "graphnet_onnx.command:command"))
+
+
+@hookimpl
+def graphnet_readers(register: Register) -> None:
+    """Read models from .onnx files."""
+    from graphnet_onnx.reader import read
+
+    register(".onnx", read)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from graphnet.description import InputDescription
 from graphnet.errors import GraphnetError, InputError, nearest
-from graphnet.graph import SLOTS, Graph
+from graphnet.graph import SLOTS, Graph, Value
 from graphnet.model import Model
 from graphnet.passes import inference
 
@@ -29,13 +29,13 @@ class Sizes:
 
     Attributes:
         graph: the inference graph for the shapes that were given.
-        slots: the forward graph's parameters and states, all of them.
+        slots: the forward graph's parameters and states, all of them, by name.
         free: the name of a free size -> the inputs and axes that have it.
         changed: the name of a free size -> the inference graph with another number for it.
     """
 
     graph: Graph
-    slots: tuple[str, ...]
+    slots: Mapping[str, Value]
     free: Mapping[str, Places]
     changed: Mapping[str, Graph]
 
@@ -82,7 +82,7 @@ def find_sizes(model: Model, shapes: Shapes, *, fixed: Collection[str]) -> Sizes
         InputError: `fixed` has a name that no size has which could be free.
     """
     forward = model.graph(*shapes)
-    slots = forward.sources(*SLOTS)
+    slots = {name: forward.values[name] for name in forward.sources(*SLOTS)}
     free: dict[str, Places] = {}
     changed: dict[str, Graph] = {}
     candidates = _candidates(list(model.description.inputs.values()), shapes)
@@ -95,7 +95,7 @@ def find_sizes(model: Model, shapes: Shapes, *, fixed: Collection[str]) -> Sizes
     for name, places in candidates.items():
         if name in fixed or ALL in fixed:
             continue
-        other = _other(model, shapes, places, {slot: forward.values[slot].spec for slot in slots})
+        other = _other(model, shapes, places, slots)
         if other is not None:
             free[name], changed[name] = places, inference(other)
     return Sizes(inference(forward), slots, free, changed)
@@ -122,7 +122,7 @@ def _candidates(
 
 
 def _other(
-    model: Model, shapes: Shapes, places: Places, slots: Mapping[str, object]
+    model: Model, shapes: Shapes, places: Places, slots: Mapping[str, Value]
 ) -> Graph | None:
     """The forward graph with twice or half the size at these places; None if the model takes neither."""
     number, axis = places[0]
@@ -137,6 +137,6 @@ def _other(
             graph = model.graph(*map(tuple, sizes))
         except GraphnetError:
             continue
-        if slots == {name: graph.values[name].spec for name in graph.sources(*SLOTS)}:
+        if slots == {name: graph.values[name] for name in graph.sources(*SLOTS)}:
             return graph
     return None

@@ -61,9 +61,11 @@ def _ends(layer: Any, x: Port) -> tuple[int, list[int]]:
 
     Programs differ in the last window of ceil_mode, so where the sizes are known, the padding says it.
     """
-    sizes = [size for size in x.shape[2:] if size is not None]
-    if not layer.ceil_mode or len(sizes) < layer.axes:
-        return int(layer.ceil_mode), list(layer.padding)
+    if not layer.ceil_mode:
+        return 0, list(layer.padding)
+    if None in x.shape[2:]:
+        return 1, list(layer.padding)
+    sizes = [x.size(axis) for axis in range(2, x.ndim)]
     counts = layer.size((1, 1, *sizes))
     axes = zip(sizes, counts, layer.windows.spans, layer.steps, layer.padding, strict=True)
     return 0, [max(pad, (count - 1) * step + span - n - pad) for n, count, span, step, pad in axes]

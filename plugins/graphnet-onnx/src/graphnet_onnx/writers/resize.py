@@ -32,16 +32,36 @@ class WriteLinear(OnnxWriter):
     """Resize in the mode "linear"."""
 
     def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        if layer.align_corners:
+            return self.aligned(layer, to, x)
         scales = [1.0, 1.0]
         scales += [_scale(x, axis, factor) for axis, factor in enumerate(layer.scale_factor, 2)]
-        align = layer.align_corners
         return to.add(
             "Resize",
             x,
             None,
             to.constant(torch.tensor(scales)),
             mode="linear",
-            coordinate_transformation_mode="align_corners" if align else "half_pixel",
+            coordinate_transformation_mode="half_pixel",
+        )
+
+    def aligned(self, layer: Any, to: Nodes, x: Port) -> str:
+        """With align_corners: by whole scales, or else by sizes, since programs differ in other scales."""
+        whole = all(factor == int(factor) for factor in layer.scale_factor)
+        scales = to.constant(torch.tensor([1.0, 1.0, *layer.scale_factor])) if whole else None
+        sizes = None
+        if scales is None:
+            # The first two axes have the sizes of x, which may be free.
+            known = layer.size((1, 1, *(x.size(axis) for axis in range(2, x.ndim))))
+            sizes = to.add("Concat", to.sizes(x, 0, 2), to.integers(known), axis=0)
+        return to.add(
+            "Resize",
+            x,
+            None,
+            scales,
+            sizes,
+            mode="linear",
+            coordinate_transformation_mode="align_corners",
         )
 
 
