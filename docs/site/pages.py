@@ -133,9 +133,8 @@ def registered() -> str:
             parts.extend(said)
         for base in shared:
             head = f"### {base.__name__} {{ #{kind.name}-{base.__name__} }}"
-            parts.append(
-                f"{head}\n\nA base, which has no name in files. {reference.markdown(inspect.getdoc(base) or '')}"
-            )
+            text = reference.markdown(inspect.getdoc(base) or "")
+            parts.append(f"{head}\n\nA base, which has no name in files. {text}")
     return "\n\n".join(parts)
 
 

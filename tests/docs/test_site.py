@@ -121,5 +121,6 @@ def test_docstring_is_markdown_in_which_only_code_is_code() -> None:
     )
     assert reference.markdown(doc) == (
         "x\\_i \\* y\\_i &lt; 3, and `a*b`.\n\n**Args**\n\n- `x, y`: two tensors, of one shape.\n\n"
-        "```text\ndef f(): ...\n```\n\nWith\n\n```text\ny = x_i\n```\n\nit ends.\n\n```pycon\n>>> 1 + 1\n2\n```"
+        "```text\ndef f(): ...\n```\n\nWith\n\n```text\ny = x_i\n```\n\nit ends.\n\n"
+        "```pycon\n>>> 1 + 1\n2\n```"
     )
