@@ -100,6 +100,12 @@ ALIKE: list[tuple[str, tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = [
     ("PixelUnshuffle", (2,), {}, (1, 2, 4, 6)),
     ("ReflectionPad2d", ((1, 2, 0, 3),), {}, (1, 2, 5, 4)),
     ("ReplicationPad2d", (2,), {}, (1, 2, 3, 3)),
+    ("LayerNorm", ((3, 4), 1e-3), {}, (2, 3, 4)),
+    ("LayerNorm", (4, 1e-3, True, False), {}, (2, 3, 4)),
+    ("RMSNorm", (4, 1e-3), {}, (2, 3, 4)),
+    ("Softmax", (1,), {}, (2, 3, 4)),
+    ("LogSoftmax", (1,), {}, (2, 3, 4)),
+    ("Flatten", (1, 2), {}, (2, 3, 4, 5)),
 ]
 
 

@@ -22,6 +22,19 @@ EQUAL: dict[str, str] = {
     "return dense(x) if x.device.type != 'cpu' else x.contiguous()": _COPY,
     "kernels.patch.products:_TransposeConvolution.gradients: mask = None if mask is None else "
     "mask.reshape(-1, w.shape[1]) -> mask = None if mask is None else mask.view(-1, w.shape[1])": _OWN,
+    "layers.activation:LeakyReLU.forward: return x.where(x > 0, x * self.negative_slope) -> "
+    "return x.where(x >= 0, x * self.negative_slope)": "at 0 both are 0",
+    "layers.adaptive:AdaptiveMaxPooling.backward: numbers = part.reshape(there) -> "
+    "numbers = part.view(there)": _SPLITS,
+    "layers.adaptive:AdaptiveMaxPooling.forward: kept.append(taken.reshape(n, math.prod(taken.shape[1:]))) "
+    "-> kept.append(taken.view(n, math.prod(taken.shape[1:])))": _FRESH,
+    "layers.adaptive:AdaptiveMaxPooling.forward: taken = torch.zeros_like(y, dtype=dtype, "
+    "memory_format=torch.contiguous_format) -> taken = torch.zeros_like(y, "
+    "memory_format=torch.contiguous_format)": "the same numbers are kept, in more bytes",
+    "layers.axes:Flatten.backward: return grad_y.reshape(specs['x'].shape) -> "
+    "return grad_y.view(specs['x'].shape)": _SPLITS,
+    "layers.recurrent:LSTM.forward: if bias_ih is not None and bias_hh is not None: -> "
+    "if bias_ih is not None or bias_hh is not None:": _BOTH,
     "layers.activation:PReLU.backward: grad_x = grad_y.where(x > 0, grad_y * slopes) -> "
     "grad_x = grad_y.where(x >= 0, grad_y * slopes)": _AT_KINK,
     "layers.activation:beside: return weight.view(-1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else "

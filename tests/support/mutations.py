@@ -71,6 +71,7 @@ _ALIASES = ("clone", "contiguous")
 _MODULES = ("torch", "self", "cls", "math", "F", "random", "torch.linalg")
 _LEFT = ("__post_init__", "samples", "match")
 _PROMISES = ("pointwise", "kept")  # to promise less is not wrong
+_GUARDS = ("strict",)  # of zip: it computes nothing
 _MASKS = ("where", "masked_fill", "masked_fill_")
 
 
@@ -109,10 +110,14 @@ def mutants_of(module: str, source: str) -> Iterator[Mutant]:
     original = ast.unparse(tree)
     seen = {original}
     deciding = _only_of_match(tree)
+    overwritten: dict[str, set[str]] = {}
     for owner in tree.body:
         if getattr(owner, "name", "") in deciding:
             continue
         written = _overwritten(owner)
+        if isinstance(owner, ast.ClassDef):
+            written |= set().union(*(overwritten.get(ast.unparse(b), set()) for b in owner.bases))
+            overwritten[owner.name] = written
         for function, node in _bodies(owner):
             for kind, line in _mutate(node, written):
                 text = ast.unparse(tree)
@@ -264,7 +269,7 @@ def _changes(node: ast.AST, parent: ast.AST) -> Iterator[Change]:
             yield "dropped term", orelse
         case ast.Constant(value=value) if not isinstance(parent, (ast.keyword, ast.Expr)):
             yield from _constants(value)
-        case ast.keyword(arg=name, value=ast.Constant(value=value)):
+        case ast.keyword(arg=name, value=ast.Constant(value=value)) if name not in _GUARDS:
             kind = "broadcast sum" if name == "keepdim" else "constant"
             for _, constant in _constants(value):
                 assert isinstance(constant, ast.Constant)
@@ -379,6 +384,8 @@ def _calls(node: ast.Call) -> Iterator[Change]:
             swapped[i], swapped[i + 1] = swapped[i + 1], swapped[i]
             yield "swapped arguments", _with(node, args=swapped)
     for i, keyword in enumerate(node.keywords):
+        if keyword.arg in _GUARDS:
+            continue
         kind = {"keepdim": "broadcast sum", "dtype": "dtype", "device": "device"}.get(
             str(keyword.arg), "swapped arguments"
         )

@@ -21,6 +21,7 @@ from graphnet.builtin.layers.attention import SimplifiedChannelAttention, Transp
 from graphnet.builtin.layers.conv import Conv1d, Conv3d
 from graphnet.builtin.layers.depthwise import DepthwiseConv2d
 from graphnet.builtin.layers.dropout import Dropout
+from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.hard import ELU, Hardtanh
 from graphnet.builtin.layers.linear import Linear
@@ -174,6 +175,7 @@ MEANS = [
     Sample(AvgPool2d(kernel_size=2), [IMAGE]),
     Sample(AvgPool2d(kernel_size=3, stride=(1, 4), padding=(1, 0)), [IMAGE]),
     Sample(AvgPool2d(kernel_size=3, stride=2, padding=1, count_include_pad=False), [IMAGE]),
+    Sample(AvgPool2d(kernel_size=3, stride=2, padding=1, ceil_mode=True), [IMAGE]),
 ]
 BILINEAR = [
     Sample(BilinearUpsampling(scale_factor=(2, 1.7)), [(2, 3, 4, 5)]),
@@ -285,6 +287,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "reflection_pad2d": [
         Sample(ReflectionPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
+        Sample(ReflectionPad2d(padding=(0, 3, 1, 1)), [(2, 3, 2, 5)]),  # more than the height
         Sample(ReflectionPad2d(padding=6), [IMAGE], raises=GraphError),
     ],
     "replication_pad2d": [
@@ -302,6 +305,15 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(LayerNorm2d(num_channels=3), [IMAGE], raises=GraphError),
     ],
     "aten/layer_norm2d": LAYER_NORMS,
+    "layer_norm": [
+        Sample(LayerNorm(normalized_shape=(3, 4), eps=0.1), [(2, 3, 4)]),
+        Sample(LayerNorm(normalized_shape=4, bias=False), [(2, 3, 4)]),
+        Sample(LayerNorm(normalized_shape=5), [(2, 4)], raises=GraphError),
+    ],
+    "rms_norm": [
+        Sample(RMSNorm(normalized_shape=(3, 4), eps=0.1), [(2, 3, 4)]),
+        Sample(RMSNorm(normalized_shape=5), [(2, 4)], raises=GraphError),
+    ],
     "simplified_channel_attention": [
         Sample(SimplifiedChannelAttention(), [(3, 2, 1, 5)]),
         Sample(SimplifiedChannelAttention(), [(2, 4)], raises=GraphError),

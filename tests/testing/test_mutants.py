@@ -42,6 +42,21 @@ def test_each_mutant_is_one_change_of_what_is_computed() -> None:
     assert len({one.source for one in found}) == len(found)
 
 
+def test_methods_in_place_may_write_to_what_the_base_class_overwrites() -> None:
+    source = """
+class Base(Kernel):
+    overwrites: ClassVar[dict[str, str]] = {"grad_x": "grad_y"}
+
+class Gain(Base):
+    def backward_(self, grad_y: Tensor, y: Tensor) -> Tensor:
+        return grad_y.mul_(y)
+"""
+    written = {
+        m.diff[1] for m in mutants_of("graphnet.builtin.gain", source) if m.kind == "aliasing"
+    }
+    assert written == {"y.mul_(1.0)"}
+
+
 def test_each_kind_has_its_share_of_what_is_drawn() -> None:
     found = list(mutants_of("graphnet.builtin.gain", SOURCE))
     kinds = {one.kind for one in found}
