@@ -132,8 +132,12 @@ def registered() -> str:
             shared.update(bases)
             parts.extend(said)
         for base in shared:
-            head = f"### {base.__name__}, a base of such classes {{ #{kind.name}-{base.__name__} }}"
-            parts.append(f"{head}\n\n{reference.markdown(inspect.getdoc(base) or '')}")
+            head = f"### {base.__name__} {{ #{kind.name}-{base.__name__} }}"
+            parts += [
+                head,
+                "A base, which has no name in files.",
+                reference.markdown(inspect.getdoc(base) or ""),
+            ]
     return "\n\n".join(parts)
 
 

@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,8 +32,7 @@ class Member:
 @functools.cache
 def members(cls: type) -> Mapping[str, Member]:
     """What a class states itself, in the order of its source."""
-    node = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(node, ast.ClassDef)
+    node = _class(cls)
     stated = described(inspect.getdoc(cls) or "")
     found: dict[str, Member] = {}
     for part, after in zip(node.body, [*node.body[1:], None], strict=True):
@@ -69,11 +69,11 @@ def described(doc: str) -> dict[str, str]:
 def sections(doc: str) -> Iterator[tuple[str, list[str]]]:
     """The title and the lines of each part of a docstring; the title is empty for text and examples."""
     title, body = "", list[str]()
-    for line in doc.splitlines():
+    for before, line in pairwise(["", *doc.splitlines()]):
         if _SECTION.match(line):
             yield title, body
             title, body = line.rstrip(":"), []
-        elif title and line and not line.startswith(" "):
+        elif title and line and (not line.startswith(" ") or not before):  # text, or code
             yield title, body
             title, body = "", [line]
         else:
@@ -101,7 +101,14 @@ def class_page(cls: type, title: str, *, level: int = 2) -> str:
     bases = [one for one in cls.__mro__[1:-1] if one.__module__.startswith("graphnet")]
     heads = "#" * level
     parts = [f"{heads} {title} {{ #{title} }}"]
-    parts.append(markdown(inspect.getdoc(cls) or "", skip=("Attributes", "Args")))
+    made = next((one for one in _class(cls).body if getattr(one, "name", "") == "__init__"), None)
+    if isinstance(made, ast.FunctionDef):
+        parts.append(f"`{_call(title, made, []).partition(' -> ')[0]}`")
+        parts.append(markdown(inspect.getdoc(cls) or "", skip=("Attributes",)))
+        if said := ast.get_docstring(made):
+            parts.append(markdown(said))
+    else:  # the arguments are fields, which are described below
+        parts.append(markdown(inspect.getdoc(cls) or "", skip=("Attributes", "Args")))
     for member in own.values():
         parts.append(f"{heads}## `{member.written}` {{ #{title}.{member.name} }}")
         parts.append(markdown(member.doc) or _inherited(member.name, bases))
@@ -111,6 +118,12 @@ def class_page(cls: type, title: str, *, level: int = 2) -> str:
             listed = ", ".join(f"`{name}`" for name in names)
             parts.append(f"From `{base.__name__}`: {listed}.")
     return "\n\n".join(parts)
+
+
+def _class(cls: type) -> ast.ClassDef:
+    node = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(node, ast.ClassDef)
+    return node
 
 
 def _inherited(name: str, bases: Sequence[type]) -> str:
@@ -220,12 +233,12 @@ def _text(lines: Sequence[str]) -> str:
                 parts[-1] = parts[-1].removesuffix("\n```") + f"\n\n{textwrap.dedent(block)}\n```"
             else:
                 parts.append(f"```pycon\n{textwrap.dedent(block)}\n```")
-        elif block.startswith("    "):
-            parts.append(f"```text\n{textwrap.dedent(block)}\n```")
         elif block.lstrip().startswith("- "):
             parts.append(block)
-        else:
-            parts.append(escaped(block))
+        else:  # an equation or code is indented, also inside a paragraph
+            for apart, run in groupby(block.splitlines(), lambda line: line.startswith("    ")):
+                text = "\n".join(run)
+                parts.append(f"```text\n{textwrap.dedent(text)}\n```" if apart else escaped(text))
     return "\n\n".join(parts)
 
 
@@ -233,7 +246,8 @@ def escaped(text: str) -> str:
     """Text in which Markdown sees nothing but code between backticks."""
     parts = re.split(r"(`[^`]*`)", text)
     return "".join(
-        part if part.startswith("`") else re.sub(r"([*_\[\]<>])", r"\\\1", part) for part in parts
+        part if part.startswith("`") else re.sub(r"([*_\[\]])", r"\\\1", part.replace("<", "&lt;"))
+        for part in parts
     )
 
 

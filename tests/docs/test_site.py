@@ -67,6 +67,24 @@ def test_each_attribute_of_the_contract_is_used_in_an_example_that_runs(name: st
     assert [n for n in sorted(stated(cls)) if not re.search(rf"\b{n}\b", code)] == []
 
 
+def test_arguments_of_a_class_are_described_whether_they_are_fields_or_not() -> None:
+    class Plain:
+        """Plain.
+
+        Args:
+            size: how large it is.
+        """
+
+        def __init__(self, size: int = 3) -> None:
+            pass
+
+    page = reference.class_page(Plain, "Plain")
+    assert "`Plain(size: int=3)`" in page
+    assert "- `size`: how large it is." in page
+    field = reference.class_page(graphnet.sdk.ModelFile, "ModelFile")
+    assert field.count("Plain data as a YAML model file holds it") == 1
+
+
 def test_page_of_the_command_line_has_every_option_of_every_command() -> None:
     page = commands.page()
     seen = list(commands.walk(command_line, "graphnet", None))
@@ -98,10 +116,11 @@ def test_link_leads_to_the_place_in_the_site(here: str, text: str, expected: str
 
 def test_docstring_is_markdown_in_which_only_code_is_code() -> None:
     doc = (
-        "x_i * y_i, and `a*b`.\n\nArgs:\n    x, y: two tensors,\n        of one shape.\n\n"
-        ">>> 1 + 1\n2\n"
+        "x_i * y_i < 3, and `a*b`.\n\nArgs:\n    x, y: two tensors,\n        of one shape.\n\n"
+        "    def f(): ...\n\nWith\n    y = x_i\nit ends.\n\n>>> 1 + 1\n2\n"
     )
     assert reference.markdown(doc) == (
-        "x\\_i \\* y\\_i, and `a*b`.\n\n**Args**\n\n- `x, y`: two tensors, of one shape.\n\n"
+        "x\\_i \\* y\\_i &lt; 3, and `a*b`.\n\n**Args**\n\n- `x, y`: two tensors, of one shape.\n\n"
+        "```text\ndef f(): ...\n```\n\nWith\n\n```text\ny = x_i\n```\n\nit ends.\n\n"
         "```pycon\n>>> 1 + 1\n2\n```"
     )
