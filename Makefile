@@ -5,7 +5,10 @@
 # make test      lint, types, imports and all tests
 # make site      the documentation as a site in build/site, with a reference that is made from the source
 # make fuzz      2,000 random models through every pass and executor
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub public matrix clean
+# make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
+# make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
+# make hour      a plugin with one of each kind, from an empty folder to a training, with installed wheels, on
+#                this Python and on 3.13
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make public    tests/docs/public_names.txt: the list of public names; a name may go only with a new contract
@@ -21,7 +24,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub public matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour lint programs stub public matrix clean
 
 install: $(VENV)/installed
 
@@ -45,7 +48,7 @@ speedrun: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py
+	$(BIN)/mypy graphnet plugins benchmarks tests/support/nn_typed.py tests/hour/user_script.py
 	$(BIN)/mypy --explicit-package-bases docs/site
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
@@ -63,7 +66,15 @@ test: lint site
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo lint programs stub public matrix clean
+mutants: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.mutants
+
+opinfo: install
+	$(BIN)/python -m tests.opinfo
+
+hour: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hour
+	OMP_NUM_THREADS=1 $(BIN)/nox --session hour
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py

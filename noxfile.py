@@ -1,4 +1,4 @@
-"""The fast tests of the core under each supported Python and torch: `make matrix`.
+"""The fast tests of the core under each supported Python and torch (`make matrix`), and the session `hour`.
 
 A Python that this machine lacks, or a torch that cannot be installed for it, is named as not run.
 """
@@ -11,6 +11,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 TORCHES = ["2.11.0", "2.13.0"]  # the oldest and the newest supported
 ROOMS = ["system", "sdk", "description", "graph", "passes", "plan", "model", "cli"]
 
+nox.options.sessions = ["matrix"]
 nox.options.error_on_missing_interpreters = False
 nox.options.default_venv_backend = "venv"
 
@@ -37,3 +38,13 @@ def matrix(session: nox.Session, torch: str) -> None:
         *tests,
         env={"OMP_NUM_THREADS": "1"},
     )
+
+
+@nox.session(python="3.13", reuse_venv=True)
+def hour(session: nox.Session) -> None:
+    """What `make hour` does, on the newest Python: a plugin with one of each kind, from wheels."""
+    try:
+        session.install("--quiet", f"torch=={TORCHES[-1]}", "-e", ".", "mypy", "setuptools>=77")
+    except nox.command.CommandFailed:
+        session.skip(f"not run: torch cannot be installed for Python {session.python} here")
+    session.run("python", "-m", "tests.hour")

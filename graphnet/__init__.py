@@ -17,6 +17,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from graphnet import bridges as bridges
+    from graphnet import builtin as builtin
+    from graphnet import errors as errors
+    from graphnet import executors as executors
+    from graphnet import graph as graph
+    from graphnet import inspection as inspection
+    from graphnet import model as model
+    from graphnet import nn as nn
+    from graphnet import plan as plan
+    from graphnet import sdk as sdk
+    from graphnet import system as system
+    from graphnet import testing as testing
+    from graphnet import training as training
     from graphnet.bridges import as_torch_module as as_torch_module
     from graphnet.bridges import from_torch as from_torch
     from graphnet.bridges import from_torch_module as from_torch_module
@@ -127,12 +140,14 @@ def load(path: Path | str, *, registry: Registry | None = None) -> Model:
     return Model.load(path, registry=registry)
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(importlib.import_module(f"graphnet.{_ROOMS[name]}"), name)
-    if name in _MODULES:
-        return importlib.import_module(f"graphnet.{name}")
-    raise AttributeError(f"module 'graphnet' has no attribute {name!r}")
+if not TYPE_CHECKING:  # with it, type checkers would accept any name, and know no type
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return getattr(importlib.import_module(f"graphnet.{_ROOMS[name]}"), name)
+        if name in _MODULES:
+            return importlib.import_module(f"graphnet.{name}")
+        raise AttributeError(f"module 'graphnet' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

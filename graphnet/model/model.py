@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from graphnet.description import check_inputs
+from graphnet.description import UpdateSettings, check_inputs
 from graphnet.errors import InputError
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
 from graphnet.model.plans import Shape
 from graphnet.model.program import Program
+from graphnet.model.trained import Trained
 from graphnet.model.weighted import Weighted
 from graphnet.plan import (
     CompileOptions,
@@ -121,23 +123,42 @@ class Model(Weighted):
         updates, options = training_choices(rule, options, overrides)
         runner = definition_of("executors", executor, self.registry)
         options.warn_if_slow(stacklevel=2)
+        seed = self.seed if seed is None else seed
+        plans = self._step_plans(inputs, options, loss, updates)
+        given = None if self._weights is None else self._weights.own
+        trained = Trained(plans, given=given, seed=seed, lr=rule.lr)
+        predictor = self._predictions.predictor(
+            {**trained.weights.own, **trained.averages.own}, options.for_inference(), runner
+        )
+
+        def made(plan: Plan, adding: Plan | None = None) -> Program:
+            return Program(
+                self.description,
+                plan,
+                registry=self.registry,
+                trained=trained,
+                adding=adding,
+                accumulate=updates.accumulate,
+                reported=self._plans.reported(loss, updates),
+                predictor=predictor,
+                executor=runner,
+                seed=seed,
+                other=lambda *shapes: made(*self._step_plans(shapes, options, loss, updates)),
+            )
+
+        return made(*plans)
+
+    def _step_plans(
+        self,
+        inputs: Sequence[Shape],
+        options: CompileOptions,
+        loss: object,
+        updates: UpdateSettings,
+    ) -> tuple[Plan, ...]:
+        """The plan of a step with an update and, if updates take several steps, that of the others."""
         plan = self._plans.plan(inputs, options, loss=loss, updates=updates)
         adding = self._plans.adding_plan(inputs, options, loss=loss, updates=updates)
-        return Program(
-            self.description,
-            plan,
-            registry=self.registry,
-            weights=None if self._weights is None else self._weights.own,
-            adding=adding,
-            accumulate=updates.accumulate,
-            reported=self._plans.reported(loss, updates),
-            predictor=lambda slots: self._predictions.predictor(
-                slots, options.for_inference(), runner
-            ),
-            executor=runner,
-            lr=rule.lr,
-            seed=self.seed if seed is None else seed,
-        )
+        return (plan,) if adding is None else (plan, adding)
 
     def predict(
         self,

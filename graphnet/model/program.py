@@ -7,22 +7,23 @@ clean = program.predict(image)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.description import ModelDescription
 from graphnet.errors import CheckpointError, InputError
-from graphnet.graph import LR, SEED, STEP, Kind
+from graphnet.graph import Kind
 from graphnet.model.accumulation import Accumulation
 from graphnet.model.checkpoint import Checkpoint, versions_of, write_checkpoint
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
+from graphnet.model.trained import Trained
 from graphnet.model.weights import Weights
-from graphnet.passes import DONE, EMA, SCALE, UPDATES
+from graphnet.passes import DONE, EMA, SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors
 from graphnet.system import keep_freed_memory
@@ -31,8 +32,7 @@ from graphnet.system import keep_freed_memory
 class Program:
     """A compiled training: `step` runs one training step, `predict` runs the forward pass alone.
 
-    `weights` has copies of the model's weights, which steps update in place. `averages` has their exponential
-    moving averages by the same names; it is empty unless the plan computes any. `report` has what the last
+    `weights` has copies of the model's weights, which steps update in place. `report` has what the last
     step reported, by name, as 0-dim tensors: with `report=("losses", "gradient_norm")` in `Model.compile`,
     each loss of a sum, such as "mse", and "gradient_norm".
 
@@ -40,8 +40,10 @@ class Program:
         plan: the plan of a step with an update.
         adding: with gradient accumulation, the plan of a step that only adds up gradients.
         accumulate: the number of steps for one update.
+        trained: the weights and what else steps change.
         reported: the names of what a step returns behind the loss.
-        predictor: makes the Predictor, from the tensors that it uses by name.
+        predictor: runs predictions on the weights, or their averages.
+        other: makes a program for inputs of other shapes with the same `trained`.
 
     >>> from graphnet import SGD, Model
     >>> layers = [{"conv2d": {"out_channels": 1, "kernel_size": 1}}]
@@ -59,54 +61,50 @@ class Program:
         plan: Plan,
         *,
         registry: Registry,
-        weights: Mapping[str, Tensor] | None,
+        trained: Trained,
         adding: Plan | None = None,
         accumulate: int = 1,
         reported: Sequence[str] = (),
-        predictor: Callable[[Mapping[str, Tensor]], Predictor],
+        predictor: Predictor,
         executor: Executor,
-        lr: float,
         seed: int,
+        other: Callable[..., Program],
     ) -> None:
         self.description = description
         self.registry = registry
         self.plan = plan
         self.seed = seed
-        self.steps_done = 0
         self.report: dict[str, Tensor] = {}
+        self._trained = trained
         self._reported = tuple(reported)
-        names = [n for n in plan.slots if not plan.values[n].role]
-        weights = set_up([plan.values[n] for n in names], seed=seed, given=weights)
-        self.weights = Weights(weights)
-        states = [plan.values[n] for n in plan.slots if plan.values[n].role]
-        self.optimizer_state = set_up(states, seed=seed)
-        followers = {state.of: state.name for state in states if state.role == EMA}
-        averages = {
-            name: self.optimizer_state[followers[name]] for name in names if name in followers
-        }
-        for name, average in averages.items():
-            average.copy_(weights[name])  # an average starts from its weight
-        self.averages = Weights(averages)
+        self._predictor = predictor
+        self._other = other
         values = {**(adding.values if adding is not None else {}), **plan.values}
-        fixed = [value for value in values.values() if value.kind is Kind.CONSTANT]
-        constants = set_up(fixed, seed=seed)
-        specs = {name: value.spec for name, value in values.items() if value.kind is Kind.SCALAR}
-        self._scalars = {
-            name: torch.zeros((), dtype=spec.dtype, device=spec.device)
-            for name, spec in specs.items()
-        }
-        tensors = {**self._scalars, **constants, **weights, **self.optimizer_state}
+        constants = set_up([v for v in values.values() if v.kind is Kind.CONSTANT], seed=seed)
         self._input_values = [plan.values[name] for name in plan.inputs]
         if any(value.spec.device.type == "cpu" for value in self._input_values):
             keep_freed_memory()
+        tensors = {**constants, **trained.tensors}
         self.accumulation = Accumulation(
             plan, adding, every=accumulate, tensors=tensors, executor=executor
         )
-        self._predictor = predictor({**weights, **averages})
-        if SEED in self._scalars:
-            self._scalars[SEED].fill_(seed)
-        self._lr = 0.0
-        self.lr = lr
+
+    def with_shapes(self, *inputs: Sequence[int]) -> Program:
+        """Compile a program for inputs of other shapes that trains the same weights.
+
+        Both have one optimizer state, one step count and one learning rate. So an epoch can end with a
+        smaller batch, and images of several sizes can be trained on.
+
+        >>> from graphnet import Model
+        >>> model = Model({"layers": [{"linear": {"out_features": 1}}]})
+        >>> program = model.compile((32, 4), loss="mse", optimizer={"sgd": {"lr": 0.1}}, device="cpu")
+        >>> last = program.with_shapes((5, 4))
+        >>> _ = program.step(torch.ones(32, 4), torch.ones(32, 1))
+        >>> _ = last.step(torch.ones(5, 4), torch.ones(5, 1))
+        >>> program.steps_done
+        2
+        """
+        return self._other(*inputs)
 
     def __repr__(self) -> str:
         return (
@@ -127,17 +125,33 @@ class Program:
         return states | {name: self.weights.own[name] for name in self.averages}
 
     @property
+    def weights(self) -> Weights:
+        """The weights by name, which steps update in place."""
+        return self._trained.weights
+
+    @property
+    def averages(self) -> Weights:
+        """The moving averages of weights by name; empty unless the plan computes any."""
+        return self._trained.averages
+
+    @property
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """The tensors of the optimizer, and others that steps update, by name."""
+        return self._trained.optimizer_state
+
+    @property
+    def steps_done(self) -> int:
+        """The number of steps so far, those of programs `with_shapes` included."""
+        return self._trained.steps_done
+
+    @property
     def lr(self) -> float:
         """The learning rate of the next step."""
-        return self._lr
+        return self._trained.lr
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0.0 <= lr < math.inf:
-            raise InputError(f"lr: expected a number from 0 on, got {lr!r}")
-        if lr != self._lr and LR in self._scalars:
-            self._scalars[LR].fill_(lr)
-        self._lr = lr
+        self._trained.lr = lr
 
     @property
     def device(self) -> torch.device:
@@ -207,20 +221,16 @@ class Program:
         ready = self.accumulation.at(self.steps_done)
         loss, *others = ready.run.on(make, given, ready.rest)
         self.report = dict(zip(self._reported, others, strict=False))
-        self.steps_done += 1
-        if STEP in self._scalars:
-            self._scalars[STEP].add_(1)
-        if UPDATES in self._scalars and ready is self.accumulation.updating:
-            self._scalars[UPDATES].add_(1)
+        self._trained.count(updated=ready is self.accumulation.updating)
         return loss
 
-    def predict(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def predict(self, *inputs: Tensor) -> Any:
         """Run the model with the current `model_weights`, on inputs of any shape that the model takes.
 
-        The inputs are moved to the program's device, and the outputs stay there.
+        It returns a tensor, or a tuple if the model has several outputs. The inputs are moved to the
+        program's device, and the outputs stay there.
         """
-        age = self.steps_done, self.weights.age(), self.averages.age()
-        return self._predictor(*inputs, age=age)
+        return self._predictor(*inputs, age=self._trained.age())
 
     def save(self, path: Path | str) -> None:
         """Write the description, `model_weights` and the plugins' versions to a safetensors file.
@@ -251,8 +261,4 @@ class Program:
 
     def rewind(self, steps_done: int) -> None:
         """Set the number of steps done; the weights and states do not change."""
-        self.steps_done = steps_done
-        if STEP in self._scalars:
-            self._scalars[STEP].fill_(steps_done)
-        if UPDATES in self._scalars:
-            self._scalars[UPDATES].fill_(steps_done // len(self.accumulation.order))
+        self._trained.rewind(steps_done, every=len(self.accumulation.order))

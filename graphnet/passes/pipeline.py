@@ -25,6 +25,11 @@ class Change:
     elapsed_s: float = 0.0
     switched_off: bool = False
 
+    @property
+    def has_effect(self) -> bool:
+        """Whether the pass changed any call."""
+        return bool(self.added or self.removed or self.changed)
+
 
 def run(
     graph: Graph,

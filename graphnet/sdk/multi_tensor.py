@@ -90,11 +90,11 @@ class MultiTensorKernel(Definition):
             _check(cls)
 
     @classmethod
-    def match(cls, rule: Definition, specs: Sequence[Spec]) -> Self | None:
+    def match(cls, rule: Any, specs: Sequence[Spec]) -> Self | None:
         """The kernel for a rule, or None to leave its calls as they are.
 
         Args:
-            rule: the rule that the calls have in common.
+            rule: the rule that the calls have in common, an instance of `replaces`.
             specs: of the first tensor of each call, which is an optimizer's parameter. Device and dtype are
                 the same for all.
         """

@@ -66,10 +66,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import the names that need pytest on their first use: `graphnet check` works without pytest."""
-    if name in ("LayerTests", "assert_checks_pass", "parametrize_with_checks"):
-        from graphnet.testing import pytest_suite as suite
+if not TYPE_CHECKING:  # type checkers would accept any name
 
-        return getattr(suite, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        """Import the names that need pytest on their first use: `graphnet check` works without pytest."""
+        if name in ("LayerTests", "assert_checks_pass", "parametrize_with_checks"):
+            from graphnet.testing import pytest_suite as suite
+
+            return getattr(suite, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

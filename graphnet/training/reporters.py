@@ -21,11 +21,12 @@ from graphnet.sdk import (
     Reporter,
     Running,
     Steps,
+    Stopped,
     hookimpl,
 )
 from graphnet.training.run_folder import append
 
-_KINDS = {Steps: "steps", Epoch: "epoch", Decided: "executor"}
+_KINDS = {Steps: "steps", Epoch: "epoch", Decided: "executor", Stopped: "stopped"}
 
 
 class Log(Reporter):
@@ -42,8 +43,7 @@ class _LogReport(Report):
         self.path = path
 
     def record(self, record: Record) -> None:
-        if kind := _KINDS.get(type(record)):
-            append(self.path, kind, asdict(record))
+        append(self.path, _KINDS[type(record)], asdict(record))
 
 
 class TensorBoard(Reporter):

@@ -220,6 +220,7 @@ class Trainer:
             "device": str(self.device),
             "precision": self.precision,
             "kernels": self.kernels,
+            "passes": [change.name for change in self.program.plan.changes if change.has_effect],
             "pairs": len(self.pairs),
             "steps_per_epoch": self.steps_per_epoch,
         }

@@ -67,10 +67,11 @@ def test_the_guides_plugin_is_written_checked_installed_and_trained_with(
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     exec(PAIRS, {})
-    install, train = (shell(command, venv, tmp_path) for command in COMMANDS)
+    install, train, _ = (shell(command, venv, tmp_path) for command in COMMANDS)
     assert "passed" in install
     assert "epoch 2/2" in train
     assert "acme/swish" in train
+    assert (tmp_path / "dist" / "acme_swish-0.1.0-py3-none-any.whl").exists()
     assert "acme/swish" not in shell(
         "GRAPHNET_DISABLE_PLUGINS=acme-swish graphnet layers", venv, tmp_path
     )
@@ -130,16 +131,7 @@ def test_the_guides_native_kernel_passes_the_kit(tmp_path: Path) -> None:
     if problem := module.LIBRARY.problem():
         pytest.skip(problem)
 
-    class Plugin:
-        @hookimpl
-        def graphnet_layers(self, register: Register) -> None:
-            register("acme/halve", module.Halve)
-
-        @hookimpl
-        def graphnet_kernels(self, register: Register) -> None:
-            register("acme/native", module.NativeHalve)
-
-    registry = load_registry(plugins=[Plugin()], entry_points=False)
+    registry = load_registry(plugins=[module], entry_points=False)
     cases = cases_for(module.NativeHalve, registry=registry)
     rows = {check.name: judge(check, cases) for check in CHECKS if not check.slow}
     assert {name: row.message for name, row in rows.items() if row.status is Status.FAILED} == {}

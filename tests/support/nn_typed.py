@@ -65,3 +65,5 @@ if TYPE_CHECKING:
     nn.MSELoss(delta=0.5)  # type: ignore[call-arg]
     nn.SGD([])  # type: ignore[call-arg]
     wrong: int = nn.ReLU()  # type: ignore[assignment]
+    gn.Modle  # type: ignore[attr-defined]
+    gn.testing.run_check  # type: ignore[attr-defined]

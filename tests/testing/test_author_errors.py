@@ -237,3 +237,28 @@ def test_kernel_for_cuda_alone_is_skipped_where_there_is_none() -> None:
         pytest.skip("it runs on this machine's GPU")
     with pytest.raises(pytest.skip.Exception, match="there is no CUDA device"):
         assert_checks_pass(OnCuda)
+
+
+EXECUTED = """
+class Thrice(gn.Layer):
+    '''3 x. x: any shape.
+
+    >>> Thrice().forward(torch.ones(1))
+    tensor([3.])
+    '''
+
+    def forward(self, x):
+        return 3 * x
+
+    def backward(self, grad_y):
+        return 3 * grad_y
+"""
+
+
+def test_a_layer_of_no_imported_module_has_its_examples_run() -> None:
+    names: dict[str, Any] = {"gn": gn, "__name__": "not_imported"}
+    exec(EXECUTED, names)
+    report = run_checks(names["Thrice"]())
+    assert report.failures == ()
+    (status,) = [row.status for row in report.rows if row.check == "examples"]
+    assert status is Status.PASSED

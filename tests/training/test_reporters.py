@@ -111,6 +111,21 @@ def test_a_reporter_stops_a_training_between_two_steps(registry: Registry) -> No
     assert trainer.program.steps_done == 8
 
 
+def test_log_has_each_kind_of_record_and_why_a_reporter_stopped_the_training(
+    registry: Registry, tmp_path: Path
+) -> None:
+    stopping = job(registry, reporters=["log", {"test/kept": {"stop_at": 8}}])
+    yielded = list(Trainer(stopping, folder=RunFolder(tmp_path / "run", resume=False)).run())
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    start, *logged = map(json.loads, lines)
+    assert {"loss", "differentiate", "update"} <= set(start["passes"])
+    assert "clip" not in start["passes"]
+    assert len(logged) == len(yielded)
+    assert logged[-1] == {
+        "kind": "stopped", "epoch": 2, "step": 8, "reason": "test/kept: it is enough",
+    }  # fmt: skip
+
+
 def test_early_stopping_waits_for_patience_epochs_without_an_improvement() -> None:
     losses = [5.0, 4.0, math.nan, 4.0, 3.9, 4.5, 4.5]
     records = [epoch(i + 1, loss) for i, loss in enumerate(losses)]

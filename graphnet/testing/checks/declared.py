@@ -54,7 +54,9 @@ def docstring(case: Case) -> None:
 def examples(case: Case) -> None:
     """The examples in the docstring (lines that start with >>>) give the results that they state."""
     cls = type(case.layer)
-    names = {**vars(sys.modules[cls.__module__]), "torch": torch, "gn": graphnet}
+    module = sys.modules.get(cls.__module__)  # None where text was executed
+    own = {cls.__name__: cls} if module is None else vars(module)
+    names = {**own, "torch": torch, "gn": graphnet}
     finder = doctest.DocTestFinder(recurse=False)
     found = [
         test for test in finder.find(cls, cls.__name__, globs=names, extraglobs={}) if test.examples

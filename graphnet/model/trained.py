@@ -1,0 +1,93 @@
+"""Trained: what training steps change; programs for inputs of several shapes share it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from graphnet.errors import InputError
+from graphnet.graph import LR, SEED, STEP, Kind
+from graphnet.model.slots import set_up
+from graphnet.model.weights import Weights
+from graphnet.passes import EMA, UPDATES
+from graphnet.plan import Plan
+
+
+class Trained:
+    """The weights, their averages, the optimizer's state, the step count and the learning rate.
+
+    Args:
+        plans: the plan of a step with an update, and after it that of a step that only adds up gradients.
+        given: the weights to start from; None draws them.
+        seed: the seed of weights that are drawn, and of random layers.
+        lr: the learning rate.
+    """
+
+    def __init__(
+        self, plans: Sequence[Plan], *, given: Mapping[str, Tensor] | None, seed: int, lr: float
+    ) -> None:
+        plan = plans[0]
+        names = [n for n in plan.slots if not plan.values[n].role]
+        self.weights = Weights(set_up([plan.values[n] for n in names], seed=seed, given=given))
+        states = [plan.values[n] for n in plan.slots if plan.values[n].role]
+        self.optimizer_state = set_up(states, seed=seed)
+        averages = {v.of: self.optimizer_state[v.name] for v in states if v.role == EMA}
+        self.averages = Weights({name: averages[name] for name in names if name in averages})
+        for name, average in self.averages.own.items():
+            average.copy_(self.weights.own[name])  # an average starts from its weight
+        specs = {
+            name: value.spec
+            for name, value in chain.from_iterable(one.values.items() for one in plans)
+            if value.kind is Kind.SCALAR
+        }
+        self.scalars = {
+            name: torch.zeros((), dtype=spec.dtype, device=spec.device)
+            for name, spec in specs.items()
+        }
+        if SEED in self.scalars:
+            self.scalars[SEED].fill_(seed)
+        self.steps_done = 0
+        self._lr = 0.0
+        self.lr = lr
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0.0 <= lr < math.inf:
+            raise InputError(f"lr: expected a number from 0 on, got {lr!r}")
+        if lr != self._lr and LR in self.scalars:
+            self.scalars[LR].fill_(lr)
+        self._lr = lr
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that plans take besides inputs and constants, by name."""
+        return {**self.scalars, **self.weights.own, **self.optimizer_state}
+
+    def age(self) -> object:
+        """A value that changes whenever a tensor may have changed."""
+        return self.steps_done, self.weights.age(), self.averages.age()
+
+    def count(self, *, updated: bool) -> None:
+        """Count a step, and the update that it made."""
+        self.steps_done += 1
+        if STEP in self.scalars:
+            self.scalars[STEP].add_(1)
+        if UPDATES in self.scalars and updated:
+            self.scalars[UPDATES].add_(1)
+
+    def rewind(self, steps_done: int, *, every: int) -> None:
+        """Set the number of steps done; one of `every` steps makes an update."""
+        self.steps_done = steps_done
+        if STEP in self.scalars:
+            self.scalars[STEP].fill_(steps_done)
+        if UPDATES in self.scalars:
+            self.scalars[UPDATES].fill_(steps_done // every)
