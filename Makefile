@@ -9,6 +9,7 @@
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
 # make hour      a plugin with one of each kind, from an empty folder to a training, with installed wheels, on
 #                this Python and on 3.13
+# make onnx      every layer exported and run in onnxruntime, and ONNX's own node cases read and run
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make public    tests/docs/public_names.txt: the list of public names; a name may go only with a new contract
@@ -22,9 +23,10 @@ BIN := $(VENV)/bin
 DATA ?= ../shared/data
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
-PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise triton)
+PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour lint programs stub public matrix clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour onnx lint programs stub public matrix \
+	clean
 
 install: $(VENV)/installed
 
@@ -33,7 +35,8 @@ $(VENV)/installed: $(PROJECTS) constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows --group
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev \
-		-e . -e plugins/graphnet-cpu -e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-triton
+		--group plugins/graphnet-onnx/pyproject.toml:test -e . -e plugins/graphnet-cpu \
+		-e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-onnx -e plugins/graphnet-triton
 	touch $@
 
 demo: install
@@ -57,7 +60,7 @@ check: lint
 	$(PYTEST) -m "not slow" tests/test_imports.py $(addprefix tests/,$(CHECKED))
 
 site: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: lint site
 	$(PYTEST) --ignore plugins/graphnet-triton
@@ -75,6 +78,9 @@ opinfo: install
 hour: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.hour
 	OMP_NUM_THREADS=1 $(BIN)/nox --session hour
+
+onnx: install
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m graphnet_onnx
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py

@@ -83,7 +83,7 @@ def test_no_module_imports_one_that_imports_it_back() -> None:
     assert circles == []
 
 
-@pytest.mark.parametrize("plugin", ["cpu", "denoise", "example", "triton"])
+@pytest.mark.parametrize("plugin", ["cpu", "denoise", "example", "onnx", "triton"])
 def test_plugins_import_public_names_only(plugin: str) -> None:
     wrong = []
     for path in sorted((ROOT.parent / "plugins" / f"graphnet-{plugin}" / "src").rglob("*.py")):

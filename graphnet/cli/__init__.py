@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphnet.cli.commands import OWN, table
-from graphnet.cli.options import compile_options, flag, make_options
+from graphnet.cli.options import compile_options, flag, input_shapes, make_options
 from graphnet.errors import GraphnetError, GraphnetWarning
 from graphnet.system import warn_of_namesake
 
@@ -27,6 +27,7 @@ __all__ = [
     "compile_options",
     "flag",
     "graphnet",
+    "input_shapes",
     "json_text",
     "main",
     "make_console",

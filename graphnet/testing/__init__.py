@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphnet.graph import Cost
 from graphnet.testing.case import Case
-from graphnet.testing.cases import CHECKED_KINDS, cases_for, checked_kinds
+from graphnet.testing.cases import CHECKED_KINDS, cases_for, checked_kinds, varied_cases_for
 from graphnet.testing.check import Check
 from graphnet.testing.checks.all import CHECKS
 from graphnet.testing.checks.cost import LayerCost, observed_cost
@@ -63,6 +63,7 @@ __all__ = [
     "observed_cost",
     "parametrize_with_checks",
     "run_checks",
+    "varied_cases_for",
 ]
 
 

@@ -85,6 +85,11 @@ def varied_cases_for(
 
     Returns:
         The cases, and what was tried for each field.
+
+    >>> from graphnet.builtin import Conv2d
+    >>> cases, fields = varied_cases_for(Conv2d)
+    >>> fields["bias"].values
+    (True, False)
     """
     cases, given = _made(target, samples, registry)
     cls = target if isinstance(target, type) else type(target)

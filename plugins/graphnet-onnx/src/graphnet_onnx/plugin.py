@@ -1,0 +1,36 @@
+"""The hooks: what this distribution adds to graphnet."""
+
+from __future__ import annotations
+
+from graphnet.sdk import Command, OwnKind, Register, hookimpl
+
+
+@hookimpl
+def graphnet_kinds(register: Register) -> None:
+    """Declare the writers of layers, to which other distributions can add."""
+    from graphnet_onnx.writing import KIND, OnnxWriter
+
+    register(KIND, OwnKind("ONNX writer", OnnxWriter, needs=("write",)))
+
+
+@hookimpl
+def graphnet_onnx_writers(register: Register) -> None:
+    """Add the writers of the built-in layers."""
+    from graphnet_onnx.writers import WRITERS
+
+    for name, writer in WRITERS.items():
+        register(name, writer)
+
+
+@hookimpl
+def graphnet_commands(register: Register) -> None:
+    """Add `export`."""
+    register("export", Command("Write a model as an ONNX file.", "graphnet_onnx.command:command"))
+
+
+@hookimpl
+def graphnet_readers(register: Register) -> None:
+    """Read models from .onnx files."""
+    from graphnet_onnx.reader import read
+
+    register(".onnx", read)

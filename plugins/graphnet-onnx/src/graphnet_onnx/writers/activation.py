@@ -1,0 +1,123 @@
+"""Writers of activations and of layers that scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from graphnet_onnx.writing import Nodes, OnnxWriter, Port
+
+
+class _Same(OnnxWriter):
+    """A layer without fields that is one operator."""
+
+    operator: ClassVar[str]
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add(self.operator, x)
+
+
+class WriteReLU(_Same):
+    """Relu."""
+
+    operator: ClassVar[str] = "Relu"
+
+
+class WriteSigmoid(_Same):
+    """Sigmoid."""
+
+    operator: ClassVar[str] = "Sigmoid"
+
+
+class WriteTanh(_Same):
+    """Tanh."""
+
+    operator: ClassVar[str] = "Tanh"
+
+
+class WriteIdentity(_Same):
+    """Identity, for layers that do nothing in inference."""
+
+    operator: ClassVar[str] = "Identity"
+
+
+class WriteLeakyReLU(OnnxWriter):
+    """LeakyRelu."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("LeakyRelu", x, alpha=layer.negative_slope)
+
+
+class WritePReLU(OnnxWriter):
+    """PRelu, with the slopes along the channels."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, weight: Port) -> str:
+        return to.add("PRelu", x, to.per_channel(weight, x))
+
+
+class WriteGELU(OnnxWriter):
+    """Gelu."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Gelu", x, approximate=layer.approximate)
+
+
+class WriteSiLU(OnnxWriter):
+    """x times its Sigmoid."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Mul", x, to.add("Sigmoid", x))
+
+
+class WriteSoftplus(OnnxWriter):
+    """Softplus of beta x, divided by beta; x itself above the threshold."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        z = to.add("Mul", x, to.number(layer.beta))
+        soft = to.add("Div", to.add("Softplus", z), to.number(layer.beta))
+        return to.add("Where", to.add("Greater", z, to.number(layer.threshold)), x, soft)
+
+
+class WriteSoftmax(OnnxWriter):
+    """Softmax."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Softmax", x, axis=layer.dim)
+
+
+class WriteLogSoftmax(OnnxWriter):
+    """LogSoftmax."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("LogSoftmax", x, axis=layer.dim)
+
+
+class WriteRescale(OnnxWriter):
+    """The product with one number."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Mul", x, to.number(layer.factor))
+
+
+class WriteLayerScale(OnnxWriter):
+    """The product with a weight for each channel."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, weight: Port) -> str:
+        return to.add("Mul", x, to.per_channel(weight, x))
+
+
+WRITERS: Mapping[str, type[OnnxWriter]] = {
+    "relu": WriteReLU,
+    "leaky_relu": WriteLeakyReLU,
+    "prelu": WritePReLU,
+    "sigmoid": WriteSigmoid,
+    "tanh": WriteTanh,
+    "gelu": WriteGELU,
+    "silu": WriteSiLU,
+    "softplus": WriteSoftplus,
+    "softmax": WriteSoftmax,
+    "log_softmax": WriteLogSoftmax,
+    "rescale": WriteRescale,
+    "layer_scale": WriteLayerScale,
+    "dropout": WriteIdentity,
+}

@@ -1,0 +1,64 @@
+"""Writers of layers that combine tensors or split one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphnet_onnx.writing import FAR, Nodes, OnnxWriter, Port
+
+
+class WriteAdd(OnnxWriter):
+    """Add for two tensors, Sum for another number of them."""
+
+    def write(self, layer: Any, to: Nodes, *xs: Port) -> str:
+        return to.add("Add" if len(xs) == 2 else "Sum", *xs)
+
+
+class WriteMultiply(OnnxWriter):
+    """Mul."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, other: Port) -> str:
+        return to.add("Mul", x, other)
+
+
+class WriteSubtract(OnnxWriter):
+    """Sub."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, other: Port) -> str:
+        return to.add("Sub", x, other)
+
+
+class WriteConcat(OnnxWriter):
+    """Concat."""
+
+    def write(self, layer: Any, to: Nodes, *xs: Port) -> str:
+        return to.add("Concat", *xs, axis=layer.dim)
+
+
+class WriteSplit(OnnxWriter):
+    """Two Slices, or a Split into halves."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> tuple[str, str]:
+        if layer.size is not None:
+            first = to.slice(x, layer.dim, 0, layer.size)
+            return first, to.slice(x, layer.dim, layer.size, FAR)
+        first, rest = to.add_many("Split", x, outputs=2, axis=layer.dim, num_outputs=2)
+        return first, rest
+
+
+class WriteSimpleGate(OnnxWriter):
+    """The product of the two halves of the channels."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Mul", *to.add_many("Split", x, outputs=2, axis=1, num_outputs=2))
+
+
+WRITERS: Mapping[str, type[OnnxWriter]] = {
+    "add": WriteAdd,
+    "multiply": WriteMultiply,
+    "subtract": WriteSubtract,
+    "concat": WriteConcat,
+    "split": WriteSplit,
+    "simple_gate": WriteSimpleGate,
+}
