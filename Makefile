@@ -60,7 +60,7 @@ check: lint
 	$(PYTEST) -m "not slow" tests/test_imports.py $(addprefix tests/,$(CHECKED))
 
 site: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: lint site
 	$(PYTEST) --ignore plugins/graphnet-triton

@@ -107,8 +107,8 @@ def registered() -> str:
     entries: list[Entry]
     parts = [
         "# Layers and all other things",
-        "What a model file, a training file or a command can name, with graphnet-cpu, graphnet-denoise and "
-        "graphnet-triton installed.",
+        "What a model file, a training file or a command can name, with the plugins of graphnet's "
+        "repository installed.",
     ]
     for kind in registry.every_kind.values():
         entries = [e for e in registry.of_kind(kind.name).values() if _is_definition(e.value)]

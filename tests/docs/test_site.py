@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 import pytest
+from ruamel.yaml import YAML
 
 import graphnet.sdk
 from docs.site import build, commands, pages, reference
@@ -95,6 +96,15 @@ def test_page_of_the_command_line_has_every_option_of_every_command() -> None:
         for parameter in command.params:
             if isinstance(parameter, click.Option) and not parameter.hidden:
                 assert parameter.opts[-1] in part, (path, parameter.opts)
+
+
+def test_each_page_is_in_the_navigation_once() -> None:
+    settings = YAML(typ="safe").load((build.ROOT / "mkdocs.yml").read_text())
+    listed = [page for section in settings["nav"] for part in section.values()
+              for entry in part for page in entry.values()]  # fmt: skip
+    docs = build.ROOT / "docs"
+    pages_of_docs = [str(path.relative_to(docs)) for path in docs.rglob("*.md")]
+    assert sorted(listed) == sorted([*pages_of_docs, *build.OUTSIDE.values(), *build.GENERATED])
 
 
 @pytest.mark.parametrize(
