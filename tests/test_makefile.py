@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-TEXT = (Path(__file__).parents[1] / "Makefile").read_text()
+TEXT = (Path(__file__).parents[1] / "Makefile").read_text().replace("\\\n", "")
 INTERNAL = {"lint", "clean"}
 
 

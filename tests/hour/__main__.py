@@ -29,7 +29,7 @@ ADDED = {  # kind -> what the plugin registers of it, and the example of the doc
     "layers": {"acme/hour": "", "acme/halve": "halved.py", "acme/scaled": "acme_softsign.py"},
     "losses": {"acme/log_cosh": "acme_log_cosh.py"},
     "kernels": {"acme/halve_native": "halved.py"},
-    "optimizers": {"acme/lion": "lion.py"},
+    "optimizers": {"acme/lion": "acme_lion.py"},
     "schedules": {"halve": "acme_steps.py"},
     "executors": {"acme/timed": "acme_timed.py"},
     "datasets": {"tensor_pairs": "acme_tensors.py"},
