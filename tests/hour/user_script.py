@@ -286,6 +286,9 @@ def optimizers() -> Iterator[gn.Optimizer]:
 def train(registry: gn.Registry, folder: Path) -> list[float]:
     """Steps with each optimizer by hand, then a training file."""
     model = network(registry)
+    assert "scale_1" in str(model.summary((4, 3, 8, 8)))
+    gradients = gn.inspection.Gradients.of(model, (1, 3, 8, 8), loss=HalfSquare())
+    assert "conv2d_1.weight" in [one.name for one in gradients.parameters]
     noisy, other = torch.rand(2, 4, 3, 8, 8)
     options = gn.CompileOptions(device="cpu", without=("common_subexpressions",))
     for optimizer in optimizers():
