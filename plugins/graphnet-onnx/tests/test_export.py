@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,8 +53,8 @@ def test_each_configuration_of_a_layer_is_equal_in_onnxruntime_or_refused(name: 
 
 
 def models() -> list[Path]:
-    files = sorted(EXAMPLES.glob("*/*.yaml"))
-    return [path for path in files if "\nlayers:" in path.read_text()]
+    """The model files; training files name one of them."""
+    return [p for p in sorted(EXAMPLES.glob("*/*.yaml")) if "\nlayers:" in p.read_text()]
 
 
 @pytest.mark.parametrize("path", models(), ids=lambda path: path.stem)
@@ -217,6 +219,16 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="channels 2"):
         export(model, tmp_path / "small.onnx", (1, 3, 4, 4))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_hooks_do_not_import_onnx() -> None:
+    code = (
+        "import sys; from graphnet.sdk import default_registry; registry = default_registry();"
+        "print('.onnx' in registry.readers, 'relu' in registry.of_kind('onnx_writers'),"
+        "{'onnx', 'onnxruntime', 'graphnet_onnx.exporter'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "set()"]
 
 
 def test_the_command_writes_a_file_and_says_its_inputs_and_outputs(tmp_path: Path) -> None:
