@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,8 +53,8 @@ def test_each_configuration_of_a_layer_is_equal_in_onnxruntime_or_refused(name: 
 
 
 def models() -> list[Path]:
-    files = sorted(EXAMPLES.glob("*/*.yaml"))
-    return [path for path in files if "\nlayers:" in path.read_text()]
+    """The model files; training files name one of them."""
+    return [p for p in sorted(EXAMPLES.glob("*/*.yaml")) if "\nlayers:" in p.read_text()]
 
 
 @pytest.mark.parametrize("path", models(), ids=lambda path: path.stem)
@@ -127,6 +129,44 @@ def test_a_layer_that_needs_a_free_size_says_which_one_to_fix() -> None:
         to_onnx(gn.Model(POOLED), (1, 2, 4, 4))
     model = with_random_weights(gn.Model(POOLED), (1, 2, 5, 7))
     assert compare(model, [torch.randn(1, 2, 5, 7)], fixed=["height", "width"]) <= TOLERANCE
+
+
+HARD: list[tuple[dict[str, Any], tuple[int, ...]]] = [
+    ({"avg_pool2d": {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True}}, (1, 2, 4, 8)),
+    (
+        {"avg_pool1d": {"kernel_size": 3, "stride": 4, "ceil_mode": True, "count_include_pad": False}},
+        (2, 2, 4),
+    ),
+    ({"max_pool1d": {"kernel_size": 1, "stride": 3, "dilation": 2, "ceil_mode": True}}, (2, 2, 2)),
+    (
+        {"max_pool2d": {"kernel_size": [1, 4], "stride": [4, 3], "padding": [0, 2], "dilation": 2,
+                        "ceil_mode": True}},
+        (1, 2, 7, 7),
+    ),
+    ({"bilinear_upsampling": {"scale_factor": [1.7, 2.5], "align_corners": True}}, (1, 2, 5, 7)),
+    ({"linear_upsampling": {"scale_factor": 1.25}}, (1, 2, 3)),  # 3 pixels stay 3: not interpolated
+    ({"adaptive_max_pool3d": {"output_size": [3, None, 1]}}, (1, 2, 5, 4, 3)),
+    ({"conv2d": {"out_channels": 2, "kernel_size": [2, 4], "padding": "same"}}, (1, 2, 5, 6)),
+    ({"transpose_conv1d": {"out_channels": 2, "kernel_size": 2, "stride": 3, "padding": 2,
+                           "output_padding": 2}}, (1, 2, 5)),
+    ({"attention": {"num_heads": 1, "causal": True}}, (1, 5, 3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "shape"), HARD, ids=[next(iter(one)) for one, _ in HARD])
+def test_odd_sizes_and_rare_fields_are_equal_with_fixed_sizes(
+    layer: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    inputs = ["$input"] * (3 if "attention" in layer else 1)
+    model = with_random_weights(gn.Model({"layers": [{**layer, "inputs": inputs}]}), shape)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert compare(model, [x], fixed=["all"]) <= TOLERANCE
+
+
+def test_a_scale_that_would_differ_at_some_free_sizes_is_refused() -> None:
+    layers = [{"linear_upsampling": {"scale_factor": 1.25}}]
+    with pytest.raises(CannotExport, match=r"scale_factor 1\.25 on axis 2, whose size is free"):
+        to_onnx(gn.Model({"input": {"shape": [2, "time"]}, "layers": layers}), (1, 2, 8))
 
 
 class Twice(gn.Layer):
@@ -217,6 +257,17 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="channels 2"):
         export(model, tmp_path / "small.onnx", (1, 3, 4, 4))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_hooks_do_not_import_onnx() -> None:
+    code = (
+        "import sys; from graphnet.sdk import default_registry; registry = default_registry();"
+        "print('.onnx' in registry.readers, 'relu' in registry.of_kind('onnx_writers'),"
+        "{'onnx', 'onnxruntime', 'graphnet_onnx.exporter'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True", "set()"]
 
 
 def test_the_command_writes_a_file_and_says_its_inputs_and_outputs(tmp_path: Path) -> None:

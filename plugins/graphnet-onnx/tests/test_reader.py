@@ -96,6 +96,27 @@ def exported() -> onnx.ModelProto:
     return to_onnx(with_random_weights(gn.Model(SMALL), (1, 2, 4, 4)), (1, 2, 4, 4))
 
 
+def test_an_imported_model_is_trained_further_as_the_original(tmp_path: Path) -> None:
+    proto = exported()
+    onnx.save(proto, tmp_path / "exported.onnx")
+    proto.ClearField("metadata_props")
+    onnx.save(proto, tmp_path / "other.onnx")
+    x, target = torch.randn(2, 2, 4, 4), torch.randn(2, 3, 4, 4)
+    original = with_random_weights(gn.Model(SMALL), (1, 2, 4, 4))
+    models = [original, *(gn.load(tmp_path / f"{name}.onnx") for name in ("exported", "other"))]
+    found: list[Any] = []
+    for model in models:
+        program = model.compile(
+            (2, 2, 4, 4), loss="mse", optimizer={"sgd": {"lr": 0.1}}, device="cpu"
+        )
+        program.step(x, target)
+        found.append(program.predict(x))
+    before: Tensor = original.predict(x)
+    assert difference(found[0], before) > 1e-4
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=1e-6)
+
+
 def test_a_changed_file_is_read_by_what_it_computes_now(tmp_path: Path) -> None:
     proto = exported()
     proto.graph.node[1].op_type = "Sigmoid"
@@ -198,6 +219,49 @@ def test_an_operator_is_read_as_torch_computes_it(name: str) -> None:
     file = read_operators(node_model(operator, x, constants, **attributes), name)
     found = gn.Model(file.description, weights=file.weights).predict(x)
     torch.testing.assert_close(found, torchs(x), rtol=1e-5, atol=1e-5)
+
+
+def product_and_sum(*outputs: str) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("MatMul", ["x", "matrix"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["sum"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "two",
+        [helper.make_tensor_value_info("x", 1, ["batch", 4])],
+        [helper.make_tensor_value_info(name, 1, None) for name in outputs],
+        [
+            numpy_helper.from_array(MATRIX.numpy(), "matrix"),
+            numpy_helper.from_array(BIAS.numpy(), "bias"),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+
+
+def test_a_product_and_a_sum_are_one_linear_layer_unless_others_read_the_product() -> None:
+    file = read_operators(product_and_sum("sum"), "two.onnx")
+    model = gn.Model(file.description, weights=file.weights)
+    torch.testing.assert_close(model.predict(ROWS), ROWS @ MATRIX + BIAS)
+    assert len(model.description.layers) == 1
+    with pytest.raises(DescriptionError, match="has a bias, or other readers"):
+        read_operators(product_and_sum("product", "sum"), "two.onnx")
+
+
+def test_a_constant_that_is_too_large_is_refused_before_it_is_computed() -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["large"]),
+            helper.make_node("Add", ["x", "large"], ["y"]),
+        ],
+        "large",
+        [helper.make_tensor_value_info("x", 1, ["batch", 4])],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [numpy_helper.from_array(torch.tensor([2**40]).numpy(), "shape")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    with pytest.raises(DescriptionError, match="a constant that it computes is too large"):
+        read_operators(proto, "large.onnx")
 
 
 REFUSED: dict[str, tuple[str, list[Tensor | None], dict[str, Any], str]] = {

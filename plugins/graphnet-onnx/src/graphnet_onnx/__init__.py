@@ -8,7 +8,20 @@
 
 from __future__ import annotations
 
-from graphnet_onnx.exporter import OPSET, Exported, export
+from typing import TYPE_CHECKING, Any
+
 from graphnet_onnx.writing import CannotExport, Nodes, OnnxWriter, Port
 
+if TYPE_CHECKING:
+    from graphnet_onnx.exporter import OPSET, Exported, export
+
 __all__ = ["OPSET", "CannotExport", "Exported", "Nodes", "OnnxWriter", "Port", "export"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs onnx on its first use: the hooks need none of it."""
+    if name in ("OPSET", "Exported", "export"):
+        from graphnet_onnx import exporter
+
+        return getattr(exporter, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

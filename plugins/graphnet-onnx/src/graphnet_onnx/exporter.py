@@ -187,8 +187,11 @@ class _Export:
         for value, name in zip(outputs, results, strict=True):
             if isinstance(value, str):
                 self.names[value] = name
-        self.nodes += to.nodes
-        self.constants += to.constants
+        self.nodes += [
+            helper.make_node(one.operator, one.inputs, one.outputs, one.name, **one.attributes)
+            for one in to.operations
+        ]
+        self.constants += map(_initializer, to.constants, to.constants.values())
 
     def ports(self, call: Call) -> dict[str, Port | tuple[Port, ...] | None]:
         """The tensors of a call, by the names of the method's arguments."""
@@ -251,7 +254,7 @@ def _info(value: str, name: str, sizes: Sizes) -> onnx.ValueInfoProto:
 
 
 def _initializer(name: str, tensor: Tensor) -> onnx.TensorProto:
-    return numpy_helper.from_array(tensor.detach().contiguous().numpy(), name)
+    return numpy_helper.from_array(tensor.detach().cpu().contiguous().numpy(), name)
 
 
 def _texts(infos: Any) -> dict[str, str]:

@@ -1,8 +1,10 @@
-"""The hooks: what this distribution adds to graphnet."""
+"""The hooks: what this distribution adds to graphnet. They do not import onnx."""
 
 from __future__ import annotations
 
-from graphnet.sdk import Command, OwnKind, Register, hookimpl
+from pathlib import Path
+
+from graphnet.sdk import Command, ModelFile, OwnKind, Register, hookimpl
 
 
 @hookimpl
@@ -31,6 +33,11 @@ def graphnet_commands(register: Register) -> None:
 @hookimpl
 def graphnet_readers(register: Register) -> None:
     """Read models from .onnx files."""
-    from graphnet_onnx.reader import read
-
     register(".onnx", read)
+
+
+def read(path: Path) -> ModelFile:
+    """Read a model from an ONNX file; see graphnet_onnx.reader."""
+    from graphnet_onnx import reader
+
+    return reader.read(path)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import onnx
 import torch
-from onnx import helper, numpy_helper
 from torch import Tensor
 
 from graphnet.errors import GraphError
@@ -65,6 +63,17 @@ Input = Port | str
 """A tensor in the ONNX graph: a port of the layer, or the name of a node's result."""
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A node of ONNX: its operator, the names of what it reads and of its results, its attributes."""
+
+    operator: str
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    attributes: Mapping[str, Any]
+    name: str
+
+
 @dataclass
 class Nodes:
     """The nodes of one layer: a writer adds them with `add`.
@@ -72,12 +81,14 @@ class Nodes:
     Args:
         prefix: the name of the layer's node in the model; all names start with it.
         dtype: the floating dtype of the model.
+        operations: the nodes that were added.
+        constants: the tensors that were added, by name.
     """
 
     prefix: str
     dtype: torch.dtype
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: list[onnx.TensorProto] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+    constants: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, operator: str, *inputs: Input | None, **attributes: Any) -> str:
         """Add a node of an ONNX operator, and return the name of its result.
@@ -93,20 +104,19 @@ class Nodes:
         self, operator: str, *inputs: Input | None, outputs: int, **attributes: Any
     ) -> list[str]:
         """Add a node with several results, and return their names."""
-        name = f"{self.prefix}/{operator}_{len(self.nodes)}"
+        name = f"{self.prefix}/{operator}_{len(self.operations)}"
         results = [name if outputs == 1 else f"{name}:{i}" for i in range(outputs)]
         names = [_name(one) for one in inputs]
         while names and not names[-1]:
             names.pop()
         given = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(operator, names, results, name=name, **given))
+        self.operations.append(Operation(operator, names, results, given, name))
         return results
 
     def constant(self, tensor: Tensor) -> str:
         """Add a tensor that is fixed, and return its name."""
         name = f"{self.prefix}/constant_{len(self.constants)}"
-        array = tensor.detach().cpu().contiguous().numpy()
-        self.constants.append(numpy_helper.from_array(array, name))
+        self.constants[name] = tensor
         return name
 
     def number(self, value: float) -> str:

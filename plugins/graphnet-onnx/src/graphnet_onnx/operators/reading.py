@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from graphnet.errors import DescriptionError, Problem, nearest
 from graphnet.sdk import ModelFile, dtype_name
 
 Shape = tuple[int | None, ...]
-_MOST_FOLDED = 2**28  # elements of a computed constant
+_MOST_FOLDED = 2**26  # elements of a constant that is computed
 
 
 class Unreadable(Exception):
@@ -315,6 +316,10 @@ def _fold(proto: onnx.NodeProto, reading: Reading) -> bool:
     """Compute a node whose inputs are all fixed by ONNX's own arithmetic; False if it cannot be computed."""
     if proto.op_type.startswith("Random") or any(a.HasField("g") for a in proto.attribute):
         return False
+    for output in proto.output:
+        shape = reading.shapes.get(output, ())
+        if math.prod(size for size in shape if size is not None) > _MOST_FOLDED:
+            raise Unreadable("a constant that it computes is too large")
     names = [name for name in proto.input if name]
     infos = [helper.make_tensor_value_info(name, 1, None) for name in dict.fromkeys(names)]
     outs = [helper.make_tensor_value_info(name, 1, None) for name in proto.output if name]
@@ -328,8 +333,6 @@ def _fold(proto: onnx.NodeProto, reading: Reading) -> bool:
         tensors = [torch.from_numpy(np.array(array)) for array in arrays]
     except Exception:  # ONNX's arithmetic lacks the operator: a layer may have it
         return False
-    if any(tensor.numel() > _MOST_FOLDED for tensor in tensors):
-        raise Unreadable("a constant that it computes is too large")
     reading.constants.update(zip((info.name for info in outs), tensors, strict=True))
     return True
 
