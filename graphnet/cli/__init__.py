@@ -101,11 +101,17 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _show(otherwise: Callable[..., None]) -> Callable[..., None]:
-    """Return a showwarning that prints graphnet's own warnings as one line."""
+    """Return a showwarning that prints each of graphnet's own warnings as one line, once.
+
+    The filter "once" is not enough: Python forgets it where code below changes the filters for a while.
+    """
+    said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, GraphnetWarning):
-            click.echo(f"warning: {message}", err=True)
+            if str(message) not in said:
+                click.echo(f"warning: {message}", err=True)
+            said.add(str(message))
         else:
             otherwise(message, category, *place, **more)
 
