@@ -30,8 +30,9 @@ def shown(
     monkeypatch.syspath_prepend(str(tmp_path))
     modules = [name.removesuffix(".py") for name in files if name.endswith(".py")]
     hook = f"def {KINDS[request.param].hook}("
-    (plugin,) = [m for m in modules if m.startswith("acme_") and hook in files[f"{m}.py"]]
-    registry = load_registry(plugins=[__import__(plugin)], entry_points=False)
+    plugins = [__import__(module) for module in modules if hook in files[f"{module}.py"]]
+    assert plugins
+    registry = load_registry(plugins=plugins, entry_points=False)
     names: dict[str, object] = {"registry": registry}
     for text in UNTITLED.findall(page):
         exec(text, names)
