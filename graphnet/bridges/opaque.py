@@ -170,12 +170,8 @@ def _examples(inputs: Sequence[Operand], traced: Trace) -> list[Tensor]:
 @contextmanager
 def _without_onednn() -> Iterator[None]:
     """Run torch's own operators: the lstm of oneDNN has no derivative under torch.func.vjp."""
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    try:
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None):
         yield
-    finally:
-        torch.backends.mkldnn.enabled = before
 
 
 class _Operator(torch.nn.Module):

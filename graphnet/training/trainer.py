@@ -307,9 +307,8 @@ class Trainer:
     def _next_step(self) -> tuple[Tensor, ...]:
         """Set the learning rate of the next step, and return the tensors that its batch is made from."""
         done, every = self.program.steps_done, self.job.updates.accumulate
-        self.program.lr = self._lr * self.job.schedule.factor(
-            done // every, self.total_steps // every
-        )
+        updates = done // every, self.total_steps // every
+        self.program.lr = self._lr * self.job.schedule.factor(*updates)
         return self.feed.given(done)
 
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:

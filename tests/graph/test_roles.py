@@ -24,6 +24,9 @@ TAKES_APART = re.compile(
 )
 KNOW_NO_GRAPH = ("builtin", "cli", "description", "sdk", "system")  # texts of files and commands
 ALLOWED = {  # file, what a line holds: why it takes no value's or call's name apart
+    ("bridges/functional.py", '("_")'): "an operator of torch",
+    ("bridges/trace.py", "stack[-1]"): "a line of a traceback",
+    ("bridges/trace.py", "name.rpartition"): "torch's modules are nested by the dots in a name",
     (
         "bridges/to_torch.py",
         'name.split(".")',

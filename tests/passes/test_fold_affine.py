@@ -440,7 +440,7 @@ def test_writes_that_no_version_shows_count_as_steps(registry: Registry) -> None
     x = torch.rand(SHAPE)
     program.predict(x)
     program.weights.own["gain_1.gain"].data.mul_(2)  # .data hides it
-    program.steps_done += 1
+    program._trained.steps_done += 1
     torch.testing.assert_close(program.predict(x), expected(program, x))
 
 

@@ -304,6 +304,13 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
     "gelu": lambda layer: lambda x: F.gelu(x, approximate=layer.approximate),
     "silu": lambda layer: F.silu,
     "softplus": lambda layer: lambda x: F.softplus(x, layer.beta, layer.threshold),
+    "elu": lambda layer: lambda x: F.elu(x, layer.alpha),
+    "hardtanh": lambda layer: lambda x: F.hardtanh(x, layer.min_val, layer.max_val),
+    "relu6": lambda layer: F.relu6,
+    "hardsigmoid": lambda layer: lambda x: F.relu6(x + 3) / 6,  # torch's slope is float32's 1 / 6
+    "hardswish": lambda layer: lambda x: x * F.relu6(x + 3) / 6,
+    "trained_tensor": lambda layer: lambda x, value: value,
+    "fixed_tensor": lambda layer: lambda x, value: value,
     "add": lambda layer: lambda *xs: sum(xs[1:], xs[0]),
     "multiply": lambda layer: torch.mul,
     "subtract": lambda layer: torch.sub,

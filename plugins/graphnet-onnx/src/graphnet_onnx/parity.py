@@ -156,8 +156,9 @@ def difference(found: Tensor, expected: Tensor) -> float:
         return float("inf")
     if found.numel() == 0:
         return 0.0
+    expected = expected.double()
     scale = max(1.0, float(expected.abs().max()))
-    error = float((found.to(expected.dtype) - expected).abs().max()) / scale
+    error = float((found.double() - expected).abs().max()) / scale
     return error if error == error else float("inf")
 
 

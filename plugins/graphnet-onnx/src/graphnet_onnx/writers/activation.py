@@ -78,6 +78,47 @@ class WriteSoftplus(OnnxWriter):
         return to.add("Where", to.add("Greater", z, to.number(layer.threshold)), x, soft)
 
 
+class WriteELU(OnnxWriter):
+    """Elu."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Elu", x, alpha=layer.alpha)
+
+
+class WriteHardtanh(OnnxWriter):
+    """Clip between two numbers."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Clip", x, to.number(layer.min_val), to.number(layer.max_val))
+
+
+class WriteReLU6(OnnxWriter):
+    """Clip between 0 and 6."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Clip", x, to.number(0.0), to.number(6.0))
+
+
+class WriteHardsigmoid(OnnxWriter):
+    """HardSigmoid, with the slope 1 / 6."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("HardSigmoid", x, alpha=1.0 / 6.0, beta=0.5)
+
+
+class WriteHardswish(_Same):
+    """HardSwish."""
+
+    operator: ClassVar[str] = "HardSwish"
+
+
+class WriteTensor(OnnxWriter):
+    """Identity of a tensor of the layer's own."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, value: Port) -> str:
+        return to.add("Identity", value)
+
+
 class WriteSoftmax(OnnxWriter):
     """Softmax."""
 
@@ -115,6 +156,13 @@ WRITERS: Mapping[str, type[OnnxWriter]] = {
     "gelu": WriteGELU,
     "silu": WriteSiLU,
     "softplus": WriteSoftplus,
+    "elu": WriteELU,
+    "hardtanh": WriteHardtanh,
+    "relu6": WriteReLU6,
+    "hardsigmoid": WriteHardsigmoid,
+    "hardswish": WriteHardswish,
+    "trained_tensor": WriteTensor,
+    "fixed_tensor": WriteTensor,
     "softmax": WriteSoftmax,
     "log_softmax": WriteLogSoftmax,
     "rescale": WriteRescale,
