@@ -8,15 +8,14 @@ wait until the whole reverse pass has run.
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from graphnet.graph import Call, Graph, Kind, Value
-from graphnet.passes.rewrite import multiplied, norms
-from graphnet.sdk import Layer, Spec
+from graphnet.graph import Graph
+from graphnet.passes.rewrite import multiplied, norms, of_gradients
+from graphnet.sdk import Layer
 
 CLIP = "@clip"
 
@@ -36,13 +35,7 @@ def clip(graph: Graph, *, max_norm: float) -> Graph:
     if not graph.gradients:
         return graph
     calls, values = dict(graph.calls), dict(graph.values)
-    gradients = tuple(graph.gradients.values())
-    first = values[gradients[0]].spec
-    dtypes = (values[name].spec.dtype for name in gradients)
-    dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
-    factor = f"{CLIP}:factor"
-    values[factor] = Value(factor, Spec((), dtype, first.device), Kind.SCALE)
     layer = ClipFactor(max_norm=max_norm)
-    calls[CLIP] = Call(CLIP, Kind.SCALE, layer, "forward", (gradients,), (factor,), "clip", CLIP)
+    factor = of_gradients(graph, layer, CLIP, f"{CLIP}:factor", "clip", calls=calls, values=values)
     clipped = multiplied(graph.gradients, factor, "clip", "clipped", calls=calls, values=values)
     return replace(graph, calls=calls, values=values, gradients=clipped)

@@ -71,15 +71,15 @@ def _as_in_prediction(
     layer, bound = call.layer, bound_arguments(call)
     assert isinstance(layer, Layer)
     image, *rest = bound.values()
-    if any(reads_live(arg, live) for arg in rest) or (
-        reads_live(image, live) and not layer.signature.of("affine_map")
-    ):
+    cause = ""
+    if any(reads_live(arg, live) for arg in rest):
+        cause = "its parameters are trained. Freeze them too"
+    elif reads_live(image, live) and not layer.signature.of("affine_map"):
         cause = (
-            "its parameters are trained. Freeze them too"
-            if any(reads_live(arg, live) for arg in rest)
-            else f"parameters before it are trained, and {type(layer).__name__} has no affine_map. "
+            f"parameters before it are trained, and {type(layer).__name__} has no affine_map. "
             "Freeze those too, or let the states be updated"
         )
+    if cause:
         raise LayerError(f"{at(call)}its states cannot be frozen while {cause}.")
     dropped = call.results[len(layer.outputs) :]
     for result in dropped:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from graphnet.graph import Call, Graph, Kind, Value
-from graphnet.passes.rewrite import norms
-from graphnet.sdk import Accumulate, Layer, Spec, WeightedSum
+from graphnet.graph import Graph, Kind
+from graphnet.passes.rewrite import norms, of_gradients
+from graphnet.sdk import Accumulate, Layer, WeightedSum
 
 _NORM = "@gradient_norm"
 
@@ -38,14 +37,7 @@ def report(graph: Graph, *, wanted: Collection[str]) -> Graph:
             for call in graph.calls.values()
             if call.kind is Kind.LOSS and not isinstance(call.layer, (Accumulate, WeightedSum))
         ]
-    gradients = tuple(graph.gradients.values())
-    if "gradient_norm" in wanted and gradients:
-        first = values[gradients[0]].spec
-        dtypes = (values[name].spec.dtype for name in gradients)
-        dtype = functools.reduce(torch.promote_types, dtypes, torch.float32)
-        values[_NORM] = Value(_NORM, Spec((), dtype, first.device), Kind.SCALE)
-        calls[_NORM] = Call(
-            _NORM, Kind.SCALE, GradientNorm(), "forward", (gradients,), (_NORM,), "norm", _NORM
-        )
-        outputs.append(_NORM)
+    if "gradient_norm" in wanted and graph.gradients:
+        norm = GradientNorm()
+        outputs.append(of_gradients(graph, norm, _NORM, _NORM, "norm", calls=calls, values=values))
     return replace(graph, calls=calls, values=values, outputs=tuple(outputs))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import LayerError, blame
-from graphnet.graph import Arg, Call, Const, Kind, Value, observe, resolve_view, result_names
+from graphnet.graph import Arg, Call, Const, Graph, Kind, Value, observe, resolve_view, result_names
 from graphnet.sdk import DTYPES, Cast, Definition, DType, Layer, Scaled, Spec, StateSpec
 
 
@@ -112,6 +112,28 @@ def norms(xs: tuple[Tensor, ...], order: float) -> Tensor:
     """The norm of each x, in float32 or the widest of their dtypes: (number of xs,)."""
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)
     return torch.stack(torch._foreach_norm(xs, order, dtype))
+
+
+def of_gradients(
+    graph: Graph,
+    layer: Layer,
+    name: str,
+    result: str,
+    title: str,
+    *,
+    calls: dict[str, Call],
+    values: dict[str, Value],
+) -> str:
+    """Add a call of a layer that reads every gradient of a graph; its result is one number.
+
+    The number has float32, or the widest dtype of the gradients. Returns its name, `result`.
+    """
+    gradients = tuple(graph.gradients.values())
+    specs = [values[gradient].spec for gradient in gradients]
+    dtype = functools.reduce(torch.promote_types, (spec.dtype for spec in specs), torch.float32)
+    values[result] = Value(result, Spec((), dtype, specs[0].device), Kind.SCALE)
+    calls[name] = Call(name, Kind.SCALE, layer, "forward", (gradients,), (result,), title, name)
+    return result
 
 
 def multiplied(

@@ -9,6 +9,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from graphnet.builtin.layers.norm import input_gradient
 from graphnet.errors import GraphError
 from graphnet.sdk import Constant, Layer, ParameterSpec, Spec, Specs
 
@@ -89,8 +90,7 @@ class LayerNorm(Layer):
         grad_x = grad_weight = grad_bias = None
         if "x" in wanted:
             h = grad_y if weight is None else grad_y * weight
-            along = (h * z).mean(self.axes, keepdim=True)
-            grad_x = (h - h.mean(self.axes, keepdim=True) - z * along) * inverse_std
+            grad_x = input_gradient(h, z, z, inverse_std, self.axes, subtract_mean=True)
         if "weight" in wanted:
             grad_weight = (grad_y * z).sum_to_size(specs["weight"].shape)
         if "bias" in wanted:
@@ -149,7 +149,7 @@ class RMSNorm(Layer):
         grad_x = grad_weight = None
         if "x" in wanted:
             h = grad_y if weight is None else grad_y * weight
-            grad_x = (h - z * (h * z).mean(self.axes, keepdim=True)) * inverse_rms
+            grad_x = input_gradient(h, z, z, inverse_rms, self.axes, subtract_mean=False)
         if "weight" in wanted:
             grad_weight = (grad_y * z).sum_to_size(specs["weight"].shape)
         return grad_x, grad_weight

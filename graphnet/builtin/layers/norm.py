@@ -171,9 +171,15 @@ class BatchNorm3d(BatchNorm):
 
 
 def input_gradient(
-    h: Tensor, z: Tensor, centered: Tensor, inverse_std: Tensor, axis: int, *, subtract_mean: bool
+    h: Tensor,
+    z: Tensor,
+    centered: Tensor,
+    inverse_std: Tensor,
+    axis: int | tuple[int, ...],
+    *,
+    subtract_mean: bool,
 ) -> Tensor:
-    """The gradient of x for the gradient h of z, where z = (x - mean) r over the values of one axis.
+    """The gradient of x for the gradient h of z, where z = (x - mean) r over the values of some axes.
 
     dx = r (h - mean of h - (x - mean) r mean of (h z)); without subtract_mean z is x r, and "mean of h"
     does not occur. `centered` is (x - mean) r, and `inverse_std` r = 1 / sqrt(var + eps). Batch norm has

@@ -61,10 +61,8 @@ class _BatchNorm(Kernel):
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         mask = ["x" in wanted, "weight" in wanted, "bias" in wanted]
-        if weight is not None:
-            weight = (
-                weight.contiguous()
-            )  # with channels last, torch 2.13 reads other strides wrongly
+        if weight is not None:  # with channels last, torch 2.13 reads other strides wrongly
+            weight = weight.contiguous()
         grads: tuple[Tensor | None, Tensor | None, Tensor | None] = (
             _aten.native_batch_norm_backward.default(
                 grad_y, x, weight, None, None, mean, inverse_std, True, self.eps, mask
