@@ -37,6 +37,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line("There is no CUDA device: no test ran on one.")
 
 
+_CHANGE_OUTPUT = [
+    *("CI", "BUILD_NUMBER", "GITHUB_ACTIONS", "PYTEST_ADDOPTS"),
+    *(
+        "COLUMNS",
+        "LINES",
+        "FORCE_COLOR",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+        "PY_COLORS",
+        "TTY_COMPATIBLE",
+    ),
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _same_output() -> Iterator[None]:
+    """The programs that tests start print the same text on a CI machine as in a terminal."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _CHANGE_OUTPUT:
+            patch.delenv(name, raising=False)
+        yield
+
+
 @pytest.fixture(params=_DEVICES)
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device in turn."""

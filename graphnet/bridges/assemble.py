@@ -196,13 +196,6 @@ class _Assembly:
         id = self._id(base)
         owned = node.owned()
         owner = next((self._owners[o.name] for o in owned.values() if o.name in self._owners), None)
-        if owner and self.registry.layers[node.layer].value.updates:
-            names = ", ".join(operand.name for operand in owned.values())
-            raise InputError(
-                f"from_torch: a norm with running statistics ({names}) runs twice in one step, and each "
-                f"state of a model changes once in a step. Use two norms, or make a layer of that part of "
-                f"the network with gn.from_torch_module."
-            )
         for slot, operand in owned.items():
             self._own(operand, owner or id, slot)
         self._describe(id, node.layer, _plain(node.fields), inputs, share=owner)

@@ -159,6 +159,15 @@ class Call:
                 named[name] = Const(None) if result is None else result
         return named
 
+    def new_states(self) -> dict[str, str]:
+        """Name of a state -> its new value, for the states that this call of `forward` makes."""
+        if self.method != "forward" or not isinstance(self.layer, Layer):
+            return {}
+        states = self.layer.updates
+        results = self.results[len(self.results) - len(states) :]
+        pairs = zip(states, results, strict=True)
+        return {state: new for state, new in pairs if isinstance(new, str)}
+
 
 def flatten(items: Iterable[Arg | Slot]) -> Iterator[str]:
     """The value names in arguments or results, in order."""

@@ -36,7 +36,7 @@ from graphnet.passes.report import report
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
 from graphnet.passes.store_bfloat16 import store_bfloat16
 from graphnet.passes.substitute import Everywhere, plain_calls, substitute
-from graphnet.passes.update import update
+from graphnet.passes.update import chain_states, update
 
 __all__ = [
     "DONE",
@@ -51,6 +51,7 @@ __all__ = [
     "attach_loss",
     "batch_updates",
     "block_layout",
+    "chain_states",
     "choose",
     "choose_multi_tensor",
     "clip",

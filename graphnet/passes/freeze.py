@@ -99,8 +99,7 @@ def keep_states(graph: Graph) -> Graph:
     """Let the layers with frozen states run `inference`; kernels and layouts are chosen by then."""
     calls, values = dict(graph.calls), dict(graph.values)
     for name, call in graph.calls.items():
-        if call.kind is Kind.LAYER and isinstance(call.layer, Layer) and call.layer.updates:
-            states = call.results[-len(call.layer.updates) :]
-            if set(states) == {None}:
-                calls[name] = inference_call(call, graph, values)
+        keeps = isinstance(call.layer, Layer) and call.layer.updates and not call.new_states()
+        if call.kind is Kind.LAYER and keeps:
+            calls[name] = inference_call(call, graph, values)
     return replace(graph, calls=calls, values=values)

@@ -28,7 +28,6 @@ from graphnet.graph import (
 from graphnet.passes.eviction import Eviction, Inserted
 from graphnet.passes.rewrite import renamed
 from graphnet.passes.run_order import RunOrder, run_order, with_clones
-from graphnet.sdk import Layer
 
 _MOST_CLONES = 200  # in one eviction
 _MOST_UNDONE = 300
@@ -139,8 +138,11 @@ class Rematerialization:
         gained = self.storages.sizes[storage]
         stretched: set[int] = set()
         while pending:
-            position = now.makers[pending.pop()]
+            wanted = pending.pop()
+            position = now.makers[wanted]
             maker = now.items[position]
+            if wanted in maker.call.new_states().values():  # a clone never makes a new state
+                return None
             if position in chosen:
                 continue
             chosen[position] = None
@@ -225,11 +227,10 @@ class Rematerialization:
         self.count += 1
         mark = f":again{self.count}"
         values = self.storages.values
-        states = len(call.layer.updates) if isinstance(call.layer, Layer) else 0
-        states = states if call.method == "forward" else 0
+        states = frozenset(call.new_states().values())
 
         def result(name: str | None) -> str | None:
-            if name is None:
+            if name is None or name in states:  # a clone never makes a new state
                 return None
             root = self.roots.get(name, name)
             new = f"{root}{mark}"
@@ -250,12 +251,11 @@ class Rematerialization:
         def results(slot: Slot) -> Slot:
             return tuple(map(result, slot)) if isinstance(slot, tuple) else result(slot)
 
-        kept = call.results[: len(call.results) - states]  # a clone never makes a new state
         clone = replace(
             call,
             name=f"{original}{mark}",
             args=tuple(renamed(arg, names) for arg in call.args),
-            results=(*map(results, kept), *[None] * states),
+            results=tuple(map(results, call.results)),
             after=(),
             repeats=original,
             port=f"{port}{mark}" if (port := self.original.calls[original].port) else "",

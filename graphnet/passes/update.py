@@ -13,8 +13,8 @@ import torch
 from graphnet.description import UpdateSettings
 from graphnet.errors import ContractError, nearest
 from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
-from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, scalar, write
-from graphnet.sdk import Assign, Layer, Optimizer, Times
+from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, renamed, scalar, write
+from graphnet.sdk import Assign, Optimizer, Times
 
 
 def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Graph:
@@ -30,19 +30,8 @@ def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Gra
         ContractError: the optimizer's update has an argument that is no state of it.
     """
     calls, values = dict(graph.calls), dict(graph.values)
-    for name, call in graph.calls.items():
-        if isinstance(call.layer, Layer) and call.method == "forward":
-            states = call.layer.updates
-            for state, new in zip(
-                states, call.results[len(call.results) - len(states) :], strict=True
-            ):
-                if new is None:  # the state is frozen
-                    continue
-                slot = call.ports()[state]
-                assert isinstance(slot, str)
-                assert isinstance(new, str)
-                args = (slot, new)
-                calls[f"{slot}:update"] = write(values, Assign(), "assign", args, (slot,), name)
+    for slot, (new, node) in _newest_states(graph).items():
+        calls[f"{slot}:update"] = write(values, Assign(), "assign", (slot, new), (slot,), node)
     if updates.optimizer is not None:
         rates = {1.0: LR}
         for parameter, gradient in graph.gradients.items():
@@ -59,6 +48,36 @@ def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Gra
             call = _optimize(values, optimizer, parameter, gradient, rates[scale], step)
             calls[call.name] = call
     return _after_readers(replace(graph, calls=calls, values=values))
+
+
+def chain_states(graph: Graph) -> Graph:
+    """Let a layer that shares its states with an earlier one read the states that the earlier one made.
+
+    In torch, a module that is called twice moves its running mean twice.
+    """
+    newest: dict[str, str] = {}  # slot -> its newest value
+    calls = dict(graph.calls)
+    for name, call in graph.calls.items():
+        made = call.new_states()
+        if made:
+            slots = {state: str(call.ports()[state]) for state in made}
+            if any(slot in newest for slot in slots.values()):
+                args = tuple(renamed(arg, newest) for arg in call.args)
+                calls[name] = replace(call, args=args)
+            newest.update({slots[state]: new for state, new in made.items()})
+    return replace(graph, calls=calls)
+
+
+def _newest_states(graph: Graph) -> dict[str, tuple[str, str]]:
+    """Return for the slot of each state its last new value, and the name of the call that makes it."""
+    newest: dict[str, tuple[str, str]] = {}
+    slots: dict[str, str] = {}  # new value -> the slot of its state
+    for name, call in graph.calls.items():
+        for state, new in call.new_states().items():
+            old = str(call.ports()[state])
+            slots[new] = slots.get(old, old)
+            newest[slots[new]] = new, name
+    return newest
 
 
 def _rate(values: dict[str, Value], name: str, factor: float) -> Call:

@@ -3,8 +3,8 @@
 Inference:  fold_affine, mixed_precision, fusion, select_kernels, block_layout, inference,
             dead_code, common_subexpressions, hoist_constants, in_place.
 Training:   loss, freeze, mixed_precision, fusion, select_kernels, block_layout, keep_states,
-            differentiate, accumulate, unscale, clip, update, ema, batch_updates, skip, dead_code,
-            common_subexpressions, store_bfloat16, recompute, in_place.
+            chain_states, differentiate, accumulate, unscale, clip, update, ema, batch_updates, skip,
+            dead_code, common_subexpressions, store_bfloat16, recompute, in_place.
 
 Passes of plugins, and common_subexpressions, come by the hook graphnet_passes; each stands behind the pass
 that its `after` names.
@@ -25,6 +25,7 @@ from graphnet.passes import (
     attach_loss,
     batch_updates,
     block_layout,
+    chain_states,
     choose,
     choose_multi_tensor,
     clip,
@@ -152,6 +153,12 @@ def _step(
         *((frozen,) if freezes else ()),
         *_forward_passes(registry, options, training=True),
         *((states,) if freezes else ()),
+        _adds(
+            "chain_states",
+            "A layer that shares its states reads those that the layer before it made.",
+            chain_states,
+            needed=True,
+        ),
         _adds("differentiate", "The reverse pass is added.", reverse, needed=True),
         *from_gradients,
         _adds(

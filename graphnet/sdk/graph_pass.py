@@ -19,6 +19,7 @@ PASSES = (
     "block_layout",
     "inference",
     "keep_states",
+    "chain_states",
     "differentiate",
     "accumulate",
     "unscale",

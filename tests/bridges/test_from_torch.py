@@ -495,9 +495,22 @@ class NormTwice(nn.Module):
         return y
 
 
-def test_a_norm_that_runs_twice_is_refused() -> None:
-    with pytest.raises(InputError, match=r"running statistics \(bn.weight, .*runs twice"):
-        gn.from_torch(NormTwice(), (2, 2, 3, 3))
+def test_a_norm_that_runs_twice_trains_as_in_torch() -> None:
+    module = NormTwice().double()
+    model = gn.from_torch(module, (2, 2, 3, 3))
+    program = model.compile(
+        (2, 2, 3, 3), loss="mse", optimizer={"sgd": {"lr": 0.1}}, dtype=torch.float64, device="cpu"
+    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    for _ in range(2):
+        x, target = torch.randn(2, 2, 2, 3, 3, dtype=torch.float64)
+        program.step(x, target)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(module(x), target).backward()
+        optimizer.step()
+    for name, tensor in module.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            torch.testing.assert_close(program.weights[model.torch_names[name]], tensor)
 
 
 class First(nn.Module):
