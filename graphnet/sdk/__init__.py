@@ -24,6 +24,7 @@ from graphnet.sdk.floating import (
     conversion,
     not_floating,
     not_of_dtype,
+    unreadable,
 )
 from graphnet.sdk.graph_pass import PASSES, Pass, Rewritable
 from graphnet.sdk.hookspecs import Register, hookimpl
@@ -239,5 +240,6 @@ __all__ = [
     "split_form",
     "summary",
     "unpack",
+    "unreadable",
     "weight_and_bias",
 ]
