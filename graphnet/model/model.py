@@ -127,9 +127,9 @@ class Model(Weighted):
         plans = self._step_plans(inputs, options, loss, updates)
         given = None if self._weights is None else self._weights.own
         trained = Trained(plans, given=given, seed=seed, lr=rule.lr)
-        predictor = self._predictions.predictor(
-            {**trained.weights.own, **trained.averages.own}, options.for_inference(), runner
-        )
+        slots = {**trained.weights.own, **trained.averages.own}
+        predictor = self._predictions.predictor(slots, options.for_inference(), runner)
+        measurer = self._predictions.measurer(slots, options.for_inference(), runner, loss)
 
         def made(plan: Plan, adding: Plan | None = None) -> Program:
             return Program(
@@ -141,6 +141,7 @@ class Model(Weighted):
                 accumulate=updates.accumulate,
                 reported=self._plans.reported(loss, updates),
                 predictor=predictor,
+                measurer=measurer,
                 executor=runner,
                 seed=seed,
                 other=lambda *shapes: made(*self._step_plans(shapes, options, loss, updates)),

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import graphnet as gn
 from graphnet.graph import Graph
@@ -297,6 +298,14 @@ def train(registry: gn.Registry, folder: Path) -> list[float]:
         )
         loss: Tensor = program.step(noisy, other)
         assert loss.ndim == 0
+    pairs = TensorDataset(noisy, other)
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(pairs, batch_size=3, shuffle=True)
+    epochs: list[Epoch] = gn.train(
+        program, loader, epochs=2, validation=pairs, metrics=[Worst()], schedule=Falling()
+    )
+    measured: Tensor = program.loss(noisy, other)
+    assert abs(float(measured) - epochs[-1].metrics["validation_loss"]) < 1e-5
+    gn.train(program, [(noisy, other)], steps_per_epoch=2, reporters=["user/kept"])
     assert "user/scale" in gn.explain(program.plan)
     assert str(program.plan)
     image: Tensor = program.predict(noisy)
