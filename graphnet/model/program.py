@@ -18,6 +18,7 @@ from graphnet.description import ModelDescription
 from graphnet.errors import CheckpointError, InputError
 from graphnet.graph import Kind
 from graphnet.model.accumulation import Accumulation
+from graphnet.model.arrays import Array, as_tensors, like_given
 from graphnet.model.checkpoint import Checkpoint, versions_of, write_checkpoint
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
@@ -223,13 +224,16 @@ class Program:
         self._trained.count(updated=ready is self.accumulation.updating)
         return loss
 
-    def predict(self, *inputs: Tensor) -> Any:
+    def predict(self, *inputs: Tensor | Array) -> Any:
         """Run the model with the current `model_weights`, on inputs of any shape that the model takes.
 
         It returns a tensor, or a tuple if the model has several outputs. The inputs are moved to the
-        program's device, and the outputs stay there.
+        program's device, and the outputs stay there. If inputs are numpy arrays, the outputs are numpy arrays
+        too; an array counts as a tensor of its dtype. Raises InputError as `step`.
         """
-        return self._predictor(*inputs, age=self._trained.age())
+        where = f"{self.description.name}: predict"
+        outputs = self._predictor(*as_tensors(inputs, where), age=self._trained.age())
+        return like_given(outputs, inputs, where)
 
     def loss(self, *tensors: Tensor) -> Tensor:
         """Compute the loss of a prediction on inputs and targets, which trains nothing.

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -312,6 +313,8 @@ def train(registry: gn.Registry, folder: Path) -> list[float]:
     program.save(folder / "model.safetensors")
     loaded: gn.Model = gn.load(folder / "model.safetensors", registry=registry)
     torch.testing.assert_close(loaded.predict(noisy), image)
+    array = np.zeros((1, 3, 8, 8), np.float32)
+    assert loaded.predict(array).shape == program.predict(array).shape == array.shape
 
     (folder / "net.words").write_text("relu user/scale")
     (folder / "train.yaml").write_text(
