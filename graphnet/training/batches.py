@@ -21,6 +21,7 @@ from graphnet.errors import DataError, blame
 from graphnet.graph import Value
 from graphnet.plan import Plan
 from graphnet.sdk import Layout, Pairs, Stream, converted, pack
+from graphnet.training.samples import title_of
 
 _MAX_THREADS = 8  # with more threads, their Python code delays the steps
 
@@ -147,7 +148,7 @@ class PrefetchedBatches(BatchSource):
         self.stream = stream
         self.steps = steps
         self.predict = predict
-        self._blame = f"the data, {type(stream).__name__}: "
+        self._blame = f"the data, {title_of(stream)}: "
         # On a CPU the steps need all cores, so only one thread makes batches.
         threads = 1 if self.device.type == "cpu" else min(_MAX_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="graphnet-data")

@@ -43,6 +43,7 @@ from graphnet.training.resume import (
     kernels_of,
 )
 from graphnet.training.run_folder import RunFolder
+from graphnet.training.samples import Samples
 
 _LEAST_SCALE = 2.0**-24  # the initial loss scale, halved 40 times
 
@@ -84,6 +85,8 @@ class Trainer:
         if resume is not None:
             check_same_run(resume, job)
             self._notes += check_same_data(resume, self._fingerprints)
+            if isinstance(self.pairs, Samples):
+                self._notes.append(self.pairs.resumed)
         accumulate = job.updates.accumulate
         if len(self.pairs) < config.batch_size * accumulate:  # the pairs of one update
             times = f" and accumulate {accumulate}" if accumulate > 1 else ""
