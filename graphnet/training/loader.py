@@ -29,14 +29,20 @@ _MOST = 16  # programs for batches of other sizes, of which the oldest is droppe
 class Batch:
     """The tensors of a batch: inputs and targets in the order of `Program.step`, on the program's device.
 
-    `where` names the data set and the batch, for messages.
+    `title` names the data set and `name` the batch, for messages.
     """
 
-    where: str
+    title: str
+    name: str
     tensors: tuple[Tensor, ...]
 
     def __len__(self) -> int:
         return len(self.tensors[0])
+
+    @property
+    def where(self) -> str:
+        """The place for messages, with a colon."""
+        return f"{self.title}: {self.name}: "
 
     def converted(self, values: Sequence[Value]) -> list[Tensor]:
         """The tensors in the dtypes of these inputs and targets, converted as all data sets are.
@@ -123,13 +129,13 @@ class Loader:
             if self._running is None:
                 self._running = self._asked("iteration", partial(iter, self.source))
             running = self._running
-            where = f"batch {count + 1} of epoch {number}"
-            found = self._asked(where, partial(next, running, _ABSENT))
+            name = f"batch {count + 1} of epoch {number}"
+            found = self._asked(name, partial(next, running, _ABSENT))
             self.waited_s += time.perf_counter() - started
             if found is not _ABSENT:
                 count += 1
-                where = f"{self.title}: {where}: "
-                yield Batch(where, tuple(map(self._moved, self._in_order(found, where))))
+                tensors = self._in_order(found, f"{self.title}: {name}: ")
+                yield Batch(self.title, name, tuple(map(self._moved, tensors)))
                 continue
             if fresh:
                 raise DataError(self._empty(f"it yields in epoch {number}"))
@@ -160,6 +166,8 @@ class Loader:
             if name is None and not free:
                 count = sum(1 for _ in _leaves(batch))
                 raise DataError(f"{where}expected {_counted(names)}, found {count}")
+            if name in found:
+                raise DataError(f"{where}expected one tensor for {name!r}, found several")
             if name is not None and name not in free:
                 raise DataError(f"{where}the program takes no {name!r}. {nearest(name, names)}")
             found[free[0] if name is None else name] = leaf

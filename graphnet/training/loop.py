@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphnet.errors import CheckpointError, TrainingError
+from graphnet.errors import CheckpointError
 from graphnet.model import Checkpoint, Program, versions_of
-from graphnet.sdk import Decided, Epoch, Metric, Record, Running, Schedule, Steps
+from graphnet.sdk import Decided, Epoch, Metric, Record, Running, Schedule, Steps, as_given
 from graphnet.training.evaluate import measure
 from graphnet.training.loader import Fitted, Loader
 from graphnet.training.loader_state import random_states, restore_random_states, resumed
 from graphnet.training.means import Means
+from graphnet.training.origin import Again, Origin
 from graphnet.training.reports import Reports
 from graphnet.training.resume import changed_kernels, kernels_of
 from graphnet.training.run_folder import RunFolder
@@ -34,20 +35,33 @@ class Settings:
     config: Mapping[str, Any]
 
 
+_MOST_BYTES = 256 * 2**20  # the batches of a group of steps that are kept, to run again
+
+
 class _Group:
-    """The losses of some steps, which stay on the device until `read`."""
+    """The losses of some steps, which stay on the device until `read`.
+
+    `batches` are those of the steps, None if they take more than 256 MiB.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._total = torch.zeros((), dtype=torch.float64, device=device)
         self.samples = self.steps = 0
         self._started = time.perf_counter()
         self.loss = self.elapsed_s = 0.0
+        self.batches: list[Again] | None = []
+        self._size_bytes = 0
 
-    def add(self, loss: Tensor, samples: int) -> None:
+    def add(self, loss: Tensor, samples: int, batch: Again) -> None:
         """Add the mean loss of a batch of `samples`."""
-        self._total += loss * samples
+        self._total += loss.to(torch.float64) * samples
         self.samples += samples
         self.steps += 1
+        self._size_bytes += sum(tensor.nbytes for tensor in batch.given)
+        if self._size_bytes > _MOST_BYTES:
+            self.batches = None
+        elif self.batches is not None:
+            self.batches.append(batch)
 
     def read(self) -> None:
         """Wait for the steps; set `loss`, the mean over the samples, and `elapsed_s`."""
@@ -79,6 +93,7 @@ class Loop:
         self.elapsed_s = 0.0
         self.notes: list[str] = []
         self.reported = Means()
+        self.origin = Origin(program)
 
     def running(self) -> Running:
         """What reporters are told."""
@@ -132,8 +147,12 @@ class Loop:
         for batch in self.loader.epoch(number):
             fitted = self.fitted.program(batch)
             tensors = self.fitted.packed(batch, fitted)
-            self._set_lr()
-            group.add(fitted.step_packed(*tensors), len(batch))
+            self._set_lr(self.steps)
+            if not group.steps:
+                self.origin.remember()
+            loss = fitted.step_packed(*tensors)
+            count = len(batch)
+            group.add(loss, count, Again(fitted, as_given, tensors, range(count), batch.name))
             self.reported.add(fitted.report)
             self.steps += 1
             for event in fitted.accumulation.events():
@@ -149,29 +168,34 @@ class Loop:
         if self.validation is not None:
             metrics = measure(program, self.validation, self.settings.metrics, epoch=number)
         self.epochs_done = number
+        if number == self.settings.epochs:
+            self.origin.check_updated()
         took_s = self.elapsed_s - trained_s
         waiting = (self.loader.waited_s - waited_s) / took_s if took_s else 0.0
-        loss, scale = total / samples, program.loss_scale
-        yield Epoch(number, self.steps, loss, metrics, self.elapsed_s, waiting, scale)
+        mean, scale = total / samples, program.loss_scale
+        yield Epoch(number, self.steps, mean, metrics, self.elapsed_s, waiting, scale)
 
-    def _set_lr(self) -> None:
+    def _set_lr(self, step: int) -> None:
         if (schedule := self.settings.schedule) is None:
             return
         assert self.loader.length is not None
         every = len(self.program.accumulation.order)
         updates = max(1, self.loader.length * self.settings.epochs // every)
-        self.program.lr = self.lr * schedule.factor(min(self.steps // every, updates - 1), updates)
+        self.program.lr = self.lr * schedule.factor(min(step // every, updates - 1), updates)
+
+    def _again(self, batches: Sequence[Again]) -> Iterator[Again]:
+        """The last steps once more, each with its learning rate."""
+        for step, batch in enumerate(batches, start=self.steps - len(batches)):
+            self._set_lr(step)
+            yield batch
 
     def _close(self, group: _Group, epoch: int) -> Steps:
         """Read a group's losses, and make its record. Raises TrainingError if they are not finite."""
         group.read()
         self.elapsed_s += group.elapsed_s
-        if not math.isfinite(group.loss):
-            raise TrainingError(
-                f"the loss is {group.loss} within steps {self.steps - group.steps + 1} to {self.steps}, in "
-                f"epoch {epoch} (learning rate {self.program.lr:g}). Lower the learning rate, or correct the "
-                f"data. The program's weights may no longer be finite; the last checkpoint is unchanged."
-            )
+        batches = group.batches
+        again = None if batches is None else partial(self._again, batches)
+        self.origin.check(group.loss, group.steps, step=self.steps, again=again)
         speed, means = group.steps / group.elapsed_s, self.reported.take()
         return Steps(epoch, self.steps, group.loss, self.program.lr, speed, means)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.description import loss_terms
-from graphnet.errors import DataError, TrainingError
+from graphnet.errors import DataError
 from graphnet.model import Checkpoint, Program, plain_spec, versions_of
 from graphnet.sdk import (
     Decided,
@@ -33,7 +33,7 @@ from graphnet.training.datasets import check_sizes, to_measure_on, to_train_on
 from graphnet.training.evaluate import score
 from graphnet.training.fingerprint import fingerprint
 from graphnet.training.means import Means
-from graphnet.training.origin import Origin
+from graphnet.training.origin import Again, Origin
 from graphnet.training.reports import Reports
 from graphnet.training.resume import (
     changed_kernels,
@@ -44,8 +44,6 @@ from graphnet.training.resume import (
 )
 from graphnet.training.run_folder import RunFolder
 from graphnet.training.samples import Samples
-
-_LEAST_SCALE = 2.0**-24  # the initial loss scale, halved 40 times
 
 
 class Trainer:
@@ -112,7 +110,7 @@ class Trainer:
         self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
         self._reported = Means()
-        self._origin = Origin(self.program, self.feed, self._next_step, job.registry)
+        self._origin = Origin(self.program)
         states = resume.training.get("reporters", {}) if resume is not None else {}
         self.folder = folder
         self.reports = Reports([*reporters, *job.reporters], states, job.registry)
@@ -278,12 +276,8 @@ class Trainer:
             waiting = (self.feed.waited_s - waited_s) / took_s if took_s else 0.0
             metrics = self.evaluate()
             self.epochs_done, self.loss_sum = epoch + 1, 0.0
-            if self.epochs_done == config.epochs and program.updates_done == 0:
-                raise TrainingError(
-                    f"none of {program.steps_done} steps has updated the weights: gradients in float16 are "
-                    f"not finite, even with the loss scale {program.loss_scale:g}, which each such step "
-                    f"halves. Train longer, or choose the precision bfloat16 or float32."
-                )
+            if self.epochs_done == config.epochs:
+                self._origin.check_updated()
             numbers = mean, metrics, self.elapsed_s, waiting, program.loss_scale
             yield Epoch(epoch + 1, program.steps_done, *numbers)
 
@@ -294,6 +288,12 @@ class Trainer:
         self.program.lr = self._lr * self.job.schedule.factor(*updates)
         return self.feed.given(done)
 
+    def _again(self, count: int) -> Iterator[Again]:
+        """The next steps once more, each when the one before it has run."""
+        for _ in range(count):
+            _, index = self.feed.samples(self.program.steps_done)
+            yield Again(self.program, self.feed.made, self._next_step(), index)
+
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:
         """Read the sum of a group's losses from the device; return their mean and the seconds it took."""
         if count == 0:
@@ -302,20 +302,9 @@ class Trainer:
         elapsed_s = time.perf_counter() - started
         self.elapsed_s += elapsed_s
         self.loss_sum += total
-        if not math.isfinite(total):
-            step = self.program.steps_done
-            raise TrainingError(
-                f"the loss is {total / count} within steps {step - count + 1} to {step} "
-                f"(learning rate {self.program.lr:g}). {self._origin.find(count)} Lower the learning rate, "
-                f"or correct the data. The last checkpoint is unchanged."
-            )
-        if (scale := self.program.loss_scale) is not None and scale < _LEAST_SCALE:
-            step = self.program.steps_done
-            raise TrainingError(
-                f"steps up to {step} no longer update the weights: gradients in float16 are not finite, even "
-                f"with the loss scale {scale:g}. {self._origin.find(count, gradients=True)} Correct this, "
-                f"or choose the precision bfloat16 or float32. The last checkpoint is unchanged."
-            )
+        self._origin.check(
+            total / count, count, step=self.program.steps_done, again=partial(self._again, count)
+        )
         return total / count, elapsed_s
 
     def evaluate(self) -> dict[str, float]:

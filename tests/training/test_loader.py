@@ -312,6 +312,7 @@ def test_gradients_that_wait_for_an_update_are_said() -> None:
         (X[:4], r"expected 2 tensors \(input, target\), found 1; target: nothing"),
         ((), r"expected 2 tensors \(input, target\), found 0"),
         ({"inputs": X[:4], "target": Y[:4]}, "the program takes no 'inputs'. Did you mean 'input'"),
+        ({"input": [X[:4], Y[:4]]}, "expected one tensor for 'input', found several"),
         ({"input": X[:4]}, r"expected 2 tensors \(input, target\), found 1; target: nothing"),
         ((X[:4].long(), Y[:4]), "input: a data set holds uint8, .* found torch.int64"),
         ((X[:4], "a cat"), "target: expected a tensor or a numpy array, found a str"),
@@ -407,12 +408,40 @@ def failure(ours: gn.Program, data: Any) -> tuple[str, str]:
     return str(caught.value), "".join(traceback.format_exception(caught.value))
 
 
-def test_a_loss_that_is_not_finite_ends_the_training() -> None:
+def test_a_loss_that_is_not_finite_names_the_batch_and_what_made_it() -> None:
+    ours, stepped = program(dtype=torch.float64), program(dtype=torch.float64)
+    bad = X[4:7].clone()
+    bad[1, 0] = torch.nan
+    batches = [(X[:4], Y[:4]), (bad, Y[4:7]), (X[:4], Y[:4])]
+    message = (
+        r"the loss is nan within steps 1 to 3 \(learning rate 0.1\). In step 2, batch 2 of epoch 1, the "
+        r"input 'input' of sample 1 \(counted from 0\) is not finite"
+    )
+    with pytest.raises(gn.errors.TrainingError, match=message):
+        gn.train(ours, batches)
+    stepped.step(X[:4], Y[:4])
+    assert same(ours, stepped)  # the weights before that step
+    assert ours.steps_done == 1
+
+
+def test_a_learning_rate_that_is_too_large_names_the_node() -> None:
+    class Rising(gn.Schedule):
+        def factor(self, step: int, total: int) -> float:
+            return 1e200 if step == 1 else 1.0
+
     ours = program(dtype=torch.float64)
-    with pytest.raises(
-        gn.errors.TrainingError, match="the loss is nan within steps 1 to 2, in epoch 1"
-    ):
+    with pytest.raises(gn.errors.TrainingError, match=r"In step 3, batch 3 of epoch 1, .*'@loss"):
+        gn.train(ours, [(X[:4], Y[:4])] * 4, schedule=Rising())
+    assert ours.lr == 0.1
+
+
+def test_batches_that_are_too_large_to_be_kept_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphnet.training.loop._MOST_BYTES", 200)
+    ours = program(dtype=torch.float64)
+    before = {name: tensor.clone() for name, tensor in ours.weights.items()}
+    with pytest.raises(gn.errors.TrainingError, match="a smaller log_every finds more"):
         gn.train(ours, [(X[:4], Y[:4]), (X[:4] * torch.nan, Y[:4])])
+    assert all(torch.equal(ours.weights[name], before[name]) for name in before)
 
 
 # ---- what is resumed
