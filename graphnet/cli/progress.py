@@ -65,7 +65,7 @@ class _ProgressReport(Report):
                     loss=f"{record.loss:.5f}",
                 )
             case Epoch():
-                metrics = "  ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
+                metrics = "  ".join(f"{k} {v:.4g}" for k, v in record.metrics.items())
                 waiting = f", {record.waiting:.0%} of it waiting for data"
                 scale = record.loss_scale
                 self.bar.update(self.task, metric=metrics)

@@ -146,8 +146,8 @@ class Loader:
     def _empty(self, what: str) -> str:
         return (
             f"{self.title}: expected one batch or more, but {what} none. A DataLoader with drop_last=True "
-            f"needs a whole batch of samples; a generator yields its batches once, so give it "
-            f"steps_per_epoch, or an iterable that can begin anew."
+            f"needs a whole batch of samples. A generator yields its batches once: give an iterable that can "
+            f"begin anew. Training data without an end needs steps_per_epoch."
         )
 
     def _asked(self, what: str, call: Callable[[], T]) -> T:

@@ -58,6 +58,8 @@ def resumed(loader: Loader) -> str:
             unknown.append("what its persistent workers remember")
         batches, sampler = source.batch_sampler, source.sampler
         plain = type(batches) in (BatchSampler, type(None)) and type(sampler) in _PLAIN_SAMPLERS
+        if isinstance(sampler, RandomSampler):
+            plain = plain and sampler.generator in (None, source.generator)
         if not plain and not isinstance(source.dataset, torch.utils.data.IterableDataset):
             unknown.append("what its own sampler remembers")
     if loader.steps is not None:

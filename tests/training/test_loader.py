@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 import graphnet as gn
 from graphnet.sdk import Decided, Record, Running, Steps
@@ -516,6 +516,14 @@ class Own(torch.utils.data.Sampler[int]):
         (Counted, "what the iterable data set yields after it has begun anew"),
         (
             lambda: DataLoader(TensorDataset(X, Y), batch_size=4, sampler=Own()),
+            "what its own sampler remembers",
+        ),
+        (
+            lambda: DataLoader(
+                TensorDataset(X, Y),
+                batch_size=4,
+                sampler=RandomSampler(range(10), generator=torch.Generator()),
+            ),
             "what its own sampler remembers",
         ),
         (
