@@ -275,11 +275,20 @@ def test_early_stopping_watches_the_validation_loss() -> None:
     assert len(gn.train(ours, pairs, epochs=9, validation=pairs, reporters=[stop])) == 3
 
 
-def test_a_schedule_multiplies_the_learning_rate_of_this_call() -> None:
-    class Halved(gn.Schedule):
-        def factor(self, step: int, total: int) -> float:
-            return 1 - step / total
+class Halved(gn.Schedule):
+    def factor(self, step: int, total: int) -> float:
+        return 1 - step / total
 
+
+def test_a_schedule_counts_updates() -> None:
+    ours = program(dtype=torch.float64, accumulate=2)
+    loader = DataLoader(TensorDataset(X, Y), batch_size=2)  # 5 batches, 2 updates
+    gn.train(ours, loader, schedule=Halved(), reporters=[Recorded()], log_every=1)
+    steps = [one for one in RecordedReport.latest.records if isinstance(one, Steps)]
+    assert [one.lr for one in steps] == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.05])
+
+
+def test_a_schedule_multiplies_the_learning_rate_of_this_call() -> None:
     ours = program(dtype=torch.float64)
     loader = DataLoader(TensorDataset(X, Y), batch_size=5)
     for _ in range(2):

@@ -41,6 +41,11 @@ class Arrays(Dataset[Any]):
         return INPUTS[index].double().numpy(), TARGETS[index].numpy()
 
 
+class Random(Arrays):
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return torch.rand(3, 8, 8), TARGETS[index]
+
+
 class Endless(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(())
@@ -108,6 +113,14 @@ def test_a_resumed_run_has_the_same_order_and_says_what_it_cannot_know(
     for _ in second.run():
         pass
     assert all(torch.equal(second.program.weights[name], weights[name]) for name in weights)
+
+
+def test_a_data_set_with_random_samples_is_resumed(trainer: Make) -> None:
+    first = trainer(Random())
+    done = iter([False] * 5 + [True])
+    assert isinstance([*first.run(lambda: next(done))][-1], Stopped)
+    second = trainer(Random(), resume=first.checkpoint())
+    assert [record.step for record in second.run() if isinstance(record, Epoch)] == [10]
 
 
 @pytest.mark.parametrize(
