@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from graphnet.sdk import Uniform as Uniform
     from graphnet.sdk import hookimpl as hookimpl
     from graphnet.system import Native as Native
+    from graphnet.training import train as train
 
 _ROOMS = {
     "Adam": "builtin",
@@ -114,6 +115,7 @@ _ROOMS = {
     "hookimpl": "sdk",
     "source": "plan",
     "to_nn": "model",
+    "train": "training",
 }
 
 _MODULES = frozenset({*_ROOMS.values(), "executors", "graph", "nn", "testing", "training"})

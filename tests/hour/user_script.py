@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import graphnet as gn
 from graphnet.graph import Graph
@@ -297,12 +299,22 @@ def train(registry: gn.Registry, folder: Path) -> list[float]:
         )
         loss: Tensor = program.step(noisy, other)
         assert loss.ndim == 0
+    pairs = TensorDataset(noisy, other)
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(pairs, batch_size=3, shuffle=True)
+    epochs: list[Epoch] = gn.train(
+        program, loader, epochs=2, validation=pairs, metrics=[Worst()], schedule=Falling()
+    )
+    measured: Tensor = program.loss(noisy, other)
+    assert abs(float(measured) - epochs[-1].metrics["validation_loss"]) < 1e-5
+    gn.train(program, [(noisy, other)], steps_per_epoch=2, reporters=["user/kept"])
     assert "user/scale" in gn.explain(program.plan)
     assert str(program.plan)
     image: Tensor = program.predict(noisy)
     program.save(folder / "model.safetensors")
     loaded: gn.Model = gn.load(folder / "model.safetensors", registry=registry)
     torch.testing.assert_close(loaded.predict(noisy), image)
+    array = np.zeros((1, 3, 8, 8), np.float32)
+    assert loaded.predict(array).shape == program.predict(array).shape == array.shape
 
     (folder / "net.words").write_text("relu user/scale")
     (folder / "train.yaml").write_text(
