@@ -42,7 +42,8 @@ def write_files(
     """Write all files, and return their size in bytes."""
     data, source = found.plan, found.source
     title = " ".join(model.description.name.split()).replace('"', "'").replace("\\", "/")
-    arguments = ", ".join(source.inputs)
+    given = _arguments(data.inputs)
+    arguments = ", ".join(given)
     outputs = ", ".join(_identifiers(found.names))
     of_code = origins(source.modules, model.registry)
     several = len(found.names) > 1
@@ -51,7 +52,7 @@ def write_files(
         "package": package,
         "version": of_code.version,
         "arguments": arguments,
-        "parameters": ", ".join(f"{name}: Tensor" for name in source.inputs),
+        "parameters": ", ".join(f"{name}: Tensor" for name in given),
         "outputs": outputs,
         "told": "the outputs " + ", ".join(found.names) if several else "the output",
         "returns": "tuple[Tensor, ...]" if several else "Tensor",
@@ -129,18 +130,29 @@ def _identifiers(names: Sequence[str]) -> list[str]:
     return list(names) if fits else [f"output_{i}" for i in range(len(names))]
 
 
+def _arguments(inputs: Sequence[str]) -> list[str]:
+    """The arguments of `predict`: x, or where there are several inputs their names."""
+    if len(inputs) == 1:
+        return ["x"]
+    names = [value.lstrip("$") for value in inputs]
+    fits = all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
+    taken = {"self", "torch", "network", "step", "check_inputs"} & set(names)
+    return names if fits and not taken else [f"input_{i}" for i in range(len(names))]
+
+
 def _tuple(axes: Sequence[int | str]) -> str:
     return repr(tuple(axis if isinstance(axis, int) else None for axis in axes))
 
 
 def _example(found: Network, outputs: str) -> str:
     made = []
-    for name, value in zip(found.source.inputs, found.plan.inputs, strict=True):
+    names = _arguments(found.plan.inputs)
+    for name, value in zip(names, found.plan.inputs, strict=True):
         spec = found.plan.values[value].spec
         kind = "rand" if spec.dtype.is_floating_point else "zeros"
         dtype = "" if kind == "rand" else f", dtype={spec.dtype}"
         made.append(f"{name} = torch.{kind}({tuple(spec.shape)}{dtype})")
-    return "\n".join([*made, f"{outputs} = network.predict({', '.join(found.source.inputs)})"])
+    return "\n".join([*made, f"{outputs} = network.predict({', '.join(names)})"])
 
 
 def _rows(found: Network) -> list[str]:

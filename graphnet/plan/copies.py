@@ -23,6 +23,7 @@ from graphnet.plan.edits import Edited, Parsed, Statement, bound, shorten_docstr
 
 _OURS = ("graphnet.builtin", "graphnet.sdk", "graphnet.errors")  # of graphnet's rooms, these travel
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 
 def provided(module: str) -> bool:
@@ -298,7 +299,7 @@ def _reads(node: Statement) -> Iterator[ast.Name | ast.Attribute]:
                 yield part
             return
         body = local
-        if isinstance(part, _FUNCTIONS):
+        if isinstance(part, (*_FUNCTIONS, *_COMPREHENSIONS)):
             body = local | _locals(part)
         in_class = local | _locals(part) if isinstance(part, ast.ClassDef) else None
         for child in ast.iter_child_nodes(part):
@@ -311,7 +312,7 @@ def _reads(node: Statement) -> Iterator[ast.Name | ast.Attribute]:
 
 
 def _locals(node: ast.AST) -> frozenset[str]:
-    """The names that a function or the body of a class binds, those of functions inside it left out."""
+    """The names that a function, a comprehension or the body of a class binds, without those inside of it."""
     found: set[str] = set()
     if isinstance(node, _FUNCTIONS):
         arguments = node.args
@@ -321,14 +322,27 @@ def _locals(node: ast.AST) -> frozenset[str]:
     waiting = list(ast.iter_child_nodes(node))
     while waiting:
         part = waiting.pop()
-        if isinstance(part, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            found.add(part.name)
-            continue
-        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-            found.add(part.id)
-        if isinstance(part, ast.ExceptHandler) and part.name:
-            found.add(part.name)
-        if isinstance(part, ast.alias):
-            found.add((part.asname or part.name).partition(".")[0])
+        match part:
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
+                found.add(name)
+                continue
+            case (
+                ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp()
+            ):
+                walrus = [n.target for n in ast.walk(part) if isinstance(n, ast.NamedExpr)]
+                found |= {target.id for target in walrus}
+                continue
+            case ast.Name(id=name, ctx=ast.Store()):
+                found.add(name)
+            case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
+                found.add(name)
+            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                found.add(name)
+            case ast.alias():
+                found.add((part.asname or part.name).partition(".")[0])
         waiting += ast.iter_child_nodes(part)
     return frozenset(found)

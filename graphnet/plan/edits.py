@@ -126,7 +126,10 @@ class Edited:
         for start, end, text in sorted(self.edits):
             parts += [self.parsed.segment(at, start), text]
             at = end
-        parts.append(self.parsed.segment(at, span(self.node)[1]))
+        last, right = span(self.node)[1]
+        behind = self.parsed.lines[last - 1][right:].decode()
+        comment = behind.rstrip() if behind.lstrip().startswith("#") else ""
+        parts += [self.parsed.segment(at, (last, right)), comment]
         return textwrap.dedent("".join(parts)).rstrip() + "\n"
 
 
