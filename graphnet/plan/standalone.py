@@ -144,18 +144,28 @@ def _place(call: Call) -> str:
 
 
 def _narrow(text: str) -> str:
-    """The text with each call in lines of at most 100 characters."""
+    """The text with each statement in lines of at most 100 characters, where its names allow that."""
     lines: list[str] = []
     for line in text.splitlines():
         if len(line) <= 100 or line.lstrip().startswith("#"):
             lines.append(line)
-            continue
-        inside = " " * (line.index("(", line.find(" = ") + 1) + 1)
-        narrow = textwrap.wrap(
-            line, 100, subsequent_indent=inside, break_long_words=False, break_on_hyphens=False
-        )
-        lines += narrow
+        elif line.startswith(_DELETE):
+            names = textwrap.wrap(line.removeprefix(_DELETE), 100 - len(_DELETE))
+            lines += [_DELETE + some.rstrip(",") for some in names]
+        else:
+            inside = line.index("(", line.find(" = ") + 1) + 1
+            first, *rest = line[inside:].split(", ")
+            lines.append(line[:inside] + first)
+            for one in rest:
+                if len(lines[-1]) + len(one) + 3 <= 100:
+                    lines[-1] += f", {one}"
+                else:
+                    lines[-1] += ","
+                    lines.append(" " * inside + one)
     return "\n".join(lines) + "\n"
+
+
+_DELETE = "    del "
 
 
 def _sorted(imports: Collection[str]) -> str:

@@ -215,3 +215,16 @@ def test_plan_of_a_training_or_with_work_ahead_is_refused() -> None:
         standalone(model.plan((1, 1, 2, 2), loss="mse", optimizer=SGD(lr=0.1)), packages=())
     with pytest.raises(SourceError, match="has inputs and weights only, found"):
         standalone(model.plan((1, 1, 2, 2)), packages=())
+
+
+def test_long_statements_of_step_are_put_in_several_lines_and_stay_the_same(
+    package: ModuleType,
+) -> None:
+    count = 12
+    nodes = [{"id": f"n{i}", "acme/two": {}, "inputs": ["$input"]} for i in range(count)]
+    last = {"concat": {}, "inputs": [f"n{i}" for i in range(count)]}
+    text, step = written(package, [*nodes, last])
+    lines = text.partition("    return (concat_1_y,)")[0].splitlines()
+    assert [line for line in lines if len(line) > 100 and "# " not in line] == []
+    assert any(line.startswith(" " * 20) for line in lines)
+    assert step(torch.ones(2, 3))[0].tolist() == [[0.5] * 3 * count] * 2

@@ -111,6 +111,7 @@ def test_network_is_a_module_that_moves_and_that_autograd_differentiates(folder:
     assert torch.autograd.gradcheck(network, (x,))
     assert not network.predict(x).requires_grad
     assert {b.dtype for b in network.buffers()} == {torch.float64}
+    assert network.to("meta").predict(x.to("meta")).is_meta
 
 
 def test_code_is_complete_sorted_and_has_no_unused_import(folder: Path) -> None:
