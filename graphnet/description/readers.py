@@ -12,6 +12,9 @@ from graphnet.errors import DescriptionError, GraphnetError, Problem
 from graphnet.sdk import ModelFile, Register, Registry, ending_advice, hookimpl
 
 
+_OF_TORCH = (".pt", ".pth", ".ckpt", ".bin")
+
+
 def read_model(path: Path, registry: Registry, *, others: tuple[str, ...] = ()) -> ModelFile:
     """Read a model file by the reader that is registered for its ending.
 
@@ -29,6 +32,14 @@ def read_model(path: Path, registry: Registry, *, others: tuple[str, ...] = ()) 
     ending = path.suffix.lower()
     entry = registry.readers.get(ending)
     if entry is None:
+        if path.is_dir():
+            raise _wrong("is a folder. Give the path of a model file in it.", path)
+        if ending in _OF_TORCH:
+            raise _wrong(
+                "a file that torch saved. Load it with torch, and give the module to "
+                "gn.from_torch(module, example).",
+                path,
+            )
         advice = ending_advice(ending, {*registry.readers, *others}, registry)
         raise _wrong(f"nothing reads {advice}", path)
     of = f"the reader of {ending} ({entry.plugin.distribution} {entry.plugin.version})"

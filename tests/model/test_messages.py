@@ -62,6 +62,8 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a name of no loss": (lambda: compiled(SHAPE, loss="mze"), "unknown loss 'mze'. Did you mean 'mse'"),
     "a text of passes": (lambda: MODEL.plan(SHAPE, without="fusion"), "without: expected a list"),
     "a list for a tensor": (lambda: compiled(SHAPE).step([1.0], [2.0]), "expected a tensor, got a list"),
+    "a folder": (lambda: gn.load(Path(__file__).parent), "model: is a folder. Give the path of a model"),
+    "a file of torch": (lambda: gn.load("net.pth"), r"torch saved.*gn\.from_torch\(module, example\)"),
     "a sparse tensor": (lambda: MODEL.predict(torch.zeros(SHAPE).to_sparse()), r"sparse_coo.*to_dense\(\)"),
     "a sparse batch": (lambda: compiled(SHAPE).step(*[torch.zeros(SHAPE).to_sparse()] * 2), "sparse_coo"),
     "no values": (lambda: MODEL.predict(torch.zeros(SHAPE, device="meta")), "with values.*device meta"),
