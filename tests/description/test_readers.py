@@ -59,8 +59,8 @@ def test_a_reader_of_a_plugin_gives_weights_too(tmp_path: Path) -> None:
     ("name", "message"),
     [
         (
-            "a.pt",
-            "a.pt: nothing reads a name that ends in .pt. Known: .acme, .json, .safetensors, ",
+            "a.abc",
+            "a.abc: nothing reads a name that ends in .abc. Known: .acme, .json, .safetensors, ",
         ),
         ("a.tml", "nothing reads a name that ends in .tml. Did you mean '.toml'"),
         ("model", "model: nothing reads a name without an ending. Known: "),
@@ -83,11 +83,11 @@ def test_commands_and_training_files_use_the_readers(
     (tmp_path / "net.toml").write_text(TOML)
     assert run(["explain", str(tmp_path / "net.toml"), "--input", "1x3x8x8"]) == 0
     assert "conv2d_1" in capsys.readouterr().out
-    assert run(["explain", str(tmp_path / "net.pt"), "--input", "1x3x8x8"]) == 2
-    assert "nothing reads a name that ends in .pt" in capsys.readouterr().err
+    assert run(["explain", str(tmp_path / "net.abc"), "--input", "1x3x8x8"]) == 2
+    assert "nothing reads a name that ends in .abc" in capsys.readouterr().err
     (tmp_path / "pairs.npz").write_bytes(b"")
     (tmp_path / "train.yaml").write_text(
-        "{model: net.pt, data: {train: pairs.npz}, loss: mse, optimizer: sgd, epochs: 1, batch_size: 1}"
+        "{model: net.abc, data: {train: pairs.npz}, loss: mse, optimizer: sgd, epochs: 1, batch_size: 1}"
     )
-    with pytest.raises(DescriptionError, match="net.pt: nothing reads a name that ends in .pt"):
+    with pytest.raises(DescriptionError, match="net.abc: nothing reads a name that ends in .abc"):
         read_job(tmp_path / "train.yaml", registry=load_registry(entry_points=False))
