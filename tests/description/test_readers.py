@@ -59,8 +59,8 @@ def test_a_reader_of_a_plugin_gives_weights_too(tmp_path: Path) -> None:
     ("name", "message"),
     [
         (
-            "a.abc",
-            "a.abc: nothing reads a name that ends in .abc. Known: .acme, .json, .safetensors, ",
+            "a.qqq",
+            "a.qqq: nothing reads a name that ends in .qqq. Known: .acme, .json, .safetensors, ",
         ),
         ("a.tml", "nothing reads a name that ends in .tml. Did you mean '.toml'"),
         ("model", "model: nothing reads a name without an ending. Known: "),
