@@ -11,7 +11,6 @@ from graphnet.description.model import ModelDescription, parse, read_description
 from graphnet.errors import DescriptionError, GraphnetError, Problem
 from graphnet.sdk import ModelFile, Register, Registry, ending_advice, hookimpl
 
-
 _OF_TORCH = (".pt", ".pth", ".ckpt", ".bin")
 
 

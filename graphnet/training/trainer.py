@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphnet.description import loss_terms
-from graphnet.errors import DataError
+from graphnet.errors import DataError, GraphError
 from graphnet.model import Checkpoint, Program, plain_spec, versions_of
 from graphnet.sdk import (
     Decided,
@@ -129,14 +129,20 @@ class Trainer:
         config = self.job.config
         model = self.job.model if resume is None else self.job.model.with_weights(resume.weights)
         options = replace(self.job.options, precision=self.precision)
-        program = model.compile(
-            (config.batch_size, *pairs.input_shape),
-            loss=config.loss,
-            options=options,
-            executor=config.executor,
-            seed=config.seed,
-            **self.job.updates.configuration(),
-        )
+        try:
+            program = model.compile(
+                (config.batch_size, *pairs.input_shape),
+                loss=config.loss,
+                options=options,
+                executor=config.executor,
+                seed=config.seed,
+                **self.job.updates.configuration(),
+            )
+        except GraphError as error:
+            named = config.data.train
+            source = named if isinstance(named, str) else ", ".join(named)
+            shape = "x".join(map(str, pairs.input_shape))
+            raise GraphError(f"data.train ({source}) gives inputs of {shape}: {error}") from error
         plan = program.plan
         inputs = [plan.values[name] for name in plan.inputs]
         given, taken = list(pairs.target_shapes), [one.label for one in inputs if one.port]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphnet.errors import CheckpointError, DataError, DescriptionError, TrainingError
+from graphnet.errors import CheckpointError, DataError, DescriptionError, GraphError, TrainingError
 from graphnet.model import Checkpoint, Model, checkpoint, read_checkpoint, write_checkpoint
 from graphnet.sdk import DataSet, Metric, Pairs, Register, Registry, hookimpl, load_registry
 from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
@@ -398,6 +398,15 @@ def test_batch_larger_than_the_data_is_an_error(registry: Registry) -> None:
         DataError, match="batch_size is 8 and accumulate 6, but the data set has 40"
     ):
         Trainer(job(registry, accumulate=6))
+
+
+def test_data_that_does_not_fit_the_network_is_named(registry: Registry) -> None:
+    grey = {"input": {"channels": 1}, "layers": ["relu"]}
+    with pytest.raises(
+        GraphError,
+        match=r"data.train \(test/noise\) gives inputs of 3x8x8: model: input 'input' expects channels 1",
+    ):
+        Trainer(job(registry, model=grey))
 
 
 def test_targets_must_have_the_networks_shape(registry: Registry) -> None:
