@@ -190,7 +190,7 @@ def _check_returned(hook: str, returned: Sequence[object]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Register:
-    """What a hook is handed: checks each thing and notes it."""
+    """The `register` that a hook gets: it checks and stores each thing."""
 
     kind: PluginKind
     plugin: Plugin
