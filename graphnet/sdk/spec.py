@@ -146,7 +146,7 @@ def _check_sizes(shape: object) -> None:
     fits = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
     if not fits:
         raise ContractError(
-            f"expected the shape of a parameter or state as a tuple of integers from 0 on, such as "
+            f"expected the shape of a parameter or state as a tuple of integers of 0 or more, such as "
             f"(64, 3), got {shape!r}. Divide sizes with //."
         )
 
