@@ -93,8 +93,8 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint.
 
-    The tensors are copies: later changes of the file do not reach them. A mapped file would not do: where
-    another process shortens it, the next read of a tensor ends this process.
+    The tensors are copies: later changes of the file do not reach them. The file is not mapped into memory:
+    if another process shortened it, the next read of a tensor would end this process.
 
     Raises:
         CheckpointError: the file is missing or damaged, or not a checkpoint of this format.
