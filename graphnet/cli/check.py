@@ -49,8 +49,8 @@ def check(names: tuple[str, ...], as_json: bool, slow: bool, verbose: bool) -> N
     """Run the conformance checks on a layer, loss, kernel or optimizer.
 
     NAME is a registered name (acme/swish), or a module or distribution: then everything that it registers
-    is checked. One line is printed for each, with what the checks let you rely on, and below it what failed.
-    The exit status is 1 if a check fails.
+    is checked. One line is printed for each, with what you can rely on; the checks that failed follow below
+    it. The exit status is 1 if a check fails.
     """
     found = [resolve(name) for name in names]
     work = [(registry, entry) for registry, entries in found for entry in entries]

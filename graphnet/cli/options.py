@@ -28,7 +28,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "saved_dtype": {"help": "bfloat16: the dtype of what is saved for the reverse pass."},
     "memory": {
         "metavar": "SIZE",
-        "help": "The most memory: 2GiB, or 50% of the peak without this option.",
+        "help": "A bound on memory: 2GiB, or 50% of the peak without this option.",
     },
     "without": {
         "metavar": "PASS",

@@ -72,7 +72,7 @@ def train(
     with _stop_requested() as requested:
         stopped = _loop(trainer, run, requested)
     if stopped and not stopped.reason:
-        console.print(f"stopped after step {stopped.step}; go on with --resume")
+        console.print(f"stopped after step {stopped.step}; continue with --resume")
         return
     if stopped:
         console.print(f"stopped after step {stopped.step}: {stopped.reason}")
