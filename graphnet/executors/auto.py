@@ -86,7 +86,7 @@ class _Run(Run):
             return self.eager(*arguments)
         if resumed:  # the run that is resumed has already compared the two
             self.compiled = compiled
-            self._report("compiled", f"goes on with the compiled plan, which was {compiled.how}")
+            self._report("compiled", f"continues with the compiled plan, which was {compiled.how}")
             return compiled(*arguments)
         return self._compare(compiled, arguments)
 
@@ -164,7 +164,7 @@ class _Run(Run):
         self.compiled, self.switched_after, self.unchecked = compiled, self.steps, None
         self._report(
             "switched",
-            f"goes on with the compiled plan, which was {compiled.how}, and {agreement(self.plan)}",
+            f"continues with the compiled plan, which was {compiled.how}, and {agreement(self.plan)}",
         )
         return outputs
 

@@ -211,7 +211,7 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass[Gr
 
 
 def _reports(wanted: Sequence[str]) -> list[Pass[Graph]]:
-    """The pass that adds outputs behind the loss, if any are wanted."""
+    """The pass that adds outputs after the loss, if any are wanted."""
     summary = "The step also returns each loss, or the norm of the gradients."
     run = partial(report, wanted=wanted)
     return [_adds("report", summary, run, needed=True)] if wanted else []
