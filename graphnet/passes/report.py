@@ -1,4 +1,4 @@
-"""Report: a step also returns what it computes on the way: each loss, and the norm of all gradients."""
+"""Report: a step also returns values that it computes anyway: each loss, and the norm of all gradients."""
 
 from __future__ import annotations
 
