@@ -27,7 +27,7 @@ from graphnet.model import Model
     metavar="NAME",
     help="Show the paths of the gradient of this node, parameter or value.",
 )
-@click.option("--paths", type=int, help="With --node: the most paths.  [default: 16]")
+@click.option("--paths", type=int, help="With --node: the largest number of paths.  [default: 16]")
 @click.option("--loss", help="The loss, on every output; by default the first registered one.")
 @click.option(
     "--data",

@@ -41,8 +41,8 @@ _NAMED = 3  # so many files are named one by one
     "--output",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="An image file if there is one INPUT, else a folder, made if absent. Without it, the result of "
-    "photo.jpg lies beside it as photo-denoised.png.",
+    help="An image file if there is one INPUT, else a folder, which is made if it does not exist. By "
+    "default, the result of photo.jpg is photo-denoised.png in the same folder.",
 )
 @click.option(
     "--noise-level",
@@ -53,7 +53,7 @@ _NAMED = 3  # so many files are named one by one
 @click.option(
     "--zero-shot",
     is_flag=True,
-    help="Train the network of MODEL, a .yaml, anew on each image itself: no other data is needed.",
+    help="Train the network of MODEL (.yaml) on each image itself; no other data is needed.",
 )
 @click.option(
     "--steps",

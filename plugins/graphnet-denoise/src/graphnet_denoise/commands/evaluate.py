@@ -59,7 +59,7 @@ def evaluate(
     self_ensemble: bool,
     options: Mapping[str, object],
 ) -> None:
-    """Compare a trained MODEL (.safetensors) with the clean images of DATA.
+    """Compare the images that a trained MODEL (.safetensors) makes with the clean images of DATA.
 
     DATA is a file or folder of pairs, or a folder of photos (1000 noisy-clean pairs are sampled
     from it), or a data set as JSON: '{"photos": {"path": "photos", "target": "clean", "seed": 1}}'.
