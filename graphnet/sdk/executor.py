@@ -120,7 +120,7 @@ def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 class Executor(Definition):
-    """A way to run plans; a subclass defines `prepare`, and the module's docstring shows one.
+    """A way to run plans; a subclass defines `prepare`.
 
     >>> from graphnet.sdk import default_registry
     >>> class Loud(Executor):

@@ -49,7 +49,7 @@ Specs = Mapping[str, Any]
 
 
 class Layer(Definition):
-    """One differentiable function with its own backward; the module's docstring shows how to write one.
+    """One differentiable function with its own backward.
 
     Attributes (declarations of the class, all optional):
         outputs: the names of the results that other nodes may read.
