@@ -22,9 +22,10 @@ class Pairs:
     """A data set in memory.
 
     Attributes:
-        inputs, targets: both (N, ...), such as images (N, C, H, W), tokens (N, T) or class labels (N,).
-            Where the model or the loss takes floating point, they are floating point, or uint8, which stands
-            for 0..1 in 255 steps. Where it takes integers, they are integers of any dtype.
+        inputs: the inputs (N, ...), such as images (N, C, H, W), tokens (N, T) or class labels (N,). If the
+            model takes floating point, they are floating point, or uint8, which stands for 0..1 in 255 steps.
+            If it takes integers, they are integers of any dtype.
+        targets: the targets (N, ...), of the same dtypes, as the loss takes them.
 
     Raises:
         DataError: the numbers of inputs and targets differ, or there is no pair.

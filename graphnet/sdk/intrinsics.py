@@ -147,7 +147,8 @@ class Convert(Layer):
     """An image moved from one layout to another; None stands for N C H W.
 
     Attributes:
-        source, target: the layouts.
+        source: the layout of x.
+        target: the layout of y.
     """
 
     source: Layout | None

@@ -20,7 +20,7 @@ class Site:
 
     Attributes:
         layers: the definitions in the pattern, outermost first.
-        specs: the shapes, dtypes and devices of the names in it; None for an absent optional parameter.
+        specs: the spec of each name in the pattern; None for an absent optional parameter.
         device: the device on which the kernel would run.
         data: the names of the inputs that depend on no parameter, so that nobody needs their gradients.
 
@@ -47,7 +47,7 @@ class Kernel(Layer):
             "add(skip, conv2d(x, w, b))". `chain(x, *parameters)` stands for any sequence of layers with one
             input each, which starts at x; `parameters` are those that exist, in the order of their use, such
             as "mse(chain(x, *parameters), target)".
-        pattern: the same, parsed once, when the class is made.
+        pattern: `replaces` as nested tuples, parsed once, when the class is made.
         priority: of several kernels that replace equally many layers, the one with the highest priority is
             tried first.
 

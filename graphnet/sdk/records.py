@@ -63,7 +63,8 @@ class Stopped:
     """The run has stopped between two steps: somebody asked for it, or a reporter gave a `reason`.
 
     Attributes:
-        epoch, step: the epoch and the last step.
+        epoch: the epoch, from 1.
+        step: the last step, counted from the start of the run.
         reason: what the reporter said; empty if it was no reporter.
 
     >>> Stopped(epoch=1, step=50, reason="early_stopping: loss has not become better").step
