@@ -131,12 +131,13 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
     """List the layers that are missing or whose version differs from the checkpoint's, one sentence each."""
     found = []
+    plugins = checkpoint.versions.get("plugins", {})
     for name, saved in checkpoint.versions.get("layers", {}).items():
         entry = registry.layers.get(name)
-        if entry is None and saved["plugin"] in _NOT_INSTALLED:
+        if entry is None and plugins.get(saved["plugin"], "local") == "local":
             found.append(
-                f"layer {name!r} was made by {saved['plugin']} in the program that saved the model, and no "
-                f"file can hold it. Make it again in the same way, and give its registry: "
+                f"layer {name!r} was registered by {saved['plugin']} in the program that saved the model, "
+                f"and no file can hold it. Make it again in the same way, and give its registry: "
                 f"Model.load(path, registry=...)"
             )
         elif entry is None:
@@ -149,9 +150,6 @@ def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
                 f"({entry.plugin.distribution} {entry.plugin.version})"
             )
     return found
-
-
-_NOT_INSTALLED = ("local", "from_torch")  # what registers layers and is no distribution
 
 
 def _check_separate(path: Path | str, tensors: Mapping[str, Tensor]) -> None:

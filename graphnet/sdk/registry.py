@@ -28,8 +28,8 @@ class Plugin:
 
     Attributes:
         name: the entry point's name.
-        distribution: the name of the distribution; "local" for an object.
-        version: the version of the distribution.
+        distribution: the name of the distribution, or of the object.
+        version: the version of the distribution; "local" for an object.
         hooks: the names of the hooks that it implements.
         error: what is wrong with a broken one.
         disabled: whether GRAPHNET_DISABLE_PLUGINS names it.
