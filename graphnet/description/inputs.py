@@ -34,7 +34,7 @@ class InputDescription:
     floating one means the dtype in which the model is compiled, and so does None.
 
     Raises:
-        DescriptionError: `shape` or `dtype` has another form, or both `shape` and sizes are given.
+        DescriptionError: `shape` or `dtype` has another form, or `shape` stands beside sizes.
 
     >>> str(InputDescription(shape=("time",), dtype="int64"))
     'shape [time], dtype int64'

@@ -119,7 +119,9 @@ class UpdateSettings(Definition):
         if chosen.lr == self.optimizer.lr:
             return chosen, scale
         if self.optimizer.lr == 0.0:
-            message = f"a learning rate above 0: the rate of {parameter!r} ({chosen.lr}) is a multiple of it"
+            message = (
+                f"a learning rate above 0, of which that of {parameter!r} ({chosen.lr}) is a share"
+            )
             raise DescriptionError([Problem(f"expected {message}", "lr")])
         return chosen, scale * (chosen.lr / self.optimizer.lr)
 

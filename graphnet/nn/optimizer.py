@@ -75,7 +75,7 @@ class ModuleOptimizer:
         if rule.lr == self.rule.lr:
             return rule, 1.0
         if self.rule.lr == 0.0:
-            message = f"expected a learning rate above 0: a parameter's rate ({rule.lr}) is a multiple of it"
+            message = f"expected a learning rate above 0, of which that of a parameter ({rule.lr}) is a share"
             raise DescriptionError([Problem(message, "lr")])
         return rule, rule.lr / self.rule.lr
 

@@ -181,7 +181,7 @@ class Registry:
 
         Raises:
             UnknownNameError: nothing of this kind has the name.
-            DescriptionError: the form or a field is wrong.
+            DescriptionError: the form is another, or fields are wrong.
 
         >>> from graphnet.sdk import default_registry
         >>> default_registry().make("optimizers", {"sgd": {"lr": 0.1}}).lr

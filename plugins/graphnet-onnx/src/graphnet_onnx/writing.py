@@ -148,7 +148,7 @@ class Nodes:
         return self.reshape(weight, (-1, *(1,) * (x.ndim - 2))) if x.ndim > 2 else weight
 
     def slice(self, x: Input, axis: int, start: int, end: int) -> str:
-        """The part of x from start to end (without end) on one axis; negative numbers count from the end."""
+        """The part of x from start to end (without it) on one axis; both count from the end if negative."""
         ranges = (self.integers([bound]) for bound in (start, end, axis))
         return self.add("Slice", x, *ranges)
 
