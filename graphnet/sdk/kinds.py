@@ -187,7 +187,7 @@ KINDS: Mapping[str, PluginKind] = {
         PluginKind(
             "readers",
             "reader",
-            function="a function (path) -> graphnet.ModelFile, or a description alone",
+            function="a function (path) -> graphnet.ModelFile, or the description in it",
             names=re.compile(r"\.[a-z0-9]+"),
             naming="the ending of a file such as '.onnx', in small letters and digits",
         ),

@@ -285,7 +285,7 @@ KIND_WORDS = {
         "reporter", "a subclass of graphnet.Reporter", "log", type("Empty", (Reporter,), {}), "start",
     ),
     "readers": (
-        "reader", "a function (path) -> graphnet.ModelFile, or a description alone", ".yaml", None, None,
+        "reader", "a function (path) -> graphnet.ModelFile, or the description in it", ".yaml", None, None,
     ),
     "operators": (
         "operator",

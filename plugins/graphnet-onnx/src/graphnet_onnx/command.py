@@ -1,4 +1,4 @@
-"""`graphnet export`: write a model as an ONNX file."""
+"""`graphnet export`: a model as an ONNX file."""
 
 from __future__ import annotations
 
