@@ -118,7 +118,7 @@ class _Run(Run):
                 require_compiler(arguments[0].device)
                 modules = sorted({type(step.call.layer).__module__ for step in self.plan.steps})
                 self.worker = Compilation(job, cache, modules=tuple(modules))
-                self._report("compiling", f"compiling the plan meanwhile: {found.reason}")
+                self._report("compiling", f"compiles the plan in another process: {found.reason}")
         except (CompileError, CacheError, LayerError) as error:
             self._stay_on_eager(str(error))
 
@@ -130,7 +130,7 @@ class _Run(Run):
         try:
             if self.worker is not None:
                 job, hit = self.worker.job, self.worker.finish()
-                origin = "compiled meanwhile and loaded"
+                origin = "compiled by another process and loaded"
             elif self.cached is not None:
                 job, hit = self.cached
                 origin = "taken from the cache"

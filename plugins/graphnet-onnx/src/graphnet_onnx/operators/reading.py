@@ -1,4 +1,4 @@
-"""Reading: what the reader of an operator knows of its node, and the loop over all nodes of a graph."""
+"""Reading: what the reader of an operator sees of its node, and the walk over all nodes of a graph."""
 
 from __future__ import annotations
 
