@@ -1,7 +1,7 @@
 """Arguments: how the class of a registered layer, loss or optimizer takes its fields.
 
-Fields may be given by name, and by position where that means the same as in torch: a built-in layer with a
-class of its name in torch takes its fields in the order of that class, up to the first argument that it does
+Fields may be given by name, and by position where that means the same as in torch. A built-in layer that
+torch has under the same name takes its fields in torch's order, up to the first argument that the layer does
 not have. All others take their fields in the order of the definition. A field with a single value, which is
 not torch's default, must be given: nn.LSTM(8, 16) would mean something else than in torch.
 """

@@ -22,9 +22,13 @@ from graphnet_denoise.supervision import Views, as_tensor
 class WholeImages(DataSet):
     """Clean images of any sizes, and the same images with noise, for measuring a model.
 
-    Fields: `path`, a folder of images, or an .npz or .npy of (N, C, H, W); `noise`, as for `patches`;
-    `seed`, which with the number of an image determines its noise; `noise_level_map` and `channels`, as for
-    `patches`.
+    Attributes:
+        path: a folder of images, or an .npz or .npy of (N, C, H, W).
+        noise: the noise that is added.
+        seed: with the number of an image, it determines the noise of the image.
+        noise_level_map: whether the input has one more channel, which holds the noise's standard deviation
+            (1 for 255).
+        channels: 1 makes all images grey, 3 makes them colour.
     """
 
     path: str

@@ -34,11 +34,11 @@ def is_grey(images: Tensor) -> Tensor:
 def noise_level(images: Tensor) -> Tensor:
     """Estimate the standard deviation of each image's noise, in the unit of the images: (N,).
 
-    The noise is assumed to be Gaussian and independent from pixel to pixel. Filtered by the mask [[1, -2, 1],
-    [-2, 4, -2], [1, -2, 1]] (Immerkaer 1996), smooth parts of an image vanish, and noise keeps its deviation
-    times 6, the mask's norm; the median of the absolute values, divided by that of a standard normal number,
-    leaves edges out (Donoho & Johnstone 1994). Positions where the mask covers exact black or white do not
-    count, since the noise is clipped there; the estimate is 0 if no position is left.
+    The noise is assumed to be Gaussian and independent from pixel to pixel. The mask [[1, -2, 1], [-2, 4,
+    -2], [1, -2, 1]] (Immerkaer 1996) removes smooth parts of an image, and multiplies the deviation of the
+    noise by 6, the mask's norm. The median of the absolute values, divided by that of a standard normal
+    number, ignores edges (Donoho & Johnstone 1994). Positions where the mask covers exact black or white do
+    not count, since the noise is clipped there; the estimate is 0 if no position is left.
 
     >>> noise_level(torch.linspace(0.1, 0.9, 64).reshape(1, 1, 8, 8)).round(decimals=4)
     tensor([0.])

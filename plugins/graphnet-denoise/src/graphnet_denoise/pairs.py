@@ -26,10 +26,12 @@ _BRIGHTEST_MEAN = 1.0  # a mean above it cannot belong to images in 0..1, noisy 
 class PairFiles(DataSet):
     """Pairs from an .npz or .npy file, or from two folders of images with equal names.
 
-    `path` is an .npz with two arrays (N, C, H, W) called noisy and clean, input and target, or
-    noisy1 and noisy2; or an .npy of shape (N, 2, C, H, W); or a folder with two folders of these
-    names, which hold images of one size with equal names. uint8 stays uint8; uint16 becomes floating point in
-    0..1. Floating-point arrays must lie in 0..1.
+    uint8 stays uint8; uint16 becomes floating point in 0..1. Floating-point arrays must lie in 0..1.
+
+    Attributes:
+        path: an .npz with two arrays (N, C, H, W) called noisy and clean, input and target, or noisy1 and
+            noisy2; an .npy of shape (N, 2, C, H, W); or a folder with two folders of these names, which hold
+            images of one size with equal names.
     """
 
     path: str

@@ -25,16 +25,20 @@ _SINGLE = [name for name, cls in SUPERVISIONS.builtin.items() if cls.single]
 class Patches(DataSet):
     """Patches cut at random positions from images in memory, with new noise in every epoch.
 
-    Fields: `path`, a folder of images (PNG, JPEG, TIFF, WebP, BMP), an .npz or .npy of (N, C, H, W), or
-    several of them as a list;
-    `size`, the side of a patch; `per_epoch`, the number of patches in an epoch; `noise`, the noise that is
-    added, none if the images are noisy already; `supervision`, what the network sees and what its output is
-    compared with; `augment`, whether patches are flipped and turned by right angles; `noise_level_map`, one
-    more input channel that holds the noise's standard deviation (1 for 255); `channels`, 1 for grey and 3 for
-    colour.
-
     All images have equal chances, and so have all positions in an image. Images smaller than a patch are left
     out.
+
+    Attributes:
+        path: a folder of images (PNG, JPEG, TIFF, WebP, BMP), an .npz or .npy of (N, C, H, W), or a list of
+            these.
+        size: the side of a patch.
+        per_epoch: the number of patches in an epoch.
+        noise: the noise that is added; None if the images are noisy already.
+        supervision: what the network sees, and what its output is compared with.
+        augment: whether patches are flipped and turned by right angles.
+        noise_level_map: whether the input has one more channel, which holds the noise's standard deviation
+            (1 for 255).
+        channels: 1 makes all images grey, 3 makes them colour.
     """
 
     path: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1, strict=False)]

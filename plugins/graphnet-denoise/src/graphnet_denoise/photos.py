@@ -30,13 +30,18 @@ _CROPS = 1024  # crops drawn at a time, which bounds the memory for indices
 class Photos(DataSet):
     """Noisy pairs sampled from a folder of photos; target "clean" gives noisy-clean pairs instead.
 
-    Every photo in the folder (PNG, JPEG, TIFF, WebP, BMP, at least 4 * size pixels a side; grey
-    ones are repeated over the channels, alpha is dropped) gives the same number of random crops, or one more
-    if `pairs` cannot be divided equally. Equal fields and equal files give equal pairs, whose inputs do not
-    depend on `target`. Neighbouring pairs come from different photos; the order of the photos is shuffled.
+    A photo is a PNG, JPEG, TIFF, WebP or BMP file with at least 4 * size pixels on each side. Grey photos are
+    repeated over the channels, and alpha is dropped. Each photo gives the same number of random crops, or one
+    more if `pairs` cannot be divided equally. Equal fields and equal files give equal pairs, whose inputs do
+    not depend on `target`. Neighbouring pairs come from different photos; the order of the photos is
+    shuffled.
 
-    Fields: `path`, the folder; `pairs`, how many; `size`, the side of the images made; `seed`;
-    `target`, "noisy" (training without clean images) or "clean" (evaluation).
+    Attributes:
+        path: the folder.
+        pairs: the number of pairs.
+        size: the side of the images in the pairs.
+        seed: the seed of the crops and of their pixels.
+        target: "noisy" for training without clean images, "clean" for evaluation.
     """
 
     path: str
