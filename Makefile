@@ -10,6 +10,7 @@
 # make hour      a plugin with one of each kind, from an empty folder to a training, with installed wheels, on
 #                this Python and on 3.13
 # make onnx      every layer exported and run in onnxruntime, and ONNX's own node cases read and run
+# make alone     every layer exported as a folder, and run where torch is alone
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make public    tests/docs/public_names.txt: the list of public names; a name may go only with a new contract
@@ -25,8 +26,8 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour onnx lint programs stub public matrix \
-	clean
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour onnx alone lint programs stub public \
+	matrix clean
 
 install: $(VENV)/installed
 
@@ -81,6 +82,9 @@ hour: install
 
 onnx: install
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m graphnet_onnx
+
+alone: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.standalone
 
 programs: install
 	GRAPHNET_ALL_PROGRAMS=1 $(PYTEST) plugins/graphnet-triton/tests/test_compiled.py

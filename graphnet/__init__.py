@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from graphnet.model import Builder as Builder
     from graphnet.model import Model as Model
     from graphnet.model import Program as Program
+    from graphnet.model import export as export
+    from graphnet.model import export_standalone as export_standalone
     from graphnet.model import from_nn as from_nn
     from graphnet.model import to_nn as to_nn
     from graphnet.plan import CompileOptions as CompileOptions
@@ -69,8 +71,11 @@ if TYPE_CHECKING:
     from graphnet.sdk import StateSpec as StateSpec
     from graphnet.sdk import Stream as Stream
     from graphnet.sdk import Uniform as Uniform
+    from graphnet.sdk import Writer as Writer
+    from graphnet.sdk import Written as Written
     from graphnet.sdk import hookimpl as hookimpl
     from graphnet.system import Native as Native
+    from graphnet.training import train as train
 
 _ROOMS = {
     "Adam": "builtin",
@@ -106,14 +111,19 @@ _ROOMS = {
     "StateSpec": "sdk",
     "Stream": "sdk",
     "Uniform": "sdk",
+    "Writer": "sdk",
+    "Written": "sdk",
     "as_torch_module": "bridges",
     "explain": "inspection",
+    "export": "model",
+    "export_standalone": "model",
     "from_nn": "model",
     "from_torch": "bridges",
     "from_torch_module": "bridges",
     "hookimpl": "sdk",
     "source": "plan",
     "to_nn": "model",
+    "train": "training",
 }
 
 _MODULES = frozenset({*_ROOMS.values(), "executors", "graph", "nn", "testing", "training"})

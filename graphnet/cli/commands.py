@@ -25,6 +25,10 @@ from graphnet.system import Installed, installed, open_cache
 OWN = {
     "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
     "explain": ("graphnet.cli.explain:explain", "Show the plan of a model, step by step."),
+    "export": (
+        "graphnet.cli.export:command",
+        "Write a model for other programs, or for torch alone.",
+    ),
     "gradients": (
         "graphnet.cli.gradients:gradients",
         "Show each parameter's gradient, and its paths.",

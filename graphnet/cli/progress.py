@@ -40,11 +40,12 @@ class _ProgressReport(Report):
             TimeRemainingColumn(),
         )
         self.epochs = running.epochs
-        first = running.step // running.steps_per_epoch + 1
+        steps = running.steps_per_epoch
+        first = 1 if steps is None else running.step // steps + 1
         self.bar = Bar(*columns, console=make_console(stderr=True), disable=not sys.stderr.isatty())
         self.task = self.bar.add_task(
             "train",
-            total=running.epochs * running.steps_per_epoch,
+            total=None if steps is None else running.epochs * steps,
             completed=running.step,
             epoch=f"{min(first, self.epochs)}/{self.epochs}",
             rate="-",
@@ -64,7 +65,7 @@ class _ProgressReport(Report):
                     loss=f"{record.loss:.5f}",
                 )
             case Epoch():
-                metrics = "  ".join(f"{k} {v:.2f}" for k, v in record.metrics.items())
+                metrics = "  ".join(f"{k} {v:.4g}" for k, v in record.metrics.items())
                 waiting = f", {record.waiting:.0%} of it waiting for data"
                 scale = record.loss_scale
                 self.bar.update(self.task, metric=metrics)

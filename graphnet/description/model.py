@@ -240,11 +240,11 @@ class _Parser:
         layers = [key for key in data if key not in NODE] if isinstance(data, Mapping) else []
         if len(layers) != 1:
             found = f"{len(layers)} names: {', '.join(layers)}" if layers else repr(data)
-            self.problem(
-                place,
-                f"expected a layer's name, or {{NAME: {{field: value}}}} with optional "
-                f"{', '.join([*NODE][:-1])} and {[*NODE][-1]}, found {found}",
-            )
+            if layers and data[layers[0]] is None:
+                found += f". To make the others fields of {layers[0]}, indent them below it"
+            form = f"{{NAME: {{field: value}}}} with optional {', '.join([*NODE][:-1])}"
+            form += f" and {[*NODE][-1]}"
+            self.problem(place, f"expected a layer's name, or {form}, found {found}")
             return None
         layer = layers[0]
         config = {} if data[layer] is None else CONFIG.read(self, data[layer], (*place, layer))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from graphnet.description.model import ModelDescription, parse, read_description
-from graphnet.errors import DescriptionError, GraphnetError, Problem, nearest
-from graphnet.sdk import ModelFile, Register, Registry, hookimpl
+from graphnet.errors import DescriptionError, GraphnetError, Problem
+from graphnet.sdk import ModelFile, Register, Registry, ending_advice, hookimpl
 
 
 def read_model(path: Path, registry: Registry, *, others: tuple[str, ...] = ()) -> ModelFile:
@@ -29,12 +29,8 @@ def read_model(path: Path, registry: Registry, *, others: tuple[str, ...] = ()) 
     ending = path.suffix.lower()
     entry = registry.readers.get(ending)
     if entry is None:
-        known = sorted({*registry.readers, *others})
-        found = f"a name that ends in {ending}" if ending else "a name without an ending"
-        message = f"nothing reads {found}. {nearest(ending, known)}"
-        if broken := " ".join(p.told for p in registry.plugins if p.status != "loaded"):
-            message += f" Plugins that are not loaded: {broken}"
-        raise _wrong(message, path)
+        advice = ending_advice(ending, {*registry.readers, *others}, registry)
+        raise _wrong(f"nothing reads {advice}", path)
     of = f"the reader of {ending} ({entry.plugin.distribution} {entry.plugin.version})"
     try:
         made: Any = entry.value(path)

@@ -87,7 +87,7 @@ def read_text(text: str, *, name: str = "<text>") -> tuple[Any, Locations]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise DescriptionError([Problem(f"not YAML: {error.problem}", where=where)]) from None
+        raise DescriptionError([Problem(_not_yaml(str(error.problem)), where=where)]) from None
     except (YAMLError, RecursionError, ValueError) as error:
         raise DescriptionError([Problem(f"not YAML: {error}", where=name)]) from None
     reader = _Reader(yaml, name)
@@ -95,6 +95,24 @@ def read_text(text: str, *, name: str = "<text>") -> tuple[Any, Locations]:
     if reader.problems:
         raise DescriptionError(reader.problems)
     return data, Locations(name, reader.places)
+
+
+_ADVICE = {  # words of the YAML parser: what is probably wrong, and what to do
+    "\\t": "a tab is used to indent. Indent with spaces",
+    "<block end>": "this line is not indented as the lines that it belongs to",
+    "mapping values": "a second ':' in one line. Start a new line, or put quotes around the value",
+    "could not find": "the line before has no ':' after its key, or is not indented as the others",
+    "end of stream": "a quote or a bracket is opened, and not closed",
+    "<stream end>": "a bracket is opened, and not closed",
+    "expected ',' or": "a bracket is opened, and not closed",
+    "cannot start": "a value must not begin with this character. Put quotes around the value",
+    "another document": "the file has a line '---'. Write one document for each file",
+}
+
+
+def _not_yaml(problem: str) -> str:
+    advice = next((words for part, words in _ADVICE.items() if part in problem), "")
+    return f"not YAML: {advice} ({problem})" if advice else f"not YAML: {problem}"
 
 
 class _Reader:

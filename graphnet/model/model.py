@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphnet.description import UpdateSettings, check_inputs
 from graphnet.errors import InputError
+from graphnet.model.arrays import Array, as_tensors, like_given
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
 from graphnet.model.plans import Shape
 from graphnet.model.program import Program
@@ -127,9 +128,9 @@ class Model(Weighted):
         plans = self._step_plans(inputs, options, loss, updates)
         given = None if self._weights is None else self._weights.own
         trained = Trained(plans, given=given, seed=seed, lr=rule.lr)
-        predictor = self._predictions.predictor(
-            {**trained.weights.own, **trained.averages.own}, options.for_inference(), runner
-        )
+        slots = {**trained.weights.own, **trained.averages.own}
+        predictor = self._predictions.predictor(slots, options.for_inference(), runner)
+        measurer = self._predictions.measurer(slots, options.for_inference(), runner, loss)
 
         def made(plan: Plan, adding: Plan | None = None) -> Program:
             return Program(
@@ -141,6 +142,7 @@ class Model(Weighted):
                 accumulate=updates.accumulate,
                 reported=self._plans.reported(loss, updates),
                 predictor=predictor,
+                measurer=measurer,
                 executor=runner,
                 seed=seed,
                 other=lambda *shapes: made(*self._step_plans(shapes, options, loss, updates)),
@@ -162,7 +164,7 @@ class Model(Weighted):
 
     def predict(
         self,
-        *inputs: Tensor,
+        *inputs: Tensor | Array,
         options: CompileOptions = _ON_CPU,
         executor: object = "eager",
         **overrides: Any,
@@ -170,8 +172,9 @@ class Model(Weighted):
         """Run the model on inputs and return its output, or a tuple if it has several.
 
         It uses the model's own weights, or weights drawn from its seed; a program's trained weights are used
-        by `program.predict`. The inputs are moved to the device, and the outputs stay there. With the option
-        `memory`, an image that needs more memory is computed in tiles, with the same result up to rounding.
+        by `program.predict`. The inputs are moved to the device, and the outputs stay there. If inputs are
+        numpy arrays, the outputs are numpy arrays too; an array counts as a tensor of its dtype. With the
+        option `memory`, an image that needs more is computed in tiles, with the same result up to rounding.
 
         Args:
             inputs: images (N, C, H, W), or other tensors of the shapes and dtypes that the model takes. The
@@ -179,13 +182,16 @@ class Model(Weighted):
             options, executor, overrides: as for `compile`.
 
         Raises:
-            InputError: an input is no tensor, or has another dtype than the description or `options` state;
-                or an image must run in tiles and the network cannot.
+            InputError: an input is no tensor or numpy array, or has another dtype than the description or
+                `options` state; or an image must run in tiles and the network cannot.
         """
         if not inputs:
             raise InputError(
                 f"{self.description.name}: predict: expected one tensor or more, got none"
             )
-        check_inputs(self.description.inputs, inputs, f"{self.description.name}: predict")
+        where = f"{self.description.name}: predict"
+        tensors = as_tensors(inputs, where)
+        check_inputs(self.description.inputs, tensors, where)
         runner = definition_of("executors", executor, self.registry)
-        return self._predictions.run(inputs, changed_options(options, overrides), runner)
+        outputs = self._predictions.run(tensors, changed_options(options, overrides), runner)
+        return like_given(outputs, inputs, where)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from graphnet.description import Expanded, UpdateSettings, losses_for, term_names
 from graphnet.graph import Graph
+from graphnet.passes import attach_loss
 from graphnet.plan import (
     CompileOptions,
     Plan,
@@ -76,6 +77,14 @@ class Plans:
         if "losses" in updates.report:
             names += term_names(losses_for(loss, outputs, self.registry))
         return names + (("gradient_norm",) if "gradient_norm" in updates.report else ())
+
+    def measuring(self, inputs: Sequence[Shape], options: CompileOptions, *, loss: object) -> Plan:
+        """Make the plan that returns the loss of a prediction, from inputs of these shapes and targets."""
+        graph = self.graph(inputs, options)
+        losses = losses_for(loss, graph.output_names, self.registry)
+        return inference_plan(
+            attach_loss(graph, losses), self.registry, replace(options, memory=None)
+        )
 
     def tiling(
         self, inputs: Sequence[Shape], options: CompileOptions, whole: Plan, *, memory: int | str

@@ -15,7 +15,7 @@ from graphnet.model.plans import Plans
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import Copy, set_up
 from graphnet.model.weights import Weights
-from graphnet.plan import CompileOptions, Tiling
+from graphnet.plan import CompileOptions, Plan, Tiling
 from graphnet.sdk import Executor
 
 Key = tuple[CompileOptions, torch.dtype, Executor]
@@ -82,3 +82,14 @@ class Predictions:
         """Make a predictor that runs on these tensors."""
         plan_for = partial(self.plans.inference, options=options)
         return Predictor(plan_for, slots, executor, copies=copies)
+
+    def measurer(
+        self, slots: Mapping[str, Tensor], options: CompileOptions, executor: Executor, loss: object
+    ) -> Predictor:
+        """Make a predictor that takes inputs and targets, and returns the loss of its prediction."""
+        count = len(self.plans.network.inputs)
+
+        def plan_for(shapes: Sequence[Sequence[int]]) -> Plan:
+            return self.plans.measuring(shapes[:count], options, loss=loss)
+
+        return Predictor(plan_for, slots, executor)

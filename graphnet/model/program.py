@@ -18,6 +18,7 @@ from graphnet.description import ModelDescription
 from graphnet.errors import CheckpointError, InputError
 from graphnet.graph import Kind
 from graphnet.model.accumulation import Accumulation
+from graphnet.model.arrays import Array, as_tensors, like_given
 from graphnet.model.checkpoint import Checkpoint, versions_of, write_checkpoint
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
@@ -43,6 +44,7 @@ class Program:
         trained: the weights, and everything else that steps change.
         reported: the names of the values that a step returns after the loss.
         predictor: runs predictions on the weights, or their averages.
+        measurer: computes the loss of predictions on the same weights.
         other: makes a program for inputs of other shapes with the same `trained`.
 
     >>> from graphnet import SGD, Model
@@ -66,6 +68,7 @@ class Program:
         accumulate: int = 1,
         reported: Sequence[str] = (),
         predictor: Predictor,
+        measurer: Predictor,
         executor: Executor,
         seed: int,
         other: Callable[..., Program],
@@ -78,6 +81,7 @@ class Program:
         self._trained = trained
         self._reported = tuple(reported)
         self._predictor = predictor
+        self._measurer = measurer
         self._other = other
         values = {**(adding.values if adding is not None else {}), **plan.values}
         constants = set_up([v for v in values.values() if v.kind is Kind.CONSTANT], seed=seed)
@@ -197,11 +201,7 @@ class Program:
         The tensors are moved to the program's device. Raises InputError if a tensor has another shape or
         dtype than the plan expects, LayerError if a layer's code fails.
         """
-        if len(tensors) != len(self._input_values):
-            names = ", ".join(value.label for value in self._input_values)
-            raise InputError(
-                f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}"
-            )
+        self._check_count(tensors)
         check_tensors(tensors, "step")
         for tensor, value in zip(tensors, self._input_values, strict=True):
             check_input(tensor, value)
@@ -224,13 +224,44 @@ class Program:
         self._trained.count(updated=ready is self.accumulation.updating)
         return loss
 
-    def predict(self, *inputs: Tensor) -> Any:
+    def predict(self, *inputs: Tensor | Array) -> Any:
         """Run the model with the current `model_weights`, on inputs of any shape that the model takes.
 
         It returns a tensor, or a tuple if the model has several outputs. The inputs are moved to the
-        program's device, and the outputs stay there.
+        program's device, and the outputs stay there. If inputs are numpy arrays, the outputs are numpy arrays
+        too; an array counts as a tensor of its dtype. Raises InputError as `step`.
         """
-        return self._predictor(*inputs, age=self._trained.age())
+        where = f"{self.description.name}: predict"
+        outputs = self._predictor(*as_tensors(inputs, where), age=self._trained.age())
+        return like_given(outputs, inputs, where)
+
+    def loss(self, *tensors: Tensor) -> Tensor:
+        """Compute the loss of a prediction on inputs and targets, which trains nothing.
+
+        It predicts as `predict` does, with the current `model_weights`, on inputs of any shape that the model
+        takes. The tensors are moved to the program's device. Raises InputError as `step`.
+
+        Returns:
+            The loss, a 0-dim tensor on the device.
+
+        >>> from graphnet import Model
+        >>> model = Model({"layers": ["relu", {"dropout": {"p": 0.5}}]})
+        >>> program = model.compile((2, 4), loss="mse", optimizer={"sgd": {"lr": 0.1}}, device="cpu")
+        >>> program.loss(torch.ones(9, 4), torch.full((9, 4), 3.0))
+        tensor(4.)
+        """
+        self._check_count(tensors)
+        check_tensors(tensors, "loss")
+        loss = self._measurer(*tensors, age=self._trained.age())
+        assert isinstance(loss, Tensor)  # a loss is the one output of its plan
+        return loss
+
+    def _check_count(self, tensors: Sequence[Tensor]) -> None:
+        if len(tensors) != len(self._input_values):
+            names = ", ".join(value.label for value in self._input_values)
+            raise InputError(
+                f"expected {len(self._input_values)} tensors ({names}), got {len(tensors)}"
+            )
 
     def save(self, path: Path | str) -> None:
         """Write the description, `model_weights` and the plugins' versions to a safetensors file.
@@ -240,21 +271,33 @@ class Program:
         versions = versions_of(self.registry, self.description)
         write_checkpoint(path, Checkpoint(self.description, self.model_weights, versions))
 
-    def restore(self, state: Mapping[str, Tensor], *, steps_done: int) -> None:
+    def restore(
+        self,
+        state: Mapping[str, Tensor],
+        *,
+        steps_done: int,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Continue an earlier run: take its training state and its number of steps.
-
-        The program must have been compiled from a model with that run's `model_weights`.
 
         Args:
             state: the `training_state` of the earlier run.
             steps_done: the steps that it has done.
+            weights: the `model_weights` of that run; None if the program was compiled from a model that has
+                them.
 
         Raises:
-            CheckpointError: the state has other names than this program's.
+            CheckpointError: the state or the weights have other names than this program's.
         """
         mine = self.training_state
         if unknown := set(state) ^ set(mine):
             raise CheckpointError(f"the training state differs in {sorted(unknown)}")
+        if weights is not None:
+            if unknown := set(weights) ^ set(self.weights):
+                raise CheckpointError(f"the weights differ in {sorted(unknown)}")
+            self.averages.set({name: weights[name] for name in self.averages})
+            own = [name for name in self.weights if name not in self.averages]
+            self.weights.set({name: weights[name] for name in own})
         for name, tensor in state.items():
             mine[name].copy_(tensor)
         self.rewind(steps_done)

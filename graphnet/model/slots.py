@@ -74,9 +74,12 @@ def check_input(tensor: Tensor, value: Value) -> None:
     """
     spec, found = plain_spec(value), Spec(tuple(tensor.shape), tensor.dtype)
     if (found.shape, found.dtype) != (spec.shape, spec.dtype):
-        raise InputError(
-            f"{value.label}: expected {spec}, got {found}.{conversion(tensor, spec.dtype)}"
-        )
+        advice = conversion(tensor, spec.dtype)
+        if found.shape != spec.shape and value.kind is Kind.INPUT:
+            advice += (
+                " For other shapes, make a program of the same weights: program.with_shapes(...)."
+            )
+        raise InputError(f"{value.label}: expected {spec}, got {found}.{advice}")
 
 
 def packed(tensor: Tensor, value: Value) -> Tensor:

@@ -18,6 +18,7 @@ from torch.utils.dlpack import from_dlpack
 
 from graphnet.errors import InputError, nearest
 from graphnet.model.slots import Copy
+from graphnet.sdk import unreadable
 
 
 class Weights(Mapping[str, Tensor]):
@@ -155,4 +156,6 @@ def _real(name: str, tensor: object) -> Tensor:
             f"weights[{name!r}]: expected a tensor of real numbers, got {found}. "
             f"Make one with torch.as_tensor(values)."
         )
+    if problem := unreadable(tensor):
+        raise InputError(f"weights[{name!r}]: {problem}")
     return tensor

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from graphnet.errors import InputError, nearest
 from graphnet.nn.placement import Placed
+from graphnet.sdk import unreadable
 
 Pair = tuple[Tensor, Tensor]
 """A parameter and its accumulated gradient, of the same shape and dtype."""
@@ -316,6 +317,8 @@ def _misfit(name: str, own: Mapping[str, Tensor], given: Mapping[str, object]) -
     if not isinstance(value, Tensor) or value.is_complex():
         found = value.dtype if isinstance(value, Tensor) else f"a {type(value).__name__}"
         return f"{name!r}: expected a tensor of real numbers, got {found}"
+    if problem := unreadable(value):
+        return f"{name!r}: {problem}"
     if tuple(value.shape) != expected:
         return f"{name!r}: expected the shape {expected}, got {tuple(value.shape)}"
     return ""

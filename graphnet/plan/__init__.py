@@ -10,6 +10,7 @@ from graphnet.plan.compile import adding_plan, forward_graph, inference_plan, tr
 from graphnet.plan.export import source
 from graphnet.plan.options import AUTO, CompileOptions, Target, split_options
 from graphnet.plan.plan import Plan, Step, check_plan, schedule
+from graphnet.plan.standalone import Standalone, check_names, standalone
 from graphnet.plan.tiling import Tiling, pace, tile
 from graphnet.plan.verify import verify
 
@@ -18,10 +19,12 @@ __all__ = [
     "CompileOptions",
     "Plan",
     "Source",
+    "Standalone",
     "Step",
     "Target",
     "Tiling",
     "adding_plan",
+    "check_names",
     "check_plan",
     "forward_graph",
     "generate",
@@ -30,6 +33,7 @@ __all__ = [
     "schedule",
     "source",
     "split_options",
+    "standalone",
     "tile",
     "training_plan",
     "verify",

@@ -15,19 +15,15 @@ The function is the one that every executor runs; the definitions that it uses c
 
 from __future__ import annotations
 
-import math
 import re
 import sys
-from collections.abc import Mapping
-from enum import Enum
 from types import MethodType
-
-import torch
 
 from graphnet.errors import SourceError
 from graphnet.plan.codegen import generate, unique
+from graphnet.plan.literal import Literals, instance_name
 from graphnet.plan.plan import Plan, check_plan
-from graphnet.sdk import Definition, Spec
+from graphnet.sdk import Definition
 
 _MAIN = """\
 if __name__ == "__main__":  # one run on random numbers
@@ -53,7 +49,7 @@ def source(plan: Plan) -> str:
     return _Writer(plan).write()
 
 
-class _Writer:
+class _Writer(Literals):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.source = generate(plan)
@@ -118,13 +114,12 @@ class _Writer:
     def instance(self, definition: Definition) -> str:
         """The name of a definition in the file; equal definitions share one name."""
         if definition not in self.instances:
-            wanted = re.sub(r"(?<=[a-z0-9]{2})(?=[A-Z])", "_", type(definition).__name__).lower()
-            name = unique(wanted, self.taken)
+            name = unique(instance_name(type(definition)), self.taken)
             self.instances[definition] = name
             self.made.append(f"{name} = {self.literal(definition)}")
         return self.instances[definition]
 
-    def imported(self, cls: type) -> str:
+    def named(self, cls: type) -> str:
         """The name of a class in the file. Raises SourceError if the class cannot be imported."""
         if cls not in self.classes:
             module = sys.modules.get(cls.__module__)
@@ -135,42 +130,3 @@ class _Writer:
                 )
             self.classes[cls] = unique(cls.__qualname__, self.taken)
         return self.classes[cls]
-
-    def literal(self, value: object) -> str:
-        """An expression that makes an equal value. Raises SourceError if there is none."""
-        match value:
-            case Enum():
-                return f"{self.imported(type(value))}.{value.name}"
-            case str() if value.isprintable() and not set(value) & {'"', "\\"}:
-                return f'"{value}"'
-            case None | bool() | int() | str() | bytes() | torch.dtype() | torch.memory_format():
-                return repr(value)
-            case float():
-                return repr(value) if math.isfinite(value) else f'float("{value}")'
-            case torch.device():
-                return f'torch.device("{value}")'
-            case Spec():
-                name = self.imported(Spec)
-                rest = f"{value.dtype}, {self.literal(value.device)}"
-                return f"{name}({value.shape!r}, {rest})"
-            case tuple():
-                items = "".join(f"{self.literal(item)}, " for item in value)
-                return f"({items.rstrip(' ') if len(value) == 1 else items.removesuffix(', ')})"
-            case list():
-                return f"[{', '.join(map(self.literal, value))}]"
-            case frozenset() | set():
-                items = ", ".join(sorted(map(self.literal, value)))
-                return (
-                    f"{type(value).__name__}({{{items}}})" if value else f"{type(value).__name__}()"
-                )
-            case Mapping():
-                pairs = (f"{self.literal(k)}: {self.literal(v)}" for k, v in value.items())
-                return f"{{{', '.join(pairs)}}}"
-            case Definition():
-                fields = value.configuration().items()
-                written = ", ".join(f"{name}={self.literal(field)}" for name, field in fields)
-                return f"{self.imported(type(value))}({written})"
-        raise SourceError(
-            f"a plan holds {value!r}, a {type(value).__name__}, which cannot be written in a file. "
-            f"Use numbers, text, tuples and mappings of them as fields."
-        )

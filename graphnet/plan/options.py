@@ -139,9 +139,13 @@ class CompileOptions(Definition):
     def __post_init__(self) -> None:
         own = _name(self._own_dtype)
         if self.precision not in (None, AUTO, own, *_NARROW):
+            short = {"bf16": "bfloat16", "fp16": "float16", "half": "float16"}.get(
+                str(self.precision)
+            )
+            meant = f" Did you mean {short!r}?" if short else ""
             message = (
                 f"{self.precision!r} does not fit tensors of {own}. "
-                f"Known: auto, {own}, or bfloat16 or float16 over float32."
+                f"Known: auto, {own}, or bfloat16 or float16 over float32.{meant}"
             )
             raise DescriptionError([Problem(message, "precision")])
         if self.precision in _NARROW and own not in ("float32", self.precision):

@@ -24,6 +24,7 @@ from graphnet.sdk.floating import (
     conversion,
     not_floating,
     not_of_dtype,
+    unreadable,
 )
 from graphnet.sdk.graph_pass import PASSES, Pass, Rewritable
 from graphnet.sdk.hookspecs import Register, hookimpl
@@ -49,7 +50,7 @@ from graphnet.sdk.kernel import CHAIN, Kernel, Pattern, Site, has_chain, layer_n
 from graphnet.sdk.kinds import KINDS, OwnKind, PluginKind
 from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 from graphnet.sdk.metric import Metric
-from graphnet.sdk.model_file import ModelFile
+from graphnet.sdk.model_file import ModelFile, ending_advice
 from graphnet.sdk.multi_tensor import (
     COMMON,
     MultiTensorKernel,
@@ -103,6 +104,7 @@ from graphnet.sdk.torch_ops import (
     scratch_bytes,
 )
 from graphnet.sdk.validation import problems
+from graphnet.sdk.writer import Writer, Written
 
 __all__ = [
     "AFFINE",
@@ -199,6 +201,8 @@ __all__ = [
     "Times",
     "Uniform",
     "WeightedSum",
+    "Writer",
+    "Written",
     "advice",
     "alike",
     "arguments_of",
@@ -215,6 +219,7 @@ __all__ = [
     "converted",
     "default_registry",
     "dtype_name",
+    "ending_advice",
     "frozen",
     "has_chain",
     "hookimpl",
@@ -239,5 +244,6 @@ __all__ = [
     "split_form",
     "summary",
     "unpack",
+    "unreadable",
     "weight_and_bias",
 ]

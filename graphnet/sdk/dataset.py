@@ -6,9 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from graphnet.errors import ContractError, DataError
 from graphnet.sdk.definition import Definition
@@ -191,8 +193,11 @@ class DataSet(Definition):
         """Whether this data set can read the file or folder at a path."""
         return False
 
-    def load(self) -> Pairs | Stream | Gallery:
+    def load(self) -> Pairs | Stream | Gallery | Dataset[Any]:
         """Read or make the pairs.
+
+        A map-style torch Dataset of pairs (input, target) is read while steps run; as validation data it is
+        read into memory. If it draws random numbers, a resumed training draws others, and says so.
 
         Raises:
             DataError: the data cannot be read or made; the message names the file.

@@ -45,6 +45,7 @@ def check_tensors(tensors: Iterable[object], where: str) -> None:
             raise InputError(
                 f"{where}: input {position}: expected a tensor, got {_described(found)}.{advice(found)}"
             )
+        _check_dense(found, f"{where}: input {position}")
 
 
 def not_floating(found: object, where: str) -> InputError:
@@ -74,6 +75,26 @@ def check_kind(found: object, dtype: torch.dtype, where: str) -> None:
             raise not_floating(found, where)
     elif not isinstance(found, (Tensor, Spec)) or found.dtype != dtype:
         raise not_of_dtype(found, dtype, where)
+    _check_dense(found, where)
+
+
+def unreadable(tensor: Tensor) -> str:
+    """Return what is wrong with a tensor that is not dense, or has no values; "" for all others.
+
+    >>> unreadable(torch.zeros(2, 2).to_sparse())
+    'expected a dense tensor, got a sparse_coo one. Convert it with x.to_dense().'
+    """
+    if tensor.is_nested:
+        return "expected a dense tensor, got a nested one. Convert it with x.to_padded_tensor(0.0)."
+    if tensor.layout != torch.strided:
+        kind = str(tensor.layout).removeprefix("torch.")
+        return f"expected a dense tensor, got a {kind} one. Convert it with x.to_dense()."
+    return "expected a tensor with values, got one on the device meta." if tensor.is_meta else ""
+
+
+def _check_dense(found: Tensor | Spec, where: str) -> None:
+    if isinstance(found, Tensor) and (problem := unreadable(found)):
+        raise InputError(f"{where}: {problem}")
 
 
 def not_of_dtype(found: object, dtype: torch.dtype, where: str) -> InputError:

@@ -88,6 +88,11 @@ def graphnet_readers(register: Register) -> None:
 
 
 @hookspec
+def graphnet_writers(register: Register) -> None:
+    """Add writers of model files, subclasses of graphnet.Writer: `register(".onnx", OnnxFile)`."""
+
+
+@hookspec
 def graphnet_operators(register: Register) -> None:
     """Add the layers for operators of torch, for from_torch: `register("aten.erf.default", erf)`."""
 

@@ -18,7 +18,10 @@ from graphnet.sdk.multi_tensor import MultiTensorKernel
 from graphnet.sdk.optimizer import Optimizer
 from graphnet.sdk.reporter import Reporter
 from graphnet.sdk.schedule import Schedule
+from graphnet.sdk.writer import Writer
 
+_ENDING = re.compile(r"\.[a-z0-9]+")
+_ENDINGS = "the ending of a file such as '.onnx', in small letters and digits"
 _NAME = re.compile(r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?")
 
 
@@ -188,8 +191,15 @@ KINDS: Mapping[str, PluginKind] = {
             "readers",
             "reader",
             function="a function (path) -> graphnet.ModelFile, or the description in it",
-            names=re.compile(r"\.[a-z0-9]+"),
-            naming="the ending of a file such as '.onnx', in small letters and digits",
+            names=_ENDING,
+            naming=_ENDINGS,
+        ),
+        PluginKind(
+            "writers",
+            "writer",
+            {Writer: ("write",)},
+            names=_ENDING,
+            naming=_ENDINGS,
         ),
         PluginKind(
             "operators",

@@ -96,7 +96,7 @@ class Registry:
 
     Attributes:
         layers, losses, kernels, optimizers, schedules, executors, datasets, metrics, reporters, readers,
-            operators, passes, commands, kinds: the things of this kind.
+            writers, operators, passes, commands, kinds: the things of this kind.
         own: the things of the kinds that plugins declare, by kind.
         plugins: all plugins, including those that are broken or switched off.
     """
@@ -111,6 +111,7 @@ class Registry:
     metrics: Mapping[str, Entry] = field(default_factory=dict)
     reporters: Mapping[str, Entry] = field(default_factory=dict)
     readers: Mapping[str, Entry] = field(default_factory=dict)
+    writers: Mapping[str, Entry] = field(default_factory=dict)
     operators: Mapping[str, Entry] = field(default_factory=dict)
     passes: Mapping[str, Entry] = field(default_factory=dict)
     commands: Mapping[str, Entry] = field(default_factory=dict)

@@ -23,7 +23,8 @@ class Running:
     Attributes:
         name: the name of the model.
         folder: the run's folder; None if the training has none, as with `Trainer(job)` in Python.
-        epochs, steps_per_epoch: the length of the training.
+        epochs, steps_per_epoch: the length of the training. `steps_per_epoch` is None if the data is an
+            iterable that does not say how many batches it has.
         step: the steps that are done already, in a resumed training.
         higher_is_better: for each metric of an Epoch record, and for "loss", whether higher is better.
         state: what `Report.state` returned for the checkpoint from which the training is resumed.
@@ -44,7 +45,7 @@ class Running:
     name: str
     folder: Path | None = None
     epochs: int = 1
-    steps_per_epoch: int = 1
+    steps_per_epoch: int | None = 1
     step: int = 0
     higher_is_better: Mapping[str, bool] = field(default_factory=lambda: {"loss": False})
     state: Mapping[str, Any] = field(default_factory=dict)

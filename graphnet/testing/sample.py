@@ -24,11 +24,10 @@ class Sample:
         inputs: for each input a tensor, or a shape for which a tensor is drawn.
         raises: the error that these inputs must raise.
         skip: check -> the reason why it is skipped, for a layer that breaks a rule on purpose.
-        expected: a function that computes what forward must return, without the layer. It gets the tensors of
-            forward in forward's order (None for an absent parameter), and returns the outputs, optionally
-            followed by the new states. torch.nn.functional has many such functions. The kit computes no
-            expected values by itself: it checks that a layer is consistent in itself, and only these values
-            tell it which layer was meant.
+        expected: what forward must return, by other means than the layer's: a function that gets the tensors
+            of forward in its order (None for an absent parameter) and returns the outputs, then the new
+            states if it likes. torch.nn.functional has many. The kit computes no expected values by itself:
+            it checks that a layer is right in itself, and only this can tell it which layer was meant.
 
     >>> from graphnet.builtin import ReLU
     >>> Sample(ReLU(), [(2, 3, 8, 8)]).inputs

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphnet.sdk import Decided, Epoch, Steps, Stopped
 from graphnet.training.config import Job, read_job
+from graphnet.training.on_loader import train
 from graphnet.training.run_folder import RunFolder
 from graphnet.training.trainer import Trainer
 
@@ -20,4 +21,5 @@ __all__ = [
     "Stopped",
     "Trainer",
     "read_job",
+    "train",
 ]

@@ -10,7 +10,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +21,7 @@ from graphnet.errors import DataError, blame
 from graphnet.graph import Value
 from graphnet.plan import Plan
 from graphnet.sdk import Layout, Pairs, Stream, converted, pack
+from graphnet.training.samples import title_of
 
 _MAX_THREADS = 8  # with more threads, their Python code delays the steps
 
@@ -32,6 +33,14 @@ def steps_per_epoch(count: int, batch_size: int, every: int) -> int:
     4
     """
     return count // (batch_size * every) * every
+
+
+def prefers_channels_last(values: Iterable[Value]) -> bool:
+    """Whether a plan with these inputs and targets reads images in channels_last strides.
+
+    The target follows the prediction's strides, and those follow the input's.
+    """
+    return any(value.memory_format == torch.channels_last for value in values)
 
 
 class BatchSource(ABC):
@@ -51,8 +60,7 @@ class BatchSource(ABC):
         self.values = [plan.values[name] for name in plan.inputs]
         spec = self.values[0].spec
         self.batch_size, self.device = spec.shape[0], spec.device
-        # The target follows the prediction's strides, and those follow the input's.
-        self.channels_last = any(v.memory_format == torch.channels_last for v in self.values)
+        self.channels_last = prefers_channels_last(self.values)
         self.count = count
         self.steps_per_epoch = steps_per_epoch(count, self.batch_size, every)
         self.seed = seed
@@ -140,7 +148,7 @@ class PrefetchedBatches(BatchSource):
         self.stream = stream
         self.steps = steps
         self.predict = predict
-        self._blame = f"the data, {type(stream).__name__}: "
+        self._blame = f"the data, {title_of(stream)}: "
         # On a CPU the steps need all cores, so only one thread makes batches.
         threads = 1 if self.device.type == "cpu" else min(_MAX_THREADS, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="graphnet-data")
@@ -205,15 +213,17 @@ class PrefetchedBatches(BatchSource):
         return tuple(map(self._convert, batch, self.values))
 
     def _convert(self, tensor: Tensor, value: Value) -> Tensor:
-        """Bring a tensor of a batch into the dtype and layout of the plan's input; uint8 images into 0..1."""
         with blame(f"{self._blame}{value.label}: ", "convert"):
-            tensor = converted(tensor, value.spec.dtype)
-        if value.layout is not None:
-            return pack(tensor, value.layout).contiguous()
-        last = self.channels_last and tensor.ndim == 4
-        return tensor.contiguous(
-            memory_format=torch.channels_last if last else torch.contiguous_format
-        )
+            return arranged(tensor, value, channels_last=self.channels_last)
+
+
+def arranged(tensor: Tensor, value: Value, *, channels_last: bool) -> Tensor:
+    """Bring a tensor of a batch into the dtype and layout of the plan's input; uint8 images into 0..1."""
+    tensor = converted(tensor, value.spec.dtype)
+    if value.layout is not None:
+        return pack(tensor, value.layout).contiguous()
+    last = channels_last and tensor.ndim == 4
+    return tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 class PackedTensor:

@@ -26,7 +26,7 @@ from graphnet.description import (
 from graphnet.errors import DescriptionError, GraphnetError, Problem
 from graphnet.model import Model
 from graphnet.plan import CompileOptions, split_options
-from graphnet.sdk import DataSet, Metric, Registry, Reporter, Schedule, split_form
+from graphnet.sdk import DataSet, Definition, Metric, Registry, Reporter, Schedule, split_form
 from graphnet.sdk import problems as as_problems
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -186,7 +186,7 @@ def make_job(
     for i, named in enumerate(config.metrics):
         metric = attempt(("metrics", i), functools.partial(registry.make, "metrics", named))
         if metric is not None:
-            metrics[_label(named)] = metric
+            metrics[label_of(named, registry)] = metric
     reporters = [
         attempt(("reporters", i), functools.partial(registry.make, "reporters", named))
         for i, named in enumerate(config.reporters)
@@ -220,8 +220,10 @@ def make_job(
     )
 
 
-def _label(form: Form) -> str:
+def label_of(form: object, registry: Registry) -> str:
     """Return a form as a name for records: "psnr", or "within(bound=0.5)" with its fields."""
+    if isinstance(form, Definition):
+        form = {registry.name_of(form): form.configuration()}
     name, fields = split_form(form)
     given = ", ".join(f"{field}={value}" for field, value in fields.items())
     return f"{name}({given})" if given else name

@@ -11,11 +11,12 @@ from graphnet.errors import DataError
 from graphnet.model import Model
 from graphnet.passes import target_specs
 from graphnet.sdk import DataSet, Gallery, Pairs, Shape, Stream
+from graphnet.training.samples import Samples, load
 
 
 def to_train_on(dataset: DataSet) -> Pairs | Stream:
     """Load a data set for training. Raises DataError if it holds whole images."""
-    loaded = dataset.load()
+    loaded = load(dataset)
     if isinstance(loaded, Gallery):
         raise DataError(
             f"{type(dataset).__name__} holds whole images to measure on, of any sizes; give "
@@ -30,7 +31,9 @@ def to_measure_on(dataset: DataSet, trained: Shape) -> Pairs | Gallery:
     Raises DataError if it changes, or has other axes or channels than `trained`, the shape of one input that
     the network is trained on.
     """
-    loaded = dataset.load()
+    loaded = load(dataset)
+    if isinstance(loaded, Samples):
+        loaded = loaded.in_memory()
     if isinstance(loaded, Stream):
         raise DataError(
             f"{type(dataset).__name__} makes other pairs in each epoch; give data.validation a data "

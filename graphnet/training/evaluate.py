@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import blame
-from graphnet.model import pad_to_multiple
+from graphnet.model import Program, pad_to_multiple
 from graphnet.sdk import Gallery, Metric, Pairs, converted
+from graphnet.training.loader import Loader
 
 _BATCH = 128  # pairs that are predicted at a time
 
@@ -52,10 +53,48 @@ def score(
         for name, metric in metrics.items():
             with blame(f"metric {name!r}: ", "measure"), torch.no_grad():
                 rows[name].append(metric.rows(output, target))
+    return _combined(metrics, rows)
+
+
+def measure(
+    program: Program, loader: Loader, metrics: Mapping[str, Metric], *, epoch: int
+) -> dict[str, float]:
+    """Compute the loss and each metric of a program's model on the batches of a loader.
+
+    Args:
+        program: has the model's present weights, and the loss.
+        loader: the batches; they may have other sizes than those of the training.
+        metrics: the metrics by name; they take the prediction and the target.
+        epoch: the number of the epoch, for messages.
+
+    Returns:
+        "validation_loss", the mean over all samples, then the value of each metric by name.
+    """
+    values = [program.plan.values[name] for name in program.plan.inputs]
+    inputs = sum(not value.port for value in values)
+    rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
+    total, count = torch.zeros((), dtype=torch.float64, device=program.device), 0
+    for batch in loader.epoch(epoch):
+        tensors = batch.converted(values)
+        count += len(batch)
+        with blame(batch.where, "the prediction"):
+            total += program.loss(*tensors) * len(batch)
+            if not metrics:
+                continue
+            output = program.predict(*tensors[:inputs]).cpu()
+        for name, metric in metrics.items():
+            with blame(f"metric {name!r}: ", "measure"), torch.no_grad():
+                rows[name].append(metric.rows(output, tensors[inputs].cpu()))
+    return {"validation_loss": float(total) / count, **_combined(metrics, rows)}
+
+
+def _combined(
+    metrics: Mapping[str, Metric], rows: Mapping[str, Sequence[Tensor]]
+) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, metric in metrics.items():
         with blame(f"metric {name!r}: ", "combine"):
-            found[name] = metric.combine(torch.cat(rows[name]))
+            found[name] = metric.combine(torch.cat([*rows[name]]))
     return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graphnet.errors import blame
 from graphnet.sdk import Gallery, Pairs, Stream
+from graphnet.training.samples import Samples
 
 _SAMPLED = {Pairs: 256, Stream: 8, Gallery: 4}  # few where each pair must be computed or decoded
 
@@ -24,7 +25,8 @@ def fingerprint(data: Pairs | Stream | Gallery, *, seed: int) -> dict[str, Any]:
 
     Returns:
         "pairs", their number; "shapes", those of one input and its targets, [] for a gallery, whose images
-        differ in size; "contents", a hash of some pairs that are evenly spread over the data set.
+        differ in size; "contents", a hash of some pairs that are evenly spread over the data set, "" for
+        a torch Dataset, whose samples may be random.
     """
     (kind,) = (kind for kind in _SAMPLED if isinstance(data, kind))
     count = min(len(data), _SAMPLED[kind])
@@ -32,6 +34,8 @@ def fingerprint(data: Pairs | Stream | Gallery, *, seed: int) -> dict[str, Any]:
     sampled: Iterable[Tensor]
     if isinstance(data, Pairs):
         sampled = (data.inputs[index], data.targets[index])
+    elif isinstance(data, Samples):
+        sampled = ()
     elif isinstance(data, Stream):
         with blame(f"the data, {type(data).__name__}: ", "batch"):
             sampled = data.batch(seed, 0, index)
@@ -41,7 +45,7 @@ def fingerprint(data: Pairs | Stream | Gallery, *, seed: int) -> dict[str, Any]:
     return {
         "pairs": len(data),
         "shapes": [list(shape) for shape in shapes],
-        "contents": _hash(sampled),
+        "contents": "" if isinstance(data, Samples) else _hash(sampled),
     }
 
 

@@ -8,7 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from graphnet.errors import GraphnetError, TrainingError
-from graphnet.sdk import Record, Registry, Report, Reporter, Running
+from graphnet.sdk import (
+    Epoch,
+    Record,
+    Registry,
+    Report,
+    Reporter,
+    Running,
+    Steps,
+    Stopped,
+)
 
 
 class Reports:
@@ -58,6 +67,21 @@ class Reports:
                 if reason := report.record(record):
                     reasons.append(f"{label}: {reason}")
         return "; ".join(reasons)
+
+    def follow(self, running: Running, records: Iterator[Record]) -> Iterator[Record]:
+        """Give each record to all, then yield it; a record Stopped ends a training that a reporter stops."""
+        self.start(running)
+        try:
+            for record in records:
+                reason = self.record(record)
+                yield record
+                if reason and isinstance(record, (Steps, Epoch)):
+                    stopped = Stopped(record.epoch, record.step, reason)
+                    self.record(stopped)
+                    yield stopped
+                    return
+        finally:
+            self.close()
 
     def states(self) -> dict[str, Mapping[str, Any]]:
         """The state of each reporter that has one."""

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from graphnet.errors import CheckpointError
-from graphnet.model import Checkpoint
+from graphnet.graph import Kind
+from graphnet.model import Checkpoint, Program
 from graphnet.plan import AUTO
+from graphnet.sdk import MultiTensorKernel
 from graphnet.training.config import Job
 from graphnet.training.fingerprint import difference
 
@@ -68,6 +70,19 @@ def chosen_precision(job: Job, resume: Checkpoint | None) -> str:
             f"float32; it says {recorded!r}. Start a new run."
         )
     return str(recorded)
+
+
+def kernels_of(program: Program) -> dict[str, str]:
+    """The layer and kernel of each node, and the rule and kernel of each call for many parameters."""
+    found: dict[str, str] = {}
+    plans = (program.accumulation.adding, program.accumulation.updating)
+    calls = (step.call for ready in plans if ready is not None for step in ready.plan.steps)
+    for call in calls:
+        if isinstance(call.layer, MultiTensorKernel):
+            found[call.name] = call.title
+        elif call.kind in (Kind.LAYER, Kind.LOSS):
+            found[call.node] = call.title
+    return found
 
 
 def changed_kernels(before: Mapping[str, str], now: Mapping[str, str]) -> str:

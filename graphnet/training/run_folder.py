@@ -79,7 +79,8 @@ class RunFolder:
 
     def keep(self, name: str, saved: Checkpoint) -> None:
         """Write the model of a checkpoint, as `finish` does, under another name."""
-        recipe = {key: saved.training[key] for key in ("config", "precision", "step")}
+        kept = ("config", "precision", "step")
+        recipe = {key: saved.training[key] for key in kept if key in saved.training}
         model = replace(saved, training=recipe, training_state={})
         write_checkpoint(self.path / name, model)
 

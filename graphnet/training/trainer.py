@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.description import loss_terms
-from graphnet.errors import DataError, TrainingError
-from graphnet.graph import Kind
+from graphnet.errors import DataError
 from graphnet.model import Checkpoint, Program, plain_spec, versions_of
 from graphnet.sdk import (
     Decided,
     Epoch,
     Gallery,
-    MultiTensorKernel,
     Pairs,
     Record,
     Reporter,
@@ -35,17 +33,17 @@ from graphnet.training.datasets import check_sizes, to_measure_on, to_train_on
 from graphnet.training.evaluate import score
 from graphnet.training.fingerprint import fingerprint
 from graphnet.training.means import Means
-from graphnet.training.origin import Origin
+from graphnet.training.origin import Again, Origin
 from graphnet.training.reports import Reports
 from graphnet.training.resume import (
     changed_kernels,
     check_same_data,
     check_same_run,
     chosen_precision,
+    kernels_of,
 )
 from graphnet.training.run_folder import RunFolder
-
-_LEAST_SCALE = 2.0**-24  # the initial loss scale, halved 40 times
+from graphnet.training.samples import Samples
 
 
 class Trainer:
@@ -85,6 +83,8 @@ class Trainer:
         if resume is not None:
             check_same_run(resume, job)
             self._notes += check_same_data(resume, self._fingerprints)
+            if isinstance(self.pairs, Samples):
+                self._notes.append(self.pairs.resumed)
         accumulate = job.updates.accumulate
         if len(self.pairs) < config.batch_size * accumulate:  # the pairs of one update
             times = f" and accumulate {accumulate}" if accumulate > 1 else ""
@@ -110,7 +110,7 @@ class Trainer:
         self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
         self._reported = Means()
-        self._origin = Origin(self.program, self.feed, self._next_step, job.registry)
+        self._origin = Origin(self.program)
         states = resume.training.get("reporters", {}) if resume is not None else {}
         self.folder = folder
         self.reports = Reports([*reporters, *job.reporters], states, job.registry)
@@ -178,15 +178,7 @@ class Trainer:
     @property
     def kernels(self) -> dict[str, str]:
         """The layer and kernel of each node, and the rule and kernel of each call for many parameters."""
-        found: dict[str, str] = {}
-        plans = (self.program.accumulation.adding, self.program.accumulation.updating)
-        calls = (step.call for ready in plans if ready is not None for step in ready.plan.steps)
-        for call in calls:
-            if isinstance(call.layer, MultiTensorKernel):
-                found[call.name] = call.title
-            elif call.kind in (Kind.LAYER, Kind.LOSS):
-                found[call.node] = call.title
-        return found
+        return kernels_of(self.program)
 
     def checkpoint(self) -> Checkpoint:
         """Return everything that a resumed run needs."""
@@ -235,18 +227,7 @@ class Trainer:
             TrainingError: the loss is not finite. The message names the step, node and plugin that computed
                 the first value that is not finite. The weights are then those before that step.
         """
-        self.reports.start(self._running())
-        try:
-            for record in self._records(should_stop):
-                reason = self.reports.record(record)
-                yield record
-                if reason and isinstance(record, (Steps, Epoch)):
-                    stopped = Stopped(record.epoch, record.step, reason)
-                    self.reports.record(stopped)
-                    yield stopped
-                    return
-        finally:
-            self.reports.close()
+        yield from self.reports.follow(self._running(), self._records(should_stop))
 
     def _running(self) -> Running:
         higher = {name: metric.higher_is_better for name, metric in self.job.metrics.items()}
@@ -295,12 +276,8 @@ class Trainer:
             waiting = (self.feed.waited_s - waited_s) / took_s if took_s else 0.0
             metrics = self.evaluate()
             self.epochs_done, self.loss_sum = epoch + 1, 0.0
-            if self.epochs_done == config.epochs and program.updates_done == 0:
-                raise TrainingError(
-                    f"none of {program.steps_done} steps has updated the weights: gradients in float16 are "
-                    f"not finite, even with the loss scale {program.loss_scale:g}, which each such step "
-                    f"halves. Train longer, or choose the precision bfloat16 or float32."
-                )
+            if self.epochs_done == config.epochs:
+                self._origin.check_updated()
             numbers = mean, metrics, self.elapsed_s, waiting, program.loss_scale
             yield Epoch(epoch + 1, program.steps_done, *numbers)
 
@@ -311,6 +288,12 @@ class Trainer:
         self.program.lr = self._lr * self.job.schedule.factor(*updates)
         return self.feed.given(done)
 
+    def _again(self, count: int) -> Iterator[Again]:
+        """The next steps once more, each when the one before it has run."""
+        for _ in range(count):
+            _, index = self.feed.samples(self.program.steps_done)
+            yield Again(self.program, self.feed.made, self._next_step(), index)
+
     def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:
         """Read the sum of a group's losses from the device; return their mean and the seconds it took."""
         if count == 0:
@@ -319,20 +302,9 @@ class Trainer:
         elapsed_s = time.perf_counter() - started
         self.elapsed_s += elapsed_s
         self.loss_sum += total
-        if not math.isfinite(total):
-            step = self.program.steps_done
-            raise TrainingError(
-                f"the loss is {total / count} within steps {step - count + 1} to {step} "
-                f"(learning rate {self.program.lr:g}). {self._origin.find(count)} Lower the learning rate, "
-                f"or correct the data. The last checkpoint is unchanged."
-            )
-        if (scale := self.program.loss_scale) is not None and scale < _LEAST_SCALE:
-            step = self.program.steps_done
-            raise TrainingError(
-                f"steps up to {step} no longer update the weights: gradients in float16 are not finite, even "
-                f"with the loss scale {scale:g}. {self._origin.find(count, gradients=True)} Correct this, "
-                f"or choose the precision bfloat16 or float32. The last checkpoint is unchanged."
-            )
+        self._origin.check(
+            total / count, count, step=self.program.steps_done, again=partial(self._again, count)
+        )
         return total / count, elapsed_s
 
     def evaluate(self) -> dict[str, float]:

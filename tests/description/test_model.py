@@ -245,7 +245,27 @@ def test_an_error_in_a_block_that_is_used_often_comes_once(registry: Registry) -
             "layers: [{conv2d: {out_channels: 0, kernel_size: 3}}]",
             "model.yaml:1:34: layers[0].conv2d.out_channels: expected greater than 0, found 0",
         ),
-        ("a: [", "model.yaml:1:5: not YAML: expected the node content, but found '<stream end>'"),
+        (
+            "a: [",
+            "model.yaml:1:5: not YAML: a bracket is opened, and not closed (expected the node content, "
+            "but found '<stream end>')",
+        ),
+        (
+            "a:\n\t- relu",
+            "model.yaml:2:1: not YAML: a tab is used to indent. Indent with spaces (found character "
+            "'\\t' that cannot start any token)",
+        ),
+        (
+            "a:\n  - b\n - c",
+            "model.yaml:3:2: not YAML: this line is not indented as the lines that it belongs to "
+            "(expected <block end>, but found '<block sequence start>')",
+        ),
+        (
+            "layers:\n- conv2d:\n  bias: true",
+            "model.yaml:2:3: layers[0]: expected a layer's name, or {NAME: {field: value}} with optional "
+            "id, inputs and share, found 2 names: conv2d, bias. To make the others fields of conv2d, "
+            "indent them below it",
+        ),
         ("layers: [relu]\nlayers: [relu]", "model.yaml:2:1: the key 'layers' is given twice"),
         (
             "layers: !!python/object/apply:os.system [true]",

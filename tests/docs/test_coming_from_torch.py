@@ -20,7 +20,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "coming_from_torch.md").read_text()
 ROWS = re.findall(r"^\| `([^|]+)` \| `([^|]+)` \|", PAGE, flags=re.M)
 
 
-def test_code_prints_what_the_page_shows() -> None:
+def test_code_prints_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     _, parts = read(PAGE)
     assert len(parts) >= 5
     namespace: dict[str, object] = {}

@@ -36,6 +36,7 @@ ADDED = {  # kind -> what the plugin registers of it, and the example of the doc
     "metrics": {"within": "acme_within.py"},
     "reporters": {"acme/stop_when_slow": "acme_slow.py"},
     "readers": {".lines": "acme_lines.py"},
+    "writers": {".npz": "acme_npz.py"},
     "operators": {"aten.erf.default": "acme_softsign.py"},
     "passes": {"acme/skip_empty_dropout": "acme_dropout.py"},
     "commands": {"count-weights": "acme_count.py"},
@@ -226,6 +227,11 @@ def use(fresh: Fresh, seen: Seen) -> None:
         f"count-weights prints {weights}",
         fresh.run("graphnet", "count-weights", "net.lines") == f"{weights}\n",
     )
+    exported = fresh.run(
+        *("graphnet", "export", "run/model.safetensors", "-o", "net.npz"),
+        *("--input", "1x3x16x16", "--set", "compressed=true"),
+    ).strip()
+    seen(f"the writer writes: {exported}", exported.endswith("weights only"))
     (fresh.work / "loaded.py").write_text(LOADED)
     names, traced, shape = fresh.run("python", "loaded.py").splitlines()
     seen(f"gn.load reads net.lines: {names}", "acme/hour" in names)

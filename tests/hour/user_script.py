@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import graphnet as gn
 from graphnet.graph import Graph
@@ -262,8 +264,23 @@ class Plugin:
         register(".words", read_words)
 
     @gn.hookimpl
+    def graphnet_writers(self, register: Register) -> None:
+        register(".words", Words)
+
+    @gn.hookimpl
     def graphnet_commands(self, register: Register) -> None:
         register("user-scale", gn.Command("Print the scale.", "user.commands:scale"))
+
+
+class Words(gn.Writer):
+    """The names of the layers of a chain."""
+
+    separator: str = " "
+
+    def write(self, model: gn.Model, path: Path, shapes: Sequence[tuple[int, ...]]) -> gn.Written:
+        text = self.separator.join(node.layer for node in model.description.layers)
+        path.write_text(text)
+        return gn.Written(path, {}, {}, len(text))
 
 
 def network(registry: gn.Registry) -> gn.Model:
@@ -297,14 +314,26 @@ def train(registry: gn.Registry, folder: Path) -> list[float]:
         )
         loss: Tensor = program.step(noisy, other)
         assert loss.ndim == 0
+    pairs = TensorDataset(noisy, other)
+    loader: DataLoader[tuple[Tensor, ...]] = DataLoader(pairs, batch_size=3, shuffle=True)
+    epochs: list[Epoch] = gn.train(
+        program, loader, epochs=2, validation=pairs, metrics=[Worst()], schedule=Falling()
+    )
+    measured: Tensor = program.loss(noisy, other)
+    assert abs(float(measured) - epochs[-1].metrics["validation_loss"]) < 1e-5
+    gn.train(program, [(noisy, other)], steps_per_epoch=2, reporters=["user/kept"])
     assert "user/scale" in gn.explain(program.plan)
     assert str(program.plan)
     image: Tensor = program.predict(noisy)
     program.save(folder / "model.safetensors")
     loaded: gn.Model = gn.load(folder / "model.safetensors", registry=registry)
     torch.testing.assert_close(loaded.predict(noisy), image)
+    array = np.zeros((1, 3, 8, 8), np.float32)
+    assert loaded.predict(array).shape == program.predict(array).shape == array.shape
 
-    (folder / "net.words").write_text("relu user/scale")
+    small = gn.Model({"layers": ["relu", "user/scale"]}, registry=registry)
+    written: gn.Written = gn.export(small, folder / "net.words", (4, 3, 8, 8), separator=" ")
+    assert written.size_bytes == len("relu user/scale")
     (folder / "train.yaml").write_text(
         "{model: net.words, data: {train: {shown: {endless: true}}, validation: {shown: {}}}, "
         "loss: user/half_square, optimizer: {user/inertia: {lr: 0.1}}, schedule: falling, epochs: 2, "
@@ -329,6 +358,9 @@ def beside_torch(registry: gn.Registry) -> None:
     model = gn.from_nn(net)
     back: gn.nn.Module = gn.to_nn(model, (1, 3, 8, 8))
     torch.testing.assert_close(back(x), model.predict(x))
+    with TemporaryDirectory() as folder:
+        alone: gn.Written = gn.export_standalone(model, Path(folder, "alone"), (1, 3, 8, 8))
+    assert list(alone.outputs) == ["output"]
     text: str = gn.source(model.plan((1, 3, 8, 8)))
     assert "import torch" in text
 

@@ -123,7 +123,8 @@ def test_prediction_takes_tokens_of_any_length() -> None:
         (torch.zeros(2, 4), r"input 'input' \(shape \[time\], dtype int64\): expected a tensor of int64"
          r", got 2x4 float32. Convert it with x.long"),
         (tokens(2, 4).int(), "expected a tensor of int64, got 2x4 int32"),
-        (np.zeros((2, 4)), "Make a tensor of it: torch.as_tensor"),
+        (np.zeros((2, 4)), "expected a tensor of int64, got 2x4 float64. Convert it with x.long"),
+        ([[0, 1]], "Make a tensor of it: torch.as_tensor"),
         (tokens(2, 4, 3), r"\(shape \[time\], dtype int64\): expected 2 axes.* got the shape \(2, 4, 3\)"),
     ],
 )  # fmt: skip

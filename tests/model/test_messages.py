@@ -33,6 +33,11 @@ def net() -> gn.Builder:
     return gn.Builder(channels=3)
 
 
+def weighted(change: Callable[[torch.Tensor], torch.Tensor]) -> gn.Model:
+    weights = compiled(SHAPE).weights
+    return MODEL.with_weights({name: change(tensor) for name, tensor in weights.items()})
+
+
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a tensor for a shape": (lambda: compiled(torch.zeros(SHAPE)), r"got a tensor.*tuple\(x.shape\)"),
     "sizes for shapes": (lambda: compiled(*SHAPE), "got the number 1. Give the shape of each input"),
@@ -57,6 +62,12 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a name of no loss": (lambda: compiled(SHAPE, loss="mze"), "unknown loss 'mze'. Did you mean 'mse'"),
     "a text of passes": (lambda: MODEL.plan(SHAPE, without="fusion"), "without: expected a list"),
     "a list for a tensor": (lambda: compiled(SHAPE).step([1.0], [2.0]), "expected a tensor, got a list"),
+    "a sparse tensor": (lambda: MODEL.predict(torch.zeros(SHAPE).to_sparse()), r"sparse_coo.*to_dense\(\)"),
+    "a sparse batch": (lambda: compiled(SHAPE).step(*[torch.zeros(SHAPE).to_sparse()] * 2), "sparse_coo"),
+    "no values": (lambda: MODEL.predict(torch.zeros(SHAPE, device="meta")), "with values.*device meta"),
+    "a sparse weight": (lambda: weighted(lambda x: x.to_sparse()), "^weights.*dense tensor.*sparse_coo"),
+    "a weight without values": (lambda: weighted(lambda x: x.to("meta")), "^weights.*with values"),
+    "another batch": (lambda: compiled(SHAPE).step(*[torch.zeros(2, 3, 4, 4)] * 2), "program.with_shapes"),
     "a text for a rate": (lambda: setattr(compiled(SHAPE), "lr", "x"), "lr: expected a number of 0 or more"),
     "no number for a rate": (lambda: setattr(compiled(SHAPE), "lr", float("nan")), "lr: .* got nan"),
     "a path for a model": (lambda: gn.Model("seed.yaml"), r"gn\.load\('seed\.yaml'\)"),  # type: ignore[arg-type]

@@ -287,6 +287,9 @@ KIND_WORDS = {
     "readers": (
         "reader", "a function (path) -> graphnet.ModelFile, or the description in it", ".yaml", None, None,
     ),
+    "writers": (
+        "writer", "a subclass of graphnet.Writer", None, type("Empty", (gn.Writer,), {}), "write",
+    ),
     "operators": (
         "operator",
         "a function that takes the operator's arguments by name and returns a graphnet.sdk.Node",
@@ -301,7 +304,13 @@ KIND_WORDS = {
 }  # fmt: skip
 
 
-NAMES = {"commands": "a-b", "readers": ".ab", "kinds": "a_b", "operators": "a.b.c"}
+NAMES = {
+    "commands": "a-b",
+    "readers": ".ab",
+    "writers": ".ab",
+    "kinds": "a_b",
+    "operators": "a.b.c",
+}
 """Names of kinds whose names are no "a/b"."""
 
 
@@ -348,9 +357,10 @@ def test_a_thing_of_another_kind_is_refused_in_words(kind: str) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KIND_WORDS if KIND_WORDS[kind][3]])
 def test_class_without_the_methods_of_its_kind_is_refused(kind: str) -> None:
     singular, _, _, empty, lacks = KIND_WORDS[kind]
-    message = f"{singular} 'a/b' (Empty) defines no {lacks}"
+    name = NAMES.get(kind, "a/b")
+    message = f"{singular} {name!r} (Empty) defines no {lacks}"
     with pytest.raises(ContractError, match=re.escape(message)):
-        load_registry(plugins=[registering(kind, "a/b", empty)], entry_points=False)
+        load_registry(plugins=[registering(kind, name, empty)], entry_points=False)
 
 
 @pytest.mark.parametrize("kind", KIND_WORDS)
@@ -358,7 +368,9 @@ def test_names_of_layers_losses_kernels_and_passes_alone_need_a_namespace(kind: 
     builtin = load_registry(entry_points=False)
     own = KIND_WORDS[kind][2]
     value = builtin.find(kind, own).value if own else _LOADABLE[kind]
-    name = {"readers": ".bare", "kinds": "ba_re", "operators": "ba.r.e"}.get(kind, "bare")
+    name = {"readers": ".bare", "writers": ".bare", "kinds": "ba_re", "operators": "ba.r.e"}.get(
+        kind, "bare"
+    )
     plugin = registering(kind, name, value)
     if kind in ("layers", "losses", "kernels", "passes"):
         with pytest.raises(
@@ -382,6 +394,7 @@ _LOADABLE = {
     "datasets": Images,
     "metrics": Zero,
     "kinds": OwnKind("colour", Images),
+    "writers": type("Text", (gn.Writer,), {"write": lambda self, model, path, shapes: None}),
 }
 
 

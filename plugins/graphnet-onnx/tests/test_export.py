@@ -11,9 +11,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from click.testing import CliRunner
 from graphnet_onnx import CannotExport, Nodes, OnnxWriter, Port, export
-from graphnet_onnx.command import command
 from graphnet_onnx.exporter import to_onnx
 from graphnet_onnx.parity import (
     TOLERANCE,
@@ -270,18 +268,19 @@ def test_the_hooks_do_not_import_onnx() -> None:
     assert done.stdout.split() == ["True", "True", "set()"]
 
 
-def test_the_command_writes_a_file_and_says_its_inputs_and_outputs(tmp_path: Path) -> None:
+def test_the_command_writes_a_file_and_says_its_inputs_and_outputs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = with_random_weights(gn.Model(SMALL), (1, 2, 4, 4))
     model.save(tmp_path / "small.safetensors")
     target = tmp_path / "small.onnx"
     arguments = [tmp_path / "small.safetensors", "-o", target, "--input", "1x2x4x4"]
-    done = CliRunner().invoke(command, [*map(str, arguments), "--fixed", "width"])
-    assert done.exit_code == 0, done.output
+    assert graphnet_command(["export", *map(str, arguments), "--set", "fixed=width"]) == 0
     size = target.stat().st_size
-    assert done.output.splitlines() == [
+    assert capsys.readouterr().out.splitlines() == [
         "input input: batch x 2 x height x 4",
         "output output: batch x 3 x height x 4",
-        f"wrote {target}: 3 ONNX nodes, {size} bytes",
+        f"wrote {target}: {size} bytes, 3 ONNX nodes",
     ]
 
 
@@ -295,4 +294,4 @@ def test_bad_input_of_the_command_is_one_line_and_status_2(
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1
     assert "pooled.yaml:" in lines[0]
-    assert "--fixed width" in lines[0]
+    assert "--set fixed=width" in lines[0]

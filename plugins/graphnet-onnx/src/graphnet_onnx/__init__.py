@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from graphnet_onnx.writing import CannotExport, Nodes, OnnxWriter, Port
 
 if TYPE_CHECKING:
-    from graphnet_onnx.exporter import OPSET, Exported, export
+    from graphnet_onnx.exporter import OPSET, export
 
-__all__ = ["OPSET", "CannotExport", "Exported", "Nodes", "OnnxWriter", "Port", "export"]
+__all__ = ["OPSET", "CannotExport", "Nodes", "OnnxWriter", "Port", "export"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs onnx on its first use: the hooks need none of it."""
-    if name in ("OPSET", "Exported", "export"):
+    if name in ("OPSET", "export"):
         from graphnet_onnx import exporter
 
         return getattr(exporter, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from graphnet.errors import ContractError, InputError, LayerError, blame
 from graphnet.graph import Arg, Call, Kind
 from graphnet.model import Model, set_up, versions_of
-from graphnet.sdk import Layer, Registry
+from graphnet.sdk import Layer, Registry, Written
 from graphnet.system import atomic_write
 from graphnet_onnx.sizes import Sizes, find_sizes
 from graphnet_onnx.writing import KIND, CannotExport, Nodes, Port
@@ -31,27 +30,9 @@ _MOST_BYTES = 2**31 - 1  # of a protobuf message
 _IR_VERSION = 9  # the first one that has this opset
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What `export` wrote.
-
-    Attributes:
-        path: the file.
-        inputs, outputs: the names, and the sizes as text: a number, or the name of a free size.
-        nodes: the number of ONNX nodes.
-        size_bytes: the size of the file.
-    """
-
-    path: Path
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-    nodes: int
-    size_bytes: int
-
-
 def export(
     model: Model, path: Path | str, *shapes: tuple[int, ...], fixed: Collection[str] = ()
-) -> Exported:
+) -> Written:
     """Write a model's inference as an ONNX file, in float32.
 
     The model's weights are written; a model without weights gets those that `predict` draws from its seed.
@@ -87,12 +68,13 @@ def export(
     data = proto.SerializeToString(deterministic=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
-    return Exported(
+    count = len(proto.graph.node)
+    return Written(
         path,
         _texts(proto.graph.input),
         _texts(proto.graph.output),
-        len(proto.graph.node),
         len(data),
+        f"{count} ONNX nodes",
     )
 
 

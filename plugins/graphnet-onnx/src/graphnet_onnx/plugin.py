@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphnet.sdk import Command, ModelFile, OwnKind, Register, hookimpl
+from graphnet.sdk import ModelFile, OwnKind, Register, hookimpl
 
 
 @hookimpl
@@ -25,9 +25,11 @@ def graphnet_onnx_writers(register: Register) -> None:
 
 
 @hookimpl
-def graphnet_commands(register: Register) -> None:
-    """Add `export`."""
-    register("export", Command("Write a model as an ONNX file.", "graphnet_onnx.command:command"))
+def graphnet_writers(register: Register) -> None:
+    """Write models as .onnx files."""
+    from graphnet_onnx.writer import OnnxFile
+
+    register(".onnx", OnnxFile)
 
 
 @hookimpl

@@ -8,19 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from graphnet.description import InputDescription
 from graphnet.errors import GraphnetError, InputError, nearest
 from graphnet.graph import SLOTS, Graph, Value
-from graphnet.model import Model
+from graphnet.model import Model, open_sizes, resized
 from graphnet.passes import inference
 
 Shapes = Sequence[tuple[int, ...]]
 Places = Sequence[tuple[int, int]]
 """Pairs of an input's number and an axis."""
-BATCH = "batch"
 ALL = "all"
 """In place of the names of sizes: all of them."""
-_OF_IMAGES = {2: "height", 3: "width"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def find_sizes(model: Model, shapes: Shapes, *, fixed: Collection[str]) -> Sizes
     slots = {name: forward.values[name] for name in forward.sources(*SLOTS)}
     free: dict[str, Places] = {}
     changed: dict[str, Graph] = {}
-    candidates = _candidates(list(model.description.inputs.values()), shapes)
+    candidates = open_sizes(list(model.description.inputs.values()), shapes)
     for name in fixed:
         if name not in (*candidates, ALL):
             raise InputError(
@@ -101,26 +98,6 @@ def find_sizes(model: Model, shapes: Shapes, *, fixed: Collection[str]) -> Sizes
     return Sizes(inference(forward), slots, free, changed)
 
 
-def _candidates(
-    inputs: Sequence[InputDescription], shapes: Shapes
-) -> Mapping[str, list[tuple[int, int]]]:
-    """The sizes that the description does not fix: the batch, named sizes, and those that are not stated."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    sizes: dict[str, int] = {}
-    for number, (described, shape) in enumerate(zip(inputs, shapes, strict=True)):
-        for axis, size in enumerate(shape):
-            stated = described.axes[axis - 1] if 0 < axis <= len(described.axes) else None
-            if isinstance(stated, int):
-                continue
-            of_image = described.shape is None and len(shape) == 4
-            word = stated or (_OF_IMAGES.get(axis) if of_image else None) or f"axis_{axis}"
-            name = BATCH if axis == 0 else word
-            if sizes.setdefault(name, size) != size:  # inputs of different sizes
-                name = f"{name}_{number}"
-            found.setdefault(name, []).append((number, axis))
-    return found
-
-
 def _other(
     model: Model, shapes: Shapes, places: Places, slots: Mapping[str, Value]
 ) -> Graph | None:
@@ -130,11 +107,8 @@ def _other(
     for other in (2 * size, size // 2):
         if size % 2 and other < size:
             continue
-        sizes = [list(shape) for shape in shapes]
-        for number, axis in places:
-            sizes[number][axis] = other
         try:
-            graph = model.graph(*map(tuple, sizes))
+            graph = model.graph(*resized(shapes, places, other))
         except GraphnetError:
             continue
         if slots == {name: graph.values[name] for name in graph.sources(*SLOTS)}:

@@ -53,10 +53,8 @@ class Port:
     def remedy(self, axis: int) -> str:
         """What to do where an axis is free and must not be: a sentence for an error."""
         names = self.depends[axis]
-        options = " ".join(f"--fixed {name}" for name in names)
-        return (
-            f"Fix {' and '.join(map(repr, names))}: export(..., fixed={list(names)}), or {options}."
-        )
+        option = f"fixed={names[0]}" if len(names) == 1 else f"'fixed=[{', '.join(names)}]'"
+        return f"Fix {' and '.join(map(repr, names))}: export(..., fixed={list(names)}), or --set {option}."
 
 
 Input = Port | str

@@ -17,7 +17,7 @@ from rich.text import Text
 import graphnet
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError, DescriptionError
-from graphnet.sdk import DataSet, Stream, default_registry
+from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
 from graphnet_denoise.commands.options import OF_PREDICTION, self_ensemble_option
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
@@ -79,6 +79,11 @@ def evaluate(
         raise DataError(
             f"{data}: makes other pairs in each epoch. Give pairs, or a folder of clean images and "
             f"--noise."
+        )
+    if not isinstance(pairs, (Pairs, Gallery)):
+        raise DataError(
+            f"{data}: is a torch Dataset, which a training reads. Give pairs, or a folder of clean images "
+            f"and --noise."
         )
     result = compare(restorer, pairs, batch_size=batch_size)
     elapsed_s = time.perf_counter() - started
