@@ -1,8 +1,8 @@
 """Train the paper's network on noisy photos alone, and show what it learned: `make demo`.
 
-The photos are those that scikit-image ships. Noisy pairs are sampled from some of them; the network
-never sees a clean image. It is then measured on photos that it has not seen. Everything lands in
-runs/demo: strip.png, curve.png, report.json and model.safetensors.
+The photos are included in scikit-image. Noisy pairs are sampled from some of them; the network never sees a
+clean image. It is then measured on photos that it has not seen. The results are in runs/demo: strip.png,
+curve.png, report.json and model.safetensors.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def command(*arguments: str) -> None:
 
 
 def copy_photos(folder: Path) -> tuple[Path, Path]:
-    """Two folders of photos, to train on and to measure on."""
+    """Copy photos into two folders, one for training and one for measuring."""
     source = Path(skimage.__file__).parent / "data"
     folders = folder / "train", folder / "held-out"
     for target, names in zip(folders, (TRAIN, HELD_OUT), strict=True):
@@ -89,7 +89,7 @@ def copy_photos(folder: Path) -> tuple[Path, Path]:
 
 
 def draw_strip(model_path: Path, photo: Path) -> None:
-    """Noisy, denoised and clean, side by side."""
+    """Draw noisy, denoised and clean photos side by side."""
     noisy, clean = sample_blocks(read_rgb(photo), count=1, size=SHOWN_SIZE, target="clean")
     x = torch.from_numpy(noisy).float() / 255
     denoised = gn.load(model_path).predict(x).clamp(0, 1).mul(255).round().byte().numpy()

@@ -1,7 +1,7 @@
 """Use graphnet from Python: build a graph with skips and shared parameters, train it, use it.
 
-The same model as in the README's YAML: a function stands where a block does, `share=` where
-`share:` does.
+The model is that of the README's YAML; Python uses a function in place of a block, and `share=` in place of
+`share:`.
 """
 
 from __future__ import annotations

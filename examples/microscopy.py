@@ -1,11 +1,12 @@
-"""Denoise microscopy images one by one, each by a network that sees nothing but that noisy image.
+"""Denoise microscopy images one by one, each with a network that sees only this noisy image.
 
-FILE.npz holds `noisy` and `average`, uint8 or float (N, H, W): images of one exposure, and what they are
-measured against, the averages of many. Each network is trained by denoisers/microscopy-train.yaml; beside it
-stand scikit-image's non-local means, wavelets and total variation, their parameters calibrated on the noisy
-image alone (calibrate_denoiser, which is J-invariant). As exposures differ in gain and offset, PSNR is taken
-after the best affine fit of each image to its average. Everything lands in runs/microscopy: report.json, and
-strip.png, a part of the first image: noisy, the best of scikit-image's, graphnet's, average.
+FILE.npz holds `noisy` and `average`, uint8 or float (N, H, W): images of one exposure, and the averages of
+many exposures, against which the results are measured. denoisers/microscopy-train.yaml trains each network.
+The baselines are scikit-image's non-local means, wavelets and total variation, with parameters that are
+calibrated on the noisy image alone (calibrate_denoiser, which is J-invariant). Exposures differ in gain and
+offset, so PSNR is measured after the best affine fit of each image to its average. The results are in
+runs/microscopy: report.json, and strip.png, a part of the first image: noisy, the best baseline, graphnet,
+average.
 
     python examples/microscopy.py FILE.npz
 """

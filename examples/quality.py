@@ -1,8 +1,9 @@
-"""How good a denoiser is on photos with Gaussian noise, beside published ones.
+"""Measure a denoiser on photos with Gaussian noise, and compare it with published ones.
 
-Noise is floating point, never clipped, the same for each image at every look. PSNR and SSIM are computed by
-graphnet and once more by scikit-image, as an independent check. Everything lands in runs/quality: report.json
-and strip.png, a part of one image: noisy, denoised, clean, one row for each strength of noise.
+The noise is floating point and not clipped; an image gets the same noise in each measurement. graphnet
+computes PSNR and SSIM, and scikit-image computes them again, as an independent check. The results are in
+runs/quality: report.json and strip.png, a part of one image: noisy, denoised, clean, one row for each
+strength of noise.
 
     python examples/quality.py cbsd68                            # the model that comes with graphnet denoise
     python examples/quality.py cbsd68 --model model.safetensors --std 15 25 50

@@ -1,8 +1,8 @@
-"""How fast the paper's network learns to denoise: from random weights, over several seeds: `make speedrun`.
+"""Measure how fast the paper's network learns from random weights, over several seeds: `make speedrun`.
 
-The paper trains it for 20 epochs, 30 minutes on an RTX 3090, to 24.28 dB. denoisers/speedrun.yaml does it
-in seconds on two CPU cores, from noisy pairs alone, which lie in memory. Clean images are for measuring.
-Everything lands in runs/speedrun: report.json, curve.png, and the last seed's model.safetensors.
+The paper trains it for 20 epochs, 30 minutes on an RTX 3090, to 24.28 dB. denoisers/speedrun.yaml does it in
+seconds on two CPU cores, from noisy pairs alone, which are in memory. Clean images are used for measuring
+only. The results are in runs/speedrun: report.json, curve.png, and the last seed's model.safetensors.
 
     python examples/speedrun.py --photos PHOTOS --pairs PAIRS.npz
 """
@@ -35,10 +35,10 @@ PAPER_DB = 24.28
 
 @dataclass(frozen=True)
 class Result:
-    """One training: its seconds, without what is beside it, and what it reached.
+    """One training: the seconds of its steps, and the quality that it reached.
 
-    `seconds` are those of all steps, batches made and updates included. The plan is compiled, or taken from
-    the cache, in the first step, which counts as long as the median one; the rest of it is `compile_s`.
+    `seconds` are those of all steps, with their batches and updates. The first step also compiles the plan or
+    loads it from the cache; it counts as long as the median step, and its other time is `compile_s`.
     """
 
     seed: int

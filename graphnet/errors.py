@@ -53,7 +53,7 @@ class MachineError(GraphnetError):
 
 
 class SourceError(GraphnetError):
-    """A plan cannot be exported as a Python file that runs without graphnet."""
+    """A plan cannot be written as a Python file."""
 
 
 class MemoryBudgetError(GraphnetError):
@@ -97,7 +97,7 @@ class GraphnetWarning(UserWarning):
 
 
 class SlowPrecisionWarning(GraphnetWarning):
-    """A precision that the device has no instructions for: it computes in it, and converts, more slowly."""
+    """The device has no instructions for the precision, so it converts numbers and computes more slowly."""
 
 
 class PluginWarning(GraphnetWarning):
@@ -109,7 +109,7 @@ class DistributionWarning(GraphnetWarning):
 
 
 class NativeWarning(GraphnetWarning):
-    """A C++ file of a kernel cannot be compiled or loaded here: slower kernels take its place."""
+    """A C++ file of a kernel cannot be compiled or loaded here, so slower kernels run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def blame(where: str, doing: str, *, after: str = "") -> Iterator[None]:
     Args:
         where: text before the message, such as "node 'a' (relu): ".
         doing: what the code was doing, for the message "... failed".
-        after: text behind the message.
+        after: text after the message.
 
     >>> with blame("node 'a' (relu): ", "forward"):
     ...     1 / 0

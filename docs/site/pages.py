@@ -23,11 +23,11 @@ GROUPS = {
     "Files, commands, operators, kinds": ("ModelFile", "Command", "Node", "Operand", "OwnKind"),
     "Tensors": ("Spec", "ParameterSpec", "StateSpec", "Constant", "Uniform"),
 }
-"""What the author of a plugin derives from or is given. Each attribute and method has an example."""
+"""The classes from which plugins derive, or whose instances they get; each attribute has an example."""
 
 
 def contract() -> str:
-    """The contract: hooks, then each class that a plugin derives from or is given."""
+    """The contract: hooks, then each class from which plugins derive or whose instances they get."""
     parts = [
         "# The contract",
         f"This page is made from the source of graphnet. It is contract {CONTRACT}: all that the author of a "
@@ -51,13 +51,13 @@ def contract() -> str:
     for number, changes in sorted(CHANGES.items(), reverse=True):
         listed = "\n".join(f"- {reference.escaped(change)}." for change in changes)
         parts.append(
-            f"What a plugin for contract {number - 1} has to change for contract {number}:\n\n{listed}"
+            f"A plugin for contract {number - 1} needs these changes for contract {number}:\n\n{listed}"
         )
     return "\n\n".join(parts)
 
 
 def sdk() -> str:
-    """What else graphnet.sdk has."""
+    """The other names of graphnet.sdk."""
     told = {name for names in GROUPS.values() for name in names}
     names = [name for name in graphnet.sdk.__all__ if name not in told]
     return _module(
@@ -93,7 +93,7 @@ def errors() -> str:
     }  # fmt: skip
     parts = [
         "# Errors and warnings",
-        "All are in `graphnet.errors`. `except GraphnetError` gets each error that graphnet raises itself.",
+        "All are in `graphnet.errors`. `except GraphnetError` catches every error of graphnet.",
     ]
     for name, value in classes.items():
         bases = ", ".join(f"`{base.__name__}`" for base in value.__bases__)
@@ -106,9 +106,9 @@ def registered() -> str:
     registry = default_registry()
     entries: list[Entry]
     parts = [
-        "# Layers and all other things",
-        "What a model file, a training file or a command can name, with the plugins of graphnet's "
-        "repository installed.",
+        "# Layers and everything else that files can name",
+        "This page lists what a model file, a training file or a command can name, if the plugins of "
+        "graphnet's repository are installed.",
     ]
     for kind in registry.every_kind.values():
         entries = [e for e in registry.of_kind(kind.name).values() if _is_definition(e.value)]
@@ -134,7 +134,7 @@ def registered() -> str:
         for base in shared:
             head = f"### {base.__name__} {{ #{kind.name}-{base.__name__} }}"
             text = reference.markdown(inspect.getdoc(base) or "")
-            parts.append(f"{head}\n\nA base, which has no name in files. {text}")
+            parts.append(f"{head}\n\nA base class, which has no name in files. {text}")
     return "\n\n".join(parts)
 
 

@@ -110,7 +110,9 @@ def class_page(cls: type, title: str, *, level: int = 2) -> str:
     else:  # the arguments are fields, which are described below
         parts.append(markdown(inspect.getdoc(cls) or "", skip=("Attributes", "Args")))
     for member in own.values():
-        parts.append(f"{heads}## `{member.written}` {{ #{title}.{member.name} }}")
+        # Markdown would read the underscores of __call__ as bold, and print the anchor as text.
+        anchor = member.name.strip("_") if member.name.startswith("__") else member.name
+        parts.append(f"{heads}## `{member.written}` {{ #{title}.{anchor} }}")
         parts.append(markdown(member.doc) or _inherited(member.name, bases))
     for base in bases:
         names = [name for name in members(base) if name not in own]

@@ -275,7 +275,7 @@ class _Assembly:
         return self._owners[operand.name]
 
 
-_PLUGIN = Plugin("from_torch", "from_torch", "0")
+_PLUGIN = Plugin("from_torch", "from_torch", "local")
 
 
 def _operands(value: Any) -> list[Operand]:

@@ -18,7 +18,7 @@ from graphnet.sdk import Layer
 class Use:
     """One layer applied to named values.
 
-    `arguments` holds the value behind each of `layer.signature.tensors`: a name, a tuple of names for
+    `arguments` holds the value for each of `layer.signature.tensors`: a name, a tuple of names for
     `*xs`, None for an absent parameter. `results` are the names of the outputs, `written` the slots of
     the states in `layer.updates`. `reads` are the values that go in, flat; `keeps` the names that
     backward asks for; `gradients` the arguments that it returns gradients for. `is_loss` holds for a
@@ -146,7 +146,7 @@ class _Forward(torch.autograd.Function):
 
 
 class _Backward(torch.autograd.Function):
-    """The layer's backward as a function of its own, so that its derivative can be refused in words."""
+    """The layer's backward as a function of its own, so that a derivative of it is a clear error."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""Functional: the operators that a traced graph needs, with in-place operators as what they return.
+"""Functional: the operators that a traced graph needs; in-place operators become operators that return.
 
 torch.export keeps `relu_` and `add_` as they are; after an in-place operator, the code's tensor stands for
 its result. That holds as long as nothing reads the overwritten memory through another tensor.

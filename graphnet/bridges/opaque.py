@@ -45,7 +45,7 @@ _POSITIVE = {"integer": True, "positive": True}
 
 @dataclass(frozen=True)
 class OpaqueCall:
-    """An operator with its arguments, but for the tensors: what distinguishes one opaque layer from another.
+    """An operator with its arguments, except the tensors; it distinguishes opaque layers from each other.
 
     Args:
         target: the operator.

@@ -90,7 +90,7 @@ def trace(module: torch.nn.Module, examples: Sequence[Tensor]) -> Trace:
     A size on which the module's Python code branches is taken as fixed.
 
     Raises:
-        InputError: torch.export cannot trace the module, or the module does other things in eval mode.
+        InputError: torch.export cannot trace the module, or the module runs other operators in eval mode.
     """
     copied = copy.deepcopy(module)
     exported, fixed = export_free(copied.train(), examples)

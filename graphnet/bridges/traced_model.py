@@ -98,7 +98,8 @@ def from_torch(
 
     torch.export lists the operators that the module runs. Each operator for which there is a layer becomes a
     node with that layer. Every other one becomes an opaque node: its layer runs torch's operator, and its
-    backward torch's own derivative of it. The model compiles, trains and predicts like any other.
+    backward is torch's own derivative of this operator. The model compiles, trains and predicts like any
+    other.
 
     - Training runs what the module does in train mode, prediction what it does in eval mode. The mode that
       the module has now makes no difference.

@@ -1,4 +1,4 @@
-"""Builtin: the built-in plugin: layers, losses, kernels, optimizers and schedules, by everyone's hooks.
+"""Builtin: the built-in plugin: layers, losses, kernels, optimizers and schedules, by the public hooks.
 
 Nothing comes in; classes go out to the registry. It imports the SDK, system and errors, as any plugin may.
 """

@@ -1,4 +1,4 @@
-"""The built-in plugin: layers, losses, kernels, optimizers and schedules, by the same hooks as everyone's."""
+"""The built-in plugin: layers, losses, kernels, optimizers and schedules, by the public hooks."""
 
 from __future__ import annotations
 

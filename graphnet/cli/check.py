@@ -43,14 +43,14 @@ Checked = tuple[Registry, list[Entry]]
 @click.command(short_help="Check a layer, kernel or optimizer, or all of a module or distribution.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-@click.option("--slow", is_flag=True, help="Run the slow checks too, of torch's Inductor.")
+@click.option("--slow", is_flag=True, help="Also run the slow checks, with torch's Inductor.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every check, and what was tried.")
 def check(names: tuple[str, ...], as_json: bool, slow: bool, verbose: bool) -> None:
     """Run the conformance checks on a layer, loss, kernel or optimizer.
 
     NAME is a registered name (acme/swish), or a module or distribution: then everything that it registers
-    is checked. One line is printed for each, with what the checks let you rely on, and below it what failed.
-    The exit status is 1 if a check fails.
+    is checked. One line is printed for each, with what you can rely on; the checks that failed follow below
+    it. The exit status is 1 if a check fails.
     """
     found = [resolve(name) for name in names]
     work = [(registry, entry) for registry, entries in found for entry in entries]

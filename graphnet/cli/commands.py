@@ -1,8 +1,9 @@
 """Commands: the table of graphnet's own commands and those of plugins, without importing their code.
 
-To know a plugin's commands its hook must run, so its module and with it torch must be imported, which takes
-seconds. Therefore the table is kept in the cache. Its key holds whatever can change it: the installed
-plugins, their files, the folders of Python's path and the environment variables about plugins. So the first
+To find a plugin's commands, its hook must run, so its module and with it torch must be imported, which takes
+seconds. Therefore the table is kept in the cache. Its key contains everything that can change the table: the
+installed plugins, their files, the folders of Python's path and the environment variables about plugins. So
+the first
 `graphnet --help` after a change takes seconds, and the following ones do not.
 """
 
@@ -58,7 +59,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The plugins' commands by name; and for a name that two plugins want, what is wrong."""
+    """The plugins' commands by name; and for a name that two plugins register, what is wrong."""
 
     commands: dict[str, Listed]
     taken: dict[str, str]

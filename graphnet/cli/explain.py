@@ -57,7 +57,7 @@ def explain(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Show the steps that MODEL (a .yaml or .safetensors file) runs on inputs of a shape.
+    """Show the steps that MODEL (a model file or a saved model) runs on inputs of a shape.
 
     A row shows a step's node and layer, the layout and shapes of its results, the bytes that it reads and
     writes, its floating-point operations, the memory in use, the least time by the machine's numbers (see
@@ -67,7 +67,7 @@ def explain(
     loaded = Model.load(model)
     of_training = {"--optimizer": optimizer, "--saved-dtype": options.get("saved_dtype")}
     if not training:
-        _refuse({"--loss": loss, **of_training}, "to be given with --training")
+        _refuse({"--loss": loss, **of_training}, "give this together with --training")
     if source + passes + (html is not None) > 1:
         raise InputError("--source, --passes and --html show different things: give one of them")
     if source or passes:

@@ -27,7 +27,7 @@ from graphnet.model import Model
     metavar="NAME",
     help="Show the paths of the gradient of this node, parameter or value.",
 )
-@click.option("--paths", type=int, help="With --node: the most paths.  [default: 16]")
+@click.option("--paths", type=int, help="With --node: the largest number of paths.  [default: 16]")
 @click.option("--loss", help="The loss, on every output; by default the first registered one.")
 @click.option(
     "--data",
@@ -49,13 +49,13 @@ def gradients(
     options: Mapping[str, object],
     as_json: bool,
 ) -> None:
-    """Run one training step of MODEL (a .yaml or .safetensors file), without its update.
+    """Run one training step of MODEL (a model file or a saved model), without its update.
 
     A row shows a parameter's norm, the norm of its gradient, their ratio, and the number of uses whose
     gradients are summed.
     """
     if paths is not None and not nodes:
-        raise InputError("--paths: to be given with --node")
+        raise InputError("--paths: give this together with --node")
     loaded = Model.load(model)
     chosen = make_options(options)
     found = Gradients.of(

@@ -15,7 +15,7 @@ from graphnet.system import cache_folder, find_compiler, resolve_device
 @click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def machine(device: str, as_json: bool) -> None:
-    """Measure how fast a device moves bytes, multiplies and starts an operator; it takes seconds.
+    """Measure how fast a device moves bytes, multiplies and starts an operator; this takes a few seconds.
 
     The numbers are written to the cache folder ($GRAPHNET_CACHE, or that of the platform), for this device
     and this version of torch. `graphnet explain` computes the least time of each step from them. They do

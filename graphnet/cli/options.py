@@ -25,10 +25,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "metavar": "NAME",
         "help": "auto, reference, or a namespace of kernels such as aten.",
     },
-    "saved_dtype": {"help": "bfloat16: the dtype of what is saved for the reverse pass."},
+    "saved_dtype": {"help": "The dtype of values that are saved for the reverse pass: bfloat16."},
     "memory": {
         "metavar": "SIZE",
-        "help": "The most memory: 2GiB, or 50% of the peak without this option.",
+        "help": "A bound on memory: 2GiB, or 50% of the peak without this option.",
     },
     "without": {
         "metavar": "PASS",

@@ -1,4 +1,4 @@
-"""The command line's plugin: graphnet's own commands and the progress bar, by the hooks of everyone."""
+"""The command line's plugin: registers graphnet's own commands and the progress bar by the public hooks."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def plugins(context: click.Context, as_json: bool) -> None:
     "--into",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="The folder to write to; by default this one.",
+    help="The folder to write to; by default the current one.",
 )
 def new(name: str, into: Path) -> None:
     """Write an installable project for a plugin called NAME, such as acme-swish, with a first layer.

@@ -27,11 +27,17 @@ from graphnet.training import Epoch, RunFolder, Steps, Stopped, Trainer, read_jo
     help="Set a field, e.g. data.train=photos.",
 )
 @click.option(
-    "--run", "folder", type=click.Path(path_type=Path), help="Folder of the run (runs/MODEL)."
+    "--run",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="The folder of the run; by default runs/MODEL.",
 )
 @click.option("--resume", is_flag=True, help="Continue from the run's last checkpoint.")
 @compile_options()
-@click.option("--executor", help="eager, auto, inductor, cudagraph, reference or a plugin's.")
+@click.option(
+    "--executor",
+    help="eager, auto, inductor, cudagraph, reference, or the name of another executor.",
+)
 @click.option("--epochs", type=int, help="The number of passes over the data set.")
 def train(
     config: Path,
@@ -72,7 +78,7 @@ def train(
     with _stop_requested() as requested:
         stopped = _loop(trainer, run, requested)
     if stopped and not stopped.reason:
-        console.print(f"stopped after step {stopped.step}; go on with --resume")
+        console.print(f"stopped after step {stopped.step}; continue with --resume")
         return
     if stopped:
         console.print(f"stopped after step {stopped.step}: {stopped.reason}")

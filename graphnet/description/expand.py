@@ -1,6 +1,6 @@
 """Expand a ModelDescription: blocks unrolled, arguments substituted, references resolved.
 
-The result is a flat list of nodes in an order in which each stands after its inputs. Every problem is
+The result is a flat list of nodes in an order in which each node comes after its inputs. Every problem is
 collected; a cycle is named node by node.
 """
 

@@ -42,7 +42,7 @@ class Expanded:
 
 
 class CycleError(Exception):
-    """Nodes read each other's results in a circle; `ids` are theirs, each read by the next one."""
+    """Nodes read each other's results in a circle; `ids` are their ids, each read by the next one."""
 
     def __init__(self, ids: Sequence[str]) -> None:
         super().__init__(" -> ".join(ids))
@@ -50,7 +50,7 @@ class CycleError(Exception):
 
 
 def topological(nodes: Sequence[FlatNode]) -> tuple[FlatNode, ...]:
-    """Sort nodes so that each stands after its inputs; nodes that do already keep their order.
+    """Sort nodes so that each comes after its inputs; nodes that already do keep their order.
 
     Raises CycleError if there is no such order.
     """

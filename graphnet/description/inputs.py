@@ -26,7 +26,7 @@ Axis = int | str | None
 
 @dataclass(frozen=True)
 class InputDescription:
-    """What is known of an input beforehand; None for what the data decides.
+    """What a description states about an input; None for what the data decides.
 
     `shape` states the axes after the batch: a number is a fixed size, a name is a free size, and equal names
     mean equal sizes. Without it, `channels`, `height` and `width` are the sizes of the axes 1, 2 and 3 where
@@ -64,7 +64,7 @@ class InputDescription:
 
     @property
     def axes(self) -> tuple[Axis, ...]:
-        """What is known of each axis after the batch."""
+        """What the description states about each axis after the batch."""
         return self.sizes if self.shape is None else self.shape
 
     @property
@@ -113,7 +113,7 @@ def check_shapes(
         The shapes as tuples of int.
 
     Raises:
-        InputError: a shape is something else than integers from 0 on.
+        InputError: a shape is something other than integers of 0 or more.
         GraphError: the number of shapes is wrong, or a shape is not as described. `title` names the model.
 
     >>> check_shapes("model", {"tokens": InputDescription(shape=("time",))}, [[4, 9]])
@@ -151,7 +151,7 @@ def _as_shape(title: str, given: object) -> tuple[int, ...]:
     for size in sizes:
         if isinstance(size, bool) or not isinstance(size, SupportsIndex) or index(size) < 0:
             raise InputError(
-                f"{title}: expected integers from 0 on in a shape, got {sizes}. {example}"
+                f"{title}: expected integers of 0 or more in a shape, got {sizes}. {example}"
             )
     return tuple(map(index, sizes))
 
@@ -178,7 +178,7 @@ def check_inputs(
     """Check that each input is a tensor, or spec, of the dtype that the description states.
 
     Raises:
-        InputError: one is not; the message names the input. `where` says what it was given to.
+        InputError: one is not; the message names the input. `where` says which function got it.
 
     >>> check_inputs({"x": InputDescription()}, [torch.zeros(2)], "predict")
     """

@@ -1,4 +1,4 @@
-"""Losses of a training: what stands behind `loss`, as terms of a weighted sum for each output.
+"""Losses of a training: the field `loss` as the terms of a weighted sum for each output.
 
     loss: mse
     loss: {huber: {delta: 0.1}}
@@ -6,8 +6,8 @@
       - charbonnier
       - {ssim: {}, weight: 0.2}
 
-A term without a weight counts once. A model of several outputs takes {output: any of these}, and None for
-an output that has no loss.
+A term without a weight has the weight 1. A model of several outputs takes {output: any of these}, and None
+for an output that has no loss.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEIGHT = "weight"
 
 @dataclass(frozen=True, slots=True)
 class LossTerm:
-    """A loss, the name by which people know it, and its weight in the sum."""
+    """A loss, its name in messages and logs, and its weight in the sum."""
 
     loss: Loss
     title: str
@@ -66,7 +66,7 @@ def losses_for(
 def term_names(losses: Mapping[str, Sequence[LossTerm]]) -> tuple[str, ...]:
     """A name for each term, in order: its loss; after its output if several outputs have losses.
 
-    A name that is taken already gets a number.
+    If two terms have the same name, the second one gets a number.
     """
     found: list[str] = []
     for output, terms in losses.items():
@@ -78,7 +78,7 @@ def term_names(losses: Mapping[str, Sequence[LossTerm]]) -> tuple[str, ...]:
 
 
 def _for_each(names: Sequence[str], form: object) -> str:
-    """What to do: the form that says it for each output."""
+    """Advice for an error: the form that has a loss for each output."""
     given = form if isinstance(form, Mapping) and any(name in form for name in names) else {}
     example = given or {names[0]: form}
     whole = ", ".join(f"{name!r}: {example.get(name)!r}" for name in names)
@@ -86,7 +86,7 @@ def _for_each(names: Sequence[str], form: object) -> str:
 
 
 def loss_terms(form: object, registry: Registry) -> tuple[LossTerm, ...]:
-    """The terms behind one loss or a list of them.
+    """The terms of one loss or a list of losses.
 
     Raises UnknownNameError or DescriptionError.
     """

@@ -111,7 +111,7 @@ def parse(
 
 
 def _plain(record: object, blank: object, table: Mapping[str, Form]) -> dict[str, Any]:
-    """A description's fields as plain data, but for those in which it is like the blank one."""
+    """A description's fields as plain data, without optional fields at their default."""
     values = {key: (getattr(record, key), getattr(blank, key)) for key in table}
     return {
         key: _write(value)
@@ -256,7 +256,7 @@ class _Parser:
 
 @dataclass(frozen=True)
 class Form:
-    """What may stand in a field: how it is read, and as JSON Schema."""
+    """What a field may contain: how it is read, and its JSON Schema."""
 
     read: Callable[[_Parser, Any, Place], Any]
     schema: Schema
@@ -276,7 +276,7 @@ def _plain_form(expected: str, fits: Callable[[Any], bool], schema: Schema) -> F
 
 
 def record_schema(table: Mapping[str, Form]) -> Schema:
-    """The JSON Schema of a mapping with these fields; null is as if a field were not there."""
+    """The JSON Schema of a mapping with these fields; null counts as a missing field."""
     return {
         "type": "object",
         "properties": {key: _or_null(form) for key, form in table.items()},

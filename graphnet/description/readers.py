@@ -1,4 +1,4 @@
-"""Readers: a file's ending says which reader makes a model of it; those for YAML and TOML stand here."""
+"""Readers: a file's ending selects the reader of a model file; this module has those of YAML and TOML."""
 
 from __future__ import annotations
 

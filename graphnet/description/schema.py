@@ -11,8 +11,8 @@ from graphnet.sdk import Registry, summary
 def model_schema(registry: Registry) -> dict[str, Any]:
     """The schema of a model file: every registered layer with its fields.
 
-    A block's name stands where a layer's does, so other names are allowed with any fields; a block's
-    "$argument" stands where any value does.
+    A block is used like a layer, so other names are allowed, with any fields; a block's "$argument" may
+    replace any value.
     """
     definitions: dict[str, Any] = {}
     named: dict[str, Any] = {}

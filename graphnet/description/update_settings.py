@@ -1,4 +1,4 @@
-"""Updates: how a training changes its parameters: the optimizer and what goes with it.
+"""Updates: how a training changes its parameters: the optimizer and the settings beside it.
 
     optimizer: {adamw: {lr: 1.0e-3, weight_decay: 0.01}}
     parameters:
@@ -32,12 +32,12 @@ _SHOWN = 12  # names of parameters in an error
 
 
 class Selector(Definition):
-    """What is different for the parameters whose name matches a pattern.
+    """Other settings for the parameters whose names match a pattern.
 
     match: a pattern such as "enc1.*" or "*.bias"; * stands for any text, dots included, ? for one
-    character, [ab] for one of these. lr_scale: a factor of the learning rate. freeze: whether they stay as
-    they are; it holds for states too, such as a norm's running mean. fields: the optimizer's fields that
-    have another value.
+    character, [ab] for one of these. lr_scale: a factor of the learning rate. freeze: whether the parameters
+    stay as they are, and states too, such as a norm's running mean. fields: the optimizer's fields that have
+    another value.
     """
 
     match: Annotated[str, Field(min_length=1)]
@@ -56,7 +56,7 @@ class Selector(Definition):
 
 
 def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
-    """The selectors behind a list of {match: pattern, field: value}, for the optimizer beside it.
+    """The selectors of a list of {match: pattern, field: value}, for this optimizer.
 
     Without an optimizer the items of the list are not checked.
     Raises DescriptionError with everything that is wrong.
@@ -80,14 +80,14 @@ def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
 
 
 class UpdateSettings(Definition):
-    """The optimizer, and what is done with gradients before it and with weights after it.
+    """The optimizer, and the settings of the passes before and after it.
 
     optimizer: the rule of each parameter; None makes a plan without updates.
-    parameters: where it is different: Selectors, or {match: pattern, field: value} as a description gives
-      them. All selectors that match apply, a later one overrides the field of an earlier one.
-    clip_grad_norm: the most that the norm of all gradients together may be (see passes/clip.py).
-    accumulate: after how many steps there is an update, by their gradients together
-      (see passes/accumulate.py).
+    parameters: other settings for some parameters: Selectors, or {match: pattern, field: value} as in a
+      training file. All selectors that match apply; a later one overrides the field of an earlier one.
+    clip_grad_norm: the largest norm of all gradients together (see passes/clip.py).
+    accumulate: the number of steps for one update, which uses the mean of their gradients (see
+      passes/accumulate.py).
     ema: decay of a moving average of the weights, for prediction (see passes/ema.py).
     report: what a step computes besides the loss: "losses", each loss of a sum, and "gradient_norm", the norm
       of all gradients together, before `clip_grad_norm` (see passes/report.py).
@@ -154,7 +154,7 @@ def split_updates(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 
 def _selector(form: object, optimizer: Optimizer) -> Selector:
-    """One of them. Raises DescriptionError with everything that is wrong with it."""
+    """One selector. Raises DescriptionError with everything that is wrong with it."""
     if isinstance(form, Selector):
         return form
     if not isinstance(form, Mapping):

@@ -86,7 +86,7 @@ class _Run(Run):
             return self.eager(*arguments)
         if resumed:  # the run that is resumed has already compared the two
             self.compiled = compiled
-            self._report("compiled", f"goes on with the compiled plan, which was {compiled.how}")
+            self._report("compiled", f"continues with the compiled plan, which was {compiled.how}")
             return compiled(*arguments)
         return self._compare(compiled, arguments)
 
@@ -118,7 +118,7 @@ class _Run(Run):
                 require_compiler(arguments[0].device)
                 modules = sorted({type(step.call.layer).__module__ for step in self.plan.steps})
                 self.worker = Compilation(job, cache, modules=tuple(modules))
-                self._report("compiling", f"compiling the plan meanwhile: {found.reason}")
+                self._report("compiling", f"compiles the plan in another process: {found.reason}")
         except (CompileError, CacheError, LayerError) as error:
             self._stay_on_eager(str(error))
 
@@ -130,7 +130,7 @@ class _Run(Run):
         try:
             if self.worker is not None:
                 job, hit = self.worker.job, self.worker.finish()
-                origin = "compiled meanwhile and loaded"
+                origin = "compiled by another process and loaded"
             elif self.cached is not None:
                 job, hit = self.cached
                 origin = "taken from the cache"
@@ -164,7 +164,7 @@ class _Run(Run):
         self.compiled, self.switched_after, self.unchecked = compiled, self.steps, None
         self._report(
             "switched",
-            f"goes on with the compiled plan, which was {compiled.how}, and {agreement(self.plan)}",
+            f"continues with the compiled plan, which was {compiled.how}, and {agreement(self.plan)}",
         )
         return outputs
 

@@ -1,4 +1,4 @@
-"""Background compilation: another process, at low priority, compiles a plan while training goes on.
+"""Background compilation: another process, at low priority, compiles a plan while training continues.
 
 It is a process and not a thread because Inductor is mostly Python: a thread would hold the interpreter's
 lock (GIL), which every operator of the running steps needs. The compiling process reads from a pipe that

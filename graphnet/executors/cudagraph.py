@@ -195,7 +195,7 @@ class Replayed(Run):
             self.recording, self.stayed = None, problem
             self._events.append(Event("stayed", f"stays on eager: {problem}"))
             return expected
-        reason = "again, as it reads other tensors now, " if again else ""
+        reason = "again, because it now reads other tensors, " if again else ""
         message = f"the plan was captured {reason}and {agreement(self.plan)}"
         self._events.append(Event("captured", message))
         return found

@@ -1,4 +1,4 @@
-"""The eager executor: the plan's generated function, run by Python as it stands."""
+"""The eager executor: the plan's generated function, run by Python as it is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _number = itertools.count(1)
 
 
 class Eager(Executor):
-    """The plan's generated function, run by Python as it stands."""
+    """The plan's generated function, run by Python as it is."""
 
     def prepare(self, plan: Plan) -> Function:
         return Function(plan)

@@ -1,4 +1,4 @@
-"""The executors' plugin: eager, reference, inductor, cudagraph and auto, by the same hook as everyone's."""
+"""The executors' plugin: eager, reference, inductor, cudagraph and auto, by the public hook."""
 
 from __future__ import annotations
 

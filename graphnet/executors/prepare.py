@@ -1,4 +1,4 @@
-"""Prepare: make a plan ready by an executor that needs nothing but Python."""
+"""Prepare: make a plan ready to run by an executor that needs no compiler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INTERPRETED: Mapping[str, Executor] = {"eager": Eager(), "reference": Reference
 
 
 def prepare(plan: Plan, executor: str) -> Run:
-    """A plan made ready by "eager" or "reference".
+    """Make a plan ready to run by "eager" or "reference".
 
     Args:
         plan: the plan to run.

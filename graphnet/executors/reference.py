@@ -1,8 +1,8 @@
 """The reference executor: a dictionary of values, one step after the other. Slow, obviously right.
 
-It checks every result against the plan: number, shape, dtype; and every write: in the storage that it
-changes lies nothing that the plan takes for another one's. That pure methods leave their arguments alone
-is the conformance kit's business.
+It checks the number, shapes and dtypes of all results against the plan. Before a call overwrites a storage,
+it checks that no value lies there which has another storage in the plan. The conformance kit, not this
+executor, checks that methods do not write to their arguments.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Interpreter(Run):
             self.store(call, results, environment)
 
     def writes_its_own(self, call: Call, environment: dict[str, Tensor]) -> None:
-        """Raise LayerError if a storage about to be written really holds a value that should be elsewhere.
+        """Raise LayerError if a call would overwrite a value that has another storage in the plan.
 
         The plan's views were observed on meta tensors; with real strides a copy may have become a view.
         """

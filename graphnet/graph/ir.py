@@ -59,7 +59,7 @@ class Const:
 
 
 Arg = str | tuple[str, ...] | Const
-"""A value's name, the names behind `*xs`, or a constant."""
+"""A value's name, the names for `*xs`, or a constant."""
 Slot = str | None | tuple[str | None, ...]
 """A result: a value's name, None if nobody reads it, a tuple for the gradients of `*xs`."""
 
@@ -222,7 +222,7 @@ class Graph:
 
     @functools.cached_property
     def readers(self) -> Mapping[str, tuple[str, ...]]:
-        """Value -> the calls that read it; a call stands there once for each use."""
+        """Value -> the calls that read it; a call occurs once for each use."""
         found: dict[str, list[str]] = {}
         for call in self.calls.values():
             for name in call.reads():

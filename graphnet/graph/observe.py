@@ -241,7 +241,7 @@ def _source(tensor: Tensor, arguments: Mapping[str, Any]) -> tuple[str, int] | N
 
 
 def wrong_results(layer: Layer, method: str, results: Sequence[Any]) -> str:
-    """Say which results a method other than backward must return, and which of them are not there."""
+    """Say which results a method other than backward must return, and which of them are missing."""
     expected = result_names(layer, method)
     message = (
         f"{method} must return {len(expected)} tensors ({', '.join(expected)}), "

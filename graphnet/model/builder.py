@@ -99,7 +99,7 @@ class Builder:
             The first output of the new node.
 
         Raises:
-            InputError: the layer is no name, or an input or `share` is no output of a node.
+            InputError: the layer is not a name, or an input or `share` is not an output of a node.
         """
         if not isinstance(layer, str):
             raise InputError(f"expected the name of a layer, such as 'relu', got {layer!r:.60}")

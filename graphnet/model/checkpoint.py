@@ -93,8 +93,8 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint.
 
-    The tensors are copies: later changes of the file do not reach them. A mapped file would not do: where
-    another process shortens it, the next read of a tensor ends this process.
+    The tensors are copies: later changes of the file do not reach them. The file is not mapped into memory:
+    if another process shortened it, the next read of a tensor would end this process.
 
     Raises:
         CheckpointError: the file is missing or damaged, or not a checkpoint of this format.
@@ -131,12 +131,13 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
     """List the layers that are missing or whose version differs from the checkpoint's, one sentence each."""
     found = []
+    plugins = checkpoint.versions.get("plugins", {})
     for name, saved in checkpoint.versions.get("layers", {}).items():
         entry = registry.layers.get(name)
-        if entry is None and saved["plugin"] in _NOT_INSTALLED:
+        if entry is None and plugins.get(saved["plugin"], "local") == "local":
             found.append(
-                f"layer {name!r} was made by {saved['plugin']} in the program that saved the model, and no "
-                f"file can hold it. Make it again in the same way, and give its registry: "
+                f"layer {name!r} was registered by {saved['plugin']} in the program that saved the model, "
+                f"and no file can hold it. Make it again in the same way, and give its registry: "
                 f"Model.load(path, registry=...)"
             )
         elif entry is None:
@@ -149,9 +150,6 @@ def mismatches(checkpoint: Checkpoint, registry: Registry) -> list[str]:
                 f"({entry.plugin.distribution} {entry.plugin.version})"
             )
     return found
-
-
-_NOT_INSTALLED = ("local", "from_torch")  # what registers layers and is no distribution
 
 
 def _check_separate(path: Path | str, tensors: Mapping[str, Tensor]) -> None:

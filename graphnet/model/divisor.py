@@ -53,7 +53,7 @@ def find_divisor(network: Expanded, graph_for: Callable[..., Graph]) -> int:
     found = _smallest(network, keeps_size)
     if found is None:
         raise GraphError(
-            f"{network.name}: no image size up to {MAX_DIVISOR} comes out of this network as it went in, so "
+            f"{network.name}: this network changes each image size up to {MAX_DIVISOR}, so "
             f"it cannot be run on images of any size"
         )
     return found

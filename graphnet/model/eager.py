@@ -1,4 +1,4 @@
-"""Eager: a model as modules of graphnet.nn, and modules as a model."""
+"""Eager: make a model from modules of graphnet.nn, and modules from a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def from_nn(
     inputs: Mapping[str, Mapping[str, Any]] | None = None,
     registry: Registry | None = None,
 ) -> Model:
-    """Make a model of modules of graphnet.nn, with copies of their weights.
+    """Make a model from modules of graphnet.nn, with copies of their weights.
 
     A name such as "encoder" is the id of its node; a module with a number gets its layer's name and a number.
     A module that occurs more than once becomes nodes that share its parameters (`share`).
@@ -31,7 +31,7 @@ def from_nn(
     Args:
         module: a Sequential, a Network, or one module.
         name: the name of the model.
-        inputs: what is known of each input, by its name, as in a model file: {"input": {"channels": 3}}.
+        inputs: the description of each input by its name, as in a model file: {"input": {"channels": 3}}.
         registry: the layers of the model; None takes those of the installed plugins.
 
     Raises:
@@ -60,7 +60,7 @@ def to_nn(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> Module:
-    """Make modules of graphnet.nn of a model, with copies of its weights, or weights drawn from its seed.
+    """Make modules of graphnet.nn from a model, with copies of its weights, or weights drawn from its seed.
 
     Their names are the ids of the model's nodes, so that `load_state_dict(model.weights)` fits. Nodes that
     share parameters become one module, which occurs more than once.

@@ -1,4 +1,4 @@
-"""Export: a file's ending says which writer writes a model into it."""
+"""Export: a file's ending selects the writer that writes a model into it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export(model: Model, path: Path | str, *shapes: tuple[int, ...], **fields: o
     Raises:
         InputError: no writer is registered for the ending.
         DescriptionError: the writer has no such field, or the field has another type.
-        LayerError: the writer failed. Its own errors come as they are.
+        LayerError: the writer failed with an error that is no GraphnetError.
 
     >>> from graphnet.sdk import load_registry
     >>> registry = load_registry(entry_points=False)
@@ -61,7 +61,7 @@ def writer_for(path: Path, registry: Registry) -> type[Writer]:
 
 
 def told(written: Written, model: Model) -> Written:
-    """What was written, with a note if the model has no weights of its own."""
+    """Return what was written, with a note if the model has no weights of its own."""
     if model.weights is not None:
         return written
     return replace(written, note=", ".join(filter(None, [written.note, "random weights"])))

@@ -15,7 +15,7 @@ _OF_IMAGES = {2: "height", 3: "width"}
 def open_sizes(
     inputs: Sequence[InputDescription], shapes: Sequence[tuple[int, ...]]
 ) -> Mapping[str, Places]:
-    """Name -> its places, for the sizes that the description does not fix.
+    """Return name -> its places, for the sizes that the description does not fix.
 
     These are the batch, sizes with a name, and those that the description does not state: "height" and
     "width" of images, else the number of the axis.

@@ -1,4 +1,4 @@
-"""Origins: from which distributions the code of layers comes, in which version and under which licence."""
+"""Origins: the distributions from which the code of layers comes, with their versions and licences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Origins:
 
     Attributes:
         version: the version of graphnet.
-        versions: the versions of all that took part, as text.
+        versions: the versions of graphnet, torch and the plugins, as text.
         told: a line for each distribution: its name, version and licence.
         licences: the name of a file -> the distribution, and the text of its licence.
     """

@@ -27,7 +27,7 @@ _NO_UPDATES = UpdateSettings()
 
 @dataclass(frozen=True)
 class Plans:
-    """Makes the plans of an expanded network; nothing is kept."""
+    """Makes the plans of an expanded network; it does not keep them."""
 
     network: Expanded
     registry: Registry
@@ -71,7 +71,7 @@ class Plans:
         return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
 
     def reported(self, loss: object, updates: UpdateSettings) -> tuple[str, ...]:
-        """Return the names of what a step returns behind the loss, in order."""
+        """Return the names of the values that a step returns after the loss, in order."""
         outputs = tuple(self.network.outputs)
         names: tuple[str, ...] = ()
         if "losses" in updates.report:

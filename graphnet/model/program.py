@@ -41,8 +41,8 @@ class Program:
         plan: the plan of a step with an update.
         adding: with gradient accumulation, the plan of a step that only adds up gradients.
         accumulate: the number of steps for one update.
-        trained: the weights and what else steps change.
-        reported: the names of what a step returns behind the loss.
+        trained: the weights, and everything else that steps change.
+        reported: the names of the values that a step returns after the loss.
         predictor: runs predictions on the weights, or their averages.
         measurer: computes the loss of predictions on the same weights.
         other: makes a program for inputs of other shapes with the same `trained`.

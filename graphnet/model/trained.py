@@ -62,7 +62,7 @@ class Trained:
     @lr.setter
     def lr(self, lr: float) -> None:
         if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0.0 <= lr < math.inf:
-            raise InputError(f"lr: expected a number from 0 on, got {lr!r}")
+            raise InputError(f"lr: expected a number of 0 or more, got {lr!r}")
         if lr != self._lr and LR in self.scalars:
             self.scalars[LR].fill_(lr)
         self._lr = lr

@@ -173,7 +173,7 @@ class Weighted:
         return self._with(None if self._weights is None else Weights.copied(self._weights.own))
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state for pickle: plans and predictors are made again where they are needed."""
+        """The state for pickle, without plans and predictors, which are made again when they are needed."""
         state = {k: v for k, v in vars(self).items() if k not in ("_plans", "_predictions")}
         state["_weights"] = None if self._weights is None else self._weights.own
         state["registry"] = None if self.registry is default_registry() else self.registry

@@ -1,7 +1,7 @@
 """Arguments: how the class of a registered layer, loss or optimizer takes its fields.
 
-Fields may be given by name, and by position where that means the same as in torch: a built-in layer with a
-class of its name in torch takes its fields in the order of that class, up to the first argument that it does
+Fields may be given by name, and by position where that means the same as in torch. A built-in layer that
+torch has under the same name takes its fields in torch's order, up to the first argument that the layer does
 not have. All others take their fields in the order of the definition. A field with a single value, which is
 not torch's default, must be given: nn.LSTM(8, 16) would mean something else than in torch.
 """
@@ -27,7 +27,7 @@ class Arguments:
         definition: the layer, loss or optimizer whose fields are set.
         positional: the fields that may be given by position, in order.
         foreign: the arguments that only torch's class has, with torch's defaults.
-        unlike: the fields that have one value only, which is not torch's default, with that default.
+        unlike: the fields that have one value only, which differs from torch's default -> torch's default.
     """
 
     definition: type[Definition]
@@ -71,9 +71,9 @@ class Arguments:
         """Return the values of the fields by name. The definition checks them.
 
         Raises:
-            InputError: there are too many arguments by position, one is given twice, one belongs to
-                torch's class only and has not torch's default, or one whose default is another in torch is
-                left out.
+            InputError: there are too many arguments by position, one is given twice, one belongs to torch's
+                class only and does not have torch's default, or one is left out whose default in torch is
+                different.
         """
         if len(args) > len(self.positional):
             order = f" ({', '.join(self.positional)})" if self.positional else ""
@@ -104,9 +104,9 @@ class Arguments:
     def signature(
         self, *, first: Sequence[str] = (), last: Sequence[str] = ()
     ) -> inspect.Signature:
-        """Return the signature that people and editors are shown.
+        """Return the signature that help and editors show.
 
-        A field with a default that stands before one without is shown without its default.
+        If a field without a default follows a field with a default, the default is not shown.
 
         Args:
             first: arguments before the fields, by position.
@@ -132,7 +132,7 @@ class Arguments:
 
 
 def _parameters(torchs: type) -> list[Parameter]:
-    """The arguments of a class; where it takes any, those that its first overload states."""
+    """The arguments of a class; if it takes any arguments, those of its first overload."""
     given = list(inspect.signature(torchs).parameters.values())
     if any(one.kind is Parameter.VAR_POSITIONAL for one in given):
         for overload in get_overloads(inspect.getattr_static(torchs, "__init__"))[:1]:

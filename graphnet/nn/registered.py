@@ -1,7 +1,7 @@
-"""Registered: a class for each registered layer, loss and optimizer, made when it is first asked for.
+"""Registered: a class for each registered layer, loss and optimizer, which is made at its first use.
 
 The name of a class is that of its definition; a layer that is registered under a second name has a second
-name here, and so has one whose class is called otherwise in torch. Plugins need to do nothing for it.
+name here, and so has a layer whose class has another name in torch. Plugins need to do nothing for it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LayerModule(Module):
 
 
 def class_named(name: str) -> type[Any]:
-    """Return the class of a name.
+    """Return the class that has this name.
 
     Raises:
         AttributeError: nothing has the name, or things of several plugins have it.

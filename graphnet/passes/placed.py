@@ -1,4 +1,4 @@
-"""Placed: the passes of plugins, put behind the passes after which they run."""
+"""Placed: puts the passes of plugins after the passes that they name."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from graphnet.sdk import PASSES, Entry, Pass
 def placed(passes: Sequence[Pass[Graph]], entries: Mapping[str, Entry]) -> tuple[Pass[Graph], ...]:
     """The passes of a compilation with those of plugins among them.
 
-    A pass runs behind the one that its `after` names, if this compilation has that one; among several behind
-    the same pass, those registered first run first. It is settled if the pass before it is.
+    A pass runs after the pass that its `after` names, if this compilation has that pass; several passes after
+    the same pass run in the order of registration. A pass is settled if the pass before it is.
 
     Args:
         passes: graphnet's own passes, in order.

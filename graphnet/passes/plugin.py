@@ -1,4 +1,4 @@
-"""The passes' plugin: a pass of graphnet's own that comes by the same hook as everyone's."""
+"""The passes' plugin: a pass of graphnet's own that is registered by the public hook."""
 
 from __future__ import annotations
 

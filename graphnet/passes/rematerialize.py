@@ -1,7 +1,7 @@
 """Rematerialize: evict storages between two of their uses, and run clones that compute them again.
 
-The calls of a graph are kept in a list, `line`, in the order in which they run; a clone stands directly
-before the use of its results. Sums and updates are not in `line`: they run as early as they can, as in
+The calls of a graph are kept in a list, `line`, in the order in which they run; a clone comes directly before
+the use of its results. Sums and updates are not in `line`: they run as early as they can, as in
 `Graph.order`.
 """
 

@@ -1,4 +1,4 @@
-"""Report: a step also returns what it computes on the way: each loss, and the norm of all gradients."""
+"""Report: a step also returns values that it computes anyway: each loss, and the norm of all gradients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GradientNorm(Layer):
 
 
 def report(graph: Graph, *, wanted: Collection[str]) -> Graph:
-    """Add outputs behind the loss: each loss of the sum, in order, then the norm of the gradients.
+    """Add outputs after the loss: each loss of the sum, in order, then the norm of the gradients.
 
     Args:
         graph: a graph with a reverse pass.

@@ -4,7 +4,7 @@ The forward pass does not change ("delayed precision reduction", Jain et al. 201
 Encoding for Deep Neural Network Training", section 4.3). A value that the reverse pass needs is rounded after
 its last forward reader. A backward call reads the rounded value if its layer declares that (`kept`);
 otherwise it reads a copy that is cast back to the wider dtype. The gradients of activations stay in float32.
-The gradients of weights are computed from inputs with 8 binary digits; in sums over pixels the errors
+The gradients of weights are computed from inputs with 8 significant bits; in sums over pixels the errors
 mostly cancel.
 """
 

@@ -1,4 +1,4 @@
-"""Check pass: what is checked after each pass, and what more after a pass that a plugin adds."""
+"""Check pass: the checks after each pass, and the further checks after a pass of a plugin."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ Training:   loss, freeze, mixed_precision, fusion, select_kernels, block_layout,
             chain_states, differentiate, accumulate, unscale, clip, update, ema, batch_updates, skip,
             dead_code, common_subexpressions, store_bfloat16, recompute, in_place.
 
-Passes of plugins, and common_subexpressions, come by the hook graphnet_passes; each stands behind the pass
-that its `after` names.
+Passes of plugins, and common_subexpressions, are registered by the hook graphnet_passes; each runs after the
+pass that its `after` names.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass[Gr
 
 
 def _reports(wanted: Sequence[str]) -> list[Pass[Graph]]:
-    """The pass that adds outputs behind the loss, if any are wanted."""
+    """The pass that adds outputs after the loss, if any are wanted."""
     summary = "The step also returns each loss, or the norm of the gradients."
     run = partial(report, wanted=wanted)
     return [_adds("report", summary, run, needed=True)] if wanted else []
@@ -231,7 +231,7 @@ def _adds(
 
 _SIMPLIFY = (
     Pass(dead_code, "Calls whose results nobody reads are removed.", name="dead_code"),
-)  # behind it comes common_subexpressions, by the hook graphnet_passes
+)  # after it runs common_subexpressions, by the hook graphnet_passes
 _SKIP = _adds(
     "skip", "A step with a gradient that is not finite updates nothing.", skip, needed=True
 )

@@ -1,8 +1,8 @@
-"""Copies: the source of layers, and of all that they use, taken along into a file that needs torch alone.
+"""Copies: copy the source of layers, and of everything that they use, into a file that needs torch alone.
 
-Starting from a layer's method, each name that its code reads is looked up where its module binds it. What the
-modules of layers define themselves is copied; what they import from torch or Python's own library is imported
-again; anything else is refused by name.
+Starting from a layer's method, each name that its code reads is looked up where its module binds it.
+Statements of the layers' own modules are copied. Imports from torch or Python's own library are repeated.
+Anything else is an error that names it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def provided(module: str) -> bool:
 
 @dataclass
 class Copies:
-    """The statements that a file takes along, and its imports.
+    """The statements that are copied into a file, and its imports.
 
     Attributes:
         packages: the top packages of the modules whose source may be copied.
         taken: the names in the file.
         imports: the name in the file -> the statement that imports it.
-        texts: the statements, each behind those that it needs when it runs.
+        texts: the statements, each after those that it needs when it runs.
         modules: the modules that statements were copied from.
     """
 
@@ -74,7 +74,7 @@ class Copies:
         What is not in the file yet is copied or imported.
 
         Raises:
-            SourceError: it comes from a module that does not travel.
+            SourceError: it comes from a module whose source may not be copied.
         """
         key = (module, name)
         if key in self._named:
@@ -213,7 +213,7 @@ class Copies:
         return at, home, at.attr
 
     def _is_near(self, module: str) -> bool:
-        """Whether attributes of a module may lead to what travels: `gn.sdk.random` starts at graphnet."""
+        """Whether attributes of a module may lead to one that may be copied: `gn.sdk.random` does."""
         return module.partition(".")[0] in {"graphnet", *self.packages}
 
     def _edit_annotations(self, edited: Edited) -> None:

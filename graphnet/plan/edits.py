@@ -1,4 +1,4 @@
-"""Edits: changes of a piece of source at the places that its syntax tree names; all else stays as it is."""
+"""Edits: change a piece of source at places of its syntax tree; everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Parsed:
 
     @classmethod
     def of(cls, module: ModuleType) -> Parsed:
-        """Parse a module. Raises SourceError if its source is not there."""
+        """Parse a module. Raises SourceError if its source cannot be read."""
         try:
             text = inspect.getsource(module)
         except (OSError, TypeError) as error:
@@ -84,7 +84,7 @@ class Edited:
     """A statement with edits.
 
     Attributes:
-        parsed: the module that it stands in.
+        parsed: the module that contains it.
         node: the statement.
         edits: what to put between which places.
     """
@@ -141,7 +141,7 @@ def span(node: ast.expr | ast.stmt) -> tuple[Place, Place]:
 
 
 def shorten_docstrings(edited: Edited) -> None:
-    """Keep the first line of each docstring: the others speak of what is not in the file."""
+    """Keep the first line of each docstring: the other lines describe things that are not in the file."""
     for node in ast.walk(edited.node):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             text = ast.get_docstring(node)

@@ -10,7 +10,7 @@
     ...
     def step(x, target, lr, one, conv2d_1_weight, conv2d_1_bias): ...
 
-The function is the one that every executor runs; the definitions that it uses stand before it.
+The function is the one that every executor runs; the definitions that it uses come before it.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ A layout is a stack of blocks, the innermost first. An image of logical shape (N
 
     (N, H / (b1 ... bk), W / (b1 ... bk), bk, ..., b1, C),    each block two axes: height, width.
 
-A convolution whose stride is its kernel size b reads (b,) + r and writes r: the pixels under one place of
-the kernel stand next to each other, in the order of the matrix product. The empty stack is N H W C; None is
-no layout at all: the axes N C H W that the layers' definitions speak of, with any strides.
+A convolution whose stride is its kernel size b reads (b,) + r and writes r: the pixels under one position of
+the kernel lie next to each other, in the order of the matrix product. The empty stack is N H W C. None means
+no layout: the axes N C H W of the layers' definitions, with any strides.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ def unpack(x: Tensor) -> Tensor:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same tensor (N, C, ...) with its channels next to each other in memory, copied where they are not.
+    """The tensor (N, C, ...) with its channels next to each other in memory; a copy if they are not.
 
-    It works for any number of spatial axes; of a tensor without them it returns a contiguous one.
+    There may be any number of spatial axes; without any, the result is contiguous.
 
     >>> channels_last(torch.empty(2, 3, 5)).stride()
     (15, 1, 3)

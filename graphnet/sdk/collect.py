@@ -121,8 +121,8 @@ def _check_contract(module: object, plugin: Plugin) -> None:
     stated = inspect.getattr_static(module, "GRAPHNET_CONTRACT", CONTRACT)
     if not isinstance(stated, int) or isinstance(stated, bool) or stated < 1:
         raise PluginError(
-            f"GRAPHNET_CONTRACT must be a whole number from 1 on, the contract that the plugin was written "
-            f"for, found {stated!r}. This graphnet has {CONTRACT}."
+            f"GRAPHNET_CONTRACT must be a whole number of 1 or more, the contract that the plugin was "
+            f"written for, found {stated!r}. This graphnet has {CONTRACT}."
         )
     if stated > CONTRACT:
         raise PluginError(
@@ -190,7 +190,7 @@ def _check_returned(hook: str, returned: Sequence[object]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Register:
-    """What a hook is handed: checks each thing and notes it."""
+    """The `register` that a hook gets: it checks and stores each thing."""
 
     kind: PluginKind
     plugin: Plugin

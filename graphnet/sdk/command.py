@@ -1,4 +1,4 @@
-"""Command: what a plugin says of one of its commands; the command's code is imported when it is called."""
+"""Command: what a plugin states of one of its commands; the command's code is imported when it is called."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command of the command line: its help in one line, and where its click command stands.
+    """A command of the command line: its help in one line, and where its click command is.
 
     Args:
-        help: what `graphnet --help` says of it, one line.
+        help: what `graphnet --help` prints for it, one line.
         target: "module:attribute", a click command. The module is imported when the command is called.
 
     Raises:
-        PluginError: the help is empty or has several lines, or the target is spelled in another way.
+        PluginError: the help is empty or has several lines, or the target has another form.
 
     >>> command = Command("Denoise images.", "acme_layers.commands:denoise")
     >>> command.help, command.target

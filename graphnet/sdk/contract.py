@@ -17,7 +17,7 @@ CHANGES: Mapping[int, tuple[str, ...]] = {
         "predictions reach a metric as the model makes them: a metric of images clamps them to 0..1 itself",
         "a command is registered by the hook graphnet_commands; the entry-point group graphnet.commands "
         "is no longer read",
-        "a kernel that replaces a convolution must leave other paddings than zeros alone: ask "
+        "a kernel that replaces a convolution must not match a padding other than zeros: check "
         "layer.pads_zeros",
         "noises and supervisions of graphnet-denoise are registered by the hooks "
         "graphnet_denoise_noises and graphnet_denoise_supervisions",

@@ -1,4 +1,4 @@
-"""What a data set is: pairs in memory, pairs made on the fly, or whole images to measure on."""
+"""Data sets: pairs in memory, pairs that are made while training runs, or whole images for measuring."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Pairs:
     """A data set in memory.
 
     Attributes:
-        inputs, targets: both (N, ...), such as images (N, C, H, W), tokens (N, T) or class labels (N,).
-            Where the model or the loss takes floating point, they are floating point, or uint8, which stands
-            for 0..1 in 255 steps. Where it takes integers, they are integers of any dtype.
+        inputs: the inputs (N, ...), such as images (N, C, H, W), tokens (N, T) or class labels (N,). If the
+            model takes floating point, they are floating point, or uint8, which stands for 0..1 in 255 steps.
+            If it takes integers, they are integers of any dtype.
+        targets: the targets (N, ...), of the same dtypes, as the loss takes them.
 
     Raises:
-        DataError: there are not as many targets as inputs, or no pair.
+        DataError: the numbers of inputs and targets differ, or there is no pair.
 
     >>> pairs = Pairs(inputs=torch.zeros(4, 3, 8, 8), targets=torch.zeros(4, 1, 8, 8))
     >>> pairs.input_shape, pairs.target_shapes
@@ -97,7 +98,7 @@ class Stream(ABC):
     @property
     @abstractmethod
     def target_shapes(self) -> Mapping[str, Shape]:
-        """The shape of one of each tensor that the loss takes beside the prediction, by its argument's name.
+        """The shape of one sample of each tensor that the loss takes besides the prediction, by its name.
 
         {"target": (C, H, W)} for most losses on images, {"target": ()} for one class label.
         """
@@ -141,7 +142,7 @@ class Stream(ABC):
 
 
 class Gallery(ABC):
-    """Pairs of whole images of any sizes, on which a model is measured; each is made when it is needed.
+    """Pairs of whole images of any sizes, on which a model is measured; each pair is made when it is needed.
 
     >>> class Flat(Gallery):
     ...     def __len__(self):
@@ -167,8 +168,8 @@ class Gallery(ABC):
 class DataSet(Definition):
     """Where pairs come from; a subclass defines `load`.
 
-    A training file may name it by a path alone: then the field `path` is set, of the first registered data
-    set that claims that path.
+    A training file may give a path alone. The first registered data set that claims this path then reads it,
+    with the path in its field `path`.
 
     >>> class Tensors(DataSet):
     ...     path: str
@@ -199,16 +200,16 @@ class DataSet(Definition):
         read into memory. If it draws random numbers, a resumed training draws others, and says so.
 
         Raises:
-            DataError: that failed; it names the file.
+            DataError: the data cannot be read or made; the message names the file.
         """
         raise ContractError(f"{type(self).__name__} defines no load()")
 
 
 def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Data of a data set in the dtype that a model or a loss takes: floating point as `as_unit`, or integers.
+    """Convert data to the dtype that a model or a loss takes: floating point as by `as_unit`, or integers.
 
     Raises:
-        DataError: the data is of another kind, or has values that the dtype of integers might not hold.
+        DataError: the data is of another kind, or its dtype has values that the integer dtype cannot hold.
 
     >>> converted(torch.tensor([7], dtype=torch.uint8), torch.int64)
     tensor([7])
@@ -224,10 +225,10 @@ def converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def as_unit(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Images of a data set, uint8 or floating point, or a mask of bools, as 0..1 in another dtype.
+    """Convert images (uint8 or floating point) or a mask (bool) to 0..1 in a floating dtype.
 
     Raises:
-        DataError: the dtype is another, whose largest value is not known.
+        DataError: the images have another dtype, whose largest value is not known.
 
     >>> as_unit(torch.tensor([0, 51, 255], dtype=torch.uint8), torch.float32).tolist()
     [0.0, 0.20000000298023224, 1.0]

@@ -18,7 +18,7 @@ def check_declarations(cls: type[Any], precisions: Any) -> None:
         precisions: the Literal of the values that `precision` may have.
 
     Raises:
-        ContractError: one has another form; the message shows an example.
+        ContractError: a declaration has another form; the message shows an example.
     """
     known = get_args(precisions)
     forms: dict[str, tuple[Callable[[Any], bool], str]] = {

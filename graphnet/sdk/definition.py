@@ -42,7 +42,7 @@ class Definition(metaclass=_Checked):
     """Frozen, checked configuration; a subclass adds annotated fields.
 
     Attributes:
-        former_names: the name that a field had before -> its name now; the error of a former name says so.
+        former_names: the former name of a field -> its name now; a former name is an error that says this.
 
     Raises:
         DescriptionError: when an instance is made; it names every field that is wrong.

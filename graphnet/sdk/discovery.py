@@ -1,7 +1,7 @@
-"""Discovery: find installed plugins and load each on its own, so that a broken one stops nobody.
+"""Discovery: find installed plugins and load each on its own, so that a broken one does not stop others.
 
-A plugin is an entry point of the group "graphnet.plugins". Whatever goes wrong while one is imported
-or its hooks run is recorded with its cause; the others go on without it. Environment variables:
+A plugin is an entry point of the group "graphnet.plugins". If an error occurs while a plugin is imported or
+its hooks run, the error is recorded and the plugin is left out. Environment variables:
 
 GRAPHNET_NO_PLUGINS=1          load the built-in plugin only
 GRAPHNET_DISABLE_PLUGINS=a,b   leave out plugins by entry-point or distribution name, in any spelling
@@ -140,7 +140,7 @@ def _isolated(plugin: Plugin) -> Iterator[list[Plugin]]:
 
 
 def _switched_off(candidates: Sequence[Installed]) -> set[str]:
-    """The names in GRAPHNET_DISABLE_PLUGINS, normalized; one that no plugin has is said."""
+    """The names in GRAPHNET_DISABLE_PLUGINS, normalized; a warning says which of them no plugin has."""
     names = os.environ.get("GRAPHNET_DISABLE_PLUGINS", "").split(",")
     off = {normalized(name): name.strip() for name in names if name.strip()}
     known = {normalized(name) for one in candidates for name in (one.point.name, one.distribution)}

@@ -1,4 +1,4 @@
-"""Executor and Run: what an executor must be, and what a prepared plan can be asked.
+"""Executor and Run: what an executor must define, and what a plan that is ready to run offers.
 
     class Loud(Executor):
         \"""Eager, and says so.\"""
@@ -31,8 +31,8 @@ class Event:
     """Something that a run decided.
 
     Attributes:
-        kind: in one word, such as "switched".
-        message: in a sentence, for people.
+        kind: the decision in one word, such as "switched".
+        message: the decision in a sentence, for people.
 
     >>> event = Event("stayed", "stays on eager: there is no C++ compiler")
     >>> event.kind, event.message
@@ -46,8 +46,8 @@ class Event:
 class Run(ABC):
     """A plan that is ready to run: call it with the plan's arguments, in order, for the plan's outputs.
 
-    Slots are written in place: their storage stays the same. A Run that decides something while it runs
-    says so through `events`, and puts into `record` what a resumed run needs to go on alike.
+    Slots are written in place: their storage stays the same. If a Run decides something while it runs,
+    `events` returns the decision, and `record` has what a resumed run needs to continue in the same way.
 
     >>> class Double(Run):
     ...     def __call__(self, *arguments):
@@ -63,11 +63,11 @@ class Run(ABC):
         """Run all steps once."""
 
     def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Run all steps once on inputs that are made of other tensors.
+        """Run all steps once on inputs that `make` makes from other tensors.
 
         Args:
             make: makes the plan's inputs. It depends on the values of `given` alone and never waits for the
-                device: an executor that records what a step launches may record it as well.
+                device: an executor that captures what a step launches may capture it too.
             given: the tensors that `make` takes.
             rest: the plan's other arguments.
 
@@ -89,7 +89,7 @@ class Run(ABC):
         return {}
 
     def restore(self, record: Mapping[str, Any]) -> None:
-        """Go on as the run that wrote this record. It is called before the first step, if at all.
+        """Continue as the run that wrote this record did. It is called only before the first step.
 
         >>> class Chosen(Run):
         ...     threads = 1
@@ -111,7 +111,7 @@ class Run(ABC):
 
 
 def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The Make that returns the tensors which it is given.
+    """Return the given tensors: the `make` for inputs that need no change.
 
     >>> as_given(torch.ones(1))
     (tensor([1.]),)
@@ -120,7 +120,7 @@ def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 class Executor(Definition):
-    """A way to run plans; a subclass defines `prepare`, and the text of this module shows one.
+    """A way to run plans; a subclass defines `prepare`.
 
     >>> from graphnet.sdk import default_registry
     >>> class Loud(Executor):
@@ -137,8 +137,8 @@ class Executor(Definition):
         """Make a plan ready to run.
 
         Args:
-            plan: a graphnet.plan.Plan. It has `steps`, the calls in order with what each frees, `values` by
-                name, the names of `inputs`, `outputs`, `slots` and of all `arguments`.
+            plan: a graphnet.plan.Plan. It has `steps`, the calls in order with the values that each frees,
+                `values` by name, the names of `inputs`, `outputs`, `slots` and of all `arguments`.
 
         Returns:
             The run, which takes the plan's arguments.

@@ -1,4 +1,4 @@
-"""Fields: types of configuration that several definitions share: pairs, sides, factors, rates.
+"""Fields: types for fields that several definitions share: pairs, sides, factors, rates.
 
 >>> from graphnet.sdk import Definition
 >>> class Pool(Definition):
@@ -20,7 +20,7 @@ from pydantic import Field
 def spread(
     number: type | tuple[type, ...], count: int, expected: str
 ) -> Callable[[object], object]:
-    """A function that turns one number into `count` of them, and leaves a sequence to be checked.
+    """A function that repeats one number `count` times, and returns a sequence as it is, to be checked.
 
     >>> spread(int, 2, "an integer or a pair of them")(3)
     (3, 3)

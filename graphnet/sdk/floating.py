@@ -1,7 +1,4 @@
-"""What models compute with: tensors of floating point, and integers or bools where an input is said to be so.
-
-Anything else is refused in words.
-"""
+"""Dtypes: what models compute with: floating point, and integers or bools for inputs that are declared so."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ def check_tensors(tensors: Iterable[object], where: str) -> None:
 
 
 def not_floating(found: object, where: str) -> InputError:
-    """The error for something that is no tensor, nor spec, of floating point.
+    """The error for something that is not a tensor or spec of floating point.
 
     >>> str(not_floating(torch.zeros(2, 2, dtype=torch.uint8), "predict: input 0"))[-78:]
     'float16, got 2x2 uint8. Convert an image of 0 to 255 with image.float() / 255.'
@@ -63,12 +60,13 @@ def not_floating(found: object, where: str) -> InputError:
 
 
 def check_kind(found: object, dtype: torch.dtype, where: str) -> None:
-    """Check that something is a tensor, or spec, that can be given for an input of this dtype.
+    """Check that something is a tensor or spec that fits an input of this dtype.
 
-    For floating point it is of any floating point; for integers or bools it is of that very dtype.
+    An input of floating point takes any floating dtype; an input of integers or bools takes its own dtype
+    only.
 
     Raises:
-        InputError: it is not; `where` says what it was given to.
+        InputError: it is not; `where` says which function or argument got it.
 
     >>> check_kind(torch.zeros(2), torch.float64, "data")
     """
@@ -100,7 +98,7 @@ def _check_dense(found: Tensor | Spec, where: str) -> None:
 
 
 def not_of_dtype(found: object, dtype: torch.dtype, where: str) -> InputError:
-    """The error for something that is no tensor of this dtype of integers.
+    """The error for something that is not a tensor of this integer dtype.
 
     >>> str(not_of_dtype(torch.zeros(2), torch.int64, "predict: input 'tokens'"))
     "predict: input 'tokens': expected a tensor of int64, got 2 float32. Convert it with x.long()."
@@ -112,7 +110,7 @@ def not_of_dtype(found: object, dtype: torch.dtype, where: str) -> InputError:
 
 
 def conversion(found: object, dtype: torch.dtype) -> str:
-    """A sentence, after a space, on how to make a tensor of this dtype of something; "" for one.
+    """A space and a sentence that says how to convert something to this dtype; "" if it has the dtype.
 
     >>> conversion(torch.zeros(2), torch.int32)
     ' Convert it with x.to(torch.int32).'
@@ -127,7 +125,7 @@ def conversion(found: object, dtype: torch.dtype) -> str:
 
 
 def advice(found: object) -> str:
-    """A sentence, after a space, on how to make a tensor of floating point of something; "" for one.
+    """A space and a sentence that says how to convert something to floating point; "" if it is.
 
     >>> advice(torch.tensor([True]))
     ' Convert it with x.float().'

@@ -40,7 +40,7 @@ PASSES = (
 
 
 class Rewritable(Protocol):
-    """Base of what passes get and return, a `graphnet.graph.Graph`: calls and values by name, and ends.
+    """Base of `graphnet.graph.Graph`, which passes take and return: calls, values, inputs and outputs.
 
     >>> from graphnet import Model
     >>> graph = Model({"layers": ["relu"]}).graph((2, 3))
@@ -76,10 +76,10 @@ class Pass(Generic[G]):
         run: takes a graph and returns one; it changes neither the graph nor anything else.
         summary: what it does, in one line; by default the first line of the docstring of `run`.
         name: the name by which the user switches it off; a plugin gives it to `register`.
-        after: the pass behind which it runs, in each plan that this pass takes part in.
+        after: the name of the pass after which it runs, in each plan that contains that pass.
         needed: whether it cannot be switched off.
-        exact: whether the outputs and updates compute the same as before. This is checked after each run;
-            so False is only for a pass that changes what is computed.
+        exact: whether the outputs and updates compute the same as before. This is checked after each run.
+            False is only for a pass that changes what is computed.
         settled: False for a pass after which kernels that work in blocks of pixels may lack the layouts of
             their values.
 

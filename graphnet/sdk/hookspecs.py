@@ -1,4 +1,4 @@
-"""The hooks a plugin may implement. Each is called once, when plugins are loaded; never in a step.
+"""The hooks that a plugin may implement. Each is called once, when plugins are loaded, and never in a step.
 
 A plugin is a module or object with functions of these names, marked with `graphnet.hookimpl`, found
 through the entry-point group "graphnet.plugins". Names are "namespace/name"; built-ins are bare.
@@ -16,7 +16,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Register(Protocol):
-    """Handed to every hook; call it once for each thing the plugin adds.
+    """The argument of every hook; call it once for each thing that the plugin adds.
 
     >>> from graphnet.sdk import Layer, hookimpl, load_registry
     >>> class Double(Layer):
@@ -31,7 +31,7 @@ class Register(Protocol):
     """
 
     def __call__(self, name: str, value: Any, *, version: int = 1) -> None:
-        """Register `value` under `name`; raise `version` when its meaning changes."""
+        """Register `value` under `name`; increase `version` when its meaning changes."""
 
 
 @hookspec
@@ -53,7 +53,7 @@ def graphnet_losses(register: Register) -> None:
 def graphnet_kernels(register: Register) -> None:
     """Add kernels, other ways to compute an expression of layers: `register("acme/fused", Fused)`.
 
-    Or, to update many parameters at once, subclasses of graphnet.MultiTensorKernel.
+    The hook also takes subclasses of graphnet.MultiTensorKernel, which update many parameters at once.
     """
 
 

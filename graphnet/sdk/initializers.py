@@ -1,4 +1,4 @@
-"""Init: what the weight and the bias of y = W x + b start from.
+"""Init: the initial values of the weight and the bias of y = W x + b.
 
 layers:
   - conv2d: {out_channels: 64, kernel_size: 3, padding: 1, weight_init: dirac}
@@ -24,11 +24,11 @@ ConvInit = Literal[LinearInit, "dirac"]
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """torch.nn.init's function of this name, with its defaults; `groups` is for "dirac" alone, as there.
+    """The function of torch.nn.init with this name and its defaults; only "dirac" takes `groups`.
 
     kaiming: He et al. 2015, eq. 10; xavier: Glorot & Bengio 2010, eq. 16; orthogonal: Saxe et al. 2013;
-    dirac: each channel is passed on by the middle of its kernel, as far as there are both. Half precision is
-    rounded from float32.
+    dirac: output channel i copies input channel i, through the middle of its kernel, for each i that both
+    have. Numbers in half precision are rounded from float32.
 
     >>> Init("dirac")(torch.empty(2, 2, 1, 1), torch.Generator()).flatten()
     tensor([1., 0., 0., 1.])

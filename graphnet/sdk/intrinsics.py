@@ -147,7 +147,8 @@ class Convert(Layer):
     """An image moved from one layout to another; None stands for N C H W.
 
     Attributes:
-        source, target: the layouts.
+        source: the layout of x.
+        target: the layout of y.
     """
 
     source: Layout | None
@@ -225,8 +226,8 @@ class IfFinite(Definition):
     """Runs an optimizer's update, and undoes it if a gradient is not finite.
 
     Attributes:
-        rule, method: the method to call with the arguments behind `finite`. If `finite` is False, it gets
-            gradients of 0.
+        rule, method: the method that is called with the arguments after `finite`. If `finite` is False, it
+            gets gradients of 0.
         written: the positions of the arguments that it writes.
 
     >>> guarded = IfFinite(rule=AddTo(), method="update", written=(0,))

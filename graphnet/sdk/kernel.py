@@ -20,9 +20,9 @@ class Site:
 
     Attributes:
         layers: the definitions in the pattern, outermost first.
-        specs: the shapes, dtypes and devices of the names in it; None for an absent optional parameter.
+        specs: the spec of each name in the pattern; None for an absent optional parameter.
         device: the device on which the kernel would run.
-        data: the names of the inputs that no parameter has an influence on: nobody wants their gradients.
+        data: the names of the inputs that depend on no parameter, so that nobody needs their gradients.
 
     >>> from graphnet.builtin import ReLU
     >>> site = Site((ReLU(),), {"x": Spec((2, 3, 8, 8))}, torch.device("cpu"))
@@ -43,15 +43,16 @@ class Kernel(Layer):
 
     Attributes:
         replaces: the expression, such as "conv2d(x, weight, bias)" or "relu(conv2d(x, weight, bias))". A
-            layer that takes `*xs` stands in it with as many arguments as the kernel takes:
-            "add(skip, conv2d(x, w, b))". `chain(x, *parameters)` stands for any row of layers, each of one
-            input, from x on; behind it are the parameters that are there, in the order in which they are
-            used: "mse(chain(x, *parameters), target)".
-        pattern: the same, parsed once, when the class is made.
-        priority: of several kernels that replace as many layers, the one with the highest is tried first.
+            layer that takes `*xs` is written with as many arguments as the kernel takes, such as
+            "add(skip, conv2d(x, w, b))". `chain(x, *parameters)` stands for any sequence of layers with one
+            input each, which starts at x; `parameters` are those that exist, in the order of their use, such
+            as "mse(chain(x, *parameters), target)".
+        pattern: `replaces` as nested tuples, parsed once, when the class is made.
+        priority: of several kernels that replace equally many layers, the one with the highest priority is
+            tried first.
 
     Raises:
-        ContractError: when the class is made; `replaces` is no such expression.
+        ContractError: when the class is made, if `replaces` is no such expression.
 
     >>> class FastSigmoid(Kernel):
     ...     replaces = "sigmoid(x)"
@@ -78,7 +79,7 @@ class Kernel(Layer):
     def match(cls, site: Site) -> Self | None:
         """The kernel for a place where the pattern fits, or None to leave that place alone.
 
-        Of the chains that end at one call it is shown the longest first.
+        If the pattern has a chain, graphnet tries the longest sequence of layers first.
         """
         raise ContractError(f"{cls.__name__} defines no match(site)")
 
@@ -101,7 +102,7 @@ CHAIN = "chain"
 
 
 def layer_names(pattern: Pattern) -> Iterator[str]:
-    """The names of the layers in a pattern, outermost first; nothing is known of those in a chain.
+    """The names of the layers in a pattern, outermost first, without those of a chain.
 
     >>> list(layer_names(("relu", ("conv2d", "x", "weight", "bias"))))
     ['relu', 'conv2d']
@@ -127,8 +128,8 @@ def has_chain(pattern: Pattern) -> bool:
 def parse_pattern(kernel: type[Kernel]) -> tuple[Any, ...]:
     """The expression that a kernel replaces, as a pattern: ("relu", ("conv2d", "x", "weight", "bias")).
 
-    The `*parameters` of a chain stand in it without their star. A namespaced layer is written with a dot in
-    place of the slash, "acme.swish(x)", and has its own name in the pattern, "acme/swish".
+    The pattern has the `*parameters` of a chain without the star. In the expression, a namespaced layer has a
+    dot in place of the slash, "acme.swish(x)"; in the pattern it has its own name, "acme/swish".
 
     Raises:
         ContractError: `replaces` is missing, or no expression of layer names and arguments.

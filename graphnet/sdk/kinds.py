@@ -32,11 +32,11 @@ class PluginKind:
     Attributes:
         name: the plural, which is the Registry's field and the end of the hook's name.
         singular: what a message calls one of them.
-        bases: the class that it has to be derived from, with the names that it must define. Where there are
-            two classes, it is derived from one of them.
+        bases: the class that it must be derived from, with the names that it must define. If there are two
+            classes, it must be derived from one of them.
         other_than: classes that it must not be derived from, since those are of another kind.
         instance_of: the class that it has to be an instance of, in place of `bases`.
-        function: what it has to be, where it is a function, in place of `bases`.
+        function: for a kind of functions, what the function must be, in place of `bases`.
         namespaced: whether its name needs a namespace, such as acme/swish, unless it is built in.
         hint: what an error says to someone who registers a function where a class is expected.
         names: the names that it may have.
@@ -131,7 +131,7 @@ class PluginKind:
 class OwnKind:
     """A kind of thing that a plugin declares, so that other plugins can register such things too.
 
-    Registered under the name "acme_filters", it brings the hook graphnet_acme_filters.
+    If it is registered under the name "acme_filters", there is a hook graphnet_acme_filters.
 
     Args:
         singular: what a message calls one of them.

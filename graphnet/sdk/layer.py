@@ -1,7 +1,7 @@
-"""Layer, Loss and Kernel: what a plugin author writes.
+"""Layer and Loss: what a plugin author writes.
 
-A Layer states its own forward and backward. Both ask for their arguments by name, and the names are
-the declaration: graphnet knows from them what to hand over, and what to keep for the reverse pass.
+A Layer states its own forward and backward. Both ask for their arguments by name, and the names are the
+declaration: they tell graphnet what to pass, and what to keep for the reverse pass.
 
     class Swish(Layer):
         \"""x * sigmoid(beta * x).\"""
@@ -21,10 +21,10 @@ the declaration: graphnet knows from them what to hand over, and what to keep fo
 It returns `outputs`, then `saves`, then the new values of the states in `updates`.
 
 `backward` may name `grad_<output>`, any input, parameter, output or save, and `key`, `specs`, `wanted`.
-What it does not name is not kept for it. It returns one gradient for each input and parameter of
-forward, in forward's order (a tuple for `*xs`; bare where there is one); None only for names that are
-not `wanted`, `nondifferentiable`, or absent. A `grad_<output>` whose output nobody used arrives as
-zeros, or as None if the argument defaults to None.
+What it does not name is not kept for it. It returns one gradient for each input and parameter of forward, in
+forward's order (a tuple for `*xs`; a single gradient without a tuple); None only for names that are not
+`wanted`, `nondifferentiable`, or absent. A `grad_<output>` whose output nobody used arrives as zeros, or as
+None if the argument defaults to None.
 
 Everything is pure: no argument is written, nothing is read back to the host, no shape depends on data.
 """
@@ -49,7 +49,7 @@ Specs = Mapping[str, Any]
 
 
 class Layer(Definition):
-    """One differentiable function with its own backward; the text of this module shows how to write one.
+    """One differentiable function with its own backward.
 
     Attributes (declarations of the class, all optional):
         outputs: the names of the results that other nodes may read.
@@ -67,12 +67,12 @@ class Layer(Definition):
             as if they had been rounded to it. `saved_dtype: bfloat16` casts the others back before backward.
         overwrites: result -> argument, such as {"y": "x", "grad_x": "grad_y"}: `forward_` and `backward_`
             take the arguments of forward and backward, write that result into that argument's storage, and
-            return the same. A plan calls them where nothing else needs the argument any more. For `*xs` it
-            is the first of them. `forward` and `backward` still write nothing.
+            return the same. A plan calls them where nothing else needs the argument any more. For `*xs`, the
+            argument is the first input. `forward` and `backward` still write nothing.
         signature: the arguments that the methods ask for, read when the class is made.
 
     Raises:
-        ContractError: when the class is made; a method asks for an argument that it cannot be given, or a
+        ContractError: when the class is made, if a method asks for an argument that it cannot get, or a
             declaration names something that the layer does not have.
 
     >>> class Double(Layer):
@@ -153,13 +153,13 @@ class Layer(Definition):
 
     @property
     def layouts(self) -> Mapping[str, Layout] | None:
-        """The blocks of pixels in which inputs and outputs lie, before a rest that all of them share.
+        """The innermost blocks of pixels of inputs and outputs; their outer blocks must be equal.
 
         See graphnet.sdk.blocks. A pointwise layer takes any layout without stating it.
 
         Returns:
-            Input or output -> its blocks: {"x": ((2, 2),), "y": ()} for a patch convolution. Where all are
-            empty, as in a loss, any layout will do, N C H W too. None means N C H W only.
+            Input or output -> its blocks: {"x": ((2, 2),), "y": ()} for a patch convolution. If all are
+            empty, as in a loss, any layout is allowed, N C H W too. None means N C H W only.
 
         >>> from graphnet.builtin import MSE
         >>> MSE().layouts
@@ -168,10 +168,10 @@ class Layer(Definition):
         return None
 
     def window(self, rows: range, axis: int) -> range | None:
-        """The rows of every input that some rows of the outputs depend on, in inference.
+        """The rows of every input on which some rows of the outputs depend, in inference.
 
-        With it an image is cut into tiles that come out as the whole would. Images (N, C, H, W) have no end
-        here: rows below 0 are padding.
+        With it, graphnet cuts an image into tiles that give the same result as the whole image. The image has
+        no borders here: rows below 0 are padding.
 
         Args:
             rows: rows of the outputs, or columns; positions along any spatial axis.
@@ -179,7 +179,7 @@ class Layer(Definition):
                 and W of a volume.
 
         Returns:
-            The rows of the inputs; None where each row depends on all of them.
+            The rows of the inputs; None if each row depends on all of them.
 
         >>> from graphnet.builtin import Conv2d
         >>> Conv2d(out_channels=8, kernel_size=3, padding=1).window(range(0, 4), axis=0)
@@ -221,7 +221,7 @@ class Layer(Definition):
         raise ContractError(f"{type(self).__name__} defines no backward")
 
     def inference(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the outputs only, outside training. Where it is not defined, forward runs."""
+        """Compute the outputs only, for prediction. If it is not defined, forward runs."""
         raise ContractError(f"{type(self).__name__} defines no inference")
 
     def forward_(self, *args: Any, **kwargs: Any) -> Any:
@@ -254,8 +254,8 @@ class Layer(Definition):
     def affine_map(self, *args: Any, **kwargs: Any) -> Any:
         """The scale and the shift of each channel, for a layer whose inference is y = scale x + shift.
 
-        It asks for parameters and states by forward's names. A plan that only predicts can put such a layer
-        into the one before it (see `absorb`).
+        It asks for parameters and states by forward's names. A plan for prediction can fold such a layer into
+        the layer before it (see `absorb`).
 
         Returns:
             scale and shift, both (C,), for axis 1 of the one input.
@@ -294,15 +294,15 @@ class Layer(Definition):
         return {}
 
     def states(self, specs: Specs) -> Mapping[str, StateSpec]:
-        """The tensors that outlive a step without being trained, by forward's names, as `parameters`."""
+        """The tensors that are kept between steps but not trained, in the form of `parameters`."""
         return {}
 
 
 class Loss(Layer):
     """A layer whose one output, `loss`, is a 0-dim mean or sum; `grad_loss` is 0-dim too.
 
-    Its first input is the prediction, its second the target. Others, such as a mask, come with the data
-    under their own names. All have the prediction's shape and dtype, unless `target_spec` states others.
+    Its first input is the prediction, its second the target. Further inputs, such as a mask, come with the
+    data under their own names. All have the prediction's shape and dtype, unless `target_spec` states others.
 
     >>> class SquaredSum(Loss):
     ...     def forward(self, prediction, target):
@@ -321,7 +321,7 @@ class Loss(Layer):
     def target_spec(self, prediction: Spec, name: str) -> Spec:
         """The spec of the target, or of a further input such as a mask, for a prediction of this spec.
 
-        Data is checked against it. The default is the prediction's own spec.
+        graphnet checks the data against this spec. The default is the prediction's own spec.
 
         Args:
             prediction: the spec of a batch of predictions.

@@ -13,7 +13,7 @@ from graphnet.sdk.definition import Definition
 
 
 class Metric(Definition):
-    """Measures each sample of a batch, and combines what was measured of all batches into one number.
+    """Measures each sample of a batch, and combines the results of all batches into one number.
 
     A subclass says in `higher_is_better` whether a larger number is a better one, and defines `measure`. The
     number does not depend on how the samples are divided into batches. Annotated fields are configuration,
@@ -80,7 +80,7 @@ class Metric(Definition):
         return float(rows.mean())
 
     def rows(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return what `measure` returns, once its shape is checked.
+        """Return what `measure` returns, and check its shape.
 
         Raises:
             ContractError: it is no tensor with one row for each sample.

@@ -1,4 +1,4 @@
-"""ModelFile: what a reader makes of a file: a model's description, and its weights if the file has them."""
+"""ModelFile: what a reader returns for a file: a model's description, and its weights if there are any."""
 
 from __future__ import annotations
 

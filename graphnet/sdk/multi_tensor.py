@@ -1,7 +1,7 @@
-"""MultiTensorKernel: another way to do to many tensors what a rule does to one of them.
+"""MultiTensorKernel: one call that does to many tensors what a rule does to one tensor.
 
-A step has an update for each parameter, and in bfloat16 a cast. On a GPU each of them takes longer to launch
-than to run; one call for all of them is one launch.
+A step has an update for each parameter, and in bfloat16 a cast. On a GPU, launching each of them takes longer
+than running it; one call for all of them is one launch.
 
     class FusedLion(gn.MultiTensorKernel):
         \"""lion of all parameters in one launch.\"""
@@ -46,17 +46,17 @@ class MultiTensorKernel(Definition):
 
     Attributes:
         replaces: the rule's class, an Optimizer or one of the compiler's own in graphnet.sdk: Cast, Scaled,
-            Follow, AddTo, Clear. A class derived from it is another rule.
-        priority: of several kernels for one rule, the one with the highest is tried first.
-        casts: whether `run` takes tensors that are narrower than those of the rule, and casts them: then
-            the plan has no casts before it.
-        skips: whether `run` takes one argument more, `finite`. In float16 it is a 0-dim bool, and nothing
-            is to be written where it is False; elsewhere it is not given. Where `skips` is False, a step
-            in float16 keeps copies of what it writes.
+            Follow, AddTo, Clear. A subclass of the rule's class is another rule.
+        priority: of several kernels for one rule, the one with the highest priority is tried first.
+        casts: whether `run` takes tensors that are narrower than those of the rule, and casts them. The plan
+            then has no casts before it.
+        skips: whether `run` takes one more argument, `finite`, with the default None. In float16 it is a
+            0-dim bool; if it is False, `run` must write nothing. In other precisions it is not given. If
+            `skips` is False, a step in float16 keeps copies of what the kernel writes.
         rule: the rule of all the calls.
 
     Raises:
-        ContractError: when the class is made; it replaces no rule, or `run` takes other arguments.
+        ContractError: when the class is made, if it replaces no rule, or `run` takes other arguments.
 
     >>> from graphnet.sdk import Clear
     >>> class ClearAll(MultiTensorKernel):
@@ -95,18 +95,19 @@ class MultiTensorKernel(Definition):
 
         Args:
             rule: the rule that the calls have in common, an instance of `replaces`.
-            specs: of the first tensor of each call, which is an optimizer's parameter. Device and dtype are
-                the same for all.
+            specs: the spec of the first tensor of each call, for an optimizer the parameter. Device and dtype
+                are the same for all.
         """
         raise ContractError(f"{cls.__name__} defines no match(rule, specs)")
 
     def run(self, *args: Any) -> Tensors | None:
-        """Do to several tensors what the rule's method does to one.
+        """Do to several tensors what the rule's method does to one tensor.
 
-        It takes the method's arguments in the same order: `lr`, `step`, `rate` and `factor` as they are, each
-        of the others, named in the plural, as a tuple with a tensor for each call, or None for an absent
-        state. When a plan is made it runs on tensors without data (device "meta"), so what launches by itself
-        has to be an operator of torch that is registered for that device.
+        It takes the method's arguments in the same order. `lr`, `step`, `rate` and `factor` come as they are.
+        Each other argument has its name in the plural, and is a tuple with a tensor for each call, or None
+        for an absent state. While graphnet makes a plan, it calls `run` on tensors without data (device
+        "meta"). Code that launches GPU kernels itself must therefore be a torch operator with a fake
+        implementation.
 
         Returns:
             A tuple of tensors; None for updates, which write in place.
@@ -125,7 +126,7 @@ def method_of(rule: type[Definition]) -> str:
 
 @functools.cache
 def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
-    """The names of the arguments that a rule's method asks for; none where it has no such method.
+    """The names of the arguments that a rule's method asks for; empty if it has no such method.
 
     >>> arguments_of(Cast)
     ('x',)
@@ -137,7 +138,7 @@ def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
 def matched(
     kernel: type[MultiTensorKernel], rule: Definition, specs: Sequence[Spec]
 ) -> MultiTensorKernel | None:
-    """What a kernel's match returns for a rule and the specs of its calls.
+    """Return what a kernel's `match` returns for a rule and the specs of its calls.
 
     Raises:
         ContractError: it returned neither a kernel nor None.

@@ -1,8 +1,8 @@
-"""Optimizers and learning-rate schedules: rules over one parameter node at a time.
+"""Optimizer: a rule that updates one parameter.
 
-An Optimizer states, for one parameter, which tensors it keeps and how a step changes them. The update
-pass makes one call of it for each parameter node, in the order of the graph's parameters. It is the
-one place where graphnet writes in place.
+An Optimizer states, for one parameter, which tensors it keeps and how a step changes them. The pass `update`
+adds one call of it for each parameter, in the order of the graph's parameters. Its method `update` writes in
+place.
 """
 
 from __future__ import annotations

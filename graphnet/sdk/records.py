@@ -37,7 +37,7 @@ class Epoch:
 
     Attributes:
         epoch: the epoch, from 1.
-        step: the steps that are done.
+        step: the number of steps that are done.
         loss: the mean loss of the epoch.
         metrics: the metrics by name.
         elapsed_s: the training time of the run so far.
@@ -60,10 +60,11 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The run has stopped between two steps: it was asked to, or a reporter said the `reason`.
+    """The run has stopped between two steps: somebody asked for it, or a reporter gave a `reason`.
 
     Attributes:
-        epoch, step: the epoch and the last step.
+        epoch: the epoch, from 1.
+        step: the last step, counted from the start of the run.
         reason: what the reporter said; empty if it was no reporter.
 
     >>> Stopped(epoch=1, step=50, reason="early_stopping: loss has not become better").step

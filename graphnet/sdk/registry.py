@@ -1,4 +1,4 @@
-"""Registry: everything plugins registered, immutable once loaded, and looked up by name."""
+"""Registry: everything that plugins have registered, by name; it does not change once it is loaded."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class Plugin:
 
     Attributes:
         name: the entry point's name.
-        distribution, version: of the distribution; "local" for an object.
+        distribution: the name of the distribution, or of the object.
+        version: the version of the distribution; "local" for an object.
         hooks: the names of the hooks that it implements.
         error: what is wrong with a broken one.
         disabled: whether GRAPHNET_DISABLE_PLUGINS names it.
-        taken: the kind and name that it wants and another plugin has, if that is what is wrong.
+        taken: the kind and the name, if it is broken because another plugin has this name.
 
     >>> from graphnet.sdk import default_registry
     >>> default_registry().layers["relu"].plugin.distribution
@@ -59,7 +60,7 @@ class Plugin:
 
     @property
     def told(self) -> str:
-        """What a message says of a plugin that is not loaded: its name, and why."""
+        """A text for messages: the name of a plugin that is not loaded, and why it is not."""
         if self.error:
             return f"{self.distribution} {self.version}, which is broken: {sentence(self.error)}"
         return f"{self.distribution} {self.version}, which GRAPHNET_DISABLE_PLUGINS switches off."
@@ -97,7 +98,7 @@ class Registry:
         layers, losses, kernels, optimizers, schedules, executors, datasets, metrics, reporters, readers,
             writers, operators, passes, commands, kinds: the things of this kind.
         own: the things of the kinds that plugins declare, by kind.
-        plugins: all plugins, those that are broken or switched off too.
+        plugins: all plugins, including those that are broken or switched off.
     """
 
     layers: Mapping[str, Entry] = field(default_factory=dict)
@@ -145,8 +146,8 @@ class Registry:
         """The entry of a name.
 
         Raises:
-            UnknownNameError: nothing of this kind has the name; it says the nearest names, or that a plugin
-                is missing.
+            UnknownNameError: nothing of this kind has the name; the message says the nearest names, or that a
+                plugin is missing.
         """
         entries = self.of_kind(kind)
         if name in entries:
@@ -173,7 +174,7 @@ class Registry:
         return " ".join([*words, missing or near])
 
     def make(self, kind: str, form: object) -> Any:
-        """A definition from the form that a model or training file gives it.
+        """Make a definition from the form that a model file or training file uses.
 
         Args:
             kind: one of KINDS, such as "optimizers", or a kind that a plugin declares.
@@ -197,7 +198,7 @@ class Registry:
         return self.find(kind, name).value(**config)
 
     def dataset(self, form: object) -> DataSet:
-        """A data set from a form as `make` takes it, or from a path that one of the data sets claims.
+        """Make a data set from a form that `make` takes, or from a path that one of the data sets claims.
 
         Raises:
             DataError: nothing lies at the path, or no data set can read it.
@@ -273,10 +274,10 @@ def _is_of(space: str, plugin: Plugin) -> bool:
 
 
 def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
-    """ "name" or {"name": {field: value}} as the name and the fields, lists as tuples.
+    """Split "name" or {"name": {field: value}} into the name and the fields, with lists as tuples.
 
     Raises:
-        DescriptionError: the form is another.
+        DescriptionError: it has another form.
 
     >>> split_form({"huber": {"delta": 0.1}})
     ('huber', {'delta': 0.1})
@@ -294,7 +295,7 @@ def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
 
 
 def frozen(value: Any) -> Any:
-    """Lists as tuples, at any depth: definitions are frozen, and YAML only has lists.
+    """Turn lists into tuples, at any depth: definitions are frozen, and YAML has lists only.
 
     >>> frozen({"sizes": [1, [2, 3]]})
     {'sizes': (1, (2, 3))}

@@ -18,7 +18,7 @@ def _keeps_nothing(name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What a reporter is told of the training when it starts.
+    """What a reporter gets to know of the training when the training starts.
 
     Attributes:
         name: the name of the model.
@@ -26,10 +26,11 @@ class Running:
         epochs, steps_per_epoch: the length of the training. `steps_per_epoch` is None if the data is an
             iterable that does not say how many batches it has.
         step: the steps that are done already, in a resumed training.
-        higher_is_better: for each metric that an Epoch record has, and for "loss".
-        state: what `Report.state` returned when the checkpoint was written from which the training goes on.
+        higher_is_better: for each metric of an Epoch record, and for "loss", whether higher is better.
+        state: what `Report.state` returned for the checkpoint from which the training is resumed.
         facts: the configuration, the versions, the device, the kernels and so on, as plain data.
-        keep: writes the model with its present weights into the folder, under the name that it is given.
+        keep: a function of a name, which writes the model with its present weights into the folder under this
+            name.
 
     >>> running = Running("seed", epochs=2, steps_per_epoch=10, step=10)
     >>> f"{running.name}: step {running.step} of {running.epochs * running.steps_per_epoch}"
@@ -53,7 +54,7 @@ class Running:
 
 
 class Report:
-    """Base of what a reporter is while a training runs: it gets the records, one after the other.
+    """Base of what `Reporter.start` returns: it gets the records of one training, one after the other.
 
     >>> from graphnet.sdk import Steps
     >>> class Patience(Report):
@@ -77,19 +78,19 @@ class Report:
     """
 
     def record(self, record: Record) -> str | None:
-        """Take a record: a group of Steps, an Epoch, something Decided, or that the training has Stopped.
+        """Take a record, which is a Steps, Epoch, Decided or Stopped.
 
         Returns:
-            Why the training has to stop now, in words; None if it goes on.
+            The reason why the training has to stop now, as a text; None if it continues.
         """
         return None
 
     def state(self) -> Mapping[str, Any]:
-        """What a resumed training needs of this report: plain data, which JSON can hold."""
+        """Return what a resumed training needs of this report: plain data, which JSON can hold."""
         return {}
 
     def close(self) -> None:
-        """The training ends, or an error ends it."""
+        """Called once, when the training ends, also if an error ends it."""
 
 
 class Reporter(Definition):

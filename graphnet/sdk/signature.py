@@ -24,7 +24,7 @@ class Signature:
 
     Attributes:
         forward, backward, inference, affine_map, absorb: the names of that method's arguments, in order.
-        variadic: the name behind the star of forward, or None.
+        variadic: the name of forward's argument with a star, or None.
         optional: the arguments of backward that may arrive as None: gradients of unused outputs.
 
     >>> from graphnet.sdk import Layer
@@ -62,8 +62,8 @@ def read_signature(cls: type[Any], base: type[Any]) -> Signature:
         base: Layer, whose own methods count as not defined.
 
     Raises:
-        ContractError: a method asks for a name that it cannot be given, or a declaration names none of
-            the layer's inputs, outputs and saves.
+        ContractError: a method asks for an argument that it cannot get, or a declaration names something that
+            is no input, output or save of the layer.
     """
     forward = _arguments(cls, base, "forward", cls.forward)
     for name, parameter in forward.items():
@@ -162,7 +162,8 @@ def check_overwrites(cls: type[Any], base: type[Any]) -> None:
     """Check that `overwrites` fits the methods that work in place, `forward_` and `backward_`.
 
     Raises:
-        ContractError: it names a result or an argument that there is not, or a method takes others.
+        ContractError: it names a result or an argument that does not exist, or a method takes other
+            arguments.
     """
     signature = cls.signature
     declared: dict[str, list[str]] = {"forward": [], "backward": []}

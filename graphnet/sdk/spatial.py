@@ -75,7 +75,7 @@ Factors = Annotated[tuple[_Factor, ...], _PerAxis(_Factor, float)]
 
 
 class Spatial(Layer):
-    """A layer over spatial axes behind batch and channels; a subclass states how many: `axes=3`.
+    """A layer over the spatial axes after batch and channels; a subclass states their number: `axes=3`.
 
     The axes are L; or H, W; or D, H, W. Its fields may have the types PositiveSizes, NonNegativeSizes,
     NonNegativeSides, OptionalSizes and Factors.

@@ -1,4 +1,4 @@
-"""The shared vocabulary of shapes: what a value is, what a parameter starts from."""
+"""Specs: the shape and dtype of a value, and the initial value of a parameter or state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graphnet.errors import ContractError
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What is known of a tensor without holding it.
+    """The shape, dtype and device of a tensor, without its numbers.
 
     Attributes:
         shape: the size of each axis.
@@ -49,7 +49,7 @@ class Spec:
         return Spec(self.shape, self.dtype, device)
 
     def empty(self) -> Tensor:
-        """A tensor of this spec that is not filled; on the device "meta" it has no storage."""
+        """A tensor of this spec with arbitrary numbers; on the device "meta" it has no storage."""
         return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
     def __str__(self) -> str:
@@ -121,12 +121,12 @@ class ParameterSpec:
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:
-    """A tensor that outlives the step but has no gradient.
+    """A tensor that is kept between steps but has no gradient.
 
     Attributes:
         shape: the size of each axis.
         initializer: what fills it at the start.
-        dtype: its dtype; None is that of the parameters.
+        dtype: its dtype; None takes the dtype of the parameters.
 
     >>> spec = StateSpec((3,))
     >>> spec.shape, spec.initializer, spec.dtype
@@ -146,7 +146,7 @@ def _check_sizes(shape: object) -> None:
     fits = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
     if not fits:
         raise ContractError(
-            f"expected the shape of a parameter or state as a tuple of integers from 0 on, such as "
+            f"expected the shape of a parameter or state as a tuple of integers of 0 or more, such as "
             f"(64, 3), got {shape!r}. Divide sizes with //."
         )
 

@@ -1,15 +1,15 @@
 """Operators: how a plugin states the layers for the operators of torch, for graphnet.from_torch.
 
 A row is a function that is registered under the full name of an operator, such as "aten.relu.default". It
-takes arguments of the call by the names of the operator's schema, and returns what `Found` says, mostly a
-Node. Three rules keep rows short and right:
+takes arguments of the call by the names in the operator's schema, and returns a `Found`, usually a Node.
+Three rules keep rows short and correct:
 
 - An argument that a row does not name must have its default value; otherwise the row is not used.
 - An argument must be the same in train mode and in eval mode, unless the row names `eval_x` beside `x`.
 - A row that names `result` also gets the first tensor that the call returns.
 
-Two names are no operators: "module.parameter.get" and "module.buffer.get", whose rows take a tensor of the
-module as `self` and a value `like` of the model, and return the node for it.
+Two names are no operators: "module.parameter.get" and "module.buffer.get". Their rows take a tensor of the
+module as `self` and any value of the model as `like`, and return the node that returns the tensor.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Operand:
         kind: "input", "result" of an operation, or "tensor" of the module.
         shape: the size of each axis.
         dtype: its dtype.
-        output: which of the results of an operation it is.
+        output: its position among the results of the operation.
         trained: whether it is a parameter of the module, not a buffer.
 
     >>> x = Operand("x", "input", (2, 3), torch.float32)
@@ -64,7 +64,7 @@ class Node:
         fields: the layer's fields.
         slots: tensors of the module that are the layer's parameters and states, by the layer's names; None
             for an absent one.
-        output: the output that is read, where it is not the first.
+        output: the name of the output that is read, if it is not the first.
 
     >>> weight = Operand("fc.weight", "tensor", (3, 3), torch.float32, trained=True)
     >>> x = Operand("x", "input", (2, 3), torch.float32)
@@ -122,7 +122,7 @@ def is_float(x: Any) -> bool:
 
 
 def alike(x: Operand, other: Any) -> bool:
-    """Whether both are tensors of one floating dtype.
+    """Whether both are tensors of the same floating dtype.
 
     >>> x = Operand("x", "input", (2, 3), torch.float32)
     >>> alike(x, x), alike(x, 0.5)

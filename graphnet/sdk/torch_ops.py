@@ -1,4 +1,4 @@
-"""Operators of our own: registered with torch, so that its compiler takes them as they stand."""
+"""Custom operators: they are registered with torch, so that its compiler calls them as they are."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def register_operator(
 
     Args:
         schema: its name and arguments in torch's language: "twice(Tensor x) -> Tensor".
-        compute: computes it.
-        shapes: makes results of the right shapes for tensors without data (device "meta").
-        namespace: that of torch.ops.
+        compute: the function that computes the results.
+        shapes: the function that makes results of the right shapes for tensors without data (device "meta").
+        namespace: the name after torch.ops.
         devices: torch's names of the devices on which `compute` runs.
-        scratch: makes the tensors that `compute` needs beside its results, so that a plan's memory counts
-            them.
+        scratch: a function that makes the tensors that `compute` needs besides its results, so that a plan's
+            memory counts them.
 
     >>> twice = register_operator(
     ...     "twice(Tensor x) -> Tensor", lambda x: 2 * x, torch.empty_like, namespace="graphnet_example"
@@ -63,7 +63,7 @@ def register_operator(
 
 
 def _there(compute: Callable[..., Any]) -> Callable[..., Any]:
-    """`compute` on the GPU where its first tensor lies: what launches kernels does so on the current one."""
+    """Run `compute` with the GPU of its first tensor as the current one, on which kernels are launched."""
 
     @functools.wraps(compute)
     def run(first: Tensor | Sequence[Tensor], *others: Any, **options: Any) -> Any:
@@ -76,7 +76,7 @@ def _there(compute: Callable[..., Any]) -> Callable[..., Any]:
 def scratch_bytes(
     operator: Any, arguments: Sequence[Any], options: Mapping[str, Any] | None = None
 ) -> int:
-    """The bytes that an operator needs beside its results; 0 where `scratch` was not given.
+    """The bytes that an operator needs besides its results; 0 if `scratch` was not given.
 
     Args:
         operator: the operator, as `register_operator` returned it.
@@ -96,7 +96,7 @@ def _library(namespace: str) -> Any:
 
 
 def no_results(*_: Any, **__: Any) -> None:
-    """The shapes of an operator that only writes into its arguments: nothing is made.
+    """The argument `shapes` for an operator that only writes into its arguments and returns nothing.
 
     >>> no_results(torch.ones(1)) is None
     True

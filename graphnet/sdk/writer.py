@@ -19,7 +19,7 @@ class Written:
         path: the file or folder.
         inputs, outputs: the names, and the sizes as text: numbers, and the names of free sizes.
         size_bytes: the size of all files.
-        note: what else there is to say, in one line; empty if nothing.
+        note: a further remark in one line; empty if there is none.
 
     >>> print(Written(Path("net.onnx"), {"input": "batch x 3"}, {"output": "batch x 1"}, 512, "2 nodes"))
     input input: batch x 3
@@ -41,7 +41,7 @@ class Written:
 
 
 class Writer(Definition):
-    """Writes a model; its fields are the choices, which `graphnet export --set FIELD=VALUE` sets.
+    """Writes a model; its fields are its options, which `graphnet export --set FIELD=VALUE` sets.
 
     >>> class Names(Writer):
     ...     separator: str = ","

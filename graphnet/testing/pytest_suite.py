@@ -164,7 +164,8 @@ def assert_checks_pass(
     applies for another reason, it fails.
 
     Args:
-        target: a layer, loss, kernel, optimizer or schedule: an instance, or a class to draw samples of.
+        target: a layer, loss, kernel or optimizer: an instance, or a class, for which the kit makes
+            instances.
         samples: the configurations and inputs to check; without them the kit draws some.
         registry: the definitions that the target may need; None takes the installed plugins.
         checks: the checks to run; None runs all that apply.

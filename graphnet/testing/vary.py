@@ -2,8 +2,9 @@
 
 An author's samples often state a field at its default only. Here, flags are inverted, choices (Literal) are
 tried in turn, numbers and pairs are changed, and optional fields are set or left out; the inputs stay.
-Several fields are changed in one sample if the layer takes that, so that there are few samples. A field of
-which the author states as many values himself is left as he states it: he knows which values fit his inputs.
+Several fields are changed in one sample if the layer takes that, so that there are few samples. If the
+author's samples state as many values of a field as the kit would try, the kit leaves this field as it is: the
+author knows which values fit the inputs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Loader: the batches of a torch DataLoader, a Dataset or another iterable, as a program takes them."""
+"""Loader: turns a torch DataLoader, a Dataset or another iterable into batches for a program."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Batch:
 
 
 class Loader:
-    """The batches of an epoch, from data that somebody else's code yields.
+    """The batches of an epoch, from data that the user's code yields.
 
     `waited_s` is the time in seconds for which the training has waited for batches so far.
 
@@ -66,7 +66,7 @@ class Loader:
         program: the program that takes the batches.
         name: what the data is, for messages.
         shuffle: whether the samples of a Dataset are shuffled; an iterable decides itself.
-        steps: the number of batches of an epoch, which then goes on where the last one ended; None for all.
+        steps: the number of batches in an epoch, which then continues where the last one ended; None for all.
 
     Raises:
         DataError: the data is something else, or says that it has no batch.
@@ -115,7 +115,7 @@ class Loader:
             return None
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, the first is 1.
+        """Yield the batches of an epoch; the first epoch is 1.
 
         Raises:
             DataError: the data has no batch, its own code fails, or a batch does not fit the program.
@@ -151,7 +151,7 @@ class Loader:
         )
 
     def _asked(self, what: str, call: Callable[[], T]) -> T:
-        """Call somebody else's code. An error of it stays the cause, which Python prints before ours."""
+        """Call the user's code. Its error becomes the cause of ours, so that Python prints both."""
         try:
             return call()
         except Exception as error:
@@ -248,7 +248,7 @@ def _sizes(shape: Sequence[int]) -> str:
 
 
 def _leaves(batch: object, name: str | None = None) -> Iterator[tuple[str | None, Any]]:
-    """Each tensor of a nested batch in order, with its name if it stands in a mapping."""
+    """Yield each tensor of a nested batch in order, with its name if it is in a mapping."""
     if isinstance(batch, Mapping):
         for key, value in batch.items():
             yield from _leaves(value, str(key))

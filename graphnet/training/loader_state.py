@@ -29,8 +29,7 @@ def restore_random_states(loader: Loader, states: Mapping[str, Any]) -> None:
     """Set the states that `random_states` returned.
 
     Raises:
-        CheckpointError: the checkpoint has none, or the loader has a generator and that of the checkpoint
-            had none, or the other way round.
+        CheckpointError: the checkpoint has none, or only one of both runs has a loader with a generator.
     """
     generator = _generator(loader)
     if "torch" not in states or ("loader" in states) != (generator is not None):
@@ -46,7 +45,7 @@ def restore_random_states(loader: Loader, states: Mapping[str, Any]) -> None:
 
 
 def resumed(loader: Loader) -> str:
-    """What is the same in a resumed run, and what is not, as a text for the log."""
+    """Say what is the same in a resumed run, and what is not, for the log."""
     source = loader.source
     unknown = ["whether the data set has changed", "numpy's global random state"]
     if not isinstance(source, DataLoader):

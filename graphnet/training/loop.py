@@ -26,7 +26,7 @@ from graphnet.training.run_folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What `train` is told, checked; `config` is the part that a resumed run must have too."""
+    """The checked arguments of `train`; `config` is the part that must be equal in a resumed run."""
 
     epochs: int
     log_every: int
@@ -96,7 +96,7 @@ class Loop:
         self.origin = Origin(program)
 
     def running(self) -> Running:
-        """What reporters are told."""
+        """What reporters get to know of the training."""
         program, settings, folder = self.program, self.settings, self.folder
         higher = {name: metric.higher_is_better for name, metric in settings.metrics.items()}
         if self.validation is not None:
@@ -200,7 +200,7 @@ class Loop:
         return Steps(epoch, self.steps, group.loss, self.program.lr, speed, means)
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that a resumed run needs, as far as a checkpoint can hold it."""
+        """Return everything that a resumed run needs, as far as a checkpoint can hold it."""
         training: dict[str, Any] = {
             "step": self.steps,
             "epochs_done": self.epochs_done,
@@ -222,7 +222,7 @@ class Loop:
         )
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
             CheckpointError: it is of another model or another training.

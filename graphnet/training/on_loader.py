@@ -37,18 +37,19 @@ def train(
     of the program's size, and shuffled if it is map-style. Docs: coming_from_torch.md.
 
     Args:
-        program: trains; a later call goes on with its weights and its optimizer state.
-        data: what yields the batches.
+        program: the program that is trained; a later call continues with its weights and its optimizer state.
+        data: a DataLoader, a Dataset, or another iterable of batches.
         epochs: the number of epochs.
-        steps_per_epoch: the number of steps of an epoch; the next epoch goes on where the data is then. None
-            is one pass over the data.
-        validation: data as `data`, on which the loss and the metrics are measured after each epoch.
+        steps_per_epoch: the number of steps of an epoch; the next epoch continues at the next batch of the
+            data. None means one pass over the data.
+        validation: data in one of the same forms, on which the loss and the metrics are measured after each
+            epoch.
         metrics: metrics as names, {name: {field: value}}, or instances.
         schedule: a schedule in one of these forms, which multiplies `program.lr`; None keeps it.
-        reporters: what gets each record, in one of these forms; "progress" shows a bar.
+        reporters: the reporters that get each record, in one of these forms; "progress" shows a bar.
         log_every: the number of steps in a record of the log.
         folder: where the log, a checkpoint after each epoch and the trained model are written.
-        resume: whether to go on from the checkpoint in `folder`.
+        resume: whether to continue from the checkpoint in `folder`.
 
     Returns:
         A record of each epoch that this call has trained. "validation_loss" is among its metrics if there is
@@ -57,7 +58,7 @@ def train(
     Raises:
         InputError: an argument does not fit.
         DataError: the data does not fit the program, or its own code fails; the message names the batch.
-        CheckpointError: there is nothing to resume from, or it is of another training.
+        CheckpointError: there is no checkpoint, or it is of another training.
         TrainingError: the loss is not finite.
 
     >>> from torch.utils.data import DataLoader, TensorDataset

@@ -54,7 +54,7 @@ class Samples(Stream):
 
     @property
     def resumed(self) -> str:
-        """What is the same in a resumed training, and what is not, as a text for the log."""
+        """Say what is the same in a resumed training, and what is not, for the log."""
         return (
             f"data.train is a torch Dataset ({self.title}): its samples have the order of the run that was "
             f"interrupted. Random numbers that it draws are others; a change of its contents is not noticed."
@@ -72,7 +72,7 @@ class Samples(Stream):
         return self._stacked(indices)
 
     def in_memory(self) -> Pairs:
-        """All samples, which are read now."""
+        """Read all samples into memory."""
         with blame(f"the data, {self.title}: ", "reading"):
             return Pairs(*self._stacked(range(len(self))))
 

@@ -135,7 +135,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(config: Path) -> Non
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert "go on with --resume" in errors
+    assert "continue with --resume" in errors
     assert "another configuration: epochs differ" in fails(
         "train", config, "--run", folder, "--resume"
     )

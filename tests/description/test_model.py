@@ -425,7 +425,7 @@ def test_divisor_is_the_smallest_and_takes_a_few_graphs(
 
     monkeypatch.setattr(model, "graph", counted)
     if expected is None:
-        with pytest.raises(GraphError, match="no image size up to 256 comes out of this network"):
+        with pytest.raises(GraphError, match="this network changes each image size up to 256"):
             model.divisor()
     else:
         assert model.divisor() == expected

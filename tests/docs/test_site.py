@@ -5,9 +5,11 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
+from collections.abc import Callable
 from typing import Any
 
 import click
+import markdown
 import pytest
 from ruamel.yaml import YAML
 
@@ -43,6 +45,13 @@ def test_reference_has_every_attribute_and_method_of_the_sdk() -> None:
 def test_an_attribute_that_the_reference_lacks_is_found() -> None:
     text = pages.contract().replace("{ #Layer.window }", "")
     assert missing(text, {"Layer": graphnet.sdk.Layer}) == ["Layer.window"]
+
+
+@pytest.mark.parametrize(
+    "page", [pages.contract, pages.sdk, pages.face, pages.testing, pages.errors]
+)
+def test_no_anchor_of_a_heading_is_printed_as_text(page: Callable[[], str]) -> None:
+    assert "{ #" not in markdown.markdown(page(), extensions=["attr_list", "fenced_code"])
 
 
 def test_reference_has_every_name_of_the_sdk() -> None:

@@ -278,7 +278,7 @@ def test_command_gradients_says_what_is_wrong_with_its_options(
     model_file: str, tmp_path: Path
 ) -> None:
     base = (model_file, "--input", "1x3x8x8")
-    with pytest.raises(InputError, match="--paths: to be given with --node"):
+    with pytest.raises(InputError, match="--paths: give this together with --node"):
         run(*base, "--paths", "2")
     (tmp_path / "bad.npz").write_text("no arrays")
     np.savez_compressed(tmp_path / "whole.npz", np.arange(999))

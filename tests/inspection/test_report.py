@@ -220,7 +220,7 @@ def test_explain_takes_the_options_of_train(model_file: Path) -> None:
         (["--source", "--passes"], "give one of them"),
         (
             ["--saved-dtype", "bfloat16", "--loss", "mse"],
-            "--loss, --saved-dtype: to be given with --training",
+            "--loss, --saved-dtype: give this together with --training",
         ),
         (["--source", "--json"], "--json: --source prints Python"),
         (["--passes", "--measure"], "--measure: it times the steps of the table"),

@@ -14,6 +14,7 @@ import graphnet as gn
 from graphnet.description import parse
 from graphnet.errors import CheckpointError
 from graphnet.model import Checkpoint, read_checkpoint, write_checkpoint
+from graphnet.sdk import Register, load_registry
 
 CONV = {
     "input": {"channels": 3},
@@ -62,3 +63,30 @@ def test_every_shortened_file_is_refused_in_words(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match=re.escape(str(path))):
             read_checkpoint(path)
+
+
+class Double(gn.Layer):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class Local:
+    @gn.hookimpl
+    def graphnet_layers(self, register: Register) -> None:
+        register("local/double", Double)
+
+
+def test_a_layer_of_an_object_cannot_be_installed_and_the_error_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "m.safetensors"
+    registry = load_registry(plugins=[Local()])
+    model = gn.Model({"layers": ["local/double"]}, registry=registry, weights={})
+    model.save(path)
+    with pytest.raises(
+        CheckpointError, match=r"'local/double' was registered by Local .*registry="
+    ) as caught:
+        gn.load(path)
+    assert "pip install" not in str(caught.value)
+    x = torch.ones(2, 3)
+    assert torch.equal(gn.Model.load(path, registry=registry).predict(x), 2 * x)

@@ -41,9 +41,9 @@ def weighted(change: Callable[[torch.Tensor], torch.Tensor]) -> gn.Model:
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a tensor for a shape": (lambda: compiled(torch.zeros(SHAPE)), r"got a tensor.*tuple\(x.shape\)"),
     "sizes for shapes": (lambda: compiled(*SHAPE), "got the number 1. Give the shape of each input"),
-    "floats in a shape": (lambda: compiled((1.0, 3, 4, 4)), r"integers from 0 on.*got \(1\.0, 3"),
-    "a size below 0": (lambda: compiled((1, 3, -4, 4)), r"integers from 0 on.*-4"),
-    "a bool for a size": (lambda: compiled((True, 3, 4, 4)), "integers from 0 on.*True"),
+    "floats in a shape": (lambda: compiled((1.0, 3, 4, 4)), r"integers of 0 or more.*got \(1\.0, 3"),
+    "a size below 0": (lambda: compiled((1, 3, -4, 4)), r"integers of 0 or more.*-4"),
+    "a bool for a size": (lambda: compiled((True, 3, 4, 4)), "integers of 0 or more.*True"),
     "text for a shape": (lambda: compiled("1x3x4x4"), "expected a shape, got '1x3x4x4'"),
     "no shape": (compiled, "expected 1 input shapes"),
     "no loss": (lambda: MODEL.compile(SHAPE, optimizer=SGD), r'loss="mse".*model\.predict'),
@@ -70,7 +70,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a sparse weight": (lambda: weighted(lambda x: x.to_sparse()), "^weights.*dense tensor.*sparse_coo"),
     "a weight without values": (lambda: weighted(lambda x: x.to("meta")), "^weights.*with values"),
     "another batch": (lambda: compiled(SHAPE).step(*[torch.zeros(2, 3, 4, 4)] * 2), "program.with_shapes"),
-    "a text for a rate": (lambda: setattr(compiled(SHAPE), "lr", "x"), "lr: expected a number from 0 on"),
+    "a text for a rate": (lambda: setattr(compiled(SHAPE), "lr", "x"), "lr: expected a number of 0 or more"),
     "no number for a rate": (lambda: setattr(compiled(SHAPE), "lr", float("nan")), "lr: .* got nan"),
     "a path for a model": (lambda: gn.Model("seed.yaml"), r"gn\.load\('seed\.yaml'\)"),  # type: ignore[arg-type]
     "a torch module": (lambda: gn.Model(torch.nn.Tanh()), "torch module Tanh"),  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ def test_parameters_have_shapes_of_integers(shape: Any) -> None:
         assert ParameterSpec(shape, gn.Constant(0.0)).shape == (2,)
         return
     for make in (lambda: ParameterSpec(shape, gn.Constant(0.0)), lambda: StateSpec(shape)):
-        with pytest.raises(ContractError, match=r"tuple of integers from 0 on.*with //"):
+        with pytest.raises(ContractError, match=r"tuple of integers of 0 or more.*with //"):
             make()
 
 

@@ -194,7 +194,7 @@ BROKEN: dict[str, Broken] = {
     ),
     "contract-zero": Broken(
         "GRAPHNET_CONTRACT = 0\n" + hook("register('a/b', Double)"),
-        "GRAPHNET_CONTRACT must be a whole number from 1 on",
+        "GRAPHNET_CONTRACT must be a whole number of 1 or more",
     ),
     "contract-text": Broken(
         "GRAPHNET_CONTRACT = '1'\n" + hook("register('a/b', Double)"),

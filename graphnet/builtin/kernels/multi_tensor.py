@@ -1,7 +1,8 @@
 """Multi-tensor: torch's fused and foreach operators, for all parameters on a GPU in a few launches.
 
-The update of a few thousand weights takes less time than launching its operators. All gradients are alive
-until the last of them is there: on a CPU, where a call costs little and memory counts, updates stay apart.
+The update of a few thousand weights takes less time than launching its operators. All gradients stay alive
+until the last one exists. On a CPU, where a call costs little and memory counts, updates therefore stay
+separate.
 
 torch.ops.graphnet.fused_sgd(parameters, grads, buffers, lr, weight_decay, momentum, nesterov, finite)
 torch.ops.graphnet.fused_adam(parameters, grads, exp_avgs, exp_avg_sqs, lr, step, betas, eps, weight_decay,
@@ -100,7 +101,7 @@ def _adam(
 
 
 def _found_inf(finite: Tensor | None) -> Tensor | None:
-    """1.0 where nothing is to be written: torch's word for it."""
+    """The argument found_inf of torch's operators: 1.0 if nothing must be written."""
     return None if finite is None else finite.logical_not().to(torch.float32)
 
 
@@ -152,7 +153,7 @@ fused_adam = register_operator(
 
 
 class Foreach(MultiTensorKernel):
-    """Where torch has an operator for many tensors: on a GPU, in float32."""
+    """Base of the kernels by torch's operators for many tensors: they match float32 on a GPU."""
 
     @classmethod
     def match(cls, rule: Definition, specs: Sequence[Spec]) -> Self | None:
@@ -163,7 +164,8 @@ class Foreach(MultiTensorKernel):
 class FusedSGD(Foreach):
     """sgd of all parameters: torch's fused operator.
 
-    Not with dampening: then the first step is another, and torch wants to know from Python which it is.
+    It does not match dampening, for which the first step differs, and torch's operator takes the step from
+    Python.
     """
 
     replaces: ClassVar[type[Definition]] = SGD
@@ -264,7 +266,7 @@ class ForeachFollow(Foreach):
 
 
 class ForeachAddTo(Foreach):
-    """What is added to the gradients of earlier batches, for all parameters."""
+    """Adds the gradients of all parameters to those of earlier batches."""
 
     replaces: ClassVar[type[Definition]] = AddTo
 

@@ -62,7 +62,7 @@ class Reshape(Layer):
     tensor.
 
     Raises:
-        DescriptionError: a size is neither -1 nor greater than 0, or -1 stands twice.
+        DescriptionError: a size is neither -1 nor greater than 0, or there is more than one -1.
         GraphError: a sample has another number of elements.
 
     >>> Reshape(shape=(3, -1)).forward(torch.ones(2, 12)).shape
@@ -156,7 +156,7 @@ class Mean(Layer):
 
     @classmethod
     def samples(cls) -> list[tuple[Layer, list[tuple[int, ...]]]]:
-        """Samples for the conformance kit: one axis, two, and all that there are."""
+        """Samples for the conformance kit: one axis, two axes, and all axes."""
         return [
             (cls(dim=(1,)), [(2, 3, 4)]),
             (cls(dim=(-1, 1), keepdim=True), [(2, 3, 2, 4)]),

@@ -105,7 +105,7 @@ class Correlation(Spatial):
 
     @property
     def pads_zeros(self) -> bool:
-        """Whether the padding is of zeros, or there is none. Kernels that know zeros only must ask."""
+        """Whether the padding is zeros or absent. A kernel that pads with zeros only must check it."""
         return self.padding_mode == "zeros" or not any(self.pads())
 
     def pads(self) -> tuple[int, ...]:

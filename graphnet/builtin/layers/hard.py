@@ -1,4 +1,4 @@
-"""Activations made of straight lines, elementwise; and ELU. All of any shape, strides and floating dtype."""
+"""Piecewise linear activations, and ELU: elementwise, for any shape, strides and floating dtype."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Pooling(Spatial):
         return range(read.start - pad, read.stop - pad)
 
     def _sides(self, sizes: tuple[int, ...]) -> list[int]:
-        """The padding before and behind each axis, as torch orders it: the last axis first."""
+        """The padding before and after each axis, as torch orders it: the last axis first."""
         found = []
         spans = self.windows.spans
         for n, span, step, pad in zip(sizes, spans, self.steps, self.padding, strict=True):
@@ -104,9 +104,9 @@ class MaxPooling(Pooling):
     torch.
 
     x: (N, C, *S); y: (N, C, *S') with S' = floor((S + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 on
-    each axis; with ceil_mode it is rounded up, but a window that starts behind the image is left out. Any
-    floating dtype. stride is kernel_size by default. Backward keeps the number of the largest pixel of each
-    window, one byte for windows of up to 256 pixels.
+    each axis; with ceil_mode it is rounded up, but a window that starts after the end of the image is left
+    out. Any floating dtype. stride is kernel_size by default. Backward keeps the number of the largest pixel
+    of each window, one byte for windows of up to 256 pixels.
 
     Raises:
         DescriptionError: the padding is larger than half the kernel.
@@ -150,8 +150,8 @@ class AvgPooling(Pooling):
     the same number.
 
     x: (N, C, *S), float; y: (N, C, *S') with S' = floor((S + 2 padding - kernel) / stride) + 1 on each axis;
-    with ceil_mode it is rounded up, but a window that starts behind the image is left out, and pixels
-    behind the padding do not count in K. stride is kernel_size by default. Backward keeps no tensor.
+    with ceil_mode it is rounded up, but a window that starts after the end of the image is left out, and
+    pixels beyond the padding do not count in K. stride is kernel_size by default. Backward keeps no tensor.
 
     Raises:
         DescriptionError: the padding is larger than half the kernel.

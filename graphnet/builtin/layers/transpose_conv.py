@@ -132,7 +132,7 @@ class TransposeConvolution(Channels):
         return [sign * side for pad in reversed(self.padding) for side in (pad, pad)]
 
     def _extra(self, sign: int) -> list[int]:
-        """The output_padding for F.pad: behind the image."""
+        """The output_padding for F.pad, which adds it after the image."""
         return [side for extra in reversed(self.output_padding) for side in (0, sign * extra)]
 
 

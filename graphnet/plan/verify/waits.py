@@ -11,25 +11,28 @@ from graphnet.graph import Call, Graph
 
 
 def check_names(graph: Graph) -> None:
-    """Raise PlanError unless each call and value stands under its own name."""
+    """Raise PlanError unless each call and value is stored under its own name."""
     for name, call in graph.calls.items():
         if call.name != name:
-            raise PlanError(f"plan rejected: the call {call.name!r} stands under the name {name!r}")
+            raise PlanError(
+                f"plan rejected: the call {call.name!r} is stored under the name {name!r}"
+            )
     for name, value in graph.values.items():
         if value.name != name:
             raise PlanError(
-                f"plan rejected: the value {value.name!r} stands under the name {name!r}"
+                f"plan rejected: the value {value.name!r} is stored under the name {name!r}"
             )
 
 
 def missing_waits(graph: Graph) -> dict[tuple[str, str], str]:
-    """The (writer, reader) pairs of calls of which the writer has to wait for the reader, and does not.
+    """The (writer, reader) pairs of calls in which the writer must wait for the reader, but does not.
 
     A writer has to wait for the readers of what it overwrites: what the storage held since the write before.
-    Readers of what was there earlier come before that earlier write.
+    Readers of the earlier contents run before that earlier write.
 
     Returns:
-        Each pair with the words for it. Between the passes that add updates, some waits are still missing.
+        The pairs, each with a text for the error. Between the passes that add updates, some waits are still
+        missing.
     """
     found: dict[tuple[str, str], str] = {}
     writers = [call for call in graph.calls.values() if call.writes]

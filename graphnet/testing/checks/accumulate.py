@@ -107,7 +107,7 @@ class _Planned:
 def _planned(case: Case) -> _Planned:
     case.require_backward()
     if is_kernel(case):
-        raise NotApplicable("a kernel stands in a plan only in the place of its layers")
+        raise NotApplicable("a plan has a kernel only in the place of its layers")
     tensors = leaves(case.arguments(), case.ports.inputs)
     moving = set(floating(case.arguments(), sorted(case.differentiable))) & set(tensors)
     if not moving:

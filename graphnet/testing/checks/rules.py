@@ -256,8 +256,8 @@ def rule_meta(case: RuleCase) -> None:
     except Exception as error:
         raise CheckFailure(
             f"expected a step on tensors of the device meta to run, found {raised(error)}. "
-            f"Read no numbers from Python, and register what launches by itself as an operator of torch "
-            f"with a twin for shapes."
+            f"Read no numbers into Python, and make code that launches GPU kernels itself an operator of "
+            f"torch with a fake implementation."
         ) from error
 
 

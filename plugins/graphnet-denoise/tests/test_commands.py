@@ -202,7 +202,7 @@ def test_denoise_tells_the_noise_level_to_a_model_that_wants_it(tmp_path: Path) 
 
 def test_a_model_that_is_not_told_the_noise_level_says_so(tmp_path: Path, model: Path) -> None:
     source = save(tmp_path / "a.png", 8, 8, 3)
-    with pytest.raises(DataError, match="and so is not told the noise level of images of 3"):
+    with pytest.raises(DataError, match="no channel for the noise level of images of 3 channels"):
         run(denoise, model, source, "-o", tmp_path / "out.png", "--noise-level", 25)
 
 

@@ -125,7 +125,7 @@ def test_the_command_trains_a_network_on_each_image(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert read_picture(tmp_path / "out/a.png").pixels.shape == (3, 9, 12)
     assert read_picture(tmp_path / "out/b.png").pixels.shape == (3, 8, 8)
-    with pytest.raises(DataError, match="--zero-shot trains a network anew, from its description"):
+    with pytest.raises(DataError, match="--zero-shot trains a network from its description"):
         run(*arguments, "--noise-level", 25)
     with pytest.raises(DataError, match="--steps says how long --zero-shot trains"):
         run(tmp_path / "in", "--steps", 2)

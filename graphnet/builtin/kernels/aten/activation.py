@@ -134,7 +134,7 @@ class AtenTanh(Activation):
 
 
 class AtenGELU(Activation):
-    """gelu and its gradient as one operator each; that of "tanh" is NaN where x^2 overflows, as in torch."""
+    """gelu and its gradient as one operator each; with "tanh", the gradient is NaN where x^2 overflows."""
 
     replaces = "gelu(x)"
     approximate: Literal["none", "tanh"]
@@ -181,7 +181,7 @@ class AtenSiLU(Activation):
 
 
 class AtenSoftplus(Activation):
-    """softplus and its gradient as one operator each; leaves thresholds where exp overflows alone."""
+    """softplus and its gradient as one operator each; it does not match thresholds where exp overflows."""
 
     replaces = "softplus(x)"
     beta: float

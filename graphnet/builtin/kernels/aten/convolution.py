@@ -1,7 +1,7 @@
 """ATen kernels: torch's own convolutions (oneDNN, cuDNN), and mse with its gradient as one operator each.
 
-They call the operators behind torch.nn.functional, with gradients stated explicitly through the
-operators that autograd would call.
+They call the operators that torch.nn.functional calls, and compute gradients by the operators that autograd
+would call.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _AtenConvolution(Kernel):
 
 
 def dense(x: Tensor) -> Tensor:
-    """x as contiguous memory, or an image as N H W C; copied where it is neither.
+    """Return x in contiguous memory, or an image in N H W C; a copy if it is in neither order.
 
     An axis of size 1 may have any stride. With one that fits neither order, torch 2.13 mixes the two up
     on the CPU: it permutes the weight's gradient with groups, or refuses to compute it without.
@@ -72,7 +72,7 @@ def dense(x: Tensor) -> Tensor:
 
 
 def _crashes(layer: Correlation | TransposeConvolution, padding: tuple[int, ...]) -> bool:
-    """Whether a dilated kernel has a place that lies in the padding altogether.
+    """Whether a dilated kernel has a position that lies in the padding completely.
 
     oneDNN 3.12 reads outside the image there and may end the process: in channels_last, in the forward
     of a convolution with a bias, and for bfloat16 in the backward of a transposed one.
@@ -84,7 +84,7 @@ def _crashes(layer: Correlation | TransposeConvolution, padding: tuple[int, ...]
 def _garbles(layer: Correlation | TransposeConvolution, x: Spec, output: tuple[int, ...]) -> bool:
     """Whether oneDNN 3.12 may return a weight gradient in bfloat16 that is not one, up to 1e36.
 
-    Seen with dilation, and on images of a few pixels; never otherwise in 24,000 configurations.
+    This was seen with dilation, and on images of a few pixels, but in no other of 24,000 configurations.
     """
     small = min(*x.shape[2:], *output) < _BFLOAT16_PIXELS
     return x.dtype == torch.bfloat16 and (set(layer.dilation) != {1} or small)
@@ -94,7 +94,7 @@ _BFLOAT16_PIXELS = 6
 
 
 class AtenCorrelation(_AtenConvolution):
-    """A convolution by aten.convolution; leaves uneven "same" padding, and what torch gets wrong, alone.
+    """A convolution by aten.convolution; it does not match uneven "same" padding, or what torch gets wrong.
 
     Padding that is not of zeros is added before, as a border of the image.
     """
@@ -151,7 +151,7 @@ class AtenConv1d(AtenCorrelation):
 
 
 class AtenConv2d(AtenCorrelation):
-    """conv2d by aten.convolution; leaves uneven "same" padding, and what torch gets wrong, alone.
+    """conv2d by aten.convolution; it does not match uneven "same" padding, or what torch computes wrongly.
 
     Padding that is not of zeros is added before, as a border of the image.
     """
@@ -185,7 +185,7 @@ class AtenDepthwiseConv3d(AtenConv3d):
 
 
 class AtenTransposeConvolution(_AtenConvolution):
-    """A transposed convolution by aten.convolution; leaves what torch gets wrong to the reference."""
+    """A transposed convolution by aten.convolution; it does not match what torch computes wrongly."""
 
     transposed: ClassVar[bool] = True
 
@@ -213,7 +213,7 @@ class AtenTransposeConv1d(AtenTransposeConvolution):
 
 
 class AtenTransposeConv2d(AtenTransposeConvolution):
-    """transpose_conv2d by aten.convolution; leaves what torch gets wrong to the reference."""
+    """transpose_conv2d by aten.convolution; it does not match what torch computes wrongly."""
 
     replaces = "transpose_conv2d(x, weight, bias)"
     memory_formats: ClassVar[Mapping[str, torch.memory_format]] = _CHANNELS_LAST
@@ -226,7 +226,7 @@ class AtenTransposeConv3d(AtenTransposeConvolution):
 
 
 class AtenMSE(Kernel):
-    """mse without a kept difference; leaves empty batches, where torch's meta gradient fails, alone."""
+    """mse without a saved difference; it does not match empty batches."""
 
     replaces = "mse(prediction, target)"
     outputs: ClassVar[tuple[str, ...]] = ("loss",)

@@ -1,4 +1,4 @@
-"""ATen kernels of the activations made of straight lines, and of ELU: each gradient as one operator."""
+"""ATen kernels of piecewise linear activations, and of ELU: each gradient as one operator."""
 
 from __future__ import annotations
 

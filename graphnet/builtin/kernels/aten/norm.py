@@ -1,4 +1,4 @@
-"""ATen kernels of normalisation: torch's own operators, in one pass over the image."""
+"""ATen kernels of normalization: torch's own operators, in one pass over the image."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _aten = torch.ops.aten
 
 
 class _BatchNorm(Kernel):
-    """Batch norm by aten's and its backward, over any number of axes.
+    """Batch norm by aten's operators, forward and backward, over any number of axes.
 
-    Leaves channels of one value or none alone, and running statistics in half precision, which aten widens.
+    It matches neither channels of one value or none, nor running statistics in half precision.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
@@ -91,9 +91,9 @@ class AtenBatchNorm1d(_BatchNorm):
 
 
 class AtenBatchNorm2d(_BatchNorm):
-    """batch_norm2d by aten's batch norm and its backward.
+    """batch_norm2d by aten's batch norm, forward and backward.
 
-    Leaves channels of one value or none alone, and running statistics in half precision, which aten widens.
+    It matches neither channels of one value or none, nor running statistics in half precision.
     """
 
     replaces = "batch_norm2d(x, weight, bias, running_mean, running_var)"
@@ -106,12 +106,12 @@ class AtenBatchNorm3d(_BatchNorm):
 
 
 def _in_order(x: Tensor) -> Tensor:
-    """X as native_group_norm reads it: contiguous, and of an image on the CPU N H W C too."""
+    """Return x as native_group_norm reads it: contiguous, or for an image on the CPU also in N H W C."""
     return dense(x) if x.device.type == "cpu" else x.contiguous()
 
 
 class _GroupedNorm(Kernel):
-    """Group norm and instance norm by aten's, over any number of axes; leaves empty images alone."""
+    """Group norm and instance norm by aten's operator, over any number of axes, for non-empty images."""
 
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
     num_groups: int
@@ -166,21 +166,21 @@ class _GroupedNorm(Kernel):
 
 
 class AtenGroupNorm(_GroupedNorm):
-    """group_norm by aten's; leaves empty images alone."""
+    """group_norm by aten's operator; it does not match empty images."""
 
     replaces = "group_norm(x, weight, bias)"
 
 
 class AtenInstanceNorm(_GroupedNorm):
-    """instance_norm by aten's group norm; leaves empty images alone."""
+    """instance_norm by aten's group norm; it does not match empty images."""
 
     replaces = "instance_norm(x, weight, bias)"
 
 
 class _PixelNorm(Kernel):
-    """Layer norm of pixels by aten's over the last axis: at once in channels_last, else with a copy.
+    """Layer norm of pixels by aten's operator over the last axis: in channels_last without a copy.
 
-    Leaves the norm that does not subtract the mean, and empty images, alone.
+    It matches neither the norm that does not subtract the mean, nor empty images.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")
@@ -225,22 +225,22 @@ class _PixelNorm(Kernel):
 
 
 class AtenLayerNorm1d(_PixelNorm):
-    """layer_norm1d by aten's over the last axis, as AtenLayerNorm2d."""
+    """layer_norm1d by aten's operator over the last axis, as AtenLayerNorm2d."""
 
     replaces = "layer_norm1d(x, weight, bias)"
 
 
 class AtenLayerNorm2d(_PixelNorm):
-    """layer_norm2d by aten's over the last axis: at once in channels_last, with a copy from N C H W.
+    """layer_norm2d by aten's operator over the last axis: in channels_last without a copy.
 
-    Leaves the norm that does not subtract the mean, and empty images, alone.
+    It matches neither the norm that does not subtract the mean, nor empty images.
     """
 
     replaces = "layer_norm2d(x, weight, bias)"
 
 
 class AtenLayerNorm3d(_PixelNorm):
-    """layer_norm3d by aten's over the last axis, as AtenLayerNorm2d."""
+    """layer_norm3d by aten's operator over the last axis, as AtenLayerNorm2d."""
 
     replaces = "layer_norm3d(x, weight, bias)"
 

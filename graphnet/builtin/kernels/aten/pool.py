@@ -49,9 +49,9 @@ class _Operators(Kernel):
 
 
 class _MaxPool(_Operators):
-    """Max pooling by aten's; on CUDA it leaves windows that overlap alone.
+    """Max pooling by aten's operators; on CUDA it does not match windows that overlap.
 
-    Their gradients are added up in any order there, and come out with other bits each time.
+    CUDA adds up the gradients of such windows in any order, so their bits would differ each time.
     """
 
     saves: ClassVar[tuple[str, ...]] = ("indices",)
@@ -98,16 +98,16 @@ class _MaxPool(_Operators):
 
 
 class AtenMaxPool1d(_MaxPool):
-    """max_pool1d by aten's, as AtenMaxPool2d."""
+    """max_pool1d by aten's operators, as AtenMaxPool2d."""
 
     replaces = "max_pool1d(x)"
     axes: ClassVar[int] = 1
 
 
 class AtenMaxPool2d(_MaxPool):
-    """max_pool2d by aten's; on CUDA it leaves windows that overlap alone.
+    """max_pool2d by aten's operators; on CUDA it does not match windows that overlap.
 
-    Their gradients are added up in any order there, and come out with other bits each time.
+    CUDA adds up the gradients of such windows in any order, so their bits would differ each time.
     """
 
     replaces = "max_pool2d(x)"
@@ -115,14 +115,14 @@ class AtenMaxPool2d(_MaxPool):
 
 
 class AtenMaxPool3d(_MaxPool):
-    """max_pool3d by aten's, as AtenMaxPool2d."""
+    """max_pool3d by aten's operators, as AtenMaxPool2d."""
 
     replaces = "max_pool3d(x)"
     axes: ClassVar[int] = 3
 
 
 class _AvgPool(_Operators):
-    """Average pooling by aten's; in 3-D on CUDA it leaves windows that overlap alone, as max pooling does."""
+    """Average pooling by aten's operators; in 3-D on CUDA it does not match windows that overlap."""
 
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -166,28 +166,28 @@ class _AvgPool(_Operators):
 
 
 class AtenAvgPool1d(_AvgPool):
-    """avg_pool1d by aten's."""
+    """avg_pool1d by aten's operators."""
 
     replaces = "avg_pool1d(x)"
     axes: ClassVar[int] = 1
 
 
 class AtenAvgPool2d(_AvgPool):
-    """avg_pool2d by aten's."""
+    """avg_pool2d by aten's operators."""
 
     replaces = "avg_pool2d(x)"
     axes: ClassVar[int] = 2
 
 
 class AtenAvgPool3d(_AvgPool):
-    """avg_pool3d by aten's; on CUDA it leaves windows that overlap alone, as AtenMaxPool2d does."""
+    """avg_pool3d by aten's operators; on CUDA it does not match windows that overlap."""
 
     replaces = "avg_pool3d(x)"
     axes: ClassVar[int] = 3
 
 
 class _Adaptive(_Operators):
-    """Adaptive pooling by aten's, on a CPU, where the order of its sums is always the same."""
+    """Adaptive pooling by aten's operators, on a CPU, where the order of its sums is always the same."""
 
     output_size: tuple[int, ...]
 
@@ -215,21 +215,21 @@ class _AdaptiveAvgPool(_Adaptive):
 
 
 class AtenAdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """adaptive_avg_pool1d by aten's, on a CPU."""
+    """adaptive_avg_pool1d by aten's operators, on a CPU."""
 
     replaces = "adaptive_avg_pool1d(x)"
     axes: ClassVar[int] = 1
 
 
 class AtenAdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """adaptive_avg_pool2d by aten's, on a CPU."""
+    """adaptive_avg_pool2d by aten's operators, on a CPU."""
 
     replaces = "adaptive_avg_pool2d(x)"
     axes: ClassVar[int] = 2
 
 
 class AtenAdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """adaptive_avg_pool3d by aten's, on a CPU."""
+    """adaptive_avg_pool3d by aten's operators, on a CPU."""
 
     replaces = "adaptive_avg_pool3d(x)"
     axes: ClassVar[int] = 3
@@ -252,21 +252,21 @@ class _AdaptiveMaxPool(_Adaptive):
 
 
 class AtenAdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """adaptive_max_pool1d by aten's, on a CPU."""
+    """adaptive_max_pool1d by aten's operators, on a CPU."""
 
     replaces = "adaptive_max_pool1d(x)"
     axes: ClassVar[int] = 1
 
 
 class AtenAdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """adaptive_max_pool2d by aten's, on a CPU."""
+    """adaptive_max_pool2d by aten's operators, on a CPU."""
 
     replaces = "adaptive_max_pool2d(x)"
     axes: ClassVar[int] = 2
 
 
 class AtenAdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """adaptive_max_pool3d by aten's, on a CPU."""
+    """adaptive_max_pool3d by aten's operators, on a CPU."""
 
     replaces = "adaptive_max_pool3d(x)"
     axes: ClassVar[int] = 3

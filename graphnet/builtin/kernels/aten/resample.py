@@ -15,9 +15,9 @@ _aten = torch.ops.aten
 
 
 class _Linear(Kernel):
-    """Linear interpolation by aten's, on a CPU.
+    """Linear interpolation by aten's operators, on a CPU.
 
-    On CUDA its gradients are added up in any order, and come out with other bits each time.
+    CUDA adds up its gradients in any order, so their bits would differ each time.
     """
 
     operator: ClassVar[Any]
@@ -50,7 +50,7 @@ class _Linear(Kernel):
 
 
 class AtenLinearUpsampling(_Linear):
-    """linear_upsampling by aten's, on a CPU, as AtenBilinearUpsampling."""
+    """linear_upsampling by aten's operators, on a CPU, as AtenBilinearUpsampling."""
 
     replaces = "linear_upsampling(x)"
     operator: ClassVar[Any] = _aten.upsample_linear1d.default
@@ -58,9 +58,9 @@ class AtenLinearUpsampling(_Linear):
 
 
 class AtenBilinearUpsampling(_Linear):
-    """bilinear_upsampling by aten's, on a CPU.
+    """bilinear_upsampling by aten's operators, on a CPU.
 
-    On CUDA its gradients are added up in any order, and come out with other bits each time.
+    CUDA adds up its gradients in any order, so their bits would differ each time.
     """
 
     replaces = "bilinear_upsampling(x)"
@@ -69,7 +69,7 @@ class AtenBilinearUpsampling(_Linear):
 
 
 class AtenTrilinearUpsampling(_Linear):
-    """trilinear_upsampling by aten's, on a CPU, as AtenBilinearUpsampling."""
+    """trilinear_upsampling by aten's operators, on a CPU, as AtenBilinearUpsampling."""
 
     replaces = "trilinear_upsampling(x)"
     operator: ClassVar[Any] = _aten.upsample_trilinear3d.default
@@ -77,7 +77,7 @@ class AtenTrilinearUpsampling(_Linear):
 
 
 class AtenPixelShuffle(Kernel):
-    """pixel_shuffle and its gradient by aten's; leaves empty images, which torch gets wrong, alone."""
+    """pixel_shuffle and its gradient by aten's operators; it does not match empty images."""
 
     replaces = "pixel_shuffle(x)"
     factor: int
@@ -98,7 +98,7 @@ class AtenPixelShuffle(Kernel):
 
 
 class AtenPixelUnshuffle(Kernel):
-    """pixel_unshuffle and its gradient by aten's; leaves empty images, which torch gets wrong, alone."""
+    """pixel_unshuffle and its gradient by aten's operators; it does not match empty images."""
 
     replaces = "pixel_unshuffle(x)"
     factor: int

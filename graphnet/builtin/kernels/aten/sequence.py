@@ -43,7 +43,7 @@ class AtenEmbedding(Kernel):
 
 
 class AtenLayerNorm(Kernel):
-    """layer_norm by aten's, in one pass; leaves empty inputs alone."""
+    """layer_norm by aten's operators, in one pass; it does not match empty inputs."""
 
     replaces = "layer_norm(x, weight, bias)"
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")

@@ -1,4 +1,4 @@
-"""Patch chains: a row of patch layers and its mean squared error, with all gradients, as one step.
+"""Patch chains: a sequence of patch layers and its mean squared error, with all gradients, as one step.
 
 In block order (see patch.py) each patch of the coarsest image goes through all products by itself, from the
 pixels of x to those of the prediction and back. So a kernel can take some patches through forward, loss and
@@ -29,7 +29,7 @@ Flags = list[bool]
 
 
 class Link(Definition):
-    """One product of a chain: a patch convolution or a transposed one, with relu behind it or without."""
+    """One product of a chain: a patch convolution or a transposed one, with or without relu after it."""
 
     kernel_size: tuple[int, int]
     transposed: bool
@@ -76,7 +76,7 @@ def blocks_of(links: Sequence[Link]) -> tuple[Layout, Layout] | None:
 
 
 class PatchChain(Kernel):
-    """mse of patch convolutions and transposed ones, relu behind any of them, sigmoid at the end or none."""
+    """mse of a chain of patch layers, each with or without relu, and with or without a final sigmoid."""
 
     replaces = "mse(chain(x, *parameters), target)"
     outputs: ClassVar[tuple[str, ...]] = ("loss",)

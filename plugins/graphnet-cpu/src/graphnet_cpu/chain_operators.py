@@ -1,13 +1,13 @@
-"""The operator of the chain kernel, registered so that torch's compiler takes it as it stands.
+"""The operator of the chain kernel, registered so that torch's compiler calls it as it is.
 
 torch.ops.graphnet_cpu.patch_chain(x, target, parameters, flags, logistic, wants_x)
-    The mean squared error of a chain of patch layers, its gradient by x, and those by the parameters, one
-    behind the other; that of x is empty without `wants_x`. x and target in blocks; flags say of each
-    product whether it is transposed, has a bias, and a relu behind it; with `logistic` a sigmoid ends the
-    chain.
+    Computes the mean squared error of a chain of patch layers, the gradient of x, and the gradients of the
+    parameters, one after the other. Without `wants_x`, the gradient of x is empty. x and target are in
+    blocks. For each product, `flags` say whether it is transposed, whether it has a bias, and whether a relu
+    follows; with `logistic`, a sigmoid ends the chain.
 
-`chain.cpp` adds up in float32, or in float64 for float64; the loss and the parameters' gradients stay as
-wide. bfloat16 needs even sides of all weights' matrices.
+`chain.cpp` adds up in float32, or in float64 for float64; the loss and the parameters' gradients have this
+dtype too. bfloat16 needs even sides of all weights' matrices.
 """
 
 from __future__ import annotations

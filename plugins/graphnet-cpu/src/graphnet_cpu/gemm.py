@@ -1,10 +1,10 @@
 """GEMM kernels: the patch kernels on a CPU, with their products, bias, relu and its mask in one pass.
 
-What the patch kernels leave to one operator after the other - product, relu, mask, two products back, the
-sum for the bias - `gemm.cpp` does band by band of rows, while they are in the processor's cache. bfloat16 is
-multiplied in pairs and added up in float32; where the processor has matrix units for it (AMX), torch's
-products are faster, and no kernel here matches. It is compiled for this machine by the first plan that can
-use it; without a C++ compiler no kernel matches either.
+The patch kernels call one operator after the other: product, relu, mask, two products of the reverse pass,
+the sum for the bias. `gemm.cpp` does all of these for a band of rows while the band is in the processor's
+cache. bfloat16 is multiplied in pairs and added up in float32; if the processor has matrix units for it
+(AMX), torch's products are faster, and no kernel here matches bfloat16. The file is compiled for this machine
+when a plan first can use it; without a C++ compiler, no kernel matches.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LAYERS: dict[str, type[Any]] = {
 
 
 class _Gemm(Fused):
-    """Where the products fit, and what computes them."""
+    """Base of the GEMM kernels: the places that they match, and their operators."""
 
     product_operator = operators.affine
     gradients_operator = operators.affine_gradients
@@ -100,7 +100,7 @@ class GemmTransposeConv2dReLU(_Gemm, PatchTransposeConv2dReLU):
 
 
 class GemmChain(PatchChain):
-    """A chain of patch layers with its mean squared error, each thread some patches at a time."""
+    """A chain of patch layers with its mean squared error; each thread computes some patches at a time."""
 
     operator = chain_operators.patch_chain
 

@@ -1,19 +1,19 @@
-"""The operators of the GEMM kernels, registered so that torch's compiler takes them as they stand.
+"""The operators of the GEMM kernels, registered so that torch's compiler calls them as they are.
 
 torch.ops.graphnet_cpu.affine(x, w, bias, relu)
-    x (M, K) times w (K, N) plus bias (N,), no less than 0 if `relu`: (M, N).
+    x (M, K) times w (K, N) plus bias (N,), then relu if `relu`: (M, N).
 torch.ops.graphnet_cpu.affine_gradients(grad, x, w, mask, wants_x, wants_bias, turned)
-    The gradients of x, of w and of bias from grad (M, N) where `mask`, if given, is above 0. Those of x and
-    bias are empty unless they are wanted; that of w is (N, K) if `turned`.
+    The gradients of x, w and bias from grad (M, N), which counts only where `mask`, if given, is above 0. The
+    gradients of x and bias are empty unless they are wanted; the gradient of w is (N, K) if `turned`.
 
 torch.ops.graphnet_cpu.patch_convolution(x, weight, bias, transposed, relu)
     The convolution of images N H W C whose stride is its kernel size, or the transposed one.
 torch.ops.graphnet_cpu.patch_gradients(grad, x, weight, mask, transposed, wants_x, wants_bias)
-    Its gradients, as those of `affine`.
+    Its gradients, as `affine_gradients` computes them.
 
-Matrices are read in row-major order but for w, which has any strides; images in channels_last. `gemm.cpp`
-adds up in float32, or in float64 for float64; the gradients of w and bias stay as wide. bfloat16 needs even K
-and N.
+Matrices are read in row-major order, except w, which may have any strides; images are read in channels_last.
+`gemm.cpp` adds up in float32, or in float64 for float64; the gradients of w and bias have this dtype too.
+bfloat16 needs even K and N.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from graphnet.system import Native
 
 Gradients = tuple[Tensor, Tensor, Tensor]
 Form = tuple[int, int]
-"""How a matrix's rows lie in memory: so many patches side by side, each of them in so many pieces."""
+"""How a matrix's rows lie in memory: how many patches are side by side, in how many pieces each."""
 
 _MATRIX = (1, 1)
 _NHWC = torch.channels_last
@@ -179,7 +179,7 @@ def _backward(
 
 
 def _wanted(gradient: Tensor) -> Tensor | None:
-    """Nothing for a gradient that is not wanted. (Of no rows there is nothing to compute either.)"""
+    """Return None for a gradient that is not wanted. (Without rows, there is nothing to compute either.)"""
     return gradient if gradient.numel() else None
 
 

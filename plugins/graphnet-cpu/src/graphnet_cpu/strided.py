@@ -1,8 +1,8 @@
 """Strided kernels: the GEMM kernels on images N H W C, where pixels in blocks gain nothing.
 
 A residual network adds images and convolves them with 3x3 between its patch layers, so its pixels stay in
-rows. A patch is then as many pieces as its kernel has rows, and `gemm.cpp` gathers and scatters a band of
-them at a time, in the processor's cache; torch makes up to three images on the way.
+rows. A patch then consists of one piece for each row of the kernel. `gemm.cpp` gathers and scatters a band of
+patches at a time, in the processor's cache; torch would make up to three intermediate images.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from graphnet_cpu.gemm import (
 
 
 class _Images(Patch):
-    """The product and its gradients, of images."""
+    """Base of the strided kernels: the product and its gradients on images."""
 
     memory_formats: ClassVar[dict[str, torch.memory_format]] = {
         "x": torch.channels_last,

@@ -2,12 +2,12 @@
 
 F(4x4, 3x3) of Lavin & Gray 2016 ("Fast algorithms for convolutional neural networks", eq. 11): tiles of 4x4
 outputs are computed from 6x6 inputs by 36 products for each pair of channels, where the definition has 144.
-The gradients go by the same maps. `winograd.cpp` has all of them; it is compiled for this machine by the
-first plan that can use it, and without a C++ compiler no kernel here matches.
+The gradients use the same maps. `winograd.cpp` has all of them. It is compiled for this machine when a plan
+first can use it; without a C++ compiler, no kernel here matches.
 
-Computed in float32 (float64 for float64), also where the images are bfloat16. Small multiples of the inputs
-are added and cancel, so that results are about ten times less exact than by the definition: 1e-5 of the
-largest value in float32.
+The kernels compute in float32 (float64 for float64), also if the images are bfloat16. Small multiples of the
+inputs are added and later cancel, so results are about ten times less exact than by the definition: 1e-5 of
+the largest value in float32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LEAST_CHANNELS_BFLOAT16 = 32  # where the definition is computed at twice the s
 
 
 class _Winograd(Kernel):
-    """What the kernels with and without relu share: where they fit, and the products."""
+    """Base of the Winograd kernels: the places that they match, and the products."""
 
     memory_formats: ClassVar[dict[str, torch.memory_format]] = {
         "x": torch.channels_last,
@@ -57,7 +57,7 @@ class _Winograd(Kernel):
         *,
         relu: bool = False,
     ) -> Tensor:
-        """x * weight + bias + add."""
+        """Return x * weight + bias + add, where * is the convolution."""
         y: Tensor = operators.winograd_convolution(
             x, weight, False, self.padding, bias, None, add, relu
         )
@@ -66,7 +66,7 @@ class _Winograd(Kernel):
     def gradients(
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str], mask: Tensor | None
     ) -> Gradients:
-        """Those of x, weight and bias from grad_y where `mask` is above 0."""
+        """Return the gradients of x, weight and bias from grad_y, where `mask` is above 0."""
         grad_x = None
         if "x" in wanted:
             grad_x = operators.winograd_convolution(
@@ -77,7 +77,7 @@ class _Winograd(Kernel):
     def gradients_(
         self, grad_y: Tensor, x: Tensor, weight: Tensor, wanted: frozenset[str], mask: Tensor | None
     ) -> Gradients:
-        """The same, that of x over x, which has to be read before."""
+        """Return the same as `gradients`, with the gradient of x written over x after x has been read."""
         grad_weight, grad_bias = self.parameter_gradients(grad_y, x, wanted, mask)
         operators.winograd_convolution_(
             x, grad_y, weight, True, self.turned_padding, None, mask, adds=False
@@ -86,14 +86,14 @@ class _Winograd(Kernel):
 
     @property
     def turned_padding(self) -> tuple[int, int]:
-        """The padding of the convolution that makes the gradient of x."""
+        """The padding of the convolution that computes the gradient of x."""
         top, left = self.padding
         return 2 - top, 2 - left
 
     def parameter_gradients(
         self, grad_y: Tensor, x: Tensor, wanted: frozenset[str], mask: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Those of weight and bias."""
+        """Return the gradients of weight and bias."""
         if wanted.isdisjoint(("weight", "bias")):
             return None, None
         grad_weight, grad_bias = operators.winograd_gradients(x, grad_y, self.padding, mask)
@@ -128,7 +128,7 @@ class WinogradConv2d(_Winograd):
 
 
 class WinogradConv2dReLU(_Winograd):
-    """conv2d 3x3 and relu by F(4x4, 3x3); its gradients apply the mask as they read grad_y."""
+    """conv2d 3x3 and relu by F(4x4, 3x3); the gradients apply the mask while they read grad_y."""
 
     replaces = "relu(conv2d(x, weight, bias))"
 
@@ -159,7 +159,7 @@ class _Residual(_Winograd):
 
     @classmethod
     def match(cls, site: Site) -> Self | None:
-        """As the convolution alone, if the sum is of images of one shape and dtype."""
+        """Match as the convolution alone does, if both images of the sum have one shape and dtype."""
         kernel, (_, layer), x = super().match(site), site.layers, site.specs["x"]
         skip = site.specs["skip"]
         if kernel is None or x is None or skip is None or not isinstance(layer, Conv2d):
@@ -208,7 +208,7 @@ class WinogradConv2dAdd(_Residual):
 
 
 def _fits(layer: Conv2d) -> bool:
-    """Whether it is what F(4x4, 3x3) computes, with a gradient of x that needs no negative padding."""
+    """Whether F(4x4, 3x3) computes this layer, and the gradient of x needs no negative padding."""
     left, right, top, bottom = layer.pads()
     return (
         layer.kernel_size == (3, 3)

@@ -1,17 +1,18 @@
-"""The operators of the Winograd kernels, registered so that torch's compiler takes them as they stand.
+"""The operators of the Winograd kernels, registered so that torch's compiler calls them as they are.
 
 torch.ops.graphnet_cpu.winograd_convolution(x, weight, turned, padding, bias, mask, add, relu)
-    x convolved with the kernels (O, C, 3, 3), plus bias, plus the image `add`, no less than 0 if `relu`: an
-    image (N, O, H', W'). `turned`, for the gradient of x: with the kernels turned by 180 degrees, from O
-    channels to C. With `mask`, an element of x counts only where mask's is above 0.
+    x convolved with the kernels (O, C, 3, 3), plus bias, plus the image `add`, then relu if `relu`: an image
+    (N, O, H', W'). `turned` is for the gradient of x: the kernels are turned by 180 degrees, from O channels
+    to C. With `mask`, an element of x counts only where the mask is above 0.
 torch.ops.graphnet_cpu.winograd_convolution_(y, x, weight, turned, padding, bias, mask, adds)
-    The same into y, an image of that size, to what is in it if `adds`.
+    Writes the same into y, an image of that size, or adds it to y if `adds`.
 torch.ops.graphnet_cpu.winograd_gradients(x, grad, padding, mask)
     The gradients of weight (O, C, 3, 3) and bias (O,).
 
-What was kept from the forward pass, mask and the x of gradients, may be bfloat16 beside float32.
-Images may have any strides and are read in channels_last; `padding` is that above and left of x.
-`winograd.cpp` computes in float32, or in float64 for float64; the gradients of weights stay as wide.
+Tensors that were kept from the forward pass, the mask and x of the gradients, may be bfloat16 beside float32.
+Images may have any strides and are read in channels_last; `padding` has the rows above x and the columns left
+of x. `winograd.cpp` computes in float32, or in float64 for float64; the gradients of weights have this dtype
+too.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def gradients(
 
 
 def _as_kept(dtype: torch.dtype, *kept: Any) -> tuple[list[Any], str]:
-    """What was kept, N H W C, in one dtype that goes with `dtype`; and the name of such functions."""
+    """Return kept tensors as N H W C in one dtype, and the ending of the functions for this dtype."""
     narrow = dtype == torch.float32 and any(k is not None and k.dtype != dtype for k in kept)
     own = torch.bfloat16 if narrow else dtype
     return [None if k is None else _nhwc(k.to(own)) for k in kept], "_kept" if narrow else ""
@@ -146,12 +147,12 @@ def _nhwc_sizes(image: Tensor) -> Sequence[int]:
 
 
 def _call(name: str, image: Tensor, *arguments: Any) -> None:
-    """A function of winograd.cpp for the dtype of its first argument, on torch's threads."""
+    """Call a function of winograd.cpp for the dtype of its first argument, on torch's threads."""
     CPP.call(name, image, *arguments, torch.get_num_threads())
 
 
 def _products(tiles: Sequence[int], rows: int, columns: int) -> int:
-    """The operations of the matrix products; those of the maps are left out, as copies are."""
+    """The operations of the matrix products, without those of the maps, which count as copies."""
     n, _, high, wide = tiles
     return 2 * POSITIONS * n * -(-high // TILE) * -(-wide // TILE) * rows * columns
 

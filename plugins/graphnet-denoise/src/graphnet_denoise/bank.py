@@ -18,7 +18,7 @@ Pixels = NDArray[Any]
 
 CLEAN = ("clean", "target")
 NOISY = ("noisy", "input", "noisy1")
-"""What single images may be called in an .npz, the first that is there being taken."""
+"""The names that single images may have in an .npz; the first that exists is taken."""
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
 
@@ -26,11 +26,11 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
 def read_bank(
     paths: Sequence[Path], *, keys: Sequence[str], channels: int | None, side: int
 ) -> list[Pixels]:
-    """The images at `paths`, each a folder or an .npz or .npy of (N, C, H, W), of one number of channels.
+    """Read the images at `paths`, each a folder, or an .npz or .npy of (N, C, H, W), with equal channels.
 
-    `keys` are the names of an .npz's array. `channels` 1 or 3 makes all grey or colour; None leaves grey
-    images grey where there are no others. Images smaller than `side` are passed over. Raises DataError
-    where that leaves none, for a damaged file, and for images that do not fit into the memory.
+    `keys` are the possible names of the array in an .npz. `channels` 1 or 3 makes all images grey or colour;
+    None leaves grey images grey if there are no others. Images smaller than `side` are left out. Raises
+    DataError if no image is left, for a damaged file, and for images that do not fit into the memory.
     """
     where = ", ".join(map(str, paths))
     try:
@@ -51,7 +51,7 @@ def read_bank(
 
 
 def as_unit(pixels: Pixels) -> NDArray[np.float32]:
-    """Pixels as float32 in 0..1.
+    """Convert pixels to float32 in 0..1.
 
     >>> as_unit(np.array([[[0], [51]]], np.uint8)).ravel().tolist()
     [0.0, 0.20000000298023224]

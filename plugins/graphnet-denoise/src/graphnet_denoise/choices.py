@@ -1,4 +1,4 @@
-"""Choices: the parts of a data set that a file names, such as its noise; other distributions add to them."""
+"""Choices: parts of a data set that a file names, such as its noise; other distributions can add more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Choices(Generic[T]):
     """Definitions by name, all of the class `base`: the built-in ones, and those that plugins
     register for the kind `kind`, which this distribution declares.
 
-    The registry is asked for names that are not built in.
+    Names that are not built in are looked up in the registry.
     """
 
     base: type[T]
@@ -27,7 +27,7 @@ class Choices(Generic[T]):
     builtin: Mapping[str, type[T]]
 
     def make(self, form: object) -> T:
-        """A definition from "name", {"name": {field: value}} or an instance; else DescriptionError."""
+        """Make a definition from "name", {"name": {field: value}} or an instance; else DescriptionError."""
         if isinstance(form, self.base):
             return form
         name, config = split_form(form)
@@ -38,7 +38,7 @@ class Choices(Generic[T]):
             raise DescriptionError(_under(name, error)) from None
 
     def find(self, name: str) -> type[T]:
-        """The class of that name; DescriptionError where there is none."""
+        """Return the class of that name; raises DescriptionError if there is none."""
         if name in self.builtin:
             return self.builtin[name]
         try:
@@ -48,12 +48,12 @@ class Choices(Generic[T]):
         return found
 
     def register(self, register: Register) -> None:
-        """Register the built-in ones, in a hook of this distribution."""
+        """Register the built-in definitions, in a hook of this distribution."""
         for name, cls in self.builtin.items():
             register(name, cls)
 
     def field(self, value: Any, info: pydantic.ValidationInfo) -> Any:
-        """A validator of pydantic for a field that holds one of these; None stays None."""
+        """Validate a field that holds such a definition, for pydantic; None stays None."""
         try:
             return None if value is None else self.make(value)
         except DescriptionError as error:

@@ -1,4 +1,4 @@
-"""Random numbers of their own for each pair, whatever batch it is made in."""
+"""Random numbers for each pair, independent of the batch in which the pair is made."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 GEOMETRY, STRENGTH, SUPERVISION, NOISE = range(4)
-"""Streams: what numbers are for. Further versions of noise have the streams after NOISE."""
+"""Streams: one for each use of random numbers. Further versions of noise have the streams after NOISE."""
 
 
 class Draws:
-    """Random numbers for some pairs: the same for equal (seed, epoch, index, stream), whichever are asked.
+    """Random numbers for some pairs; those of a pair depend on (seed, epoch, index, stream) only.
 
-    Each pair has its own counter of Philox 4x64 (Salmon et al. 2011): key (seed, epoch), counter
-    (0, stream, index, 0), whose first word counts, so that no two pairs or streams ever meet.
+    Each pair has its own counter of Philox 4x64 (Salmon et al. 2011): key (seed, epoch), counter (0, stream,
+    index, 0), whose first word counts. So no two pairs or streams use the same numbers.
 
     >>> both = Draws(0, 1, [5, 7], stream=0).normal(2)
     >>> bool((both[1:] == Draws(0, 1, [7], stream=0).normal(2)).all())
@@ -31,7 +31,7 @@ class Draws:
         ]
 
     def normal(self, *shape: int) -> NDArray[np.float32]:
-        """Standard normal numbers: float32 (N, *shape), by Box & Muller (1958).
+        """Draw standard normal numbers, float32 (N, *shape), by Box & Muller (1958).
 
         sqrt(-2 log u) cos(2 pi v) and sqrt(-2 log u) sin(2 pi v), for u in (0, 1] and v in [0, 1): in
         numpy's vector instructions they take half the time of its `standard_normal`.
@@ -50,19 +50,19 @@ class Draws:
         return numbers[:, :count].reshape(self.count, *shape)
 
     def uniform(self, *shape: int) -> NDArray[np.float32]:
-        """Uniform numbers in [0, 1): float32 (N, *shape)."""
+        """Draw uniform numbers in [0, 1), float32 (N, *shape)."""
         numbers = np.empty((self.count, math.prod(shape)), np.float32)
         for row, generator in zip(numbers, self._generators, strict=True):
             generator.random(out=row, dtype=np.float32)
         return numbers.reshape(self.count, *shape)
 
     def below(self, bounds: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For each pair a uniform integer from 0 to below its bound, from (N,): int64 (N,)."""
+        """Draw for each pair a uniform integer from 0 to below its bound: int64 (N,)."""
         drawn = (g.integers(0, b) for g, b in zip(self._generators, bounds, strict=True))
         return np.fromiter(drawn, np.int64, self.count)
 
     def poisson(self, means: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Poisson numbers of these means, (N, ...): float32 of the same shape."""
+        """Draw Poisson numbers with these means (N, ...), float32 of the same shape."""
         numbers = np.empty_like(means)
         for row, mean, generator in zip(numbers, means, self._generators, strict=True):
             row[...] = generator.poisson(mean)

@@ -1,4 +1,4 @@
-"""Whole images with noise added, the same at each look: what models are measured on."""
+"""Whole images with noise, the same in each measurement, on which models are measured."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from graphnet_denoise.supervision import Views, as_tensor
 
 
 class WholeImages(DataSet):
-    """Clean images of any sizes, and the same with noise, to measure a model on.
+    """Clean images of any sizes, and the same images with noise, for measuring a model.
 
-    Fields: `path`, a folder of images, or an .npz or .npy of (N, C, H, W); `noise`, as for `patches`;
-    `seed`, from which, with its number, each image has its noise; `noise_level_map` and `channels`, as
-    for `patches`.
+    Attributes:
+        path: a folder of images, or an .npz or .npy of (N, C, H, W).
+        noise: the noise that is added.
+        seed: with the number of an image, it determines the noise of the image.
+        noise_level_map: whether the input has one more channel, which holds the noise's standard deviation
+            (1 for 255).
+        channels: 1 makes all images grey, 3 makes them colour.
     """
 
     path: str
@@ -44,7 +48,7 @@ class WholeImages(DataSet):
             check_level(self.noise)
 
     def load(self) -> NoisyGallery:
-        """Decode the images. Raises DataError where there are none, or one is damaged."""
+        """Decode the images. Raises DataError if there is none, or if one is damaged."""
         return NoisyGallery(
             self, read_bank([Path(self.path)], keys=CLEAN, channels=self.channels, side=1)
         )
@@ -52,7 +56,7 @@ class WholeImages(DataSet):
 
 @dataclass(frozen=True)
 class NoisyGallery(Gallery):
-    """The images of a WholeImages data set; noise is added when one is asked for."""
+    """The images of a WholeImages data set; an image gets its noise when it is read."""
 
     whole: WholeImages
     images: Sequence[Pixels]

@@ -1,8 +1,8 @@
 """Grey images for colour models: colour noise is added, so that the noise of the channels is independent.
 
 A grey image that is repeated over C channels has the same noise in all of them. A model that was trained on
-noise independent from channel to channel takes that for a part of the picture and leaves it in. With n the
-image's noise, of deviation s, and z_1 .. z_C independent standard normal numbers of mean m,
+noise that is independent between channels treats such noise as a part of the picture and does not remove it.
+With n the image's noise, of deviation s, and z_1 .. z_C independent standard normal numbers of mean m,
 
     n_k = n + sqrt(C) s (z_k - m)    has    Cov(n_k, n_l) = s^2 + C s^2 ((k = l) - 1 / C) = C s^2 (k = l):
 
@@ -23,7 +23,7 @@ _MASK_NORM = 6.0  # the root of the sum of squares of (1, -2, 1) x (1, -2, 1)
 
 
 def is_grey(images: Tensor) -> Tensor:
-    """Which images (N, C, H, W) have equal channels: bool (N,).
+    """Return which images (N, C, H, W) have equal channels: bool (N,).
 
     >>> is_grey(torch.tensor([[0.5, 0.5], [0.5, 0.6]]).reshape(2, 2, 1, 1))
     tensor([ True, False])
@@ -32,13 +32,13 @@ def is_grey(images: Tensor) -> Tensor:
 
 
 def noise_level(images: Tensor) -> Tensor:
-    """An estimate of the standard deviation of each image's noise, in the images' unit: (N,).
+    """Estimate the standard deviation of each image's noise, in the unit of the images: (N,).
 
-    The noise is taken as Gaussian and independent from pixel to pixel. Filtered by the mask
-    [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] (Immerkaer 1996), smooth parts of an image vanish, and noise
-    keeps its deviation times 6, the mask's norm; the median of the absolute values, divided by that of
-    a standard normal number, leaves edges out (Donoho & Johnstone 1994). Where the mask meets exact black or
-    white it is not counted, since the noise is cut off there; 0 where nothing is left.
+    The noise is assumed to be Gaussian and independent from pixel to pixel. The mask [[1, -2, 1], [-2, 4,
+    -2], [1, -2, 1]] (Immerkaer 1996) removes smooth parts of an image, and multiplies the deviation of the
+    noise by 6, the mask's norm. The median of the absolute values, divided by that of a standard normal
+    number, ignores edges (Donoho & Johnstone 1994). Positions where the mask covers exact black or white do
+    not count, since the noise is clipped there; the estimate is 0 if no position is left.
 
     >>> noise_level(torch.linspace(0.1, 0.9, 64).reshape(1, 1, 8, 8)).round(decimals=4)
     tensor([0.])
@@ -53,7 +53,7 @@ def noise_level(images: Tensor) -> Tensor:
 
 
 def colour_noise(channels: int, size: tuple[int, int], *, seed: int) -> Tensor:
-    """sqrt(C) (z_k - m) of the equation above: float32 (1, C, H, W) of mean 0 over the channels."""
+    """Draw sqrt(C) (z_k - m) of the module's equation: float32 (1, C, H, W), mean 0 over the channels."""
     generator = torch.Generator().manual_seed(_SEED + seed)
     noise = torch.randn((1, channels, *size), generator=generator)
     noise -= noise.mean(dim=1, keepdim=True)

@@ -1,8 +1,8 @@
-"""Image files as arrays and back: PNG, JPEG, TIFF, WebP and BMP are read, PNG and JPEG written.
+"""Image files: read PNG, JPEG, TIFF, WebP and BMP as arrays, and write PNG and JPEG.
 
-Every decoder's error becomes a DataError that names the file. What would be lost or read wrongly without
-a word is refused instead: the missing part of a truncated file, further frames, slices and channels, signed
-and floating-point pixels, alpha in a JPEG.
+Every decoder's error becomes a DataError that names the file. What would be lost or read wrongly without a
+message is an error: the missing part of a truncated file, further frames, slices and channels, signed and
+floating-point pixels, alpha in a JPEG.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _ALPHA_MODES = ("LA", "La", "RGBA", "RGBa", "PA")
 class Picture:
     """One decoded image: `pixels` uint8 or uint16 (C, H, W), C = 1 (grey) or 3 (RGB).
 
-    `alpha` is uint8 (H, W), or None where there is none. `depth` is the file's bits a channel: 16
-    with uint8 pixels means that the decoder kept the upper 8 bits only, as Pillow does for colour.
+    `alpha` is uint8 (H, W), or None if the image has none. `depth` is the number of bits of a channel in the
+    file: 16 with uint8 pixels means that the decoder kept the upper 8 bits only, as Pillow does for colour.
     """
 
     pixels: Pixels
@@ -59,7 +59,7 @@ class Picture:
         return torch.from_numpy(self.pixels.astype(np.float32) / np.float32(peak))
 
     def with_tensor(self, values: Tensor) -> Picture:
-        """A copy with other pixels: float (C, H, W), clamped to 0..1, rounded to this depth.
+        """Return a copy with these pixels, float (C, H, W), clamped to 0..1 and rounded to this depth.
 
         >>> Picture(np.zeros((1, 1, 2), np.uint8)).with_tensor(torch.tensor([[[0.5, 7.0]]])).pixels
         array([[[128, 255]]], dtype=uint8)
@@ -73,14 +73,14 @@ class Picture:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of an image file that can be read; hidden files are passed over."""
+    """Whether the name is that of an image file that can be read; False for hidden files."""
     return path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images that lie directly in `folder`, in the order of their names.
+    """Return the images directly in `folder`, in the order of their names.
 
-    Raises DataError when it holds none, is no folder, or cannot be listed.
+    Raises DataError if it has none, is no folder, or cannot be listed.
     """
     try:
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
@@ -100,14 +100,13 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(height, width) from the file's header, before any rotation that its EXIF data ask for."""
+    """Return (height, width) from the file's header, before a rotation that its EXIF data state."""
     with _opened(path) as image:
         return image.height, image.width
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """The image as uint8 RGB (H, W, 3): grey repeated, alpha dropped, 16 bits cut to the upper
-    8."""
+    """Read an image as uint8 RGB (H, W, 3): grey is repeated, alpha dropped, 16 bits become the upper 8."""
     picture = read_picture(path)
     pixels = picture.pixels
     if pixels.dtype == np.uint16:
@@ -116,9 +115,9 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def read_picture(path: Path) -> Picture:
-    """The image at `path`, upright (its EXIF orientation is applied).
+    """Read the image at `path`, and apply its EXIF orientation.
 
-    Raises DataError, naming the file, when it is missing, damaged, truncated, too large to be
+    Raises DataError, which names the file, if the file is missing, damaged, truncated, too large to be
     decoded safely, has more than one frame, or has pixels that are no 8- or 16-bit integers.
     """
     with _opened(path) as image:
@@ -141,10 +140,10 @@ def read_picture(path: Path) -> Picture:
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """Write a PNG or JPEG (quality 95, full colour resolution) that appears whole or not at all.
+    """Write a PNG or JPEG (quality 95, full colour resolution), completely or not at all.
 
-    uint16 grey becomes a 16-bit PNG, or an 8-bit JPEG. Raises DataError for another suffix, for
-    alpha in a JPEG, and when the file cannot be written.
+    uint16 grey becomes a 16-bit PNG, or an 8-bit JPEG. Raises DataError for another suffix, for alpha in a
+    JPEG, and if the file cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in WRITE_SUFFIXES:

@@ -1,4 +1,4 @@
-"""The layer that zero-shot training puts around a network: two halves of an image."""
+"""The layer with which zero-shot training makes two half-sized images of one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from graphnet.sdk import Layer, Precision
 
 
 class DiagonalMeans(Layer):
-    """Two half-sized images, by the means of the diagonals of each cell of 2 x 2 (Mansour & Heckel 2023).
+    """Two half-sized images: the means of both diagonals of each cell of 2 x 2 (Mansour & Heckel 2023).
 
     With the pixels a b / c d of a cell: first = (b + c) / 2, second = (a + d) / 2, the convolutions with
     stride 2 and the kernels [[0, 1/2], [1/2, 0]] and [[1/2, 0], [0, 1/2]], channel by channel.
 
     x: (N, C, 2H, 2W); first, second: (N, C, H, W). The gradient of a pixel is half that of its mean.
-    Backward keeps nothing. Raises GraphError for odd sides.
+    Backward keeps no tensor. Raises GraphError for odd sides.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("first", "second")

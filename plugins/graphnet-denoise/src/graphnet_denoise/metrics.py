@@ -1,8 +1,8 @@
-"""How close images are: PSNR, as the mean over images and pooled, and SSIM.
+"""Metrics of images: PSNR, as a mean over images and pooled, and SSIM.
 
-All take a prediction and a target of the same shape (N, C, H, W), floating point, with 0..1 as the
-range from black to white, and compute in float64. With `clamp`, the default, a prediction is first clamped
-to 0..1, as an image file would hold it; `psnr`, `psnr_pooled` and `ssim` clamp nothing.
+All take a prediction and a target of the same shape (N, C, H, W), floating point, with 0..1 from black to
+white, and compute in float64. With `clamp`, the default, a prediction is first clamped to 0..1, as in an
+image file; `psnr`, `psnr_pooled` and `ssim` of this module clamp nothing.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _CHUNK = 1 << 16  # elements in float64 at a time: few enough for SSIM to stay i
 
 
 class PSNR(Metric):
-    """Peak signal-to-noise ratio in dB, of each image on its own, then the mean over the images.
+    """The mean over the images of the peak signal-to-noise ratio of each image, in dB.
 
     10 log10(1 / MSE) with MSE over the channels and pixels of one image: the PSNR that denoising
-    papers quote. Infinite as soon as one image equals its target.
+    papers quote. It is infinite if an image equals its target.
 
     >>> target = torch.zeros(2, 1, 4, 4)
     >>> error = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1)  # 20 dB and 40 dB
@@ -49,8 +49,8 @@ class PSNR(Metric):
 class PooledPSNR(Metric):
     """Peak signal-to-noise ratio in dB of the error pooled over all images and pixels.
 
-    10 log10(1 / MSE) with one MSE over everything; never above `psnr`, as the worst images weigh
-    most.
+    10 log10(1 / MSE) with one MSE over all pixels of all images. It is never above `psnr`, since the worst
+    images count most.
 
     >>> target = torch.zeros(2, 1, 4, 4)
     >>> error = torch.tensor([0.1, 0.01]).reshape(2, 1, 1, 1)  # MSE (0.01 + 0.0001) / 2
@@ -72,9 +72,9 @@ class PooledPSNR(Metric):
 class SSIM(Metric):
     """Structural similarity (Wang et al. 2004, eq. 13): mean over positions, channels, images.
 
-    The paper's own settings: a Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03,
-    biased variances, range 1, and only positions where the window lies inside the image. This is
-    the number of scikit-image's `structural_similarity(gaussian_weights=True, sigma=1.5,
+    The settings are the paper's: a Gaussian window of 11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, biased
+    variances, range 1, and only positions where the window lies inside the image. It is the number that
+    scikit-image computes by `structural_similarity(gaussian_weights=True, sigma=1.5,
     use_sample_covariance=False, data_range=1)`. Raises DataError for images below 11 pixels a side.
 
     >>> image = torch.linspace(0, 1, 144).reshape(1, 1, 12, 12)
@@ -93,17 +93,17 @@ psnr, psnr_pooled, ssim = PSNR(clamp=False), PooledPSNR(clamp=False), SSIM(clamp
 
 
 def _as_image(prediction: Tensor, clamp: bool) -> Tensor:
-    """The prediction as an image file would hold it, within 0..1."""
+    """The prediction, clamped to 0..1 if `clamp` is set."""
     return prediction.clamp(0, 1) if clamp else prediction
 
 
 def mean_psnr(errors: Tensor) -> float:
-    """`psnr` from the images' mean squared errors, shape (N,)."""
+    """Compute `psnr` from the mean squared error of each image, (N,)."""
     return float(10 * torch.log10(1 / errors).mean())
 
 
 def pooled_psnr(errors: Tensor, pixels: Tensor) -> float:
-    """`psnr_pooled` from the images' mean squared errors and numbers of pixels, both (N,)."""
+    """Compute `psnr_pooled` from the mean squared error and the number of pixels of each image, both (N,)."""
     return float(10 * torch.log10(pixels.sum() / (errors * pixels).sum()))
 
 
@@ -113,7 +113,7 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def structural_similarity(prediction: Tensor, target: Tensor) -> Tensor:
-    """The mean SSIM of each image: float64 (N,); `ssim` says which SSIM."""
+    """The mean SSIM of each image, as in `SSIM`: float64 (N,)."""
     if prediction.ndim == 4 and min(prediction.shape[2:]) < WINDOW:
         height, width = prediction.shape[2:]
         raise DataError(
@@ -150,7 +150,7 @@ def _blur(x: Tensor) -> Tensor:
 def _per_image(
     measure: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor
 ) -> Tensor:
-    """`measure`, which gives one number an image, over as many images at a time as _CHUNK holds."""
+    """Call `measure`, which returns a number for each image, on as many images at a time as _CHUNK holds."""
     if prediction.shape != target.shape:
         raise DataError(
             f"a metric compares equal shapes: found a prediction {tuple(prediction.shape)} and a "

@@ -1,4 +1,4 @@
-"""Ready pairs of images: .npz and .npy arrays, and two folders of equally named images."""
+"""Pairs of images from files: .npz and .npy arrays, and two folders of images with equal names."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from graphnet.sdk import DataSet, Pairs
 from graphnet_denoise.images import Picture, list_images, read_picture
 
 NAMES = (("noisy", "clean"), ("input", "target"), ("noisy1", "noisy2"))
-"""What the two halves may be called, as keys of an .npz or as folders: (input, target)."""
+"""The names that inputs and targets may have, as keys of an .npz or as folders."""
 
 _SUFFIXES = (".npz", ".npy", ".pkl")
 _BRIGHTEST_MEAN = 1.0  # a mean above it cannot belong to images in 0..1, noisy as they may be
 
 
 class PairFiles(DataSet):
-    """Ready pairs from an .npz or .npy file, or from two folders of equally named images.
+    """Pairs from an .npz or .npy file, or from two folders of images with equal names.
 
-    `path` is an .npz with two arrays (N, C, H, W) called noisy and clean, input and target, or
-    noisy1 and noisy2; or an .npy of shape (N, 2, C, H, W); or a folder with two folders of these
-    names, which hold images of one size with equal names. uint8 stays uint8; uint16 becomes
-    floating point in 0..1, which floating-point arrays have to be already.
+    uint8 stays uint8; uint16 becomes floating point in 0..1. Floating-point arrays must lie in 0..1.
+
+    Attributes:
+        path: an .npz with two arrays (N, C, H, W) called noisy and clean, input and target, or noisy1 and
+            noisy2; an .npy of shape (N, 2, C, H, W); or a folder with two folders of these names, which hold
+            images of one size with equal names.
     """
 
     path: str
 
     @classmethod
     def claims(cls, path: Path) -> bool:
-        """Whether it ends in .npz or .npy (or .pkl, to say how to convert it), or is two
-        folders."""
+        """Whether the path ends with .npz, .npy (or .pkl, for an error with advice), or has two folders."""
         if path.is_dir():
             return _halves(path) is not None
         return path.suffix.lower() in _SUFFIXES
 
     def load(self) -> Pairs:
-        """Read both halves. Raises DataError, naming the file and what was expected in it."""
+        """Read inputs and targets. Raises DataError, which names the file and what was expected in it."""
         path = Path(self.path)
         if path.is_dir():
             return _read_folders(path)
@@ -65,7 +66,7 @@ class PairFiles(DataSet):
 
 
 def as_pairs(inputs: NDArray[Any], targets: NDArray[Any], *, where: str) -> Pairs:
-    """Two arrays (N, C, H, W) of one shape as Pairs, checked; `where` begins every message.
+    """Check two arrays (N, C, H, W) of one shape, and make Pairs of them; messages start with `where`.
 
     >>> pixels = np.zeros((1, 3, 4, 4), np.uint8)
     >>> as_pairs(pixels, pixels, where="here").inputs.shape
@@ -89,7 +90,7 @@ def _paired(inputs: Tensor, targets: Tensor, where: str) -> Pairs:
 
 
 def as_images(array: NDArray[Any], where: str) -> Tensor:
-    """An array (N, C, H, W) as uint8 or as float32 in 0..1, checked; `where` begins every message."""
+    """Check an array (N, C, H, W), and return it as uint8 or float32 in 0..1; messages start with `where`."""
     if array.ndim != 4 or 0 in array.shape:
         raise DataError(
             f"{where}: expected arrays (N, C, H, W) of at least one pixel, found {array.shape}. "
@@ -143,7 +144,7 @@ def _read_npy(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 @contextlib.contextmanager
 def opened_arrays(path: Path) -> Iterator[Any]:
-    """What numpy.load makes of the file; whatever reading raises in the block is a DataError."""
+    """Open a file with numpy.load; any error of reading it inside the block becomes a DataError."""
     try:
         with open(path, "rb") as file:  # opened here, since numpy leaves the file of a bad zip open
             yield np.load(file, allow_pickle=False)
@@ -181,7 +182,7 @@ def _read_folders(folder: Path) -> Pairs:
 
 
 def _stack(paths: Sequence[Path]) -> Tensor:
-    """Images of one size as (N, C, H, W): grey if all are, floating point if one has 16 bits."""
+    """Stack images of one size as (N, C, H, W): grey if all are grey, floating point if one has 16 bits."""
     pictures = [_fitting(path, None) for path in paths[:1]]
     pictures += [_fitting(path, pictures[0]) for path in paths[1:]]
     channels = max(len(picture.pixels) for picture in pictures)

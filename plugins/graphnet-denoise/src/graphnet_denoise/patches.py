@@ -1,4 +1,4 @@
-"""Patches cut from images while training: cropped, turned and made noisy anew in every epoch."""
+"""Patches that are cut from images during training, with new positions, turns and noise in every epoch."""
 
 from __future__ import annotations
 
@@ -23,16 +23,22 @@ _SINGLE = [name for name, cls in SUPERVISIONS.builtin.items() if cls.single]
 
 
 class Patches(DataSet):
-    """Patches cut at random from images in memory, with fresh noise in every epoch.
+    """Patches cut at random positions from images in memory, with new noise in every epoch.
 
-    Fields: `path`, a folder of images (PNG, JPEG, TIFF, WebP, BMP), an .npz or .npy of (N, C, H, W), or
-    several of them as a list;
-    `size`, the side of a patch; `per_epoch`, how many are an epoch; `noise`, what is added to the images,
-    or nothing where they are noisy already; `supervision`, what the network is shown and compared with;
-    `augment`, patches flipped and turned by right angles; `noise_level_map`, one more input channel that
-    holds the noise's standard deviation (1 for 255); `channels`, 1 for grey and 3 for colour.
+    All images have equal chances, and so have all positions in an image. Images smaller than a patch are left
+    out.
 
-    Images are drawn with equal chances, and positions in them. Smaller ones than a patch are passed over.
+    Attributes:
+        path: a folder of images (PNG, JPEG, TIFF, WebP, BMP), an .npz or .npy of (N, C, H, W), or a list of
+            these.
+        size: the side of a patch.
+        per_epoch: the number of patches in an epoch.
+        noise: the noise that is added; None if the images are noisy already.
+        supervision: what the network sees, and what its output is compared with.
+        augment: whether patches are flipped and turned by right angles.
+        noise_level_map: whether the input has one more channel, which holds the noise's standard deviation
+            (1 for 255).
+        channels: 1 makes all images grey, 3 makes them colour.
     """
 
     path: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1, strict=False)]
@@ -58,7 +64,7 @@ class Patches(DataSet):
         self.supervision.side(self.size)  # refuses a size that it cannot use
 
     def load(self) -> PatchStream:
-        """Decode the images. Raises DataError for a folder or file without any that is large enough."""
+        """Decode the images. Raises DataError for a folder or file that has no image that is large enough."""
         smallest = self.size * (self.noise.smallest_block if self.noise else 1)
         keys = NOISY if self.noise is None else CLEAN
         paths = (self.path,) if isinstance(self.path, str) else self.path
@@ -70,7 +76,7 @@ class Patches(DataSet):
 
 @dataclass(frozen=True)
 class PatchStream(Stream):
-    """The pairs of a Patches data set, over its decoded images."""
+    """The pairs of a Patches data set, made from its decoded images."""
 
     patches: Patches
     images: Sequence[Pixels]
@@ -111,7 +117,7 @@ class PatchStream(Stream):
         return self.patches.supervision.side(self.patches.size)
 
     def _crops(self, draws: Draws) -> list[Pixels]:
-        """A crop for each pair, turned: views of the images, (s * size, s * size, C)."""
+        """Return a turned crop for each pair: views of the images, (s * size, s * size, C)."""
         size, noise = self.patches.size, self.patches.noise
         count = draws.count
         chosen = draws.below(np.full(count, len(self.images)))
@@ -128,6 +134,6 @@ class PatchStream(Stream):
 
 
 def turned(pixels: Pixels, turn: int) -> Pixels:
-    """One of the 8 ways to lay a square image (H, W, C) down again; 0 leaves it as it is. A view."""
+    """Return a view of a square image (H, W, C) in one of its 8 flips and turns; 0 leaves it as it is."""
     flipped = pixels[:, ::-1] if turn >= 4 else pixels
     return np.rot90(flipped, turn % 4)

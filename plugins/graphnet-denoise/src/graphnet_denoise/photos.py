@@ -1,10 +1,9 @@
 """Noisy pairs by block sampling, from any folder of photos, as in the course's data set.
 
-A small image is a large one seen through few pixels: a square crop is cut into size x size blocks,
-and each noisy pixel is one random source pixel of its block, all channels from the same one. Two
-such draws are two noisy images of one scene; the block's mean is the clean one. The noise is
-therefore real detail below the pixel, neither Gaussian nor independent of the image, and its mean
-is the clean image.
+A square crop of a photo is divided into size x size blocks. Each noisy pixel is one random source pixel of
+its block, with all its channels. Two such draws are two noisy images of one scene; the means of the blocks
+are the clean image. The noise is therefore real detail below the pixel, neither Gaussian nor independent of
+the image, and its mean is the clean image.
 """
 
 from __future__ import annotations
@@ -31,14 +30,18 @@ _CROPS = 1024  # crops drawn at a time, which bounds the memory for indices
 class Photos(DataSet):
     """Noisy pairs sampled from a folder of photos; target "clean" gives noisy-clean pairs instead.
 
-    Every photo in the folder (PNG, JPEG, TIFF, WebP, BMP, at least 4 * size pixels a side; grey
-    ones are repeated over the channels, alpha is dropped) gives the same number of random crops,
-    but for one where `pairs` does not divide. Equal fields and equal files give equal pairs, whose
-    inputs do not depend on `target`. Neighbouring pairs come from different photos, in a shuffled
-    order.
+    A photo is a PNG, JPEG, TIFF, WebP or BMP file with at least 4 * size pixels on each side. Grey photos are
+    repeated over the channels, and alpha is dropped. Each photo gives the same number of random crops, or one
+    more if `pairs` cannot be divided equally. Equal fields and equal files give equal pairs, whose inputs do
+    not depend on `target`. Neighbouring pairs come from different photos; the order of the photos is
+    shuffled.
 
-    Fields: `path`, the folder; `pairs`, how many; `size`, the side of the images made; `seed`;
-    `target`, "noisy" (training without clean images) or "clean" (evaluation).
+    Attributes:
+        path: the folder.
+        pairs: the number of pairs.
+        size: the side of the images in the pairs.
+        seed: the seed of the crops and of their pixels.
+        target: "noisy" for training without clean images, "clean" for evaluation.
     """
 
     path: str
@@ -49,11 +52,11 @@ class Photos(DataSet):
 
     @classmethod
     def claims(cls, path: Path) -> bool:
-        """A folder with at least one image directly in it."""
+        """Whether the path is a folder with at least one image directly in it."""
         return path.is_dir() and any(is_image(entry) for entry in path.iterdir())
 
     def load(self) -> Pairs:
-        """Decode each photo once and sample: uint8 (pairs, 3, size, size), twice.
+        """Decode each photo once, and sample inputs and targets, uint8 (pairs, 3, size, size).
 
         Raises DataError for a folder without photos that are large enough, and for a damaged photo.
         """
@@ -107,11 +110,11 @@ def sample_blocks(
     seed: int | tuple[int, ...] = 0,
     target: Literal["noisy", "clean"] = "noisy",
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """`count` pairs from crops of a photo, uint8 (H, W, 3): twice uint8 (count, 3, size, size).
+    """Sample pairs from crops of a photo, uint8 (H, W, 3): inputs and targets, uint8 (count, 3, size, size).
 
-    The side of a crop is size * s with s uniform in 4..min(H, W) // size, its position uniform. A
-    noisy pixel is a uniformly drawn pixel of its s x s block; a clean one is the block's mean,
-    halves rounded up. Raises DataError for a photo below 4 * size pixels a side.
+    The side of a crop is size * s, with s uniform in 4..min(H, W) // size; its position is uniform. A noisy
+    pixel is a uniformly drawn pixel of its s x s block; a clean one is the block's mean, with halves rounded
+    up. Raises DataError for a photo with a side of less than 4 * size pixels.
 
     >>> photo = np.full((16, 16, 3), 7, np.uint8)
     >>> noisy, clean = sample_blocks(photo, count=1, size=2, target="clean")
@@ -146,8 +149,7 @@ def sample_blocks(
 
 @dataclass(frozen=True, slots=True)
 class _Crops:
-    """Each crop's block side (n,), and the first source rows and columns of its blocks (n,
-    size)."""
+    """The side of each crop's blocks (n,), and the first source rows and columns of the blocks (n, size)."""
 
     side: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -167,7 +169,7 @@ def _draw_crops(
 def _draw_pixels(
     rng: np.random.Generator, planes: NDArray[np.uint8], crops: _Crops, width: int
 ) -> NDArray[np.uint8]:
-    """One source pixel a block, from planes (3, H * W): (n, 3, size, size)."""
+    """Draw one source pixel from each block of planes (3, H * W): (n, 3, size, size)."""
     side = crops.side[:, None, None]
     size = crops.rows.shape[1]
     pick = rng.integers(0, side * side, (len(side), size, size))  # one number for row and column
@@ -185,7 +187,7 @@ def _cumulated(photo: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 
 def _means(sums: NDArray[np.int64], crops: _Crops) -> NDArray[np.uint8]:
-    """The mean of each block, from sums at the block's corners: (n, 3, size, size)."""
+    """The mean of each block, from the cumulated sums at its corners: (n, 3, size, size)."""
     side = crops.side[:, None]
     # The end of one block is the start of the next: size + 1 borders an axis.
     rows = np.concatenate((crops.rows, crops.rows[:, -1:] + side), axis=1)

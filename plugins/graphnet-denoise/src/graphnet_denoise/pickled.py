@@ -1,10 +1,9 @@
-"""The course's .pkl files, two tensors written by torch.save, read without executing anything.
+"""Read the course's .pkl files, two tensors written by torch.save, without executing anything.
 
-Such a file is a zip: a pickle stream that says what to build, and one entry with the raw numbers of
-each storage. `pickletools` splits the stream into opcodes; the machine here knows the few that a
-tuple of tensors needs, and three globals, which it answers itself. Whatever else a stream asks for
-is refused by name. Sizes, offsets and strides are checked against the storages before numpy sees
-them.
+Such a file is a zip: a pickle stream that says what to build, and an entry with the raw numbers of each
+storage. `pickletools` splits the stream into opcodes. The machine here knows the few opcodes that a tuple of
+tensors needs, and three globals, which it never imports. Any other opcode or global is an error that names
+it. Sizes, offsets and strides are checked against the storages before numpy gets them.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ _GLOBALS = frozenset({*STORAGES, _TENSOR, _HOOKS})
 
 
 def read_tensors(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The two tensors that `torch.save((first, second), path)` wrote, as two separate arrays.
+    """Read the two tensors that `torch.save((first, second), path)` wrote, as two separate arrays.
 
-    Raises DataError, naming what was found, for a damaged file, a file of another kind, any opcode
-    or global that two tensors do not need, and tensors that reach outside their storage.
+    Raises DataError, which names what was found, for a damaged file, a file of another kind, an opcode or
+    global that two tensors do not need, and a tensor that reaches outside its storage.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -60,7 +59,7 @@ def read_tensors(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _own(view: NDArray[Any]) -> NDArray[Any]:
-    """A contiguous copy in the machine's byte order; tensors of one storage are separate then."""
+    """Return a contiguous copy in the machine's byte order, so that tensors of one storage are separate."""
     return view.astype(view.dtype.newbyteorder("="), order="C")
 
 
@@ -75,14 +74,14 @@ def _kind(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Global:
-    """A name out of the stream, "module name". It is never looked up, only compared."""
+    """A name in the stream, "module name". It is compared, but never imported."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """Where a tuple begins on the stack."""
+    """Marks the beginning of a tuple on the stack."""
 
 
 class _Machine:
@@ -109,7 +108,7 @@ class _Machine:
         raise self._damaged("it has no end")
 
     def skip(self, argument: Any) -> None:
-        """PROTO: all protocols write the opcodes allowed here in the same way."""
+        """Skip PROTO: all protocols write the allowed opcodes in the same way."""
 
     def push(self, argument: Any) -> None:
         self._stack.append(argument)

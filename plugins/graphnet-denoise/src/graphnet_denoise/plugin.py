@@ -1,6 +1,4 @@
-"""The hooks: what this distribution adds to graphnet. Nothing heavy is imported until a hook
-runs.
-"""
+"""The hooks of this distribution. Heavy modules are imported when a hook runs."""
 
 from __future__ import annotations
 
@@ -45,8 +43,8 @@ def graphnet_layers(register: Register) -> None:
 
 @hookimpl
 def graphnet_datasets(register: Register) -> None:
-    """Add `photos` (pairs sampled from a folder of photos), `pairs` (ready pairs in files), `patches`
-    (pairs made while training) and `images` (whole images with noise, to measure on)."""
+    """Add `photos` (pairs sampled from a folder of photos), `pairs` (pairs in files), `patches` (pairs made
+    during training) and `images` (whole images with noise, for measuring)."""
     from graphnet_denoise.gallery import WholeImages
     from graphnet_denoise.pairs import PairFiles
     from graphnet_denoise.patches import Patches

@@ -1,4 +1,4 @@
-"""Images of any size and channel count through a model that has its own wishes."""
+"""Denoise images of any size and number of channels with a model that takes certain sizes and channels."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _OPTIONS = CompileOptions()
 
 
 class Denoiser(Protocol):
-    """What is needed of a model; graphnet.Model has it."""
+    """The attributes and methods that a model needs; graphnet.Model has them."""
 
     weights: Mapping[str, Tensor] | None
 
     @property
     def input_channels(self) -> int | None:
-        """C of the images that it takes; None for any."""
+        """The number of channels of its images; None for any."""
 
     def divisor(self) -> int:
-        """What H and W have to be multiples of."""
+        """The number that must divide H and W."""
 
     def predict(self, *inputs: Tensor, options: CompileOptions) -> Any:
-        """A clean image for each noisy one, float (N, C, H, W) in 0..1."""
+        """Return a clean image for each noisy one, float (N, C, H, W) in 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """A trained model, where it computes, and what the sides of its images must be multiples of.
+    """A trained model, how it computes, and the number that must divide the sides of its images.
 
-    `options` say how it computes. With `self_ensemble` the mean over an image's 8 flips and turns is taken
-    (Timofte et al. 2016): somewhat better, in 8 times the time.
+    `options` say how it computes. With `self_ensemble`, the result is the mean over an image's 8 flips and
+    turns (Timofte et al. 2016): somewhat better, in 8 times the time.
     """
 
     model: Denoiser
@@ -56,7 +56,7 @@ class Restorer:
         options: CompileOptions = _OPTIONS,
         self_ensemble: bool = False,
     ) -> Self:
-        """Raises CheckpointError for a model without weights, which would invent its images."""
+        """Make a Restorer. Raises CheckpointError for a model without weights, which has no result."""
         if model.weights is None:
             raise CheckpointError(
                 "the model has no weights, only a description. Train it, and give the .safetensors "
@@ -65,15 +65,15 @@ class Restorer:
         return cls(model, model.divisor(), options, self_ensemble)
 
     def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
-        """The model's clean images, float (N, C, H, W), clamped to 0..1 as any image file would.
+        """Denoise images, float (N, C, H, W); the result is clamped to 0..1, as in an image file.
 
-        Sides are padded by reflection and cropped back. A model of one channel sees the channels of a
-        colour image one by one. For a model of several channels, grey images, which have one channel or
-        equal ones, get independent noise in each channel (grey.py), always the same, of the level
-        `noise_level` or else an estimated one; the mean of the model's channels is taken. A model that
-        is told the noise's standard deviation, in 255ths, has it in one more channel: `noise_level`.
-        Raises DataError where that does not help, and when the model gives another shape or numbers that
-        are not finite.
+        Sides are padded by reflection, and the result is cropped. A model of one channel denoises each
+        channel of a colour image on its own. For a model of several channels, a grey image (one channel, or
+        equal channels) gets independent noise in each channel (grey.py), always the same. The level of this
+        noise is `noise_level`, by default an estimate; the result is the mean of the model's channels. A
+        model with a noise level map gets `noise_level`, the standard deviation in 255ths, as one more
+        channel. Raises DataError if the channels still do not fit, and if the model returns another shape or
+        numbers that are not finite.
         """
         level = grey.noise_level(images.mean(dim=1, keepdim=True))
         if noise_level is not None:
@@ -81,11 +81,11 @@ class Restorer:
         return self._mean_over_turns(images, noise_level, level * grey.is_grey(images))
 
     def restore_repeated(self, images: Tensor) -> Tensor:
-        """`restore` for a model that was trained on these images themselves: grey ones are only repeated."""
+        """Denoise as `restore` does, for a model that was trained on these images: grey ones are repeated."""
         return self._mean_over_turns(images, None, images.new_zeros(len(images)))
 
     def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
-        """The picture with its pixels denoised and everything else, alpha included, as it was."""
+        """Denoise the pixels of a picture; everything else, alpha included, stays as it was."""
         return picture.with_tensor(self.restore(picture.tensor()[None], noise_level=noise_level)[0])
 
     def _mean_over_turns(
@@ -101,7 +101,7 @@ class Restorer:
     def _restore(
         self, images: Tensor, noise_level: float | None, shared_level: Tensor, *, seed: int
     ) -> Tensor:
-        """One prediction; `shared_level` (N,) is the deviation of noise that is the same in all channels."""
+        """Predict once; `shared_level` (N,) is the level of noise that is the same in all channels."""
         n, c, h, w = images.shape
         x = fitted(images, self.model.input_channels, told=noise_level is not None)
         wanted = x.shape[1]
@@ -138,7 +138,7 @@ class Restorer:
 
 
 def turned(images: Tensor, turn: int, *, back: bool = False) -> Tensor:
-    """One of the 8 ways to lay images (N, C, H, W) down again, flips and right angles; or `back` from it.
+    """Return images (N, C, H, W) in one of the 8 flips and turns by right angles; `back` reverses it.
 
     >>> turned(torch.arange(4).reshape(1, 1, 2, 2), 1)
     tensor([[[[1, 3],
@@ -152,10 +152,13 @@ def turned(images: Tensor, turn: int, *, back: bool = False) -> Tensor:
 
 
 def fitted(images: Tensor, takes: int | None, *, told: bool = False) -> Tensor:
-    """Images (N, C, H, W) for a model of `takes` channels, None for any: grey ones repeated for several
-    channels, and for a single one the channels of colour ones as N * C grey images.
+    """Fit images (N, C, H, W) to a model of `takes` channels, None for any.
 
-    `told`: the last of the model's channels is for the noise level. Raises DataError where nothing fits.
+    Grey images are repeated for several channels; for one channel, the channels of colour images become
+    N * C grey images.
+
+    `told` says that the last of the model's channels is for the noise level. Raises DataError if the channels
+    do not fit.
     """
     n, c, h, w = images.shape
     wanted = takes - told if takes else c
@@ -167,8 +170,8 @@ def fitted(images: Tensor, takes: int | None, *, told: bool = False) -> Tensor:
         return images.reshape(n * c, 1, h, w)
     if told:
         raise DataError(
-            f"the model takes {takes} channels, and so is not told the noise level of images of {c}. "
-            f"Leave the noise level out, or give a model that has a channel for it."
+            f"the model takes {takes} channels, so it has no channel for the noise level of images of "
+            f"{c} channels. Leave the noise level out, or give a model that has a channel for it."
         )
     hint = " If the last one is the noise level, give it too." if takes == c + 1 else ""
     raise DataError(

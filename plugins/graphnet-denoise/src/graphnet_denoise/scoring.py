@@ -1,4 +1,4 @@
-"""A model against a data set: the noisy images' scores beside those of the model's images."""
+"""Scoring: the scores of noisy images, and those of the images that a model makes of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCH_PIXELS = 1 << 18  # of the images in a batch when no size is given
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Closeness to the targets; SSIM is None for images that are smaller than its window."""
+    """PSNR and SSIM against the targets; SSIM is None for images that are smaller than its window."""
 
     psnr_db: float
     psnr_pooled_db: float
@@ -28,7 +28,7 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Scores of `pairs` noisy images and of what a model makes of them.
+    """The scores of `pairs` noisy images, and of the images that a model makes of them.
 
     `exact` counts the noisy images that equal their target, such as crops of an even sky: their
     PSNR is infinite, so `psnr_db` is the mean over the others, on both sides.
@@ -40,7 +40,7 @@ class Comparison:
     exact: int
 
     def record(self) -> dict[str, Any]:
-        """The numbers for JSON; None where a PSNR is infinite or an SSIM undefined."""
+        """The numbers for JSON; None if a PSNR is infinite or an SSIM is undefined."""
         record: dict[str, Any] = {"pairs": self.pairs, "exact_pairs": self.exact}
         for name, scores in (("noisy", self.noisy), ("denoised", self.denoised)):
             record[f"psnr_{name}_db"] = _finite(scores.psnr_db)
@@ -54,8 +54,8 @@ def compare(
 ) -> Comparison:
     """Score the inputs of `pairs` and the restored images against the targets.
 
-    Without `batch_size` a batch has about a quarter of a million pixels; images of a gallery come one by
-    one. Raises DataError when the model does not fit the images.
+    Without `batch_size` a batch has about a quarter of a million pixels; images of a gallery come one by one.
+    Raises DataError if the model does not fit the images.
     """
     noisy, denoised = _Measurements(), _Measurements()
     for inputs, targets in _batches(pairs, batch_size):
@@ -89,7 +89,7 @@ def _batches(pairs: Pairs | Gallery, batch_size: int | None) -> Iterator[tuple[T
 
 
 class _Measurements:
-    """Every image's error and similarity, gathered batch by batch."""
+    """The error and similarity of each image, collected batch by batch."""
 
     def __init__(self) -> None:
         self._errors: list[Tensor] = []

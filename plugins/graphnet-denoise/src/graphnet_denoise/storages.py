@@ -1,7 +1,6 @@
 """The zip that torch.save writes: a pickle stream, and the raw numbers of each storage.
 
-Nothing is read that the file does not hold as plain bytes, so reading takes no more memory than the
-file is long.
+Only uncompressed entries are read, so reading takes no more memory than the file is long.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ STORAGES = {
     "torch FloatStorage": "f4",
     "torch DoubleStorage": "f8",
 }
-"""How the stream names a kind of storage, and the numbers in it as numpy names them."""
+"""The name of a kind of storage in the stream -> the numpy dtype of its numbers."""
 
 _STREAM_BYTES = 1 << 20  # two tensors take some hundred bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """The numbers of a storage, flat and contiguous: strides may be laid over these only."""
+    """The numbers of a storage, flat and contiguous; tensors are views of them."""
 
     numbers: NDArray[Any]
 
 
 class Storages:
-    """The entries of the zip: the stream, and the storages' numbers as flat arrays."""
+    """The entries of the zip: the pickle stream, and the numbers of each storage as a flat array."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self.path = path
@@ -62,13 +61,13 @@ class Storages:
         stream = self._bytes("data.pkl")
         if len(stream) > _STREAM_BYTES:
             raise DataError(
-                f"{self.path}: the pickle inside has {len(stream)} bytes; two tensors take some "
-                f"hundred. Save the tensors alone: torch.save((first, second), path)."
+                f"{self.path}: the pickle inside has {len(stream)} bytes; two tensors need a "
+                f"few hundred. Save the tensors alone: torch.save((first, second), path)."
             )
         return stream
 
     def find(self, kind: str, key: str, count: int) -> Storage:
-        """The storage `key`, `count` numbers of the kind that the stream names."""
+        """Return the storage `key`, which has `count` numbers of the kind that the stream names."""
         dtype = np.dtype(self._order + STORAGES[kind])
         if key not in self._read:
             self._read[key] = np.frombuffer(self._bytes(f"data/{key}"), np.uint8)

@@ -19,21 +19,21 @@ NETWORK = "network"
 """The node whose parameters are the network's, in the model that is trained."""
 
 STEPS = 2000
-"""How long a network trains on an image, unless told otherwise."""
+"""The default number of steps for which a network is trained on an image."""
 
 _OPTIONS = CompileOptions()
 _LR, _HALVED_EVERY = 1e-3, 1000
 
 
 def zero_shot_description(description: ModelDescription) -> ModelDescription:
-    """The model that trains a network on one image y (Mansour & Heckel 2023): its outputs are errors.
+    """Make the model that trains a network on one image y (Mansour & Heckel 2023); its outputs are errors.
 
-    With D1, D2 the two halves of an image (layers.py) and f the network, here the whole denoiser, it gives
-    the differences whose squares are the residual and the consistency loss, one after the other as channels:
+    With D1, D2 the two halves of an image (layers.py) and f the network, it returns, one after the other as
+    channels, the differences whose squares are the residual and the consistency loss:
 
         f(D1 y) - D2 y,   f(D2 y) - D1 y,   f(D1 y) - D1 f(y),   f(D2 y) - D2 f(y).
 
-    The paper's loss is twice their mean square: mse with zeros as the target, but for that factor. All
+    The paper's loss is twice their mean square, so mse with zeros as the target is half the paper's loss. All
     three uses of f share its parameters, and gradients go through all of them. Raises DescriptionError for a
     network of several inputs or outputs.
     """
@@ -78,7 +78,7 @@ def restore_alone(
     self_ensemble: bool = False,
     advance: Callable[[], None] = lambda: None,
 ) -> Picture:
-    """A picture denoised by the network after training on it alone; alpha and depth stay as they were.
+    """Train the network on a picture alone, and denoise the picture; alpha and depth stay as they were.
 
     The option `memory` bounds the prediction, not the training.
     """
@@ -98,10 +98,10 @@ def train_on_image(
     options: CompileOptions = _OPTIONS,
     advance: Callable[[], None] = lambda: None,
 ) -> Model:
-    """The network with weights trained on a noisy image alone, float (N, C, H, W) in 0..1.
+    """Return the network with weights that are trained on a noisy image alone, float (N, C, H, W) in 0..1.
 
     Adam, with a learning rate of 1e-3 that is halved every 1000 steps; parameters are drawn from `seed`.
-    Sides are padded by reflection to what the network takes at half the size.
+    Sides are padded by reflection to sizes that the network takes at half the size.
     """
     model = Model(zero_shot_description(network.description), registry=network.registry, seed=seed)
     padded = pad_to_multiple(image, 2 * network.divisor())

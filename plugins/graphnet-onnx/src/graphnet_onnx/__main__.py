@@ -1,7 +1,8 @@
 """python -m graphnet_onnx: what can be exported and read, beside onnxruntime and ONNX's own node cases.
 
 It exports every registered layer, in every configuration of the conformance kit, and reads all node cases of
-ONNX; it prints a row for each layer and operator, and the reasons of what is refused. Status 1: one is wrong.
+ONNX; it prints a row for each layer and operator, and the reasons of what is refused. The exit status is 1 if
+a result is wrong.
 """
 
 from __future__ import annotations

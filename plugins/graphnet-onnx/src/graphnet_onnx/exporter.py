@@ -1,4 +1,4 @@
-"""Export: a model becomes an ONNX file, layer by layer, with its weights as initializers."""
+"""Export: write a model as an ONNX file, layer by layer, with its weights as initializers."""
 
 from __future__ import annotations
 

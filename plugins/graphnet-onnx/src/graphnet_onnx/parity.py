@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 
 
 class Outcome(StrEnum):
-    """What came of one export."""
+    """The result of one export."""
 
     EQUAL = "equal"
     FIXED = "equal with fixed sizes"
@@ -40,7 +40,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One layer or model that was exported: what it is, what came of it, and the reason or the error."""
+    """One layer or model that was exported: its name, the result, and the reason or the error."""
 
     what: str
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""The hooks: what this distribution adds to graphnet. They do not import onnx."""
+"""The hooks of this distribution. They do not import onnx."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader of .onnx files: what `export` wrote comes back as it was, other files operator by operator."""
+"""The reader of .onnx files: it restores what `export` wrote, and reads other files operator by operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing: what a layer's writer sees of the ONNX graph, and the class that writers are derived from."""
+"""Writing: the part of the ONNX graph that a layer's writer uses, and the base class of writers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Port:
 
     Attributes:
         name: its name in the ONNX graph.
-        shape: its sizes; None where the size is free, so that it differs from call to call.
+        shape: its sizes; None for a free size, which may differ from call to call.
         dtype: its dtype.
         depends: for each axis, the names of the free sizes on which its size depends.
     """
@@ -130,7 +130,7 @@ class Nodes:
         return self.add("Reshape", x, self.integers(shape))
 
     def sizes(self, x: Input, start: int, end: int | None = None) -> str:
-        """The sizes of the axes start to end (without it) of x, as a list of integers, when it runs."""
+        """The sizes of x on the axes from start to end (without end), as integers, when the model runs."""
         return self.add("Shape", x, start=start, end=end)
 
     def transpose(self, x: Input, order: Sequence[int]) -> str:
@@ -170,4 +170,4 @@ class OnnxWriter(Definition):
 
 
 FAR = 2**31 - 1
-"""An end of a slice that stands behind every axis."""
+"""An end of a slice that is larger than every axis."""

@@ -1,17 +1,17 @@
 """Patch layers as fused products: bias and relu forward; mask, data, weight and bias gradient in reverse.
 
-The kernels of graphnet.builtin.kernels.patch.products, which tells how the pixels lie, with their
-products in Triton.
+These are the kernels of graphnet.builtin.kernels.patch.products, with their products in Triton; that module
+says how the pixels lie in memory.
 
 torch.ops.graphnet_triton.affine(x, w, bias, relu)
-    x (M, K) times w (K, N) plus bias (N,), no less than 0 if `relu`: (M, N).
+    x (M, K) times w (K, N) plus bias (N,), then relu if `relu`: (M, N).
 torch.ops.graphnet_triton.affine_gradients(grad, x, w, mask, wants_x, wants_bias, turned)
-    The gradients of x, of w and of bias from grad (M, N) where `mask`, if given, is above 0. Those of x and
-    bias are empty unless they are wanted; that of w is (N, K) if `turned`.
+    The gradients of x, w and bias from grad (M, N), which counts only where `mask`, if given, is above 0. The
+    gradients of x and bias are empty unless they are wanted; the gradient of w is (N, K) if `turned`.
 
-x, grad and mask are read in row-major order, w with any strides. Sums are in float32; float32 itself is
-multiplied in TF32 only where torch.backends.cuda.matmul.allow_tf32 says so. The same inputs give the same
-bits: each program sums its share of the rows, and the shares are added in order.
+x, grad and mask are read in row-major order, w with any strides. Sums are in float32. float32 is multiplied
+in TF32 only if torch.backends.cuda.matmul.allow_tf32 is True. The same inputs give the same bits: each
+program sums its share of the rows, and the shares are added in order.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ register_flop_formula(affine_gradients)(affine_gradients_flops)
 
 
 class _Affine(Fused):
-    """Where the products run, and what computes them."""
+    """Base of the kernels: the places that they match, and their operators."""
 
     product_operator = affine
     gradients_operator = affine_gradients

@@ -133,9 +133,9 @@ batch_norm_relu_gradient = register(
 
 
 class TritonBatchNorm2dReLU(Kernel):
-    """batch_norm2d and relu: the mask of relu goes with the sums of the norm's gradient.
+    """batch_norm2d and relu: the pass that sums the norm's gradient also applies the mask of relu.
 
-    Leaves channels of one value or none alone.
+    It does not match channels with one value or none.
     """
 
     replaces = "relu(batch_norm2d(x, weight, bias, running_mean, running_var))"

@@ -1,12 +1,12 @@
 """Chains of patch layers: forward, loss and reverse of some patches in one program, then the weights' sums.
 
-torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic, wants_x), as
-graphnet-cpu's operator of that name: the loss, its gradient by x, and those by the parameters.
+torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic, wants_x) computes the same as
+graphnet-cpu's operator of that name: the loss, the gradient of x, and the gradients of the parameters.
 
-A patch of the coarsest image needs nothing of its neighbours, so one program takes some of them through all
-products and back; what is between lies in memory that no other program touches. A second launch reads it and
-takes the sums for all weights in shares, a third adds these up. It pays where images are small: a launch for
-each layer would take longer than it runs.
+A patch of the coarsest image needs nothing of its neighbours, so one program computes all products, forward
+and backward, for some patches; the values between the products lie in memory that no other program touches. A
+second launch reads them and sums the gradients of all weights in shares; a third launch adds up the shares.
+This is faster for small images, where launching a kernel for each layer would take longer than running it.
 """
 
 from __future__ import annotations

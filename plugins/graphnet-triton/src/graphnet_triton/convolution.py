@@ -1,11 +1,12 @@
-"""conv2d with its relu: torch's convolution, and one pass for what stands behind it each way.
+"""conv2d with its relu: torch's convolution, and one pass for bias and relu in each direction.
 
 torch.ops.graphnet_triton.conv2d_relu(x, weight, bias, stride, padding, dilation, groups)
     relu(conv2d(x, weight, bias)), an image in channels_last.
 torch.ops.graphnet_triton.mask_and_sum(grad, y)
-    grad where y is above 0, in channels_last, and the sum of that over all pixels: (C,) in float32.
+    grad where y is above 0, else 0, in channels_last, and its sum over all pixels: (C,) in float32.
 
-By itself torch adds the bias in a pass of its own, then takes the relu, and back it masks and sums.
+Without this kernel, torch adds the bias in one pass and computes relu in another; in reverse, it masks and
+sums in two passes.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ mask_and_sum = register(
 
 
 class TritonConv2dBiasReLU(Kernel):
-    """conv2d with a bias, and relu; leaves empty batches alone."""
+    """conv2d with a bias, and relu; it does not match empty batches."""
 
     replaces = "relu(conv2d(x, weight, bias))"
     memory_formats: ClassVar[Mapping[str, torch.memory_format]] = AtenConv2d.memory_formats

@@ -1,4 +1,4 @@
-"""simple_gate on images in channels_last: one kernel each way.
+"""simple_gate on images in channels_last: one kernel forward, one in reverse.
 
 torch.ops.graphnet_triton.gate(x): the product of the two halves of the channels of (N, C, H, W).
 torch.ops.graphnet_triton.gate_gradient(grad, x): the gradient of x.
@@ -53,7 +53,7 @@ gate_gradient = register(
 
 
 class TritonSimpleGate(Kernel):
-    """simple_gate on images; leaves other numbers of axes, and empty images, alone."""
+    """simple_gate on images; it does not match other numbers of axes, or empty images."""
 
     replaces = "simple_gate(x)"
     precision: ClassVar[Precision] = "follow"

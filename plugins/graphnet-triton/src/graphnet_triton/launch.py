@@ -1,4 +1,4 @@
-"""What all kernels here share: where they run, in which dtypes, and how torch comes to know them."""
+"""Shared by all kernels: the devices on which they run, their dtypes, and their registration with torch."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ register = partial(register_operator, namespace="graphnet_triton", devices=("CUD
 
 
 def runs_on(device: torch.device, x: Spec, *sizes: int) -> bool:
-    """Whether the kernels run there on tensors as x, and on others of so many elements."""
+    """Whether the kernels run on this device for tensors like x, and for others with so many elements."""
     there = device.type == "cuda" or (INTERPRETED and device.type == "cpu")
     return there and x.dtype in WIDE and max(x.numel, *sizes, 0) <= _MOST
 
 
 def sums_of(tensor: Tensor) -> Any:
-    """The Triton dtype in which what a tensor holds is added up."""
+    """The Triton dtype in which the numbers of a tensor are added up."""
     return NAMES[WIDE[tensor.dtype]]
 
 
 def factor_of(tensor: Tensor) -> Any:
-    """The Triton dtype in which it is multiplied; the interpreter knows no bfloat16."""
+    """The Triton dtype in which a tensor is multiplied; the interpreter does not know bfloat16."""
     return sums_of(tensor) if INTERPRETED else NAMES[tensor.dtype]
 
 
 def precision_of(tensor: Tensor) -> str:
-    """How float32 is multiplied: by TF32 only where torch is told to (allow_tf32)."""
+    """How float32 is multiplied: in TF32 only if torch's setting allow_tf32 is True."""
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
 def side(size: int, *, most: int = 64) -> int:
-    """How much of an axis a program takes at once: a power of two, 16 at least, as matrix units want."""
+    """How much of an axis a program takes at once: a power of two, at least 16, as matrix units need."""
     return max(16, min(most, power_of_2(size)))
 
 
 def power_of_2(size: int) -> int:
-    """The least that is no less. (Triton's own takes 3 us a call.)"""
+    """The smallest power of 2 that is not less. (Triton's own function takes 3 us a call.)"""
     return 1 << (size - 1).bit_length()
 
 
@@ -67,5 +67,5 @@ def ceil_div(total: int, part: int) -> int:
 
 
 def nhwc_like(x: Tensor) -> Tensor:
-    """An empty image as x, in channels_last."""
+    """Make an uninitialized image like x, in channels_last."""
     return torch.empty_like(x, memory_format=torch.channels_last)

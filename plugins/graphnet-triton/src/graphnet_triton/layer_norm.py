@@ -109,7 +109,7 @@ layer_norm_gradient = register(
 
 
 class TritonLayerNorm2d(Kernel):
-    """layer_norm2d, with and without its mean; leaves empty images, and more than 1024 channels, alone."""
+    """layer_norm2d, with and without its mean; it does not match empty images, or more than 1024 channels."""
 
     replaces = "layer_norm2d(x, weight, bias)"
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")

@@ -1,8 +1,8 @@
-"""mse with its slope in the same pass: the reverse pass has nothing left to read but that.
+"""mse with its slope in the same pass, so that the reverse pass reads the slope only.
 
 torch.ops.graphnet_triton.mse(prediction, target): the mean of the squared differences, a number in float32,
-and 2 (prediction - target) / elements, in the prediction's dtype and strides. Sums are added in the same
-order each time.
+and 2 (prediction - target) / elements, in the prediction's dtype and strides. The order of additions is
+always the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _mse(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _dense(x: Tensor) -> Tensor:
-    """x, its elements without gaps or overlaps in memory, in whatever order; a copy where there are some."""
+    """Return x without gaps or overlaps in memory, its elements in any order; a copy if it has some."""
     like = torch.empty_like(x)  # dense, with the strides of x if x is
     return x if like.stride() == x.stride() else like.copy_(x)
 
@@ -48,7 +48,7 @@ mse = register("mse(Tensor prediction, Tensor target) -> (Tensor, Tensor)", _mse
 
 
 class TritonMSE(Kernel):
-    """mse and its slope; leaves empty batches alone."""
+    """mse and its slope; it does not match empty batches."""
 
     replaces = "mse(prediction, target)"
     outputs: ClassVar[tuple[str, ...]] = ("loss",)

@@ -1,4 +1,4 @@
-"""The plugin: kernels, tried before the built-in ones, where there is a GPU (or Triton's interpreter)."""
+"""The plugin: kernels that are tried before the built-in ones, on a GPU (or in Triton's interpreter)."""
 
 from __future__ import annotations
 

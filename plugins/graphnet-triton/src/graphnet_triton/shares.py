@@ -1,6 +1,6 @@
-"""Sums over pixels in shares: each program takes some, and what they found is added in order.
+"""Sums over pixels in shares: each program sums some pixels, and the shares are added in a fixed order.
 
-So a sum has the same bits each time, which atomic additions would not give.
+So a sum has the same bits each time; with atomic additions it would not.
 """
 
 from __future__ import annotations

@@ -5,14 +5,15 @@ torch.ops.graphnet_triton.sgd(parameters, grads, buffers, lr, step, momentum, da
 torch.ops.graphnet_triton.adam(parameters, grads, exp_avgs, exp_avg_sqs, lr, step, betas, eps, weight_decay,
                                decoupled)
 torch.ops.graphnet_triton.follow(averages, parameters, rate)
-    What the rules do in their `update` to each parameter, in float32; gradients in any floating dtype.
+    These do to each parameter what `update` of the rule does, in float32; gradients may have any floating
+    dtype.
 torch.ops.graphnet_triton.cast(xs, dtype)
     The tensors in another dtype.
 
-The blocks of all tensors stand in one row, so a large weight is shared out among as many programs as it has
-blocks; torch's fused optimizers give it one for each 65,536 elements, which leaves most of a GPU idle where a
-network is small. A flat buffer in memory would ask for a copy of all gradients into it: here each tensor
-stays where it is, and its address is an argument. 64 tensors make a launch.
+The blocks of all tensors are numbered, so a large weight is computed by as many programs as it has blocks.
+torch's fused optimizers use one for each 65,536 elements, which leaves most of a GPU idle if a network is
+small. A flat buffer would need a copy of all gradients; here each tensor stays where it is, and its address
+is an argument. A launch takes up to 64 tensors.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ _MOST = 64  # tensors in a launch: five numbers for each go into the 4 KiB that 
 def launch(
     program: Any, *columns: Sequence[Tensor], given: Sequence[Tensor | None] = (), **constants: Any
 ) -> None:
-    """A program over the elements of tensors: the i-th of each column are of one size and lie alike.
+    """Launch a program over the elements of tensors.
 
-    Tensors of other dtypes go into another launch; `given` and `constants` are the program's own arguments.
+    The i-th tensors of all columns have one size and equal strides. Tensors of other
+    dtypes go into another launch; `given` and `constants` are the program's own arguments.
     """
     alike: dict[tuple[torch.dtype, ...], list[tuple[Tensor, ...]]] = {}
     for row in zip(*columns, strict=True):
@@ -73,7 +75,7 @@ def launch(
 
 
 def _as(parameters: Sequence[Tensor], grads: Sequence[Tensor]) -> list[Tensor]:
-    """The gradients, those that lie otherwise than their parameters as copies that do not."""
+    """Return the gradients, copied where their strides differ from those of their parameters."""
     pairs = list(zip(grads, parameters, strict=True))
     return [g if lie_alike(g, p) else _room(p, g).copy_(g) for g, p in pairs]
 
@@ -170,7 +172,7 @@ cast = register("cast(Tensor[] xs, ScalarType dtype) -> Tensor[]", _cast, _casts
 
 
 class _Updates(MultiTensorKernel):
-    """Where these programs run: on float32."""
+    """Base of the kernels: they match float32 parameters on a GPU."""
 
     @classmethod
     def match(cls, rule: Definition, specs: Sequence[Spec]) -> Self | None:

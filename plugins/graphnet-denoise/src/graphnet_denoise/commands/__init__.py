@@ -1,1 +1,1 @@
-"""The commands that this plugin adds to `graphnet`, one file each; loaded when one is called."""
+"""The commands that this plugin adds to `graphnet`, one file each, which is imported when it is called."""

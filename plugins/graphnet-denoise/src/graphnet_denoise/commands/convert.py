@@ -1,4 +1,4 @@
-"""`graphnet convert-pairs`: the course's .pkl files as .npz."""
+"""`graphnet convert-pairs`: convert the course's .pkl files to .npz."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graphnet_denoise.pickled import read_tensors
 @click.argument("source", metavar="IN.pkl", type=click.Path(path_type=Path))
 @click.argument("output", metavar="OUT.npz", type=click.Path(path_type=Path))
 def convert_pairs(source: Path, output: Path) -> None:
-    """Turn a .pkl of two tensors (torch.save) into an .npz, without running anything in it.
+    """Convert a .pkl of two tensors (torch.save) to an .npz, without executing anything in it.
 
     The arrays are called `input` and `target`, in the order of the tuple; every graphnet command
     takes such a file as DATA.

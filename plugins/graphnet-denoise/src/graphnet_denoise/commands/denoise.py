@@ -1,4 +1,4 @@
-"""`graphnet denoise`: image files in, cleaner image files out."""
+"""`graphnet denoise`: denoise image files."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ _NAMED = 3  # so many files are named one by one
     "--output",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="An image file if there is one INPUT, else a folder, made if absent. Without it, the result of "
-    "photo.jpg lies beside it as photo-denoised.png.",
+    help="An image file if there is one INPUT, else a folder, which is made if it does not exist. By "
+    "default, the result of photo.jpg is photo-denoised.png in the same folder.",
 )
 @click.option(
     "--noise-level",
     metavar="STD",
     type=click.FloatRange(min=0),
-    help="The noise's standard deviation in 255ths, for a model that is told it.",
+    help="The noise's standard deviation in 255ths, for a model that takes it as an input.",
 )
 @click.option(
     "--zero-shot",
     is_flag=True,
-    help="Train the network of MODEL, a .yaml, anew on each image itself: no other data is needed.",
+    help="Train the network of MODEL (.yaml) on each image itself; no other data is needed.",
 )
 @click.option(
     "--steps",
@@ -71,16 +71,19 @@ def denoise(
     self_ensemble: bool,
     options: Mapping[str, object],
 ) -> None:
-    """Denoise images of any size with a trained MODEL (.safetensors), or, with --zero-shot, a network.
+    """Denoise images of any size with a trained MODEL (.safetensors), or with --zero-shot.
 
-    Without MODEL, the one that comes with this command: for Gaussian noise of unknown strength, on photos.
-    INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. Results are PNG or JPEG,
-    by the ending of OUT; in a folder they keep their names, other kinds becoming PNG.
+    Without MODEL, the command uses its included model, for Gaussian noise of unknown strength on photos.
+    With --zero-shot, MODEL is a network (.yaml), which is trained on each image itself.
+    INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. The ending of OUT decides whether a
+    result is PNG or JPEG. In a folder, results keep the names of their images; other kinds of files become
+    PNG.
 
-    A grey image passes a model for colour with noise added to its channels, of the level that the image
-    is estimated to have, so that the channels' noise is independent; the result is their mean, in grey.
+    For a model for colour, a grey image is repeated over the channels, and noise is added to each channel so
+    that the noise of the channels is independent. Its level is estimated from the image. The result is the
+    mean of the channels, in grey.
 
-    An image that needs more than --memory goes through in tiles, with the same result; 100% is no bound.
+    An image that needs more than --memory is denoised in tiles, with the same result; 100% means no bound.
     """
     if steps is not None and not zero_shot:
         raise DataError("--steps says how long --zero-shot trains. Add that, or leave --steps out.")
@@ -98,8 +101,8 @@ def denoise(
         restore = partial(restore_alone, network, steps=steps, **where)
     else:
         raise DataError(
-            f"{model}: --zero-shot trains a network anew, from its description (.yaml), and is not told "
-            f"the noise level. Leave --zero-shot out, or the weights and the level."
+            f"{model}: --zero-shot trains a network from its description (.yaml), without weights and "
+            f"without a noise level. Leave out --zero-shot, or the weights and the level."
         )
     for folder in {target.parent for target in targets}:
         _make_folder(folder)
@@ -121,7 +124,7 @@ def denoise(
 
 
 def _written(targets: Sequence[Path], replaced: Collection[Path]) -> str:
-    """Say which files were written, each by its name if there are few, and that older ones are gone."""
+    """Say which files were written, each by its name if there are few, and which replaced an older file."""
     if len(targets) <= _NAMED:
         over = dict.fromkeys(replaced, " in place of an older file")
         return "\n".join(f"wrote {target}{over.get(target, '')}" for target in targets)
@@ -131,9 +134,9 @@ def _written(targets: Sequence[Path], replaced: Collection[Path]) -> str:
 
 
 def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
-    """The model, if the first file is one by its ending, else the one that comes with this; and the rest.
+    """Return the model and the images; without a file that has the ending of a model, the included model.
 
-    Raises DataError where nothing is left to denoise.
+    Raises DataError if nothing is left to denoise.
     """
     model, inputs = (files[0], files[1:]) if files[0].suffix in _MODELS else (BLIND, files)
     if not inputs:
@@ -144,14 +147,14 @@ def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
 
 
 class _Where(TypedDict):
-    """Where and how a model computes, whether it is trained or to be trained."""
+    """How a model computes, whether it is trained already or not."""
 
     options: graphnet.CompileOptions
     self_ensemble: bool
 
 
 class Restore(Protocol):
-    """A way to denoise; it calls `advance` for each piece of work done."""
+    """A function that denoises a picture; it calls `advance` after each piece of work."""
 
     def __call__(self, picture: Picture, *, advance: Callable[[], None]) -> Picture: ...
 
@@ -165,9 +168,9 @@ def _by_weights(
 
 
 def find_sources(inputs: Sequence[Path]) -> list[Path]:
-    """All images among the inputs, folders expanded, in the order given.
+    """Return all images among the inputs and in their folders, in the given order.
 
-    Raises DataError, before any work is done, for whatever is not there.
+    Raises DataError, before any work is done, if a file or folder does not exist.
     """
     missing = [str(path) for path in inputs if not path.exists()]
     if missing:
@@ -180,10 +183,10 @@ def find_sources(inputs: Sequence[Path]) -> list[Path]:
 def plan_outputs(
     inputs: Sequence[Path], sources: Sequence[Path], output: Path | None
 ) -> list[Path]:
-    """Where the result of each source goes; without `output`, beside it.
+    """Return the path of the result of each source; without `output`, it is next to the source.
 
-    Raises DataError when `output` does not fit the number of inputs, when two results would get one
-    name, and when a result would overwrite an input.
+    Raises DataError if `output` does not fit the number of inputs, if two results would have the same name,
+    or if a result would overwrite an input.
     """
     if output is None:
         targets = [_beside(path) for path in inputs]
@@ -213,7 +216,7 @@ def _beside(path: Path) -> Path:
 
 
 def _checked(targets: list[Path], sources: Sequence[Path]) -> list[Path]:
-    """The targets, if none is an input, and none the result of two of them."""
+    """Return the targets; raises DataError if one is an input, or the result of two inputs."""
     origins = {source.resolve(): source for source in sources}
     first: dict[Path, Path] = {}
     for source, target in zip(sources, targets, strict=True):

@@ -1,4 +1,4 @@
-"""`graphnet evaluate`: how close a model's images come to the clean ones."""
+"""`graphnet evaluate`: measure how close a model's images are to the clean ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
     "--json", "report", metavar="FILE", type=click.Path(path_type=Path), help="Also write JSON."
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images at a time; else by their size."
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="How many images are denoised at a time; by default it depends on their size.",
 )
 @click.option(
     "--noise",
@@ -57,16 +59,16 @@ def evaluate(
     self_ensemble: bool,
     options: Mapping[str, object],
 ) -> None:
-    """Compare a trained MODEL (.safetensors) with the clean images of DATA.
+    """Compare the images that a trained MODEL (.safetensors) makes with the clean images of DATA.
 
     DATA is a file or folder of pairs, or a folder of photos (1000 noisy-clean pairs are sampled
     from it), or a data set as JSON: '{"photos": {"path": "photos", "target": "clean", "seed": 1}}'.
-    With --noise it is a folder of clean images of any sizes; noise is added in floating point, never
-    clipped, the same to each image whenever it is measured.
+    With --noise it is a folder of clean images of any sizes. Noise is added in floating point and not
+    clipped. An image gets the same noise in each measurement.
 
     PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of
-    the error over all pixels. The model's images are clamped to 0..1. Grey images pass a model for
-    colour as in `graphnet denoise`.
+    the error over all pixels. The model's images are clamped to 0..1. A model for colour takes grey images as
+    in `graphnet denoise`.
     """
     started = time.perf_counter()
     restorer = Restorer.of(
@@ -95,9 +97,9 @@ def evaluate(
 
 
 def open_data(data: str) -> DataSet:
-    """The data set that `data` names: a path, or JSON {name: {field: value}}.
+    """Load the data set that `data` names: a path, or JSON {name: {field: value}}.
 
-    A bare folder of photos is sampled into noisy-clean pairs, since noisy targets tell little.
+    From a folder of photos, noisy-clean pairs are sampled: scores against noisy targets say little.
     """
     if not data.lstrip().startswith("{"):
         dataset = default_registry().dataset(data)
@@ -114,7 +116,7 @@ def open_data(data: str) -> DataSet:
 
 
 def noisy_images(path: str, noise: str, restorer: Restorer) -> NoisyGallery:
-    """The images at `path` with this noise, and with its level where the model is told it."""
+    """Load the images at `path` with this noise, and with its level if the model takes it."""
     try:
         whole = WholeImages(path=path, noise=parse_noise(noise))
         gallery = whole.load()
@@ -127,8 +129,7 @@ def noisy_images(path: str, noise: str, restorer: Restorer) -> NoisyGallery:
 
 
 def as_table(result: Comparison, *, title: str) -> Table:
-    """The scores as rows, noisy beside denoised; the caption says what was left out of which
-    mean."""
+    """Show the scores as rows, noisy beside denoised; the caption says which are left out of a mean."""
     noisy, denoised = result.noisy, result.denoised
     # Text, since a path in brackets would be read as markup.
     table = Table(title=Text(title), title_justify="left", caption_justify="left")

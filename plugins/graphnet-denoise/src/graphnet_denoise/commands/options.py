@@ -1,4 +1,4 @@
-"""Options that the commands of this plugin share."""
+"""Options that several commands of this plugin have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OF_PREDICTION = ("device", "precision", "kernels", "memory")
 """The options of a compilation that these commands take."""
 
 MEMORY = "2GiB"
-"""What an image may take, unless told otherwise; a larger one goes through in tiles. "100%": no bound."""
+"""The default bound on memory; an image that needs more is denoised in tiles. "100%" means no bound."""
 
 self_ensemble_option = click.option(
     "--self-ensemble",

@@ -1,9 +1,9 @@
-"""Noise that is added to clean images while training or measuring, in floating point.
+"""Noise that is added to clean images in training or measuring, in floating point.
 
 Standard deviations are given in 255ths of the range from black to white, as papers do. A field that takes
-a range, such as `std: [5, 55]`, gives each image one value, drawn uniformly from it. Noise may leave 0..1:
-`clip: true` cuts it off there, as a camera does, which makes the mean of many noisy images darker or
-lighter than the clean one.
+a range, such as `std: [5, 55]`, gives each image one value, drawn uniformly from it. Noisy pixels may lie
+outside 0..1. `clip: true` clips them, as a camera does; the mean of many noisy images is then darker or
+lighter than the clean image.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ NOISES = Choices[Noise](
 
 
 def parse_noise(text: str) -> Noise:
-    """Noise from "name", "name:number" (for its first range) or JSON {name: {field: value}}.
+    """Make noise from "name", "name:number" (for its first range) or JSON {name: {field: value}}.
 
-    Raises DescriptionError.
+    Raises DescriptionError if the text has another form, or a value is wrong.
 
     >>> parse_noise("gaussian:25") == parse_noise('{"gaussian": {"std": 25}}')
     True

@@ -1,4 +1,4 @@
-"""What noise is: a definition that makes noisy images of clean ones, from random numbers it is given."""
+"""Noise: a definition that makes noisy images of clean ones, with given random numbers."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ Range = Annotated[
 
 @dataclass(frozen=True)
 class Scenes:
-    """What noisy images are made of: crops of photos, as images of `size` (H, W).
+    """The source of noisy images: crops of photos, seen as images of `size` (H, W).
 
-    `crops` are the pixels (s * H, s * W, C) that an image is seen through, s the noise's block side.
-    `strength` has, for each range of the noise by its field's name, the value of each image: (N,).
+    `crops` have the pixels (s * H, s * W, C) of each image, with s the side of the noise's blocks. `strength`
+    has, by the name of each field that is a range, the value of each image: (N,).
     """
 
     crops: Sequence[NDArray[Any]]
@@ -59,7 +59,7 @@ class Scenes:
 
     @functools.cached_property
     def clean(self) -> Images:
-        """The images without noise, each pixel the mean of its block; made when they are first asked for."""
+        """The images without noise, each pixel the mean of its block; they are made at the first use."""
         images = np.empty(self.shape, np.float32)
         for image, crop in zip(images, self.crops, strict=True):
             height, width, channels = image.shape
@@ -72,10 +72,10 @@ class Scenes:
 
 
 class Noise(Definition):
-    """How noisy images come from clean ones; subclasses define `noisy`, and say which fields are ranges.
+    """How noisy images are made from clean ones; a subclass defines `noisy`, and names its ranges.
 
-    `level` names the range that a model may be told as one more channel of its input, a standard
-    deviation in 255ths; None where one number does not describe the noise.
+    `level` is the name of the range that a model can get as one more channel of its input: a standard
+    deviation in 255ths. It is None if one number does not describe the noise.
     """
 
     ranges: ClassVar[tuple[str, ...]] = ()
@@ -84,15 +84,15 @@ class Noise(Definition):
 
     @property
     def smallest_block(self) -> int:
-        """The least side of the block of source pixels that one pixel is made of."""
+        """The smallest side of the block of source pixels of one pixel."""
         return 1
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
-        """A new array of noisy images, each image's from its own numbers in `draws`."""
+        """Make a new array of noisy images, each with its own numbers from `draws`."""
         raise ContractError(f"{type(self).__name__} defines no noisy(scenes, draws)")
 
     def strength(self, draws: Draws) -> dict[str, NDArray[np.float32]]:
-        """One value from each range for each image: (N,)."""
+        """Draw a value from each range for each image: (N,)."""
         uniform = draws.uniform(len(self.ranges))
         bounds = [getattr(self, name) for name in self.ranges]
         return {
@@ -101,17 +101,17 @@ class Noise(Definition):
         }
 
     def block_sides(self, largest: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
-        """How many source pixels, along each side, one pixel of each image is seen from; 1 for most."""
+        """The side, in source pixels, of the block of one pixel, for each image; 1 for most noises."""
         return np.ones_like(largest)
 
     def __call__(self, scenes: Scenes, draws: Draws) -> Images:
-        """`noisy`, cut off at 0 and 1 where `clip` asks for it."""
+        """Make noisy images, and clip them to 0..1 if `clip` is set."""
         images = self.noisy(scenes, draws)
         return np.clip(images, 0, 1, out=images) if self.clip else images
 
 
 def check_level(noise: Noise | None) -> None:
-    """Raise DescriptionError unless a model can be told the noise's level."""
+    """Raise DescriptionError unless the noise has a level that a model can get."""
     if noise is None or noise.level is None:
         found = "no noise" if noise is None else type(noise).__name__
         message = f"needs noise with a standard deviation, such as gaussian; found {found}"
@@ -119,5 +119,5 @@ def check_level(noise: Noise | None) -> None:
 
 
 def for_each(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N,) as (N, 1, 1, 1)."""
+    """Reshape (N,) to (N, 1, 1, 1)."""
     return values[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Block sampling: a small image is a large one seen through few pixels."""
+"""Block sampling: a small image has one random pixel from each block of a large one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from graphnet_denoise.photos import SMALLEST_BLOCK
 class BlockSampling(Noise):
     """Each pixel is one random source pixel of its block, all channels from the same one.
 
-    The clean pixel is the mean of its block, s x s source pixels, s drawn for each patch from `smallest` to
-    the largest that fits into the photo: what the data set `photos` samples beforehand (see photos.py). The
-    larger the blocks, the more their pixels differ, and the stronger is the noise.
+    The clean pixel is the mean of its block of s x s source pixels. s is drawn for each patch, from
+    `smallest` to the largest that fits into the photo. The data set `photos` samples such images beforehand
+    (see photos.py). The larger the blocks, the more their pixels differ, and the stronger is the noise.
     """
 
     smallest: Annotated[int, pydantic.Field(ge=2)] = SMALLEST_BLOCK

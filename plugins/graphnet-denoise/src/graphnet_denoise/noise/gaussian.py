@@ -32,7 +32,7 @@ class Gaussian(Noise):
 
 
 class Correlated(Noise):
-    """Gaussian noise blurred by a Gaussian kernel, of the stated standard deviation: y = x + c (k * n).
+    """Gaussian noise, blurred by a Gaussian kernel that keeps its standard deviation: y = x + c (k * n).
 
     n ~ N(0, (std / 255)^2), independent; k[i, j] = g[i] g[j] with g[i] = exp(-i^2 / (2 blur^2)) for
     |i| <= ceil(3 blur), in pixels; c = 1 / sum g^2 keeps the deviation. The correlation of two values d
@@ -55,7 +55,7 @@ class Correlated(Noise):
         return noise
 
     def kernel(self) -> NDArray[np.float32]:
-        """g, scaled to the norm 1, which keeps the variance of what it filters."""
+        """g, scaled to the norm 1, which keeps the variance of the noise."""
         radius = math.ceil(3 * self.blur)
         places = np.arange(-radius, radius + 1, dtype=np.float32)
         bell: NDArray[np.float32] = np.exp(-0.5 * (places / np.float32(self.blur)) ** 2)
@@ -64,7 +64,7 @@ class Correlated(Noise):
 
 
 def _filtered(images: Images, kernel: NDArray[np.float32], axis: int) -> Images:
-    """Each place where the kernel lies inside: the axis becomes shorter by its length less one."""
+    """Filter along one axis at the positions where the kernel lies inside: (n,) becomes (n - k + 1,)."""
     inside = images.shape[axis] - len(kernel) + 1
     views = np.moveaxis(images, axis, 0)
     total = views[:inside] * kernel[0]

@@ -24,10 +24,10 @@ def _at_most_one(value: tuple[float, float]) -> tuple[float, float]:
 
 
 class PoissonGaussian(Noise):
-    """Photons counted, and read with Gaussian noise (Foi et al. 2008): y = P / peak + n.
+    """Counts of photons with Gaussian read noise (Foi et al. 2008): y = P / peak + n.
 
-    P ~ Poisson(peak x), `peak` the photons that a white pixel counts; n ~ N(0, (std / 255)^2). The mean is
-    x, the variance x / peak + (std / 255)^2. Drawing counts takes several times as long as Gaussian noise.
+    P ~ Poisson(peak x), with `peak` the number of photons of a white pixel; n ~ N(0, (std / 255)^2). The mean
+    is x, the variance x / peak + (std / 255)^2. Drawing counts takes several times as long as Gaussian noise.
     """
 
     ranges: ClassVar[tuple[str, ...]] = ("peak", "std")
@@ -44,10 +44,10 @@ class PoissonGaussian(Noise):
 
 
 class SaltAndPepper(Noise):
-    """A `share` of the values, of each channel by itself, becomes black or white with equal chances.
+    """A `share` of the values of each channel becomes black or white, with equal chances.
 
-    The mean is (1 - share) x + share / 2, which is not the clean image: learning from two noisy versions
-    with mse ends there.
+    The mean is (1 - share) x + share / 2, which is not the clean image: training on two noisy versions with
+    mse converges to this mean.
     """
 
     ranges: ClassVar[tuple[str, ...]] = ("share",)

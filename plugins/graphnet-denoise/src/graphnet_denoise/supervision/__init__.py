@@ -1,9 +1,9 @@
-"""Supervision: what a network is shown and what its output is compared with, made from patches.
+"""Supervision: what a network sees and what its output is compared with, made from patches.
 
-To clean images noise is added while training: once, to be compared with the clean image (noise2clean), or
-twice, to compare one with the other (noise2noise). From images that are noisy already, a network learns by
-guessing pixels that it is not shown (noise2void), or from one half of the pixels to the other
-(neighbor2neighbor, zero_shot_noise2noise).
+Clean images get noise during training: once, to compare with the clean image (noise2clean), or twice, to
+compare two noisy images (noise2noise). From images that are noisy already, a network learns by predicting
+pixels that it does not see (noise2void), or from one half of the pixels to the other (neighbor2neighbor,
+zero_shot_noise2noise).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a supervision is, and what it sees of the images it makes batches of."""
+"""Supervision: how batches are made, and the images from which they are made."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from graphnet_denoise.noise import Images, Noise, Scenes
 
 @dataclass(frozen=True)
 class Views:
-    """The images of some pairs as a supervision may see them: (N, H, W, C), in 0..1 but for the noise.
+    """The images of some pairs, from which a supervision makes a batch: (N, H, W, C), in 0..1 before noise.
 
-    Without noise the images themselves are noisy: there is one version of each, and nothing clean.
+    Without noise, the images themselves are noisy: each has one version, and none is clean.
     """
 
     scenes: Scenes
@@ -39,7 +39,7 @@ class Views:
         *,
         level_map: bool,
     ) -> Self:
-        """Views of crops as images of a size (H, W), with a strength of the noise for each."""
+        """Make views of crops as images of a size (H, W), with a strength of the noise for each image."""
         strength = noise.strength(draws(STRENGTH)) if noise else {}
         return cls(Scenes(crops, size, strength), noise, draws, level_map)
 
@@ -49,18 +49,18 @@ class Views:
         return self.scenes.clean
 
     def noisy(self, version: int = 0) -> Images:
-        """Noisy images; other versions have noise of the same strength, drawn independently."""
+        """Make noisy images; another version has noise of the same strength, drawn independently."""
         if self.noise is None:
             assert version == 0
             return self.scenes.clean
         return self.noise(self.scenes, self.draws(NOISE + version))
 
     def own(self) -> Draws:
-        """Random numbers for the supervision."""
+        """Random numbers for the supervision's own use."""
         return self.draws(SUPERVISION)
 
     def as_input(self, images: Images) -> Tensor:
-        """Images as the network takes them, with the noise level as one more channel if it wants that."""
+        """The images as the network takes them, with the noise level as one more channel if it takes one."""
         if self.level_map:
             assert self.noise is not None
             assert self.noise.level is not None
@@ -70,20 +70,20 @@ class Views:
 
 
 class Supervision(Definition):
-    """How batches are made of views. `single`: one noisy version of each image is enough for it."""
+    """How batches are made from views. `single` says that one noisy version of each image is enough."""
 
     single: ClassVar[bool] = False
 
     def side(self, size: int) -> int:
-        """The side of what the network is trained on, from patches of this size."""
+        """The side of the images on which the network is trained, for patches of this size."""
         return size
 
     def target_shapes(self, shape: Shape) -> Mapping[str, Shape]:
-        """What the loss is given beside the prediction, by the names of its arguments."""
+        """The shape of each tensor that the loss takes besides the prediction, by argument name."""
         return {"target": shape}
 
     def make(self, views: Views) -> tuple[Tensor, ...]:
-        """The input, then the targets, (N, C, H, W); or what `finish` makes them of."""
+        """Make the input, then the targets, (N, C, H, W); or the tensors from which `finish` makes them."""
         raise ContractError(f"{type(self).__name__} defines no make(views)")
 
     def finish(
@@ -94,7 +94,7 @@ class Supervision(Definition):
 
 
 def halved(size: int, name: str) -> int:
-    """Half of a patch's size, for the supervision of this name. Raises DescriptionError for an odd one."""
+    """Return half of a patch's size, for a supervision; raises DescriptionError if the size is odd."""
     if size % 2:
         message = f"{name} halves patches: expected an even number, found {size}"
         raise DescriptionError([Problem(message, "size")])
@@ -102,11 +102,11 @@ def halved(size: int, name: str) -> int:
 
 
 def as_tensor(images: Images) -> Tensor:
-    """(N, H, W, C) as (N, C, H, W), the same memory."""
+    """Return (N, H, W, C) as (N, C, H, W), in the same memory."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def with_level(images: Images, level: NDArray[np.float32]) -> Images:
-    """Images with one more channel: each image's own number in `level`, (N,), at all pixels."""
+    """Add a channel to images, which has the image's number in `level` (N,) at all pixels."""
     n, h, w, _ = images.shape
     return np.concatenate((images, np.broadcast_to(level[:, None, None, None], (n, h, w, 1))), -1)

@@ -1,4 +1,4 @@
-"""Noise2Void: guess pixels from their surroundings, and compare with the noisy pixels themselves."""
+"""Noise2Void: predict hidden pixels from their surroundings, and compare with the noisy pixels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
 
 
 class Noise2Void(Supervision):
-    """Blind spots (Krull et al. 2019): a few pixels are replaced and have to be guessed.
+    """Blind spots (Krull et al. 2019): a few pixels are replaced, and the network predicts them.
 
-    The patch is cut into boxes with one replaced pixel each, at a random place (stratified sampling). Boxes
-    have round(1 / sqrt(masked)) pixels a side, so that about a share `masked` of all is. Its new value is
-    that of another pixel, drawn uniformly from the square of 2 * radius + 1 around it. All channels of a
-    pixel are replaced together. The target is the noisy patch, and the loss counts the replaced pixels
-    only: it takes a mask, as masked_mse does. What the network learns is the clean image where noise is
-    independent from pixel to pixel, and zero in the mean.
+    The patch is divided into boxes, and one pixel of each box, at a random position, is replaced (stratified
+    sampling). A box has round(1 / sqrt(masked)) pixels on each side, so about the share `masked` of all
+    pixels is replaced. The new value is that of another pixel, drawn uniformly from the square of side 2 *
+    radius + 1 around it. All channels of a pixel are replaced together. The target is the noisy patch, and
+    the loss counts the replaced pixels only: it takes a mask, as masked_mse does. The network learns the
+    clean image if the noise is independent from pixel to pixel and has the mean zero.
     """
 
     single: ClassVar[bool] = True
@@ -53,9 +53,9 @@ class Noise2Void(Supervision):
 def blind_spots(
     draws: Draws, height: int, width: int, box: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """A random pixel in each box of box x box: rows, columns, and whether it is inside: (N, boxes).
+    """Draw a random pixel in each box of box x box: rows, columns, and which are inside: (N, boxes).
 
-    Boxes at the lower and right edges may stand out over them; then so may their pixel.
+    Boxes at the lower and right edges may reach beyond the image, and so may their pixel.
     """
     tops, lefts = (np.arange(0, length, box) for length in (height, width))
     inside = np.minimum(draws.uniform(len(tops), len(lefts), 2) * box, box - 1).astype(np.int64)
@@ -71,7 +71,7 @@ def neighbors(
     shape: tuple[int, int],
     radius: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each pixel another one, uniform in the square of 2 * radius + 1 around it, inside the image."""
+    """Draw another pixel for each one, inside the image, from the square of side 2 * radius + 1 around it."""
     top, left = np.maximum(rows - radius, 0), np.maximum(columns - radius, 0)
     bottom, right = (
         np.minimum(at + radius, n - 1) for at, n in ((rows, shape[0]), (columns, shape[1]))

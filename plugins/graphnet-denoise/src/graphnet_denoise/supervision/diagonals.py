@@ -1,4 +1,4 @@
-"""Zero-Shot Noise2Noise: from the mean of one diagonal of each cell of 2 x 2 pixels to that of the other."""
+"""Zero-Shot Noise2Noise: train on the means of both diagonals of each cell of 2 x 2 pixels."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ZeroShotNoise2Noise(Supervision):
     """The means of both diagonals as two noisy images of one scene (Mansour & Heckel 2023).
 
     With D1 y and D2 y the half-sized images of a noisy patch y (see DiagonalMeans), one is the input and the
-    other is to be reached; what becomes of the input is to be what becomes of the whole:
+    other the target. The result for the half must also agree with the result for the whole:
 
         ||f(D1 y) - D2 y||^2 + ||f(D1 y) - D1 f(y)||^2,   and the same with D1 and D2 exchanged,
 
-    f the network; which of the two it is, is drawn for each patch. No gradient goes through f(y), as in
-    neighbor2neighbor; `graphnet denoise --zero-shot`, which trains on one image, has the paper's there too.
-    The gradient is then, but for a factor of 2, that of the mean squared error against the target
-    (D2 y + D1 f(y)) / 2: the loss is to be mse.
+    with f the network. Which half is the input is drawn for each patch. No gradient goes through f(y), as in
+    neighbor2neighbor; in `graphnet denoise --zero-shot`, gradients go through it, as in the paper. The
+    gradient is then, except for a factor of 2, that of the mean squared error against the target (D2 y + D1
+    f(y)) / 2, so the loss must be mse.
     """
 
     single: ClassVar[bool] = True
@@ -47,6 +47,6 @@ class ZeroShotNoise2Noise(Supervision):
 
 
 def _halves(images: Tensor, exchanged: Tensor) -> tuple[Tensor, Tensor]:
-    """Both half-sized images, in the other order for those samples that are exchanged, (N, 1, 1, 1)."""
+    """Return both half-sized images, in the other order for the samples in `exchanged`, (N, 1, 1, 1)."""
     first, second = DiagonalMeans().forward(images)
     return torch.where(exchanged, second, first), torch.where(exchanged, first, second)

@@ -1,4 +1,4 @@
-"""Neighbor2Neighbor: from one half-sized image of neighbouring pixels to another."""
+"""Neighbor2Neighbor: train on two half-sized images of neighbouring pixels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ class Neighbor2Neighbor(Supervision):
     """Neighbouring pixels as two noisy images of one scene (Huang et al. 2021).
 
     From each cell of 2 x 2 pixels of a noisy patch y, two neighbours are drawn: g1(y) is the input and g2(y)
-    is to be reached, both of half the size. The two scenes differ a little, which a second term makes up for:
+    the target, both of half the size. The two scenes differ a little; a second term corrects this:
 
         ||f(g1(y)) - g2(y)||^2 + gamma ||f(g1(y)) - g2(y) - (g1(f(y)) - g2(f(y)))||^2,
 
-    f the network, no gradient through f(y). With d = g1(f(y)) - g2(f(y)) its gradient is, but for the factor
-    1 + gamma, that of the mean squared error against the target g2(y) + gamma / (1 + gamma) d: the loss is
-    to be mse. The factor, with which the paper's learning rate grows, is left out; Adam does not see it.
-    `gamma` is reached at the end of the run, from 0 in proportion to the steps done.
+    with f the network, and no gradient through f(y). With d = g1(f(y)) - g2(f(y)), the gradient is, except
+    for the factor 1 + gamma, that of the mean squared error against the target g2(y) + gamma / (1 + gamma) d,
+    so the loss must be mse. The factor, with which the paper's learning rate grows, is left out; Adam's steps
+    do not depend on it. The weight of the second term grows from 0 to `gamma` in proportion to the steps
+    done.
     """
 
     single: ClassVar[bool] = True
@@ -58,7 +59,7 @@ class Neighbor2Neighbor(Supervision):
 
 
 def sub_image(images: Tensor, places: Tensor) -> Tensor:
-    """One pixel of each cell of 2 x 2: images (N, C, 2H, 2W), places (N, 1, H, W) in 0..3 -> (N, C, H, W).
+    """Select one pixel of each cell of 2 x 2: images (N, C, 2H, 2W), places (N, 1, H, W) in 0..3.
 
     >>> sub_image(torch.arange(4).reshape(1, 1, 2, 2), torch.tensor([[[[2]]]]))
     tensor([[[[2]]]])

@@ -1,4 +1,4 @@
-"""Two versions of one scene: noise is added while training, once or twice."""
+"""Two versions of one scene: noise is added during training, once or twice."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
 
 
 class Noise2Noise(Supervision):
-    """From one noisy image to another of the same scene (Lehtinen et al. 2018).
+    """Train on two noisy images of the same scene (Lehtinen et al. 2018).
 
-    Where noise is zero in the mean, the loss's minimum is that of training on clean targets.
+    If the noise has the mean zero, the loss has the same minimum as with clean targets.
     """
 
     def make(self, views: Views) -> tuple[Tensor, ...]:
@@ -18,7 +18,7 @@ class Noise2Noise(Supervision):
 
 
 class Noise2Clean(Supervision):
-    """From a noisy image to the clean one."""
+    """Train on a noisy image and the clean one."""
 
     def make(self, views: Views) -> tuple[Tensor, ...]:
         return views.as_input(views.noisy()), as_tensor(views.clean)

@@ -45,7 +45,7 @@ def pads_for(
 
 
 def conv(node: Node) -> str:
-    """Conv -> conv1d to 3d, after a constant_pad if the padding differs before and behind the image."""
+    """Conv -> conv1d to 3d, after a constant_pad if the padding before and after the image differs."""
     weight, bias = node.constant(1), node.optional(2)
     axes = node.spatial()
     kernel = list(weight.shape[2:])
@@ -77,7 +77,7 @@ def conv_transpose(node: Node) -> str:
     node.only(auto_pad="NOTSET", output_shape=None)
     pads = node.attributes.get("pads", [0] * (2 * axes))
     if list(pads[:axes]) != list(pads[axes:]):
-        raise Unreadable(f"expected equal pads before and behind each axis, found {list(pads)}")
+        raise Unreadable(f"expected equal pads before and after each axis, found {list(pads)}")
     return node.add(
         f"transpose_conv{axes}d",
         weights={"weight": weight, "bias": bias},

@@ -14,12 +14,12 @@ def max_pool(node: Node) -> str:
     node.unused(1)
     axes, fields, pads = _windows(node)
     if pads[:axes] != pads[axes:]:
-        raise Unreadable(f"expected equal pads before and behind each axis, found {pads}")
+        raise Unreadable(f"expected equal pads before and after each axis, found {pads}")
     return node.add(f"max_pool{axes}d", padding=pads[:axes], **fields)
 
 
 def average_pool(node: Node) -> str:
-    """AveragePool -> avg_pool1d to 3d, after a constant_pad if the padding differs on two sides."""
+    """AveragePool -> avg_pool1d to 3d, after a constant_pad if the padding of two sides differs."""
     axes, fields, pads = _windows(node)
     if fields.pop("dilation") != [1] * axes:
         raise Unreadable("avg_pool has no dilation")
@@ -27,7 +27,7 @@ def average_pool(node: Node) -> str:
     image, padding = node.value(), pads[:axes]
     if pads[:axes] != pads[axes:]:
         if not counts or fields["ceil_mode"]:
-            raise Unreadable(f"expected equal pads before and behind each axis, found {pads}")
+            raise Unreadable(f"expected equal pads before and after each axis, found {pads}")
         image, padding = node.add(f"constant_pad{axes}d", padding=sides_of(pads)), [0] * axes
     return node.add(f"avg_pool{axes}d", image, padding=padding, count_include_pad=counts, **fields)
 

@@ -28,7 +28,7 @@ class Unreadable(Exception):
 
 @dataclass
 class Reading:
-    """The model as far as it is read.
+    """The part of the model that has been read so far.
 
     Attributes:
         shapes: the sizes of the values of the graph, None where a size is free; no entry if nothing is known.
@@ -132,7 +132,7 @@ class Node:
         return found
 
     def spatial(self, index: int = 0) -> int:
-        """The number of axes behind batch and channels. Raises Unreadable unless it is 1, 2 or 3."""
+        """The number of axes after batch and channels. Raises Unreadable unless it is 1, 2 or 3."""
         axes = len(self.shape(index)) - 2
         if axes not in (1, 2, 3):
             raise Unreadable(f"layers have one, two or three spatial axes, found {axes}")

@@ -27,7 +27,7 @@ def concat(node: Node) -> str:
 
 
 def split(node: Node) -> tuple[str, ...]:
-    """Split -> as many splits as there are parts but one."""
+    """Split -> split, once for each part except the last."""
     axis, parts = node.attributes.get("axis", 0), len(node.proto.output)
     sizes = node.integers(1, "split")
     if sizes is None:

@@ -79,7 +79,7 @@ class WriteRMSNorm(OnnxWriter):
 def _affine(
     to: Nodes, channels: int, weight: Port | None, bias: Port | None
 ) -> tuple[Input, Input]:
-    """Weight and bias; ones and zeros where a layer has none, since the operators need them."""
+    """Weight and bias, or ones and zeros if a layer has none, since the operators need them."""
     return (
         weight or to.constant(torch.ones(channels, dtype=to.dtype)),
         bias or to.constant(torch.zeros(channels, dtype=to.dtype)),
@@ -87,7 +87,7 @@ def _affine(
 
 
 def _scaled(to: Nodes, z: str, x: Port, weight: Port | None, bias: Port | None) -> str:
-    """weight z + bias along the channels of x, as far as they are there."""
+    """weight z + bias along the channels of x; without the weight or bias that does not exist."""
     if weight is not None:
         z = to.add("Mul", z, to.per_channel(weight, x))
     return z if bias is None else to.add("Add", z, to.per_channel(bias, x))

@@ -11,7 +11,7 @@ _MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circu
 
 
 def pads_of(sides: Sequence[int]) -> list[int]:
-    """The pads of an operator for sides in torch's order: those before each axis, then those behind.
+    """The pads of an operator for sides in torch's order: those before each axis, then those after it.
 
     >>> pads_of([1, 2, 3, 4])  # left, right, top, bottom
     [3, 1, 4, 2]

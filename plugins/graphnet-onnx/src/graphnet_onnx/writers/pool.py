@@ -11,7 +11,7 @@ from graphnet_onnx.writing import Input, Nodes, OnnxWriter, Port
 
 
 class WriteMaxPool(OnnxWriter):
-    """MaxPool, after a Pad if the last windows end too far behind the image for it."""
+    """MaxPool, after a Pad if the last windows end too far beyond the image for MaxPool alone."""
 
     def write(self, layer: Any, to: Nodes, x: Port) -> str:
         ceil_mode, behind = _ends(layer, x)
@@ -57,9 +57,10 @@ class WriteAvgPool(OnnxWriter):
 
 
 def _ends(layer: Any, x: Port) -> tuple[int, list[int]]:
-    """ceil_mode, and the padding behind each axis.
+    """Return ceil_mode, and the padding after each axis.
 
-    Programs differ in the last window of ceil_mode, so where the sizes are known, the padding says it.
+    Programs treat the last window of ceil_mode differently, so if the sizes are known, the padding replaces
+    ceil_mode.
     """
     if not layer.ceil_mode:
         return 0, list(layer.padding)

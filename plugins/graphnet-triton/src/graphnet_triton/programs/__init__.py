@@ -1,1 +1,1 @@
-"""The programs that run on the GPU, in Triton's language; what launches them lies beside this folder."""
+"""The programs that run on the GPU, in Triton's language; the modules beside this folder launch them."""

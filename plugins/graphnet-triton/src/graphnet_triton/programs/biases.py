@@ -1,4 +1,4 @@
-"""What stands behind a convolution on images in channels_last, (pixels, C): its bias and a relu."""
+"""Bias and relu after a convolution, on images in channels_last, (pixels, C)."""
 
 import triton
 import triton.language as tl
@@ -8,7 +8,7 @@ from graphnet_triton.programs.images import places
 
 @triton.jit
 def bias_relu(y, bias, count, C: tl.constexpr, SUM: tl.constexpr, BLOCK: tl.constexpr):
-    """y = y + bias, no less than 0, in its place; count: its elements."""
+    """Compute y = max(y + bias, 0) in place; `count` is the number of elements."""
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
     value = tl.load(y + at, mask=inside, other=0.0).to(SUM)

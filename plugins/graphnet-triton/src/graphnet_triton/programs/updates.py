@@ -1,9 +1,9 @@
-"""Updates of many tensors at once: their blocks stand in one row, and each program takes one of them.
+"""Updates of many tensors at once: the blocks of all tensors are numbered, and each program takes one block.
 
-`tensors` are the addresses of what a rule goes by, such as parameters, gradients and momentum buffers, one
-tuple of COUNT for each, of TYPES; the i-th of each have SIZES[i] elements that lie alike, and blocks from
-STARTS[i] on. So what is one tensor to a rule may lie anywhere in memory. Where there is a `finite` and it is
-False, nothing is written.
+`tensors` are the addresses of the tensors that a rule reads or writes, such as parameters, gradients and
+momentum buffers: one tuple of COUNT addresses for each, with the dtypes TYPES. The i-th tensors have SIZES[i]
+elements with equal strides, and the blocks from STARTS[i] on. Each tensor may lie anywhere in memory. If
+`finite` is given and False, nothing is written.
 """
 
 import triton
