@@ -48,7 +48,7 @@ class GraphBuilder:
         check_shapes(network.name, described, [spec.shape for spec in specs])
         for name, spec in zip(described, specs, strict=True):
             self.values[f"${name}"] = Value(f"${name}", spec, Kind.INPUT)
-            self.results[name] = {"": f"${name}"}
+            self.results[f"${name}"] = {"": f"${name}"}
         self.input_names = tuple(f"${name}" for name in described)
 
     def node(self, node: FlatNode) -> None:
