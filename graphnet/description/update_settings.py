@@ -15,7 +15,6 @@ requested.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
@@ -73,7 +72,7 @@ def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
         try:
             made.append(_selector(form, optimizer))
         except DescriptionError as error:
-            found += [replace(problem, path=_path(i, problem.path)) for problem in error.problems]
+            found += [problem.under(_place(i)) for problem in error.problems]
     if found:
         raise DescriptionError(found)
     return tuple(made)
@@ -141,7 +140,7 @@ class UpdateSettings(Definition):
             names = trained if one.freeze is None else all_names
             if not any(map(one.matches, names)):
                 message = f"{one.match!r} matches no parameter. {_hint(one.match, names)}"
-                unused.append(Problem(message, _path(i, "match")))
+                unused.append(Problem(message, "match").under(_place(i)))
         if unused:
             raise DescriptionError(unused)
 
@@ -198,8 +197,8 @@ def _lists(value: Any) -> Any:
     return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _path(position: int, field: str) -> str:
-    return ".".join(part for part in (f"parameters[{position}]", field) if part)
+def _place(position: int) -> str:
+    return f"parameters[{position}]"
 
 
 def _hint(pattern: str, names: list[str]) -> str:
