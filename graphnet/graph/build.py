@@ -8,7 +8,7 @@ import torch
 
 from graphnet.description import Expanded, FlatNode, Reference, check_shapes
 from graphnet.errors import GraphError, GraphnetError, blame
-from graphnet.graph.ir import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
+from graphnet.graph.ir import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value, spec_of
 from graphnet.graph.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe, resolve_view
 from graphnet.sdk import Key, Layer, Loss, Spec, node_constant
 
@@ -164,13 +164,7 @@ class GraphBuilder:
 
     def specs(self, bound: Mapping[str, Arg]) -> dict[str, Bound]:
         """Return the specs of the values that the arguments are bound to."""
-
-        def spec(arg: Arg) -> Bound:
-            if isinstance(arg, tuple):
-                return tuple(self.values[name].spec for name in arg)
-            return self.values[arg].spec if isinstance(arg, str) else None
-
-        return {name: spec(arg) for name, arg in bound.items()}
+        return {name: spec_of(arg, self.values) for name, arg in bound.items()}
 
     def key(self, node: str) -> str:
         """Add the call that makes a node's random key; returns the name of the key."""

@@ -23,7 +23,7 @@ from graphnet.inspection.walk import complete, execute, walk
 from graphnet.model import Model, set_up
 from graphnet.passes import SCALE
 from graphnet.plan import Plan
-from graphnet.sdk import check_kind
+from graphnet.sdk import by, check_kind
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
@@ -143,7 +143,8 @@ class Gradients:
             device, dtype, kernels: as for `Model.compile`.
             seed: the seed of random data.
         """
-        loss = loss or dict.fromkeys(model.outputs, next(iter(model.registry.losses)))
+        if loss is None:
+            loss = dict.fromkeys(model.outputs, next(iter(model.registry.losses)))
         # Without these passes, each node has its own calls, on images N C H W.
         plan = model.plan(
             *inputs,
@@ -268,7 +269,7 @@ class Gradients:
         rows += [
             (
                 row.name,
-                "x".join(map(str, row.shape)),
+                by(row.shape),
                 f"{row.value_norm:.4g}",
                 f"{row.gradient_norm:.4g}",
                 f"{row.ratio:.3g}",

@@ -304,3 +304,14 @@ def frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: frozen(item) for key, item in value.items()}
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def thawed(value: Any) -> Any:
+    """Tuples as lists, at any depth: fields of a definition as a model file states them.
+
+    >>> thawed({"sizes": (1, (2, 3))})
+    {'sizes': [1, [2, 3]]}
+    """
+    if isinstance(value, Mapping):
+        return {key: thawed(item) for key, item in value.items()}
+    return [thawed(item) for item in value] if isinstance(value, list | tuple) else value
