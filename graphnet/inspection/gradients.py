@@ -7,7 +7,6 @@ backwards along it, which receive zeros from all other paths; the parts add up t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -24,6 +23,7 @@ from graphnet.model import Model, set_up
 from graphnet.passes import SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import by, check_kind
+from graphnet.system import finite
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
@@ -261,7 +261,7 @@ class Gradients:
         """
         rows = [{**asdict(row), "ratio": row.ratio} for row in self.parameters]
         found = [asdict(self.paths(name, limit=limit)) for name in names]
-        plain: dict[str, Any] = _plain({"loss": self.loss, "parameters": rows, "paths": found})
+        plain: dict[str, Any] = finite({"loss": self.loss, "parameters": rows, "paths": found})
         return plain
 
     def __str__(self) -> str:
@@ -283,14 +283,6 @@ class Gradients:
 def paths(plan: Plan, tensors: Mapping[str, Tensor], name: str, *, limit: int = _LIMIT) -> Paths:
     """Return `Gradients(plan, tensors).paths(name)`."""
     return Gradients(plan, tensors).paths(name, limit=limit)
-
-
-def _plain(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        return {key: _plain(value) for key, value in data.items()}
-    if isinstance(data, (tuple, list)):
-        return [_plain(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _norm(tensor: Tensor) -> float:
