@@ -280,11 +280,6 @@ class Gradients:
         return f"{_table(rows)}\n\nloss {self.loss:.6g}"
 
 
-def paths(plan: Plan, tensors: Mapping[str, Tensor], name: str, *, limit: int = _LIMIT) -> Paths:
-    """Return `Gradients(plan, tensors).paths(name)`."""
-    return Gradients(plan, tensors).paths(name, limit=limit)
-
-
 def _norm(tensor: Tensor) -> float:
     return float(tensor.double().norm())
 

@@ -35,7 +35,7 @@ def resolve_device(name: str | int | torch.device) -> torch.device:
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{name}" if isinstance(name, int) else name)
     except RuntimeError:
         raise DeviceError(
             f"unknown device {str(name)!r}. Known: auto, cpu, cuda, cuda:N."

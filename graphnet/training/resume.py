@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from graphnet.errors import CheckpointError
+from graphnet.graph import Kind
 from graphnet.model import Checkpoint
-from graphnet.plan import AUTO
+from graphnet.plan import AUTO, Plan
+from graphnet.sdk import MultiTensorKernel
 from graphnet.training.config import Job
 from graphnet.training.fingerprint import difference
 
@@ -68,6 +70,17 @@ def chosen_precision(job: Job, resume: Checkpoint | None) -> str:
             f"float32; it says {recorded!r}. Start a new run."
         )
     return str(recorded)
+
+
+def kernels_of(plans: Iterable[Plan]) -> dict[str, str]:
+    """The layer and kernel of each node, and the rule and kernel of each call for many parameters."""
+    found: dict[str, str] = {}
+    for call in (step.call for plan in plans for step in plan.steps):
+        if isinstance(call.layer, MultiTensorKernel):
+            found[call.name] = call.title
+        elif call.kind in (Kind.LAYER, Kind.LOSS):
+            found[call.node] = call.title
+    return found
 
 
 def changed_kernels(before: Mapping[str, str], now: Mapping[str, str]) -> str:

@@ -14,13 +14,11 @@ from torch import Tensor
 
 from graphnet.description import loss_terms
 from graphnet.errors import DataError, TrainingError
-from graphnet.graph import Kind
 from graphnet.model import Checkpoint, Program, plain_spec, versions_of
 from graphnet.sdk import (
     Decided,
     Epoch,
     Gallery,
-    MultiTensorKernel,
     Pairs,
     Record,
     Reporter,
@@ -42,6 +40,7 @@ from graphnet.training.resume import (
     check_same_data,
     check_same_run,
     chosen_precision,
+    kernels_of,
 )
 from graphnet.training.run_folder import RunFolder
 
@@ -178,15 +177,8 @@ class Trainer:
     @property
     def kernels(self) -> dict[str, str]:
         """The layer and kernel of each node, and the rule and kernel of each call for many parameters."""
-        found: dict[str, str] = {}
-        plans = (self.program.accumulation.adding, self.program.accumulation.updating)
-        calls = (step.call for ready in plans if ready is not None for step in ready.plan.steps)
-        for call in calls:
-            if isinstance(call.layer, MultiTensorKernel):
-                found[call.name] = call.title
-            elif call.kind in (Kind.LAYER, Kind.LOSS):
-                found[call.node] = call.title
-        return found
+        ready = (self.program.accumulation.adding, self.program.accumulation.updating)
+        return kernels_of(one.plan for one in ready if one is not None)
 
     def checkpoint(self) -> Checkpoint:
         """Return everything that a resumed run needs."""
