@@ -281,6 +281,7 @@ def test_free_sizes_of_other_names_are_other_sizes() -> None:
 
 REFUSED: dict[str, tuple[str, list[Tensor | None], dict[str, Any], str]] = {
     "unknown": ("Erf", [], {}, "no layer computes this operator"),
+    "axes": ("Add", [torch.ones(1, 1, 1, 1, 1)], {}, "the constant of 5 axes"),
     "bounds": ("Clip", [torch.tensor(-1.0), torch.tensor(1.0)], {}, "found -1.0 and 1.0"),
     "order": ("DepthToSpace", [], {"blocksize": 2}, "'DCR' has no layer"),
     "batch": ("Reshape", [torch.tensor([-1])], {}, "axes after the batch"),
