@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 class GraphnetError(Exception):
@@ -125,6 +125,14 @@ class Problem:
     message: str
     path: str = ""
     where: str = ""
+
+    def under(self, *places: str) -> Problem:
+        """The same problem of a part: the places of that part stand before the path.
+
+        >>> str(Problem("expected number, found 'a'", "lr").under("optimizer", "sgd"))
+        "optimizer.sgd.lr: expected number, found 'a'"
+        """
+        return replace(self, path=".".join(part for part in (*places, self.path) if part))
 
     def __str__(self) -> str:
         place = ": ".join(part for part in (self.where, self.path) if part)

@@ -16,7 +16,7 @@ from graphnet.bridges.operators import find_node
 from graphnet.bridges.trace import Operation, Trace
 from graphnet.description import InputDescription, ModelDescription, NodeDescription
 from graphnet.errors import InputError
-from graphnet.sdk import Entry, Found, Node, Operand, Plugin, Registry, nodes_of
+from graphnet.sdk import Entry, Found, Node, Operand, Plugin, Registry, dtype_name, nodes_of, thawed
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _described(traced: Trace) -> dict[str, InputDescription]:
             described[x.name] = InputDescription(channels=channels, height=height, width=width)
         else:
             shape = tuple(s if isinstance(s, int) else named[s] for s in after)
-            dtype = None if x.dtype.is_floating_point else str(x.dtype).removeprefix("torch.")
+            dtype = None if x.dtype.is_floating_point else dtype_name(x.dtype)
             described[x.name] = InputDescription(shape=shape, dtype=dtype)
     return described
 
@@ -198,7 +198,7 @@ class _Assembly:
         owner = next((self._owners[o.name] for o in owned.values() if o.name in self._owners), None)
         for slot, operand in owned.items():
             self._own(operand, owner or id, slot)
-        self._describe(id, node.layer, _plain(node.fields), inputs, share=owner)
+        self._describe(id, node.layer, thawed(node.fields), inputs, share=owner)
         return id
 
     def _describe(
@@ -287,11 +287,3 @@ def _operands(value: Any) -> list[Operand]:
         case Mapping():
             return [found for item in value.values() for found in _operands(item)]
     return []
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields as a model file states them: lists in the place of tuples."""
-    return {
-        name: list(value) if isinstance(value, (tuple, list)) else value
-        for name, value in fields.items()
-    }

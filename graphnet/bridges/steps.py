@@ -11,7 +11,7 @@ import torch
 from graphnet.bridges.explicit import Use, make_use
 from graphnet.description import check_inputs
 from graphnet.errors import GraphnetError
-from graphnet.graph import Bound, Call, Const, Graph, Kind, bind_inputs
+from graphnet.graph import Call, Const, Graph, Kind, bind_inputs, bound_on
 from graphnet.model import Model
 from graphnet.passes import kernel_for
 from graphnet.sdk import Layer, Loss, Registry, Spec
@@ -60,7 +60,7 @@ class LayerComputation(Computation):
             ports = bind_inputs(self.layer, specs, dtype)
         except GraphnetError as error:
             raise type(error)(f"{title}: {error}") from error
-        bound = {name: _on(spec, device) for name, spec in ports.specs.items()}
+        bound = {name: bound_on(spec, device) for name, spec in ports.specs.items()}
         layer = kernel_for(self.layer, bound, device, self.registry) or self.layer
         inputs = tuple(f"{i}" for i in range(len(specs)))  # no parameter or state has such a name
         arguments: dict[str, str | tuple[str, ...] | None] = {
@@ -120,9 +120,3 @@ def _use(graph: Graph, call: Call) -> Use:
         written=tuple(str(ports[name]) for name in layer.updates),
         specs=specs,
     )
-
-
-def _on(bound: Bound, device: torch.device) -> Bound:
-    if isinstance(bound, tuple):
-        return tuple(spec.on(device) for spec in bound)
-    return None if bound is None else bound.on(device)

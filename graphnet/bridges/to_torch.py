@@ -13,7 +13,7 @@ from graphnet import nn as facade
 from graphnet.bridges.explicit import run_forward, run_inference
 from graphnet.bridges.steps import Computation, LayerComputation, LayerSequence, ModelComputation
 from graphnet.errors import InputError
-from graphnet.graph import Kind
+from graphnet.graph import Kind, has_slots
 from graphnet.model import Model, set_up
 from graphnet.passes import choose
 from graphnet.sdk import (
@@ -99,7 +99,7 @@ def as_torch_module(
         else:
             kind = "losses" if split_form(source)[0] in registry.losses else "layers"
             layer = registry.make(kind, source)
-        if _has_slots(layer) and not inputs:
+        if has_slots(layer) and not inputs:
             raise InputError(
                 f"{layer} has parameters or states, whose shapes follow from its inputs: "
                 f"as_torch_module(layer, (1, 3, 32, 32)) states the shape of each input"
@@ -122,11 +122,6 @@ def _spec(given: Shape | Tensor, dtype: torch.dtype) -> Spec:
     if isinstance(given, Tensor):
         return Spec(tuple(given.shape), dtype if given.is_floating_point() else given.dtype)
     return Spec(tuple(given), dtype)
-
-
-def _has_slots(layer: Layer) -> bool:
-    cls = type(layer)
-    return cls.parameters is not Layer.parameters or cls.states is not Layer.states
 
 
 _Key = tuple[tuple[tuple[int, ...], ...], tuple[torch.dtype, ...], torch.device, torch.dtype]

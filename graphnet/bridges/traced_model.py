@@ -10,12 +10,11 @@ from torch import Tensor
 
 from graphnet.bridges.assemble import assemble
 from graphnet.bridges.trace import trace
+from graphnet.description import UpdateSettings
 from graphnet.errors import InputError, nearest
-from graphnet.model import Model, Program
+from graphnet.model import Model
 from graphnet.plan import CompileOptions
-from graphnet.sdk import Registry, default_registry
-
-_OPTIONS = CompileOptions()
+from graphnet.sdk import Optimizer, Registry, default_registry
 
 
 class TracedModel(Model):
@@ -25,8 +24,8 @@ class TracedModel(Model):
         torch_names: the name of each parameter and buffer of the module that the model has -> the name of the
             model's weight. Several names have one weight where the module shares a parameter.
         opaque: the ids of the nodes that run an operator of torch -> the operator and its submodule.
-        frozen: the weights whose parameters have requires_grad False in the module; `compile` freezes
-            them, so that training does not change them.
+        frozen: the weights whose parameters have requires_grad False in the module; `compile` and
+            `plan` freeze them, so that training does not change them.
 
     >>> model = from_torch(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU()), (2, 3))
     >>> dict(model.torch_names)
@@ -38,29 +37,15 @@ class TracedModel(Model):
     frozen: tuple[str, ...]
     _unused: Mapping[str, Tensor]
 
-    def compile(
-        self,
-        *inputs: Sequence[int],
-        loss: object = None,
-        optimizer: object = None,
-        options: CompileOptions = _OPTIONS,
-        executor: object = "eager",
-        seed: int | None = None,
-        **overrides: Any,
-    ) -> Program:
-        """Compile a training step as `Model.compile` does; the weights in `frozen` do not change."""
+    def _training(
+        self, optimizer: Optimizer | None, options: CompileOptions, overrides: Mapping[str, Any]
+    ) -> tuple[UpdateSettings, CompileOptions]:
+        """The settings of updates, in which the weights in `frozen` do not change, and the options."""
         if self.frozen:
-            unchanged = [{"match": name, "freeze": True} for name in self.frozen]
-            overrides["parameters"] = [*unchanged, *overrides.get("parameters", ())]
-        return super().compile(
-            *inputs,
-            loss=loss,
-            optimizer=optimizer,
-            options=options,
-            executor=executor,
-            seed=seed,
-            **overrides,
-        )
+            frozen = [{"match": name, "freeze": True} for name in self.frozen]
+            parameters = [*frozen, *overrides.get("parameters", ())]
+            overrides = {**overrides, "parameters": parameters}
+        return super()._training(optimizer, options, overrides)
 
     def state_dict(self, weights: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Return a state_dict for the torch module: module.load_state_dict(model.state_dict()).

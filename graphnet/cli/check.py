@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from rich.text import Text
 from graphnet.cli import json_text, make_console
 from graphnet.errors import PluginError, UnknownNameError, nearest
 from graphnet.sdk import Entry, Registry, default_registry, load_registry
+from graphnet.system import normalized
 from graphnet.testing import (
     CHECKED_KINDS,
     CHECKS,
@@ -85,7 +85,7 @@ def resolve(name: str) -> Checked:
     mine = [
         entry for entry in known if entry.name == name
     ]  # a rule and its kernel may share a name
-    mine = mine or [e for e in known if _normal(e.plugin.distribution) == _normal(name)]
+    mine = mine or [e for e in known if normalized(e.plugin.distribution) == normalized(name)]
     mine = mine or [e for e in known if _inside(e.value.__module__, name)]
     if mine:
         return registry, mine
@@ -153,10 +153,6 @@ def _checkable(registry: Registry) -> list[Entry]:
     return [entry for kind in CHECKED_KINDS for entry in registry.of_kind(kind.name).values()]
 
 
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
 def _inside(module: str, name: str) -> bool:
     return module == name or module.startswith(f"{name}.")
 
@@ -166,10 +162,12 @@ def _importable(name: str) -> bool:
         return False
     if "" not in sys.path:
         sys.path.insert(0, "")  # finds modules in the working directory, as `python -m` does
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        return False
     try:
         return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+    except (Exception, SystemExit):  # the author's code: the package around the module fails
+        return True
 
 
 @contextmanager

@@ -14,13 +14,13 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from graphnet.errors import CacheError
-from graphnet.system import Installed, installed, open_cache
+from graphnet.system import PLUGINS, Installed, installed, open_cache
 
 OWN = {
     "train": ("graphnet.cli.train:train", "Train a model as a YAML file says."),
@@ -43,8 +43,6 @@ OWN = {
     "schema": ("graphnet.cli.schema:schema", "Print the JSON Schema of model files, for editors."),
 }
 """Name -> ("module:attribute", one line of help)."""
-
-_GROUP = "graphnet.plugins"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ def table() -> Table:
     Raises:
         PluginError: a plugin is broken, and GRAPHNET_STRICT_PLUGINS is set.
     """
-    points = installed(_GROUP)
+    points = installed(PLUGINS)
     if not points:
         return Table({}, {})
     with contextlib.suppress(CacheError):  # without a cache it takes seconds each time
@@ -106,6 +104,7 @@ def _key(points: Sequence[Installed]) -> dict[str, Any]:
             for one in points
         ],
         "path": [_stamp(Path(p)) for p in sys.path if p not in ("", here)],
+        "fields": [one.name for one in fields(Listed)],
         "settings": {n: v for n, v in os.environ.items() if n.endswith("_PLUGINS")},
     }
 

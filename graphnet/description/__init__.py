@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from graphnet.description.expand import expand
 from graphnet.description.flat import Expanded, FlatNode, Reference
-from graphnet.description.inputs import InputDescription, check_inputs, check_shapes
+from graphnet.description.inputs import NAME, InputDescription, check_inputs, check_shapes
 from graphnet.description.loss_terms import LossTerm, loss_terms, losses_for, term_names
 from graphnet.description.model import (
     BlockDescription,
@@ -24,6 +24,7 @@ from graphnet.description.update_settings import UpdateSettings, split_updates
 from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
 
 __all__ = [
+    "NAME",
     "BlockDescription",
     "Expanded",
     "FlatNode",

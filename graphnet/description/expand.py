@@ -61,7 +61,7 @@ class _Expander:
 
     def run(self) -> Expanded:
         name, described = self.description.name, self.description.inputs
-        inputs = {given: Reference(given) for given in described}
+        inputs = {given: Reference(f"${given}") for given in described}
         scope = _Scope("", {}, inputs, None, ())
         last = self.unroll(self.description.layers, scope)
         outputs = self.outputs(last, scope)
@@ -336,7 +336,7 @@ class _Expander:
                     f"outputs, or remove it",
                 )
         for name in self.description.inputs:
-            if name not in used:
+            if f"${name}" not in used:
                 self.problem(("inputs", name), f"nothing uses the input {name!r}; remove it")
 
     def in_order(self, nodes: Sequence[FlatNode]) -> tuple[FlatNode, ...]:

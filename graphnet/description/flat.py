@@ -13,7 +13,7 @@ from graphnet.sdk import Layer
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A result of a node (its first output if `output` is None), or a model input if `node` is one."""
+    """A result of a node: its first output if `output` is None. `node` is "$name" for a model input."""
 
     node: str
     output: str | None = None

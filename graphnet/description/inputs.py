@@ -34,7 +34,7 @@ class InputDescription:
     floating one means the dtype in which the model is compiled, and so does None.
 
     Raises:
-        DescriptionError: `shape` or `dtype` has another form, or `shape` stands beside sizes.
+        DescriptionError: a field has another form, or `shape` stands beside sizes.
 
     >>> str(InputDescription(shape=("time",), dtype="int64"))
     'shape [time], dtype int64'
@@ -51,6 +51,9 @@ class InputDescription:
             raise DescriptionError(
                 [Problem(f"expected {SHAPE_WORDS}, found {self.shape!r}", "shape")]
             )
+        for name, size in zip(_SIZES, self.sizes, strict=True):
+            if size is not None and not is_size(size):
+                raise DescriptionError([Problem(f"expected {SIZE_WORDS}, found {size!r}", name)])
         if self.shape is not None and self.sizes != (None, None, None):
             raise DescriptionError([Problem(BOTH, "shape")])
         if self.dtype is not None and self.dtype not in INPUT_DTYPES:
@@ -75,7 +78,7 @@ class InputDescription:
 
     def __str__(self) -> str:
         fields: dict[str, object] = {
-            name: size for name, size in zip(_SIZES, self.sizes, strict=True) if size
+            name: size for name, size in zip(_SIZES, self.sizes, strict=True) if size is not None
         }
         if self.shape is not None:
             fields["shape"] = f"[{', '.join(map(str, self.shape))}]"
@@ -85,8 +88,14 @@ class InputDescription:
 
 
 _SIZES = ("channels", "height", "width")
+SIZE_WORDS = "an integer greater than 0"
 SHAPE_WORDS = "a list of sizes, integers greater than 0 or names"
 BOTH = "give either shape, or channels, height and width"
+
+
+def is_size(data: object) -> bool:
+    """Whether this is the size of an axis: an integer greater than 0."""
+    return isinstance(data, int) and not isinstance(data, bool) and data > 0
 
 
 def is_shape(data: object) -> bool:
@@ -97,9 +106,7 @@ def is_shape(data: object) -> bool:
     """
 
     def fits(axis: object) -> bool:
-        if isinstance(axis, str):
-            return NAME.fullmatch(axis) is not None
-        return isinstance(axis, int) and not isinstance(axis, bool) and axis > 0
+        return NAME.fullmatch(axis) is not None if isinstance(axis, str) else is_size(axis)
 
     return isinstance(data, (list, tuple)) and all(map(fits, data))
 

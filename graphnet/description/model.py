@@ -16,8 +16,10 @@ from graphnet.description.inputs import (
     INPUT_DTYPES,
     NAME,
     SHAPE_WORDS,
+    SIZE_WORDS,
     InputDescription,
     is_shape,
+    is_size,
 )
 from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
 from graphnet.errors import DescriptionError, Problem, nearest
@@ -300,11 +302,7 @@ IDENTIFIER = _plain_form(
     lambda data: isinstance(data, str) and NAME.fullmatch(data) is not None,
     {"type": "string", "pattern": f"^{NAME.pattern}$"},
 )
-SIZE = _plain_form(
-    "an integer greater than 0",
-    lambda data: isinstance(data, int) and not isinstance(data, bool) and data > 0,
-    {"type": "integer", "minimum": 1},
-)
+SIZE = _plain_form(SIZE_WORDS, is_size, {"type": "integer", "minimum": 1})
 CONFIG = _plain_form(
     "a mapping of fields", lambda data: isinstance(data, Mapping), {"type": "object"}
 )

@@ -15,14 +15,13 @@ requested.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, PositiveInt, ValidationInfo
 
 from graphnet.errors import DescriptionError, Problem, nearest
-from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen
+from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen, rule_and_share, thawed
 
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Norm = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -52,7 +51,7 @@ class Selector(Definition):
         """The selector as a training file states it."""
         own = {"lr_scale": self.lr_scale, "freeze": self.freeze}
         stated = {name: value for name, value in own.items() if value is not None}
-        return {"match": self.match, **stated, **_lists(self.fields)}
+        return {"match": self.match, **stated, **thawed(self.fields)}
 
 
 def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
@@ -73,7 +72,7 @@ def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
         try:
             made.append(_selector(form, optimizer))
         except DescriptionError as error:
-            found += [replace(problem, path=_path(i, problem.path)) for problem in error.problems]
+            found += [problem.under(_place(i)) for problem in error.problems]
     if found:
         raise DescriptionError(found)
     return tuple(made)
@@ -115,15 +114,9 @@ class UpdateSettings(Definition):
             if selector.matches(parameter):
                 fields |= selector.fields
                 scale = scale if selector.lr_scale is None else selector.lr_scale
-        chosen = _changed(self.optimizer, fields).rule_for(spec)
-        if chosen.lr == self.optimizer.lr:
-            return chosen, scale
-        if self.optimizer.lr == 0.0:
-            message = (
-                f"a learning rate above 0, of which that of {parameter!r} ({chosen.lr}) is a share"
-            )
-            raise DescriptionError([Problem(f"expected {message}", "lr")])
-        return chosen, scale * (chosen.lr / self.optimizer.lr)
+        changed = _changed(self.optimizer, fields)  # its learning rate is the common one
+        chosen, share = rule_and_share(changed, spec, repr(parameter))
+        return chosen, scale * share
 
     def freezes(self, slot: str) -> bool:
         """Whether a parameter or state stays as it is: the last selector that says so decides."""
@@ -141,7 +134,7 @@ class UpdateSettings(Definition):
             names = trained if one.freeze is None else all_names
             if not any(map(one.matches, names)):
                 message = f"{one.match!r} matches no parameter. {_hint(one.match, names)}"
-                unused.append(Problem(message, _path(i, "match")))
+                unused.append(Problem(message, "match").under(_place(i)))
         if unused:
             raise DescriptionError(unused)
 
@@ -191,15 +184,8 @@ def _changed(optimizer: Optimizer, fields: Mapping[str, Any]) -> Optimizer:
     return type(optimizer)(**{**optimizer.configuration(), **fields}) if fields else optimizer
 
 
-def _lists(value: Any) -> Any:
-    """Tuples as lists, at any depth."""
-    if isinstance(value, Mapping):
-        return {key: _lists(item) for key, item in value.items()}
-    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _path(position: int, field: str) -> str:
-    return ".".join(part for part in (f"parameters[{position}]", field) if part)
+def _place(position: int) -> str:
+    return f"parameters[{position}]"
 
 
 def _hint(pattern: str, names: list[str]) -> str:

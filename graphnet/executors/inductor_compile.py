@@ -27,6 +27,7 @@ from graphnet.errors import CompileError
 from graphnet.executors.to_fx import Captured, capture, fingerprint
 from graphnet.graph import Value
 from graphnet.plan import Plan
+from graphnet.sdk import Spec
 from graphnet.system import Cache, Hit, Key, Miss, find_compiler, open_cache, processor
 
 Artifact = Callable[..., Sequence[Tensor]]
@@ -227,9 +228,8 @@ def _example(tensor: Tensor, plan_input: Value | None) -> Tensor:
 
 
 def _tensor_text(tensor: Tensor) -> str:
-    shape = "x".join(map(str, tensor.shape)) or "scalar"
     strides = "" if tensor.is_contiguous() else f" strides {tuple(tensor.stride())}"
-    return f"{str(tensor.dtype).removeprefix('torch.')} {shape}{strides}"
+    return f"{Spec.of(tensor)}{strides}"
 
 
 def _compiled(artifact: Artifact, job: CompileJob, how: str) -> Compiled:

@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor
 
 from graphnet.errors import LayerError, step_failure
-from graphnet.graph import Arg, Call, Const, Kind, Slot, positional
+from graphnet.graph import Arg, Call, Const, Kind, Slot, positional, storage_of
 from graphnet.plan import Plan
-from graphnet.sdk import Executor, Run
+from graphnet.sdk import Executor, Run, Spec
 
 
 class Reference(Executor):
@@ -65,9 +65,9 @@ class Interpreter(Run):
         The plan's views were observed on meta tensors; with real strides a copy may have become a view.
         """
         for target in call.writes.values():
-            written = _storage(environment[target])
+            written = storage_of(environment[target])
             for name, tensor in environment.items():
-                if _storage(tensor) == written and self.plan.storage(name) != self.plan.storage(
+                if storage_of(tensor) == written and self.plan.storage(name) != self.plan.storage(
                     target
                 ):
                     maker = next((s.call for s in self.plan.steps if name in s.call.makes()), call)
@@ -93,14 +93,14 @@ class Interpreter(Run):
                 self.put(call, one, part, environment)
         elif slot is not None:
             spec = self.plan.values[slot].spec
-            found = (tuple(result.shape), result.dtype, result.device)
-            if found != (spec.shape, spec.dtype, spec.device):
+            found = Spec.of(result)
+            if found != spec:
                 raise LayerError(
                     f"node {call.node!r} ({call.title}): {call.function} must return {slot!r} as {spec} "
-                    f"on {spec.device}, returned {found[0]} {found[1]} on {found[2]}"
+                    f"on {spec.device}, returned {found} on {found.device}"
                 )
             target = call.writes.get(slot)
-            if target is not None and _storage(result) != _storage(environment[target]):
+            if target is not None and storage_of(result) != storage_of(environment[target]):
                 raise LayerError(
                     f"node {call.node!r} ({call.title}): {call.function} must return {slot!r} in the "
                     f"storage of {target!r}, which it overwrites, returned another tensor"
@@ -116,8 +116,3 @@ def _read(arg: Arg, environment: Mapping[str, Tensor]) -> Any:
             return tuple(environment[name] for name in arg)
         case Const(value=value):
             return value
-
-
-def _storage(tensor: Tensor) -> int:
-    number: int = tensor.untyped_storage()._cdata
-    return number

@@ -9,7 +9,13 @@ from __future__ import annotations
 from graphnet.graph.aliases import Aliases, aliases, base
 from graphnet.graph.build import GraphBuilder, build
 from graphnet.graph.cost import Cost, call_cost, count
-from graphnet.graph.dispatch import Operation, is_mask, operations_of, operations_until_failure
+from graphnet.graph.dispatch import (
+    Operation,
+    is_mask,
+    operations_of,
+    operations_until_failure,
+    storage_of,
+)
 from graphnet.graph.invoke import (
     as_tuple,
     gradient_names,
@@ -34,6 +40,7 @@ from graphnet.graph.ir import (
     Slot,
     Value,
     flatten,
+    spec_of,
 )
 from graphnet.graph.lifetimes import (
     Item,
@@ -53,6 +60,8 @@ from graphnet.graph.observe import (
     Ports,
     Result,
     bind_inputs,
+    bound_on,
+    has_slots,
     observe,
     observe_backward,
     resolve_view,
@@ -102,6 +111,7 @@ __all__ = [
     "as_tuple",
     "base",
     "bind_inputs",
+    "bound_on",
     "build",
     "call_cost",
     "compute_dtype",
@@ -110,6 +120,7 @@ __all__ = [
     "flatten",
     "gradient_names",
     "gradients_are_bare",
+    "has_slots",
     "invoke",
     "is_mask",
     "item",
@@ -129,7 +140,9 @@ __all__ = [
     "result_names",
     "run_on_meta",
     "save_machine",
+    "spec_of",
     "star_of",
     "stated_machine",
+    "storage_of",
     "wrong_results",
 ]

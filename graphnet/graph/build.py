@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from graphnet.description import Expanded, FlatNode, Reference, check_shapes
+from graphnet.description import Expanded, FlatNode, Reference
 from graphnet.errors import GraphError, GraphnetError, blame
-from graphnet.graph.ir import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
+from graphnet.graph.ir import SEED, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value, spec_of
 from graphnet.graph.observe import KEY_SPEC, Bound, Ports, bind_inputs, observe, resolve_view
 from graphnet.sdk import Key, Layer, Loss, Spec, node_constant
 
@@ -18,7 +18,7 @@ def build(network: Expanded, *, inputs: Sequence[Spec], dtype: torch.dtype) -> G
 
     Args:
         network: the model, as `expand` returns it.
-        inputs: the specs of its inputs, in the order in which it names them.
+        inputs: the specs of its inputs, in the order in which it names them; `check_shapes` has checked them.
         dtype: the dtype of the parameters.
 
     Raises:
@@ -43,13 +43,11 @@ class GraphBuilder:
         self.problems: list[str] = []
 
     def inputs(self, network: Expanded, specs: Sequence[Spec]) -> None:
-        """Add the inputs of the network. Raises GraphError if their number or their shapes do not fit."""
-        described = network.inputs
-        check_shapes(network.name, described, [spec.shape for spec in specs])
-        for name, spec in zip(described, specs, strict=True):
+        """Add the inputs of the network."""
+        for name, spec in zip(network.inputs, specs, strict=True):
             self.values[f"${name}"] = Value(f"${name}", spec, Kind.INPUT)
-            self.results[name] = {"": f"${name}"}
-        self.input_names = tuple(f"${name}" for name in described)
+            self.results[f"${name}"] = {"": f"${name}"}
+        self.input_names = tuple(f"${name}" for name in network.inputs)
 
     def node(self, node: FlatNode) -> None:
         """Add the call of a node; a fault is added to `problems`."""
@@ -164,13 +162,7 @@ class GraphBuilder:
 
     def specs(self, bound: Mapping[str, Arg]) -> dict[str, Bound]:
         """Return the specs of the values that the arguments are bound to."""
-
-        def spec(arg: Arg) -> Bound:
-            if isinstance(arg, tuple):
-                return tuple(self.values[name].spec for name in arg)
-            return self.values[arg].spec if isinstance(arg, str) else None
-
-        return {name: spec(arg) for name, arg in bound.items()}
+        return {name: spec_of(arg, self.values) for name, arg in bound.items()}
 
     def key(self, node: str) -> str:
         """Add the call that makes a node's random key; returns the name of the key."""

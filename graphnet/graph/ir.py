@@ -178,6 +178,17 @@ def flatten(items: Iterable[Arg | Slot]) -> Iterator[str]:
             yield from (name for name in item if name is not None)
 
 
+def spec_of(arg: Arg, values: Mapping[str, Value]) -> Any:
+    """The Spec of an argument, a tuple of Specs for `*xs`, None for an absent parameter."""
+    match arg:
+        case str():
+            return values[arg].spec
+        case tuple():
+            return tuple(values[name].spec for name in arg)
+        case Const():
+            return None
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """A node of `Graph.network`: a source of values, or a call."""
@@ -231,13 +242,7 @@ class Graph:
 
     def spec_of(self, arg: Arg) -> Any:
         """The Spec of an argument, a tuple of Specs for `*xs`, None for an absent parameter."""
-        match arg:
-            case str():
-                return self.values[arg].spec
-            case tuple():
-                return tuple(self.values[name].spec for name in arg)
-            case Const():
-                return None
+        return spec_of(arg, self.values)
 
     @functools.cached_property
     def network(self) -> nx.MultiDiGraph[str]:

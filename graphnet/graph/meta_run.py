@@ -113,9 +113,7 @@ def _in_order(tensor: Tensor) -> Tensor:
 
 
 def _spec(result: Any) -> Spec | None:
-    if not isinstance(result, Tensor):
-        return None
-    return Spec(tuple(result.shape), result.dtype, result.device)
+    return Spec.of(result) if isinstance(result, Tensor) else None
 
 
 def _storage(result: Any) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphError, GraphnetError, InputError, LayerError, nearest
+from graphnet.graph.dispatch import storage_of
 from graphnet.graph.invoke import as_tuple, gradient_names, invoke, result_names
 from graphnet.graph.ir import Arg
 from graphnet.sdk import FLOATING, Layer, ParameterSpec, Spec, StateSpec, not_floating
@@ -25,6 +26,13 @@ KEY_SPEC = Spec((2,), torch.int32)
 
 Bound = Spec | tuple[Spec, ...] | None
 """The spec of an argument: of one tensor, of the tensors of `*xs`, or None if it is absent."""
+
+
+def bound_on(bound: Bound, device: torch.device) -> Bound:
+    """The same on another device."""
+    if isinstance(bound, tuple):
+        return tuple(spec.on(device) for spec in bound)
+    return None if bound is None else bound.on(device)
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,12 @@ def _bind_inputs(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> 
     )
 
 
+def has_slots(layer: Layer) -> bool:
+    """Whether the class of a layer defines parameters or states."""
+    cls = type(layer)
+    return cls.parameters is not Layer.parameters or cls.states is not Layer.states
+
+
 def observe(layer: Layer, method: str, specs: Mapping[str, Bound]) -> tuple[Result, ...]:
     """What `forward` (outputs, saves, new states), `inference` (outputs) or another method returns."""
     return _observe(layer, method, _freeze(specs))
@@ -135,12 +149,7 @@ Frozen = tuple[tuple[str, Bound], ...]
 
 
 def _freeze(specs: Mapping[str, Any]) -> Frozen:
-    def on_meta(bound: Bound) -> Bound:
-        if isinstance(bound, tuple):
-            return tuple(spec.on(META) for spec in bound)
-        return None if bound is None else bound.on(META)
-
-    return tuple((name, on_meta(bound)) for name, bound in specs.items())
+    return tuple((name, bound_on(bound, META)) for name, bound in specs.items())
 
 
 @functools.lru_cache(maxsize=65536)
@@ -154,11 +163,11 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
         raise LayerError(wrong_results(layer, method, results))
     updates = layer.updates if method == "forward" else ()
     for name, tensor in zip(updates, results[len(results) - len(updates) :], strict=True):
-        if _spec(tensor) != bound[name]:
+        if Spec.of(tensor) != bound[name]:
             raise LayerError(
-                f"forward must return the new {name!r} as {bound[name]}, returned {_spec(tensor)}"
+                f"forward must return the new {name!r} as {bound[name]}, returned {Spec.of(tensor)}"
             )
-    return tuple(Result(_spec(tensor), _source(tensor, tensors)) for tensor in results)
+    return tuple(Result(Spec.of(tensor), _source(tensor, tensors)) for tensor in results)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -218,7 +227,7 @@ def _gradient(
         raise LayerError(
             f"backward must return {expected} for {name!r}, returned {tuple(gradient.shape)}"
         )
-    return Result(_spec(gradient), _source(gradient, tensors))
+    return Result(Spec.of(gradient), _source(gradient, tensors))
 
 
 def _tensors(bound: Bound) -> Any:
@@ -227,15 +236,11 @@ def _tensors(bound: Bound) -> Any:
     return None if bound is None else bound.empty()
 
 
-def _spec(tensor: Tensor) -> Spec:
-    return Spec(tuple(tensor.shape), tensor.dtype, tensor.device)
-
-
 def _source(tensor: Tensor, arguments: Mapping[str, Any]) -> tuple[str, int] | None:
-    storage = tensor.untyped_storage()._cdata
+    storage = storage_of(tensor)
     for name, value in arguments.items():
         for position, argument in enumerate(as_tuple(value)):
-            if isinstance(argument, Tensor) and argument.untyped_storage()._cdata == storage:
+            if isinstance(argument, Tensor) and storage_of(argument) == storage:
                 return name, position
     return None
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from graphnet.graph import Arg, Call, Const, Kind, flatten, gradient_names, gradients_are_bare
+from graphnet.graph import Call, Const, Kind, flatten, gradient_names, gradients_are_bare, spec_of
 from graphnet.plan import Plan
 from graphnet.sdk import Constant, Layer, MultiTensorKernel
 
@@ -45,7 +44,7 @@ def uses_of(plan: Plan) -> dict[str, list[Use]]:
             # The gradient of an unused output is zeros or None: no path goes through it.
             if isinstance(gradient, str) and plan.values[gradient].initializer != Constant(0.0):
                 outputs[gradient] = str(ports[name])
-        specs = {name: _spec(plan, ports[name]) for name in layer.signature.tensors}
+        specs = {name: spec_of(ports[name], plan.values) for name in layer.signature.tensors}
         names = gradient_names(layer, specs)
         results = (call.results,) if gradients_are_bare(layer, specs) else call.results
         for name, result in zip(names, results, strict=True):
@@ -72,11 +71,3 @@ def _gathered_casts(calls: Iterable[Call]) -> dict[str, str]:
         for copy, source in zip(call.results, flatten(call.args), strict=True)
         if isinstance(copy, str)
     }
-
-
-def _spec(plan: Plan, arg: Arg) -> Any:
-    if isinstance(arg, Const):
-        return None
-    if isinstance(arg, tuple):
-        return tuple(plan.values[name].spec for name in arg)
-    return plan.values[arg].spec

@@ -7,7 +7,6 @@ backwards along it, which receive zeros from all other paths; the parts add up t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -23,7 +22,8 @@ from graphnet.inspection.walk import complete, execute, walk
 from graphnet.model import Model, set_up
 from graphnet.passes import SCALE
 from graphnet.plan import Plan
-from graphnet.sdk import check_kind
+from graphnet.sdk import by, check_kind
+from graphnet.system import finite
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
@@ -143,7 +143,8 @@ class Gradients:
             device, dtype, kernels: as for `Model.compile`.
             seed: the seed of random data.
         """
-        loss = loss or dict.fromkeys(model.outputs, next(iter(model.registry.losses)))
+        if loss is None:
+            loss = dict.fromkeys(model.outputs, next(iter(model.registry.losses)))
         # Without these passes, each node has its own calls, on images N C H W.
         plan = model.plan(
             *inputs,
@@ -260,7 +261,7 @@ class Gradients:
         """
         rows = [{**asdict(row), "ratio": row.ratio} for row in self.parameters]
         found = [asdict(self.paths(name, limit=limit)) for name in names]
-        plain: dict[str, Any] = _plain({"loss": self.loss, "parameters": rows, "paths": found})
+        plain: dict[str, Any] = finite({"loss": self.loss, "parameters": rows, "paths": found})
         return plain
 
     def __str__(self) -> str:
@@ -268,7 +269,7 @@ class Gradients:
         rows += [
             (
                 row.name,
-                "x".join(map(str, row.shape)),
+                by(row.shape),
                 f"{row.value_norm:.4g}",
                 f"{row.gradient_norm:.4g}",
                 f"{row.ratio:.3g}",
@@ -277,19 +278,6 @@ class Gradients:
             for row in self.parameters
         ]
         return f"{_table(rows)}\n\nloss {self.loss:.6g}"
-
-
-def paths(plan: Plan, tensors: Mapping[str, Tensor], name: str, *, limit: int = _LIMIT) -> Paths:
-    """Return `Gradients(plan, tensors).paths(name)`."""
-    return Gradients(plan, tensors).paths(name, limit=limit)
-
-
-def _plain(data: Any) -> Any:
-    if isinstance(data, Mapping):
-        return {key: _plain(value) for key, value in data.items()}
-    if isinstance(data, (tuple, list)):
-        return [_plain(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _norm(tensor: Tensor) -> float:

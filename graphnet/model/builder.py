@@ -40,6 +40,10 @@ class Builder:
         inputs: for other inputs, their names, each with its channels or an InputDescription:
             `tokens=InputDescription(shape=("time",), dtype="int64")`.
 
+    Raises:
+        InputError: an argument is given by position, or `channels` beside other inputs.
+        DescriptionError: a number of channels is no integer greater than 0.
+
     >>> net = Builder(channels=1)
     >>> h = net("relu", net("sigmoid", net.input))
     >>> net.description().layers[1].inputs
@@ -57,6 +61,12 @@ class Builder:
             raise InputError(
                 f"Builder takes arguments by name only, got {nothing[0]!r:.60}. Write net = "
                 f"Builder(channels=3), then y = net('relu', net.input)."
+            )
+        if inputs and channels is not None:
+            raise InputError(
+                f"Builder: channels are those of the only input, but {', '.join(inputs)} "
+                f"{'is' if len(inputs) == 1 else 'are'} given too. Write "
+                f"{next(iter(inputs))}={channels!r} for its channels."
             )
         named = inputs or {"input": channels}
         self._name = name

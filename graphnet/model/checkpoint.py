@@ -52,7 +52,7 @@ def versions_of(registry: Registry, description: ModelDescription) -> dict[str, 
     used = {node.layer for nodes in (description.layers, *blocks) for node in nodes}
     return {
         "torch": torch.__version__,
-        "plugins": {p.distribution: p.version for p in registry.plugins if p.error is None},
+        "plugins": {p.distribution: p.version for p in registry.plugins if p.status == "loaded"},
         "layers": {
             name: {"version": entry.version, "plugin": entry.plugin.distribution}
             for name, entry in registry.layers.items()
@@ -109,12 +109,12 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
         raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
     try:
         header = json.loads(metadata["graphnet"])
-        description = parse(header["description"])
         if header["format"] != FORMAT:
             raise CheckpointError(
                 f"{path}: expected checkpoint format {FORMAT}, found {header['format']}. "
                 f"Read it with the version of graphnet that wrote it."
             )
+        description = parse(header["description"])
     except (KeyError, TypeError, json.JSONDecodeError, DescriptionError) as error:
         raise CheckpointError(
             f"{path}: a safetensors file, but not a model saved by graphnet ({error!r})"

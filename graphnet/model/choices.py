@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from graphnet.description import UpdateSettings, split_updates
-from graphnet.errors import DescriptionError, InputError, Problem, nearest, sentence
+from graphnet.errors import DescriptionError, InputError, nearest
 from graphnet.plan import CompileOptions, split_options
 from graphnet.sdk import KINDS, Optimizer, Registry
 
@@ -52,25 +52,8 @@ def definition_of(kind: str, form: object, registry: Registry) -> Any:
         UnknownNameError: nothing of this kind has the name.
         DescriptionError: the form is another, or fields are wrong.
     """
-    argument = KINDS[kind].singular
     try:
         return registry.make(kind, form)
     except DescriptionError as error:
-        name = (
-            form
-            if isinstance(form, str)
-            else next(iter(form), "")
-            if isinstance(form, dict)
-            else ""
-        )
-        raise DescriptionError(
-            [_placed(one, argument, str(name)) for one in error.problems]
-        ) from None
-
-
-def _placed(problem: Problem, argument: str, name: str) -> Problem:
-    message = problem.message
-    if problem.path and message == "must be given":
-        message = f"{sentence(message)} Write {argument}={{{name!r}: {{{problem.path!r}: VALUE}}}}."
-    path = ".".join(part for part in (argument, name, problem.path) if part)
-    return replace(problem, path=path, message=message)
+        argument = KINDS[kind].singular
+        raise DescriptionError([one.under(argument) for one in error.problems]) from None

@@ -95,7 +95,8 @@ def _step(network: Expanded) -> tuple[int, bool]:
     """Return the number of rows after which all windows repeat, and whether all windows are known."""
     step, certain = 1, True
     for axis in range(spatial_axes(network)):
-        rows = dict.fromkeys(network.inputs, Fraction(1))  # of each node, for one row of the input
+        # The rows of each node for one row of the input.
+        rows = {f"${name}": Fraction(1) for name in network.inputs}
         for node in network.nodes:
             # For a layer without a window, assume that the output has as many rows as the input.
             density = max((rows[reference.node] for reference in node.inputs), default=Fraction(1))

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from graphnet.description import Expanded, FlatNode, Reference, expand, parse
+from graphnet.description import FlatNode, Reference, expand, parse
 from graphnet.errors import InputError
 from graphnet.graph import Const, Graph, Kind
 from graphnet.model.model import Model
@@ -91,8 +91,8 @@ def to_nn(
     network = expand(model.description, model.registry)
     graph = model.graph(*inputs, device=device, dtype=dtype)
     made = _modules(model, graph, network.nodes, dtype=dtype, device=device)
-    reads = {node.id: tuple(_text(ref, network) for ref in node.inputs) for node in network.nodes}
-    outputs = tuple(_text(ref, network) for ref in network.outputs.values())
+    reads = {node.id: tuple(_text(ref) for ref in node.inputs) for node in network.nodes}
+    outputs = tuple(_text(ref) for ref in network.outputs.values())
     before = tuple(f"${name}" for name in network.inputs)
     chain = True
     for name, module in made.items():
@@ -143,8 +143,6 @@ def _modules(
     return {node.id: made[node.id] for node in nodes}
 
 
-def _text(reference: Reference, network: Expanded) -> str:
+def _text(reference: Reference) -> str:
     """A reference as a Network takes it."""
-    if reference.output is not None:
-        return f"{reference.node}.{reference.output}"
-    return f"${reference.node}" if reference.node in network.inputs else reference.node
+    return reference.node if reference.output is None else f"{reference.node}.{reference.output}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +63,7 @@ class Model(Weighted):
 
         Raises InputError for `memory` without a loss: `tiling` bounds the memory of inference.
         """
-        updates, options = training_choices(optimizer, options, overrides)
+        updates, options = self._training(optimizer, options, overrides)
         if options.memory is not None and loss is None:
             raise InputError(
                 "memory bounds the plan of a training step; for inference see Model.tiling"
@@ -121,7 +121,7 @@ class Model(Weighted):
         """
         check_training(loss, optimizer)
         rule = definition_of("optimizers", optimizer, self.registry)
-        updates, options = training_choices(rule, options, overrides)
+        updates, options = self._training(rule, options, overrides)
         runner = definition_of("executors", executor, self.registry)
         options.warn_if_slow(stacklevel=2)
         seed = self.seed if seed is None else seed
@@ -149,6 +149,12 @@ class Model(Weighted):
             )
 
         return made(*plans)
+
+    def _training(
+        self, optimizer: Optimizer | None, options: CompileOptions, overrides: Mapping[str, Any]
+    ) -> tuple[UpdateSettings, CompileOptions]:
+        """The settings of updates, and the options; `overrides` has fields of both."""
+        return training_choices(optimizer, options, overrides)
 
     def _step_plans(
         self,

@@ -72,7 +72,7 @@ def check_input(tensor: Tensor, value: Value) -> None:
 
     Images are N C H W. The tensor may be on any device: `packed` moves it.
     """
-    spec, found = plain_spec(value), Spec(tuple(tensor.shape), tensor.dtype)
+    spec, found = plain_spec(value), Spec.of(tensor)
     if (found.shape, found.dtype) != (spec.shape, spec.dtype):
         advice = conversion(tensor, spec.dtype)
         if found.shape != spec.shape and value.kind is Kind.INPUT:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from graphnet.description import Expanded
 from graphnet.graph import Graph, Kind, call_cost
-from graphnet.sdk import Layer, Registry
+from graphnet.sdk import Registry, by, changed_fields
 from graphnet.system import html_table, short_count
 
 _HEAD = ("node", "layer", "output", "parameters", "FLOPs")
@@ -75,7 +75,7 @@ class Summary:
             (
                 row.node,
                 row.layer,
-                "x".join(map(str, row.output)),
+                by(row.output),
                 f"{row.parameters:,}" if row.parameters else "-",
                 short_count(row.flops),
             )
@@ -83,7 +83,7 @@ class Summary:
         ]
 
     def _total(self) -> str:
-        shapes = ", ".join(f"{name} {'x'.join(map(str, s))}" for name, s in self.inputs.items())
+        shapes = ", ".join(f"{name} {by(s)}" for name, s in self.inputs.items())
         return (
             f"{self.name}: {len(self.rows)} nodes, {self.parameters:,} parameters, "
             f"{short_count(self.flops)} FLOPs for {shapes}"
@@ -119,16 +119,10 @@ def nodes_table(network: Expanded, registry: Registry) -> str:
     """Show the nodes of a network as an HTML table: layer, fields that are not at their defaults, inputs."""
     rows = []
     for node in network.nodes:
-        config = {
-            k: v for k, v in node.layer.configuration().items() if v != _default(node.layer, k)
-        }
-        fields = ", ".join(f"{name}: {value}" for name, value in config.items())
+        changed = changed_fields(node.layer).items()
+        fields = ", ".join(f"{name}: {value}" for name, value in changed)
         reads = ", ".join(reference.node for reference in node.inputs)
         rows.append((node.id, registry.name_of(node.layer), fields, reads))
     return html_table(
         ("node", "layer", "fields", "reads"), rows, f"{network.name}: {len(rows)} nodes"
     )
-
-
-def _default(layer: Layer, field: str) -> object:
-    return next((one.default for one in fields(layer) if one.name == field), None)

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import torch
 
-from graphnet.graph import Bound, bind_inputs, observe
+from graphnet.graph import Bound, bind_inputs, bound_on, observe
 from graphnet.passes import kernel_for
 from graphnet.sdk import Layer, Spec, default_registry
 
@@ -27,13 +27,7 @@ def choose(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> Choice
     """Choose the layer or kernel for inputs of these specs; the layer raises if they do not fit."""
     device = inputs[0].device if inputs else torch.device("cpu")
     ports = bind_inputs(layer, inputs, dtype)
-    specs = {name: _on(spec, device) for name, spec in ports.specs.items()}
+    specs = {name: bound_on(spec, device) for name, spec in ports.specs.items()}
     seen = observe(layer, "forward", specs)
     outputs = tuple(result.spec.on(device) for result in seen[: len(layer.outputs)])
     return Choice(kernel_for(layer, specs, device, default_registry()) or layer, specs, outputs)
-
-
-def _on(bound: Bound, device: torch.device) -> Bound:
-    if isinstance(bound, tuple):
-        return tuple(spec.on(device) for spec in bound)
-    return None if bound is None else bound.on(device)

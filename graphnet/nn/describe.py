@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from graphnet.description import InputDescription, ModelDescription, NodeDescription
+from graphnet.description import NAME, InputDescription, ModelDescription, NodeDescription
 from graphnet.errors import InputError
 from graphnet.nn.composite import Composite
-from graphnet.nn.module import Module, changed_fields
+from graphnet.nn.module import Module
 from graphnet.nn.network import Network, output_names
 from graphnet.nn.sequential import Sequential
 from graphnet.nn.tree import Tree
-from graphnet.sdk import Registry
-
-_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+from graphnet.sdk import Registry, changed_fields, thawed
 
 
 def described(
@@ -115,10 +112,9 @@ class _Writer:
         own = self._id(path, entry.name)
         tensors = {n: pair[0] for n, pair in module._pairs.items()} | module._states
         owner = self._owners.setdefault(id(next(iter(tensors.values()), module)), own)
-        fields = changed_fields(layer).items()
         node = NodeDescription(
             entry.name,
-            {name: list(v) if isinstance(v, tuple) else v for name, v in fields},
+            thawed(changed_fields(layer)),
             id=own,
             inputs=inputs,
             share=owner if tensors and owner != own else None,
@@ -133,7 +129,7 @@ class _Writer:
         """The path as an id, or the layer's name with a number."""
         found = "_".join(path).replace(".", "_")
         base = layer.rpartition("/")[2]
-        while not _ID.fullmatch(found) or found in self._taken:
+        while not NAME.fullmatch(found) or found in self._taken:
             self._numbers[base] += 1
             found = f"{base}_{self._numbers[base]}"
         self._taken.add(found)

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 
 from graphnet.errors import GraphnetError
-from graphnet.graph import bind_inputs
+from graphnet.graph import bind_inputs, has_slots
 from graphnet.sdk import Layer, Spec
 
 _REFUSALS = (GraphnetError, ArithmeticError, LookupError, TypeError, ValueError)
@@ -37,7 +37,7 @@ def fixed_inputs(layer: Layer, dtype: torch.dtype) -> tuple[Spec, ...] | None:
     >>> fixed_inputs(linear(out_features=8), torch.float32) is None
     True
     """
-    if not has_tensors(layer):
+    if not has_slots(layer):
         return None
     first: tuple[tuple[Spec, ...], object] | None = None
     for inputs in _inputs(layer, dtype):
@@ -53,12 +53,6 @@ def fixed_inputs(layer: Layer, dtype: torch.dtype) -> tuple[Spec, ...] | None:
         _check_stated_size(layer, dtype)
         return None
     return first[0]
-
-
-def has_tensors(layer: Layer) -> bool:
-    """Return whether the class of a layer defines parameters or states."""
-    cls = type(layer)
-    return cls.parameters is not Layer.parameters or cls.states is not Layer.states
 
 
 def _wanted(layer: Layer, inputs: tuple[Spec, ...], dtype: torch.dtype) -> object:

@@ -7,18 +7,18 @@ the gradients of the parameters to those of earlier calls, until `zero_grad`. Au
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import InputError, LayerError, blame
-from graphnet.graph import as_tuple, bind_inputs, gradient_names, invoke
+from graphnet.graph import as_tuple, bind_inputs, gradient_names, has_slots, invoke
 from graphnet.nn.choice import Choice, choose
-from graphnet.nn.fixed import fixed_inputs, has_tensors
+from graphnet.nn.fixed import fixed_inputs
 from graphnet.nn.tree import Pair, Tree, attach
-from graphnet.sdk import Layer, Spec, check_dtype, check_tensors, random
+from graphnet.sdk import Layer, Spec, changed_fields, check_dtype, check_tensors, random
 from graphnet.system import resolve_device
 
 
@@ -74,7 +74,7 @@ class Module(Tree):
         self._pairs: dict[str, Pair] = {}
         self._states: dict[str, Tensor] = {}
         self._modules: dict[str, Tree] = {}
-        self._device = resolve_device(device or "cpu")
+        self._device = resolve_device("cpu" if device is None else device)
         self._dtype = dtype or torch.get_default_dtype()
         check_dtype(self._dtype, f"{type(self).__name__}: dtype")
         self._generator = generator
@@ -97,7 +97,7 @@ class Module(Tree):
         return ", ".join(f"{name}={value!r}" for name, value in changed_fields(self.layer).items())
 
     def _check_made(self) -> None:
-        if not self._made and has_tensors(self.layer):
+        if not self._made and has_slots(self.layer):
             raise InputError(
                 f"{self!r} has no parameters yet: their shapes depend on the inputs. Call it once, or "
                 f"give `specs`."
@@ -278,7 +278,7 @@ class Module(Tree):
     def _bind(self, inputs: Sequence[Tensor]) -> tuple[Choice, dict[str, Any]]:
         """Return the layer or kernel that runs on these inputs, and its arguments by name."""
         check_tensors(inputs, repr(self))
-        specs = tuple(Spec(tuple(x.shape), x.dtype, x.device) for x in inputs)
+        specs = tuple(Spec.of(x) for x in inputs)
         with blame(f"{self!r}: ", "forward"):
             if not self._made:
                 self._make(specs, {})
@@ -331,14 +331,3 @@ class Module(Tree):
         device = inputs[0].device if inputs else self._device
         seed = torch.randint(2**63 - 1, (), generator=self._generator).to(device)
         return random.key(seed, torch.zeros_like(seed), 0)
-
-
-def changed_fields(layer: Layer) -> dict[str, Any]:
-    """Return the fields of a layer that differ from their defaults, with their values."""
-    found = {}
-    for field in fields(layer):
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        value = getattr(layer, field.name)
-        if value != default:
-            found[field.name] = value
-    return found

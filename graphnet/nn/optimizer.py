@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from graphnet.errors import ContractError, DescriptionError, InputError, Problem, nearest
+from graphnet.errors import InputError
 from graphnet.nn.arguments import Arguments
 from graphnet.nn.tree import Pair
-from graphnet.sdk import Optimizer, Spec
+from graphnet.sdk import Optimizer, Spec, rule_and_share, update_arguments
 
 
 class ModuleOptimizer:
@@ -55,36 +55,22 @@ class ModuleOptimizer:
         if not self._states:
             self._states = [self._make_states(parameter) for parameter, _ in self.pairs]
         for (parameter, gradient), states in zip(self.pairs, self._states, strict=True):
-            rule, scale = self._rule(parameter)
+            rule, share = rule_and_share(self.rule, Spec.of(parameter))
             named: dict[str, Any] = {"parameter": parameter, "grad": gradient, **states}
             options: dict[str, Any] = {"device": parameter.device}
-            named["lr"] = torch.tensor(self.lr * scale, dtype=parameter.dtype, **options)
+            named["lr"] = torch.tensor(self.lr * share, dtype=parameter.dtype, **options)
             named["step"] = torch.tensor(self._steps, **options)
-            for name in rule.arguments:
-                if name not in named:
-                    raise ContractError(
-                        f"{type(rule).__name__}.update names {name!r}, which is no state of it. "
-                        f"{nearest(name, named)}"
-                    )
-            rule.update(*(named[name] for name in rule.arguments))
+            rule.update(*update_arguments(rule, named))
         self._steps += 1
-
-    def _rule(self, parameter: Tensor) -> tuple[Optimizer, float]:
-        """The optimizer of one parameter, and its factor of the learning rate."""
-        rule = self.rule.rule_for(_spec(parameter))
-        if rule.lr == self.rule.lr:
-            return rule, 1.0
-        if self.rule.lr == 0.0:
-            message = f"expected a learning rate above 0, of which that of a parameter ({rule.lr}) is a share"
-            raise DescriptionError([Problem(message, "lr")])
-        return rule, rule.lr / self.rule.lr
 
     @torch.inference_mode(
         mode=False
     )  # the tensors live longer than this call and are written later
     def _make_states(self, parameter: Tensor) -> dict[str, Tensor | None]:
         found: dict[str, Tensor | None] = {}
-        for name, state in self._rule(parameter)[0].states(_spec(parameter)).items():
+        spec = Spec.of(parameter)
+        rule, _ = rule_and_share(self.rule, spec)
+        for name, state in rule.states(spec).items():
             found[name] = None
             if state is not None:
                 value = torch.empty(state.shape, dtype=state.dtype or parameter.dtype)
@@ -109,10 +95,6 @@ class ModuleOptimizer:
 
 
 _EXPECTED = "parameters or pairs, from module.parameters() or module.param()"
-
-
-def _spec(parameter: Tensor) -> Spec:
-    return Spec(tuple(parameter.shape), parameter.dtype, parameter.device)
 
 
 def _pair(title: str, one: object) -> Pair:

@@ -35,15 +35,14 @@ def in_place(graph: Graph) -> Graph:
     calls, values = dict(graph.calls), dict(known.values)
     for call in order:
         pairs = fits(call)
-        numbers = [(use.storages.number[result], result, target) for result, target in pairs]
-        if not pairs or any(root[number] == number for number, _, _ in numbers):
+        numbers = [use.storages.number[result] for result, _ in pairs]
+        if not pairs or any(root[number] == number for number in numbers):
             continue
-        earlier = {name: None for _, target in pairs for name in readers[base(target, values)]}
+        earlier = {n: None for _, target in pairs for n in readers[base(target, known.values)]}
         after = dict.fromkeys(call.after) | earlier
         after.pop(call.name, None)
-        for _, result, target in numbers:
+        for result, target in pairs:
             values[result] = replace(values[result], view_of=target)
-            readers[base(target, values)] |= readers.pop(result)
         calls[call.name] = replace(call, in_place=True, writes=dict(pairs), after=tuple(after))
     return replace(graph, calls=calls, values=values)
 
@@ -101,7 +100,11 @@ def _fits(pair: tuple[str, str], known: Aliases) -> bool:
 
 
 def _readers(order: tuple[Call, ...], known: Aliases) -> dict[str, dict[str, None]]:
-    """Storage -> the calls that read a value in it, in the order of the calls."""
+    """Storage -> the calls that read a value in it, in the order of the calls.
+
+    A call that writes over a result of an earlier write waits for the readers of that result alone: the
+    earlier write, whose result it reads, has waited for the readers of what was there before.
+    """
     found: dict[str, dict[str, None]] = {name: {} for name in known.values}
     for call in order:
         for name in call.reads():

@@ -11,9 +11,8 @@ from dataclasses import replace
 
 from graphnet.graph import Arg, Call, Graph, Kind, flatten
 from graphnet.passes.rewrite import add_cast, bound_arguments, dtype_of_value, renamed, rewire
-from graphnet.sdk import DTYPES, DType, Layer, Precision
+from graphnet.sdk import FLOATING, DType, Layer, Precision
 
-_FLOATING = frozenset(DTYPES.values())
 _WEIGHTS = frozenset({Kind.PARAMETER, Kind.FROZEN, Kind.FOLD})
 
 
@@ -55,7 +54,7 @@ class _Precision:
     def movable(self, name: str) -> bool:
         """Whether a value may be cast: it is of floating point and no state."""
         value = self.values[name]
-        return value.spec.dtype in _FLOATING and value.kind is not Kind.STATE
+        return value.spec.dtype in FLOATING and value.kind is not Kind.STATE
 
     def wanted(self, declared: Precision, names: list[str]) -> DType:
         """The dtype that a layer runs in."""

@@ -22,15 +22,14 @@ def placed(passes: Sequence[Pass[Graph]], entries: Mapping[str, Entry]) -> tuple
         entries: the registered passes by name.
 
     Raises:
-        PluginError: `after` names no pass.
+        PluginError: `after` names no pass, or passes of plugins wait for each other.
     """
     behind: dict[str, list[Pass[Graph]]] = {}
     for name, entry in entries.items():
-        known = {*PASSES, *entries}
-        if entry.value.after not in known or entry.value.after == name:
+        if fault := _fault(name, entries):
             raise PluginError(
                 f"pass {name!r} of {entry.plugin.distribution} {entry.plugin.version} is to run after "
-                f"{entry.value.after!r}, which is no other pass. {nearest(entry.value.after, known)} "
+                f"{entry.value.after!r}, {fault} "
                 f"GRAPHNET_DISABLE_PLUGINS={entry.plugin.distribution} switches its plugin off."
             )
         one = replace(entry.value, name=name, run=partial(_run, entry))
@@ -45,6 +44,18 @@ def placed(passes: Sequence[Pass[Graph]], entries: Mapping[str, Entry]) -> tuple
     for one in passes:
         add(one)
     return tuple(order)
+
+
+def _fault(name: str, entries: Mapping[str, Entry]) -> str:
+    """What is wrong with the place of a plugin's pass; empty if it is behind one of graphnet's own."""
+    chain = [name]
+    while (after := entries[chain[-1]].value.after) not in PASSES:
+        if after not in entries or after == chain[-1]:
+            return f"which is no other pass. {nearest(after, {*PASSES, *entries})}"
+        if after in chain:
+            return f"but these wait for each other: {', '.join(chain[chain.index(after) :])}."
+        chain.append(after)
+    return ""
 
 
 def _run(entry: Entry, graph: Graph) -> Graph:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import LayerError, blame
-from graphnet.graph import Arg, Call, Const, Graph, Kind, Value, observe, resolve_view, result_names
+from graphnet.graph import (
+    Arg,
+    Call,
+    Const,
+    Graph,
+    Kind,
+    Value,
+    observe,
+    resolve_view,
+    result_names,
+    spec_of,
+)
 from graphnet.sdk import DTYPES, Cast, Definition, DType, Layer, Scaled, Spec, StateSpec
 
 
@@ -84,17 +94,6 @@ def call_method(
         node=call.node,
         where=call.where,
     )
-
-
-def spec_of(arg: Arg, values: Mapping[str, Value]) -> Any:
-    """The Spec of an argument, a tuple of Specs for `*xs`, None for an absent parameter."""
-    match arg:
-        case str():
-            return values[arg].spec
-        case tuple():
-            return tuple(values[name].spec for name in arg)
-        case Const():
-            return None
 
 
 def renamed(arg: Arg, names: Mapping[str, str]) -> Arg:

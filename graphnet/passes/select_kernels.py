@@ -29,8 +29,6 @@ from graphnet.sdk import (
     layer_names,
 )
 
-_AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
-
 
 def choose(registry: Registry, names: str) -> tuple[Entry, ...]:
     """The kernels of layers that `--kernels` selects, in the order in which they are tried.

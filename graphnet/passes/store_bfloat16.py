@@ -13,23 +13,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
+
 from graphnet.graph import Arg, Call, Graph, Kind, flatten
 from graphnet.passes.rewrite import add_cast, dtype_of_value, renamed
-from graphnet.sdk import DTYPES, DType, Layer
+from graphnet.sdk import FLOATING, DType, Layer
 
 _LEAST_ELEMENTS = 4096  # smaller values are not worth two more calls
 
 
-def store_bfloat16(graph: Graph, *, dtype: DType) -> Graph:
+def store_bfloat16(graph: Graph) -> Graph:
     """Cast the values that backward calls read; `graph` is the graph of a whole step."""
-    return _Store(graph, dtype).run()
+    return _Store(graph).run()
 
 
 class _Store:
-    def __init__(self, graph: Graph, dtype: DType) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.dtype = dtype
-        self.kept = frozenset(_kept(graph, dtype))
+        self.kept = frozenset(_kept(graph))
         self.calls: dict[str, Call] = {}
         self.values = dict(graph.values)
 
@@ -38,7 +39,7 @@ class _Store:
         for name, call in self.graph.calls.items():
             self.calls[name] = self.reads_kept(call) if call.kind is Kind.BACKWARD else call
             for value in done.get(name, ()):
-                self.cast(value, f"{value}:kept", self.dtype)
+                self.cast(value, f"{value}:kept", "bfloat16")
         return replace(self.graph, calls=self.calls, values=self.values)
 
     def last_forward_use(self) -> dict[str, list[str]]:
@@ -76,7 +77,7 @@ class _Store:
         return add_cast(source, name, dtype, calls=self.calls, values=self.values)
 
 
-def _kept(graph: Graph, dtype: DType) -> Iterator[str]:
+def _kept(graph: Graph) -> Iterator[str]:
     """Yield the layers' values to store: they have a wider dtype, and no other value in their storage.
 
     A value that a loss reads is left out: the backward call of the loss reads it again at once.
@@ -84,8 +85,8 @@ def _kept(graph: Graph, dtype: DType) -> Iterator[str]:
     viewed = {value.view_of for value in graph.values.values()}
     for name, value in graph.values.items():
         kinds = {graph.calls[reader].kind for reader in graph.readers.get(name, ())}
-        wide = value.spec.dtype in DTYPES.values() and (
-            value.spec.dtype.itemsize > DTYPES[dtype].itemsize
+        wide = value.spec.dtype in FLOATING and (
+            value.spec.dtype.itemsize > torch.bfloat16.itemsize
         )
         alone = value.view_of is None and name not in viewed and name not in graph.outputs
         if (

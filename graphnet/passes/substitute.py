@@ -24,7 +24,6 @@ from graphnet.passes.block_layout import in_blocks, unprofitable
 from graphnet.passes.differentiate import live_values, reads_live
 from graphnet.passes.matching import Match, Matcher
 from graphnet.passes.rewrite import at, bound_arguments
-from graphnet.passes.select_kernels import _AXES
 from graphnet.sdk import (
     Entry,
     Kernel,
@@ -37,6 +36,8 @@ from graphnet.sdk import (
     layer_names,
     plain_shape,
 )
+
+_AXES = {torch.channels_last: 4, torch.channels_last_3d: 5}
 
 
 def substitute(

@@ -11,10 +11,9 @@ from dataclasses import replace
 import torch
 
 from graphnet.description import UpdateSettings
-from graphnet.errors import ContractError, nearest
 from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
 from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, renamed, scalar, write
-from graphnet.sdk import Assign, Optimizer, Times
+from graphnet.sdk import Assign, Optimizer, Times, update_arguments
 
 
 def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Graph:
@@ -103,13 +102,7 @@ def _optimize(
             continue
         named[state] = beside(values, parameter, state, state_spec)
         slots.append(f"{parameter}:{state}")
-    for name in optimizer.arguments:
-        if name not in named:
-            raise ContractError(
-                f"{type(optimizer).__name__}.update names {name!r}, which is no state of it. "
-                f"{nearest(name, named)}"
-            )
-    args = tuple(named[name] for name in optimizer.arguments)
+    args = update_arguments(optimizer, named)
     title = type(optimizer).__name__.lower()
     return write(values, optimizer, title, args, tuple(slots), values[parameter].node)
 

@@ -238,7 +238,7 @@ _SKIP = _adds(
 _STORE = _adds(
     "store_bfloat16",
     "Values that wait for the reverse pass are stored in bfloat16.",
-    partial(store_bfloat16, dtype="bfloat16"),
+    store_bfloat16,
 )
 _IN_PLACE = Pass(
     in_place, "Results are written over values that nothing needs any more.", name="in_place"

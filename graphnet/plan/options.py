@@ -16,7 +16,7 @@ import torch
 from pydantic import AfterValidator, PlainValidator
 
 from graphnet.errors import DescriptionError, Problem, SlowPrecisionWarning, nearest
-from graphnet.sdk import FLOATING, PASSES, Definition
+from graphnet.sdk import FLOATING, PASSES, Definition, dtype_name
 from graphnet.system import multiplies_bfloat16, parse_bytes, resolve_device
 
 Narrow = Literal["bfloat16", "float16"]
@@ -52,16 +52,12 @@ class Target:
     @property
     def narrow(self) -> Narrow | None:
         """The precision if it is narrower than the dtype, else None."""
-        if self.precision == _name(self.dtype):
+        if self.precision == dtype_name(self.dtype):
             return None
         return next((name for name in _NARROW if name == self.precision), None)
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-_DTYPES = {_name(dtype): dtype for dtype in FLOATING}
+_DTYPES = {dtype_name(dtype): dtype for dtype in FLOATING}
 
 
 def _device(value: object) -> str:
@@ -90,15 +86,16 @@ def _memory(value: int | str | None) -> int | str | None:
 def _passes(value: object) -> frozenset[str]:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise ValueError(f"expected a list of the names of passes, found {value!r}")
-    names = frozenset(value)
+    names = list(value)
     for name in names:
+        if not isinstance(name, str):
+            raise ValueError(f"expected the name of a pass, found {name!r}")
         if name in _RENAMED_PASSES:
             raise ValueError(f"the pass {name!r} is now called {_RENAMED_PASSES[name]!r}")
-        if name not in PASSES and "/" not in str(
-            name
-        ):  # a plugin's is looked up when a plan is made
-            raise ValueError(f"unknown pass {name!r}. {nearest(str(name), PASSES)}")
-    return names
+        of_plugin = "/" in name  # it is looked up when a plan is made
+        if name not in PASSES and not of_plugin:
+            raise ValueError(f"unknown pass {name!r}. {nearest(name, PASSES)}")
+    return frozenset(names)
 
 
 class CompileOptions(Definition):
@@ -137,7 +134,7 @@ class CompileOptions(Definition):
     without: Annotated[Collection[str], PlainValidator(_passes)] = frozenset()
 
     def __post_init__(self) -> None:
-        own = _name(self._own_dtype)
+        own = dtype_name(self._own_dtype)
         if self.precision not in (None, AUTO, own, *_NARROW):
             short = {"bf16": "bfloat16", "fp16": "float16", "half": "float16"}.get(
                 str(self.precision)
@@ -168,8 +165,8 @@ class CompileOptions(Definition):
         device, dtype = resolve_device(self.device), self._own_dtype
         if self.precision == AUTO:  # never float16, because its training skips steps
             narrow = dtype == torch.float32 and multiplies_bfloat16(device)
-            return Target(device, dtype, "bfloat16" if narrow else _name(dtype))
-        return Target(device, dtype, self.precision or _name(dtype))
+            return Target(device, dtype, "bfloat16" if narrow else dtype_name(dtype))
+        return Target(device, dtype, self.precision or dtype_name(dtype))
 
     def warn_if_slow(self, *, stacklevel: int) -> None:
         """Give a SlowPrecisionWarning if the device has no instructions for the precision."""
@@ -194,9 +191,9 @@ class CompileOptions(Definition):
 def _plain(value: Any) -> Any:
     match value:
         case torch.dtype():
-            return _name(value)
+            return dtype_name(value)
         case frozenset():
-            return sorted(list(one) if isinstance(one, tuple) else one for one in value)
+            return sorted(value)
         case _:
             return value
 

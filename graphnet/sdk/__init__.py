@@ -10,7 +10,7 @@ from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plai
 from graphnet.sdk.command import Command
 from graphnet.sdk.contract import CHANGES, CONTRACT, changes_since
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
-from graphnet.sdk.definition import Definition, summary
+from graphnet.sdk.definition import Definition, changed_fields, summary
 from graphnet.sdk.discovery import default_registry, load_registry
 from graphnet.sdk.executor import Event, Executor, Make, Run, as_given
 from graphnet.sdk.fields import FactorPair, Fraction, NonNegativePair, PositivePair, Rate, Sides
@@ -59,10 +59,10 @@ from graphnet.sdk.multi_tensor import (
     matched,
     method_of,
 )
-from graphnet.sdk.optimizer import Optimizer
+from graphnet.sdk.optimizer import Optimizer, rule_and_share, update_arguments
 from graphnet.sdk.random import node_constant
 from graphnet.sdk.records import Decided, Epoch, Record, Steps, Stopped
-from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form
+from graphnet.sdk.registry import Entry, Plugin, Registry, frozen, split_form, thawed
 from graphnet.sdk.reporter import Report, Reporter, Running
 from graphnet.sdk.schedule import Schedule
 from graphnet.sdk.signature import AFFINE, IN_PLACE, RESERVED
@@ -210,6 +210,7 @@ __all__ = [
     "as_unit",
     "blocked_shape",
     "by",
+    "changed_fields",
     "changes_since",
     "channels_last",
     "check_dtype",
@@ -239,11 +240,14 @@ __all__ = [
     "problems",
     "random",
     "register_operator",
+    "rule_and_share",
     "scratch_bytes",
     "sizes",
     "split_form",
     "summary",
+    "thawed",
     "unpack",
     "unreadable",
+    "update_arguments",
     "weight_and_bias",
 ]

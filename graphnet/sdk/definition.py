@@ -100,6 +100,24 @@ class Definition(metaclass=_Checked):
         return {name: getattr(self, name) for name in self.field_names()}
 
 
+def changed_fields(definition: Definition) -> dict[str, Any]:
+    """The fields that differ from their defaults, with their values.
+
+    >>> class Blur(Definition):
+    ...     radius: int = 1
+    ...     sides: int = 4
+    >>> changed_fields(Blur(radius=2))
+    {'radius': 2}
+    """
+    found = {}
+    for field in fields(definition):  # type: ignore[arg-type]
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        value = getattr(definition, field.name)
+        if value != default:
+            found[field.name] = value
+    return found
+
+
 def summary(definition: type) -> str:
     """The first line of a class's docstring.
 

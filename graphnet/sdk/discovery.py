@@ -24,9 +24,15 @@ from graphnet.errors import NameTakenError, PluginError, PluginWarning, nearest
 from graphnet.sdk.collect import Entries, collect, declares_kinds
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.registry import Plugin, Registry
-from graphnet.system import Installed, installed, normalized, warn_of_namesake, without_gc
+from graphnet.system import (
+    PLUGINS,
+    Installed,
+    installed,
+    normalized,
+    warn_of_namesake,
+    without_gc,
+)
 
-GROUP = "graphnet.plugins"
 BUILTIN = (
     "graphnet.builtin.plugin",
     "graphnet.executors.plugin",
@@ -95,7 +101,7 @@ def default_registry() -> Registry:
 
 def _installed(found: Entries, kinds: dict[str, PluginKind]) -> Iterable[Plugin]:
     """Load the installed plugins; those that declare kinds register first, since others may add to these."""
-    candidates = installed(GROUP)
+    candidates = installed(PLUGINS)
     off = _switched_off(candidates)
     loaded: dict[int, Plugin] = {}
     modules: dict[int, object] = {}

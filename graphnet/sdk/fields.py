@@ -43,9 +43,10 @@ PositivePair = Annotated[tuple[pydantic.PositiveInt, pydantic.PositiveInt], _PAI
 """(height, width), both 1 or more; one integer stands for both, as in torch."""
 NonNegativePair = Annotated[tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt], _PAIR]
 """(height, width), both 0 or more; one integer stands for both, as in torch."""
-_Factor = Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+"""A number greater than 0."""
 FactorPair = Annotated[
-    tuple[_Factor, _Factor],
+    tuple[Factor, Factor],
     pydantic.BeforeValidator(
         spread((int, float), 2, "a number or a pair of them"),
         json_schema_input_type=float | tuple[float, float],

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from graphnet.errors import ContractError
+from graphnet.errors import ContractError, DescriptionError, Problem, nearest
 from graphnet.sdk.definition import Definition
 from graphnet.sdk.fields import Rate
 from graphnet.sdk.spec import Spec, StateSpec
@@ -94,3 +94,49 @@ class Optimizer(Definition):
             others: its own states, by the names that `states` gives; None for an absent one.
         """
         raise ContractError(f"{type(self).__name__} defines no update(parameter, grad, ...)")
+
+
+def rule_and_share(
+    optimizer: Optimizer, parameter: Spec, what: str = "a parameter"
+) -> tuple[Optimizer, float]:
+    """The optimizer of one parameter, and the share of the common learning rate that is its own.
+
+    Args:
+        optimizer: the optimizer of all parameters.
+        parameter: the parameter's shape, dtype and device.
+        what: the parameter in an error.
+
+    Raises:
+        DescriptionError: the common learning rate is 0, and that of the parameter is not.
+
+    >>> from graphnet.builtin import SGD
+    >>> rule_and_share(SGD(lr=0.5), Spec((2,)))[1]
+    1.0
+    """
+    own = optimizer.rule_for(parameter)
+    if own.lr == optimizer.lr:
+        return own, 1.0
+    if optimizer.lr == 0.0:
+        message = f"expected a learning rate above 0, of which that of {what} ({own.lr}) is a share"
+        raise DescriptionError([Problem(message, "lr")])
+    return own, own.lr / optimizer.lr
+
+
+def update_arguments(optimizer: Optimizer, named: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What `update` asks for, in order, of the arguments by name.
+
+    Raises:
+        ContractError: `update` asks for an argument that is no state of the optimizer.
+
+    >>> from graphnet.builtin import SGD
+    >>> rule = SGD(lr=0.5)
+    >>> len(update_arguments(rule, dict.fromkeys(rule.arguments))) == len(rule.arguments)
+    True
+    """
+    for name in optimizer.arguments:
+        if name not in named:
+            raise ContractError(
+                f"{type(optimizer).__name__}.update names {name!r}, which is no state of it. "
+                f"{nearest(name, named)}"
+            )
+    return tuple(named[name] for name in optimizer.arguments)

@@ -19,6 +19,7 @@ from graphnet.errors import (
 from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.definition import Definition
 from graphnet.sdk.kinds import KINDS, PluginKind
+from graphnet.sdk.validation import MUST_BE_GIVEN
 from graphnet.system import normalized
 
 
@@ -135,12 +136,14 @@ class Registry:
         Raises:
             UnknownNameError: it is none of KINDS, and no loaded plugin declares it.
         """
+        name = self._kind(kind).name
+        entries: Mapping[str, Entry] = self.own[name] if name in self.own else getattr(self, name)
+        return entries
+
+    def _kind(self, kind: str) -> PluginKind:
         if kind not in self.every_kind:
             raise UnknownNameError(f"unknown kind {kind!r}. {self._where(kind, self.every_kind)}")
-        entries: Mapping[str, Entry] = (
-            self.own[kind] if kind in self.own else getattr(self, KINDS[kind].name)
-        )
-        return entries
+        return self.every_kind[kind]
 
     def find(self, kind: str, name: str) -> Entry:
         """The entry of a name.
@@ -153,7 +156,7 @@ class Registry:
         if name in entries:
             return entries[name]
         raise UnknownNameError(
-            f"unknown {self.every_kind[kind].singular} {name!r}. {self._where(name, entries)}"
+            f"unknown {self._kind(kind).singular} {name!r}. {self._where(name, entries)}"
         )
 
     def _where(self, name: str, entries: Iterable[str]) -> str:
@@ -177,25 +180,33 @@ class Registry:
         """Make a definition from the form that a model file or training file uses.
 
         Args:
-            kind: one of KINDS, such as "optimizers", or a kind that a plugin declares.
+            kind: one of KINDS, such as "optimizers", or a kind that a plugin declares, whose things are
+                classes.
             form: "name" or {"name": {field: value}}. An instance is returned as it is.
 
         Raises:
-            UnknownNameError: nothing of this kind has the name.
-            DescriptionError: the form is another, or fields are wrong.
+            UnknownNameError: nothing of this kind has the name, or there is no such kind of classes.
+            DescriptionError: the form is another, or fields are wrong; the paths begin with the name.
 
         >>> from graphnet.sdk import default_registry
         >>> default_registry().make("optimizers", {"sgd": {"lr": 0.1}}).lr
         0.1
         """
-        if isinstance(form, Definition):
-            if not KINDS[kind].fits(type(form)):
-                raise DescriptionError([Problem(KINDS[kind].refusal(form))])
+        made = self._kind(kind)
+        if not made.bases:
+            raise UnknownNameError(
+                f"a {made.singular} is not made of a form: take registry.{kind}[name].value"
+            )
+        if made.fits(type(form)):
             return form
         if not isinstance(form, (str, Mapping)):
-            raise DescriptionError([Problem(KINDS[kind].refusal(form))])
+            raise DescriptionError([Problem(made.refusal(form))])
         name, config = split_form(form)
-        return self.find(kind, name).value(**config)
+        try:
+            return self.find(kind, name).value(**config)
+        except DescriptionError as error:
+            problems = [one if config else _with_form(one, name) for one in error.problems]
+            raise DescriptionError([one.under(name) for one in problems]) from None
 
     def dataset(self, form: object) -> DataSet:
         """Make a data set from a form that `make` takes, or from a path that one of the data sets claims.
@@ -210,7 +221,8 @@ class Registry:
             return dataset
         path = Path(form)
         if str(form) in self.datasets and not path.exists():
-            return self._dataset_of(str(form))
+            named: DataSet = self.make("datasets", str(form))
+            return named
         if not path.exists():
             raise DataError(
                 f"{path}: no such file or folder, and no data set of this name. Give the path of a file or "
@@ -225,23 +237,6 @@ class Registry:
             f"{path}: none of the installed data sets ({', '.join(self.datasets) or 'there is none'}) "
             f"can read this. Name one: {{NAME: {{path: {path}}}}}."
         )
-
-    def _dataset_of(self, name: str) -> DataSet:
-        """The data set of this name with its defaults; a fault says how to give its fields."""
-        try:
-            found: DataSet = self.make("datasets", name)
-        except DescriptionError as error:
-            raise DescriptionError(
-                [
-                    replace(
-                        problem,
-                        path=".".join(part for part in (name, problem.path) if part),
-                        message=f"{sentence(problem.message)} Write {{{name}: {{FIELD: VALUE}}}}.",
-                    )
-                    for problem in error.problems
-                ]
-            ) from None
-        return found
 
     def entry_of(self, definition: Definition | type[Definition]) -> Entry | None:
         """The entry under which a definition's class is registered, the first of several; or None."""
@@ -271,6 +266,14 @@ def _is_of(space: str, plugin: Plugin) -> bool:
     """Whether a namespace is that of a plugin, going by their names: acme and acme-layers."""
     names = (normalized(plugin.distribution), normalized(plugin.name))
     return any(f"{name}-".startswith(f"{normalized(space)}-") for name in names)
+
+
+def _with_form(problem: Problem, name: str) -> Problem:
+    """The problem of a name that stands alone; that of a missing field says how fields are given."""
+    if not problem.path or problem.message != MUST_BE_GIVEN:
+        return problem
+    example = f"{{{name!r}: {{{problem.path!r}: VALUE}}}}"
+    return replace(problem, message=f"{sentence(problem.message)} Write {example}.")
 
 
 def split_form(form: object) -> tuple[str, Mapping[str, Any]]:
@@ -303,3 +306,14 @@ def frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: frozen(item) for key, item in value.items()}
     return tuple(frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def thawed(value: Any) -> Any:
+    """Tuples as lists, at any depth: fields of a definition as a model file states them.
+
+    >>> thawed({"sizes": (1, (2, 3))})
+    {'sizes': [1, [2, 3]]}
+    """
+    if isinstance(value, Mapping):
+        return {key: thawed(item) for key, item in value.items()}
+    return [thawed(item) for item in value] if isinstance(value, list | tuple) else value

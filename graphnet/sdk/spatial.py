@@ -23,13 +23,12 @@ from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_ty
 import pydantic
 
 from graphnet.errors import ContractError, GraphError
-from graphnet.sdk.fields import spread
+from graphnet.sdk.fields import Factor, spread
 from graphnet.sdk.layer import Layer
 from graphnet.sdk.spec import Spec
 
 _LETTERS = {1: "N x C x L", 2: "N x C x H x W", 3: "N x C x D x H x W"}
 _WORDS = {1: "a list of one", 2: "a pair of them", 3: "three of them", 4: "four of them"}
-_Factor = Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ OptionalSizes = Annotated[
     tuple[pydantic.PositiveInt | None, ...], _PerAxis(pydantic.PositiveInt | None, optional=True)
 ]
 """An integer of 1 or more or null for each axis; one integer stands for all."""
-Factors = Annotated[tuple[_Factor, ...], _PerAxis(_Factor, float)]
+Factors = Annotated[tuple[Factor, ...], _PerAxis(Factor, float)]
 """A number above 0 for each axis; one stands for all."""
 
 

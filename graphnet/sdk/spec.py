@@ -28,11 +28,18 @@ class Spec:
     (torch.float32, device(type='cpu'))
     >>> spec.on(torch.device("meta")).empty().is_meta
     True
+    >>> Spec.of(torch.zeros(2, 3)) == Spec((2, 3))
+    True
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     device: torch.device = torch.device("cpu")
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Spec:
+        """What is known of this tensor."""
+        return cls(tuple(tensor.shape), tensor.dtype, tensor.device)
 
     @property
     def numel(self) -> int:
@@ -53,8 +60,7 @@ class Spec:
         return torch.empty(self.shape, dtype=self.dtype, device=self.device)
 
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{'x'.join(map(str, self.shape)) or 'scalar'} {dtype}"
+        return f"{'x'.join(map(str, self.shape)) or 'scalar'} {dtype_name(self.dtype)}"
 
 
 Initializer = Callable[[Tensor, torch.Generator], Tensor]

@@ -8,6 +8,7 @@ from typing import Any
 
 from graphnet.errors import DescriptionError, Problem, nearest
 
+MUST_BE_GIVEN = "must be given"
 _NONE: Mapping[str, str] = {}
 
 
@@ -68,7 +69,7 @@ def _problem(error: Mapping[str, Any], known: Iterable[str], former: Mapping[str
                 return Problem(f"is now called {former[name]}", path)
             return Problem(f"unknown field. {nearest(name, known)}", path)
         case "missing" | "missing_keyword_only_argument" | "missing_argument":
-            return Problem("must be given", path)
+            return Problem(MUST_BE_GIVEN, path)
         case "unexpected_positional_argument":
             return Problem("fields are given by name, not by position", path)
         case "value_error":

@@ -14,12 +14,19 @@ from graphnet.system.device import (
     resolve_device,
     synchronize,
 )
-from graphnet.system.distributions import Installed, installed, normalized, warn_of_namesake
+from graphnet.system.distributions import (
+    PLUGINS,
+    Installed,
+    installed,
+    normalized,
+    warn_of_namesake,
+)
 from graphnet.system.files import atomic_write, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory
 from graphnet.system.native import Native, find_compiler
 from graphnet.system.notebook import html_table
+from graphnet.system.plain import finite
 from graphnet.system.units import (
     bytes_text,
     elide,
@@ -30,6 +37,7 @@ from graphnet.system.units import (
 )
 
 __all__ = [
+    "PLUGINS",
     "Cache",
     "Hit",
     "Installed",
@@ -42,6 +50,7 @@ __all__ = [
     "device_name",
     "elide",
     "find_compiler",
+    "finite",
     "html_table",
     "installed",
     "keep_freed_memory",

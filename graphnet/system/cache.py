@@ -42,6 +42,13 @@ LIMIT_BYTES = 512 << 20
 MAX_CHOICES = 4096
 _PARTIAL = "partial-"
 _DAY_S = 86_400.0
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)  # what reading a damaged file raises
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +90,12 @@ class Cache:
                 if _checksum(entry / "compiled" / name) != checksum
             ]
             reason = f"{damaged[0]} was changed" if damaged else ""
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except _DAMAGE as error:
             reason = f"{type(error).__name__}: {error}"
         if reason:
             return self.reject(key, reason)
-        os.utime(entry / "key.json")  # the entries used longest ago are dropped first
+        with contextlib.suppress(OSError):  # another process has dropped the entry
+            os.utime(entry / "key.json")  # the entries used longest ago are dropped first
         return Hit(entry / "compiled")
 
     def reject(self, key: Key, reason: str) -> Miss:
@@ -148,7 +156,7 @@ class Cache:
         try:
             saved = json.loads((self._choices / f"{_digest(key)}.json").read_text())
             return saved["value"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except _DAMAGE:
             return None  # the file is missing or damaged: the caller measures again
 
     def record_choice(self, key: Key, value: Any) -> None:
@@ -192,9 +200,10 @@ class Cache:
         for entry in self._entries():
             try:
                 saved = json.loads((entry / "key.json").read_text())["key"]
-            except (OSError, ValueError, KeyError):
+                same_model = saved["model"] == key["model"]
+            except _DAMAGE:
                 continue
-            if saved.get("model") == key.get("model"):
+            if same_model:
                 others = dict(saved, operations=None), dict(key, operations=None)
                 # If only the operations differ, and no shape, then a layer's code has changed.
                 fields = list(_differences(*others)) or ["the changed code of its layers"]
@@ -209,7 +218,8 @@ class Cache:
         entries = sorted(self._entries(), key=lambda entry: _age(entry / "key.json"))
         total = 0
         for entry in entries:
-            total += sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
+            with contextlib.suppress(OSError):  # another process has dropped the entry
+                total += sum(path.stat().st_size for path in entry.rglob("*") if path.is_file())
             if total > self.limit_bytes and entry != kept:
                 shutil.rmtree(entry, ignore_errors=True)
         for partial in self._plans.glob(f"{_PARTIAL}*"):  # of processes that were killed
@@ -249,7 +259,8 @@ def _differences(cached: Any, wanted: Any, name: str = "") -> Iterator[str]:
         for field in sorted({*cached, *wanted}):
             yield from _differences(cached.get(field), wanted.get(field), field)
     elif cached != wanted:
-        yield f"{name}: cached {cached or 'none'}, wanted {wanted or 'none'}"
+        there, here = ("none" if one is None else one for one in (cached, wanted))
+        yield f"{name}: cached {there}, wanted {here}"
 
 
 def _digest(key: Key) -> str:

@@ -5,10 +5,10 @@ The functions import torch, which takes seconds: `graphnet --help` imports this 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ def resolve_device(name: str | int | torch.device) -> torch.device:
     if name == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{name}" if isinstance(name, int) else name)
     except RuntimeError:
         raise DeviceError(
             f"unknown device {str(name)!r}. Known: auto, cpu, cuda, cuda:N."
@@ -91,13 +91,7 @@ def device_name(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return device.type
-    name = ""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
-        name = found[1] if found else ""
-    except OSError:  # only Linux has this file
-        name = platform.processor()
-    return f"{name or platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{_cpu_model()}, {torch.get_num_threads()} threads"
 
 
 def synchronize(device: torch.device) -> None:
@@ -112,9 +106,11 @@ def processor() -> str:
     """Return the CPU's model and the vector instructions that torch uses on it, such as AVX2."""
     import torch
 
-    model = platform.processor() or platform.machine()
-    if sys.platform == "linux":
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        model = names[0] if names else model
-    return f"{model} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{_cpu_model()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _cpu_model() -> str:
+    found = None
+    with contextlib.suppress(OSError):  # only Linux has this file
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    return found[1] if found else platform.processor() or platform.machine()

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from graphnet.errors import DistributionWarning
 
+PLUGINS = "graphnet.plugins"  # the group of the entry points of plugins
+
 
 @dataclass(frozen=True, slots=True)
 class Installed:

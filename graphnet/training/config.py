@@ -174,11 +174,10 @@ def make_job(
         try:
             return make()
         except DescriptionError as error:
-            inner = (*place, *_name(data, place))
             for problem in error.problems:
-                path = ".".join(part for part in (dotted(inner), problem.path) if part)
-                where = locations.where((*inner, *_place(problem.path)))
-                found.append(problem if problem.where else Problem(problem.message, path, where))
+                where = locations.where((*place, *_place(problem.path)))
+                placed = replace(problem.under(dotted(place)), where=where)
+                found.append(problem if problem.where else placed)
         except GraphnetError as error:
             found.append(Problem(str(error), dotted(place), locations.where(place)))
 
@@ -202,7 +201,9 @@ def make_job(
         "train": attempt(("data", "train"), lambda: registry.dataset(config.data.train)),
         "validation": attempt(
             ("data", "validation"),
-            lambda: registry.dataset(config.data.validation) if config.data.validation else None,
+            lambda: (
+                None if config.data.validation is None else registry.dataset(config.data.validation)
+            ),
         ),
     }
     for place, form in _losses(config.loss):
@@ -240,18 +241,6 @@ def _place(path: str) -> Place:
     """Return the place that a path means: "parameters[0].match" is ("parameters", 0, "match")."""
     parts = re.findall(r"[^.\[\]]+", path)
     return tuple(int(part) if part.isdigit() else part for part in parts)
-
-
-_NAMED = {("optimizer",), ("schedule",), ("data", "train"), ("data", "validation"), ("executor",)}
-
-
-def _name(data: Any, place: Place) -> Place:
-    """Return the name in a field of the form {name: {field: value}}; () for other forms."""
-    if place not in _NAMED:
-        return ()
-    for key in place:
-        data = data[key]
-    return tuple(data) if isinstance(data, dict) else ()
 
 
 def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -> Model:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import blame
-from graphnet.sdk import Gallery, Pairs, Stream
+from graphnet.sdk import Gallery, Pairs, Stream, by
 from graphnet.training.samples import Samples
 
 _SAMPLED = {Pairs: 256, Stream: 8, Gallery: 4}  # few where each pair must be computed or decoded
@@ -68,7 +68,7 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _size(found: Mapping[str, Any]) -> str:
-    shapes = " and ".join("x".join(map(str, shape)) for shape in found["shapes"])
+    shapes = " and ".join(by(shape) for shape in found["shapes"])
     return f"{found['pairs']} pairs{shapes and f' of {shapes}'}"
 
 

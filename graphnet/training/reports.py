@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -87,7 +88,9 @@ class Reports:
         """The state of each reporter that has one."""
         for label, report in self._open.items():
             with _named(label):
-                self._states[label] = dict(report.state())
+                state = dict(report.state())
+                json.dumps(state)  # a checkpoint could not hold anything else
+                self._states[label] = state
         return {label: state for label, state in self._states.items() if state}
 
     def close(self) -> None:

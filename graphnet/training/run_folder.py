@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from graphnet.errors import CheckpointError
 from graphnet.model import Checkpoint, read_checkpoint, write_checkpoint
-from graphnet.system import write_text
+from graphnet.system import finite, write_text
 
 
 class RunFolder:
@@ -57,13 +56,20 @@ class RunFolder:
         step = saved.training.get("step")
         if not isinstance(step, int):
             raise CheckpointError(f"{self.checkpoint_path}: not a checkpoint of a training run")
-        kept = [
-            line
-            for line in self.log_path.read_text().splitlines(keepends=True)
-            if line.endswith("\n") and json.loads(line).get("step", 0) <= step
-        ]
+        lines = self.log_path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for i, line in enumerate(whole, start=1) if self._step(line, i) <= step]
         write_text(self.log_path, "".join(kept))
         return saved
+
+    def _step(self, line: str, number: int) -> int:
+        """The step of a line of the log."""
+        try:
+            return int(json.loads(line).get("step", 0))
+        except (ValueError, TypeError, AttributeError):
+            raise CheckpointError(
+                f"{self.log_path}:{number}: not a record of a log. Delete the line, then resume again."
+            ) from None
 
     def log(self, kind: str, record: Mapping[str, Any]) -> None:
         """Append a record to the log, as `append` does."""
@@ -91,16 +97,7 @@ def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:
     Raises CheckpointError if the log cannot be written.
     """
     try:
-        with path.open("a") as file:
-            file.write(json.dumps(_finite({"kind": kind, **record}), allow_nan=False) + "\n")
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite({"kind": kind, **record}), allow_nan=False) + "\n")
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that JSON cannot express, infinities and NaN, by None."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -79,7 +79,7 @@ class Trainer:
             )
         self.pairs = to_train_on(job.train)
         shape = self.pairs.input_shape
-        self.validation = to_measure_on(job.validation, shape) if job.validation else None
+        self.validation = None if (held := job.validation) is None else to_measure_on(held, shape)
         if resume is not None:
             check_same_run(resume, job)
             self._notes += check_same_data(resume, self._fingerprints)

@@ -203,6 +203,8 @@ def test_a_frozen_parameter_stays_as_it_is_in_training() -> None:
     assert model.weights is not None
     assert torch.equal(program.weights["_0.weight"], model.weights["_0.weight"])
     assert not torch.equal(program.weights["_2.weight"], model.weights["_2.weight"])
+    plan = model.plan((2, 3), loss="mse", optimizer=gn.AdamW(lr=0.1, weight_decay=0.1))
+    assert plan == program.plan  # what `explain` shows is what a training runs
 
 
 # -- opaque nodes ------------------------------------------------------------------------------------

@@ -140,6 +140,19 @@ def test_unknown_name_exits_with_2(name: str, capsys: pytest.CaptureFixture[str]
         assert "Did you mean 'relu'" in error
 
 
+def test_module_of_a_broken_package_is_called_broken_not_unknown(
+    module: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = module / "broken_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("import nothing_of_this_name")
+    (package / "layers.py").write_text("")
+    assert run(["check", "broken_package.layers"]) == 2
+    error = capsys.readouterr().err
+    assert "'broken_package.layers' cannot be imported: ModuleNotFoundError" in error
+    assert "nothing_of_this_name" in error
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

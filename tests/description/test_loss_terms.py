@@ -84,7 +84,7 @@ def test_a_training_file_says_where_a_loss_of_a_sum_is_wrong(
     found = [str(problem) for problem in caught.value.problems if "loss" in problem.path]
     assert found == [
         f"{path}:4:36: loss[0].weight: expected a finite number, found 'many'",
-        f"{path}:5:5: loss[1].delta: expected greater than 0, found -1.0",
+        f"{path}:5:20: loss[1].huber.delta: expected greater than 0, found -1.0",
         f"{path}:6:5: loss[2]: unknown loss 'smooth'. Known: {', '.join(sorted(registry.losses))}.",
     ]
 

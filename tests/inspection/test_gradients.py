@@ -18,7 +18,6 @@ from graphnet.cli.gradients import gradients
 from graphnet.errors import DataError, GraphError, InputError, TrainingError
 from graphnet.graph import Kind
 from graphnet.inspection import Gradients, first_nonfinite
-from graphnet.inspection.gradients import paths
 from graphnet.inspection.nonfinite import NonFinite, Statistics
 from graphnet.inspection.walk import complete, walk
 from graphnet.model import Model
@@ -211,7 +210,7 @@ def test_a_program_in_training_is_looked_at_without_a_change() -> None:
     x, target = torch.rand(2, 2, 3, 8, 8)
     before = {name: weight.clone() for name, weight in program.weights.items()}
     found = Gradients(program.plan, program.arguments(x, target))
-    seen = paths(program.plan, program.arguments(x, target), "conv2d_1.weight")
+    seen = Gradients(program.plan, program.arguments(x, target)).paths("conv2d_1.weight")
     assert seen == found.paths("conv2d_1.weight")
     assert all(torch.equal(before[name], w) for name, w in program.weights.items())
     assert found.loss == float(program.step(x, target))

@@ -239,6 +239,38 @@ def test_a_builder_takes_inputs_of_any_description() -> None:
     assert net.model().predict(torch.tensor([[1, 2, 3]])).shape == (1, 3, 2)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Builder(channels="3"), "channels: expected an integer greater than 0, found '3'"),
+        (lambda: Builder(channels=0), "channels: expected an integer greater than 0, found 0"),
+        (lambda: InputDescription(width=True), "width: expected an integer .* found True"),
+        (
+            lambda: Builder(channels=3, x=5),
+            "channels are those of the only input, but x is given too",
+        ),
+    ],
+)
+def test_wrong_statements_in_python_are_refused(make: Any, message: str) -> None:
+    with pytest.raises((DescriptionError, InputError), match=message):
+        make()
+
+
+@pytest.mark.parametrize("kernels", ["reference", "auto"])
+def test_a_node_may_have_the_name_of_an_input(kernels: str) -> None:
+    """`$m` is the input, `m` the node."""
+    layers = [{"id": "m", "relu": {}, "inputs": ["$x"]}, {"add": {}, "inputs": ["m", "$m"]}]
+    model = gn.Model({"inputs": {"x": {}, "m": {}}, "layers": layers})
+    x, m = torch.tensor([[-1.0, 0.5]]), torch.tensor([[3.0, 4.0]])
+    assert model.predict(x, m, kernels=kernels).tolist() == [[3.0, 4.5]]
+    assert gn.to_nn(model, (1, 2), (1, 2))(x, m).tolist() == [[3.0, 4.5]]
+    block = {"inputs": ["x"], "layers": ["relu"]}
+    inside = gn.Model(
+        {"inputs": {"x": {}}, "blocks": {"b": block}, "layers": [{"id": "x", "b": {}}]}
+    )
+    assert inside.predict(x, kernels=kernels).tolist() == [[0.0, 0.5]]
+
+
 def test_an_input_that_is_no_image_has_no_divisor_and_no_tiles() -> None:
     with pytest.raises(GraphError, match=r"input 'input' \(shape \[time\].* is no image"):
         MODEL.divisor()

@@ -50,7 +50,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "no optimizer": (lambda: MODEL.compile(SHAPE, loss="mse"), r'optimizer=\{"adam": .*model\.plan'),
     "a field is missing": (
         lambda: compiled(SHAPE, optimizer="sgd"),
-        r"^optimizer\.sgd\.lr: must be given. Write optimizer=\{'sgd': \{'lr': VALUE\}\}",
+        r"^optimizer\.sgd\.lr: must be given. Write \{'sgd': \{'lr': VALUE\}\}",
     ),
     "a class": (lambda: compiled(SHAPE, optimizer=gn.SGD), r"the class SGD .*an instance of it: SGD\("),
     "torch's optimizer": (
@@ -122,7 +122,7 @@ def test_parameters_have_shapes_of_integers(shape: Any) -> None:
 def test_a_registered_data_set_without_its_fields_says_how_to_give_them(tmp_path: Path) -> None:
     registry = default_registry()
     (name, *_) = (n for n, e in registry.datasets.items() if "path" in e.value.required())
-    with pytest.raises(GraphnetError, match=rf"{name}\.path: must be given. Write \{{{name}: "):
+    with pytest.raises(GraphnetError, match=rf"{name}\.path: must be given. Write \{{'{name}': "):
         registry.dataset(name)
 
 

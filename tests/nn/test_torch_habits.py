@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphnet import nn
-from graphnet.errors import InputError
+from graphnet.errors import DeviceError, InputError
 from graphnet.sdk import FLOATING
 
 F64 = torch.float64
@@ -457,3 +457,11 @@ def test_gradients_that_are_no_tensors_are_refused(found: object) -> None:
 def test_dtypes_of_modules_are_those_of_floating_point() -> None:
     for dtype in FLOATING:
         assert next(nn.Linear(2, 2, dtype=dtype).parameters()).dtype == dtype
+
+
+def test_device_0_is_the_first_gpu_and_never_the_cpu() -> None:
+    if torch.cuda.is_available():
+        assert nn.Linear(2, 3, device=0).weight.device == torch.device("cuda", 0)
+        return
+    with pytest.raises(DeviceError, match="this machine has no CUDA devices"):
+        nn.Linear(2, 3, device=0)

@@ -176,6 +176,17 @@ def test_results_in_one_storage_are_not_overwritten_while_one_is_needed(registry
     check(graph)
 
 
+def test_call_that_overwrites_a_storage_again_waits_for_the_readers_since_the_last_write_only(
+    registry: Registry,
+) -> None:
+    """Else a chain of n calls would have n^2 / 2 waits. The write before has waited for earlier readers."""
+    graph = graph_of(registry, CONV, *["sigmoid"] * 30)
+    written = [call for call in in_place(graph).calls.values() if call.in_place]
+    assert len(written) >= 30
+    assert not any(call.after for call in written)
+    check(graph)
+
+
 def test_expanded_result_is_not_overwritten(registry: Registry) -> None:
     graph = graph_of(
         registry, CONV, {"id": "w", "shapes/wide": {}}, {"id": "r", "sigmoid": {}}, CONV

@@ -173,7 +173,7 @@ def test_a_reverse_pass_that_reads_a_rounding_of_another_value_is_rejected() -> 
         load_registry(entry_points=False),
         shape=SHAPE,
     )
-    kept = store_bfloat16(graph, dtype="bfloat16")
+    kept = store_bfloat16(graph)
     verify_graph(kept)
     first, second, *_ = [name for name in kept.calls if name.endswith(":kept")]
     reader = next(call for name, call in kept.calls.items() if name.startswith(f"{first}:"))

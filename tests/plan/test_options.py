@@ -275,3 +275,9 @@ def test_equal_options_are_one_prediction_plan() -> None:
     model.predict(images)
     model.predict(images, options=gn.CompileOptions(device=torch.device("cpu")))
     assert len(model._predictions.made) == 1
+
+
+@pytest.mark.parametrize("name", [["fusion"], 3, None])
+def test_what_is_no_name_of_a_pass_is_refused_in_words(name: Any) -> None:
+    with pytest.raises(DescriptionError, match="without: expected the name of a pass, found"):
+        gn.CompileOptions(without=[name])

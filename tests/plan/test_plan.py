@@ -292,7 +292,7 @@ def test_reference_checks_the_shape_of_each_result() -> None:
         registry=load_registry(plugins=[Odd()], entry_points=False),
     )
     x = torch.rand(2, 3)
-    message = r"node 'f' \(odd/first\): forward must return 'f.y' as 2x3 .*, returned \(1, 3\)"
+    message = r"node 'f' \(odd/first\): forward must return 'f.y' as 2x3 .*, returned 1x3 float32"
     with pytest.raises(LayerError, match=message):
         model.predict(x, executor="reference")
 

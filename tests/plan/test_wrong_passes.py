@@ -15,7 +15,7 @@ from graphnet.builtin import SGD
 from graphnet.errors import InputError, PlanError, PluginError
 from graphnet.graph import Call, Const, Graph, Kind
 from graphnet.model import Model
-from graphnet.passes import common_subexpressions, dead_code
+from graphnet.passes import common_subexpressions, dead_code, placed
 from graphnet.plan import Plan
 from graphnet.sdk import (
     Constant,
@@ -365,6 +365,23 @@ def test_a_pass_after_no_pass_is_refused() -> None:
         Pass(dead_code, after="dead_cod")
     with pytest.raises(PluginError, match="to run after 'acme/gone', which is no other pass"):
         training_plan(with_pass(dead_code, after="acme/gone"))
+
+
+def test_passes_that_wait_for_each_other_are_refused() -> None:
+    """Else none of them would ever run, without a word."""
+    plugin = gn.sdk.Plugin("acme", "acme-passes", "1.0")
+    after = {"acme/a": "acme/b", "acme/b": "acme/c", "acme/c": "acme/b", "acme/d": "dead_code"}
+    entries = {
+        name: gn.sdk.Entry(name, Pass(dead_code, after=one), 1, plugin)
+        for name, one in after.items()
+    }
+    with pytest.raises(
+        PluginError, match="'acme/a' of .* these wait for each other: acme/b, acme/c"
+    ):
+        placed([Pass(dead_code, name="dead_code")], entries)
+    del entries["acme/b"]
+    with pytest.raises(PluginError, match="'acme/a' of .* after 'acme/b', which is no other pass"):
+        placed([Pass(dead_code, name="dead_code")], entries)
 
 
 def test_a_needed_pass_of_a_plugin_cannot_be_switched_off() -> None:

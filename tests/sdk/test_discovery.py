@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import graphnet as gn
-from graphnet.errors import ContractError, PluginError, UnknownNameError
+from graphnet.errors import ContractError, DescriptionError, PluginError, UnknownNameError
 from graphnet.sdk import (
     KINDS,
     Kernel,
@@ -396,6 +396,47 @@ _LOADABLE = {
     "kinds": OwnKind("colour", Images),
     "writers": type("Text", (gn.Writer,), {"write": lambda self, model, path, shapes: None}),
 }
+
+
+def test_things_of_a_kind_that_a_plugin_declares_are_made_of_forms() -> None:
+    class Colour(gn.DataSet):
+        hue: int
+
+        def load(self) -> gn.Pairs:
+            return gn.Pairs(torch.zeros(1, 1), torch.zeros(1, 1))
+
+    class Colours:
+        @hookimpl
+        def graphnet_kinds(self, register: Register) -> None:
+            register("acme_colours", OwnKind("colour", gn.DataSet))
+
+        @hookimpl
+        def graphnet_acme_colours(self, register: Register) -> None:
+            register("plain", Colour)
+
+    registry = load_registry(plugins=[Colours()], entry_points=False)
+    made = registry.make("acme_colours", {"plain": {"hue": 3}})
+    assert made == Colour(hue=3) == registry.make("acme_colours", made)
+    for kind, form, error, message in (
+        ("acme_colours", 3, DescriptionError, "expected the name of a colour.* found 3"),
+        ("acme_colours", gn.SGD(lr=1.0), DescriptionError, "expected the name of a colour"),
+        (
+            "acme_colours",
+            "plain",
+            DescriptionError,
+            r"plain.hue: .* Write {'plain': {'hue': VALUE}}",
+        ),
+        (
+            "colours",
+            "plain",
+            UnknownNameError,
+            "unknown kind 'colours'. Did you mean 'acme_colours'",
+        ),
+        ("readers", ".yaml", UnknownNameError, r"a reader is not made .*registry.readers\[name\]"),
+        ("passes", 3, UnknownNameError, "a pass is not made of a form"),
+    ):
+        with pytest.raises(error, match=message):
+            registry.make(kind, form)
 
 
 def test_a_class_registered_under_two_names_goes_by_the_first() -> None:

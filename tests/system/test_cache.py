@@ -55,12 +55,16 @@ def test_a_miss_says_what_differs_from_the_nearest_entry(cache: Cache) -> None:
     assert cache.find(key(versions={"torch": "2.14.0"})) == Miss(
         "no plan cached for torch: cached 2.13.0, wanted 2.14.0"
     )
+    add(cache, key(model="counts", threads=0))
+    assert cache.find(key(model="counts", threads=None)) == Miss(
+        "no plan cached for threads: cached 0, wanted none"
+    )
     assert cache.find(key(operations="changed")) == Miss(
         "no plan cached for the changed code of its layers"
     )
 
 
-@pytest.mark.parametrize("fault", ["changed", "gone", "no key", "not json"])
+@pytest.mark.parametrize("fault", ["changed", "gone", "no key", "not json", "other json"])
 def test_a_damaged_entry_is_a_miss_and_removed(cache: Cache, fault: str) -> None:
     folder = add(cache, key())
     match fault:
@@ -72,6 +76,9 @@ def test_a_damaged_entry_is_a_miss_and_removed(cache: Cache, fault: str) -> None
             (folder.parent / "key.json").unlink()
         case "not json":
             (folder.parent / "key.json").write_text("{")
+        case "other json":
+            (folder.parent / "key.json").write_text("[1]")
+            assert "no plan of this model" in str(cache.find(key(model="another")))
     found = cache.find(key())
     assert isinstance(found, Miss)
     assert "the cached plan is damaged" in found.reason

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from graphnet.errors import DescriptionError, TrainingError
+from graphnet.errors import CheckpointError, DescriptionError, TrainingError
 from graphnet.model import Model, read_checkpoint
 from graphnet.sdk import (
     Epoch,
@@ -63,6 +64,16 @@ class Fails(Reporter):
         return FailsReport()
 
 
+class Holds(Reporter):
+    def start(self, running: Running) -> Report:
+        return HoldsReport()
+
+
+class HoldsReport(Report):
+    def state(self) -> dict[str, Any]:
+        return {"best": torch.zeros(1)}  # which no checkpoint holds
+
+
 class FailsReport(Report):
     def record(self, record: Record) -> None:
         raise KeyError("disk")
@@ -77,6 +88,7 @@ class Reporting(Data):
     def graphnet_reporters(self, register: Register) -> None:
         register("test/kept", Kept)
         register("test/fails", Fails)
+        register("test/holds", Holds)
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +216,7 @@ def test_the_log_has_every_record(registry: Registry, tmp_path: Path) -> None:
     ("reporters", "message"),
     [
         (["test/fails"], "reporter 'test/fails' failed: KeyError: 'disk'. Leave it out of"),
+        (["test/holds"], "reporter 'test/holds' failed: TypeError: .*Tensor"),
         (["log"], "reporter 'log': needs a folder: give Trainer one"),
         (
             [{"early_stopping": {"metric": "test/errors"}}],
@@ -216,6 +229,17 @@ def test_what_is_wrong_names_the_reporter(
 ) -> None:
     with pytest.raises(TrainingError, match=message):
         list(Trainer(job(registry, reporters=reporters)).run())
+
+
+def test_a_line_of_the_log_that_is_no_record_is_named(registry: Registry, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", resume=False)
+    trainer = Trainer(job(registry))
+    list(trainer.run())
+    folder.save(trainer.checkpoint())
+    for wrong in ("{", "[1]", '{"step": "x"}'):
+        folder.log_path.write_text(f'{{"step": 1}}\n{wrong}\n')
+        with pytest.raises(CheckpointError, match=r"log.jsonl:2: not a record of a log"):
+            RunFolder(tmp_path / "run", resume=True).resume()
 
 
 def test_fields_of_reporters_are_checked_with_the_training_file(registry: Registry) -> None:

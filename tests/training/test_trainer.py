@@ -341,6 +341,11 @@ def test_validation_images_of_sizes_that_the_network_changes_are_refused(
         Trainer(job(registry, **changes))
 
 
+def test_an_empty_validation_set_is_refused(registry: Registry) -> None:
+    with pytest.raises(DescriptionError, match="data.validation: expected a name"):
+        job(registry, data={"train": {"test/noise": {}}, "validation": {}})
+
+
 def test_metrics_without_a_validation_set_are_refused(registry: Registry) -> None:
     with pytest.raises(DescriptionError, match="metrics: metrics are measured on a validation set"):
         job(registry, data={"train": {"test/noise": {}}})
@@ -467,7 +472,7 @@ def test_every_problem_of_a_training_file_comes_at_once(registry: Registry) -> N
         "metrics[0]: unknown metric 'psnrr'. Known: accuracy, test/error.",
         "model.layers[0].sigmoyd: unknown layer 'sigmoyd'. Did you mean 'sigmoid' or 'hardsigmoid'?",
         "optimizer: unknown optimizer 'sdg'. Did you mean 'sgd'?",
-        "schedule.warm_up.steps: must be given",
+        "schedule.warm_up.steps: must be given. Write {'warm_up': {'steps': VALUE}}.",
     ]
     with pytest.raises(DescriptionError) as caught:
         job(registry, epochs=0, batch_size="many", seeed=1)

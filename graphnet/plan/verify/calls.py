@@ -28,8 +28,11 @@ _PLAIN: Mapping[str, Layout] = {}
 _SHOWN = 6  # arguments that an error names
 
 
-def disagreement(call: Call, values: Mapping[str, Value]) -> str:
-    """The first fault of a call's arguments or results, as text; empty if there is none."""
+def disagreement(call: Call, values: Mapping[str, Value], storage: Mapping[str, str]) -> str:
+    """The first fault of a call's arguments or results, as text; empty if there is none.
+
+    `storage` says for each value in which value's storage it lies.
+    """
     try:
         returned = run_on_meta(call, values)
     except Exception as error:  # the definition's own code can raise any exception
@@ -42,7 +45,7 @@ def disagreement(call: Call, values: Mapping[str, Value]) -> str:
     if len(returned) != len(results := list(flat(call.results))):
         return f"{call.function} returns {len(returned)} results, not {len(results)}"
     for name, one in zip(results, returned, strict=True):
-        if name is not None and (words := _result(call, values[name], one, values)):
+        if name is not None and (words := _result(call, values[name], one, storage)):
             return words
     if not isinstance(call.layer, Layer):
         return ""
@@ -56,13 +59,13 @@ def _update(call: Call, values: Mapping[str, Value]) -> str:
     return ""
 
 
-def _result(call: Call, value: Value, one: Returned, values: Mapping[str, Value]) -> str:
+def _result(call: Call, value: Value, one: Returned, storage: Mapping[str, str]) -> str:
     if one.spec is None or one.spec.on(META) != value.spec.on(META):
         found = one.spec or "no tensor"
         return f"{call.function} returns {value.name!r} as {found}, the plan says {value.spec}"
     arguments = list(call.reads())
-    shared = {_storage(arguments[i], values) for i in one.arguments}
-    mine = _storage(value.name, values)
+    shared = {storage[arguments[i]] for i in one.arguments}
+    mine = storage[value.name]
     if not one.unsettled and shared and mine not in shared:
         returned = f"{call.function} returns {value.name!r} as a view of {min(shared)!r}"
         return f"{returned}, the plan gives it another storage"
@@ -70,15 +73,6 @@ def _result(call: Call, value: Value, one: Returned, values: Mapping[str, Value]
         returned = f"{call.function} returns {value.name!r} in a storage of its own"
         return f"{returned}, the plan says that it is a view of {mine!r}"
     return ""
-
-
-def _storage(name: str, values: Mapping[str, Value]) -> str:
-    for _ in values:
-        viewed = values[name].view_of
-        if viewed is None:
-            break
-        name = viewed
-    return name
 
 
 def _constants(call: Call, values: Mapping[str, Value]) -> str:

@@ -15,6 +15,7 @@ from graphnet.errors import PlanError
 from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind, flat, flatten
 from graphnet.plan.plan import Plan
 from graphnet.plan.verify.calls import disagreement
+from graphnet.plan.verify.storages import storages
 from graphnet.plan.verify.value_numbering import ValueNumbers
 from graphnet.plan.verify.waits import check_names, missing_waits
 from graphnet.sdk import Cast, Layer, Spec
@@ -76,8 +77,9 @@ def _unchanged(call: Call, graph: Graph, since: Graph | None) -> bool:
 
 
 def _calls(graph: Graph, calls: Iterable[Call], numbers: dict[str, int]) -> None:
+    storage = storages(graph.values)
     for call in calls:
-        if words := disagreement(call, graph.values):
+        if words := disagreement(call, graph.values, storage):
             raise PlanError(f"plan rejected: {call.name}: {words}")
         if call.repeats:
             _repetition(call, graph, numbers)
@@ -153,6 +155,7 @@ class _Replay:
         self.position = 0
         self.call: Call | None = None
         self.numbers = numbers
+        self.storage = storages(plan.values)  # value -> the storage that the plan states for it
         self.holds: dict[str, set[int]] = {}  # storage -> the numbers of the values it holds now
         self.alive: dict[str, set[str]] = {}  # storage -> the names through which it can be read
         self.assigned: set[str] = set()
@@ -187,15 +190,6 @@ class _Replay:
         self.call = None
         self.ends()
 
-    def storage(self, name: str) -> str:
-        """The storage that the plan states for a value."""
-        seen = 0
-        while (base := self.plan.values[name].view_of) is not None:
-            name, seen = base, seen + 1
-            if seen > len(self.plan.values):
-                self.reject(f"{name!r} is a view of itself")
-        return name
-
     def matches_graph(self, call: Call) -> None:
         stated = self.graph.calls.get(call.name)
         if stated is None:
@@ -209,7 +203,7 @@ class _Replay:
         for name in call.reads():
             if name not in self.plan.values:
                 self.reject(f"reads {name!r}, which the plan does not know")
-            storage = self.storage(name)
+            storage = self.storage[name]
             if name not in self.alive.get(storage, ()):
                 self.reject(f"reads {name!r}, which is freed or not made yet")
             if self.numbers[name] not in self.holds[storage]:
@@ -227,9 +221,9 @@ class _Replay:
         """Check the writes of an in-place call; the storages that it overwrites then hold nothing."""
         if call.in_place != bool(call.writes):
             self.reject("has writes without in_place, or in_place without writes")
-        storages = [self.storage(name) for name in call.reads()]
+        storages = [self.storage[name] for name in call.reads()]
         for name, target in call.writes.items():
-            storage = self.storage(target)
+            storage = self.storage[target]
             if name not in call.makes() or not self.declares(call, target):
                 self.reject(f"overwrites {target!r}, which its layer does not declare")
             if self.plan.values[storage].kind in SOURCES:
@@ -257,10 +251,10 @@ class _Replay:
         return False
 
     def results(self, call: Call) -> None:
-        readable = {self.storage(name) for name in call.reads()}
+        readable = {self.storage[name] for name in call.reads()}
         for name in call.makes():
             self.assign(name)
-            storage = self.storage(name)
+            storage = self.storage[name]
             if self.plan.values[name].view_of != self.graph.values[name].view_of:
                 self.reject(f"{name!r} claims another storage than in the graph")
             if storage != name and storage not in readable:
@@ -278,7 +272,7 @@ class _Replay:
             self.assign(name)
             if self.graph.values[slot].kind not in SLOTS:
                 self.reject(f"writes {slot!r}, which is no parameter or state")
-            if self.storage(name) != slot:
+            if self.storage[name] != slot:
                 self.reject(f"{name!r} does not live in {slot!r}")
             if slot in self.written:
                 self.reject(f"writes {slot!r} a second time")
@@ -289,7 +283,7 @@ class _Replay:
             self.alive[slot].add(name)
 
     def free(self, name: str) -> None:
-        storage = self.storage(name)
+        storage = self.storage[name]
         if name not in self.alive.get(storage, ()):
             self.reject(f"frees {name!r}, which is not alive")
         if self.plan.values[name].kind in _OUTLIVES or name in self.plan.outputs:
@@ -302,7 +296,7 @@ class _Replay:
         if self.plan.outputs != self.graph.outputs:
             self.reject("the outputs are not those of the graph")
         for name in self.plan.outputs:
-            storage = self.storage(name)
+            storage = self.storage[name]
             if (
                 name not in self.alive.get(storage, ())
                 or self.numbers[name] not in self.holds[storage]

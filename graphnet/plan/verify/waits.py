@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from graphnet.errors import PlanError
 from graphnet.graph import Call, Graph
+from graphnet.plan.verify.storages import storages
 
 
 def check_names(graph: Graph) -> None:
@@ -37,10 +38,11 @@ def missing_waits(graph: Graph) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     writers = [call for call in graph.calls.values() if call.writes]
     written = {new for call in writers for new in call.writes}
-    content: dict[str, str] = {}  # value -> the written value or source whose numbers it shows
+    # Value -> the written value, or the one with a storage of its own, that it shows.
+    content = storages(graph.values, written=written) if writers else {}
     shown: dict[str, list[str]] = {}  # the same, the other way round
-    for name in graph.values if writers else ():
-        shown.setdefault(_content(name, content, written, graph), []).append(name)
+    for name, one in content.items():
+        shown.setdefault(one, []).append(name)
     for call in writers:
         waits = set(call.after)
         earlier: set[str] | None = None  # the calls that must run before this one
@@ -55,23 +57,6 @@ def missing_waits(graph: Graph) -> dict[tuple[str, str], str]:
                         f"{call.name} overwrites {target!r}, but does not wait for {reader!r}, which reads it"
                     )
     return found
-
-
-def _content(name: str, known: dict[str, str], written: set[str], graph: Graph) -> str:
-    """The value that a view shows: one that a call has written, or one with a storage of its own."""
-    chain = [name]
-    while chain[-1] not in known:
-        last = chain[-1]
-        base = graph.values[last].view_of
-        if last in written or base is None:
-            known[last] = last
-        elif base not in graph.values or len(chain) > len(graph.values):
-            raise PlanError(f"plan rejected: {name!r} is a view of {base!r}, which has no storage")
-        else:
-            chain.append(base)
-    for one in chain:
-        known[one] = known[chain[-1]]
-    return known[name]
 
 
 def _before(call: Call, graph: Graph) -> set[str]:

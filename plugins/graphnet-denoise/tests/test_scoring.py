@@ -12,6 +12,7 @@ from graphnet_denoise.restoring import Restorer
 from graphnet_denoise.scoring import compare
 from torch import Tensor
 
+from graphnet.errors import DataError
 from graphnet.plan import CompileOptions
 from graphnet.sdk import Pairs
 
@@ -73,6 +74,29 @@ def test_a_noisy_image_that_equals_its_target_is_left_out_of_the_mean() -> None:
     assert result.exact == 1
     assert result.noisy.psnr_db == pytest.approx(20, abs=1e-4)
     assert result.denoised.psnr_db == pytest.approx(40, abs=1e-3)
+
+
+class Told(Shift):
+    """A model that is told the noise level, which it subtracts."""
+
+    input_channels = 4
+
+    def predict(self, *inputs: Tensor, options: CompileOptions) -> Any:
+        return inputs[0][:, :3] - inputs[0][:, 3:]
+
+
+def test_each_image_of_a_batch_is_restored_with_its_own_noise_level() -> None:
+    levels = torch.tensor([0.1, 0.3, 0.1]).reshape(3, 1, 1, 1)
+    # One channel differs, since grey images get noise of their own in each channel.
+    clean = torch.tensor([0.5, 0.5, 0.6]).reshape(1, 3, 1, 1).expand(3, 3, 12, 12)
+    inputs = torch.cat((clean + levels, levels.expand(3, 1, 12, 12)), dim=1)
+    result = compare(Restorer.of(Told(0)), Pairs(inputs, clean))
+    assert result.denoised.psnr_db > 100
+    with pytest.raises(DataError, match="at most one more .* found 2 more"):
+        compare(Restorer.of(Told(0)), Pairs(inputs[:, [0, 1, 2, 3, 3]], clean))
+    inputs[0, 3, 5, 5] = 0.2
+    with pytest.raises(DataError, match="noise level everywhere"):
+        compare(Restorer.of(Told(0)), Pairs(inputs, clean))
 
 
 def test_images_below_the_window_have_no_ssim() -> None:

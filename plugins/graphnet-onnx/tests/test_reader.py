@@ -264,8 +264,24 @@ def test_a_constant_that_is_too_large_is_refused_before_it_is_computed() -> None
         read_operators(proto, "large.onnx")
 
 
+def test_free_sizes_of_other_names_are_other_sizes() -> None:
+    """`a-b` and `a+b` are no names in a description; both would be `a_b`, which means equal sizes."""
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "sizes",
+        [helper.make_tensor_value_info("x", 1, ["batch", "a-b", "a+b", "a-b"])],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    file = read_operators(proto, "sizes.onnx")
+    model = gn.Model(file.description)
+    assert model.description.inputs["x"].shape == ("a_b", "a_b_", "a_b")
+    assert model.predict(torch.ones(1, 2, 3, 2)).shape == (1, 2, 3, 2)
+
+
 REFUSED: dict[str, tuple[str, list[Tensor | None], dict[str, Any], str]] = {
     "unknown": ("Erf", [], {}, "no layer computes this operator"),
+    "axes": ("Add", [torch.ones(1, 1, 1, 1, 1)], {}, "the constant of 5 axes"),
     "bounds": ("Clip", [torch.tensor(-1.0), torch.tensor(1.0)], {}, "found -1.0 and 1.0"),
     "order": ("DepthToSpace", [], {"blocksize": 2}, "'DCR' has no layer"),
     "batch": ("Reshape", [torch.tensor([-1])], {}, "axes after the batch"),

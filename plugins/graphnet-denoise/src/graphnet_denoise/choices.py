@@ -35,7 +35,7 @@ class Choices(Generic[T]):
         try:
             return cls(**config)
         except DescriptionError as error:
-            raise DescriptionError(_under(name, error)) from None
+            raise DescriptionError([one.under(name) for one in error.problems]) from None
 
     def find(self, name: str) -> type[T]:
         """Return the class of that name; raises DescriptionError if there is none."""
@@ -57,12 +57,5 @@ class Choices(Generic[T]):
         try:
             return None if value is None else self.make(value)
         except DescriptionError as error:
-            raise DescriptionError(_under(info.field_name or "", error)) from None
-
-
-def _under(place: str, error: DescriptionError) -> list[Problem]:
-    """The problems of a part, with the place where it stands before their paths."""
-    return [
-        Problem(p.message, ".".join(part for part in (place, p.path) if part), p.where)
-        for p in error.problems
-    ]
+            place = info.field_name or ""
+            raise DescriptionError([one.under(place) for one in error.problems]) from None

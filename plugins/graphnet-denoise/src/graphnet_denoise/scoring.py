@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphnet.errors import DataError
 from graphnet.sdk import Gallery, Pairs, as_unit
 from graphnet_denoise import metrics
 from graphnet_denoise.restoring import Restorer
@@ -62,8 +63,7 @@ def compare(
         channels = targets.shape[1]
         images, level = inputs[:, :channels], inputs[:, channels:]  # a noise level map, or nothing
         noisy.add(images, targets)
-        told = float(level[0, 0, 0, 0]) * 255 if level.shape[1] else None
-        denoised.add(restorer.restore(images, noise_level=told), targets)
+        denoised.add(_restored(restorer, images, level), targets)
     exact = noisy.errors() == 0
     return Comparison(
         noisy=noisy.scores(leave_out=exact),
@@ -71,6 +71,24 @@ def compare(
         pairs=len(pairs),
         exact=int(exact.sum()),
     )
+
+
+def _restored(restorer: Restorer, images: Tensor, level: Tensor) -> Tensor:
+    """The model's images, those of one noise level together; `level` is (N, 1, H, W), or (N, 0, H, W)."""
+    if level.shape[1] == 0:
+        return restorer.restore(images)
+    levels = level[:, 0, 0, 0]
+    if level.shape[1] > 1 or not bool((level == levels.reshape(-1, 1, 1, 1)).all()):
+        raise DataError(
+            f"expected inputs of {images.shape[1]} channels, as the targets have, and at most one more "
+            f"that holds an image's noise level everywhere; found {level.shape[1]} more. Give noisy "
+            f"images and, for a model that is told it, their level."
+        )
+    restored = torch.empty_like(images)
+    for one in sorted(set(levels.tolist())):
+        same = levels == one
+        restored[same] = restorer.restore(images[same], noise_level=one * 255)
+    return restored
 
 
 def _batches(pairs: Pairs | Gallery, batch_size: int | None) -> Iterator[tuple[Tensor, Tensor]]:

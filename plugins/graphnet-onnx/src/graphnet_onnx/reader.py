@@ -18,7 +18,7 @@ from graphnet.model import Model
 from graphnet.sdk import ModelFile
 from graphnet_onnx.exporter import FORMAT, METADATA, to_onnx
 from graphnet_onnx.operators import READERS, read_nodes
-from graphnet_onnx.operators.reading import as_tensor
+from graphnet_onnx.operators.walk import as_tensor
 
 
 def read(path: Path) -> ModelFile:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from graphnet_onnx.operators import convolution, elementwise, norm, pool, sequence, shapes
-from graphnet_onnx.operators.reading import Node, OperatorReader, Reading, Unreadable, read_nodes
+from graphnet_onnx.operators.reading import Node, OperatorReader, Reading, Unreadable
+from graphnet_onnx.operators.walk import read_nodes
 
 READERS: Mapping[str, OperatorReader] = {
     name: reader

@@ -97,6 +97,8 @@ def _shifted(node: Node, bias: Tensor, index: int) -> str:
         return _bias(node, bias, index)
     axes = node.spatial(index)
     channels = node.size(1, index)
+    if bias.ndim > axes + 2:
+        raise Unreadable(f"the constant of {bias.ndim} axes gives {axes + 2} axes more of them")
     whole = (bias if bias.numel() == 1 else _of_channels(node, bias, index)).reshape(-1)
     return node.add(
         f"depthwise_conv{axes}d",

@@ -34,7 +34,7 @@ def split(node: Node) -> tuple[str, ...]:
         total = node.size(axis)
         each = -(-total // parts)
         sizes = [each] * (parts - 1) + [total - each * (parts - 1)]
-    if 0 in sizes or parts == 1:
+    if min(sizes) < 1 or parts == 1:
         raise Unreadable(f"expected two parts or more, each with elements, found sizes {sizes}")
     found: list[str] = []
     rest = node.value()
