@@ -34,7 +34,7 @@ class InputDescription:
     floating one means the dtype in which the model is compiled, and so does None.
 
     Raises:
-        DescriptionError: a field has another form, or `shape` stands beside sizes.
+        DescriptionError: a field has another form, or the input has a `shape` and also sizes of axes.
 
     >>> str(InputDescription(shape=("time",), dtype="int64"))
     'shape [time], dtype int64'

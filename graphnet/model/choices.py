@@ -50,7 +50,7 @@ def definition_of(kind: str, form: object, registry: Registry) -> Any:
 
     Raises:
         UnknownNameError: nothing of this kind has the name.
-        DescriptionError: the form is another, or fields are wrong.
+        DescriptionError: the form is none of those that `registry.make` takes, or fields are wrong.
     """
     try:
         return registry.make(kind, form)

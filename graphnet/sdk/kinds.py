@@ -190,7 +190,7 @@ KINDS: Mapping[str, PluginKind] = {
         PluginKind(
             "readers",
             "reader",
-            function="a function (path) -> graphnet.ModelFile, or the description in it",
+            function="a function (path) that returns a graphnet.ModelFile, or only its description",
             names=_ENDING,
             naming=_ENDINGS,
         ),

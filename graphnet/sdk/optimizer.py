@@ -117,7 +117,7 @@ def rule_and_share(
     if own.lr == optimizer.lr:
         return own, 1.0
     if optimizer.lr == 0.0:
-        message = f"expected a learning rate above 0, of which that of {what} ({own.lr}) is a share"
+        message = f"expected a learning rate above 0, because {what} has the rate {own.lr}"
         raise DescriptionError([Problem(message, "lr")])
     return own, own.lr / optimizer.lr
 

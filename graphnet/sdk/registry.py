@@ -186,7 +186,7 @@ class Registry:
 
         Raises:
             UnknownNameError: nothing of this kind has the name, or there is no such kind of classes.
-            DescriptionError: the form is another, or fields are wrong; the paths begin with the name.
+            DescriptionError: the form is none of these, or fields are wrong; the paths begin with the name.
 
         >>> from graphnet.sdk import default_registry
         >>> default_registry().make("optimizers", {"sgd": {"lr": 0.1}}).lr

@@ -23,8 +23,9 @@ class Running:
     Attributes:
         name: the name of the model.
         folder: the run's folder; None if the training has none, as with `Trainer(job)` in Python.
-        epochs, steps_per_epoch: the length of the training. `steps_per_epoch` is None if the data is an
-            iterable that does not say how many batches it has.
+        epochs: the number of epochs of the whole training.
+        steps_per_epoch: the number of steps of an epoch; None if the data is an iterable that does not say
+            how many batches it has.
         step: the steps that are done already, in a resumed training.
         higher_is_better: for each metric of an Epoch record, and for "loss", whether higher is better.
         state: what `Report.state` returned for the checkpoint from which the training is resumed.

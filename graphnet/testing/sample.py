@@ -24,10 +24,10 @@ class Sample:
         inputs: for each input a tensor, or a shape for which a tensor is drawn.
         raises: the error that these inputs must raise.
         skip: check -> the reason why it is skipped, for a layer that breaks a rule on purpose.
-        expected: what forward must return, by other means than the layer's: a function that gets the tensors
-            of forward in its order (None for an absent parameter) and returns the outputs, then the new
-            states if it likes. torch.nn.functional has many. The kit computes no expected values by itself:
-            it checks that a layer is right in itself, and only this can tell it which layer was meant.
+        expected: a function that computes the outputs in another way than the layer, such as one of
+            torch.nn.functional. It gets the tensors of forward in their order (None for an absent parameter)
+            and returns the outputs; it may also return the new states, after the outputs. The kit checks
+            that a layer is right in itself, and only these values tell the kit which layer was meant.
 
     >>> from graphnet.builtin import ReLU
     >>> Sample(ReLU(), [(2, 3, 8, 8)]).inputs

@@ -49,10 +49,10 @@ def resumed(loader: Loader) -> str:
     source = loader.source
     unknown = ["whether the data set has changed", "numpy's global random state"]
     if not isinstance(source, DataLoader):
-        unknown.insert(0, "what the iterable yields after it has begun anew")
+        unknown.insert(0, "what the iterable yields after it has started again")
     else:
         if isinstance(source.dataset, torch.utils.data.IterableDataset):
-            unknown.insert(0, "what the iterable data set yields after it has begun anew")
+            unknown.insert(0, "what the iterable data set yields after it has started again")
         if source.num_workers and source.persistent_workers:
             unknown.append("what its persistent workers remember")
         batches, sampler = source.batch_sampler, source.sampler

@@ -285,7 +285,8 @@ KIND_WORDS = {
         "reporter", "a subclass of graphnet.Reporter", "log", type("Empty", (Reporter,), {}), "start",
     ),
     "readers": (
-        "reader", "a function (path) -> graphnet.ModelFile, or the description in it", ".yaml", None, None,
+        "reader", "a function (path) that returns a graphnet.ModelFile, or only its description",
+        ".yaml", None, None,
     ),
     "writers": (
         "writer", "a subclass of graphnet.Writer", None, type("Empty", (gn.Writer,), {}), "write",

@@ -521,8 +521,8 @@ class Own(torch.utils.data.Sampler[int]):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: [(X[:4], Y[:4])], "what the iterable yields after it has begun anew"),
-        (Counted, "what the iterable data set yields after it has begun anew"),
+        (lambda: [(X[:4], Y[:4])], "what the iterable yields after it has started again"),
+        (Counted, "what the iterable data set yields after it has started again"),
         (
             lambda: DataLoader(TensorDataset(X, Y), batch_size=4, sampler=Own()),
             "what its own sampler remembers",
