@@ -9,6 +9,7 @@ from graphnet.builtin.kernels.aten import (
     hard,
     linear,
     norm,
+    recurrent,
     resample,
     sequence,
 )
@@ -180,6 +181,7 @@ def graphnet_kernels(register: Register) -> None:
         aten_pool,
         resample,
         sequence,
+        recurrent,
         classes,
         multi_tensor,
     ):

@@ -33,8 +33,8 @@ EQUAL: dict[str, str] = {
     "memory_format=torch.contiguous_format)": "the same numbers are kept, in more bytes",
     "layers.axes:Flatten.backward: return grad_y.reshape(specs['x'].shape) -> "
     "return grad_y.view(specs['x'].shape)": _SPLITS,
-    "layers.recurrent:LSTM.forward: if bias_ih is not None and bias_hh is not None: -> "
-    "if bias_ih is not None or bias_hh is not None:": _BOTH,
+    "layers.recurrent:LSTM.forward: if bias_ih_l0 is not None and bias_hh_l0 is not None: -> "
+    "if bias_ih_l0 is not None or bias_hh_l0 is not None:": _BOTH,
     "layers.activation:PReLU.backward: grad_x = grad_y.where(x > 0, grad_y * slopes) -> "
     "grad_x = grad_y.where(x >= 0, grad_y * slopes)": _AT_KINK,
     "layers.activation:beside: return weight.view(-1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else "
