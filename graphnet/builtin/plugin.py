@@ -31,6 +31,7 @@ from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, BroadcastAdd, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.product import Matmul
 from graphnet.builtin.layers.recurrent import GRU, LSTM
 from graphnet.builtin.layers.scale import AddScalar, LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
@@ -124,6 +125,7 @@ def graphnet_layers(register: Register) -> None:
     register("add_scalar", AddScalar)
     register("multiply", Multiply)
     register("subtract", Subtract)
+    register("matmul", Matmul)
     register("concat", Concat)
     register("split", Split)
     register("slice", Slice)

@@ -26,6 +26,7 @@ from graphnet.builtin.layers.linear import Linear
 from graphnet.builtin.layers.merge import Add, BroadcastAdd, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.product import Matmul
 from graphnet.builtin.layers.scale import AddScalar, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
 from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
@@ -284,6 +285,10 @@ def subtract(x: Tensor, other: Any, alpha: float = 1) -> Use:
     if alpha != 1:
         raise Refused("subtract has no alpha; see rescale")
     return Use(Subtract(), [x, other]) if isinstance(other, Tensor) else add(x, -other)
+
+
+def matmul(x: Tensor, other: Tensor) -> Use:
+    return Use(Matmul(), [x, other])
 
 
 def multiply(x: Tensor, other: Any) -> Use:
@@ -563,6 +568,8 @@ ROWS: dict[str, Row] = {
     "transpose": transpose,
     "add": add,
     "mul": multiply,
+    "matmul": matmul,
+    "bmm": matmul,
     "sub": subtract,
     "cat": concat,
     "split_with_sizes": split,

@@ -73,24 +73,15 @@ QUICK = {  # operator -> the least samples that are equal; `make opinfo` runs al
     "chunk": 1,
     "add": 9,
     "mul": 9,
+    "matmul": 8,
+    "bmm": 1,
     "sub": 9,
     "narrow": 3,
     "cat": 8,
 }
 WITHOUT_KERNEL = {
-    *(
-        "add",
-        "mul",
-        "sub",
-        "cat",
-        "narrow",
-        "chunk",
-        "mean",
-        "flatten",
-        "reshape",
-        "permute",
-        "transpose",
-    ),
+    *("add", "mul", "matmul", "bmm", "sub", "cat", "narrow", "chunk", "mean"),
+    *("flatten", "reshape", "permute", "transpose"),
     *(f"{F}{name}_loss" for name in ("l1", "smooth_l1", "huber")),
 }
 

@@ -314,6 +314,7 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
     "add": lambda layer: lambda *xs: sum(xs[1:], xs[0]),
     "broadcast_add": lambda layer: torch.add,
     "add_scalar": lambda layer: lambda x: x + layer.value,
+    "matmul": lambda layer: torch.matmul,
     "multiply": lambda layer: torch.mul,
     "subtract": lambda layer: torch.sub,
     "concat": lambda layer: lambda *xs: torch.cat(xs, layer.dim),

@@ -35,6 +35,7 @@ from graphnet.builtin.layers.pad import (
 )
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.builtin.layers.pool import AvgPool2d, AvgPool3d, GlobalAvgPool, MaxPool1d, MaxPool2d
+from graphnet.builtin.layers.product import Matmul
 from graphnet.builtin.layers.scale import AddScalar, LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, Softplus
 from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
@@ -358,6 +359,13 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Multiply(), [IMAGE, (6,)]),
         Sample(Multiply(), [IMAGE, (3, 1, 1)], raises=GraphError),
         Sample(Multiply(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
+    ],
+    "matmul": [
+        Sample(Matmul(), [(1, 2, 3), (4, 3, 2)]),
+        Sample(Matmul(), [(2, 3), (3, 1)]),
+        Sample(Matmul(), [(2, 3), (2, 3)], raises=GraphError),
+        Sample(Matmul(), [(2, 2, 3), (3, 3, 2)], raises=GraphError),
+        Sample(Matmul(), [(3,), (3, 2)], raises=GraphError),
     ],
     "broadcast_add": [
         Sample(BroadcastAdd(), [IMAGE, (2, 4, 1, 1)]),

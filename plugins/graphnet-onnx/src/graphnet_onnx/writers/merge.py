@@ -22,6 +22,13 @@ class WriteBroadcastAdd(OnnxWriter):
         return to.add("Add", x, other)
 
 
+class WriteMatmul(OnnxWriter):
+    """MatMul."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, other: Port) -> str:
+        return to.add("MatMul", x, other)
+
+
 class WriteMultiply(OnnxWriter):
     """Mul."""
 
@@ -72,6 +79,7 @@ class WriteSimpleGate(OnnxWriter):
 WRITERS: Mapping[str, type[OnnxWriter]] = {
     "add": WriteAdd,
     "broadcast_add": WriteBroadcastAdd,
+    "matmul": WriteMatmul,
     "multiply": WriteMultiply,
     "subtract": WriteSubtract,
     "concat": WriteConcat,
