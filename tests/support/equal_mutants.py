@@ -54,9 +54,6 @@ EQUAL: dict[str, str] = {
     "if weight is not None:": _BOTH,
     "layers.group_norm:GroupedNorm.backward: return (grad_x, *affine_gradients(grad_y, z.reshape(x.shape), "
     "wanted)) -> return (grad_x, *affine_gradients(grad_y, z.view(x.shape), wanted))": _FRESH,
-    "layers.merge:Concat.window: return rows if self.dim % 4 in (0, 1) else None -> "
-    "return rows if self.dim in (0, 1) else None": "None says that the whole image may be read: a weaker "
-    "promise",
     "layers.pixels:PixelShuffle.window: return range(rows.start // self.upscale_factor, (rows.stop - 1) // "
     "self.upscale_factor + 1) -> return range(rows.start // self.upscale_factor, (rows.stop + 1) // "
     "self.upscale_factor + 1)": _WIDER,
