@@ -36,6 +36,9 @@ class _Computed:
     symbols: tuple[tuple[str, int, int], ...]
 
     def value(self, inputs: Sequence[Tensor]) -> int:
+        if isinstance(self.expression, sympy.Symbol):  # no need of sympy, which is slow
+            ((_, i, axis),) = self.symbols
+            return inputs[i].shape[axis]
         sizes = {sympy.Symbol(n, **_POSITIVE): inputs[i].shape[axis] for n, i, axis in self.symbols}
         return int(self.expression.subs(sizes))
 

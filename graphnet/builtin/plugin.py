@@ -9,6 +9,7 @@ from graphnet.builtin.kernels.aten import (
     hard,
     linear,
     norm,
+    recurrent,
     resample,
     sequence,
 )
@@ -27,15 +28,16 @@ from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.hard import ELU, Hardsigmoid, Hardswish, Hardtanh, ReLU6
 from graphnet.builtin.layers.layer_norm import LayerNorm1d, LayerNorm2d, LayerNorm3d
 from graphnet.builtin.layers.linear import Linear
-from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
+from graphnet.builtin.layers.merge import Add, BroadcastAdd, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
+from graphnet.builtin.layers.product import Matmul
 from graphnet.builtin.layers.recurrent import GRU, LSTM
-from graphnet.builtin.layers.scale import LayerScale, Rescale
+from graphnet.builtin.layers.scale import AddScalar, LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
 from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
 from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
-from graphnet.builtin.layers.split import SimpleGate, Split
+from graphnet.builtin.layers.split import SimpleGate, Slice, Split
 from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, MSE, PSNR, Charbonnier, Huber
@@ -119,10 +121,14 @@ def graphnet_layers(register: Register) -> None:
     register("hardsigmoid", Hardsigmoid)
     register("hardswish", Hardswish)
     register("add", Add)
+    register("broadcast_add", BroadcastAdd)
+    register("add_scalar", AddScalar)
     register("multiply", Multiply)
     register("subtract", Subtract)
+    register("matmul", Matmul)
     register("concat", Concat)
     register("split", Split)
+    register("slice", Slice)
     register("simple_gate", SimpleGate)
     register("rescale", Rescale)
     register("layer_scale", LayerScale)
@@ -177,6 +183,7 @@ def graphnet_kernels(register: Register) -> None:
         aten_pool,
         resample,
         sequence,
+        recurrent,
         classes,
         multi_tensor,
     ):

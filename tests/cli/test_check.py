@@ -126,7 +126,8 @@ def test_distribution_or_module_stands_for_all_its_layers_and_kernels() -> None:
     names = {entry.name for entry in entries}
     assert {"relu", "mse", "aten/relu"} <= names
     _, entries = resolve("graphnet.builtin.layers.merge")
-    assert {entry.name for entry in entries} == {"add", "subtract", "multiply", "concat"}
+    expected = {"add", "broadcast_add", "subtract", "multiply", "concat"}
+    assert {entry.name for entry in entries} == expected
 
 
 @pytest.mark.parametrize("name", ["relux", "acme/nothing", "no-such-distribution"])

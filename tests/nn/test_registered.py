@@ -191,7 +191,7 @@ def test_a_default_that_is_another_in_torch_must_be_given(name: str) -> None:
         cls(8, 16, num_layers=2, batch_first=True)
     module = cls(8, 16, batch_first=True, dropout=0.0)
     assert (module.input_size, module.hidden_size) == (8, 16)
-    assert module.weight_ih.shape[1] == 8  # made at once: input_size fixes its shape
+    assert module.weight_ih_l0.shape[1] == 8  # made at once: input_size fixes its shape
     assert inspect.signature(cls).parameters["batch_first"].default is inspect.Parameter.empty
     with pytest.raises(GraphError, match="expected 8 features on the last axis"):
         module(torch.zeros(2, 3, 7))

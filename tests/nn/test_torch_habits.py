@@ -131,6 +131,19 @@ def test_state_dicts_go_from_torch_to_graphnet_and_back() -> None:
     same(mine.state_dict(), without_count(theirs.state_dict()))
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_state_dicts_of_recurrent_modules_are_torchs(kind: str, bias: bool) -> None:
+    theirs = getattr(torch.nn, kind)(3, 4, bias=bias, batch_first=True)
+    mine = getattr(nn, kind)(3, 4, bias=bias, batch_first=True)
+    assert mine.load_state_dict(theirs.state_dict()) == ([], [])
+    x = torch.randn(2, 5, 3)
+    torch.testing.assert_close(mine(x), theirs(x)[0].detach(), rtol=1e-5, atol=1e-6)
+    other = getattr(torch.nn, kind)(3, 4, bias=bias, batch_first=True)
+    assert other.load_state_dict(mine.state_dict()) == ([], [])
+    assert torch.equal(other(x)[0], theirs(x)[0])
+
+
 @pytest.mark.parametrize("remove", [(), ("2.weight",), ("0.weight", "1.0.running_mean")])
 @pytest.mark.parametrize("add", [(), ("2.bias",), ("x", "1.0.y")])
 def test_missing_and_unexpected_names_are_those_of_torch(

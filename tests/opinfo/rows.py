@@ -23,13 +23,14 @@ from graphnet.builtin.layers.embedding import Embedding
 from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.linear import Linear
-from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
+from graphnet.builtin.layers.merge import Add, BroadcastAdd, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
-from graphnet.builtin.layers.scale import Rescale
+from graphnet.builtin.layers.product import Matmul
+from graphnet.builtin.layers.scale import AddScalar, Rescale
 from graphnet.builtin.layers.smooth import GELU, SiLU, Softplus
 from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
-from graphnet.builtin.layers.split import Split
+from graphnet.builtin.layers.split import Slice, Split
 from graphnet.builtin.losses.classes import NLL, BCEWithLogits, CrossEntropy
 from graphnet.builtin.losses.pixel import L1, Huber
 from graphnet.sdk import Layer
@@ -271,18 +272,23 @@ def loss(layer: type[Layer]) -> Row:
 
 
 def add(x: Tensor, other: Any, alpha: float = 1) -> Use:
-    if not isinstance(other, Tensor) or alpha != 1:
-        raise Refused("add takes tensors, with no number and no alpha; see rescale")
-    return Use(Add(), [x, other])
+    if alpha != 1:
+        raise Refused("sums have no alpha; see rescale")
+    if isinstance(other, Tensor):
+        return Use(Add() if x.shape == other.shape else BroadcastAdd(), [x, other])
+    if isinstance(other, complex):
+        raise Refused("add_scalar takes a real number")
+    return Use(AddScalar(value=float(other)), [x])
 
 
-def binary(layer: type[Layer]) -> Row:
-    def row(x: Tensor, other: Any, alpha: float = 1) -> Use:
-        if not isinstance(other, Tensor) or alpha != 1:
-            raise Refused("it takes two tensors, with no number and no alpha; see rescale")
-        return Use(layer(), [x, other])
+def subtract(x: Tensor, other: Any, alpha: float = 1) -> Use:
+    if alpha != 1:
+        raise Refused("subtract has no alpha; see rescale")
+    return Use(Subtract(), [x, other]) if isinstance(other, Tensor) else add(x, -other)
 
-    return row
+
+def matmul(x: Tensor, other: Tensor) -> Use:
+    return Use(Matmul(), [x, other])
 
 
 def multiply(x: Tensor, other: Any) -> Use:
@@ -457,6 +463,24 @@ def split(x: Tensor, sizes: int | Sequence[int], dim: int = 0) -> Use:
     return Use(Split(size=sizes[0], dim=dim), [x])
 
 
+def narrow(x: Tensor, dim: int, start: Any, length: int) -> Use:
+    if isinstance(start, Tensor):
+        raise Refused("slice has a fixed start")
+    end = start + length if start >= 0 or start + length < 0 else None
+    return Use(Slice(dim=dim, start=start, end=end), [x])
+
+
+def getitem(x: Tensor, index: Any) -> Use:
+    """x[index] for one slice with a step, behind whole axes."""
+    given = index if isinstance(index, tuple) else (index,)
+    parts = [(dim, part) for dim, part in enumerate(given) if part != slice(None)]
+    if not all(isinstance(part, slice) for part in given) or len(parts) != 1:
+        raise Refused("slice takes one slice of one axis, no index and no mask")
+    ((dim, part),) = parts
+    options = {"step": part.step} if part.step is not None else {}
+    return Use(Slice(dim=dim, start=part.start or 0, end=part.stop, **options), [x])
+
+
 def chunk(x: Tensor, chunks: int, dim: int = 0) -> Use:
     return split(x, [len(part) for part in torch.arange(x.shape[dim]).chunk(chunks)], dim)
 
@@ -544,11 +568,15 @@ ROWS: dict[str, Row] = {
     "transpose": transpose,
     "add": add,
     "mul": multiply,
-    "sub": binary(Subtract),
+    "matmul": matmul,
+    "bmm": matmul,
+    "sub": subtract,
     "cat": concat,
     "split_with_sizes": split,
     "split": split,
     "split.list_args": split,
     "chunk": chunk,
+    "narrow": narrow,
+    "__getitem__": getitem,
 }
 """Operator, with a dot and its variant if there is one -> the row."""

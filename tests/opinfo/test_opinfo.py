@@ -71,15 +71,18 @@ QUICK = {  # operator -> the least samples that are equal; `make opinfo` runs al
     "permute": 4,
     "transpose": 7,
     "chunk": 1,
-    "add": 2,
-    "mul": 4,
-    "sub": 4,
+    "add": 9,
+    "mul": 9,
+    "matmul": 8,
+    "bmm": 1,
+    "sub": 9,
+    "narrow": 3,
     "cat": 8,
 }
 WITHOUT_KERNEL = {
-    *("add", "mul", "sub", "cat", "chunk", "mean", "flatten", "reshape", "permute", "transpose"),
-    *(f"{F}{name}_loss" for name in ("l1", "smooth_l1", "huber", "nll")),
-    *(f"{F}{name}" for name in ("rms_norm", "binary_cross_entropy_with_logits")),
+    *("add", "mul", "matmul", "bmm", "sub", "cat", "narrow", "chunk", "mean"),
+    *("flatten", "reshape", "permute", "transpose"),
+    *(f"{F}{name}_loss" for name in ("l1", "smooth_l1", "huber")),
 }
 
 

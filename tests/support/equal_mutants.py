@@ -33,8 +33,8 @@ EQUAL: dict[str, str] = {
     "memory_format=torch.contiguous_format)": "the same numbers are kept, in more bytes",
     "layers.axes:Flatten.backward: return grad_y.reshape(specs['x'].shape) -> "
     "return grad_y.view(specs['x'].shape)": _SPLITS,
-    "layers.recurrent:LSTM.forward: if bias_ih is not None and bias_hh is not None: -> "
-    "if bias_ih is not None or bias_hh is not None:": _BOTH,
+    "layers.recurrent:LSTM.forward: if bias_ih_l0 is not None and bias_hh_l0 is not None: -> "
+    "if bias_ih_l0 is not None or bias_hh_l0 is not None:": _BOTH,
     "layers.activation:PReLU.backward: grad_x = grad_y.where(x > 0, grad_y * slopes) -> "
     "grad_x = grad_y.where(x >= 0, grad_y * slopes)": _AT_KINK,
     "layers.activation:beside: return weight.view(-1, *(1,) * (x.ndim - 2)) if x.ndim > 1 else "
@@ -54,9 +54,6 @@ EQUAL: dict[str, str] = {
     "if weight is not None:": _BOTH,
     "layers.group_norm:GroupedNorm.backward: return (grad_x, *affine_gradients(grad_y, z.reshape(x.shape), "
     "wanted)) -> return (grad_x, *affine_gradients(grad_y, z.view(x.shape), wanted))": _FRESH,
-    "layers.merge:Concat.window: return rows if self.dim % 4 in (0, 1) else None -> "
-    "return rows if self.dim in (0, 1) else None": "None says that the whole image may be read: a weaker "
-    "promise",
     "layers.pixels:PixelShuffle.window: return range(rows.start // self.upscale_factor, (rows.stop - 1) // "
     "self.upscale_factor + 1) -> return range(rows.start // self.upscale_factor, (rows.stop + 1) // "
     "self.upscale_factor + 1)": _WIDER,

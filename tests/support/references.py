@@ -312,10 +312,18 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
     "trained_tensor": lambda layer: lambda x, value: value,
     "fixed_tensor": lambda layer: lambda x, value: value,
     "add": lambda layer: lambda *xs: sum(xs[1:], xs[0]),
+    "broadcast_add": lambda layer: torch.add,
+    "add_scalar": lambda layer: lambda x: x + layer.value,
+    "matmul": lambda layer: torch.matmul,
     "multiply": lambda layer: torch.mul,
     "subtract": lambda layer: torch.sub,
     "concat": lambda layer: lambda *xs: torch.cat(xs, layer.dim),
     "split": _split,
+    "slice": lambda layer: (
+        lambda x: x.movedim(layer.dim, 0)[layer.start : layer.end : layer.step].movedim(
+            0, layer.dim
+        )
+    ),
     "simple_gate": lambda layer: lambda x: torch.mul(*x.chunk(2, 1)),
     "rescale": lambda layer: lambda x: x * layer.factor,
     "layer_scale": lambda layer: lambda x, weight: torch.einsum("nc...,c->nc...", x, weight),

@@ -25,7 +25,7 @@ from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.group_norm import GroupNorm, InstanceNorm
 from graphnet.builtin.layers.hard import ELU, Hardtanh
 from graphnet.builtin.layers.linear import Linear
-from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
+from graphnet.builtin.layers.merge import Add, BroadcastAdd, Concat, Multiply, Subtract
 from graphnet.builtin.layers.norm import BatchNorm1d
 from graphnet.builtin.layers.pad import (
     CircularPad2d,
@@ -35,10 +35,11 @@ from graphnet.builtin.layers.pad import (
 )
 from graphnet.builtin.layers.pixels import PixelShuffle, PixelUnshuffle
 from graphnet.builtin.layers.pool import AvgPool2d, AvgPool3d, GlobalAvgPool, MaxPool1d, MaxPool2d
-from graphnet.builtin.layers.scale import LayerScale, Rescale
+from graphnet.builtin.layers.product import Matmul
+from graphnet.builtin.layers.scale import AddScalar, LayerScale, Rescale
 from graphnet.builtin.layers.smooth import GELU, Softplus
 from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
-from graphnet.builtin.layers.split import SimpleGate, Split
+from graphnet.builtin.layers.split import SimpleGate, Slice, Split
 from graphnet.builtin.layers.transpose_conv import TransposeConv3d
 from graphnet.builtin.layers.upsample import BilinearUpsampling, TrilinearUpsampling
 from graphnet.builtin.losses.masked import MaskedMSE
@@ -355,14 +356,38 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Multiply(), [IMAGE, (2, 4, 1, 1)]),
         Sample(Multiply(), [(2, 1, 6, 6), (1, 4, 6, 1)]),
         Sample(Multiply(), [(5,), (1,)]),
-        Sample(Multiply(), [IMAGE, (4, 1, 1)], raises=GraphError),
+        Sample(Multiply(), [IMAGE, (6,)]),
+        Sample(Multiply(), [IMAGE, (3, 1, 1)], raises=GraphError),
         Sample(Multiply(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
+    ],
+    "matmul": [
+        Sample(Matmul(), [(1, 2, 3), (4, 3, 2)]),
+        Sample(Matmul(), [(2, 3), (3, 1)]),
+        Sample(Matmul(), [(2, 3), (2, 3)], raises=GraphError),
+        Sample(Matmul(), [(2, 2, 3), (3, 3, 2)], raises=GraphError),
+        Sample(Matmul(), [(3,), (3, 2)], raises=GraphError),
+    ],
+    "broadcast_add": [
+        Sample(BroadcastAdd(), [IMAGE, (2, 4, 1, 1)]),
+        Sample(BroadcastAdd(), [(2, 1, 6, 6), (1, 4, 6, 1)]),
+        Sample(BroadcastAdd(), [(3, 4), (2, 3, 4)]),
+        Sample(BroadcastAdd(), [IMAGE, (3, 1, 1)], raises=GraphError),
+        Sample(BroadcastAdd(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
+    ],
+    "add_scalar": [Sample(AddScalar(value=0.5), [(3,)]), Sample(AddScalar(value=-3.0), [IMAGE])],
+    "slice": [
+        Sample(Slice(start=1, end=-1), [IMAGE]),
+        Sample(Slice(dim=-2, start=-3, step=2), [IMAGE]),
+        Sample(Slice(dim=0, end=9), [(3,)]),
+        Sample(Slice(start=4), [IMAGE], raises=GraphError),
+        Sample(Slice(dim=2), [(2, 4)], raises=GraphError),
     ],
     "subtract": [
         Sample(Subtract(), [IMAGE, (2, 4, 1, 1)]),
         Sample(Subtract(), [(2, 1, 6, 6), (1, 4, 6, 1)]),
         Sample(Subtract(), [(5,), (1,)]),
-        Sample(Subtract(), [IMAGE, (4, 1, 1)], raises=GraphError),
+        Sample(Subtract(), [(4, 1, 1), IMAGE]),
+        Sample(Subtract(), [IMAGE, (3, 1, 1)], raises=GraphError),
         Sample(Subtract(), [IMAGE, (2, 4, 2, 6)], raises=GraphError),
     ],
     "split": [

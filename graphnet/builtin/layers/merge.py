@@ -1,4 +1,4 @@
-"""Layers that combine several tensors into one: sum, concatenation, product, difference."""
+"""Layers that combine several tensors into one: sums, concatenation, product, difference."""
 
 from __future__ import annotations
 
@@ -66,17 +66,51 @@ class Concat(Layer):
         return torch.cat(xs, self.dim)
 
     def window(self, rows: range, axis: int) -> range | None:
-        return rows if self.dim % 4 in (0, 1) else None
+        return rows if self.dim in (0, 1) else None
 
     def backward(self, grad_y: Tensor, specs: Specs) -> tuple[Tensor, ...]:
         return torch.split(grad_y, [spec.shape[self.dim] for spec in specs["xs"]], self.dim)
 
 
+class BroadcastAdd(Layer):
+    """x + other with broadcasting, as torch.add.
+
+    Shapes are compared from the last axis on; where sizes differ, one of them is 1, and one of the tensors
+    may lack the first axes. So the features of each position (T, D) can be added to a batch (N, T, D).
+    With g the gradient of y: dx = dother = g, each summed over the axes along which that input was broadcast.
+    x, other, y: any shape. Backward keeps no tensor. For tensors of one shape, `add` is faster.
+
+    Raises:
+        GraphError: the shapes cannot be broadcast to each other.
+
+    >>> BroadcastAdd().forward(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([10.0, 20.0]))
+    tensor([[11., 22.],
+            [13., 24.]])
+    """
+
+    precision: ClassVar[Precision] = "follow"
+
+    def window(self, rows: range, axis: int) -> range | None:
+        return rows
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        _check_broadcast(x, other)
+        return x + other
+
+    def backward(
+        self, grad_y: Tensor, specs: Specs, wanted: frozenset[str]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        grad_x = grad_y.sum_to_size(specs["x"].shape) if "x" in wanted else None
+        grad_other = grad_y.sum_to_size(specs["other"].shape) if "other" in wanted else None
+        return grad_x, grad_other
+
+
 class Multiply(Layer):
     """The product of two tensors with broadcasting, as torch.mul.
 
-    Both have the same number of axes; where their sizes on an axis differ, one of them is 1. A gate of
-    shape (N, C, 1, 1) scales each channel of an image, one of (N, 1, H, W) each pixel.
+    Shapes are compared from the last axis on; where sizes differ, one of them is 1, and one of the tensors
+    may lack the first axes. A gate of shape (N, C, 1, 1) scales each channel of an image, one of (N, 1, H, W)
+    each pixel.
     With g the gradient of y: dx = g * other, dother = g * x, each summed over the axes along which that input
     was broadcast. x, other, y: any shape. Backward keeps both inputs.
 
@@ -109,8 +143,9 @@ class Multiply(Layer):
 class Subtract(Layer):
     """x - other with broadcasting, as torch.sub.
 
-    Both have the same number of axes; where their sizes on an axis differ, one of them is 1. So the mean of
-    each channel, (N, C, 1, 1), can be subtracted from all pixels of the channel.
+    Shapes are compared from the last axis on; where sizes differ, one of them is 1, and one of the tensors
+    may lack the first axes. So the mean of each channel, (N, C, 1, 1), can be subtracted from all pixels of
+    the channel.
     With g the gradient of y: dx = g, dother = -g, each summed over the axes along which that input was
     broadcast. x, other, y: any shape. Backward keeps no tensor.
 
@@ -140,11 +175,12 @@ class Subtract(Layer):
 
 
 def _check_broadcast(x: Tensor, other: Tensor) -> None:
-    """Raise GraphError unless the two shapes are equal, except where a size is 1."""
-    pairs = zip(x.shape, other.shape, strict=False)
-    if x.ndim != other.ndim or any(m != n and 1 not in (m, n) for m, n in pairs):
+    """Raise GraphError unless the two shapes are equal from the end, except where a size is 1."""
+    pairs = zip(reversed(x.shape), reversed(other.shape), strict=False)
+    if any(m != n and 1 not in (m, n) for m, n in pairs):
         raise GraphError(
-            f"expected inputs of one shape, except for sizes of 1, got {' and '.join(_shapes(x, other))}"
+            f"expected inputs whose sizes are equal from the last axis on, except for sizes of 1, got "
+            f"{' and '.join(_shapes(x, other))}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Layers that scale: by a fixed factor, or by a trained weight for each channel."""
+"""Layers that scale by a fixed factor or by a trained weight for each channel, or add a fixed number."""
 
 from __future__ import annotations
 
@@ -38,6 +38,30 @@ class Rescale(Layer):
 
     def backward_(self, grad_y: Tensor) -> Tensor:
         return grad_y.mul_(self.factor)
+
+
+class AddScalar(Layer):
+    """x + value, elementwise, with a fixed number, as torch.add with a number.
+
+    The gradient of x is grad_y. x, y: any shape. Backward keeps no tensor.
+
+    >>> AddScalar(value=3.0).forward(torch.tensor([4.0, -1.0]))
+    tensor([7., 2.])
+    """
+
+    pointwise: ClassVar[bool] = True
+    precision: ClassVar[Precision] = "follow"
+    overwrites: ClassVar[Mapping[str, str]] = {"y": "x"}
+    value: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.value
+
+    def forward_(self, x: Tensor) -> Tensor:
+        return x.add_(self.value)
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return grad_y
 
 
 class LayerScale(Layer):

@@ -1,4 +1,4 @@
-"""Layers that split a tensor along one axis."""
+"""Layers that split a tensor along one axis, or take a part of it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Split(Layer):
         return first, total - first
 
     def window(self, rows: range, axis: int) -> range | None:
-        return None if self.dim in (axis + 2, axis - 2) else rows  # of N C H W, from either end
+        # counted from the end, an axis is a spatial one of images, signals or volumes
+        return rows if 0 <= self.dim != axis + 2 else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, rest = torch.split(x, list(self.sizes(tuple(x.shape))), self.dim)
@@ -69,6 +70,63 @@ class Split(Layer):
             shape[self.dim] = size
             parts.append(given.new_zeros(shape) if grad is None else grad)
         return torch.cat(parts, self.dim)
+
+
+class Slice(Layer):
+    """The elements start, start + step, ... along `dim`, up to `end` (without it), as x[:, start:end:step].
+
+    start and end count from the end if they are negative, and are cut to the axis, as in Python; end left out
+    is the end of the axis. dx is the gradient of y at these elements, and 0 elsewhere.
+    x: (..., K, ...) with size K on axis `dim`; y: a view of x. Backward keeps no tensor.
+
+    Raises:
+        GraphError: no element is left, or x has no axis `dim`.
+
+    >>> Slice(dim=0, start=-2).forward(torch.arange(5)).tolist()
+    [3, 4]
+    """
+
+    precision: ClassVar[Precision] = "follow"
+    dim: int = 1
+    start: int = 0
+    end: int | None = None
+    step: PositiveInt = 1
+
+    @classmethod
+    def samples(cls) -> list[tuple[Layer, list[tuple[int, ...]]]]:
+        """Samples for the conformance kit: a part in the middle, every second element, the last one."""
+        return [
+            (cls(start=1, end=3), [(2, 4, 3)]),
+            (cls(dim=-1, step=2), [(2, 3, 5)]),
+            (cls(dim=0, start=-1), [(3, 2)]),
+        ]
+
+    def window(self, rows: range, axis: int) -> range | None:
+        # counted from the end, an axis is a spatial one of images, signals or volumes
+        return rows if 0 <= self.dim != axis + 2 else None
+
+    def part(self, x: Tensor) -> Tensor:
+        """Return the elements of x, a view."""
+        if not -x.ndim <= self.dim < x.ndim:
+            raise GraphError(
+                f"expected an input with an axis {self.dim}, got the shape {tuple(x.shape)}"
+            )
+        before = (slice(None),) * (self.dim % x.ndim)
+        return x[(*before, slice(self.start, self.end, self.step))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.part(x)
+        if not y.shape[self.dim]:
+            raise GraphError(
+                f"expected an input with elements from {self.start} to {self.end} on axis {self.dim}, got "
+                f"the shape {tuple(x.shape)}"
+            )
+        return y
+
+    def backward(self, grad_y: Tensor, specs: Specs) -> Tensor:
+        grad_x = grad_y.new_zeros(specs["x"].shape)
+        self.part(grad_x).copy_(grad_y)
+        return grad_x
 
 
 class SimpleGate(Layer):

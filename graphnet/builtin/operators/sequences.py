@@ -23,6 +23,18 @@ def linear(input: Operand, weight: Operand, bias: Operand | None) -> Node | None
     return Node("linear", (input,), fields, {"weight": weight, "bias": bias})
 
 
+@_row("aten.matmul.default")
+def matmul(self: Operand, other: Operand) -> Node | None:
+    if not alike(self, other) or min(len(self.shape), len(other.shape)) < 2:
+        return None
+    return Node("matmul", (self, other))
+
+
+@_row("aten.bmm.default")
+def bmm(self: Operand, mat2: Operand) -> Node | None:
+    return Node("matmul", (self, mat2)) if alike(self, mat2) else None
+
+
 @_row("aten.embedding.default")
 def embedding(weight: Operand, indices: Operand, padding_idx: int) -> Node | None:
     rows, width = weight.shape

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from graphnet.builtin.operators.table import row_of
-from graphnet.sdk import Node, Operand, Row, alike, is_float
+from graphnet.sdk import Node, Operand, Row, Size, alike, is_float
 
 ROWS: dict[str, Row] = {}
 _row = partial(row_of, ROWS)
@@ -83,25 +83,34 @@ def dropout(input: Operand, p: float, train: bool, eval_train: bool) -> Node | O
 
 @_row("aten.add.Tensor")
 def add(self: Operand, other: Any) -> Node | None:
-    if not alike(self, other) or self.shape != other.shape:
+    if is_float(self) and isinstance(other, (int, float)):
+        return Node("add_scalar", (self,), {"value": float(other)})
+    if not alike(self, other):
         return None
-    return Node("add", (self, other))
+    return Node("add" if self.shape == other.shape else "broadcast_add", (self, other))
 
 
 @_row("aten.sub.Tensor")
 def sub(self: Operand, other: Any) -> Node | None:
-    if not alike(self, other) or len(self.shape) != len(other.shape):
+    if is_float(self) and isinstance(other, (int, float)):
+        return Node("add_scalar", (self,), {"value": -float(other)})
+    return Node("subtract", (self, other)) if alike(self, other) else None
+
+
+@_row("aten.rsub.Scalar")
+def rsub(self: Operand, other: Any) -> Node | None:
+    if not is_float(self) or not isinstance(other, (int, float)):
         return None
-    return Node("subtract", (self, other))
+    return Node(
+        "add_scalar", (Node("rescale", (self,), {"factor": -1.0}),), {"value": float(other)}
+    )
 
 
 @_row("aten.mul.Tensor")
 def mul(self: Operand, other: Any) -> Node | None:
     if is_float(self) and isinstance(other, (int, float)):
         return Node("rescale", (self,), {"factor": float(other)})
-    if not alike(self, other) or len(self.shape) != len(other.shape):
-        return None
-    return Node("multiply", (self, other))
+    return Node("multiply", (self, other)) if alike(self, other) else None
 
 
 @_row("aten.div.Tensor")
@@ -209,12 +218,16 @@ def _reshaped(self: Operand, result: Operand) -> Node | Operand | None:
     """x with other axes after the first one, of which at most one has no fixed size."""
     if self.shape == result.shape:
         return self
-    if not is_float(self) or not self.shape or self.shape[:1] != result.shape[:1]:
-        return None
-    shape = tuple(size if isinstance(size, int) else -1 for size in result.shape[1:])
-    if shape.count(-1) > 1 or any(size == 0 for size in shape):
+    shape = _after_the_batch(result)
+    if not is_float(self) or shape is None or self.shape[:1] != result.shape[:1]:
         return None
     return Node("reshape", (self,), {"shape": shape})
+
+
+def _after_the_batch(x: Operand) -> tuple[int, ...] | None:
+    """The sizes after the first one, with -1 for a free one; None if `reshape` cannot make them."""
+    shape = tuple(size if isinstance(size, int) else -1 for size in x.shape[1:])
+    return None if not x.shape or 0 in shape or shape.count(-1) > 1 else shape
 
 
 @_row("aten.view.default", "aten._unsafe_view.default")
@@ -238,13 +251,46 @@ def unsqueeze(self: Operand, dim: int, result: Operand) -> Node | Operand | None
 
 
 @_row("aten.slice.Tensor")
-def slice(self: Operand, dim: int, start: int | None, end: Any, step: int) -> Operand | None:
-    size = self.shape[dim]
-    whole = end is None or end == size or (isinstance(end, int) and end >= _NO_END)
-    return self if start in (None, 0) and step == 1 and whole else None
+def slice(
+    self: Operand, dim: int, start: Any, end: Any, step: int, result: Operand
+) -> Node | Operand | None:
+    if self.shape == result.shape:
+        return self
+    start = 0 if start is None else start
+    end = None if end is None or (isinstance(end, int) and end >= _NO_END) else end
+    if not is_float(self) or not isinstance(start, int) or not isinstance(end, int | None):
+        return None
+    return Node("slice", (self,), {"dim": dim, "start": start, "end": end, "step": step})
 
 
 _NO_END = 2**63 - 1  # torch's number for the end of an axis
+
+
+@_row("aten.select.int")
+def select(self: Operand, dim: int, index: Any, result: Operand) -> Node | None:
+    """One element of an axis: a slice of one element without its axis."""
+    if not is_float(self) or not isinstance(index, int) or dim % len(self.shape) == 0:
+        return None
+    end = None if index == -1 else index + 1
+    part = Node("slice", (self,), {"dim": dim, "start": index, "end": end})
+    shape = _after_the_batch(result)
+    return None if shape is None else Node("reshape", (part,), {"shape": shape})
+
+
+@_row("aten.stack.default")
+def stack(tensors: tuple[Operand, ...], dim: int, result: Operand) -> Node | None:
+    """The tensors with an axis of size 1 each, joined along it."""
+    axis = dim % len(result.shape)
+    shape = _after_the_batch(replace(result, shape=_with(result.shape, axis, 1)))
+    if axis == 0 or shape is None or not all(alike(tensors[0], x) for x in tensors):
+        return None
+    return Node(
+        "concat", tuple(Node("reshape", (x,), {"shape": shape}) for x in tensors), {"dim": axis}
+    )
+
+
+def _with(shape: tuple[Size, ...], axis: int, size: int) -> tuple[Size, ...]:
+    return (*shape[:axis], size, *shape[axis + 1 :])
 
 
 @_row("aten.contiguous.default", "aten.clone.default")

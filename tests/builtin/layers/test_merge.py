@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.builtin.layers.merge import Add, Concat, Multiply, Subtract
+from graphnet.builtin.layers.merge import Add, BroadcastAdd, Concat, Multiply, Subtract
 from graphnet.errors import DescriptionError, GraphError
 from graphnet.sdk import Layer, Spec
 from tests.support.oracle import STRIDES, central_differences, random_tensor, relative_error
@@ -122,6 +122,9 @@ BROADCAST = [
     ((2, 1, 4, 5), (2, 3, 4, 5)),
     ((2, 1, 4, 1), (1, 3, 1, 5)),
     ((1, 3, 4, 1), (2, 3, 4, 1)),
+    ((2, 3, 4), (3, 4)),
+    ((4,), (2, 3, 1)),
+    ((2, 3), ()),
     ((4,), (1,)),
     ((), ()),
     ((0, 3), (1, 3)),
@@ -130,7 +133,10 @@ BROADCAST = [
 
 @pytest.mark.parametrize(("one", "two"), BROADCAST)
 @pytest.mark.parametrize("strides", ["contiguous", "reversed"])
-@pytest.mark.parametrize(("layer", "operator"), [(Multiply(), torch.mul), (Subtract(), torch.sub)])
+@pytest.mark.parametrize(
+    ("layer", "operator"),
+    [(Multiply(), torch.mul), (Subtract(), torch.sub), (BroadcastAdd(), torch.add)],
+)
 def test_inputs_are_broadcast_as_in_torch_and_gradients_summed_back(
     layer: Layer,
     operator: Callable[[Tensor, Tensor], Tensor],
@@ -188,16 +194,18 @@ def test_subtract_by_hand_takes_each_channels_mean_from_its_pixels(device: torch
     assert Subtract().forward(image, mean).flatten().tolist() == [-1.0, 1.0, 0.0, 1.0]
 
 
-@pytest.mark.parametrize("layer", [Multiply(), Subtract()])
-@pytest.mark.parametrize("other", [(3, 1, 1), (2, 2, 4, 4), (2, 3, 4), (1, 2, 3, 4, 4)])
+@pytest.mark.parametrize("layer", [Multiply(), Subtract(), BroadcastAdd()])
+@pytest.mark.parametrize("other", [(2, 1, 1), (2, 2, 4, 4), (2, 3, 4), (5,)])
 def test_shapes_that_do_not_fit_are_refused(
-    layer: Multiply | Subtract, other: tuple[int, ...]
+    layer: Multiply | Subtract | BroadcastAdd, other: tuple[int, ...]
 ) -> None:
-    words = "expected inputs of one shape, except for sizes of 1, got 2x3x4x4 and "
+    words = "equal from the last axis on, except for sizes of 1, got 2x3x4x4 and "
     with pytest.raises(GraphError, match=words + "x".join(map(str, other))):
         layer.forward(torch.zeros(2, 3, 4, 4), torch.zeros(other))
 
 
-@pytest.mark.parametrize("layer", [Multiply(), Subtract()])
-def test_window_of_an_elementwise_layer_is_the_pixel_itself(layer: Multiply | Subtract) -> None:
+@pytest.mark.parametrize("layer", [Multiply(), Subtract(), BroadcastAdd()])
+def test_window_of_an_elementwise_layer_is_the_pixel_itself(
+    layer: Multiply | Subtract | BroadcastAdd,
+) -> None:
     assert [layer.window(range(-2, 7), axis) for axis in (0, 1)] == [range(-2, 7)] * 2

@@ -1,11 +1,11 @@
-"""split and simple_gate against torch, by hand, and in a model that names the outputs."""
+"""split, slice and simple_gate against torch, by hand, and in a model that names the outputs."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from graphnet.builtin.layers.split import SimpleGate, Split
+from graphnet.builtin.layers.split import SimpleGate, Slice, Split
 from graphnet.errors import GraphError
 from graphnet.model import Model
 from graphnet.sdk import Spec
@@ -84,11 +84,36 @@ def test_outputs_of_a_split_are_named_in_a_model_and_split_again(device: torch.d
         torch.testing.assert_close(program.weights[f"three.{name}"], expected)
 
 
-def test_windows_of_split_and_simple_gate() -> None:
+def test_slice_by_hand_counts_from_either_end_and_its_gradient_is_zero_elsewhere() -> None:
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    specs = {"x": Spec((1, 5))}
+    for layer, y, grad in [
+        (Slice(start=-2), [4.0, 5.0], [0.0, 0.0, 0.0, 10.0, 20.0]),
+        (Slice(end=-1, step=3), [1.0, 4.0], [10.0, 0.0, 0.0, 20.0, 0.0]),
+        (Slice(start=-9, end=2), [1.0, 2.0], [10.0, 20.0, 0.0, 0.0, 0.0]),
+    ]:
+        assert layer.forward(x).tolist() == [y]
+        assert layer.backward(torch.tensor([[10.0, 20.0]]), specs).tolist() == [grad]
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Slice(start=5), "expected an input with elements from 5 to None on axis 1, got the shape"),
+        (Slice(dim=2), r"expected an input with an axis 2, got the shape \(1, 5\)"),
+    ],
+)
+def test_slice_refuses_an_axis_without_such_elements(layer: Slice, message: str) -> None:
+    with pytest.raises(GraphError, match=message):
+        layer.forward(torch.ones(1, 5))
+
+
+def test_windows_of_split_slice_and_simple_gate() -> None:
     rows = range(-1, 8)
     assert [Split().window(rows, axis) for axis in (0, 1)] == [rows, rows]
     assert [Split(dim=2).window(rows, axis) for axis in (0, 1)] == [None, rows]
-    assert [Split(dim=-1).window(rows, axis) for axis in (0, 1)] == [rows, None]
+    assert [Split(dim=-1).window(rows, axis) for axis in (0, 1)] == [None, None]
+    assert [Slice(dim=3).window(rows, axis) for axis in (0, 1)] == [rows, None]
     assert [SimpleGate().window(rows, axis) for axis in (0, 1)] == [rows, rows]
 
 

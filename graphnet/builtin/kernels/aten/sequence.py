@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Self
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from graphnet.builtin.layers.dot_attention import Attention, merged
 from graphnet.builtin.layers.embedding import Embedding
-from graphnet.builtin.layers.feature_norm import LayerNorm
+from graphnet.builtin.layers.feature_norm import LayerNorm, RMSNorm
 from graphnet.builtin.layers.softmax import LogSoftmax, Softmax
 from graphnet.sdk import Kernel, Layer, Site
 
@@ -83,6 +84,52 @@ class AtenLayerNorm(Kernel):
             )
         )
         return grads
+
+
+class FusedRMSNorm(Kernel):
+    """rms_norm in fewer passes over x; torch has its backward as one operator on GPUs only.
+
+    The sum over the features in its backward is a product of a matrix with weight.
+    """
+
+    replaces = "rms_norm(x, weight)"
+    saves: ClassVar[tuple[str, ...]] = ("inverse_rms",)
+    axes: int
+    eps: float | None
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        (layer,) = site.layers
+        assert isinstance(layer, RMSNorm)
+        return cls(axes=len(layer.axes), eps=layer.eps)
+
+    def rows(self, x: Tensor) -> Tensor:
+        """View x, or a copy of it, as rows of features."""
+        return x.reshape(-1, math.prod(x.shape[-self.axes :]))
+
+    def forward(self, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+        rows = self.rows(x)
+        norm = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        inverse_rms = norm.square_().div_(rows.shape[1]).add_(eps).rsqrt_()
+        y = rows * inverse_rms
+        if weight is not None:
+            y.mul_(weight.reshape(-1))
+        return y.view(x.shape), inverse_rms
+
+    def backward(
+        self, grad_y: Tensor, x: Tensor, weight: Tensor | None, inverse_rms: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        g, z = self.rows(grad_y), self.rows(x) * inverse_rms
+        product = g * z
+        if weight is None:
+            mean, grad_weight, h = product.mean(1, keepdim=True), None, product.copy_(g)
+        else:
+            scale = weight.reshape(-1)
+            mean = (product @ scale).div_(scale.numel()).unsqueeze(1)
+            grad_weight = product.sum(0).view(weight.shape)
+            h = torch.mul(g, scale, out=product)
+        return h.addcmul_(z, mean, value=-1).mul_(inverse_rms).view(x.shape), grad_weight
 
 
 class AtenSoftmax(Kernel):
@@ -173,6 +220,7 @@ class FlashAttention(Kernel):
 KERNELS: dict[str, type[Layer]] = {
     "aten/embedding": AtenEmbedding,
     "aten/layer_norm": AtenLayerNorm,
+    "aten/rms_norm": FusedRMSNorm,
     "aten/softmax": AtenSoftmax,
     "aten/log_softmax": AtenLogSoftmax,
     "aten/attention": FlashAttention,

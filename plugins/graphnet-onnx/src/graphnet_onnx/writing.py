@@ -145,9 +145,9 @@ class Nodes:
         """A weight (C,) or (1,) so that it broadcasts along axis 1 of x."""
         return self.reshape(weight, (-1, *(1,) * (x.ndim - 2))) if x.ndim > 2 else weight
 
-    def slice(self, x: Input, axis: int, start: int, end: int) -> str:
+    def slice(self, x: Input, axis: int, start: int, end: int, *, step: int = 1) -> str:
         """The part of x from start to end (without it) on one axis; both count from the end if negative."""
-        ranges = (self.integers([bound]) for bound in (start, end, axis))
+        ranges = (self.integers([number]) for number in (start, end, axis, step))
         return self.add("Slice", x, *ranges)
 
 

@@ -109,7 +109,11 @@ def gemm(node: Node) -> str:
 
 
 def matmul(node: Node) -> str:
-    """MatMul with a constant matrix -> linear."""
+    """MatMul with a constant matrix -> linear; of two computed tensors -> matmul."""
+    if not node.is_constant(0) and not node.is_constant(1):
+        if min(len(node.shape(0)), len(node.shape(1))) < 2:
+            raise Unreadable(f"expected matrices, found {node.shape(0)} and {node.shape(1)}")
+        return node.add("matmul", *node.values())
     weight = node.constant(1)
     if weight.ndim != 2:
         raise Unreadable(f"expected a matrix as second input, found {tuple(weight.shape)}")

@@ -81,11 +81,16 @@ def dropout(node: Node) -> str:
 
 
 def add(node: Node) -> str:
-    """Add -> add; a constant is the bias of the matrix product before it, or of a depthwise_conv of 1s."""
+    """Add -> add or broadcast_add; one number -> add_scalar.
+
+    Another constant is the bias of the matrix product before it, or of a depthwise_conv of 1s.
+    """
     for index in (0, 1):
         if node.is_constant(index):
             return _shifted(node, node.constant(index), 1 - index)
-    return summed(node)
+    if node.shape(0) == node.shape(1):
+        return node.add("add", *node.values())
+    return node.add("broadcast_add", *node.values())
 
 
 def _shifted(node: Node, bias: Tensor, index: int) -> str:
@@ -95,17 +100,18 @@ def _shifted(node: Node, bias: Tensor, index: int) -> str:
         raise Unreadable("a constant is added to integers, which no layer does")
     if any(one["id"] == reference and "linear" in one for one in node.reading.layers):
         return _bias(node, bias, index)
+    if bias.numel() == 1 and bias.ndim <= len(node.shape(index)):
+        return node.add("add_scalar", reference, value=float(bias))
     axes = node.spatial(index)
     channels = node.size(1, index)
     if bias.ndim > axes + 2:
         raise Unreadable(f"the constant of {bias.ndim} axes gives {axes + 2} axes more of them")
-    whole = (bias if bias.numel() == 1 else _of_channels(node, bias, index)).reshape(-1)
     return node.add(
         f"depthwise_conv{axes}d",
         reference,
         weights={
             "weight": torch.ones((channels, 1, *(1,) * axes), dtype=bias.dtype),
-            "bias": whole.expand(channels),
+            "bias": _of_channels(node, bias, index).reshape(-1),
         },
         kernel_size=1,
     )
@@ -144,7 +150,6 @@ def multiply(node: Node) -> str:
     for index in (0, 1):
         if node.is_constant(index):
             return _scaled(node, node.constant(index), 1 - index)
-    _same_axes(node)
     return node.add("multiply", *node.values())
 
 
@@ -171,20 +176,12 @@ def subtract(node: Node) -> str:
     """Sub -> subtract; a constant is added with the other sign."""
     if node.is_constant(1) and node.constant(1).is_floating_point():
         return _shifted(node, -node.constant(1), 0)
-    _same_axes(node)
     return node.add("subtract", *node.values())
 
 
 def negative(node: Node) -> str:
     """Neg -> rescale by -1."""
     return node.add("rescale", factor=-1.0)
-
-
-def _same_axes(node: Node) -> None:
-    if len(node.shape(0)) != len(node.shape(1)):
-        raise Unreadable(
-            f"expected tensors with equally many axes, found {node.shape(0)} and {node.shape(1)}"
-        )
 
 
 def _of_channels(node: Node, weight: Tensor, index: int = 0) -> Tensor:

@@ -57,13 +57,13 @@ def _recurrent(node: Node, layer: str, order: Sequence[int]) -> tuple[str, ...]:
         return torch.cat([parts[i] for i in order], 0)
 
     weights: dict[str, torch.Tensor | None] = {
-        "weight_ih": gates(node.constant(1)[0]),
-        "weight_hh": gates(node.constant(2)[0]),
+        "weight_ih_l0": gates(node.constant(1)[0]),
+        "weight_hh_l0": gates(node.constant(2)[0]),
     }
     biases = node.optional(3)
     if biases is not None:
         of_input, of_state = biases[0].chunk(2, 0)
-        weights |= {"bias_ih": gates(of_input), "bias_hh": gates(of_state)}
+        weights |= {"bias_ih_l0": gates(of_input), "bias_hh_l0": gates(of_state)}
     x = node.add("permute", dims=[1, 0, 2]) if first else node.value()
     y = node.add(layer, x, weights=weights, hidden_size=hidden, bias=biases is not None)
     used = [bool(name and node.reading.uses.get(name)) for name in node.proto.output]

@@ -45,6 +45,25 @@ def split(node: Node) -> tuple[str, ...]:
     return (*found, rest)
 
 
+def slice_axes(node: Node) -> str:
+    """Slice -> a slice for each axis."""
+    starts, ends = node.integers(1, "starts"), node.integers(2, "ends")
+    assert starts is not None  # ONNX demands both
+    assert ends is not None
+    axes = node.integers(3, "axes") or list(range(len(starts)))
+    steps = node.integers(4, "steps") or [1] * len(starts)
+    if min(steps) < 1:
+        raise Unreadable(f"only steps of at least 1 have a layer, found {steps}")
+    part = node.value()
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        last = end if abs(end) < _FAR else None
+        part = node.add("slice", part, dim=axis, start=start, end=last, step=step)
+    return part
+
+
+_FAR = 2**31 - 1  # ends from here on stand for the end of the axis
+
+
 def flatten(node: Node) -> str:
     """Flatten -> flatten."""
     axes = len(node.shape())
@@ -214,6 +233,7 @@ def _scales(node: Node, index: int, axes: int) -> list[float]:
 READERS: Mapping[str, OperatorReader] = {
     "Concat": concat,
     "Split": split,
+    "Slice": slice_axes,
     "Flatten": flatten,
     "Reshape": reshape,
     "Squeeze": squeeze,

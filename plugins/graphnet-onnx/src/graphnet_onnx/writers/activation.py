@@ -140,6 +140,13 @@ class WriteRescale(OnnxWriter):
         return to.add("Mul", x, to.number(layer.factor))
 
 
+class WriteAddScalar(OnnxWriter):
+    """The sum with one number."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        return to.add("Add", x, to.number(layer.value))
+
+
 class WriteLayerScale(OnnxWriter):
     """The product with a weight for each channel."""
 
@@ -166,6 +173,7 @@ WRITERS: Mapping[str, type[OnnxWriter]] = {
     "softmax": WriteSoftmax,
     "log_softmax": WriteLogSoftmax,
     "rescale": WriteRescale,
+    "add_scalar": WriteAddScalar,
     "layer_scale": WriteLayerScale,
     "dropout": WriteIdentity,
 }

@@ -1,4 +1,4 @@
-"""Writers of layers that combine tensors or split one."""
+"""Writers of layers that combine tensors, split one, or take a part of it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ class WriteAdd(OnnxWriter):
 
     def write(self, layer: Any, to: Nodes, *xs: Port) -> str:
         return to.add("Add" if len(xs) == 2 else "Sum", *xs)
+
+
+class WriteBroadcastAdd(OnnxWriter):
+    """Add."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, other: Port) -> str:
+        return to.add("Add", x, other)
+
+
+class WriteMatmul(OnnxWriter):
+    """MatMul."""
+
+    def write(self, layer: Any, to: Nodes, x: Port, other: Port) -> str:
+        return to.add("MatMul", x, other)
 
 
 class WriteMultiply(OnnxWriter):
@@ -47,6 +61,14 @@ class WriteSplit(OnnxWriter):
         return first, rest
 
 
+class WriteSlice(OnnxWriter):
+    """Slice."""
+
+    def write(self, layer: Any, to: Nodes, x: Port) -> str:
+        end = FAR if layer.end is None else layer.end
+        return to.slice(x, layer.dim, layer.start, end, step=layer.step)
+
+
 class WriteSimpleGate(OnnxWriter):
     """The product of the two halves of the channels."""
 
@@ -56,9 +78,12 @@ class WriteSimpleGate(OnnxWriter):
 
 WRITERS: Mapping[str, type[OnnxWriter]] = {
     "add": WriteAdd,
+    "broadcast_add": WriteBroadcastAdd,
+    "matmul": WriteMatmul,
     "multiply": WriteMultiply,
     "subtract": WriteSubtract,
     "concat": WriteConcat,
     "split": WriteSplit,
+    "slice": WriteSlice,
     "simple_gate": WriteSimpleGate,
 }

@@ -20,16 +20,16 @@ class _WriteRecurrent(OnnxWriter):
         layer: Any,
         to: Nodes,
         x: Port,
-        weight_ih: Port,
-        weight_hh: Port,
-        bias_ih: Port | None,
-        bias_hh: Port | None,
+        weight_ih_l0: Port,
+        weight_hh_l0: Port,
+        bias_ih_l0: Port | None,
+        bias_hh_l0: Port | None,
     ) -> str:
         biases = None
-        if bias_ih is not None and bias_hh is not None:
-            parts = [self.reordered(to, bias) for bias in (bias_ih, bias_hh)]
+        if bias_ih_l0 is not None and bias_hh_l0 is not None:
+            parts = [self.reordered(to, bias) for bias in (bias_ih_l0, bias_hh_l0)]
             biases = _with_direction(to, to.add("Concat", *parts, axis=0))
-        weights = [_with_direction(to, self.reordered(to, w)) for w in (weight_ih, weight_hh)]
+        weights = [_with_direction(to, self.reordered(to, w)) for w in (weight_ih_l0, weight_hh_l0)]
         y, _ = to.add_many(
             self.operator,
             to.transpose(x, (1, 0, 2)),
