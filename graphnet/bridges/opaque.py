@@ -76,6 +76,10 @@ class OpaqueCall:
 
 _CHANGES_STATES = frozenset({"aten::batch_norm", "aten::instance_norm"})
 """Operators whose schema does not say that they write running statistics."""
+_READS_STRIDES = frozenset(
+    {"aten::view", "aten::_unsafe_view", "aten::view_as_complex", "aten::as_strided"}
+)
+"""Operators that fail, or find other numbers, where a plan lays tensors otherwise than the module does."""
 
 
 def opaque_call(
@@ -192,6 +196,8 @@ class _Operator(torch.nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the operator with the arguments of the module's mode."""
+        if self.call.target._schema.name in _READS_STRIDES:
+            inputs = tuple(x.contiguous() for x in inputs)
         arguments = self.call.training if self.training else self.call.evaluation
         named = {name: self._filled(value, inputs) for name, value in arguments}
         schema = self.call.target._schema.arguments
