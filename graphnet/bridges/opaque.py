@@ -181,6 +181,8 @@ def _without_onednn() -> Iterator[None]:
 class _Operator(torch.nn.Module):
     """One operator as a module: what from_torch_module makes a layer of."""
 
+    takes_any_strides = True
+
     def __init__(self, call: OpaqueCall, owned: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.call = call
