@@ -147,6 +147,10 @@ class DescriptionError(GraphnetError, ValueError):
         self.problems = tuple(dict.fromkeys(problems))
         super().__init__("\n".join(map(str, self.problems)))
 
+    def under(self, *places: str) -> DescriptionError:
+        """The same error of a part, as `Problem.under`."""
+        return DescriptionError([problem.under(*places) for problem in self.problems])
+
 
 @contextmanager
 def blame(where: str, doing: str, *, after: str = "") -> Iterator[None]:

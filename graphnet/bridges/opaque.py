@@ -79,6 +79,10 @@ class OpaqueCall:
 
 _CHANGES_STATES = frozenset({"aten::batch_norm", "aten::instance_norm"})
 """Operators whose schema does not say that they write running statistics."""
+_READS_STRIDES = frozenset(
+    {"aten::view", "aten::_unsafe_view", "aten::view_as_complex", "aten::as_strided"}
+)
+"""Operators that fail, or find other numbers, where a plan lays tensors otherwise than the module does."""
 
 
 def opaque_call(
@@ -180,6 +184,8 @@ def _without_onednn() -> Iterator[None]:
 class _Operator(torch.nn.Module):
     """One operator as a module: what from_torch_module makes a layer of."""
 
+    takes_any_strides = True
+
     def __init__(self, call: OpaqueCall, owned: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.call = call
@@ -195,6 +201,8 @@ class _Operator(torch.nn.Module):
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the operator with the arguments of the module's mode."""
+        if self.call.target._schema.name in _READS_STRIDES:
+            inputs = tuple(x.contiguous() for x in inputs)
         arguments = self.call.training if self.training else self.call.evaluation
         named = {name: self._filled(value, inputs) for name, value in arguments}
         schema = self.call.target._schema.arguments

@@ -136,6 +136,9 @@ class _TensorlessModules:
     def run(
         self, module: torch.nn.Module, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
+        # A module may use `view`, which fails where a plan lays tensors otherwise than torch's modules do.
+        if not getattr(module, "takes_any_strides", False):
+            inputs = [x.contiguous() for x in inputs]
         if tensors:
             returned = torch.func.functional_call(
                 module, dict(tensors), tuple(inputs), self.options

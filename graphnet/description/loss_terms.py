@@ -55,7 +55,11 @@ def losses_for(
             f"loss: nothing is given for {', '.join(missing)}, of the outputs {', '.join(names)}. "
             f"{_for_each(names, form)}"
         )
-    found = {output: loss_terms(one, registry) for output, one in form.items() if one is not None}
+    found = {
+        output: loss_terms(one, registry, "loss" if len(names) == 1 else f"loss.{output}")
+        for output, one in form.items()
+        if one is not None
+    }
     if not found:
         raise InputError(
             f"loss: None for {', '.join(names)}; give at least one output a loss to train on"
@@ -85,19 +89,28 @@ def _for_each(names: Sequence[str], form: object) -> str:
     return f"Give one for each output, None for one that has no loss: loss={{{whole}}}."
 
 
-def loss_terms(form: object, registry: Registry) -> tuple[LossTerm, ...]:
+def loss_terms(form: object, registry: Registry, place: str = "") -> tuple[LossTerm, ...]:
     """The terms of one loss or a list of losses.
 
-    Raises UnknownNameError or DescriptionError.
+    Raises UnknownNameError, or DescriptionError, whose paths begin with `place`.
     """
     if not isinstance(form, (list, tuple)):
-        return (loss_term(form, registry),)
+        return (_placed_term(form, registry, place),)
     if not form:
-        raise DescriptionError([Problem("expected one loss or more in the list, found none")])
-    return tuple(loss_term(one, registry) for one in form)
+        raise DescriptionError(
+            [Problem("expected one loss or more in the list, found none", place)]
+        )
+    return tuple(_placed_term(one, registry, f"{place}[{i}]") for i, one in enumerate(form))
 
 
-def loss_term(form: object, registry: Registry) -> LossTerm:
+def _placed_term(form: object, registry: Registry, place: str) -> LossTerm:
+    try:
+        return _term(form, registry)
+    except DescriptionError as error:
+        raise error.under(place) from None
+
+
+def _term(form: object, registry: Registry) -> LossTerm:
     """A term from a name, {name: {field: value}} with or without `weight`, or a Loss."""
     weight: object = 1.0
     if isinstance(form, Mapping) and WEIGHT in form:

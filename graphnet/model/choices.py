@@ -55,5 +55,4 @@ def definition_of(kind: str, form: object, registry: Registry) -> Any:
     try:
         return registry.make(kind, form)
     except DescriptionError as error:
-        argument = KINDS[kind].singular
-        raise DescriptionError([one.under(argument) for one in error.problems]) from None
+        raise error.under(KINDS[kind].singular) from None

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from graphnet.errors import TrainingError, nearest
+from graphnet.errors import DescriptionError, Problem, TrainingError, nearest
 from graphnet.sdk import (
     Decided,
     Epoch,
@@ -24,7 +24,7 @@ from graphnet.sdk import (
     Stopped,
     hookimpl,
 )
-from graphnet.training.run_folder import append
+from graphnet.training.run_folder import CHECKPOINT, MODEL, append
 
 _KINDS = {Steps: "steps", Epoch: "epoch", Decided: "executor", Stopped: "stopped"}
 
@@ -130,6 +130,15 @@ class BestCheckpoint(Reporter):
 
     metric: str = "loss"
     file: str = "best.safetensors"
+
+    def __post_init__(self) -> None:
+        name = Path(self.file).name
+        if name != self.file or not name.endswith(".safetensors") or name in (CHECKPOINT, MODEL):
+            message = (
+                f"expected a name such as best.safetensors, without a folder, that is none of the run's own "
+                f"files ({CHECKPOINT}, {MODEL}), found {self.file!r}"
+            )
+            raise DescriptionError([Problem(message, "file")])
 
     def start(self, running: Running) -> Report:
         _folder(running)

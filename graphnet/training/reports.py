@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from graphnet.errors import GraphnetError, TrainingError
@@ -44,6 +45,7 @@ class Reports:
             self._reporters[label] = reporter
         self._states = dict(states)
         self._open: dict[str, Report] = {}
+        self._kept: dict[str, str] = {}  # file -> the reporter whose it is
 
     def start(self, running: Running) -> None:
         """Start all reporters.
@@ -53,12 +55,21 @@ class Reports:
         """
         for label, reporter in self._reporters.items():
             with _named(label):
-                report = reporter.start(replace(running, state=self._states.get(label, {})))
+                state, keep = self._states.get(label, {}), partial(self._keep, label, running.keep)
+                report = reporter.start(replace(running, state=state, keep=keep))
                 if not isinstance(report, Report):
                     raise TrainingError(
                         f"start must return a graphnet.sdk.Report, found {type(report).__name__}"
                     )
                 self._open[label] = report
+
+    def _keep(self, label: str, keep: Callable[[str], None], file: str) -> None:
+        other = self._kept.setdefault(file, label)
+        if other != label:
+            raise TrainingError(
+                f"{file} is the file of the reporter {other!r} already. Give one of them another `file`."
+            )
+        keep(file)
 
     def record(self, record: Record) -> str:
         """Give a record to all; returns why the training has to stop, or an empty text."""

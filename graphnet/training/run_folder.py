@@ -12,6 +12,9 @@ from graphnet.errors import CheckpointError
 from graphnet.model import Checkpoint, read_checkpoint, write_checkpoint
 from graphnet.system import finite, write_text
 
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+"""What a run itself writes, beside its log."""
+
 
 class RunFolder:
     """The folder of one training run. The log starts empty unless the run is resumed.
@@ -28,8 +31,8 @@ class RunFolder:
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path
         self.log_path = path / "log.jsonl"
-        self.checkpoint_path = path / "checkpoint.safetensors"
-        self.model_path = path / "model.safetensors"
+        self.checkpoint_path = path / CHECKPOINT
+        self.model_path = path / MODEL
         if resume and not self.checkpoint_path.exists():
             raise CheckpointError(
                 f"{path}: no checkpoint to resume from. Leave out --resume to start."

@@ -788,3 +788,19 @@ def test_a_network_of_the_facade_shares_its_parameters_with_the_torch_module() -
     for mine, theirs in zip(network.parameters(), module.parameters(), strict=True):
         assert mine.data_ptr() == theirs.data_ptr()
         torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+class Flat(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], -1)
+
+
+def test_a_module_that_uses_view_follows_a_convolution() -> None:
+    """A plan lays images of a convolution otherwise: N H W C."""
+    layer = from_torch_module(Flat(), (2, 3, 16, 16), name="local/flat")
+    registry = load_registry(plugins=[plugin(layer)])
+    net = Builder(channels=3)
+    image = net("conv2d", net.input, out_channels=3, kernel_size=3, padding=1)
+    net.outputs(net("local/flat", image), image)
+    flat, image = net.model(registry=registry).predict(torch.rand(2, 3, 16, 16))
+    torch.testing.assert_close(flat, image.flatten(1))

@@ -569,3 +569,30 @@ def test_code_of_the_page_on_from_torch_runs() -> None:
     namespace: dict[str, object] = {}
     for block in re.findall(r"^```python\n(.*?)^```", page, flags=re.M | re.S):
         exec(block, namespace)
+
+
+@pytest.mark.parametrize(
+    "rearrange",
+    [
+        lambda x: x.view(2, -1),
+        lambda x: x.as_strided((2, 4), (768, 1)),
+        lambda x: torch.view_as_complex(x.view(2, 3, 16, 8, 2)).abs(),
+    ],
+)
+def test_operators_that_read_strides_get_those_of_the_module(rearrange: Any) -> None:
+    """A plan lays images of a convolution otherwise: N H W C."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Any:
+            return rearrange(self.conv(x))
+
+    x, module = torch.rand(2, 3, 16, 16), Network()
+    expected = module(x).detach()
+    model = gn.from_torch(module, x)
+    torch.testing.assert_close(model.predict(x), expected)
+    program = model.compile(tuple(x.shape), loss="mse", optimizer=gn.SGD(lr=0.1))
+    assert float(program.step(x, expected + 1)) == pytest.approx(1, abs=1e-5)

@@ -64,6 +64,27 @@ def test_wrong_forms_are_errors_in_words(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("form", "outputs", "message"),
+    [
+        ({}, ["y"], "loss: expected a name or {name: {field: value}} with one name, found {}"),
+        (
+            {"huber": {"delta": -1.0}},
+            ["y"],
+            "loss.huber.delta: expected greater than 0, found -1.0",
+        ),
+        (["mse", {"l1": {}, "weight": "much"}], ["y"], "loss[1].weight: expected a finite number"),
+        ({"a": None, "b": []}, ["a", "b"], "loss.b: expected one loss or more in the list"),
+    ],
+)
+def test_a_wrong_form_has_its_place(
+    registry: Registry, form: Any, outputs: list[str], message: str
+) -> None:
+    with pytest.raises(DescriptionError) as caught:
+        losses_for(form, outputs, registry)
+    assert str(caught.value).startswith(message)
+
+
 def test_a_training_file_says_where_a_loss_of_a_sum_is_wrong(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -27,7 +27,7 @@ from graphnet.sdk import (
     load_registry,
 )
 from graphnet.training import RunFolder, Trainer
-from graphnet.training.reporters import EarlyStopping
+from graphnet.training.reporters import BestCheckpoint, EarlyStopping
 from tests.training.test_trainer import Data, job
 
 
@@ -199,6 +199,27 @@ def test_the_best_model_is_kept(registry: Registry, tmp_path: Path) -> None:
     saved = read_checkpoint(folder.path / "best.safetensors")
     assert saved.training["step"] == best.step
     assert Model.load(folder.path / "best.safetensors", registry=registry).weights is not None
+
+
+def test_two_reporters_do_not_write_one_file(registry: Registry, tmp_path: Path) -> None:
+    both = [{"best_checkpoint": {}}, {"best_checkpoint": {"metric": "test/error"}}]
+    trainer = Trainer(
+        job(registry, reporters=both), folder=RunFolder(tmp_path / "run", resume=False)
+    )
+    with pytest.raises(TrainingError) as caught:
+        list(trainer.run())
+    assert str(caught.value) == (
+        "reporter 'best_checkpoint 2': best.safetensors is the file of the reporter 'best_checkpoint' "
+        "already. Give one of them another `file`."
+    )
+
+
+@pytest.mark.parametrize(
+    "file", ["checkpoint.safetensors", "model.safetensors", "best", "a/b.safetensors"]
+)
+def test_the_best_model_has_a_file_of_its_own(file: str) -> None:
+    with pytest.raises(DescriptionError, match=r"file: expected a name such as best\.safetensors"):
+        BestCheckpoint(file=file)
 
 
 def test_the_log_has_every_record(registry: Registry, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class Choices(Generic[T]):
         try:
             return cls(**config)
         except DescriptionError as error:
-            raise DescriptionError([one.under(name) for one in error.problems]) from None
+            raise error.under(name) from None
 
     def find(self, name: str) -> type[T]:
         """Return the class of that name; raises DescriptionError if there is none."""
@@ -58,4 +58,4 @@ class Choices(Generic[T]):
             return None if value is None else self.make(value)
         except DescriptionError as error:
             place = info.field_name or ""
-            raise DescriptionError([one.under(place) for one in error.problems]) from None
+            raise error.under(place) from None
