@@ -229,13 +229,16 @@ def _integers(now: Any, base: Sample) -> Iterator[int]:
 
 
 def _arrays(schema: Mapping[str, Any], now: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield arrays of numbers of a fixed length: one number larger than now, then another."""
+    """Yield arrays of numbers of a fixed length: all different, each second 0, then one larger than now."""
     parts = schema.get("prefixItems") or [schema.get("items", {})] * int(schema.get("minItems", 0))
     length = len(parts)
     if not length or any(part.get("type") not in ("integer", "number") for part in parts):
         return
     start = now if isinstance(now, tuple) and len(now) == length else (1,) * length
     whole = parts[0]["type"] == "integer"
+    if length > 1:
+        yield tuple(n + (i if whole else 0.25 * i) for i, n in enumerate(start))
+        yield tuple(max(n, 1) * (i % 2 == 0) for i, n in enumerate(start))
     for step in (1, -1):
         for i in range(length):
             moved = step if whole else 0.25 * step

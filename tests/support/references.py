@@ -53,8 +53,18 @@ def _convolution(layer: Any) -> Reference:
 
 def _called(module: torch.nn.Module, *inputs: Tensor, **parameters: Tensor | None) -> Any:
     given = {name: value for name, value in parameters.items() if value is not None}
-    assert set(given) == {name for name, _ in module.named_parameters()}
+    shapes = {name: value.shape for name, value in given.items()}
+    assert shapes == {name: value.shape for name, value in module.named_parameters()}
     return torch.func.functional_call(module, given, inputs)
+
+
+def _prelu(layer: Any) -> Reference:
+    def run(x: Tensor, weight: Tensor) -> Tensor:
+        channels = x.shape[1] if x.ndim > 1 else 1
+        count = channels if layer.num_parameters is None else layer.num_parameters
+        return _called(torch.nn.PReLU(count, device="meta"), x, weight=weight)
+
+    return run
 
 
 def _transpose_convolution(layer: Any) -> Reference:
@@ -298,7 +308,7 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
     "linear": lambda layer: F.linear,
     "relu": lambda layer: F.relu,
     "leaky_relu": lambda layer: lambda x: F.leaky_relu(x, layer.negative_slope),
-    "prelu": lambda layer: F.prelu,
+    "prelu": _prelu,
     "sigmoid": lambda layer: torch.sigmoid,
     "tanh": lambda layer: torch.tanh,
     "gelu": lambda layer: lambda x: F.gelu(x, approximate=layer.approximate),

@@ -420,6 +420,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "ms_ssim": [
         Sample(MSSSIM(weights=(0.2, 0.8)), [smooth(1, 1, 22, 24), smooth(1, 1, 22, 24) ** 2]),
+        Sample(MSSSIM(weights=(0.2, 0.8)), [smooth(1, 1, 22, 24), 1 - smooth(1, 1, 22, 24)]),
         Sample(MSSSIM(), [(1, 1, 200, 175)] * 2, raises=GraphError),
     ],
     "masked_mse": [

@@ -26,7 +26,13 @@ from graphnet.testing.checks.gradients import (
     nondifferentiable,
     random_replay,
 )
-from graphnet.testing.checks.kernel import kernel_equals_reference, kernel_names
+from graphnet.testing.checks.kernel import (
+    kernel_at_ties,
+    kernel_equals_reference,
+    kernel_names,
+)
+from graphnet.testing.checks.large import large_inputs
+from graphnet.testing.checks.memory import own_memory
 from graphnet.testing.checks.modes import inference, initializers
 from graphnet.testing.checks.observed import (
     devices,
@@ -92,6 +98,7 @@ CHECKS: tuple[Check[Case], ...] = (
     nondifferentiable,
     parameter_gradients,
     gradient_shapes,
+    own_memory,
     saves_used,
     expected_values,
     fields_matter,
@@ -101,6 +108,7 @@ CHECKS: tuple[Check[Case], ...] = (
     gradient_numerical,
     gradient_autograd,
     gradient_at_kinks,
+    large_inputs,
     wanted,
     unused_outputs,
     same_tensor_twice,
@@ -130,4 +138,5 @@ CHECKS: tuple[Check[Case], ...] = (
     executors,
     cost,
     kernel_equals_reference,
+    kernel_at_ties,
 )
