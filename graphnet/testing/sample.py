@@ -28,6 +28,7 @@ class Sample:
             of forward in its order (None for an absent parameter) and returns the outputs, then the new
             states if it likes. torch.nn.functional has many. The kit computes no expected values by itself:
             it checks that a layer is right in itself, and only this can tell it which layer was meant.
+        starts: the number from which a parameter or state starts, by its name, such as {"weight": 1.0}.
 
     >>> from graphnet.builtin import ReLU
     >>> Sample(ReLU(), [(2, 3, 8, 8)]).inputs
@@ -41,3 +42,4 @@ class Sample:
     raises: type[Exception] | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
     expected: Expected | None = None
+    starts: Mapping[str, float] = field(default_factory=dict)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random as python_random
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,13 +21,19 @@ BROKEN: list[tuple[str, Sample, type[Layer], str]] = []
 
 
 def fails(
-    check: str, *, says: str, inputs: Any = (IMAGE,), replaces: Any = None, **fields: Any
+    check: str,
+    *,
+    says: str,
+    inputs: Any = (IMAGE,),
+    replaces: Any = None,
+    starts: Any = MappingProxyType({}),
+    **fields: Any,
 ) -> Any:
     """State the check on which the decorated layer must fail first, and words of its message."""
 
     def note(cls: type[Layer]) -> type[Layer]:
         layer = cls(**fields) if replaces is None else replaces
-        BROKEN.append((check, Sample(layer, inputs), cls, says))
+        BROKEN.append((check, Sample(layer, inputs, starts=starts), cls, says))
         return cls
 
     return note
@@ -522,6 +529,11 @@ class ForgottenDraw(Affine):
     def parameters(self, specs):
         drawn = ParameterSpec((specs["x"].shape[1],), _forgets_its_draw)
         return {"weight": drawn, "bias": drawn}
+
+
+@fails("starting_values", says="starts from another number", starts={"weight": 1.0, "bias": 0.0})
+class BiasedFromTheStart(Affine):
+    """x * weight + bias, which should start as x. weight, bias: (C,)."""
 
 
 @fails("large_inputs", says="central differences")

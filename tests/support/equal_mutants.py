@@ -99,6 +99,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "layers.adaptive:AdaptiveMaxPooling.forward: dtype = torch.uint8 if "
         "max((windows.longest for windows in axes)) <= 256 else torch.int32 -> dtype = "
         "torch.uint8 if max((windows.longest for windows in axes)) < 256 else torch.int32",
+        "layers.adaptive:AdaptiveMaxPooling.forward: dtype = torch.uint8 if "
+        "max((windows.longest for windows in axes)) <= 256 else torch.int32 -> dtype = "
+        "torch.uint8 if max((windows.longest for windows in axes)) <= 255 else torch.int32",
+        "layers.adaptive:AdaptiveMaxPooling.forward: return (x, torch.cat(kept, 1)) -> return "
+        "(x, torch.cat(kept, 1).float())",
         "layers.adaptive:AdaptiveMaxPooling.forward: taken = torch.zeros_like(y, dtype=dtype, "
         "memory_format=torch.contiguous_format) -> taken = torch.zeros_like(y, "
         "memory_format=torch.contiguous_format)",

@@ -360,6 +360,22 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
 """The name of a layer -> a function that returns the reference of one of its configurations."""
 
 
+_UNIT = {"weight": 1.0, "bias": 0.0}
+_NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
+
+
+def starts(name: str, layer: Any) -> dict[str, float]:
+    """The numbers from which torch's parameters and buffers of this layer start, where they do not draw."""
+    if name.startswith(_NORMS):
+        states = {"running_mean": 0.0, "running_var": 1.0} if name.startswith("batch") else {}
+        return {n: _UNIT[n] for n in layer.signature.tensors if n in _UNIT} | states
+    if name in ("prelu", "layer_scale"):
+        return {"weight": layer.init}
+    if name in ("trained_tensor", "fixed_tensor"):
+        return {"value": layer.init}
+    return {"temperature": 1.0} if name == "transposed_attention" else {}
+
+
 def with_expected(name: str, samples: Sequence[Sample], registry: Registry) -> list[Sample]:
     """The samples with what they expect; without samples, those that the kit would take.
 
@@ -378,7 +394,8 @@ def with_expected(name: str, samples: Sequence[Sample], registry: Registry) -> l
         assert isinstance(sample.layer, Layer)
         known = not sample.raises and not (isinstance(sample.layer, Dropout) and sample.layer.p)
         expected = reference(sample.layer) if known else None
-        found.append(replace(sample, expected=expected))
+        own = {} if sample.raises else starts(registry.name_of(cls), sample.layer)
+        found.append(replace(sample, expected=expected, starts=own))
     return found
 
 

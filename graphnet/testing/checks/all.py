@@ -15,7 +15,7 @@ from graphnet.testing.checks.declared import (
     input_count,
     json_schema,
 )
-from graphnet.testing.checks.expected import expected_values
+from graphnet.testing.checks.expected import expected_values, starting_values
 from graphnet.testing.checks.fields import fields_matter
 from graphnet.testing.checks.folding import absorb, affine_map
 from graphnet.testing.checks.gradients import (
@@ -101,6 +101,7 @@ CHECKS: tuple[Check[Case], ...] = (
     own_memory,
     saves_used,
     expected_values,
+    starting_values,
     fields_matter,
     # the derivative
     random_replay,

@@ -1,7 +1,8 @@
-"""Check that forward gives the values that the author's sample expects."""
+"""Checks that forward, parameters and states have the values that the author's sample states."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from graphnet.graph import as_tuple
@@ -48,5 +49,30 @@ def agree_with_expected(case: Case, arguments: Named) -> None:
             {name: value},
             what="forward gives another value than the sample's `expected`",
             advice="One of the two is wrong: work one element out by hand.",
+            tolerance=_TOLERANCE,
+        )
+
+
+@check
+def starting_values(case: Case) -> None:
+    """Parameters and states start from the numbers that the sample's `starts` states."""
+    if not case.starts:
+        raise NotApplicable("no sample states from which numbers parameters and states start")
+    slots = {**case.ports.parameters, **case.ports.states}
+    if unknown := [name for name in case.starts if name not in slots]:
+        raise CheckFailure(
+            f"expected names of parameters and states in the sample's `starts`, found {unknown[0]!r}"
+        )
+    for name, number in case.starts.items():
+        spec = slots[name]
+        if spec is None:
+            continue
+        empty = torch.empty(spec.shape, dtype=torch.float64)
+        start = spec.initializer(empty, torch.Generator().manual_seed(0))
+        expect_close(
+            {name: start},
+            {name: torch.full_like(start, number)},
+            what="it starts from another number than the sample's `starts` states",
+            advice="Look at the initializer in `parameters` or `states`.",
             tolerance=_TOLERANCE,
         )
