@@ -34,6 +34,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "= part.view(there)",
         "layers.axes:Flatten.backward: return grad_y.reshape(specs['x'].shape) -> return "
         "grad_y.view(specs['x'].shape)",
+        "layers.dot_attention:Attention.heads: return x.reshape(n, t, self.num_heads, features "
+        "// self.num_heads).transpose(1, 2) -> return x.view(n, t, self.num_heads, features // "
+        "self.num_heads).transpose(1, 2)",
         "layers.pixels:shuffle: moved = x.reshape(n, c, r, r, h, w).permute(0, 1, 4, 2, 5, 3) "
         "-> moved = x.view(n, c, r, r, h, w).permute(0, 1, 4, 2, 5, 3)",
         "layers.pixels:unshuffle: moved = x.reshape(n, c, h, r, w, r).permute(0, 1, 3, 5, 2, "
@@ -50,6 +53,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "at 0 both are 0": (
         "layers.activation:LeakyReLU.forward: return x.where(x > 0, x * self.negative_slope) "
         "-> return x.where(x >= 0, x * self.negative_slope)",
+        "layers.hard:ELU.forward: return x.where(x > 0, self.alpha * x.clamp_max(0).expm1()) "
+        "-> return x.where(x >= 0, self.alpha * x.clamp_max(0).expm1())",
     ),
     "at 0 both are one half": (
         "layers.activation:Sigmoid.forward: return e.where(x < 0, 1) / (1 + e) -> return "
@@ -107,6 +112,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "layers.adaptive:AdaptiveMaxPooling.forward: taken = torch.zeros_like(y, dtype=dtype, "
         "memory_format=torch.contiguous_format) -> taken = torch.zeros_like(y, "
         "memory_format=torch.contiguous_format)",
+        "layers.pool:MaxPooling.forward: taken = torch.zeros_like(y, dtype=torch.uint8 if "
+        "len(places) <= 256 else torch.int32) -> taken = torch.zeros_like(y)",
     ),
     "the tensor was just computed and is contiguous, so view does what reshape does": (
         "layers.adaptive:AdaptiveMaxPooling.forward: kept.append(taken.reshape(n, "
@@ -133,6 +140,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "weight is not None:",
         "layers.recurrent:LSTM.forward: if bias_ih is not None and bias_hh is not None: -> if "
         "bias_ih is not None or bias_hh is not None:",
+        "layers.recurrent:LSTM.forward: if bias_ih is not None and bias_hh is not None: -> if "
+        "bias_ih is not None:",
     ),
     "what is refused stays the same: both must have one shape": (
         "losses.ssim:MSSSIM.forward: self.check(prediction, target, scales=len(self.weights)) "

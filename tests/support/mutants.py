@@ -49,9 +49,13 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "graphnet.builtin"
 PLACES = ("layers", "losses", "kernels")
 LIMIT_S = 60.0
-MOST_TARGETS = 6
+MOST_TARGETS = 8
 ORIGINAL = "original"  # the kind of a source without a change
 _LAST = "compiles"  # it takes as long as all other checks together
+NOT_MUTATED = (
+    "optimizers, schedules and metrics; kernels that register operators of torch, which run on a GPU only; "
+    "`match`; what only decides which inputs are refused"
+)
 Samples = Mapping[str, Sequence[Sample]]
 
 
@@ -147,18 +151,20 @@ def targets(
 ) -> list[str]:
     """The registered names that a mutant is checked by: what it reaches, the nearest first.
 
-    Among those of the same distance, each module has its turn: one helper may serve layers of many kinds.
+    Among those of the same distance, each family such as conv1d to conv3d has its turn, and each module: one
+    helper may serve layers of many kinds.
     """
     places = {e.name: (e.value.__module__, e.value.__name__) for e in known}
     ahead = sorted(
         (name for name in places if places[name] in reached), key=lambda n: reached[places[n]]
     )
     turns: Counter[tuple[int, str]] = Counter()
-    order: dict[str, tuple[int, int, bool]] = {}
+    order: dict[str, tuple[int, int, int]] = {}
     for name in ahead:
         distance, module = reached[places[name]], places[name][0]
-        turns[distance, module] += 1
-        order[name] = (distance, turns[distance, module], module != mutant.module)
+        family = re.sub("[123]d$", "", name)
+        turns.update([(distance, family), (distance, module)])
+        order[name] = (distance, turns[distance, family], turns[distance, module])
     classes = sorted(ahead, key=order.__getitem__)[:most]
     # A kernel is compared with its layer: this may notice what the layer's own checks do not.
     compared = [e.name for e in known if e.name not in ahead and _replaces(e.value) & set(ahead)]
@@ -366,6 +372,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
     lines += ["", "survivors:"]
     survivors = sorted((one for one in counted if not one.how), key=lambda o: (o.module, o.line))
     lines += [f"  {one.kind}, line {one.line}: {one.name}" for one in survivors]
+    lines += ["", f"not mutated: {NOT_MUTATED}"]
+    spent = sum(one.seconds for one in outcomes)
+    lines.append(f"{spent / 60:.1f} minutes of one processor were spent on {len(outcomes)} mutants")
     return "\n".join(lines)
 
 
