@@ -531,6 +531,15 @@ class ForgottenDraw(Affine):
         return {"weight": drawn, "bias": drawn}
 
 
+@fails("axes_of_one", says="with size 1 on axis 1")
+class LooksAtTheSecondChannel(Twice):
+    """2 x, whose backward takes the shape of a channel from the second one."""
+
+    def backward(self, grad_y):
+        zeros = torch.zeros_like(grad_y[:, 1])
+        return 2 * grad_y + zeros[:, None]
+
+
 @fails("starting_values", says="starts from another number", starts={"weight": 1.0, "bias": 0.0})
 class BiasedFromTheStart(Affine):
     """x * weight + bias, which should start as x. weight, bias: (C,)."""

@@ -21,9 +21,15 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "layers.pixels:PixelShuffle.window: return range(rows.start // self.upscale_factor, "
         "(rows.stop - 1) // self.upscale_factor + 1) -> return range(rows.start // "
         "self.upscale_factor, (rows.stop + 1) // self.upscale_factor + 1)",
+        "layers.pixels:PixelShuffle.window: return range(rows.start // self.upscale_factor, "
+        "(rows.stop - 1) // self.upscale_factor + 1) -> return range(rows.start // "
+        "self.upscale_factor, (rows.stop - 1) * self.upscale_factor + 1)",
         "layers.transpose_conv:TransposeConvolution.window: first, last = (rows.start + "
         "self.padding[axis], rows.stop - 1 + self.padding[axis]) -> first, last = (rows.start "
         "+ self.padding[axis], rows.stop + self.padding[axis])",
+        "layers.transpose_conv:TransposeConvolution.window: stride, reach = "
+        "(self.stride[axis], self.windows.spans[axis] - 1) -> stride, reach = "
+        "(self.stride[axis], self.windows.spans[axis] + 1)",
     ),
     "all scales have the same shape (N, C)": (
         "losses.ssim:MSSSIM.product: total = torch.ones_like(scores[0]) -> total = "

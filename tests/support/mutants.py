@@ -167,8 +167,14 @@ def targets(
         order[name] = (distance, turns[distance, family], turns[distance, module])
     classes = sorted(ahead, key=order.__getitem__)[:most]
     # A kernel is compared with its layer: this may notice what the layer's own checks do not.
-    compared = [e.name for e in known if e.name not in ahead and _replaces(e.value) & set(ahead)]
-    return [*classes, *compared[:2]]
+    kernels = [e.name for e in known if e.name not in order and _replaces(e.value) & set(order)]
+    families = Counter[str]()
+    ranks: dict[str, int] = {}
+    for name in kernels:
+        family = re.sub("[123]d$", "", name)
+        families[family] += 1
+        ranks[name] = families[family]
+    return [*classes, *sorted(kernels, key=ranks.__getitem__)[:most]]
 
 
 def _replaces(value: Any) -> set[str]:

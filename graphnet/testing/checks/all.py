@@ -60,7 +60,13 @@ from graphnet.testing.checks.purity import (
     runs,
     states_untouched,
 )
-from graphnet.testing.checks.sizes import batch_of_one, empty_batch, odd_sizes, ranks
+from graphnet.testing.checks.sizes import (
+    axes_of_one,
+    batch_of_one,
+    empty_batch,
+    odd_sizes,
+    ranks,
+)
 from graphnet.testing.checks.strides import (
     channels_last,
     expanded,
@@ -127,6 +133,7 @@ CHECKS: tuple[Check[Case], ...] = (
     expanded,
     batch_of_one,
     odd_sizes,
+    axes_of_one,
     ranks,
     empty_batch,
     float32,
