@@ -24,12 +24,20 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "layers.pixels:PixelShuffle.window: return range(rows.start // self.upscale_factor, "
         "(rows.stop - 1) // self.upscale_factor + 1) -> return range(rows.start // "
         "self.upscale_factor, (rows.stop - 1) * self.upscale_factor + 1)",
+        "layers.pixels:PixelShuffle.window: return range(rows.start // self.upscale_factor, "
+        "(rows.stop - 1) // self.upscale_factor + 1) -> return range(rows.start // "
+        "self.upscale_factor, (rows.stop - 1) // self.upscale_factor + 2)",
         "layers.transpose_conv:TransposeConvolution.window: first, last = (rows.start + "
         "self.padding[axis], rows.stop - 1 + self.padding[axis]) -> first, last = (rows.start "
         "+ self.padding[axis], rows.stop + self.padding[axis])",
+        "layers.transpose_conv:TransposeConvolution.window: return range(-((reach - first) // "
+        "stride), last // stride + 1) -> return range(-stride, last // stride + 1)",
         "layers.transpose_conv:TransposeConvolution.window: stride, reach = "
         "(self.stride[axis], self.windows.spans[axis] - 1) -> stride, reach = "
         "(self.stride[axis], self.windows.spans[axis] + 1)",
+        "layers.upsample:NearestInterpolation.window: return range(rows.start // factor, "
+        "(rows.stop - 1) // factor + 1) -> return range(rows.start // factor, (rows.stop - 1) "
+        "// factor + 2)",
     ),
     "all scales have the same shape (N, C)": (
         "losses.ssim:MSSSIM.product: total = torch.ones_like(scores[0]) -> total = "
@@ -59,6 +67,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "at 0 both are 0": (
         "layers.activation:LeakyReLU.forward: return x.where(x > 0, x * self.negative_slope) "
         "-> return x.where(x >= 0, x * self.negative_slope)",
+        "layers.activation:PReLU.backward: below = (grad_y * x).masked_fill(x > 0, 0) -> below "
+        "= (grad_y * x).masked_fill(x >= 0, 0)",
         "layers.hard:ELU.forward: return x.where(x > 0, self.alpha * x.clamp_max(0).expm1()) "
         "-> return x.where(x >= 0, self.alpha * x.clamp_max(0).expm1())",
     ),
@@ -74,6 +84,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "along_q, along_k = radial.masked_fill(norms < _LEAST_NORM, 0).to(q.dtype)[..., "
         "None].unbind(1)",
     ),
+    "aten reads the shape of this memory only: its order decides the speed on a GPU, not a "
+    "number": (
+        "kernels.aten.pool:_Operators.outline: if order.is_contiguous() or order.ndim != 4: -> "
+        "if order.is_contiguous() or order.ndim == 4:",
+    ),
     "fewer kernels are selected: only `match` of kernels asks": (
         "layers.conv:Correlation.pads_zeros: return self.padding_mode == 'zeros' or not "
         "any(self.pads()) -> return self.padding_mode == 'zeros' and (not any(self.pads()))",
@@ -87,6 +102,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "kernels.patch.products:_TransposeConvolution.gradients: mask = None if mask is None "
         "else mask.reshape(-1, w.shape[1]) -> mask = None if mask is None else mask.view(-1, "
         "w.shape[1])",
+    ),
+    "it only decides whether true is refused where an axis is expected": (
+        "layers.axes:_as_tuple: if isinstance(value, int) and (not isinstance(value, bool)): "
+        "-> if isinstance(value, int):",
     ),
     "no number that is drawn is p itself, but for one in sixteen million": (
         "layers.dropout:Dropout.mask: return random.uniform(key, x.shape) >= self.p -> return "
@@ -105,6 +124,12 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "the further turns of the loop find no pixel in any window: they cost time only": (
         "layers.adaptive:_Axis.of: longest = max((-(-(j + 1) * n // m) - j * n // m for j in "
         "range(m))) -> longest = max((-(-(j + 1) * n * m) - j * n // m for j in range(m)))",
+    ),
+    "the mask of the last two axes is repeated for each batch and head, which broadcasting "
+    "does anyway": (
+        "layers.dot_attention:Attention.forward: seen = torch.ones(product.shape[2:], "
+        "dtype=torch.bool, device=q.device).tril() -> seen = torch.ones(product.shape[:], "
+        "dtype=torch.bool, device=q.device).tril()",
     ),
     "the same numbers are kept, in more bytes": (
         "layers.adaptive:AdaptiveMaxPooling.forward: dtype = torch.uint8 if "
