@@ -540,6 +540,22 @@ class LooksAtTheSecondChannel(Twice):
         return 2 * grad_y + zeros[:, None]
 
 
+@fails("overwrites", says="does not give the bits of forward")
+class AnotherBoundInPlace(Layer):
+    """min(x, 3), in place min(x, 4)."""
+
+    overwrites: ClassVar[dict[str, str]] = {"y": "x"}
+
+    def forward(self, x):
+        return x.clamp_max(3.0)
+
+    def forward_(self, x):
+        return x.clamp_max_(4.0)
+
+    def backward(self, grad_y, x):
+        return grad_y * (x < 3.0)
+
+
 @fails("starting_values", says="starts from another number", starts={"weight": 1.0, "bias": 0.0})
 class BiasedFromTheStart(Affine):
     """x * weight + bias, which should start as x. weight, bias: (C,)."""

@@ -26,7 +26,7 @@ def large_inputs(case: Case) -> None:
     """For inputs from -32 to 32, gradients and expected values are as right as for small ones."""
     if is_kernel(case):
         raise NotApplicable("kernel_at_ties compares a kernel with its layers there")
-    arguments, others = (_enlarged(case, case.arguments(seed=seed)) for seed in range(2))
+    arguments, others = (enlarged(case, case.arguments(seed=seed)) for seed in range(2))
     results = case.forward(arguments)
     if not all(bool(y.isfinite().all()) for y in case.outputs(results).values()):
         raise NotApplicable("forward is not finite for large inputs")
@@ -50,7 +50,7 @@ def _right_gradients(case: Case, one: Pass, other: Pass) -> None:
             agree_with_autograd(case, one)
 
 
-def _enlarged(case: Case, arguments: Named) -> Named:
+def enlarged(case: Case, arguments: Named) -> Named:
     """Multiply the inputs that the kit draws; those that the author states may allow no other numbers."""
     inputs = leaves(arguments, case.ports.inputs).items()
     drawn = {
