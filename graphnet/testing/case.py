@@ -65,6 +65,7 @@ class Case:
     raises: type[Exception] | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
     expected: Expected | None = None
+    starts: Mapping[str, float] = field(default_factory=dict)
     untried: str = ""  # the reason if it cannot run on this machine
     varied: bool = False  # whether the kit has changed fields of the author's sample
     siblings: tuple[Case, ...] = ()

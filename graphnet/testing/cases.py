@@ -165,6 +165,7 @@ def _cases(
                 raises=sample.raises,
                 skip=sample.skip,
                 expected=sample.expected,
+                starts=sample.starts,
             )
             continue
         layers = sample.layer if isinstance(sample.layer, tuple) else (sample.layer,)

@@ -28,6 +28,7 @@ class Sample:
             torch.nn.functional. It gets the tensors of forward in their order (None for an absent parameter)
             and returns the outputs; it may also return the new states, after the outputs. The kit checks
             that a layer is right in itself, and only these values tell the kit which layer was meant.
+        starts: the number from which a parameter or state starts, by its name, such as {"weight": 1.0}.
 
     >>> from graphnet.builtin import ReLU
     >>> Sample(ReLU(), [(2, 3, 8, 8)]).inputs
@@ -41,3 +42,4 @@ class Sample:
     raises: type[Exception] | None = None
     skip: Mapping[str, str] = field(default_factory=dict)
     expected: Expected | None = None
+    starts: Mapping[str, float] = field(default_factory=dict)

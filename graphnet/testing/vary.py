@@ -230,13 +230,21 @@ def _integers(now: Any, base: Sample) -> Iterator[int]:
 
 
 def _arrays(schema: Mapping[str, Any], now: Any) -> Iterator[tuple[Any, ...]]:
-    """Yield arrays of numbers of a fixed length: one number larger than now, then another."""
+    """Yield arrays of numbers of a fixed length, all different, then some with one larger than now.
+
+    In those of four or more, such as the pixels to add on each side, every second number is then 0.
+    """
     parts = schema.get("prefixItems") or [schema.get("items", {})] * int(schema.get("minItems", 0))
     length = len(parts)
     if not length or any(part.get("type") not in ("integer", "number") for part in parts):
         return
     start = now if isinstance(now, tuple) and len(now) == length else (1,) * length
     whole = parts[0]["type"] == "integer"
+    if length > 1:
+        rising = tuple(n + (i if whole else 0.25 * i) for i, n in enumerate(start))
+        apart = tuple(max(n, 1) * (i % 2 == 0) for i, n in enumerate(start))
+        yield rising
+        yield apart if length > 3 else rising[::-1]
     for step in (1, -1):
         for i in range(length):
             moved = step if whole else 0.25 * step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random as python_random
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,13 +21,19 @@ BROKEN: list[tuple[str, Sample, type[Layer], str]] = []
 
 
 def fails(
-    check: str, *, says: str, inputs: Any = (IMAGE,), replaces: Any = None, **fields: Any
+    check: str,
+    *,
+    says: str,
+    inputs: Any = (IMAGE,),
+    replaces: Any = None,
+    starts: Any = MappingProxyType({}),
+    **fields: Any,
 ) -> Any:
     """State the check on which the decorated layer must fail first, and words of its message."""
 
     def note(cls: type[Layer]) -> type[Layer]:
         layer = cls(**fields) if replaces is None else replaces
-        BROKEN.append((check, Sample(layer, inputs), cls, says))
+        BROKEN.append((check, Sample(layer, inputs, starts=starts), cls, says))
         return cls
 
     return note
@@ -511,6 +518,103 @@ class RoundedGradient(Layer):
         return (grad_y.float() * y.float()).to(grad_y.dtype)
 
 
+def _forgets_its_draw(tensor, generator):
+    return tensor.normal_(generator=generator).zero_()
+
+
+@fails("initializers", says="the same numbers for two seeds")
+class ForgottenDraw(Affine):
+    """x * weight + bias. weight, bias: (C,)."""
+
+    def parameters(self, specs):
+        drawn = ParameterSpec((specs["x"].shape[1],), _forgets_its_draw)
+        return {"weight": drawn, "bias": drawn}
+
+
+@fails("axes_of_one", says="with size 1 on axis 1")
+class LooksAtTheSecondChannel(Twice):
+    """2 x, whose backward takes the shape of a channel from the second one."""
+
+    def backward(self, grad_y):
+        zeros = torch.zeros_like(grad_y[:, 1])
+        return 2 * grad_y + zeros[:, None]
+
+
+@fails("overwrites", says="does not give the bits of forward")
+class AnotherBoundInPlace(Layer):
+    """min(x, 3), in place min(x, 4)."""
+
+    overwrites: ClassVar[dict[str, str]] = {"y": "x"}
+
+    def forward(self, x):
+        return x.clamp_max(3.0)
+
+    def forward_(self, x):
+        return x.clamp_max_(4.0)
+
+    def backward(self, grad_y, x):
+        return grad_y * (x < 3.0)
+
+
+@fails("starting_values", says="starts from another number", starts={"weight": 1.0, "bias": 0.0})
+class BiasedFromTheStart(Affine):
+    """x * weight + bias, which should start as x. weight, bias: (C,)."""
+
+
+@fails("large_inputs", says="central differences")
+class FlatTooEarly(Layer):
+    """min(max(x, -3), 3), whose gradient is 1 below -3 too."""
+
+    def forward(self, x):
+        return x.clamp(-3.0, 3.0)
+
+    def backward(self, grad_y, x):
+        return grad_y * (x < 3.0)
+
+
+@fails("large_inputs", says="not that of torch.autograd")
+class SmallTail(Layer):
+    """x + a wave that rises from 3 on; its gradient leaves the wave out."""
+
+    def forward(self, x):
+        return x + 1e-7 * (x - 3.0).clamp_min(0.0)
+
+    def backward(self, grad_y):
+        return grad_y.clone()
+
+
+@fails("own_memory", says="found a view of")
+class KeepsAllSums(Twice):
+    """2 x, summed over each image: a row of a table that stays behind it."""
+
+    def forward(self, x):
+        return (2 * x).expand(16, *x.shape).contiguous()[0]
+
+
+@fails("devices", says="on cpu", inputs=((2, 4, 6, 6),))
+class LastOnTheHost(Twice):
+    """2 x, for which a table is made on the CPU if the channels come last in memory."""
+
+    def forward(self, x):
+        return 2 * x if x.is_contiguous() else x * (2 * torch.ones(x.shape))
+
+
+@fails("forward_pure", says="inference to leave 'x' alone")
+class WritingInference(Twice):
+    """2 x, in inference by writing to x."""
+
+    def inference(self, x):
+        return x.mul_(2)
+
+
+@fails("affine_map", says="in torch.float64")
+class RoundMap(Affine):
+    """x * weight + bias. weight, bias: (C,)."""
+
+    def affine_map(self, weight, bias):
+        return weight.clone(), bias.float()
+
+
 @fails("gradient_at_kinks", says="found nan")
 class ZeroByZero(Layer):
     """|x|, whose gradient at 0 is 0 / 0."""
@@ -871,6 +975,23 @@ class LeakyKernel(Kernel):
 
     def backward(self, grad_y, x):
         return torch.where(x > 0, grad_y, 0.01 * grad_y)
+
+
+@fails("kernel_at_ties", says="at whole numbers", replaces=ReLU())
+class OpenAtZero(Kernel):
+    """relu whose gradient at 0 is 1."""
+
+    replaces = "relu(x)"
+
+    @classmethod
+    def match(cls, site: Site) -> Self | None:
+        return cls()
+
+    def forward(self, x):
+        return x.relu()
+
+    def backward(self, grad_y, x):
+        return grad_y * (x >= 0)
 
 
 @fails("kernel_equals_reference", says="the new state is not that of", replaces=BatchNorm2d())

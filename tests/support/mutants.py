@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -20,12 +21,15 @@ import json
 import multiprocessing
 import random
 import re
+import resource
+import signal
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.machinery import ModuleSpec
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import ModuleType
@@ -34,7 +38,9 @@ from typing import Any
 import torch
 
 from graphnet.sdk import Entry, Kernel, Registry, load_registry
-from graphnet.testing import CHECKS, Sample, checks_for, run_checks
+from graphnet.testing import CHECKS, Sample, Status, checks_for, varied_cases_for
+from graphnet.testing.checks.purity import runs
+from graphnet.testing.report import judge
 from tests.support.equal_mutants import EQUAL
 from tests.support.mutations import Mutant, mutants_of
 from tests.support.references import all_with_expected
@@ -43,7 +49,13 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "graphnet.builtin"
 PLACES = ("layers", "losses", "kernels")
 LIMIT_S = 60.0
+MOST_TARGETS = 8
+ORIGINAL = "original"  # the kind of a source without a change
 _LAST = "compiles"  # it takes as long as all other checks together
+NOT_MUTATED = (
+    "optimizers, schedules and metrics; kernels that register operators of torch, which run on a GPU only; "
+    "`match`; what only decides which inputs are refused"
+)
 Samples = Mapping[str, Sequence[Sample]]
 
 
@@ -79,8 +91,11 @@ def sources() -> dict[str, str]:
     return found
 
 
-def reach(texts: Mapping[str, str]) -> dict[tuple[str, str], set[tuple[str, str]]]:
-    """For each thing at the top of a module, the things of all modules that it may change: what names it."""
+def reach(texts: Mapping[str, str]) -> dict[tuple[str, str], dict[tuple[str, str], int]]:
+    """For each thing at the top of a module, the things of all modules that it may change, with a distance.
+
+    What names it has the distance 1, what names that has 2, and so on.
+    """
     names: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
     trees = {module: ast.parse(text) for module, text in texts.items()}
     mentions: dict[tuple[str, str], set[str]] = {}
@@ -103,7 +118,7 @@ def reach(texts: Mapping[str, str]) -> dict[tuple[str, str], set[tuple[str, str]
             used = names[user].get(word)
             if used is not None and used != user:
                 users[used].add(user)
-    return {thing: _closure(thing, users) for thing in mentions}
+    return {thing: _distances(thing, users) for thing in mentions}
 
 
 def _defined(part: ast.stmt) -> list[str]:
@@ -115,30 +130,52 @@ def _defined(part: ast.stmt) -> list[str]:
     return []
 
 
-def _closure(
+def _distances(
     thing: tuple[str, str], users: Mapping[tuple[str, str], set[tuple[str, str]]]
-) -> set[tuple[str, str]]:
-    found, ahead = {thing}, [thing]
-    while ahead:
-        for user in users.get(ahead.pop(), ()):
+) -> dict[tuple[str, str], int]:
+    found, ahead = {thing: 0}, [thing]
+    for one in ahead:  # it grows, in the order of the distances
+        for user in sorted(users.get(one, ())):
             if user not in found:
-                found.add(user)
+                found[user] = found[one] + 1
                 ahead.append(user)
     return found
 
 
 def targets(
-    mutant: Mutant, known: Sequence[Entry], reached: set[tuple[str, str]], *, most: int = 4
+    mutant: Mutant,
+    known: Sequence[Entry],
+    reached: Mapping[tuple[str, str], int],
+    *,
+    most: int = MOST_TARGETS,
 ) -> list[str]:
-    """The registered names that a mutant is checked by: what it reaches, the nearest first."""
-    classes = [e for e in known if (e.value.__module__, e.value.__name__) in reached]
-    # A kernel is compared with its layer: this may notice what the layer's own checks do not.
-    mine = {e.name for e in classes}
-    compared = [e for e in known if e not in classes and _replaces(e.value) & mine]
-    classes.sort(
-        key=lambda e: e.value.__name__ != mutant.owner or e.value.__module__ != mutant.module
+    """The registered names that a mutant is checked by: what it reaches, the nearest first.
+
+    Among those of the same distance, each family such as conv1d to conv3d has its turn, and each module: one
+    helper may serve layers of many kinds.
+    """
+    places = {e.name: (e.value.__module__, e.value.__name__) for e in known}
+    ahead = sorted(
+        (name for name in places if places[name] in reached),
+        key=lambda name: (reached[places[name]], not name.endswith("2d")),  # 2d has most samples
     )
-    return [e.name for e in (*classes[:most], *compared[:2])]
+    turns: Counter[tuple[int, str]] = Counter()
+    order: dict[str, tuple[int, int, int]] = {}
+    for name in ahead:
+        distance, module = reached[places[name]], places[name][0]
+        family = re.sub("[123]d$", "", name)
+        turns.update([(distance, family), (distance, module)])
+        order[name] = (distance, turns[distance, family], turns[distance, module])
+    classes = sorted(ahead, key=order.__getitem__)[:most]
+    # A kernel is compared with its layer: this may notice what the layer's own checks do not.
+    kernels = [e.name for e in known if e.name not in classes and _replaces(e.value) & set(order)]
+    families = Counter[str]()
+    ranks: dict[str, int] = {}
+    for name in kernels:
+        family = re.sub("[123]d$", "", name)
+        families[family] += 1
+        ranks[name] = families[family]
+    return [*classes, *sorted(kernels, key=ranks.__getitem__)[:most]]
 
 
 def _replaces(value: Any) -> set[str]:
@@ -163,8 +200,11 @@ class _Altered(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 def altered_registry(module: str, source: str) -> Registry:
-    """Import the built-in plugin anew, with another source for one module. It changes this process."""
-    for name in [f"{PACKAGE}.plugin", *sources()]:
+    """Import what rests on a module of the built-in plugin anew, with another source for that module.
+
+    It changes this process.
+    """
+    for name in [f"{PACKAGE}.plugin", *_resting_on(module)]:
         if sys.modules.pop(name, None) is not None:
             package, _, own = name.rpartition(".")
             delattr(sys.modules[package], own)  # else `from package import own` finds the old one
@@ -172,22 +212,46 @@ def altered_registry(module: str, source: str) -> Registry:
     return load_registry(entry_points=False)
 
 
+@functools.cache  # each process inherits it
+def _imports() -> dict[str, set[str]]:
+    return {
+        name: {str(p.module) for p in ast.parse(text).body if isinstance(p, ast.ImportFrom)}
+        for name, text in sources().items()
+    }
+
+
+def _resting_on(module: str) -> set[str]:
+    """The module itself, and those that import it or one that does."""
+    imports = _imports()
+    found = {module}
+    while more := {name for name in imports if imports[name] & found} - found:
+        found |= more
+    return found
+
+
 def judge_mutant(
-    mutant: Mutant, names: Sequence[str], samples: Samples
+    mutant: Mutant, names: Sequence[str], samples: Samples, *, most: int | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Run the kit on a mutant in this process; return how it was caught, and by which checks."""
+    """Run the kit on a mutant in this process; return how it was caught, and by which checks.
+
+    `most` is how many failed checks are enough; None runs all checks of the layer that one fails on.
+    """
     try:
         registry = altered_registry(mutant.module, mutant.source)
     except Exception as error:  # whatever a mutant raises when it is imported
         return "loading", (type(error).__name__,)
-    found = {name: _entry(registry, name) for name in names}
-    for how in ("kit", "samples"):
-        for name, entry in found.items():
-            given = None if how == "kit" else [_anew(one) for one in samples.get(name, ())]
-            if given is None or given:
-                failed = failures(entry.value, given, registry, late=how == "kit")
-                if failed:
-                    return how, failed
+    found = {name: _entry(registry, name).value for name in names}
+    stated = {name: [_anew(one) for one in samples.get(name, ())] for name in names}
+    tries: list[tuple[str, type[Any], list[Sample] | None, bool]] = [
+        *(("kit", target, None, False) for target in found.values()),
+        *(("samples", found[name], stated[name], False) for name in names if stated[name]),
+    ]
+    if mutant.kind != ORIGINAL:  # Dynamo takes its time
+        tries += [("kit", target, None, True) for target in [*found.values()][:1]]
+    for how, target, given, last in tries:
+        failed = tuple(islice(failures(target, given, registry, last=last), most))
+        if failed:
+            return how, failed
     return "", ()
 
 
@@ -211,17 +275,18 @@ def _anew(sample: Sample) -> Sample:
 
 
 def failures(
-    target: type[Any], samples: Sequence[Sample] | None, registry: Registry, *, late: bool
-) -> tuple[str, ...]:
-    """The checks that fail, in their order; the check of torch.compile is run only if no other fails."""
-    checks = [check for check in checks_for(target) if not check.slow]
-    early = [check for check in checks if check.name != _LAST]
-    last = [check for check in checks if check.name == _LAST]
-    for some in (early, last) if late else (early,):
-        report = run_checks(target, samples, registry=registry, checks=some)
-        if report.failures:
-            return tuple(row.check for row in report.failures)
-    return ()
+    target: type[Any], samples: Sequence[Sample] | None, registry: Registry, *, last: bool
+) -> Iterator[str]:
+    """Yield the checks that fail, in their order: of the check of torch.compile, or of all others."""
+    try:
+        cases, _ = varied_cases_for(target, samples, registry=registry)
+    except Exception:  # the mutant's own: in `samples`, `match` or a pattern
+        yield runs.name
+        return
+    for check in checks_for(target):
+        due = not check.slow and (check.name == _LAST) is last
+        if due and judge(check, cases).status is Status.FAILED:
+            yield check.name
 
 
 def run_mutants(
@@ -230,17 +295,20 @@ def run_mutants(
     *,
     jobs: int,
     limit_s: float = LIMIT_S,
+    most: int | None = None,
 ) -> Iterator[Outcome]:
     """Judge each mutant in a process of its own; yield the outcomes as they come."""
     context = multiprocessing.get_context("fork")  # torch and graphnet are imported once
 
     def child(connection: Connection, mutant: Mutant, names: Sequence[str]) -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (round(limit_s), round(limit_s) + 1))
         sys.stderr = sys.stdout = open("/dev/null", "w")  # noqa: SIM115  # what a mutant prints
-        connection.send(judge_mutant(mutant, names, samples))
+        how, failed = judge_mutant(mutant, names, samples, most=most)
+        connection.send((how, failed, time.process_time()))
         connection.close()
 
     waiting = list(reversed(work))
-    running: dict[Connection, tuple[Any, Mutant, float]] = {}
+    running: dict[Connection, tuple[Any, Mutant]] = {}
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant, names = waiting.pop()
@@ -248,27 +316,20 @@ def run_mutants(
             process = context.Process(target=child, args=(theirs, mutant, names), daemon=True)
             process.start()
             theirs.close()
-            running[ours] = (process, mutant, time.monotonic())
-        for connection in wait(list(running), timeout=0.2):
+            running[ours] = (process, mutant)
+        for connection in wait(list(running)):
             assert isinstance(connection, Connection)
-            process, mutant, started = running.pop(connection)
+            process, mutant = running.pop(connection)
             try:
-                how, failed = connection.recv()
-            except EOFError:
-                how, failed = "death", ()
-            process.join()
-            yield _outcome(mutant, how, failed, started)
-        for connection, (process, mutant, started) in list(running.items()):
-            if time.monotonic() - started > limit_s:
-                process.kill()
+                how, failed, seconds = connection.recv()
                 process.join()
-                del running[connection]
-                yield _outcome(mutant, "time", (), started)
-
-
-def _outcome(mutant: Mutant, how: str, failed: tuple[str, ...], started: float) -> Outcome:
-    seconds = round(time.monotonic() - started, 2)
-    return Outcome(mutant.name, mutant.kind, mutant.module, mutant.line, how, failed, seconds)
+            except EOFError:
+                process.join()
+                how = "time" if process.exitcode == -signal.SIGXCPU else "death"
+                failed, seconds = (), limit_s
+            yield Outcome(
+                mutant.name, mutant.kind, mutant.module, mutant.line, how, failed, round(seconds, 2)
+            )
 
 
 def chosen(mutants: Iterable[Mutant], most: int, seed: int) -> list[Mutant]:
@@ -287,16 +348,6 @@ def chosen(mutants: Iterable[Mutant], most: int, seed: int) -> list[Mutant]:
     return found
 
 
-def _by_module(
-    work: Sequence[tuple[Mutant, Sequence[str]]],
-) -> dict[str, list[tuple[Mutant, str]]]:
-    """The mutants of each module, with each name that they are checked by."""
-    found: dict[str, list[tuple[Mutant, str]]] = defaultdict(list)
-    for mutant, names in work:
-        found[mutant.module] += [(mutant, name) for name in names]
-    return found
-
-
 def table(outcomes: Sequence[Outcome]) -> str:
     """The score, how many each check caught, and the survivors."""
     lines = []
@@ -310,7 +361,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
         "kit": "by the kit's own samples",
         "samples": "by the author's samples",
         "loading": "when the class was made",
-        "time": f"because it took more than {LIMIT_S:g} s",
+        "time": f"because it took more than {LIMIT_S:g} s of a processor",
         "death": "because its process died",
     }
     lines += [f"  {ways[how]} {text}" for how, text in words.items() if ways[how]]
@@ -328,6 +379,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
     lines += ["", "survivors:"]
     survivors = sorted((one for one in counted if not one.how), key=lambda o: (o.module, o.line))
     lines += [f"  {one.kind}, line {one.line}: {one.name}" for one in survivors]
+    lines += ["", f"not mutated: {NOT_MUTATED}"]
+    spent = sum(one.seconds for one in outcomes)
+    lines.append(f"{spent / 60:.1f} minutes of one processor were spent on {len(outcomes)} mutants")
     return "\n".join(lines)
 
 
@@ -336,13 +390,16 @@ def main() -> int:
         description="Mutate the built-in layers, and see what the kit catches."
     )
     parser.add_argument("--most", type=int, default=600, help="how many mutants are drawn")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", metavar="TEXT", help="mutants whose name has this text")
     parser.add_argument(
         "--least", type=float, default=0.0, help="the share to be caught, in percent"
     )
     parser.add_argument("--output", type=Path, help="JSON to write")
+    parser.add_argument(
+        "--first", action="store_true", help="stop at the first check that fails, which is faster"
+    )
     parser.add_argument("--again", type=Path, help="JSON of a run: only its survivors are tried")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -358,21 +415,23 @@ def main() -> int:
     everything = [m for module in some for m in mutants_of(module, texts[module])]
     usable = []
     for mutant in everything:
-        names = targets(mutant, known, reached.get((mutant.module, mutant.owner), set()))
+        names = targets(mutant, known, reached.get((mutant.module, mutant.owner), {}))
         if names and (not given.only or given.only in mutant.name):
             usable.append((mutant, names))
-    drawn = {id(m) for m in chosen([m for m, _ in usable], given.most, given.seed)}
-    work = [(mutant, names) for mutant, names in usable if id(mutant) in drawn]
+    names_of = {mutant.name: names for mutant, names in usable}
+    drawn = chosen([mutant for mutant, _ in usable], given.most, given.seed)
+    work = [(mutant, names_of[mutant.name]) for mutant in drawn]
     if given.again:
         left = {one["name"] for one in json.loads(given.again.read_text()) if not one["how"]}
         work = [(mutant, names) for mutant, names in usable if mutant.name in left]
     print(f"{len(work)} of {len(usable)} mutants are tried", flush=True)
     samples = all_with_expected(SAMPLES, registry)
+    _imports()
     originals = [
-        (Mutant(m, "", "", "original", 0, ("", m), texts[m]), sorted({n for _, n in pairs}))
-        for m, pairs in _by_module(work).items()
+        (Mutant(module, "", "", ORIGINAL, 0, ("", module), texts[module]), names[:1])
+        for module, names in {mutant.module: names for mutant, names in work}.items()
     ]
-    for outcome in run_mutants(originals, samples, jobs=given.jobs, limit_s=10 * LIMIT_S):
+    for outcome in run_mutants(originals, {}, jobs=given.jobs, limit_s=10 * LIMIT_S):
         if outcome.how:
             print(
                 f"without a change: {outcome.module}: {outcome.how} {outcome.failed}",
@@ -380,13 +439,13 @@ def main() -> int:
             )
             return 2
     outcomes: list[Outcome] = []
-    for outcome in run_mutants(work, samples, jobs=given.jobs):
+    for outcome in run_mutants(work, samples, jobs=given.jobs, most=1 if given.first else None):
         outcomes.append(outcome)
+        if given.output:
+            given.output.write_text(json.dumps([asdict(one) for one in outcomes], indent=1) + "\n")
         if len(outcomes) % 100 == 0:
             print(f"{len(outcomes)} of {len(work)}", file=sys.stderr, flush=True)
     print(table(outcomes))
-    if given.output:
-        given.output.write_text(json.dumps([asdict(one) for one in outcomes], indent=1) + "\n")
     counted = [one for one in outcomes if one.how or one.name not in EQUAL]
     share = 100.0 * sum(bool(one.how) for one in counted) / max(1, len(counted))
     return 0 if share >= given.least else 1

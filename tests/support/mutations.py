@@ -1,8 +1,9 @@
 """Mutations: change Python source in one place, in each of the ways that an author may get a layer wrong.
 
 A mutant is the whole source of a module with one change. What only decides which inputs are refused (an `if`
-that does nothing but raise) is left alone, since no kit can know what an author wants to refuse; the same
-holds for `__post_init__`, for `match`, which decides where a kernel is used, and for messages and docstrings.
+that does nothing but raise, and what is computed for such ones alone) is left alone, since no kit can know
+what an author wants to refuse; the same holds for `__post_init__`, for `match`, which decides where a kernel
+is used, and for messages and docstrings.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ _MODULES = ("torch", "self", "cls", "math", "F", "random", "torch.linalg")
 _LEFT = ("__post_init__", "samples", "match")
 _PROMISES = ("pointwise", "kept")  # to promise less is not wrong
 _GUARDS = ("strict",)  # of zip: it computes nothing
+_ROOTS = {"Layer", "Loss", "Kernel", "Spatial"}  # their `overwrites` are empty
+_ANY = "*"  # stands for all arguments: a base class of another module says which
 _MASKS = ("where", "masked_fill", "masked_fill_")
 
 
@@ -107,25 +110,28 @@ class Mutant:
 def mutants_of(module: str, source: str) -> Iterator[Mutant]:
     """Yield every mutant of a module's source, in the order of its lines."""
     tree = ast.parse(source)
-    original = ast.unparse(tree)
-    seen = {original}
+    parts = [ast.unparse(part) for part in tree.body]
     deciding = _only_of_match(tree)
     overwritten: dict[str, set[str]] = {}
-    for owner in tree.body:
+    for place, owner in enumerate(tree.body):
         if getattr(owner, "name", "") in deciding:
             continue
         written = _overwritten(owner)
         if isinstance(owner, ast.ClassDef):
-            written |= set().union(*(overwritten.get(ast.unparse(b), set()) for b in owner.bases))
+            bases = [ast.unparse(base) for base in owner.bases]
+            written |= set().union(*(overwritten.get(base, {_ANY}) for base in bases))
+            written -= {_ANY} if set(bases) <= _ROOTS else set()
             overwritten[owner.name] = written
+        seen = {parts[place]}
         for function, node in _bodies(owner):
             for kind, line in _mutate(node, written):
-                text = ast.unparse(tree)
+                text = ast.unparse(owner)  # the rest of the module stays
                 if text not in seen and _compiles(text):
                     seen.add(text)
                     name = getattr(owner, "name", "")
-                    diff = _difference(original, text)
-                    yield Mutant(module, name, function, kind, line, diff, text)
+                    diff = _difference(parts[place], text)
+                    changed = "\n".join([*parts[:place], text, *parts[place + 1 :]])
+                    yield Mutant(module, name, function, kind, line, diff, changed)
 
 
 def _only_of_match(tree: ast.Module) -> set[str]:
@@ -195,16 +201,47 @@ def _mutate(root: ast.AST, written: set[str]) -> Iterator[tuple[str, int]]:
 
     `written` names the arguments that methods in place may write to.
     """
-    for parent, field, index, node in list(_places(root)):
+    guards = _guards(root) if isinstance(root, ast.FunctionDef) else set()
+    for parent, field, index, node in list(_places(root, guards)):
         for kind, new in list(_changes(node, parent)):
             _put(parent, field, index, new)
             yield kind, getattr(node, "lineno", getattr(parent, "lineno", 0))
             _put(parent, field, index, node)
     if isinstance(root, ast.FunctionDef):
-        yield from _mutate_statements(root, written)
+        yield from _mutate_statements(root, written, guards)
 
 
-def _places(root: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
+def _guards(function: ast.FunctionDef) -> set[ast.AST]:
+    """The statements that only decide what is refused: guards, and what is computed for guards alone."""
+    found: set[ast.AST] = {node for node in ast.walk(function) if _silent(node)}
+    statements = [node for node in ast.walk(function) if isinstance(node, ast.stmt)]
+    grown = True
+    while grown:
+        inside = {node for guard in found for node in ast.walk(guard)}
+        read = {
+            n.id
+            for n in ast.walk(function)
+            if isinstance(n, ast.Name) and n not in inside and isinstance(n.ctx, ast.Load)
+        }
+        refusing = {n.id for n in inside if isinstance(n, ast.Name)} - read
+        more = {one for one in statements if _only_for(one, refusing, found)} - found
+        grown = bool(more)
+        found |= more
+    return found
+
+
+def _only_for(statement: ast.stmt, refusing: set[str], guards: set[ast.AST]) -> bool:
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name in refusing
+        case ast.For(body=body):
+            return all(one in guards for one in body)
+    return False
+
+
+def _places(
+    root: ast.AST, guards: set[ast.AST]
+) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]:
     """Yield each node below a root that computes something, with its place in its parent."""
     for field, value in ast.iter_fields(root):
         if field in ("annotation", "returns", "decorator_list", "args") and not isinstance(
@@ -212,10 +249,10 @@ def _places(root: ast.AST) -> Iterator[tuple[ast.AST, str, int | None, ast.AST]]
         ):
             continue
         for index, node in enumerate(value) if isinstance(value, list) else ((None, value),):
-            if not isinstance(node, ast.AST) or _silent(node):
+            if not isinstance(node, ast.AST) or _silent(node) or node in guards:
                 continue
             yield root, field, index, node
-            yield from _places(node)
+            yield from _places(node, guards)
 
 
 def _silent(node: ast.AST) -> bool:
@@ -422,11 +459,13 @@ _METHODS = (
 )
 
 
-def _mutate_statements(function: ast.FunctionDef, written: set[str]) -> Iterator[tuple[str, int]]:
+def _mutate_statements(
+    function: ast.FunctionDef, written: set[str], guards: set[ast.AST]
+) -> Iterator[tuple[str, int]]:
     """Drop statements and branches, and write to arguments."""
     for body in _blocks(function):
         for i, statement in enumerate(list(body)):
-            if _silent(statement) or isinstance(statement, (ast.Return, ast.Raise, ast.Assert)):
+            if statement in guards or isinstance(statement, (ast.Return, ast.Raise, ast.Assert)):
                 continue
             kept = [ast.Pass()] if len(body) == 1 else []
             body[i : i + 1] = kept
@@ -449,7 +488,7 @@ def _written(function: ast.FunctionDef, allowed: set[str]) -> Iterator[tuple[str
     first = 1 if ast.get_docstring(function) else 0
     for argument in function.args.args[1:]:
         annotation = ast.unparse(argument.annotation) if argument.annotation else ""
-        if "Tensor" in annotation and argument.arg not in allowed:
+        if "Tensor" in annotation and not allowed & {argument.arg, _ANY}:
             there = f"if {argument.arg} is not None: " if "None" in annotation else ""
             function.body[first:first] = ast.parse(f"{there}{argument.arg}.mul_(1.0)").body
             yield "aliasing", function.lineno

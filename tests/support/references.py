@@ -53,8 +53,18 @@ def _convolution(layer: Any) -> Reference:
 
 def _called(module: torch.nn.Module, *inputs: Tensor, **parameters: Tensor | None) -> Any:
     given = {name: value for name, value in parameters.items() if value is not None}
-    assert set(given) == {name for name, _ in module.named_parameters()}
+    shapes = {name: value.shape for name, value in given.items()}
+    assert shapes == {name: value.shape for name, value in module.named_parameters()}
     return torch.func.functional_call(module, given, inputs)
+
+
+def _prelu(layer: Any) -> Reference:
+    def run(x: Tensor, weight: Tensor) -> Tensor:
+        channels = x.shape[1] if x.ndim > 1 else 1
+        count = channels if layer.num_parameters is None else layer.num_parameters
+        return _called(torch.nn.PReLU(count, device="meta"), x, weight=weight)
+
+    return run
 
 
 def _transpose_convolution(layer: Any) -> Reference:
@@ -298,7 +308,7 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
     "linear": lambda layer: F.linear,
     "relu": lambda layer: F.relu,
     "leaky_relu": lambda layer: lambda x: F.leaky_relu(x, layer.negative_slope),
-    "prelu": lambda layer: F.prelu,
+    "prelu": _prelu,
     "sigmoid": lambda layer: torch.sigmoid,
     "tanh": lambda layer: torch.tanh,
     "gelu": lambda layer: lambda x: F.gelu(x, approximate=layer.approximate),
@@ -358,6 +368,22 @@ REFERENCES: Mapping[str, Callable[[Any], Reference]] = {
 """The name of a layer -> a function that returns the reference of one of its configurations."""
 
 
+_UNIT = {"weight": 1.0, "bias": 0.0}
+_NORMS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
+
+
+def starts(name: str, layer: Any) -> dict[str, float]:
+    """The numbers from which torch's parameters and buffers of this layer start, where they do not draw."""
+    if name.startswith(_NORMS):
+        states = {"running_mean": 0.0, "running_var": 1.0} if name.startswith("batch") else {}
+        return {n: _UNIT[n] for n in layer.signature.tensors if n in _UNIT} | states
+    if name in ("prelu", "layer_scale"):
+        return {"weight": layer.init}
+    if name in ("trained_tensor", "fixed_tensor"):
+        return {"value": layer.init}
+    return {"temperature": 1.0} if name == "transposed_attention" else {}
+
+
 def with_expected(name: str, samples: Sequence[Sample], registry: Registry) -> list[Sample]:
     """The samples with what they expect; without samples, those that the kit would take.
 
@@ -376,7 +402,8 @@ def with_expected(name: str, samples: Sequence[Sample], registry: Registry) -> l
         assert isinstance(sample.layer, Layer)
         known = not sample.raises and not (isinstance(sample.layer, Dropout) and sample.layer.p)
         expected = reference(sample.layer) if known else None
-        found.append(replace(sample, expected=expected))
+        own = {} if sample.raises else starts(registry.name_of(cls), sample.layer)
+        found.append(replace(sample, expected=expected, starts=own))
     return found
 
 

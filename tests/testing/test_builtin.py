@@ -290,6 +290,7 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(ReflectionPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
         Sample(ReflectionPad2d(padding=(0, 3, 1, 1)), [(2, 3, 2, 5)]),  # more than the height
         Sample(ReflectionPad2d(padding=6), [IMAGE], raises=GraphError),
+        Sample(ReflectionPad2d(padding=(0, 0, 6, 0)), [IMAGE], raises=GraphError),
     ],
     "replication_pad2d": [
         Sample(ReplicationPad2d(padding=(1, 3, 0, 2)), [(2, 3, 5, 4)]),
@@ -445,6 +446,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "ms_ssim": [
         Sample(MSSSIM(weights=(0.2, 0.8)), [smooth(1, 1, 22, 24), smooth(1, 1, 22, 24) ** 2]),
+        Sample(MSSSIM(weights=(0.2, 0.8)), [smooth(1, 1, 22, 24), 1 - smooth(1, 1, 22, 24)]),
         Sample(MSSSIM(), [(1, 1, 200, 175)] * 2, raises=GraphError),
     ],
     "masked_mse": [

@@ -191,7 +191,7 @@ def test_a_sample_that_must_be_refused_is_not_enough() -> None:
 
 def test_expected_failure_passes_and_one_that_passes_fails() -> None:
     wrong = ["gradient_numerical", "gradient_autograd", "gradient_at_kinks", "batch_of_one"]
-    reasons = dict.fromkeys(wrong, "twice on purpose")
+    reasons = dict.fromkeys([*wrong, "large_inputs"], "twice on purpose")
     given = [Sample(CountedTwice(), [(2, 3)])]
     report = assert_checks_pass(CountedTwice, given, expected_failures=reasons)
     rows = {row.check: row for row in report.rows}

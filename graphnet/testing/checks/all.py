@@ -15,7 +15,7 @@ from graphnet.testing.checks.declared import (
     input_count,
     json_schema,
 )
-from graphnet.testing.checks.expected import expected_values
+from graphnet.testing.checks.expected import expected_values, starting_values
 from graphnet.testing.checks.fields import fields_matter
 from graphnet.testing.checks.folding import absorb, affine_map
 from graphnet.testing.checks.gradients import (
@@ -26,7 +26,13 @@ from graphnet.testing.checks.gradients import (
     nondifferentiable,
     random_replay,
 )
-from graphnet.testing.checks.kernel import kernel_equals_reference, kernel_names
+from graphnet.testing.checks.kernel import (
+    kernel_at_ties,
+    kernel_equals_reference,
+    kernel_names,
+)
+from graphnet.testing.checks.large import large_inputs
+from graphnet.testing.checks.memory import own_memory
 from graphnet.testing.checks.modes import inference, initializers
 from graphnet.testing.checks.observed import (
     devices,
@@ -54,7 +60,13 @@ from graphnet.testing.checks.purity import (
     runs,
     states_untouched,
 )
-from graphnet.testing.checks.sizes import batch_of_one, empty_batch, odd_sizes, ranks
+from graphnet.testing.checks.sizes import (
+    axes_of_one,
+    batch_of_one,
+    empty_batch,
+    odd_sizes,
+    ranks,
+)
 from graphnet.testing.checks.strides import (
     channels_last,
     expanded,
@@ -92,8 +104,10 @@ CHECKS: tuple[Check[Case], ...] = (
     nondifferentiable,
     parameter_gradients,
     gradient_shapes,
+    own_memory,
     saves_used,
     expected_values,
+    starting_values,
     fields_matter,
     # the derivative
     random_replay,
@@ -101,6 +115,7 @@ CHECKS: tuple[Check[Case], ...] = (
     gradient_numerical,
     gradient_autograd,
     gradient_at_kinks,
+    large_inputs,
     wanted,
     unused_outputs,
     same_tensor_twice,
@@ -118,6 +133,7 @@ CHECKS: tuple[Check[Case], ...] = (
     expanded,
     batch_of_one,
     odd_sizes,
+    axes_of_one,
     ranks,
     empty_batch,
     float32,
@@ -130,4 +146,5 @@ CHECKS: tuple[Check[Case], ...] = (
     executors,
     cost,
     kernel_equals_reference,
+    kernel_at_ties,
 )

@@ -27,6 +27,12 @@ def affine_map(case: Case) -> None:
     arguments = case.arguments()
     scale, shift = _called(case, "affine_map", arguments).values()
     x = arguments[layer.signature.tensors[0]]
+    for name, part in zip(AFFINE, (scale, shift), strict=True):
+        if part.dtype != x.dtype:
+            raise CheckFailure(
+                f"expected affine_map to return {name!r} in {x.dtype}, as its arguments are, found "
+                f"{part.dtype}. Do not convert it."
+            )
     expect_close(
         {layer.outputs[0]: _predicted(case, arguments)},
         {layer.outputs[0]: _mapped(x, scale, shift)},
@@ -52,6 +58,11 @@ def absorb(case: Case) -> None:
             raise CheckFailure(
                 f"expected absorb to return {name!r} in its shape {tuple(before.shape)}, found "
                 f"{tuple(changed.shape)}"
+            )
+        if before is not None and changed.dtype != before.dtype:
+            raise CheckFailure(
+                f"expected absorb to return {name!r} in {before.dtype}, as it is given, found "
+                f"{changed.dtype}. Do not convert it."
             )
     expect_close(
         {layer.outputs[0]: _predicted(case, {**arguments, **absorbed})},

@@ -97,8 +97,16 @@ def gradient_linear(case: Case) -> None:
 def gradient_numerical(case: Case) -> None:
     """Each gradient agrees with central differences in float64, in any direction."""
     case.require_backward()
-    problem = _numerical_problem(case, case.run())
-    if problem and _numerical_problem(case, case.run(seed=1)):  # a single failure may be a kink
+    agree_with_differences(case, case.run(), case.run(seed=1))
+
+
+def agree_with_differences(case: Case, one: Pass, other: Pass) -> None:
+    """Raise CheckFailure if gradients differ from central differences at the numbers of both passes.
+
+    At those of one alone, a difference may step over a kink.
+    """
+    problem = _numerical_problem(case, one)
+    if problem and _numerical_problem(case, other):
         raise CheckFailure(problem)
 
 
@@ -136,7 +144,11 @@ def _numbers(values: Tensor) -> str:
 def gradient_autograd(case: Case) -> None:
     """Each gradient agrees with torch.autograd through the same forward, to 9 digits."""
     case.require_backward()
-    one = case.run()
+    agree_with_autograd(case, case.run())
+
+
+def agree_with_autograd(case: Case, one: Pass) -> None:
+    """Raise CheckFailure if gradients of a pass differ from torch.autograd's."""
     names = floating(one.arguments, sorted(case.differentiable))
     expected = autograd(case, one.arguments, one.grads, tuple(names))
     expect_close(

@@ -9,10 +9,14 @@ from graphnet.testing.case import Case
 from graphnet.testing.check import check
 from graphnet.testing.compare import expect_close
 from graphnet.testing.expression import Expression
-from graphnet.testing.leaves import leaves
+from graphnet.testing.leaves import floating, leaves, replaced
 from graphnet.testing.outcome import CheckFailure, NotApplicable
 
 _TOLERANCE = 1e-10
+_SPREADS = (
+    3.0,
+    16.0,
+)  # inputs are between -2 and 2: whole numbers from -6 to 6, and from -32 to 32
 
 
 @check
@@ -74,6 +78,42 @@ def kernel_equals_reference(case: Case) -> None:
         advice="Compute the same, or let match return None where it cannot.",
         tolerance=_TOLERANCE,
     )
+
+
+@check
+def kernel_at_ties(case: Case) -> None:
+    """At whole numbers, small and large, where functions have kinks and ties, a kernel is its layers too."""
+    expression, kernel = _kernel(case)
+    arguments = case.arguments()
+    inputs = floating(arguments, case.ports.inputs)
+    names = sorted(case.differentiable) if case.trainable else []
+    usual = floating(case.run(arguments=arguments).gradients, names) if names else {}
+    finite = False
+    for spread in _SPREADS:
+        whole = {leaf: (spread * tensor).round() for leaf, tensor in inputs.items()}
+        given = replaced(arguments, whole)
+        results = case.forward(given)
+        grads = case.grads(results)
+        wanted = [grads[f"grad_{name}"] for name in kernel.outputs]
+        outputs, gradients, _ = expression.run(given, wanted)
+        if not all(bool(y.isfinite().all()) for y in outputs):
+            continue
+        finite = True
+        found: dict[str, Any] = case.backward(given, results, grads) if names else {}
+        expect_close(
+            {**leaves(results, kernel.outputs), **leaves(found, names)},
+            {
+                **dict(zip(kernel.outputs, outputs, strict=True)),
+                **leaves(gradients, [name for name in names if name in gradients]),
+            },
+            what=f"at whole numbers from {-2 * spread:g} to {2 * spread:g}, the result is not that of "
+            f"{kernel.replaces}",
+            advice="Look at masks (> or >=), and at which of several equal values gets the gradient.",
+            tolerance=_TOLERANCE,
+            usual=usual,
+        )
+    if not finite:
+        raise NotApplicable("the layers are not finite at whole numbers")
 
 
 def _kernel(case: Case) -> tuple[Expression, Kernel]:

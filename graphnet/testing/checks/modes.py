@@ -33,13 +33,31 @@ def initializers(case: Case) -> None:
                 f"expected {name!r} to start finite, in the shape {tuple(spec.shape)}, found "
                 f"{tuple(first.shape)}, finite: {bool(first.isfinite().all())}"
             )
+        if first.numel() and _draws(spec) and same_bits(first, _start(spec, 1.0, seed=1)):
+            raise CheckFailure(
+                f"expected {name!r} to start from the random numbers that it draws, found the same numbers "
+                f"for two seeds. Look for what overwrites them."
+            )
 
 
-def _start(spec: ParameterSpec | StateSpec, garbage: float) -> Tensor:
+def _start(spec: ParameterSpec | StateSpec, garbage: float, *, seed: int = 0) -> Tensor:
     """Write the initial value over other numbers, and return it."""
+    return _initialize(spec, garbage, torch.Generator().manual_seed(seed))
+
+
+def _draws(spec: ParameterSpec | StateSpec) -> bool:
+    """Whether the initial value takes numbers from the generator."""
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    _initialize(spec, 1.0, generator)
+    return not torch.equal(before, generator.get_state())
+
+
+def _initialize(
+    spec: ParameterSpec | StateSpec, garbage: float, generator: torch.Generator
+) -> Tensor:
     dtype = spec.dtype if isinstance(spec, StateSpec) and spec.dtype else torch.float64
-    tensor = torch.full(spec.shape, garbage).to(dtype)
-    return spec.initializer(tensor, torch.Generator().manual_seed(0))
+    return spec.initializer(torch.full(spec.shape, garbage).to(dtype), generator)
 
 
 @check

@@ -7,17 +7,29 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from graphnet.graph import META, Result, observe, observe_backward, operations_until_failure
-from graphnet.sdk import Spec
+from graphnet.sdk import Spec, channels_last
 from graphnet.testing.author import raised
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import check
 from graphnet.testing.leaves import Named, cloned, leaves, replaced, source_of, specs_of
 from graphnet.testing.outcome import CheckFailure, NotApplicable
 
+_IMAGES = (4, 5)  # how many axes a tensor may have to be in channels_last
+
 
 @check
 def devices(case: Case) -> None:
     """Every tensor is made on the device of the inputs."""
+
+    arguments = case.arguments()
+    _made_beside(case, arguments, case.grads(case.forward(arguments)))
+    if any(tensor.ndim in _IMAGES for tensor in leaves(arguments).values()):
+        last = _last_in_memory(arguments)  # code may depend on the strides
+        _made_beside(case, last, _last_in_memory(case.grads(case.forward(last))))
+
+
+def _made_beside(case: Case, arguments: Named, grads: Named) -> None:
+    """Raise CheckFailure if a tensor is made on another device than that of the arguments."""
 
     def on_meta(call: Callable[[], object]) -> None:
         for operation in operations_until_failure(call):
@@ -28,12 +40,15 @@ def devices(case: Case) -> None:
                         f"made one on {tensor.device}. Pass device=x.device, or use x.new_zeros(...)."
                     )
 
-    arguments = case.arguments()
     on_meta(lambda: case.forward(_on_meta(arguments)))
     if case.trainable:
         results = case.forward(arguments)
-        grads = case.grads(results)
         on_meta(lambda: case.backward(_on_meta(arguments), _on_meta(results), _on_meta(grads)))
+
+
+def _last_in_memory(named: Named) -> Named:
+    images = {leaf: t for leaf, t in leaves(named).items() if t.ndim in _IMAGES}
+    return replaced(named, {leaf: channels_last(tensor) for leaf, tensor in images.items()})
 
 
 def _on_meta(named: Named) -> Named:

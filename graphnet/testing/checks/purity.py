@@ -99,10 +99,12 @@ def _random_states() -> dict[str, str | bytes]:
 
 @check
 def forward_pure(case: Case) -> None:
-    """Forward does not write to its inputs, parameters or key."""
+    """Forward and inference do not write to their inputs, parameters or key."""
     arguments = case.arguments()
     watched = {k: v for k, v in arguments.items() if k not in case.ports.states}
     _untouched("forward", watched, lambda: case.forward(arguments))
+    if case.layer.signature.inference:
+        _untouched("inference", watched, lambda: case.inference(arguments))
 
 
 @check

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -57,6 +58,40 @@ def _odd(given: Input) -> Input:
     for axis, size in enumerate(sizes, start=2):
         given = given.narrow(axis, 0, size)
     return given.contiguous()
+
+
+@check
+def axes_of_one(case: Case) -> None:
+    """Where forward takes an axis of size 1, backward takes it too."""
+    case.require_backward()
+    if case.varied:
+        raise NotApplicable("it is tried on the samples as they are given")
+    tried = False
+    most = max((len(shape) for shape in _shapes(case.inputs)), default=0)
+    for axis in range(1, most):
+        try:
+            one = _changed(case, functools.partial(_one, axis=axis), "it has size 1 already")
+            one.forward(one.arguments())
+        except Exception:  # sizes that do not fit may be refused, which other checks look at
+            continue
+        tried = True
+        try:
+            gradient_shapes.function(one)
+        except Exception as error:
+            told = str(error) if isinstance(error, CheckFailure) else raised(error)
+            raise CheckFailure(
+                f"with size 1 on axis {axis}, which forward takes, expected backward to take it too, "
+                f"found: {told}"
+            ) from error
+    if not tried:
+        raise NotApplicable("forward takes no axis of size 1")
+
+
+def _one(given: Input, *, axis: int) -> Input:
+    """Keep only the first element along an axis."""
+    if isinstance(given, Tensor):
+        return given.narrow(axis, 0, 1).contiguous() if axis < given.ndim and len(given) else given
+    return (*given[:axis], 1, *given[axis + 1 :]) if axis < len(given) else given
 
 
 @check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 import torch
@@ -11,6 +12,7 @@ from graphnet.sdk import channels_last as last_in_memory
 from graphnet.testing.author import raised
 from graphnet.testing.case import Case, Pass
 from graphnet.testing.check import check
+from graphnet.testing.checks.large import enlarged
 from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
 from graphnet.testing.leaves import Named, cloned, floating, leaves, replaced, source_of
 from graphnet.testing.outcome import CheckFailure, NotApplicable
@@ -209,15 +211,27 @@ def overwrites(case: Case) -> None:
     made = case.layer.outputs + case.layer.saves
     forward = {result: name for result, name in declared.items() if result in made}
     backward = {result: name for result, name in declared.items() if result not in made}
-    if forward:
-        given = cloned(case.arguments())
-        expected = case.forward(case.arguments())
-        _overwritten("forward", forward, given, expected, lambda: case.forward_in_place(given))
-    if backward and case.trainable:
-        one = case.run()
-        given = cloned({**one.arguments, **one.results, **one.grads})
-        expected = {f"grad_{name}": gradient for name, gradient in one.gradients.items()}
-        _overwritten("backward", backward, given, expected, lambda: case.backward_in_place(given))
+    sizes = [case.arguments()]
+    with contextlib.suppress(NotApplicable):  # the sample states the numbers of its inputs
+        sizes.append(enlarged(case, sizes[0]))
+    for arguments in sizes:
+        if forward:
+            _forward_overwrites(case, arguments, forward)
+        if backward and case.trainable:
+            _backward_overwrites(case, arguments, backward)
+
+
+def _forward_overwrites(case: Case, arguments: Named, declared: Mapping[str, str]) -> None:
+    given = cloned(arguments)
+    expected = case.forward(cloned(arguments))
+    _overwritten("forward", declared, given, expected, lambda: case.forward_in_place(given))
+
+
+def _backward_overwrites(case: Case, arguments: Named, declared: Mapping[str, str]) -> None:
+    one = case.run(arguments=cloned(arguments))
+    given = cloned({**one.arguments, **one.results, **one.grads})
+    expected = {f"grad_{name}": gradient for name, gradient in one.gradients.items()}
+    _overwritten("backward", declared, given, expected, lambda: case.backward_in_place(given))
 
 
 def _overwritten(
