@@ -13,7 +13,7 @@ from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit
 from graphnet.sdk.definition import Definition, changed_fields, summary
 from graphnet.sdk.discovery import default_registry, load_registry
 from graphnet.sdk.executor import Event, Executor, Make, Run, as_given
-from graphnet.sdk.fields import FactorPair, Fraction, NonNegativePair, PositivePair, Rate, Sides
+from graphnet.sdk.fields import Bound, Factor, Fraction, Rate, Sides
 from graphnet.sdk.floating import (
     FLOATING,
     INTEGERS,
@@ -123,6 +123,7 @@ __all__ = [
     "Accumulate",
     "AddTo",
     "Assign",
+    "Bound",
     "Cast",
     "Clear",
     "Command",
@@ -137,7 +138,7 @@ __all__ = [
     "Epoch",
     "Event",
     "Executor",
-    "FactorPair",
+    "Factor",
     "Factors",
     "Follow",
     "Found",
@@ -157,7 +158,6 @@ __all__ = [
     "ModelFile",
     "MultiTensorKernel",
     "Node",
-    "NonNegativePair",
     "NonNegativeSides",
     "NonNegativeSizes",
     "Operand",
@@ -170,7 +170,6 @@ __all__ = [
     "Pattern",
     "Plugin",
     "PluginKind",
-    "PositivePair",
     "PositiveSizes",
     "Precision",
     "Rate",

@@ -21,6 +21,7 @@ _CONFIG = pydantic.ConfigDict(
     extra="forbid",
     strict=True,
     arbitrary_types_allowed=True,
+    allow_inf_nan=False,  # a field that may be infinite has the type Bound
     defer_build=True,  # of most classes no instance is ever made in a process
 )
 

@@ -1,14 +1,16 @@
-"""Fields: types for fields that several definitions share: pairs, sides, factors, rates.
+"""Fields: types for fields that several definitions share: sides, factors, rates, bounds.
 
 >>> from graphnet.sdk import Definition
->>> class Pool(Definition):
-...     kernel_size: PositivePair
->>> Pool(kernel_size=2).kernel_size
-(2, 2)
+>>> class Blend(Definition):
+...     share: Fraction = 0.5
+>>> Blend(share=1.5)
+Traceback (most recent call last):
+graphnet.errors.DescriptionError: share: expected less than 1, found 1.5
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -36,23 +38,8 @@ def spread(
     return one_for_all
 
 
-_PAIR = pydantic.BeforeValidator(
-    spread(int, 2, "an integer or a pair of them"), json_schema_input_type=int | tuple[int, int]
-)
-PositivePair = Annotated[tuple[pydantic.PositiveInt, pydantic.PositiveInt], _PAIR]
-"""(height, width), both 1 or more; one integer stands for both, as in torch."""
-NonNegativePair = Annotated[tuple[pydantic.NonNegativeInt, pydantic.NonNegativeInt], _PAIR]
-"""(height, width), both 0 or more; one integer stands for both, as in torch."""
 Factor = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 """A number greater than 0."""
-FactorPair = Annotated[
-    tuple[Factor, Factor],
-    pydantic.BeforeValidator(
-        spread((int, float), 2, "a number or a pair of them"),
-        json_schema_input_type=float | tuple[float, float],
-    ),
-]
-"""(height, width), numbers greater than 0; one number stands for both."""
 _N = pydantic.NonNegativeInt
 Sides = Annotated[
     tuple[_N, _N, _N, _N],
@@ -64,5 +51,15 @@ Sides = Annotated[
 """(left, right, top, bottom) of an image, each 0 or more; one integer stands for all, as in torch."""
 Rate = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 """A number of 0 or more, such as a learning rate."""
+
+
+def _is_number(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("expected a number, found nan")
+    return value
+
+
+Bound = Annotated[float, Field(allow_inf_nan=True), pydantic.AfterValidator(_is_number)]
+"""A number that may also be infinite, such as the end of a range. A field of type float must be finite."""
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A number from 0 to 1, without 1, such as a momentum."""

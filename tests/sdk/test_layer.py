@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import textwrap
 from typing import Any
 
@@ -13,7 +14,9 @@ import graphnet.sdk.layer
 from graphnet.errors import ContractError, DescriptionError, GraphError, LayerError
 from graphnet.graph import bind_inputs, observe, observe_backward
 from graphnet.sdk import (
+    Bound,
     Constant,
+    Definition,
     Kernel,
     Layer,
     ParameterSpec,
@@ -110,6 +113,17 @@ def test_every_wrong_field_is_named_at_once() -> None:
         "beta: expected number, found 'high'",
         "betta: unknown field. Did you mean 'beta'?",
     ]
+
+
+def test_a_field_is_finite_unless_its_type_is_bound() -> None:
+    class Clip(Definition):
+        least: Bound = -math.inf
+        scale: float = 1.0
+
+    assert Clip(least=-math.inf) == Clip()
+    for fields in ({"scale": math.inf}, {"scale": math.nan}, {"least": math.nan}):
+        with pytest.raises(DescriptionError, match="expected a (finite )?number, found (inf|nan)"):
+            Clip(**fields)
 
 
 def test_shapes_and_views_are_observed() -> None:

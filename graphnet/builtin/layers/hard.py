@@ -8,7 +8,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from graphnet.errors import DescriptionError, Problem
-from graphnet.sdk import Layer, Precision
+from graphnet.sdk import Bound, Layer, Precision
 
 
 class Hardtanh(Layer):
@@ -26,8 +26,8 @@ class Hardtanh(Layer):
 
     pointwise: ClassVar[bool] = True
     precision: ClassVar[Precision] = "follow"
-    min_val: float = -1.0
-    max_val: float = 1.0
+    min_val: Bound = -1.0
+    max_val: Bound = 1.0
 
     def __post_init__(self) -> None:
         if self.min_val >= self.max_val:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphnet.builtin.layers.borders import PaddingMode, add_border, border_rows, fold_border
-from graphnet.sdk import NonNegativeSides, Precision, Spatial
+from graphnet.sdk import Bound, NonNegativeSides, Precision, Spatial
 
 
 class Padding(Spatial):
@@ -45,7 +45,7 @@ class ConstantPad(Padding):
     """
 
     mode: ClassVar[PaddingMode] = "zeros"
-    value: float = 0.0
+    value: Bound = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         self.sizes(x.shape)

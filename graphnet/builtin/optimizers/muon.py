@@ -39,7 +39,7 @@ class Muon(Optimizer):
     AdamW(lr=0.001, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.1)
     """
 
-    lr: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] = 1e-3
+    lr: Annotated[float, Field(gt=0.0)] = 1e-3
     weight_decay: Rate = 0.1
     momentum: Rate = 0.95
     nesterov: bool = True
