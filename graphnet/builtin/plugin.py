@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from graphnet.builtin.kernels import multi_tensor
+from graphnet.builtin.kernels import multi_tensor, onednn
 from graphnet.builtin.kernels.aten import (
     activation,
     classes,
     hard,
     linear,
     norm,
-    recurrent,
     resample,
     sequence,
 )
@@ -183,7 +182,7 @@ def graphnet_kernels(register: Register) -> None:
         aten_pool,
         resample,
         sequence,
-        recurrent,
+        onednn,
         classes,
         multi_tensor,
     ):

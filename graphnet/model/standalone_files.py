@@ -18,7 +18,7 @@ from graphnet.model.free_sizes import BATCH
 from graphnet.model.model import Model
 from graphnet.model.origins import origins
 from graphnet.model.standalone_sizes import Network
-from graphnet.plan import check_names
+from graphnet.plan import Plan, check_names
 from graphnet.sdk import dtype_name
 
 MARK = "a network in plain torch, written by graphnet"
@@ -42,7 +42,7 @@ def write_files(
     """Write all files, and return their size in bytes."""
     data, source = found.plan, found.source
     title = " ".join(model.description.name.split()).replace('"', "'").replace("\\", "/")
-    given = _arguments(data.inputs)
+    given = _arguments(data)
     arguments = ", ".join(given)
     outputs = ", ".join(_identifiers(found.names))
     of_code = origins(source.modules, model.registry)
@@ -65,7 +65,8 @@ def write_files(
             for dtype in dict.fromkeys(weights[name].dtype for name in source.slots.values())
         ),
         "sizes": "\n".join(
-            f'    "{value.lstrip("$")}": {_tuple(found.axes(value))},' for value in data.inputs
+            f'    "{data.values[value].label}": {_tuple(found.axes(value))},'
+            for value in data.inputs
         ),
         "weights": "\n".join(
             _weight(name, slot, weights[slot], data.values[slot])
@@ -130,11 +131,11 @@ def _identifiers(names: Sequence[str]) -> list[str]:
     return list(names) if fits else [f"output_{i}" for i in range(len(names))]
 
 
-def _arguments(inputs: Sequence[str]) -> list[str]:
+def _arguments(plan: Plan) -> list[str]:
     """The arguments of `predict`: x, or where there are several inputs their names."""
-    if len(inputs) == 1:
+    if len(plan.inputs) == 1:
         return ["x"]
-    names = [value.lstrip("$") for value in inputs]
+    names = [plan.values[value].label for value in plan.inputs]
     fits = all(name.isidentifier() and not keyword.iskeyword(name) for name in names)
     taken = {"self", "torch", "network", "step", "check_inputs"} & set(names)
     return names if fits and not taken else [f"input_{i}" for i in range(len(names))]
@@ -146,7 +147,7 @@ def _tuple(axes: Sequence[int | str]) -> str:
 
 def _example(found: Network, outputs: str) -> str:
     made = []
-    names = _arguments(found.plan.inputs)
+    names = _arguments(found.plan)
     for name, value in zip(names, found.plan.inputs, strict=True):
         spec = found.plan.values[value].spec
         kind = "rand" if spec.dtype.is_floating_point else "zeros"

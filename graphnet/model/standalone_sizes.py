@@ -62,7 +62,7 @@ class Network:
 
     def sizes(self, values: Sequence[str]) -> dict[str, str]:
         """Name of an input -> its sizes as text."""
-        return {value.lstrip("$"): _by(self.axes(value)) for value in values}
+        return {self.plan.values[value].label: _by(self.axes(value)) for value in values}
 
     def outputs(self) -> dict[str, str]:
         """Name of an output -> its sizes as text."""

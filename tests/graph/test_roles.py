@@ -37,10 +37,16 @@ ALLOWED = {  # file, what a line holds: why it takes no value's or call's name a
     ("graph/dispatch.py", "self.operator"): "an operator of torch",
     ("graph/ir.py", 'lstrip("$@")'): "Value.label: the one place that knows the marks",
     ("inspection/report.py", "startswith"): "a table shortens a name whose node its row shows",
+    ("model/origins.py", "partition"): "the package of a module, and the name of a file",
+    ("model/run_standalone.py", "folder.name"): "the name of a folder",
     ("nn/network.py", 'str(name).rpartition(".")'): "an output of a node, as in a model file",
     ("nn/registered.py", "torchs.__module__"): "the module of a class of torch",
     ("plan/codegen.py", '.strip("_")'): "an identifier that is being made",
+    ("plan/copies.py", ""): "modules and names in Python's source",
+    ("plan/edits.py", "alias."): "modules and names in Python's source",
+    ("plan/standalone.py", "module."): "the package of a module",
     ("testing/checks/declared.py", "json_path"): "a path in a JSON Schema",
+    ("training/reporters.py", ".safetensors"): "the name of a file",
     ("training/config.py", "path.split"): "a path in a training file",
 }
 

@@ -6,10 +6,6 @@ A mutant stands here if it computes the same, or if it promises less than the or
 from __future__ import annotations
 
 _NAMES: dict[str, tuple[str, ...]] = {
-    "None says that the whole image may be read: a weaker promise": (
-        "layers.merge:Concat.window: return rows if self.dim % 4 in (0, 1) else None -> return "
-        "rows if self.dim in (0, 1) else None",
-    ),
     "a signal is one row: no window starts at another, whatever the step to it": (
         "kernels.aten.pool:_MaxPool._arguments: return (self.sizes(self.kernel_size, 1), "
         "self.sizes(self.stride, 1), self.sizes(self.padding, 0), self.sizes(self.dilation, "

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet.builtin.kernels.aten.recurrent import OneDNNLSTM, onednn_lstm, onednn_lstm_backward
+from graphnet.builtin.kernels.onednn import OneDNNLSTM, onednn_lstm, onednn_lstm_backward
 from graphnet.builtin.layers.recurrent import LSTM
 from graphnet.sdk import Site, Spec
 

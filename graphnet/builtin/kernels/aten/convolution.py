@@ -94,7 +94,7 @@ _BFLOAT16_PIXELS = 6
 
 
 class AtenCorrelation(_AtenConvolution):
-    """A convolution by aten.convolution; it does not match uneven "same" padding, or what torch gets wrong.
+    """A convolution by aten.convolution; it does not match uneven "same" padding or torch's errors.
 
     Padding that is not of zeros is added before, as a border of the image.
     """
@@ -151,7 +151,7 @@ class AtenConv1d(AtenCorrelation):
 
 
 class AtenConv2d(AtenCorrelation):
-    """conv2d by aten.convolution; it does not match uneven "same" padding, or what torch computes wrongly.
+    """conv2d by aten.convolution; it does not match uneven "same" padding or torch's errors.
 
     Padding that is not of zeros is added before, as a border of the image.
     """

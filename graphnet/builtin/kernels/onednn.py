@@ -208,4 +208,4 @@ class OneDNNLSTM(Kernel):
         return grad_x, grad_ih, grad_hh, *biases
 
 
-KERNELS: dict[str, type[Layer]] = {"aten/lstm": OneDNNLSTM}
+KERNELS: dict[str, type[Layer]] = {"onednn/lstm": OneDNNLSTM}
