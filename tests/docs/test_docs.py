@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import functools
 import importlib
 import importlib.util
 import json
@@ -70,6 +71,12 @@ def test_readme_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len([line for line in importing.splitlines() if line.strip()]) <= 15
 
 
+@functools.cache
+def schema() -> jsonschema.Draft202012Validator:
+    """The schema of model files; `jsonschema.validate` would check the schema itself each time."""
+    return jsonschema.Draft202012Validator(model_schema(default_registry()))
+
+
 @pytest.mark.parametrize(("name", "text"), yaml_blocks(), ids=[name for name, _ in yaml_blocks()])
 def test_yaml_in_the_docs_is_valid(name: str, text: str) -> None:
     data, _ = read_text(text)
@@ -79,7 +86,7 @@ def test_yaml_in_the_docs_is_valid(name: str, text: str) -> None:
         axes = stated.shape or (stated.channels or 3, 8, 8)
         graph = Model(description).graph((1, *(x if isinstance(x, int) else 8 for x in axes)))
         assert graph.outputs
-        jsonschema.validate(data, model_schema(default_registry()))
+        schema().validate(data)
     else:
         read_fields(data)
 
@@ -91,7 +98,7 @@ def test_example_files_are_valid(path: Path) -> None:
     data, _ = read_text(path.read_text())
     if "layers" in data:
         assert Model.load(path).divisor() >= 1
-        jsonschema.validate(data, model_schema(default_registry()))
+        schema().validate(data)
     else:
         config, *_ = read_fields(data)
         assert Model.load(path.parent / str(config.model)).divisor() >= 1
@@ -103,14 +110,13 @@ def test_example_files_are_valid(path: Path) -> None:
 def test_files_of_tasks_are_valid(path: Path) -> None:
     data, _ = read_text(path.read_text())
     if "layers" in data:
-        jsonschema.validate(data, model_schema(default_registry()))
+        schema().validate(data)
     else:
         read_fields(data)
 
 
 def test_schema_refuses_what_the_reader_refuses() -> None:
-    schema = model_schema(default_registry())
-    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator.check_schema(schema().schema)
     relu = {"layers": ["relu"]}
     for bad in (
         3,
@@ -142,13 +148,12 @@ def test_schema_refuses_what_the_reader_refuses() -> None:
         {"layerz": ["relu"]},
     ):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(bad, schema)
+            schema().validate(bad)
         with pytest.raises(DescriptionError):
             Model(bad)  # type: ignore[arg-type]
 
 
 def test_schema_accepts_what_the_reader_accepts() -> None:
-    schema = model_schema(default_registry())
     for good in (
         {"layers": ["relu"], **dict.fromkeys(("name", "input", "inputs", "blocks", "outputs"))},
         {"layers": [{"relu": None, "id": None, "inputs": None, "share": None}]},
@@ -157,7 +162,7 @@ def test_schema_accepts_what_the_reader_accepts() -> None:
         {"layers": [{"one": {"n": 3}}], "outputs": "one_1",
          "blocks": {"one": {"layers": [{"split": {"dim": 1}}], "arguments": {"n": 1}, "outputs": "split_1"}}},
     ):  # fmt: skip
-        jsonschema.validate(good, schema)
+        schema().validate(good)
         assert parse(parse(good).to_data()) == parse(good)
 
 
