@@ -6,6 +6,32 @@ A mutant stands here if it computes the same, or if it promises less than the or
 from __future__ import annotations
 
 _NAMES: dict[str, tuple[str, ...]] = {
+    "all steps have the same shape": (
+        "layers.recurrent:GRU.backward: zeros = torch.zeros_like(grad_y[:, 0]) -> zeros = "
+        "torch.zeros_like(grad_y[:, -1])",
+    ),
+    "a weaker promise: the whole image may be read": (
+        "layers.merge:Concat.window: return rows if self.dim in (0, 1) else None -> return "
+        "rows if self.dim in (1, 1) else None",
+        "layers.merge:Concat.window: return rows if self.dim in (0, 1) else None -> return "
+        "rows if self.dim in (0, 0) else None",
+    ),
+    "the numbers have the same order in memory, and get another shape in the same statement": (
+        "layers.attention:TransposedAttention.backward: return (torch.stack((grad_q, grad_k, "
+        "grad_v), 1).reshape(qkv.shape), grad_temperature) -> return (torch.cat((grad_q, "
+        "grad_k, grad_v), 1).reshape(qkv.shape), grad_temperature)",
+    ),
+    "parameters are contiguous, so view does what reshape does": (
+        "kernels.aten.sequence:FusedRMSNorm.forward: y.mul_(weight.reshape(-1)) -> "
+        "y.mul_(weight.view(-1))",
+        "kernels.aten.sequence:FusedRMSNorm.backward: scale = weight.reshape(-1) -> scale = "
+        "weight.view(-1)",
+    ),
+    "y and x have the same sign, as the slope is not negative": (
+        "kernels.aten.activation:AtenLeakyReLU.backward: grad: Tensor = "
+        "_aten.leaky_relu_backward.default(grad_y, y, self.negative_slope, True) -> grad: "
+        "Tensor = _aten.leaky_relu_backward.default(grad_y, y, self.negative_slope, False)",
+    ),
     "a signal is one row: no window starts at another, whatever the step to it": (
         "kernels.aten.pool:_MaxPool._arguments: return (self.sizes(self.kernel_size, 1), "
         "self.sizes(self.stride, 1), self.sizes(self.padding, 0), self.sizes(self.dilation, "
@@ -14,6 +40,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "1), self.ceil_mode)",
     ),
     "a window may be wider than what is read: it costs time only": (
+        "layers.pool:Pooling.window: return range(read.start - pad, read.stop - pad) -> return"
+        " range(read.start - pad, read.stop + pad)",
         "layers.pixels:PixelShuffle.window: return range(rows.start // self.upscale_factor, "
         "(rows.stop - 1) // self.upscale_factor + 1) -> return range(rows.start // "
         "self.upscale_factor, (rows.stop + 1) // self.upscale_factor + 1)",
@@ -40,20 +68,20 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "torch.ones_like(scores[-1])",
     ),
     "an axis that is split into two is a view for all strides, so view does what reshape does": (
-        "layers.adaptive:AdaptiveMaxPooling.backward: numbers = part.reshape(there) -> numbers "
-        "= part.view(there)",
+        "layers.adaptive:AdaptiveMaxPooling.backward: numbers = part.reshape(there) -> numbers"
+        " = part.view(there)",
         "layers.axes:Flatten.backward: return grad_y.reshape(specs['x'].shape) -> return "
         "grad_y.view(specs['x'].shape)",
-        "layers.dot_attention:Attention.heads: return x.reshape(n, t, self.num_heads, features "
-        "// self.num_heads).transpose(1, 2) -> return x.view(n, t, self.num_heads, features // "
-        "self.num_heads).transpose(1, 2)",
+        "layers.dot_attention:Attention.heads: return x.reshape(n, t, self.num_heads, features"
+        " // self.num_heads).transpose(1, 2) -> return x.view(n, t, self.num_heads, features "
+        "// self.num_heads).transpose(1, 2)",
         "layers.pixels:shuffle: moved = x.reshape(n, c, r, r, h, w).permute(0, 1, 4, 2, 5, 3) "
         "-> moved = x.view(n, c, r, r, h, w).permute(0, 1, 4, 2, 5, 3)",
         "layers.pixels:unshuffle: moved = x.reshape(n, c, h, r, w, r).permute(0, 1, 3, 5, 2, "
         "4) -> moved = x.view(n, c, h, r, w, r).permute(0, 1, 3, 5, 2, 4)",
         "layers.upsample:NearestInterpolation.backward: blocks = grad_y.reshape(n, c, *(side "
-        "for pair in pairs for side in pair)) -> blocks = grad_y.view(n, c, *(side for pair in "
-        "pairs for side in pair))",
+        "for pair in pairs for side in pair)) -> blocks = grad_y.view(n, c, *(side for pair in"
+        " pairs for side in pair))",
         "layers.upsample:NearestInterpolation.forward: spaced = x.reshape(n, c, *(side for "
         "size in sizes for side in (size, 1))) -> spaced = x.view(n, c, *(side for size in "
         "sizes for side in (size, 1)))",
@@ -61,10 +89,12 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "*counts).unbind(2) -> parts = columns.view(n, channels, taps, *counts).unbind(2)",
     ),
     "at 0 both are 0": (
+        "layers.activation:PReLU.forward: return x.where(x > 0, x * beside(weight, x)) -> "
+        "return x.where(x >= 0, x * beside(weight, x))",
         "layers.activation:LeakyReLU.forward: return x.where(x > 0, x * self.negative_slope) "
         "-> return x.where(x >= 0, x * self.negative_slope)",
-        "layers.activation:PReLU.backward: below = (grad_y * x).masked_fill(x > 0, 0) -> below "
-        "= (grad_y * x).masked_fill(x >= 0, 0)",
+        "layers.activation:PReLU.backward: below = (grad_y * x).masked_fill(x > 0, 0) -> below"
+        " = (grad_y * x).masked_fill(x >= 0, 0)",
         "layers.hard:ELU.forward: return x.where(x > 0, self.alpha * x.clamp_max(0).expm1()) "
         "-> return x.where(x >= 0, self.alpha * x.clamp_max(0).expm1())",
     ),
@@ -82,8 +112,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "aten reads the shape of this memory only: its order decides the speed on a GPU, not a "
     "number": (
-        "kernels.aten.pool:_Operators.outline: if order.is_contiguous() or order.ndim != 4: -> "
-        "if order.is_contiguous() or order.ndim == 4:",
+        "kernels.aten.pool:_Operators.outline: if order.is_contiguous() or order.ndim != 4: ->"
+        " if order.is_contiguous() or order.ndim == 4:",
+        "kernels.aten.pool:_Operators.outline: if order.is_contiguous() or order.ndim != 4: ->"
+        " if order.is_contiguous():",
     ),
     "fewer kernels are selected: only `match` of kernels asks": (
         "layers.conv:Correlation.pads_zeros: return self.padding_mode == 'zeros' or not "
@@ -100,8 +132,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "w.shape[1])",
     ),
     "it only decides whether true is refused where an axis is expected": (
-        "layers.axes:_as_tuple: if isinstance(value, int) and (not isinstance(value, bool)): "
-        "-> if isinstance(value, int):",
+        "layers.axes:as_tuple: if isinstance(value, int) and (not isinstance(value, bool)): ->"
+        " if isinstance(value, int):",
     ),
     "no number that is drawn is p itself, but for one in sixteen million": (
         "layers.dropout:Dropout.mask: return random.uniform(key, x.shape) >= self.p -> return "
@@ -126,8 +158,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "layers.dot_attention:Attention.forward: seen = torch.ones(product.shape[2:], "
         "dtype=torch.bool, device=q.device).tril() -> seen = torch.ones(product.shape[:], "
         "dtype=torch.bool, device=q.device).tril()",
+        "layers.dot_attention:Attention.forward: seen = torch.ones(product.shape[2:], "
+        "dtype=torch.bool, device=q.device).tril() -> seen = torch.ones(product.shape, "
+        "dtype=torch.bool, device=q.device).tril()",
     ),
     "the same numbers are kept, in more bytes": (
+        "layers.pool:MaxPooling.forward: taken = torch.zeros_like(y, dtype=torch.uint8 if "
+        "len(places) <= 256 else torch.int32) -> taken = torch.zeros_like(y, dtype=torch.uint8"
+        " if len(places) < 256 else torch.int32)",
         "layers.adaptive:AdaptiveMaxPooling.forward: dtype = torch.uint8 if "
         "max((windows.longest for windows in axes)) <= 256 else torch.int32 -> dtype = "
         "torch.uint8 if max((windows.longest for windows in axes)) < 256 else torch.int32",
@@ -144,7 +182,8 @@ _NAMES: dict[str, tuple[str, ...]] = {
     ),
     "the tensor was just computed and is contiguous, so view does what reshape does": (
         "layers.adaptive:AdaptiveMaxPooling.forward: kept.append(taken.reshape(n, "
-        "math.prod(taken.shape[1:]))) -> kept.append(taken.view(n, math.prod(taken.shape[1:])))",
+        "math.prod(taken.shape[1:]))) -> kept.append(taken.view(n, "
+        "math.prod(taken.shape[1:])))",
         "layers.attention:TransposedAttention.forward: return (y.reshape(n, channels // 3, h, "
         "w), cosine, attention, norms) -> return (y.view(n, channels // 3, h, w), cosine, "
         "attention, norms)",
@@ -153,26 +192,32 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "z.view(x.shape), wanted))",
     ),
     "weight and bias are both there or both absent": (
-        "layers.group_norm:GroupedNorm.forward: if weight is not None and bias is not None: -> "
-        "if bias is not None:",
-        "layers.group_norm:GroupedNorm.forward: if weight is not None and bias is not None: -> "
-        "if weight is not None or bias is not None:",
-        "layers.group_norm:GroupedNorm.forward: if weight is not None and bias is not None: -> "
-        "if weight is not None:",
-        "layers.norm:BatchNorm.forward: if weight is not None and bias is not None: -> if bias "
-        "is not None:",
+        "layers.group_norm:GroupedNorm.forward: if weight is not None and bias is not None: ->"
+        " if bias is not None:",
+        "layers.group_norm:GroupedNorm.forward: if weight is not None and bias is not None: ->"
+        " if weight is not None or bias is not None:",
+        "layers.group_norm:GroupedNorm.forward: if weight is not None and bias is not None: ->"
+        " if weight is not None:",
+        "layers.norm:BatchNorm.forward: if weight is not None and bias is not None: -> if bias"
+        " is not None:",
         "layers.norm:BatchNorm.forward: if weight is not None and bias is not None: -> if "
         "weight is not None or bias is not None:",
         "layers.norm:BatchNorm.forward: if weight is not None and bias is not None: -> if "
         "weight is not None:",
-        "layers.recurrent:LSTM.forward: if bias_ih_l0 is not None and bias_hh_l0 is not None: -> if "
-        "bias_ih_l0 is not None or bias_hh_l0 is not None:",
-        "layers.recurrent:LSTM.forward: if bias_ih_l0 is not None and bias_hh_l0 is not None: -> if "
-        "bias_ih is not None:",
+        "layers.recurrent:LSTM.forward: if bias_ih_l0 is not None and bias_hh_l0 is not None: "
+        "-> if bias_ih_l0 is not None or bias_hh_l0 is not None:",
+        "layers.recurrent:LSTM.forward: if bias_ih_l0 is not None and bias_hh_l0 is not None: "
+        "-> if bias_ih is not None:",
     ),
     "what is refused stays the same: both must have one shape": (
+        "losses.ssim:SSIM.forward: self.check(prediction, target) -> self.check(target, "
+        "prediction)",
         "losses.ssim:MSSSIM.forward: self.check(prediction, target, scales=len(self.weights)) "
         "-> self.check(target, prediction, scales=len(self.weights))",
+    ),
+    "only the sum of both is read": (
+        "losses.ssim:SimilarityLoss.compare: means = blur(torch.stack((x, y, x * x, y * y, x *"
+        " y)), self.bell) -> means = blur(torch.stack((x, y, y * y, x * x, x * y)), self.bell)",
     ),
 }
 EQUAL: dict[str, str] = {name: reason for reason, names in _NAMES.items() for name in names}

@@ -381,6 +381,9 @@ def _results(value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         yield "dtype", ast.Call(ast.Attribute(value, "float", ast.Load()), [], [])
 
 
+_SYMMETRIC = ("max", "min", "maximum", "minimum")  # their arguments may come in any order
+
+
 def _called(node: ast.Call) -> str:
     match node.func:
         case ast.Attribute(attr=name) | ast.Name(id=name):
@@ -415,7 +418,7 @@ def _calls(node: ast.Call) -> Iterator[Change]:
             yield "dropped term", subject
     elif isinstance(node.func, ast.Name) and len(arguments) == 1:
         yield "dropped term", arguments[0]
-    for i in range(len(arguments) - 1):
+    for i in range(0 if name in _SYMMETRIC else len(arguments) - 1):
         if not any(isinstance(one, ast.Starred) for one in arguments[i : i + 2]):
             swapped = [*arguments]
             swapped[i], swapped[i + 1] = swapped[i + 1], swapped[i]

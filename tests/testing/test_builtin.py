@@ -42,6 +42,7 @@ from graphnet.builtin.layers.source import FixedTensor, TrainedTensor
 from graphnet.builtin.layers.split import SimpleGate, Slice, Split
 from graphnet.builtin.layers.transpose_conv import TransposeConv3d
 from graphnet.builtin.layers.upsample import BilinearUpsampling, TrilinearUpsampling
+from graphnet.builtin.losses.classes import BCEWithLogits
 from graphnet.builtin.losses.masked import MaskedMSE
 from graphnet.builtin.losses.pixel import L1, PSNR, Charbonnier, Huber
 from graphnet.builtin.losses.ssim import MSSSIM, SSIM
@@ -109,6 +110,7 @@ TRANSPOSED_VOLUMES = [
         [(1, 2, 2, 2, 3)],
     ),
 ]
+WEIGHTED = [Sample(BCEWithLogits(pos_weight=3.0), [(3, 5), torch.rand(3, 5)])]
 LARGEST = [
     Sample(MaxPool1d(kernel_size=3, stride=2, padding=1, ceil_mode=True), [(2, 3, 8)]),
 ]
@@ -118,6 +120,7 @@ VOLUME_MEANS = [
 ADAPTIVE = [
     Sample(AdaptiveMaxPool2d(output_size=(4, 7)), [(2, 3, 6, 5)]),
     Sample(AdaptiveMaxPool2d(output_size=(None, 2)), [(2, 3, 6, 5)]),
+    Sample(AdaptiveMaxPool2d(output_size=1), [torch.linspace(0, 1, 300).reshape(1, 1, 300, 1)]),
 ]
 
 
@@ -380,6 +383,7 @@ SAMPLES: dict[str, list[Sample]] = {
         Sample(Slice(start=1, end=-1), [IMAGE]),
         Sample(Slice(dim=-2, start=-3, step=2), [IMAGE]),
         Sample(Slice(dim=0, end=9), [(3,)]),
+        Sample(Slice(dim=2, start=1), [IMAGE]),
         Sample(Slice(start=4), [IMAGE], raises=GraphError),
         Sample(Slice(dim=2), [(2, 4)], raises=GraphError),
     ],
@@ -406,6 +410,8 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "leaky_relu": LEAKY,
     "aten/leaky_relu": LEAKY,
+    "binary_cross_entropy_with_logits": WEIGHTED,
+    "aten/binary_cross_entropy_with_logits": WEIGHTED,
     "aten/prelu": PRELUS,
     "prelu": [
         *PRELUS,
@@ -442,6 +448,7 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "ssim": [
         Sample(SSIM(window_size=3, data_range=4.0), [IMAGE, IMAGE]),
+        Sample(SSIM(window_size=3), [(1, 1, 3, 3)] * 2),
         Sample(SSIM(), [(1, 1, 12, 10)] * 2, raises=GraphError),
     ],
     "ms_ssim": [

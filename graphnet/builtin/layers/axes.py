@@ -12,7 +12,8 @@ from graphnet.errors import DescriptionError, GraphError, Problem
 from graphnet.sdk import Layer, Precision, Specs
 
 
-def _as_tuple(value: object) -> object:
+def as_tuple(value: object) -> object:
+    """One integer stands for a tuple of one, and a list for a tuple."""
     if isinstance(value, int) and not isinstance(value, bool):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
@@ -20,7 +21,7 @@ def _as_tuple(value: object) -> object:
 
 Integers = Annotated[
     tuple[int, ...],
-    pydantic.BeforeValidator(_as_tuple, json_schema_input_type=int | tuple[int, ...]),
+    pydantic.BeforeValidator(as_tuple, json_schema_input_type=int | tuple[int, ...]),
 ]
 """Integers in a list; one integer stands for a list of one."""
 
@@ -146,6 +147,8 @@ class Mean(Layer):
     Raises:
         GraphError: x does not have these axes, or one is named twice.
 
+    >>> Mean(dim=[0, 1]).dim, Mean(dim=1).dim
+    ((0, 1), (1,))
     >>> Mean(dim=1).forward(torch.tensor([[1.0, 3.0], [2.0, 4.0]]))
     tensor([2., 3.])
     """

@@ -9,22 +9,15 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from graphnet.builtin.layers.axes import as_tuple
 from graphnet.builtin.layers.norm import input_gradient
 from graphnet.errors import GraphError
 from graphnet.sdk import Constant, Layer, ParameterSpec, Spec, Specs
 
-
-def _as_tuple(value: object) -> object:
-    """One integer stands for one axis."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value,)
-    return tuple(value) if isinstance(value, list) else value
-
-
 LastAxes = Annotated[
     tuple[PositiveInt, ...],
     pydantic.Field(min_length=1),
-    pydantic.BeforeValidator(_as_tuple, json_schema_input_type=int | tuple[int, ...]),
+    pydantic.BeforeValidator(as_tuple, json_schema_input_type=int | tuple[int, ...]),
 ]
 """The sizes of the last axes; one integer stands for the last axis alone, as in torch."""
 
@@ -45,6 +38,8 @@ class LayerNorm(Layer):
 
     >>> LayerNorm().forward(torch.tensor([1.0, 3.0]), None, None)[0]
     tensor([-1.0000,  1.0000])
+    >>> LayerNorm(normalized_shape=8).normalized_shape, LayerNorm(normalized_shape=[2, 3]).normalized_shape
+    ((8,), (2, 3))
     """
 
     saves: ClassVar[tuple[str, ...]] = ("mean", "inverse_std")

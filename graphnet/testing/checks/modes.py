@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphnet.sdk import ParameterSpec, StateSpec
+from graphnet.sdk import ParameterSpec, Spec, StateSpec
 from graphnet.testing.case import Case
 from graphnet.testing.check import check
 from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
@@ -74,6 +74,12 @@ def inference(case: Case) -> None:
         what="inference gave another result the second time",
         advice="Let results depend on the arguments alone.",
     )
+    for name, expected in leaves(case.forward(arguments), layer.outputs).items():
+        if Spec.of(found[name]) != Spec.of(expected):
+            raise CheckFailure(
+                f"expected inference to return {name!r} as forward does, {Spec.of(expected)}, found "
+                f"{Spec.of(found[name])}."
+            )
     if layer.updates or "key" in layer.signature.forward:
         return  # here inference may differ from training on purpose, so the expected values are unknown
     expect_close(
