@@ -11,7 +11,7 @@ from torch import Tensor
 from graphnet.bridges.assemble import assemble
 from graphnet.bridges.trace import trace
 from graphnet.description import UpdateSettings
-from graphnet.errors import InputError, nearest
+from graphnet.errors import InputError
 from graphnet.model import Model
 from graphnet.plan import CompileOptions
 from graphnet.sdk import Optimizer, Registry, default_registry
@@ -69,7 +69,10 @@ class TracedModel(Model):
         """
         for path in self.torch_names:
             if path not in state:
-                raise InputError(f"with_state_dict: expected {path!r}. {nearest(path, state)}")
+                raise InputError(
+                    f"with_state_dict: the state_dict has no {path!r}. It has: "
+                    f"{', '.join(state) or 'nothing'}."
+                )
         return self.with_weights({name: state[path] for path, name in self.torch_names.items()})
 
 

@@ -174,8 +174,10 @@ def _check_axes(title: str, name: str, described: InputDescription, shape: tuple
         found = shape[axis] if axis < len(shape) else None
         if isinstance(expected, int) and found != expected:
             word = f"{_SIZES[axis - 1]} " if stated is None else ""
+            batch = f" The first axis is the batch: {(1, *shape)}." if shape[0] == expected else ""
             raise GraphError(
-                f"{title}: input {name!r} expects {word}{expected} on axis {axis}, got the shape {shape}"
+                f"{title}: input {name!r} expects {word}{expected} on axis {axis}, got the shape "
+                f"{shape}{'.' if batch else ''}{batch}"
             )
 
 

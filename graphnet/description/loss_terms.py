@@ -36,6 +36,8 @@ def losses_for(
 ) -> dict[str, tuple[LossTerm, ...]]:
     """The terms on each output, from one loss or a list of them, or {output: any of these, or None}.
 
+    The terms, and so the targets of a step, are in the order of the outputs.
+
     Raises InputError unless each output has a loss or an explicit None, and at least one a loss.
     """
     names = list(outputs)
@@ -55,10 +57,10 @@ def losses_for(
             f"loss: nothing is given for {', '.join(missing)}, of the outputs {', '.join(names)}. "
             f"{_for_each(names, form)}"
         )
-    found = {
-        output: loss_terms(one, registry, "loss" if len(names) == 1 else f"loss.{output}")
-        for output, one in form.items()
-        if one is not None
+    found = {  # in the order of the outputs, which is that of the targets
+        name: loss_terms(form[name], registry, "loss" if len(names) == 1 else f"loss.{name}")
+        for name in names
+        if form[name] is not None
     }
     if not found:
         raise InputError(

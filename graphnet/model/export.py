@@ -36,6 +36,7 @@ def export(model: Model, path: Path | str, *shapes: tuple[int, ...], **fields: o
     graphnet.errors.InputError: net.abc: nothing writes a name that ends in .abc. None is known.
     """
     path = Path(path)
+    check_model(model)
     writer = writer_for(path, model.registry)(**fields)
     try:
         return told(writer.write(model, path, shapes), model)
@@ -47,6 +48,15 @@ def export(model: Model, path: Path | str, *shapes: tuple[int, ...], **fields: o
             f"{path}: the writer of {path.suffix.lower()} ({plugin.distribution} {plugin.version}) failed: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def check_model(model: object) -> None:
+    """Raise InputError unless something is a Model."""
+    if not isinstance(model, Model):
+        raise InputError(
+            f"export: expected a Model, got a {type(model).__name__}. Make one of a module of graphnet.nn "
+            f"with gn.from_nn(module), of a torch module with gn.from_torch(module, shape)."
+        )
 
 
 def writer_for(path: Path, registry: Registry) -> type[Writer]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from graphnet.description import ModelDescription
-from graphnet.errors import CheckpointError, InputError
+from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.graph import Kind
 from graphnet.model.accumulation import Accumulation
 from graphnet.model.arrays import Array, as_tensors, like_given
@@ -92,6 +92,7 @@ class Program:
         self.accumulation = Accumulation(
             plan, adding, every=accumulate, tensors=tensors, executor=executor
         )
+        self._ready = True  # from here on, a misspelled attribute is an error
 
     def with_shapes(self, *inputs: Sequence[int]) -> Program:
         """Compile a program for inputs of other shapes that trains the same weights.
@@ -109,6 +110,19 @@ class Program:
         2
         """
         return self._other(*inputs)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        """Refuse copy and pickle: a program has compiled code, and shares its tensors."""
+        raise InputError(
+            "a program cannot be copied or pickled. Keep its weights: program.save(path) or "
+            "copy.deepcopy(dict(program.model_weights)). model.compile(...) makes another program."
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if hasattr(self, "_ready") and not hasattr(self, name):
+            known = [one for one in dir(self) if not one.startswith("_")]
+            raise AttributeError(f"a program has no {name!r}. {nearest(name, known)}")
+        super().__setattr__(name, value)
 
     def __repr__(self) -> str:
         return (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphnet.errors import InputError, WriteError
-from graphnet.model.export import told
+from graphnet.model.export import check_model, told
 from graphnet.model.model import Model
 from graphnet.model.run_standalone import check
 from graphnet.model.slots import set_up
@@ -90,6 +90,7 @@ def export_standalone(
     ...     export_standalone(model, Path(place, "net"), (1, 3, 8, 8)).inputs
     {'input': 'batch x 3 x height x width'}
     """
+    check_model(model)
     writer = StandaloneFolder(**fields)  # type: ignore[arg-type]  # it checks the types
     return told(writer.write(model, Path(folder), shapes), model)
 

@@ -87,6 +87,10 @@ class Weights(Mapping[str, Tensor]):
         texts = (f"{n}: {tuple(t.shape)} {t.dtype}" for n, t in self.own.items())
         return f"Weights({', '.join(texts)})"
 
+    def __reduce__(self) -> tuple[type[Weights], tuple[dict[str, Tensor]]]:
+        """The tensors alone, for copy and pickle: a reference to a lent tensor must not be copied."""
+        return Weights, (self.own,)
+
     def is_lent(self, name: str) -> bool:
         """Return whether a caller may still hold a tensor over the memory of this weight."""
         return not all(map(_gone, self._lent.get(name, ())))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphnet.errors import InputError
 from graphnet.nn.arguments import Arguments
-from graphnet.nn.tree import Pair
+from graphnet.nn.tree import Pair, attach
 from graphnet.sdk import Optimizer, Spec, rule_and_share, update_arguments
 
 
@@ -45,16 +45,26 @@ class ModuleOptimizer:
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise InputError(f"{title}: expected {_EXPECTED}, got a {type(params).__name__}")
         self.pairs = [_pair(title, one) for one in params]
+        self._attached = [parameter.grad is gradient for parameter, gradient in self.pairs]
         self._states: list[dict[str, Tensor | None]] = []
         self._steps = 0
 
     @torch.no_grad()
     def step(self) -> None:
-        """Update every parameter from its accumulated gradient; the gradients are not changed."""
+        """Update every parameter from its accumulated gradient; the gradients are not changed.
+
+        As in torch, a gradient that was assigned to `parameter.grad` is used, and a parameter whose `grad` is
+        None stays as it is.
+        """
         # The states are made in the first step, as in torch, since `.to()` may move the parameters before.
         if not self._states:
             self._states = [self._make_states(parameter) for parameter, _ in self.pairs]
-        for (parameter, gradient), states in zip(self.pairs, self._states, strict=True):
+        rows = zip(self.pairs, self._attached, self._states, strict=True)
+        for (parameter, gradient), attached, states in rows:
+            if attached and parameter.grad is None:
+                continue
+            if attached:
+                attach((parameter, gradient))
             rule, share = rule_and_share(self.rule, Spec.of(parameter))
             named: dict[str, Any] = {"parameter": parameter, "grad": gradient, **states}
             options: dict[str, Any] = {"device": parameter.device}

@@ -142,7 +142,8 @@ class CompileOptions(Definition):
             meant = f" Did you mean {short!r}?" if short else ""
             message = (
                 f"{self.precision!r} does not fit tensors of {own}. "
-                f"Known: auto, {own}, or bfloat16 or float16 over float32.{meant}"
+                f"Known: auto, {own}, or bfloat16 or float16 over float32. For another dtype of all tensors, "
+                f"give dtype.{meant}"
             )
             raise DescriptionError([Problem(message, "precision")])
         if self.precision in _NARROW and own not in ("float32", self.precision):

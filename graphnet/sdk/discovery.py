@@ -16,9 +16,13 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
+
+import pluggy
 
 from graphnet.errors import NameTakenError, PluginError, PluginWarning, nearest
 from graphnet.sdk.collect import Entries, collect, declares_kinds
@@ -170,7 +174,19 @@ def _cause(error: BaseException) -> str:
         words = " ".join(str(error).split())
     except Exception as other:  # the text of the error is the plugin's code too
         words = f"its message cannot be read: {type(other).__name__}"
-    return f"{kind}{words or 'no message'}"
+    return f"{kind}{words or 'no message'}{_place(error) if kind else ''}"
+
+
+def _place(error: BaseException) -> str:
+    """The file and line of a plugin's code in which an error arose, in brackets; "" where it is not known."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f" [{error.filename}:{error.lineno}]"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(_NOT_ITS)]
+    return f" [{own[-1].filename}:{own[-1].lineno}]" if own else ""
+
+
+_NOT_ITS = (str(Path(__file__).parents[1]), "<frozen", importlib.__path__[0], pluggy.__path__[0])
 
 
 def _flag(name: str) -> bool:

@@ -71,6 +71,11 @@ def train(
     >>> first.step, second.step, second.loss < first.loss
     (3, 6, True)
     """
+    if not isinstance(program, Program):
+        raise InputError(
+            f"train: expected a program, got a {type(program).__name__}. Make one with model.compile(shape, "
+            f"loss=..., optimizer=...)."
+        )
     _check_count("epochs", epochs)
     _check_count("log_every", log_every)
     if steps_per_epoch is not None:

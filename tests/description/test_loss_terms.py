@@ -274,3 +274,8 @@ def test_a_sum_takes_part_in_precision_and_memory(options: dict[str, Any]) -> No
         program.step(x, target)
         found.append(program.step(x, target))
     torch.testing.assert_close(*found, rtol=2e-3, atol=0)
+
+
+def test_targets_come_in_the_order_of_the_outputs(registry: Registry) -> None:
+    form = {"noise": "l1", "clean": "mse"}
+    assert list(losses_for(form, ["clean", "noise"], registry)) == ["clean", "noise"]

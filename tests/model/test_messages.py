@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,12 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a list for a tensor": (lambda: compiled(SHAPE).step([1.0], [2.0]), "expected a tensor, got a list"),
     "a folder": (lambda: gn.load(Path(__file__).parent), "model: is a folder. Give the path of a model"),
     "a file of torch": (lambda: gn.load("net.pth"), r"torch saved.*gn\.from_torch\(module, example\)"),
+    "no batch axis": (lambda: compiled((3, 4, 4)), r"on axis 1, got .*first axis is the batch: \(1, 3, 4, 4"),
+    "a copy of a program": (lambda: copy.deepcopy(compiled(SHAPE)), r"cannot be copied.*program\.save"),
+    "a pickled program": (lambda: pickle.dumps(compiled(SHAPE)), r"cannot be copied or pickled"),
+    "a module to export": (lambda: gn.export(gn.nn.Linear(2, 3), "net.onnx"), r"got a Linear.*gn\.from_nn"),  # type: ignore[arg-type]
+    "a module alone": (lambda: gn.export_standalone(gn.nn.Linear(2, 3), "net"), r"got a Linear.*from_nn"),  # type: ignore[arg-type]
+    "a model to train": (lambda: gn.train(MODEL, []), r"expected a program, got a Model.*model\.compile"),  # type: ignore[arg-type]
     "a sparse tensor": (lambda: MODEL.predict(torch.zeros(SHAPE).to_sparse()), r"sparse_coo.*to_dense\(\)"),
     "a sparse batch": (lambda: compiled(SHAPE).step(*[torch.zeros(SHAPE).to_sparse()] * 2), "sparse_coo"),
     "no values": (lambda: MODEL.predict(torch.zeros(SHAPE, device="meta")), "with values.*device meta"),
@@ -130,3 +138,17 @@ def test_load_takes_a_registry(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text("layers: [relu]")
     registry = default_registry()
     assert gn.load(tmp_path / "m.yaml", registry=registry).registry is registry
+
+
+def test_an_attribute_that_a_program_does_not_have_is_not_set() -> None:
+    with pytest.raises(AttributeError, match="a program has no 'learningrate'"):
+        compiled(SHAPE).learningrate = 0.1
+
+
+def test_copies_of_weights_share_nothing_with_them() -> None:
+    program = compiled(SHAPE)
+    lent = program.weights["conv2d_1.bias"]
+    for copied in (copy.deepcopy(program.weights), pickle.loads(pickle.dumps(program.weights))):
+        assert torch.equal(copied["conv2d_1.bias"], lent)
+        copied["conv2d_1.bias"].fill_(7.0)
+        assert not torch.equal(copied["conv2d_1.bias"], lent)

@@ -478,3 +478,20 @@ def test_device_0_is_the_first_gpu_and_never_the_cpu() -> None:
         return
     with pytest.raises(DeviceError, match="this machine has no CUDA devices"):
         nn.Linear(2, 3, device=0)
+
+
+def test_an_optimizer_uses_an_assigned_gradient_and_skips_one_that_is_none() -> None:
+    layer = nn.Linear(4, 3)
+    optimizer = nn.SGD(layer.parameters(), lr=1.0, momentum=0.9)
+    layer(torch.rand(2, 4))
+    layer.backward(torch.ones(2, 3))
+    gradient, before = layer.weight.grad.clone(), layer.weight.clone()
+    layer.weight.grad = 10 * gradient
+    layer.bias.grad = None
+    bias = layer.bias.clone()
+    optimizer.step()
+    torch.testing.assert_close(layer.weight, before - 10 * gradient)
+    assert torch.equal(layer.bias, bias)
+    assert layer.bias.grad is None
+    optimizer.zero_grad()
+    assert not layer.weight.grad.any()

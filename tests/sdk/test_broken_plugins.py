@@ -130,7 +130,7 @@ def test_a_layer_of_a_broken_plugin_is_not_called_unknown_beside_all_names(path:
         registry.find("layers", "lost/double")
     assert str(caught.value) == (
         "unknown layer 'lost/double'. It may be of lost-layers 1.0, which is broken: AttributeError: "
-        "module 'graphnet' has no attribute 'Lyaer'."
+        f"module 'graphnet' has no attribute 'Lyaer' [{path / 'lost_layers.py'}:2]."
     )
     with pytest.raises(UnknownNameError) as caught:
         registry.find("layers", "else/double")
