@@ -6,6 +6,10 @@ A mutant stands here if it computes the same, or if it promises less than the or
 from __future__ import annotations
 
 _NAMES: dict[str, tuple[str, ...]] = {
+    "a border of width 0 is added on no side, and folded back to the same image": (
+        "kernels.aten.convolution:AtenCorrelation.backward: if grad_x is not None and "
+        "self.border: -> if grad_x is not None:",
+    ),
     "all steps have the same shape": (
         "layers.recurrent:GRU.backward: zeros = torch.zeros_like(grad_y[:, 0]) -> zeros = "
         "torch.zeros_like(grad_y[:, -1])",
@@ -116,6 +120,10 @@ _NAMES: dict[str, tuple[str, ...]] = {
         " if order.is_contiguous() or order.ndim == 4:",
         "kernels.aten.pool:_Operators.outline: if order.is_contiguous() or order.ndim != 4: ->"
         " if order.is_contiguous():",
+        "kernels.aten.pool:_Operators.outline: if order.is_contiguous() or order.ndim != 4: -> "
+        "if order.is_contiguous() and order.ndim != 4:",
+        "kernels.aten.pool:_Operators.outline: last = order.is_contiguous(memory_format="
+        "torch.channels_last) -> last = order.is_contiguous()",
     ),
     "fewer kernels are selected: only `match` of kernels asks": (
         "layers.conv:Correlation.pads_zeros: return self.padding_mode == 'zeros' or not "
@@ -179,6 +187,9 @@ _NAMES: dict[str, tuple[str, ...]] = {
         "memory_format=torch.contiguous_format)",
         "layers.pool:MaxPooling.forward: taken = torch.zeros_like(y, dtype=torch.uint8 if "
         "len(places) <= 256 else torch.int32) -> taken = torch.zeros_like(y)",
+        "layers.pool:MaxPooling.forward: taken = torch.zeros_like(y, dtype=torch.uint8 if "
+        "len(places) <= 256 else torch.int32) -> taken = torch.zeros_like(y, dtype=torch.uint8 if "
+        "len(places) <= 255 else torch.int32)",
     ),
     "the tensor was just computed and is contiguous, so view does what reshape does": (
         "layers.adaptive:AdaptiveMaxPooling.forward: kept.append(taken.reshape(n, "

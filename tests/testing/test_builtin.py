@@ -111,6 +111,7 @@ TRANSPOSED_VOLUMES = [
     ),
 ]
 WEIGHTED = [Sample(BCEWithLogits(pos_weight=3.0), [(3, 5), torch.rand(3, 5)])]
+LONG = torch.linspace(0, 1, 289).reshape(1, 1, 17, 17)  # a place in it needs more than a byte
 LARGEST = [
     Sample(MaxPool1d(kernel_size=3, stride=2, padding=1, ceil_mode=True), [(2, 3, 8)]),
 ]
@@ -280,6 +281,7 @@ SAMPLES: dict[str, list[Sample]] = {
     "max_pool2d": [
         *MAXIMA,
         Sample(MaxPool2d(kernel_size=2, padding=1, dilation=2), [IMAGE]),
+        Sample(MaxPool2d(kernel_size=17), [LONG]),
         Sample(MaxPool2d(kernel_size=3, dilation=3), [IMAGE], raises=GraphError),
     ],
     "aten/max_pool2d": MAXIMA,
@@ -410,7 +412,10 @@ SAMPLES: dict[str, list[Sample]] = {
     ],
     "leaky_relu": LEAKY,
     "aten/leaky_relu": LEAKY,
-    "binary_cross_entropy_with_logits": WEIGHTED,
+    "binary_cross_entropy_with_logits": [
+        *WEIGHTED,
+        Sample(BCEWithLogits(), [(3, 5), (3, 4)], raises=GraphError),
+    ],
     "aten/binary_cross_entropy_with_logits": WEIGHTED,
     "aten/prelu": PRELUS,
     "prelu": [
