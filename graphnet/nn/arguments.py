@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_overloads
 
-from graphnet.errors import InputError
+from graphnet.errors import DescriptionError, InputError
 from graphnet.sdk import Definition, frozen
 
 Parameter = inspect.Parameter
@@ -100,6 +100,13 @@ class Arguments:
                     f"computes {name}={default!r}. Give {name}={only!r}."
                 )
         return {name: frozen(value) for name, value in found.items()}
+
+    def made(self, title: str, fields: Mapping[str, Any]) -> Definition:
+        """Return the definition with these fields. The paths in a DescriptionError begin with the title."""
+        try:
+            return self.definition(**fields)
+        except DescriptionError as error:
+            raise error.under(title) from None
 
     def signature(
         self, *, first: Sequence[str] = (), last: Sequence[str] = ()

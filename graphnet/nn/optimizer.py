@@ -38,7 +38,7 @@ class ModuleOptimizer:
 
     def __init__(self, params: Iterable[Pair | Tensor], *args: Any, **named: Any) -> None:
         title = type(self).__name__
-        rule = self.arguments.definition(**self.arguments.fields(title, args, named))
+        rule = self.arguments.made(title, self.arguments.fields(title, args, named))
         assert isinstance(rule, Optimizer)
         self.rule = rule
         self.lr = rule.lr

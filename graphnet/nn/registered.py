@@ -53,8 +53,8 @@ class LayerModule(Module):
     def __init__(self, *args: Any, **named: Any) -> None:
         known = self.arguments.definition.field_names()
         options = {n: named.pop(n) for n in OPTIONS if n in named and n not in known}
-        fields = self.arguments.fields(type(self).__name__, args, named)
-        layer = self.arguments.definition(**fields)
+        title = type(self).__name__
+        layer = self.arguments.made(title, self.arguments.fields(title, args, named))
         assert isinstance(layer, Layer)
         super().__init__(layer, **options)
 
@@ -67,7 +67,8 @@ def class_named(name: str) -> type[Any]:
     """
     found = _found(name)
     if not found:
-        raise AttributeError(f"graphnet.nn has no {name!r}. {nearest(name, class_names())}")
+        advice = _INSTEAD.get(name) or nearest(name, class_names())
+        raise AttributeError(f"graphnet.nn has no {name!r}. {advice}")
     if len(found) > 1:
         texts = " or ".join(f"nn.make({entry.name!r})" for entry, _ in found)
         raise AttributeError(f"graphnet.nn has several {name!r}: use {texts}.")
@@ -76,6 +77,16 @@ def class_named(name: str) -> type[Any]:
     if (entry.value, own) not in _made:
         _made[entry.value, own] = _make_class(entry, kind)
     return _made[entry.value, own]
+
+
+_INSTEAD = {  # classes of torch.nn whose nearest name here is something else
+    "Upsample": "Use NearestUpsampling or BilinearUpsampling.",
+    "UpsamplingNearest2d": "Use NearestUpsampling.",
+    "UpsamplingBilinear2d": "Use BilinearUpsampling(align_corners=True).",
+    "Identity": "Leave it out: a module without an effect is not needed.",
+    "BCELoss": "Use BCEWithLogitsLoss on the values before the sigmoid.",
+    "SmoothL1Loss": "Use HuberLoss, which is the same for beta = delta = 1.",
+}
 
 
 def _found(name: str) -> list[tuple[Entry, str]]:

@@ -144,6 +144,9 @@ def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) ->
         raise DescriptionError(
             [Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))]
         )
+    if "layers" in data and "model" not in data:
+        message = "this is a model file. A training file is expected here, which names it: model: "
+        raise DescriptionError([Problem(f"{message}{path.name}.", where=str(path))])
     for setting in settings:
         own, equals, value = setting.partition("=")
         option = own.startswith("--")

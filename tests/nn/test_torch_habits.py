@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from graphnet import nn
-from graphnet.errors import DeviceError, InputError
+from graphnet.errors import DescriptionError, DeviceError, InputError
 from graphnet.sdk import FLOATING
 
 F64 = torch.float64
@@ -495,3 +495,10 @@ def test_an_optimizer_uses_an_assigned_gradient_and_skips_one_that_is_none() -> 
     assert layer.bias.grad is None
     optimizer.zero_grad()
     assert not layer.weight.grad.any()
+
+
+def test_a_wrong_field_names_its_class_and_a_missing_class_says_what_to_use() -> None:
+    with pytest.raises(DescriptionError, match=r"Conv2d\.kernel_size: must be given"):
+        nn.Conv2d(3, 8)
+    with pytest.raises(AttributeError, match="no 'Upsample'. Use NearestUpsampling or"):
+        _ = nn.Upsample

@@ -420,6 +420,12 @@ def test_targets_must_have_the_networks_shape(registry: Registry) -> None:
         Trainer(job(registry, model={"layers": layers}))
 
 
+def test_a_model_file_is_no_training_file(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_text("layers: [relu]")
+    with pytest.raises(DescriptionError, match="net.yaml: this is a model file.*model: net.yaml"):
+        read_job(tmp_path / "net.yaml", registry=load_registry(entry_points=False))
+
+
 def test_a_problem_is_where_the_field_stands(registry: Registry, tmp_path: Path) -> None:
     path = tmp_path / "train.yaml"
     path.write_text(
