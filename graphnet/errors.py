@@ -195,9 +195,10 @@ def step_failure(
     """
     place = f"{where}: " if where else ""
     on = f" on {given}" if given else ""
-    return LayerError(
-        f"{place}node {node!r} ({title}): {method} failed{on}: {type(error).__name__}: {error}"
-    )
+    told = sentence(f"{type(error).__name__}: {error}")
+    if isinstance(error, IndexError):
+        told += " Is every token, class label or other index in the range that the layer has?"
+    return LayerError(f"{place}node {node!r} ({title}): {method} failed{on}: {told}")
 
 
 def sentence(text: str) -> str:

@@ -40,6 +40,12 @@ def weighted(change: Callable[[torch.Tensor], torch.Tensor]) -> gn.Model:
     return MODEL.with_weights({name: change(tensor) for name, tensor in weights.items()})
 
 
+TOKENS = gn.Model(
+    {
+        "input": {"shape": ["time"], "dtype": "int64"},
+        "layers": [{"embedding": {"num_embeddings": 4, "embedding_dim": 2}}],
+    }
+)
 MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a tensor for a shape": (lambda: compiled(torch.zeros(SHAPE)), r"got a tensor.*tuple\(x.shape\)"),
     "sizes for shapes": (lambda: compiled(*SHAPE), "got the number 1. Give the shape of each input"),
@@ -72,6 +78,10 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a module to export": (lambda: gn.export(gn.nn.Linear(2, 3), "net.onnx"), r"got a Linear.*gn\.from_nn"),  # type: ignore[arg-type]
     "a module alone": (lambda: gn.export_standalone(gn.nn.Linear(2, 3), "net"), r"got a Linear.*from_nn"),  # type: ignore[arg-type]
     "a model to train": (lambda: gn.train(MODEL, []), r"expected a program, got a Model.*model\.compile"),  # type: ignore[arg-type]
+    "a token out of range": (
+        lambda: TOKENS.predict(torch.tensor([[4]])),
+        r"node 'embedding_1'.*forward failed: IndexError.* token, class label or other index in the range",
+    ),
     "a sparse tensor": (lambda: MODEL.predict(torch.zeros(SHAPE).to_sparse()), r"sparse_coo.*to_dense\(\)"),
     "a sparse batch": (lambda: compiled(SHAPE).step(*[torch.zeros(SHAPE).to_sparse()] * 2), "sparse_coo"),
     "no values": (lambda: MODEL.predict(torch.zeros(SHAPE, device="meta")), "with values.*device meta"),
