@@ -38,6 +38,7 @@ ALLOWED = {  # file, what a line holds: why it takes no value's or call's name a
     ("graph/ir.py", 'lstrip("$@")'): "Value.label: the one place that knows the marks",
     ("inspection/report.py", "startswith"): "a table shortens a name whose node its row shows",
     ("model/origins.py", "partition"): "the package of a module, and the name of a file",
+    ("model/program.py", "dir(self)"): "the attributes of an object",
     ("model/run_standalone.py", "folder.name"): "the name of a folder",
     ("nn/network.py", 'str(name).rpartition(".")'): "an output of a node, as in a model file",
     ("nn/registered.py", "torchs.__module__"): "the module of a class of torch",
