@@ -75,7 +75,8 @@ def standalone(
             )
     if ahead := plan.of(Kind.CONSTANT, Kind.SCALAR, Kind.PRELUDE):
         raise SourceError(f"a standalone network has inputs and weights only, found {ahead[0]!r}")
-    layers = LayerCopies(Copies(packages, {"step", FIELDS, *RESERVED, *source.namespace}))
+    taken = {"step", FIELDS, *RESERVED, *vars(builtins), *source.namespace}
+    layers = LayerCopies(Copies(packages, taken))
     for module, name in imports:
         layers.copies.provide(module, name)
     users = _users(plan)

@@ -75,7 +75,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 def test_layers_and_examples_are_equal_to_the_bit_where_torch_is_alone(tmp_path: Path) -> None:
     """A few of each; `python -m tests.standalone` runs all, in all configurations."""
     exports = Exports(tmp_path)
-    for name in ("transpose_conv1d", "lstm", "split"):
+    for name in ("transpose_conv1d", "lstm", "slice"):  # slice is a name of Python too
         case = cases(name, default_registry())[-1]
         exports.add(name, *model_of(name, case))
     for path in examples():
