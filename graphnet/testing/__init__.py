@@ -21,6 +21,7 @@ from graphnet.testing.checks.all import CHECKS
 from graphnet.testing.checks.cost import LayerCost, observed_cost
 from graphnet.testing.checks.rules import RULE_CHECKS
 from graphnet.testing.floor import FLOORS, Floor
+from graphnet.testing.layer_model import model_of, with_random_weights
 from graphnet.testing.level import Level
 from graphnet.testing.outcome import CheckFailure, NoSample, NotApplicable
 from graphnet.testing.report import Report, Row, Status, checks_for, run_checks
@@ -60,10 +61,12 @@ __all__ = [
     "cases_for",
     "checked_kinds",
     "checks_for",
+    "model_of",
     "observed_cost",
     "parametrize_with_checks",
     "run_checks",
     "varied_cases_for",
+    "with_random_weights",
 ]
 
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from graphnet.sdk import default_registry
-from tests.standalone.judge import Exports, Judged, Outcome, example, examples, judge_layers
+from tests.standalone.judge import Exports, Judged, Outcome, example, judge_layers
+from tests.support.examples import example_models
 
 
 def show(console: Console, title: str, rows: Sequence[tuple[str, Sequence[Judged]]]) -> bool:
@@ -49,7 +50,7 @@ def main() -> int:
             fine &= show(console, f"Layers, kernels={kernels}", rows)
         with tempfile.TemporaryDirectory() as place:
             exports = Exports(Path(place), kernels)
-            for path in examples():
+            for path in example_models():
                 exports.add(path.stem, *example(path))
             rows = [(one.what, [one]) for one in exports.run()]
             fine &= show(console, f"Examples, kernels={kernels}", rows)

@@ -16,25 +16,15 @@ from torch import Tensor
 
 import graphnet as gn
 from graphnet.errors import GraphnetError, SourceError
-from graphnet.graph import Kind
 from graphnet.model import Model, export_standalone
 from graphnet.sdk import Registry
-from graphnet.testing import Case, NoSample, varied_cases_for
+from graphnet.testing import Case, NoSample, model_of, varied_cases_for, with_random_weights
+from tests.support.examples import example_shape
 
 TOLERANCE = 1e-6
 """The largest error, in parts of the largest value or of 1 if all are smaller."""
-EXAMPLES = Path(__file__).parents[2] / "examples"
 ALONE = Path(__file__).with_name("alone.py")
 OFF = ("fold_affine", "hoist_constants", "in_place", "block_layout")
-SHAPES = {
-    "characters": (2, 20),
-    "digits": (2, 1, 8, 8),
-    "heartbeats": (2, 1, 40),
-    "stacks": (2, 1, 4, 12, 8),
-    "unet-conditioned": (2, 4, 32, 16),
-    "unet-grey": (2, 1, 32, 16),
-}
-"""Example -> the shape of its input; the others take (2, 3, 32, 16)."""
 
 
 class Outcome(StrEnum):
@@ -55,15 +45,10 @@ class Judged:
     detail: str = ""
 
 
-def examples() -> list[Path]:
-    """The model files; training files name one of them."""
-    return [p for p in sorted(EXAMPLES.glob("*/*.yaml")) if "\nlayers:" in p.read_text()]
-
-
 def example(path: Path) -> tuple[Model, list[Tensor]]:
     """A model of the examples with random weights, and inputs for it."""
     model = gn.load(path)
-    shape = SHAPES.get(path.stem, (2, 3, 32, 16))
+    shape = example_shape(path)
     (described,) = model.description.inputs.values()
     x = torch.zeros(shape, dtype=described.integer or torch.float32)
     x = torch.rand(shape) if x.is_floating_point() else torch.randint(0, 90, shape)
@@ -77,45 +62,6 @@ def cases(name: str, registry: Registry) -> list[Case]:
     except NoSample:
         return []
     return [case for case in found if isinstance(case, Case) and case.raises is None]
-
-
-def model_of(name: str, case: Case) -> tuple[Model, list[Tensor]]:
-    """A model of one layer whose sizes are named, with random weights, and inputs for it."""
-    generator = torch.Generator().manual_seed(1)
-    inputs = [
-        x if isinstance(x, Tensor) else torch.randn(x, generator=generator) for x in case.inputs
-    ]
-    described = {
-        f"x{number}": {
-            "shape": [f"n{number}_{axis}" for axis in range(1, x.ndim)],
-            "dtype": str(x.dtype).removeprefix("torch."),
-        }
-        for number, x in enumerate(inputs)
-    }
-    config = json.loads(json.dumps(case.layer.configuration()))
-    node = {"id": "layer", name: config, "inputs": [f"${name}" for name in described]}
-    data: dict[str, Any] = {"inputs": described, "layers": [node]}
-    if len(case.layer.outputs) > 1:
-        data["outputs"] = ["layer", *(f"layer.{output}" for output in case.layer.outputs[1:])]
-    model = Model(data, registry=case.registry)
-    return with_random_weights(model, *(tuple(x.shape) for x in inputs)), inputs
-
-
-def with_random_weights(model: Model, *shapes: tuple[int, ...]) -> Model:
-    """The model with weights that are not those of its start: a norm's are not 1, its states not 0 and 1."""
-    generator = torch.Generator().manual_seed(2)
-    graph = model.graph(*shapes)
-    weights = {}
-    for value in graph.sources(Kind.PARAMETER, Kind.STATE):
-        spec = graph.values[value].spec
-        if not spec.dtype.is_floating_point:
-            weights[value] = torch.ones(spec.shape, dtype=spec.dtype)
-        elif graph.values[value].kind is Kind.STATE:
-            weights[value] = torch.rand(spec.shape, generator=generator) + 0.5
-        else:
-            fan = max(1, spec.numel // max(1, spec.shape[0] if spec.shape else 1))
-            weights[value] = torch.randn(spec.shape, generator=generator) / fan**0.5
-    return model.with_weights(weights)
 
 
 @dataclass

@@ -21,15 +21,14 @@ import graphnet as gn
 from graphnet.cli import run
 from graphnet.errors import DescriptionError, GraphError, InputError, SourceError, WriteError
 from graphnet.sdk import Register, default_registry, load_registry
+from graphnet.testing import model_of, with_random_weights
 from tests.standalone.judge import (
     Exports,
     Outcome,
     cases,
     example,
-    examples,
-    model_of,
-    with_random_weights,
 )
+from tests.support.examples import example_models
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -78,7 +77,7 @@ def test_layers_and_examples_are_equal_to_the_bit_where_torch_is_alone(tmp_path:
     for name in ("transpose_conv1d", "lstm", "slice"):  # slice is a name of Python too
         case = cases(name, default_registry())[-1]
         exports.add(name, *model_of(name, case))
-    for path in examples():
+    for path in example_models():
         if path.stem == "seed":
             exports.add(path.stem, *example(path))
     found = {one.what: one.outcome for one in exports.run()}

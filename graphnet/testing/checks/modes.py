@@ -74,17 +74,18 @@ def inference(case: Case) -> None:
         what="inference gave another result the second time",
         advice="Let results depend on the arguments alone.",
     )
-    for name, expected in leaves(case.forward(arguments), layer.outputs).items():
-        if Spec.of(found[name]) != Spec.of(expected):
+    expected = leaves(case.forward(arguments), layer.outputs)
+    for name, output in expected.items():
+        if Spec.of(found[name]) != Spec.of(output):
             raise CheckFailure(
-                f"expected inference to return {name!r} as forward does, {Spec.of(expected)}, found "
+                f"expected inference to return {name!r} as forward does, {Spec.of(output)}, found "
                 f"{Spec.of(found[name])}."
             )
     if layer.updates or "key" in layer.signature.forward:
         return  # here inference may differ from training on purpose, so the expected values are unknown
     expect_close(
         found,
-        leaves(case.forward(arguments), layer.outputs),
+        expected,
         what="the inference output is not that of forward",
         advice="Without a state or a key, both compute the same; if in doubt, define no inference.",
         tolerance=1e-10,

@@ -19,25 +19,17 @@ from graphnet_onnx.parity import (
     compare,
     compare_layer,
     run,
-    with_random_weights,
 )
 
 import graphnet as gn
 from graphnet.cli import run as graphnet_command
 from graphnet.errors import ContractError, GraphError, InputError, LayerError
 from graphnet.sdk import default_registry, load_registry
+from graphnet.testing import with_random_weights
+from tests.support.examples import example_models, example_shape
 
 pytest.importorskip("onnxruntime")
-EXAMPLES = Path(__file__).parents[3] / "examples"
 UNWRITTEN = {"denoise/diagonal_means"}  # only zero-shot training uses it
-SHAPES = {
-    "characters": (2, 20),
-    "digits": (2, 1, 8, 8),
-    "heartbeats": (2, 1, 40),
-    "stacks": (2, 1, 4, 12, 8),
-    "unet-conditioned": (2, 4, 32, 16),
-    "unet-grey": (2, 1, 32, 16),
-}
 
 
 @pytest.mark.parametrize("name", default_registry().layers)
@@ -50,14 +42,9 @@ def test_each_configuration_of_a_layer_is_equal_in_onnxruntime_or_refused(name: 
     assert all(name in one.detail for one in found if one.outcome is Outcome.REFUSED)
 
 
-def models() -> list[Path]:
-    """The model files; training files name one of them."""
-    return [p for p in sorted(EXAMPLES.glob("*/*.yaml")) if "\nlayers:" in p.read_text()]
-
-
-@pytest.mark.parametrize("path", models(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", example_models(), ids=lambda path: path.stem)
 def test_each_example_is_equal_in_onnxruntime_at_two_sizes(path: Path) -> None:
-    shape = SHAPES.get(path.stem, (2, 3, 32, 16))
+    shape = example_shape(path)
     model = with_random_weights(gn.load(path), shape)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
@@ -67,7 +54,7 @@ def test_each_example_is_equal_in_onnxruntime_at_two_sizes(path: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(models()) >= 14
+    assert len(example_models()) >= 14
 
 
 SMALL: dict[str, Any] = {

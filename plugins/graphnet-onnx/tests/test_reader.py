@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from graphnet_onnx import export
 from graphnet_onnx.exporter import to_onnx
 from graphnet_onnx.node_cases import compare_node_case
-from graphnet_onnx.parity import Outcome, difference, model_of, with_random_weights
+from graphnet_onnx.parity import Outcome, difference
 from graphnet_onnx.reader import read_operators
 from onnx import helper, numpy_helper
 from torch import Tensor
@@ -22,27 +22,15 @@ import graphnet as gn
 from graphnet.cli import run as graphnet_command
 from graphnet.errors import DescriptionError, GraphnetError
 from graphnet.sdk import default_registry
-from graphnet.testing import Case, cases_for
+from graphnet.testing import Case, cases_for, model_of, with_random_weights
+from tests.support.examples import example_models, example_shape
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
-SHAPES = {
-    "characters": (2, 20),
-    "digits": (2, 1, 8, 8),
-    "heartbeats": (2, 1, 40),
-    "stacks": (2, 1, 4, 12, 8),
-    "unet-conditioned": (2, 4, 32, 16),
-    "unet-grey": (2, 1, 32, 16),
-}
 NOT_BY_OPERATORS = {"nafnet", "restormer", "characters"}  # they have Sqrt, Shape and others
 
 
-def models() -> list[Path]:
-    return [p for p in sorted(EXAMPLES.glob("*/*.yaml")) if "\nlayers:" in p.read_text()]
-
-
-@pytest.mark.parametrize("path", models(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", example_models(), ids=lambda path: path.stem)
 def test_an_exported_example_comes_back_as_it_was(path: Path, tmp_path: Path) -> None:
-    shape = SHAPES.get(path.stem, (2, 3, 32, 16))
+    shape = example_shape(path)
     model = with_random_weights(gn.load(path), shape)
     export(model, tmp_path / "model.onnx", shape)
     again = gn.load(tmp_path / "model.onnx")

@@ -6,7 +6,6 @@ It needs onnxruntime: `pip install onnxruntime`.
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,10 +17,9 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import GraphError, InputError
-from graphnet.graph import Kind
 from graphnet.model import Model
 from graphnet.sdk import Registry
-from graphnet.testing import Case, NoSample, varied_cases_for
+from graphnet.testing import Case, NoSample, model_of, varied_cases_for
 from graphnet_onnx.exporter import to_onnx
 from graphnet_onnx.writing import CannotExport
 
@@ -76,43 +74,6 @@ def compare_case(name: str, case: Case) -> Compared:
         return Compared(what, outcome, detail)
     outcome = Outcome.EQUAL if error <= TOLERANCE else Outcome.WRONG
     return Compared(what, outcome, "" if outcome is Outcome.EQUAL else f"error {error:.1e}")
-
-
-def model_of(name: str, case: Case) -> tuple[Model, list[Tensor]]:
-    """A model of one layer whose sizes are named, with random weights, and inputs for it."""
-    generator = torch.Generator().manual_seed(1)
-    inputs = [
-        x if isinstance(x, Tensor) else torch.randn(x, generator=generator) for x in case.inputs
-    ]
-    described = {
-        f"x{number}": {
-            "shape": [f"n{number}_{axis}" for axis in range(1, x.ndim)],
-            "dtype": str(x.dtype).removeprefix("torch."),
-        }
-        for number, x in enumerate(inputs)
-    }
-    config = json.loads(json.dumps(case.layer.configuration()))
-    node = {"id": "layer", name: config, "inputs": [f"${name}" for name in described]}
-    data: dict[str, Any] = {"inputs": described, "layers": [node]}
-    if len(case.layer.outputs) > 1:
-        data["outputs"] = ["layer", *(f"layer.{output}" for output in case.layer.outputs[1:])]
-    model = Model(data, registry=case.registry)
-    return with_random_weights(model, *(tuple(x.shape) for x in inputs)), inputs
-
-
-def with_random_weights(model: Model, *shapes: tuple[int, ...]) -> Model:
-    """The model with weights that are drawn anew, since many start at 0 or 1; states are from 0.5 to 1.5."""
-    generator = torch.Generator().manual_seed(2)
-    graph = model.graph(*shapes)
-    weights = {}
-    for value in graph.sources(Kind.PARAMETER, Kind.STATE):
-        spec = graph.values[value].spec
-        if graph.values[value].kind is Kind.STATE:
-            weights[value] = torch.rand(spec.shape, generator=generator) + 0.5
-        else:
-            fan = max(1, spec.numel // max(1, spec.shape[0] if spec.shape else 1))
-            weights[value] = torch.randn(spec.shape, generator=generator) / fan**0.5
-    return model.with_weights(weights)
 
 
 def compare(model: Model, inputs: Sequence[Tensor], *, fixed: Collection[str] = ()) -> float:
