@@ -1,9 +1,9 @@
 """A photo of 24 megapixels, denoised by the included network: `python -m benchmarks.large_photo`.
 
-graphnet cuts the photo into tiles that fit into the command's memory. One such tile is denoised by graphnet and by
-the same network in torch.nn, interleaved in one process, medians: torch eager and compiled, in each memory
-format, in float32 and under bfloat16 autocast. The table shows the seconds for a megapixel of the tile. At last the whole
-photo is denoised once by graphnet.
+graphnet cuts the photo into tiles that fit into the command's memory. One such tile is denoised by graphnet
+and by the same network in torch.nn, interleaved in one process, medians: torch eager and compiled, in each
+memory format, in float32 and under bfloat16 autocast. The table shows the seconds for a megapixel of the
+tile. At last the whole photo is denoised once by graphnet.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ def torch_runs(tile: Tensor) -> dict[str, Run]:
     for compiled, layout, precision in itertools.product(
         (False, True), (torch.contiguous_format, torch.channels_last), PRECISIONS
     ):
-        network: Callable[[Tensor], Tensor] = torch_network().eval().to(memory_format=layout)
-        if compiled:
-            network = torch.compile(network, mode="max-autotune")
+        module = torch_network().eval()
+        module.to(memory_format=layout)  # type: ignore[call-overload]
+        network: Callable[[Tensor], Tensor] = (
+            torch.compile(module, mode="max-autotune") if compiled else module
+        )
         name = ", ".join(
             (
                 "torch compiled" if compiled else "torch eager",

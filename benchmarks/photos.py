@@ -1,10 +1,10 @@
 """Compare denoisers on real pairs of photographs: `python -m benchmarks.photos FOLDER`.
 
-FOLDER holds pairs: `NAME_real.JPG`, one exposure, and `NAME_mean.JPG`, the mean of many. The included model of
-graphnet-denoise is compared with BM3D (`pip install bm3d`; left out, and said, if it is not there), which gets
-scikit-image's estimate of the noise's deviation, and with scikit-image's denoisers, whose parameters
-`calibrate_denoiser` sets for each image. The table shows the mean PSNR of the images, in dB, the mean gain, and
-the gain of the image with the least.
+FOLDER holds pairs: `NAME_real.JPG`, one exposure, and `NAME_mean.JPG`, the mean of many. The included model
+of graphnet-denoise is compared with BM3D (`pip install bm3d`; left out, and said, if it is not there), which
+gets scikit-image's estimate of the noise's deviation, and with scikit-image's denoisers, whose parameters
+`calibrate_denoiser` sets for each image. The table shows the mean PSNR of the images, in dB, the mean gain,
+and the gain of the image with the least.
 """
 
 from __future__ import annotations
@@ -24,13 +24,7 @@ from graphnet_denoise.restoring import Restorer
 from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
-from skimage.restoration import (
-    calibrate_denoiser,
-    denoise_nl_means,
-    denoise_tv_chambolle,
-    denoise_wavelet,
-    estimate_sigma,
-)
+from skimage import restoration
 
 import graphnet as gn
 
@@ -39,6 +33,7 @@ Pixels = NDArray[np.float32]
 Denoiser = Callable[[Pixels], Pixels]
 
 _REAL, _MEAN = "_real", "_mean"
+_SKIMAGE: Any = restoration  # without types
 
 
 def read_pairs(folder: Path) -> list[tuple[str, Pixels, Pixels]]:
@@ -76,7 +71,7 @@ def by_bm3d() -> Denoiser | None:
         return None
 
     def denoise(noisy: Pixels) -> Pixels:
-        sigma = estimate_sigma(noisy, channel_axis=-1, average_sigmas=True)
+        sigma = _SKIMAGE.estimate_sigma(noisy, channel_axis=-1, average_sigmas=True)
         return np.asarray(package.bm3d_rgb(noisy, sigma), np.float32)
 
     return denoise
@@ -89,9 +84,9 @@ def by_skimage() -> Mapping[str, Denoiser]:
         denoiser: Callable[..., Any], grid: Callable[[float], dict[str, Any]]
     ) -> Denoiser:
         def denoise(noisy: Pixels) -> Pixels:
-            sigma = estimate_sigma(noisy, channel_axis=-1, average_sigmas=True)
+            sigma = _SKIMAGE.estimate_sigma(noisy, channel_axis=-1, average_sigmas=True)
             part = noisy[:256, :256]  # calibration takes minutes for a whole photograph
-            best = calibrate_denoiser(part, denoiser, grid(sigma), extra_output=True)[1]
+            best = _SKIMAGE.calibrate_denoiser(part, denoiser, grid(sigma), extra_output=True)[1]
             parameters = best[0][int(np.argmin(best[1]))]
             return np.asarray(denoiser(noisy, **parameters), np.float32)
 
@@ -99,11 +94,13 @@ def by_skimage() -> Mapping[str, Denoiser]:
 
     return {
         "non-local means": calibrated(
-            functools.partial(denoise_nl_means, fast_mode=True, channel_axis=-1, patch_distance=6),
+            functools.partial(
+                _SKIMAGE.denoise_nl_means, fast_mode=True, channel_axis=-1, patch_distance=6
+            ),
             lambda sigma: {"h": np.array([0.6, 0.9, 1.2, 1.6, 2.5]) * sigma, "patch_size": [5, 7]},
         ),
         "wavelets": calibrated(
-            functools.partial(denoise_wavelet, rescale_sigma=True, channel_axis=-1),
+            functools.partial(_SKIMAGE.denoise_wavelet, rescale_sigma=True, channel_axis=-1),
             lambda sigma: {
                 "sigma": np.array([0.5, 0.8, 1.2, 2.0, 3.0]) * sigma,
                 "wavelet": ["db2", "sym4"],
@@ -111,7 +108,7 @@ def by_skimage() -> Mapping[str, Denoiser]:
             },
         ),
         "total variation": calibrated(
-            functools.partial(denoise_tv_chambolle, channel_axis=-1),
+            functools.partial(_SKIMAGE.denoise_tv_chambolle, channel_axis=-1),
             lambda sigma: {"weight": np.array([0.3, 0.6, 1.0, 1.5, 2.5]) * sigma},
         ),
     }

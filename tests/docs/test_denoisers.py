@@ -1,4 +1,4 @@
-"""The graphs of examples/denoisers and of the included models: outputs and all gradients are those of plain torch.nn."""
+"""The graphs of examples/denoisers and of the included models: outputs and gradients are torch.nn's."""
 
 from __future__ import annotations
 
