@@ -12,16 +12,17 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
-from torch import Tensor
 
 from graphnet.errors import DataError
 from graphnet.system import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
@@ -55,12 +56,15 @@ class Picture:
         >>> Picture(np.full((1, 1, 2), 255, np.uint8)).tensor()
         tensor([[[1., 1.]]])
         """
+        import torch  # takes two seconds, and the file's header needs none of it
+
         peak = float(np.iinfo(self.pixels.dtype).max)
         return torch.from_numpy(self.pixels.astype(np.float32) / np.float32(peak))
 
     def with_tensor(self, values: Tensor) -> Picture:
         """Return a copy with these pixels, float (C, H, W), clamped to 0..1 and rounded to this depth.
 
+        >>> import torch
         >>> Picture(np.zeros((1, 1, 2), np.uint8)).with_tensor(torch.tensor([[[0.5, 7.0]]])).pixels
         array([[[128, 255]]], dtype=uint8)
         """

@@ -1,0 +1,51 @@
+"""What a format of still pictures can hold of a source, and a refusal in words of what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from graphnet.errors import DataError
+from graphnet_denoise.images.file import Colour, ImageFile
+from graphnet_denoise.images.layout import Layout
+
+
+def shape_for(height: int, width: int, samples: int) -> Layout:
+    """The layout of a still picture: YXC, or YX if a pixel has one sample.
+
+    >>> shape_for(4, 6, 3)
+    Layout(axes='YXC', shape=(4, 6, 3))
+    """
+    return (
+        Layout("YX", (height, width)) if samples == 1 else Layout("YXC", (height, width, samples))
+    )
+
+
+def refuse(
+    name: Path,
+    title: str,
+    source: ImageFile,
+    *,
+    colours: Collection[Colour],
+    bits: int,
+    alpha: bool = True,
+) -> None:
+    """Raise DataError if a format with these colours and at most these bits cannot hold the source.
+
+    A source of more bits is scaled down where the format has 8, as everyone expects of a JPEG; floating-point
+    and signed numbers have no black and white, so that they are refused.
+    """
+    found = ""
+    if source.planes > 1:
+        found = f"{source.planes} planes"
+    elif source.colour not in colours:
+        channels = "channel" if source.channels == 1 else "channels"
+        found = f"{source.channels} {channels} ({source.colour})"
+    elif source.dtype.kind != "u" or source.bits > 16:
+        found = f"numbers of the type {source.dtype}"
+    elif source.alpha and not alpha:
+        found = "alpha"
+    if found:
+        raise DataError(
+            f"{name}: {title} cannot hold the {found} of {source.path}. Give a name that ends in .tif"
+        )
