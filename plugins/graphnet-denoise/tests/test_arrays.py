@@ -14,6 +14,7 @@ import pytest
 import torch
 from graphnet_denoise import arrays, denoise, denoise_graphnet
 from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.shipped import BLIND
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -226,7 +227,7 @@ def test_an_array_without_pixels_comes_back() -> None:
 
 def test_result_is_that_of_the_command_line() -> None:
     noisy = np.random.default_rng(0).integers(0, 256, (17, 19, 3), dtype=np.uint8)
-    restorer = Restorer.of(gn.load(arrays.SHIPPED))
+    restorer = Restorer.of(gn.load(BLIND))
     image = torch.from_numpy(noisy / np.float32(255)).permute(2, 0, 1)
     expected = restorer.restore(image[None])[0].permute(1, 2, 0) * 255
     found = denoise(noisy)

@@ -25,12 +25,12 @@ from graphnet.errors import InputError
 from graphnet_denoise.axes import Axes
 from graphnet_denoise.levels import Levels, as_dtype, check_dtype, find_levels, given_levels
 from graphnet_denoise.restoring import Denoiser, Restorer
+from graphnet_denoise.shipped import BLIND
 
 ArrayT = TypeVar("ArrayT")
 Extremes = NDArray[Any]
 """The lowest and the highest value of each group of channels: (groups, 2)."""
 
-SHIPPED = Path(__file__).parent / "models" / "blind.safetensors"
 _ONE_AT_A_TIME = threading.Lock()  # a prediction uses all processors and the memory that it may use
 
 
@@ -102,7 +102,7 @@ def denoise(
     if not 0 <= strength <= 1:
         raise InputError(f"strength: expected a number between 0 and 1, found {strength!r}.")
     settings = Settings(
-        model=Path(model) if isinstance(model, str) else SHIPPED if model is None else model,
+        model=Path(model) if isinstance(model, str) else BLIND if model is None else model,
         strength=float(strength),
         noise_level=noise_level,
         levels=None if value_range is None else given_levels(value_range),
