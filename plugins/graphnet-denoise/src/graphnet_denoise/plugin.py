@@ -49,10 +49,13 @@ def graphnet_denoise_formats(register: Register) -> None:
 
 @hookimpl
 def graphnet_layers(register: Register) -> None:
-    """Add `denoise/diagonal_means`, which zero-shot training needs."""
-    from graphnet_denoise.layers import DiagonalMeans
+    """Add `denoise/diagonal_means`, which zero-shot training needs, and `denoise/pad_to_multiple` and
+    `denoise/crop_to`, which make a network take images of any size."""
+    from graphnet_denoise import layers
 
-    register("denoise/diagonal_means", DiagonalMeans)
+    register("denoise/diagonal_means", layers.DiagonalMeans)
+    register("denoise/pad_to_multiple", layers.PadToMultiple)
+    register("denoise/crop_to", layers.CropTo)
 
 
 @hookimpl
@@ -72,7 +75,7 @@ def graphnet_datasets(register: Register) -> None:
 
 @hookimpl
 def graphnet_commands(register: Register) -> None:
-    """Add `denoise`, `evaluate` and `convert-pairs`."""
+    """Add `denoise`, `evaluate`, `convert-pairs`, `export-darktable` and `export-bioimageio`."""
     here = "graphnet_denoise.commands"
     register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
     register(
@@ -83,6 +86,20 @@ def graphnet_commands(register: Register) -> None:
         "convert-pairs",
         Command(
             "Make a .npz file of pairs from an old .pkl file.", f"{here}.convert:convert_pairs"
+        ),
+    )
+    register(
+        "export-darktable",
+        Command(
+            "Write a model for darktable's neural restore.",
+            f"{here}.export_darktable:export_darktable",
+        ),
+    )
+    register(
+        "export-bioimageio",
+        Command(
+            "Write a model as a package of BioImage.IO.",
+            f"{here}.export_bioimageio:export_bioimageio",
         ),
     )
 

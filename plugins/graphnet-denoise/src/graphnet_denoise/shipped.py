@@ -17,12 +17,16 @@ from graphnet_denoise.noise.measure import FoundNoise, measure_noise
 from graphnet_denoise.restoring import Restorer
 
 FOLDER = Path(__file__).parent / "models"
+BLIND = FOLDER / "blind.safetensors"
+"""For photos in colour with Gaussian noise of any strength: the model where those of MODELS are missing."""
 Kind = Literal["gaussian", "camera"]
 MODELS: dict[Kind, Path] = {
     "gaussian": FOLDER / "gaussian.safetensors",
     "camera": FOLDER / "camera.safetensors",
 }
 """The file of each model."""
+PHOTOS = MODELS["camera"] if MODELS["camera"].exists() else BLIND
+"""The model for photographs of which nothing more is known, such as those that other programs open."""
 
 
 @dataclass(frozen=True, slots=True)
