@@ -1,9 +1,10 @@
 """Make a model file of a trained model, to be included in the distribution.
 
-    python publish.py runs/unet-photos/model.safetensors camera --recipe camera-train.yaml --trained "150 minutes"
+    python publish.py model.safetensors camera --recipe camera-train.yaml --trained "150 minutes"
 
-The file has the description and the weights, in half precision, which takes half the bytes; it has neither the
-optimizer's state nor the paths of the training. Its header names the recipe, the data, the time and the license.
+The file has the description, and the weights in half precision, which takes half the bytes; it has neither
+the optimizer's state nor the paths of the training. Its header names the recipe, the data, the time and the
+license.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from graphnet.model import read_checkpoint
 
 SOURCES = Path(__file__).parent / "src" / "graphnet_denoise"
 DATA = (
-    "400 images of BSDS500 (train and test; University of California, Berkeley) and 545 photos of ImageNet, one of a "
-    "class, which both may be used for research"
+    "400 images of BSDS500 (train and test; University of California, Berkeley) and 545 photos of ImageNet, "
+    "one of a class; both may be used for research"
 )
 LICENSE = "Apache-2.0; the data have their own terms, which allow research"
 
