@@ -20,9 +20,11 @@ def graphnet_kinds(register: Register) -> None:
 @hookimpl
 def graphnet_denoise_noises(register: Register) -> None:
     """Add the noises of this distribution, such as `gaussian`."""
-    from graphnet_denoise.noise import NOISES
+    from graphnet_denoise.noise import NOISES, Grey, Mixture
 
     NOISES.register(register)
+    register("grey", Grey)
+    register("mixture", Mixture)
 
 
 @hookimpl
