@@ -40,6 +40,18 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Margin:
+    """The rows that a network reads before and after a part of an image, on one axis.
+
+    A part begins at a multiple of `step`; so do `before` and `after`.
+    """
+
+    before: int
+    after: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """An axis of `length` rows, cut into parts of `kept` rows with `before` and `after` rows around them.
 
@@ -150,15 +162,13 @@ def tile(
         sides = tuple(Cut(length, length) for length in shape[2:])
         ratio = tuple(Fraction(*pair) for pair in zip(output[2:], shape[2:], strict=True))
         return Tiling(whole, sides, shape, output, ratio, whole.peak_bytes)
-    layers = [call for call in graph.order() if call.kind is Kind.LAYER]
-    axes = range(len(shape) - 2)
-    paces = [_paces(graph, layers, axis) for axis in axes]
+    paces = _all_paces(graph)
     scale = tuple(one.rows[graph.outputs[0]] for one in paces)
     # The bytes of the image and its result, which exist beside those of the tile.
     outside = sum(graph.values[name].spec.size_bytes for name in (*graph.inputs, *graph.outputs))
     fixed = outside + sum(whole.values[name].spec.size_bytes for name in whole.slots)
-    reach = [_reach(graph, layers, axis, paces[axis]) for axis in axes]
-    ways = [list(_cuts(shape[2 + axis], reach[axis], paces[axis].step)) for axis in axes]
+    around = _margins(graph, paces)
+    ways = [list(_cuts(length, one)) for length, one in zip(shape[2:], around, strict=True)]
     grids = sorted(itertools.product(*ways), key=lambda cuts: math.prod(c.read for c in cuts))
     # Estimate: the memory of a plan, less the fixed part, grows with its pixels as in the last plan made.
     pixels, peak = math.prod(shape[2:]), whole.peak_bytes + outside
@@ -176,6 +186,16 @@ def tile(
         f"in tiles: the smallest tile of this network has {_by(c.size for c in least)} pixels, "
         f"and the image and its result alone are {bytes_text(outside)}. Allow more memory."
     )
+
+
+def margins(graph: Graph) -> tuple[Margin, ...]:
+    """Find how far around a part of an image a network reads, on each axis.
+
+    `graph` is the forward graph before any pass. Raises InputError if the network does not have one image as
+    input and one as output, or if a layer looks at the whole image.
+    """
+    _ends(graph)
+    return _margins(graph, _all_paces(graph))
 
 
 def _by(sizes: Iterable[int]) -> str:
@@ -204,6 +224,15 @@ class _Paces:
 
     rows: dict[str, Fraction]
     step: int
+
+
+def _layers(graph: Graph) -> list[Call]:
+    return [call for call in graph.order() if call.kind is Kind.LAYER]
+
+
+def _all_paces(graph: Graph) -> list[_Paces]:
+    axes = range(len(graph.values[graph.inputs[0]].spec.shape) - 2)
+    return [_paces(graph, _layers(graph), axis) for axis in axes]
 
 
 def _paces(graph: Graph, layers: Sequence[Call], axis: int) -> _Paces:
@@ -274,6 +303,17 @@ def pace(layer: Layer, axis: int, what: str) -> tuple[int, int]:
     )
 
 
+def _margins(graph: Graph, paces: Sequence[_Paces]) -> tuple[Margin, ...]:
+    """The margin on each axis, in multiples of its step."""
+    found = []
+    for axis, one in enumerate(paces):
+        before, after = (
+            -(-rows // one.step) * one.step for rows in _reach(graph, _layers(graph), axis, one)
+        )
+        found.append(Margin(before, after, one.step))
+    return tuple(found)
+
+
 def _reach(graph: Graph, layers: Sequence[Call], axis: int, paces: _Paces) -> tuple[int, int]:
     """The rows before and after a part of the input that the network reads: its windows added up."""
     (result,) = graph.outputs
@@ -296,9 +336,9 @@ def _hull(*ranges: range) -> range:
     return range(min(r.start for r in ranges), max(r.stop for r in ranges))
 
 
-def _cuts(length: int, reach: tuple[int, int], step: int) -> Iterator[Cut]:
+def _cuts(length: int, around: Margin) -> Iterator[Cut]:
     """Yield the ways to cut an axis into equal parts, up to rounding; the fewest parts first."""
-    before, after = (-(-rows // step) * step for rows in reach)
+    before, after, step = around.before, around.after, around.step
     seen: set[int] = set()
     for count in range(1, min(_MOST_PARTS, -(-length // step)) + 1):
         kept = -(-length // (count * step)) * step

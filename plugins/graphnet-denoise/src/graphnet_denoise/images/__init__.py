@@ -16,7 +16,7 @@ from graphnet_denoise.images.format import Format
 from graphnet_denoise.images.layout import Layout, bands
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
-from graphnet_denoise.images.opening import create_like, open_image, suffixes
+from graphnet_denoise.images.opening import create_like, known_formats, open_image, suffixes
 from graphnet_denoise.images.picture import (
     READ_SUFFIXES,
     WRITE_SUFFIXES,
@@ -45,6 +45,7 @@ __all__ = [
     "create_like",
     "image_size",
     "is_image",
+    "known_formats",
     "list_images",
     "open_image",
     "read_picture",

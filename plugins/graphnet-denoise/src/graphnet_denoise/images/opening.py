@@ -71,6 +71,11 @@ def suffixes() -> tuple[str, ...]:
     return tuple(dict.fromkeys(suffix for known in _formats() for suffix in known.suffixes))
 
 
+def known_formats() -> Sequence[Format]:
+    """All formats that can be read, those of other distributions too."""
+    return _formats()
+
+
 def _added() -> Sequence[Format]:
     """The formats that other distributions added."""
     from graphnet.sdk import default_registry  # imports torch, which takes two seconds
