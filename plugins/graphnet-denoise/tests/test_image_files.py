@@ -295,7 +295,7 @@ def test_example_of_the_readme_halves_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?create_like.*?)```", readme, re.DOTALL)
+    (code,) = re.findall(r"```python\n((?:(?!```).)*?create_like.*?)```", readme, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     stack = noise(3, 40, 30) // 2 * 2
     tifffile.imwrite("in.tif", stack, photometric="minisblack")
