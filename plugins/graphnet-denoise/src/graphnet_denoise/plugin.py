@@ -9,12 +9,15 @@ GRAPHNET_CONTRACT = 2
 
 @hookimpl
 def graphnet_kinds(register: Register) -> None:
-    """Declare noises and supervisions, to which other distributions can add."""
+    """Declare noises, supervisions and formats of image files, to which other distributions can add."""
+    from graphnet_denoise.images import Format
+    from graphnet_denoise.images.opening import KIND
     from graphnet_denoise.noise import NOISES, Noise
     from graphnet_denoise.supervision import SUPERVISIONS, Supervision
 
     register(NOISES.kind, OwnKind("noise", Noise, needs=("noisy",)))
     register(SUPERVISIONS.kind, OwnKind("supervision", Supervision, needs=("make",)))
+    register(KIND, OwnKind("format", Format, needs=("matches", "open")))
 
 
 @hookimpl
@@ -33,6 +36,15 @@ def graphnet_denoise_supervisions(register: Register) -> None:
     from graphnet_denoise.supervision import SUPERVISIONS
 
     SUPERVISIONS.register(register)
+
+
+@hookimpl
+def graphnet_denoise_formats(register: Register) -> None:
+    """Add the formats of image files of this distribution, such as `tiff`."""
+    from graphnet_denoise.images.formats import BUILTIN
+
+    for known in BUILTIN:
+        register(known.name, type(known))
 
 
 @hookimpl

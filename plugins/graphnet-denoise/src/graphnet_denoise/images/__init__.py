@@ -1,0 +1,53 @@
+"""Images: files of every format, read and written without loss, in parts where the format allows it.
+
+    with open_image(path) as source, create_like(target, source) as sink:
+        for plane in range(source.planes):
+            for rows in bands(source.height, 512):
+                pixels = source.read(plane, rows)          # (C, h, w), in the file's own numbers
+                sink.write(plane, rows, slice(None), pixels)
+
+`Picture` and the functions beside it hold one small image as a whole.
+"""
+
+from __future__ import annotations
+
+from graphnet_denoise.images.file import ImageFile, ImageSink
+from graphnet_denoise.images.format import Format
+from graphnet_denoise.images.layout import Layout, bands
+from graphnet_denoise.images.levels import Levels
+from graphnet_denoise.images.listing import READ_SUFFIXES, is_image, list_images
+from graphnet_denoise.images.metadata import Metadata
+from graphnet_denoise.images.opening import create_like, formats, open_image, suffixes
+from graphnet_denoise.images.picture import (
+    WRITE_SUFFIXES,
+    Picture,
+    Pixels,
+    image_size,
+    read_picture,
+    read_rgb,
+    write_picture,
+)
+
+__all__ = [
+    "READ_SUFFIXES",
+    "WRITE_SUFFIXES",
+    "Format",
+    "ImageFile",
+    "ImageSink",
+    "Layout",
+    "Levels",
+    "Metadata",
+    "Picture",
+    "Pixels",
+    "bands",
+    "create_like",
+    "formats",
+    "image_size",
+    "is_image",
+    "list_images",
+    "open_image",
+    "read_picture",
+    "read_rgb",
+    "suffixes",
+    "write_picture",
+]

@@ -1,0 +1,115 @@
+"""Faults of image files, in words: whatever a decoder raises becomes a DataError that names the file."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from graphnet.errors import DataError, GraphnetError, WriteError
+
+# tifffile reports odd metadata by logging, which Python prints if nobody listens.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+class _Quiet:
+    """Python's warnings are off while any thread is in this block; catch_warnings is for one thread only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._threads == 0:
+                self._caught = warnings.catch_warnings(action="ignore")
+                self._caught.__enter__()
+            self._threads += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Turn every error of a decoder into a DataError; `kind` is what the file is read as, such as "a PNG"."""
+    try:
+        with _QUIET:  # remarks on odd metadata concern nobody
+            yield
+    except GraphnetError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file.") from error
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: the image needs more memory than there is. Cut it into parts, or save it in a format "
+            f"that can be read in parts, such as TIFF."
+        ) from error
+    except Exception as error:  # a decoder of damaged data may raise anything
+        raise DataError(
+            f"{path}: cannot be read as {kind} ({_reason(error)}). The file is damaged or truncated; "
+            f"replace or remove it."
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(path: Path, kind: str) -> Iterator[None]:
+    """Turn every error of an encoder but OSError, which atomic_write knows, into a WriteError."""
+    try:
+        with _QUIET:
+            yield
+    except (GraphnetError, OSError):
+        raise
+    except Exception as error:  # an encoder may raise anything
+        raise WriteError(
+            f"{path}: cannot be written as {kind} ({_reason(error)}). No file was changed; give a name with "
+            f"another ending, such as .tif"
+        ) from error
+
+
+def unsupported(path: Path, expected: str, found: str, remedy: str) -> DataError:
+    """The error of a healthy file of a kind that cannot be read."""
+    return DataError(f"{path}: expected {expected}, found {found}. {remedy}")
+
+
+def load(module: str, *, extra: str, path: Path) -> ModuleType:
+    """Import a library that comes with an extra; raises DataError that says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"{path}: this format needs the library {module.partition('.')[0]}. Install it with: "
+            f"python -m pip install 'graphnet-denoise[{extra}]'"
+        ) from error
+
+
+def check_memory(size_bytes: int) -> None:
+    """Raise MemoryError if so many bytes are more than the machine has, before it swaps itself to death."""
+    try:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return  # no such system: the allocation itself will tell
+    if size_bytes > machine:
+        raise MemoryError
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, struct.error | IndexError | EOFError):
+        return "it ends too early"
+    return " ".join(str(error).split())[:200] or type(error).__name__

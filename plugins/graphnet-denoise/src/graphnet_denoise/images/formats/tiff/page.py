@@ -1,0 +1,105 @@
+"""The pixels of one page of a TIFF: a region is read from the strips or tiles that it touches."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from graphnet_denoise.images.layout import Samples
+
+Page = tifffile.TiffPage | tifffile.TiffFrame
+_JPEG = (6, 7, 34892, 33007)  # the codes of JPEG compressions, whose segments share tables
+
+
+def check_cover(page: Page) -> None:
+    """Raise ValueError if the strips or tiles do not cover the page, or lie outside the file."""
+    expected = math.prod(page.chunked)
+    found = sum(
+        1
+        for offset, size in zip(page.dataoffsets, page.databytecounts, strict=False)
+        if offset and size
+    )
+    what = "tiles" if page.keyframe is not None and page.keyframe.is_tiled else "strips"
+    if found < expected:
+        raise ValueError(f"it has {found} of the {expected} {what} that cover it")
+    end = page.parent.filehandle.size
+    ends = (a + b for a, b in zip(page.dataoffsets, page.databytecounts, strict=False))
+    if max(ends) > end:
+        raise ValueError(f"its {what} end behind the file's {end} bytes")
+
+
+def read_region(page: Page, rows: slice, columns: slice) -> Samples:
+    """Read all stored samples of a region: (S, h, w) in the machine's byte order."""
+    keyframe = page.keyframe
+    assert keyframe is not None
+    separate, _, _, _, together = keyframe.shaped
+    samples = separate * together
+    if keyframe.is_final and keyframe.dtype is not None and keyframe.bitspersample >= 8:
+        array = mapped(page.parent, page.dataoffsets[0], keyframe.shaped, keyframe.dtype)
+        region = np.array(array[:, 0, rows, columns, :])
+        return region.transpose(0, 3, 1, 2).reshape(samples, *region.shape[1:3])
+    region = np.zeros(
+        (separate, rows.stop - rows.start, columns.stop - columns.start, together), keyframe.dtype
+    )
+    _paste_segments(page, keyframe, rows, columns, region)
+    return region.transpose(0, 3, 1, 2).reshape(samples, *region.shape[1:3])
+
+
+def mapped(
+    file: tifffile.TiffFile, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Map uncompressed pixels of the file into memory, in their own byte order."""
+    return np.memmap(
+        file.filehandle.path,
+        dtype=dtype.newbyteorder(file.byteorder),
+        mode="r",
+        offset=offset,
+        shape=shape,
+    )
+
+
+def _paste_segments(
+    page: Page, keyframe: tifffile.TiffPage, rows: slice, columns: slice, region: NDArray[Any]
+) -> None:
+    """Decode the strips or tiles that touch the region, one after the other, into `region` (S, h, w, s)."""
+    handle = page.parent.filehandle
+    options: dict[str, Any] = {"_fullsize": False}
+    if keyframe.compression in _JPEG:
+        options |= {"jpegtables": page.jpegtables, "jpegheader": keyframe.jpegheader}
+    wanted = _touching(keyframe, rows, columns)
+    segments = handle.read_segments(
+        [page.dataoffsets[i] for i in wanted], [page.databytecounts[i] for i in wanted], wanted
+    )
+    for data, index in segments:
+        decoded, (separate, _, top, left, _), shape = keyframe.decode(data, index, **options)
+        if decoded is None:
+            raise ValueError(f"strip or tile {index} is empty")
+        _, tall, wide, _ = shape
+        top_in, left_in = max(rows.start, top), max(columns.start, left)
+        end, right = min(rows.stop, top + tall), min(columns.stop, left + wide)
+        part = decoded[0, top_in - top : end - top, left_in - left : right - left]
+        region[
+            separate,
+            top_in - rows.start : end - rows.start,
+            left_in - columns.start : right - columns.start,
+        ] = part
+
+
+def _touching(keyframe: tifffile.TiffPage, rows: slice, columns: slice) -> list[int]:
+    """The numbers of the strips or tiles that a region touches."""
+    separate, _, height, width, _ = keyframe.shaped
+    if keyframe.is_tiled:
+        tall, wide = keyframe.tilelength, keyframe.tilewidth
+    else:
+        tall, wide = min(keyframe.rowsperstrip, height), width
+    down, across = math.ceil(height / tall), math.ceil(width / wide)
+    return [
+        (plane * down + row) * across + column
+        for plane in range(separate)
+        for row in range(rows.start // tall, math.ceil(rows.stop / tall))
+        for column in range(columns.start // wide, math.ceil(columns.stop / wide))
+    ]

@@ -1,0 +1,125 @@
+"""Open an image file of any format, and write one like it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from graphnet.errors import DataError, GraphnetError
+from graphnet.system import atomic_write
+from graphnet_denoise.images.aside import atomic_folder
+from graphnet_denoise.images.faults import reading, writing
+from graphnet_denoise.images.file import ImageFile, ImageSink
+from graphnet_denoise.images.format import HEAD_BYTES, Format
+from graphnet_denoise.images.formats import BUILTIN
+
+KIND = "denoise_formats"
+"""The kind for which other distributions register formats."""
+
+
+def open_image(path: Path, *, axes: str = "") -> ImageFile:
+    """Open an image file and read its header; its first bytes, not its name, decide the format.
+
+    Args:
+        path: the file; a folder for zarr.
+        axes: what the axes are, such as "TCYX", for a file that does not say it (.npy, plain zarr).
+
+    Raises:
+        DataError: the file, which the message names, is missing, damaged, or of no format that can be read.
+    """
+    source = _opened(path)
+    if axes:
+        try:
+            source.set_axes(axes)
+        except GraphnetError:
+            source.close()
+            raise
+    return source
+
+
+def _opened(path: Path) -> ImageFile:
+    with reading(path, "an image"):
+        head = b""
+        if not path.is_dir():
+            with path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+    fitting = (known for known in BUILTIN if known.matches(path, head))
+    chosen = next(fitting, None) or next(
+        (known for known in _added() if known.matches(path, head)), None
+    )
+    if chosen is not None:
+        with reading(path, chosen.title):
+            return chosen.open(path)
+    names = ", ".join(candidate.name for candidate in formats())
+    found = "a folder" if path.is_dir() else "other data" if head else "an empty file"
+    raise DataError(
+        f"{path}: cannot be read as an image (expected one of {names}; found {found}). Replace or remove it."
+    )
+
+
+@contextlib.contextmanager
+def create_like(target: Path, source: ImageFile, *, history: str = "") -> Iterator[ImageSink]:
+    """Give the `with` block a file to write, with the axes, the kind of numbers and the metadata of `source`.
+
+    The ending of `target` decides the format. In the source's format, the result keeps everything; in another
+    one, it keeps what that format can hold. The file appears under its name when the block ends, and not at
+    all if the block raises an error.
+
+    Args:
+        target: the file to write; it may be the source itself.
+        source: the open file whose pixels were changed.
+        history: what was done, for formats that keep a history (FITS, MRC).
+
+    Raises:
+        DataError: the format cannot hold such pixels.
+        WriteError: the file cannot be written; an older file is unchanged.
+    """
+    chosen = _format_for(target, source)
+    aside = atomic_folder if chosen.folder else atomic_write
+    with aside(target) as temporary:
+        with writing(target, chosen.title):
+            sink = chosen.create(temporary, source, name=target, history=history)
+        try:
+            yield sink
+            with writing(target, chosen.title):
+                sink.finish()
+        finally:
+            sink.close()
+
+
+def formats() -> Sequence[Format]:
+    """All formats: those of this distribution, then those that other distributions added."""
+    return [*BUILTIN, *_added()]
+
+
+def suffixes() -> tuple[str, ...]:
+    """The endings of the names of all files that can be read, in lower case."""
+    return tuple(dict.fromkeys(suffix for known in formats() for suffix in known.suffixes))
+
+
+def _added() -> Sequence[Format]:
+    """The formats that other distributions added."""
+    from graphnet.sdk import default_registry  # imports torch, which takes two seconds
+
+    builtin = {known.name for known in BUILTIN}
+    entries = default_registry().of_kind(KIND)
+    return [entry.value() for name, entry in entries.items() if name not in builtin]
+
+
+def _format_for(target: Path, source: ImageFile) -> Format:
+    """The source's format if it has the target's ending, else the first one that has it."""
+    ending = target.suffix.lower()
+    fitting = [known for known in BUILTIN if ending in known.suffixes]
+    if source.format not in {known.name for known in fitting}:
+        fitting += [known for known in _added() if ending in known.suffixes]
+    for known in fitting:
+        if known.name == source.format:
+            return known
+    if not fitting:
+        endings = ", ".join(suffixes())
+        raise DataError(
+            f"{target}: expected a name that ends in one of {endings}, found "
+            f"{target.suffix or 'no ending'!r}."
+        )
+    return fitting[0]
