@@ -75,7 +75,7 @@ def graphnet_datasets(register: Register) -> None:
 
 @hookimpl
 def graphnet_commands(register: Register) -> None:
-    """Add `denoise`, `evaluate`, `convert-pairs`, `export-darktable` and `export-bioimageio`."""
+    """Add `denoise`, `evaluate`, `report`, `convert-pairs`, `export-darktable` and `export-bioimageio`."""
     here = "graphnet_denoise.commands"
     register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
     register(
@@ -88,6 +88,7 @@ def graphnet_commands(register: Register) -> None:
             "Make a .npz file of pairs from an old .pkl file.", f"{here}.convert:convert_pairs"
         ),
     )
+    register("report", Command("Show a training run as one HTML file.", f"{here}.report:report"))
     register(
         "export-darktable",
         Command(
