@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text()
-PARTS = re.findall(r"^```python\n((?:(?!```).)*?)^```\n\n```text\n(.*?)^```", PAGE, flags=re.M | re.S)
+PARTS = re.findall(
+    r"^```python\n((?:(?!```).)*?)^```\n\n```text\n(.*?)^```", PAGE, flags=re.M | re.S
+)
 
 
 def test_python_code_prints_what_the_readme_shows(
