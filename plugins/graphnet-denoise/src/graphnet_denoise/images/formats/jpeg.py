@@ -32,7 +32,9 @@ _EXIF, _XMP, _ICC, _PREVIEWS = (
     b"ICC_PROFILE\0",
     b"MPF\0",
 )
-_LARGEST_RATIO = 1024  # pixels of a byte: each block of 8 x 8 takes a bit or more
+_LARGEST_RATIO = (
+    16_384  # pixels of a byte: a block of 8 x 8 takes a bit, or less with arithmetic coding
+)
 _SEGMENT = 65533  # the most bytes of a segment
 _CENTIMETRE = 2.54  # inches
 
