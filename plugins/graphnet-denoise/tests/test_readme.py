@@ -1,4 +1,4 @@
-"""The Python code of the README runs in this order, and prints what the README shows below it."""
+"""The Python code of the README with an output runs in this order, and prints this output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_python_code_prints_what_the_readme_shows(
 ) -> None:
     pytest.importorskip("dask.array")
     monkeypatch.chdir(tmp_path)
-    assert len(PARTS) == len(re.findall(r"^```python$", PAGE, flags=re.M)) >= 3
+    assert len(PARTS) >= 3
     names: dict[str, object] = {}
     for code, expected in PARTS:
         with contextlib.redirect_stdout(io.StringIO()) as printed:
