@@ -7,14 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
-from graphnet_denoise import arrays, denoise, denoise_graphnet, shipped
+from graphnet_denoise import arrays, denoise, denoise_graphnet
+from graphnet_denoise.models import MODELS, Kind
 from graphnet_denoise.restoring import Restorer
-from graphnet_denoise.shipped import BLIND
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -209,10 +209,10 @@ def test_the_noise_of_an_image_chooses_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     da = pytest.importorskip("dask.array")
-    factors: dict[shipped.Kind, float] = {"gaussian": 0.5, "camera": 0.25}
+    factors: dict[Kind, float] = {"gaussian": 0.5, "camera": 0.25}
     for kind, factor in factors.items():
         path = scaling(factor, tmp_path / f"{kind}.safetensors")
-        monkeypatch.setitem(shipped.MODELS, kind, path)
+        monkeypatch.setitem(cast(dict[Kind, Path], MODELS), kind, path)
     arrays._shipped.cache_clear()
     draw = np.random.default_rng(0)
     independent = 0.5 + 0.1 * draw.standard_normal((3, 64, 64, 3))
@@ -263,7 +263,7 @@ def test_an_array_without_pixels_comes_back() -> None:
 
 def test_result_is_that_of_the_command_line() -> None:
     noisy = np.random.default_rng(0).integers(0, 256, (17, 19, 3), dtype=np.uint8)
-    restorer = Restorer.of(gn.load(BLIND))
+    restorer = Restorer.of(gn.load(MODELS["gaussian"]))
     image = torch.from_numpy(noisy / np.float32(255)).permute(2, 0, 1)
     expected = restorer.restore(image[None])[0].permute(1, 2, 0) * 255
     found = denoise(noisy)

@@ -243,6 +243,34 @@ def test_animations_and_deep_jpegs_are_refused_in_words(tmp_path: Path) -> None:
         open_image(tmp_path / "a.avif")
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic", "a HEIC. Convert it"),
+        ("a.psd", b"8BPS\0\1", "a Photoshop document"),
+        ("a.fits.gz", b"\x1f\x8b\x08\0", "a gzip archive. Unpack it first"),
+        ("a.npz", b"PK\3\4", "a zip archive"),
+        ("a.czi", b"ZISRAWFILE", "a Zeiss CZI. Export its images"),
+    ],
+)
+def test_files_of_known_other_kinds_are_named(
+    tmp_path: Path, name: str, data: bytes, found: str
+) -> None:
+    (tmp_path / name).write_bytes(data + bytes(100))
+    with pytest.raises(DataError, match=f"found {found}") as error:
+        open_image(tmp_path / name)
+    assert "damaged" not in str(error.value)
+
+
+def test_layers_of_photoshop_are_left_out(tmp_path: Path) -> None:
+    layers = b"Adobe Photoshop Document Data Block\0"
+    tag = (37724, 7, len(layers), layers, True)
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9), extratags=[tag], metadata=None)
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        assert 37724 not in tiff.pages.first.tags
+
+
 def test_files_of_no_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("not an image")
     (tmp_path / "empty.tif").touch()
@@ -295,7 +323,7 @@ def test_example_of_the_readme_halves_an_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?create_like.*?)```", readme, re.DOTALL)
+    (code,) = re.findall(r"```python\n((?:(?!```).)*?create_like.*?)```", readme, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     stack = noise(3, 40, 30) // 2 * 2
     tifffile.imwrite("in.tif", stack, photometric="minisblack")

@@ -170,6 +170,7 @@ def test_a_damaged_photo_is_named(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"1\.png: cannot be read as a PNG"):
         Photos(path=str(folder), pairs=30, size=4).load()
+    path.unlink()
     (folder / "2.png").write_text("no image")
     with pytest.raises(DataError, match=r"2\.png: cannot be read as an image"):
         Photos(path=str(folder), pairs=30, size=4).load()

@@ -17,9 +17,11 @@ SIDE = 12
 _KEPT = 0.05  # the share of the squares that is kept
 _FEWEST = 16
 _MOST_SQUARES = 1 << 14
+_MOST_CUT = 0.02  # of a square's values may be black or white, where noise is clipped
+_PARTS = 4  # of an image, by brightness
 _MOST_STEPS = 1 << 20
 _CELL = 8  # of a JPEG
-_CLEAR = 6.0  # deviations by which the step at a JPEG's blocks exceeds the steps elsewhere
+_CLEAR = 8.0  # deviations by which the steps at a JPEG's blocks exceed the steps elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class FoundNoise:
     """The noise of an image.
 
     Attributes:
-        std: the standard deviation in 255ths, in the flattest parts.
+        std: the standard deviation in 255ths, in the flattest parts of a medium brightness.
         neighbours: the correlation between adjacent pixels; 0 if each pixel's noise is independent.
         channels: the correlation between channels; None for one channel, or for equal channels.
         blocks: whether the picture has the blocks of a JPEG.
@@ -66,23 +68,25 @@ class FoundNoise:
 _NEIGHBOURS, _SHARED = 0.15, 0.3
 
 
-def measure_noise(image: Tensor) -> FoundNoise:
-    """Measure the noise of an image, float (C, H, W) in 0..1; alpha and further channels do not belong to it.
+def measure_noise(images: Tensor) -> FoundNoise:
+    """Measure the noise of an image (C, H, W), or of several parts of one (N, C, H, W), float in 0..1.
 
-    Images below 3 squares a side are measured as a whole. The result of a picture without flat parts, such as
-    one of gravel, is an upper bound.
+    Alpha and further channels do not belong to it. Images smaller than a square are measured as a whole. The
+    result of a picture without flat parts, such as one of gravel, is an upper bound.
     """
-    distinct = image if len(image) == 1 or not _is_grey(image) else image[:1]
-    squares = _flattest(distinct.float())
+    images = images.reshape(-1, *images.shape[-3:]).float()
+    distinct = images[:, :1] if _is_grey(images) else images
+    remainders, brightness = _remainders(distinct)
+    squares = _flattest(remainders)
     variance = squares.square().mean()
     across = (squares[..., 1:] * squares[..., :-1]).mean()
     down = (squares[..., 1:, :] * squares[..., :-1, :]).mean()
     neighbours = float((across + down) / (2 * variance).clamp_min(1e-12))
     return FoundNoise(
-        std=float(variance.sqrt()) * 255,
+        std=_medium_std(remainders, brightness) * 255,
         neighbours=min(1.0, max(0.0, neighbours)),
-        channels=_between_channels(squares) if len(distinct) > 1 else None,
-        blocks=has_blocks(distinct.mean(0)),
+        channels=_between_channels(squares) if distinct.shape[1] > 1 else None,
+        blocks=any(has_blocks(image.mean(0)) for image in distinct),
     )
 
 
@@ -96,35 +100,45 @@ def has_blocks(grey: Tensor) -> bool:
             return False
         largest = 3 * steps.flatten()[:: max(1, steps.numel() // _MOST_STEPS)].median()
         by_phase = steps.clamp_max(largest).mean(0)[:whole].reshape(-1, _CELL)  # edges count little
-        excess = by_phase[:, -1] - by_phase[:, :-1].mean(1)
-        error = excess.std() / len(excess) ** 0.5
-        found += float(excess.mean() / error.clamp_min(1e-9))
+        excess = by_phase - (by_phase.sum(1, keepdim=True) - by_phase) / (_CELL - 1)
+        error = excess.std(dim=0) / len(excess) ** 0.5
+        found += float(
+            (excess.mean(0) / error.clamp_min(1e-9)).max()
+        )  # a part may begin in a block
     return found > _CLEAR
 
 
-def _is_grey(image: Tensor) -> bool:
-    return bool((image == image[:1]).all())
+def _is_grey(images: Tensor) -> bool:
+    return bool((images == images[:, :1]).all())
 
 
-def _flattest(image: Tensor) -> Tensor:
-    """The remainders of planes in the flattest squares: (N, C, SIDE, SIDE)."""
-    c, height, width = image.shape
+def _remainders(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The remainders of planes in squares, (N, C, SIDE, SIDE), and the squares' brightness, (N,)."""
+    n, c, height, width = images.shape
     if min(height, width) < SIDE:
-        return image[None] - image.mean(dim=(1, 2), keepdim=True)
+        return images - images.mean(dim=(2, 3), keepdim=True), images.mean(dim=(1, 2, 3))
     rows, columns = height // SIDE, width // SIDE
-    squares = image[:, : rows * SIDE, : columns * SIDE].reshape(c, rows, SIDE, columns, SIDE)
-    squares = squares.permute(1, 3, 0, 2, 4).reshape(-1, c, SIDE, SIDE)
-    step = -(-len(squares) // _MOST_SQUARES)
-    squares = squares[::step]
-    remainders = _without_plane(squares)
+    squares = images[..., : rows * SIDE, : columns * SIDE].reshape(n, c, rows, SIDE, columns, SIDE)
+    squares = squares.permute(0, 2, 4, 1, 3, 5).reshape(-1, c, SIDE, SIDE)
+    squares = squares[:: -(-len(squares) // _MOST_SQUARES)]
+    cut = ((squares <= 0) | (squares >= 1)).flatten(1).float().mean(1)
+    whole = cut <= _MOST_CUT
+    squares = squares[whole] if int(whole.sum()) >= _FEWEST else squares
+    return _without_plane(squares), squares.mean(dim=(1, 2, 3))
+
+
+def _flattest(remainders: Tensor) -> Tensor:
+    """The squares with the smallest variance."""
     variances = remainders.square().mean(dim=(1, 2, 3))
-    cut = ((squares <= 0) | (squares >= 1)).flatten(1).float().mean(
-        1
-    ) > 0.02  # their noise is clipped
-    whole = ~cut if int((~cut).sum()) >= _FEWEST else torch.ones_like(cut)
-    remainders, variances = remainders[whole], variances[whole]
     kept = max(min(_FEWEST, len(variances)), int(len(variances) * _KEPT))
     return remainders[variances.argsort()[:kept]]
+
+
+def _medium_std(remainders: Tensor, brightness: Tensor) -> float:
+    """The median over four parts of the squares, from dark to bright, of the deviation in the flattest."""
+    parts = brightness.argsort().tensor_split(min(_PARTS, max(1, len(brightness) // _FEWEST)))
+    found = [_flattest(remainders[part]).square().mean().sqrt() for part in parts]
+    return float(torch.stack(found).median())
 
 
 def _without_plane(squares: Tensor) -> Tensor:

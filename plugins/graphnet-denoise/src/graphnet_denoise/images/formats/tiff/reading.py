@@ -51,6 +51,7 @@ class TiffImage(ImageFile):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._checked: set[int] = set()  # pages that are known to be covered
         self.tiff = tifffile.TiffFile(path, _multifile=False)
         self.tiff.filehandle.set_lock(True)  # several threads may read
         try:
@@ -214,7 +215,9 @@ class TiffImage(ImageFile):
             region = np.array(array[number, :, 0, rows, columns, :]).transpose(0, 3, 1, 2)
             return region.reshape(self.stored, *region.shape[2:])
         page = self.page(number)
-        check_cover(page)
+        if number not in self._checked:
+            check_cover(page)
+            self._checked.add(number)
         samples = read_region(page, rows, columns)
         if self.keyframe.photometric != _PALETTE:
             return samples

@@ -29,6 +29,9 @@ STORAGE = frozenset(
 )
 """They say how pixels are stored: the result gets its own."""
 
+STALE = frozenset((37724,))
+"""Layers of Photoshop, which hold the pixels once more: programs would show these."""
+
 _DESCRIPTION, _X, _Y, _UNIT, _XMP, _ICC = 270, 282, 283, 296, 700, 34675
 _INCHES = {2: 1.0, 3: 2.54}
 _OF_CAMERA = (

@@ -23,7 +23,7 @@ from graphnet_denoise.images.formats.tiff.directory import (
     replace_directories,
 )
 from graphnet_denoise.images.formats.tiff.reading import TiffImage
-from graphnet_denoise.images.formats.tiff.tags import STORAGE, directory_of
+from graphnet_denoise.images.formats.tiff.tags import STALE, STORAGE, directory_of
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.scratch import Scratch
@@ -270,7 +270,7 @@ def _kept(source: TiffImage) -> list[Directory]:
     with source.path.open("rb") as file:
         for number in range(len(source.series.pages)):
             directory = source.form.read(file, source.page(number).offset)[0]
-            directories.append(directory.without(STORAGE))
+            directories.append(directory.without(STORAGE | STALE))
     if source.series.kind not in _PLAIN_KINDS:  # a vendor's tags that tell where its own data lie
         text = json.dumps({"shape": source.shape, "axes": source.axes}).encode() + b"\0"
         entries = dict(directories[0].entries)
