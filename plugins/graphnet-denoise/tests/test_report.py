@@ -164,7 +164,7 @@ def shown(run: Path, tmp_path: Path) -> Iterator[Page]:
 def box(page: Page, selector: str) -> dict[str, float]:
     found = page.locator(selector).bounding_box()
     assert found is not None
-    return dict(found)
+    return {"x": found["x"], "y": found["y"], "width": found["width"], "height": found["height"]}
 
 
 @pytest.mark.slow
