@@ -19,13 +19,13 @@ from graphnet_denoise.learn.findings import find
 from graphnet_denoise.learn.measure import measure_noise
 from graphnet_denoise.learn.recipe import knows_range
 from graphnet_denoise.learn.sameness import compare_images
-from graphnet_denoise.learn.scenes import HeldOut, OwnScenes, SceneImages, read_scenes
+from graphnet_denoise.learn.scenes import HeldOut, OwnScenes, SceneImages, read_scenes, write_scenes
 from graphnet_denoise.learn.training import plan_length
 from graphnet_denoise.metrics import HeldOutPSNR
 from graphnet_denoise.supervision import Noise2Noise, Noise2Void
 
 import graphnet
-from graphnet.errors import DataError, GraphnetError
+from graphnet.errors import CheckpointError, DataError, GraphnetError
 from graphnet.sdk import Pairs, load_registry
 from graphnet.training import Steps, Trainer, read_job
 from tests.support import own_images
@@ -244,9 +244,9 @@ def test_held_out_targets_are_the_hidden_pixels_alone(trained: Path) -> None:
 
 
 def test_pairs_of_a_scene_are_two_different_images_at_one_place(tmp_path: Path) -> None:
-    run_folder = tmp_path / "run"
-    learned(own_images.write(tmp_path, own_images.bursts), run_folder, "--steps", 1)
-    path = str(run_folder / "scenes.json")
+    folder = own_images.write(tmp_path, own_images.bursts)
+    path = str(tmp_path / "scenes.json")
+    write_scenes(Path(path), folder, find(folder).arrangement)
     stream = OwnScenes(path=path, size=32, supervision=Noise2Noise()).load()
     first, second = stream.batch(0, 0, range(64))
     difference = (first - second).flatten(1)
@@ -325,10 +325,12 @@ def test_the_best_model_by_the_held_out_score_is_kept(trained: Path) -> None:
 
 
 def test_a_training_ends_when_its_time_is_over(tmp_path: Path) -> None:
-    assert plan_length(60, 0.05).steps == pytest.approx(60 / 0.05 * 0.92, abs=20)
+    assert plan_length(60, 0.05).steps == pytest.approx(60 / 0.05 * 0.94, abs=20)
     to = Writer(tmp_path / "small")
     for k in range(2):
         to.png(f"x{k}.png", to.noisy(own_images.scene(k)[:20, :20]))
     output = learned(tmp_path / "small", tmp_path / "run", "--minutes", 1e-6)
-    assert "the time was over" in output
+    assert "the time is over" in output
     assert (tmp_path / "run" / "model.safetensors").exists()
+    with pytest.raises(CheckpointError, match="already holds a model"):
+        learned(tmp_path / "small", tmp_path / "run")

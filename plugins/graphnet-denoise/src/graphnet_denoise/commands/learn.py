@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
+from functools import partial
 from pathlib import Path
 
 import click
 
 from graphnet.cli import make_console
+from graphnet.errors import CheckpointError
+from graphnet.plan import CompileOptions
 from graphnet.sdk import default_registry
-from graphnet.system import seconds_text
+from graphnet.system import write_text
 from graphnet.training import RunFolder
+from graphnet_denoise.commands.tables import quality_lines
+from graphnet_denoise.learn.apply import Applied
 from graphnet_denoise.learn.findings import Findings, find
+from graphnet_denoise.learn.judging import judge
 from graphnet_denoise.learn.recipe import (
     MODEL,
     RECIPE,
@@ -22,9 +30,18 @@ from graphnet_denoise.learn.recipe import (
     write_yaml,
 )
 from graphnet_denoise.learn.scenes import read_scenes, write_scenes
-from graphnet_denoise.learn.training import plan_length, step_seconds, train, whole_length
+from graphnet_denoise.learn.training import (
+    plan_length,
+    step_seconds,
+    stop_requested,
+    train,
+    whole_length,
+)
+
+MODEL_FILE, QUALITY = "model.safetensors", "quality.json"
 
 _MINUTES = 10.0
+_TRAINING = 0.95  # of the time; in the rest the model is judged
 
 
 @click.command()
@@ -57,60 +74,77 @@ def learn(
     are held out: the model that predicts these best is kept. FOLDER may also be one file.
 
     The run's folder gets model.safetensors, for `graphnet denoise`; learn.yaml, which `graphnet train` can
-    run again; and log.jsonl. Ctrl-C ends the training, and the best model so far is kept.
+    run again; log.jsonl; and quality.json, which says without a clean image how good the model is.
+    Ctrl-C ends the training, and the best model so far is kept.
     """
     started = time.monotonic()
     console = make_console(stderr=True)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with console.status("looking at the images"):
         findings = find(folder)
-    for line in findings.lines(minutes):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    asked = f"{minutes:g} minutes in all" if steps is None else f"{steps} steps"
+    for line in findings.lines(asked):
+        say(line)
     if dry_run:
         return
-    run = RunFolder(run_folder or Path("runs") / f"learn-{folder.resolve().stem}", resume=False)
-    held_out = _prepare(run.path, findings)
+    run = _open_run(run_folder or Path("runs") / f"learn-{folder.resolve().stem}")
+    held_out = _prepare(run.path, findings, asked)
     registry = default_registry()
-    deadline = started + 60 * minutes
+    end = math.inf
     if steps is None:
+        end = started + _TRAINING * 60 * minutes
         with console.status("measuring the speed of a step"):
             speed = step_seconds(run.path / RECIPE, registry)
-        length = plan_length(deadline - time.monotonic(), speed)
+        length = plan_length(end - time.monotonic(), speed)
     else:
-        deadline, length = float("inf"), whole_length(steps)
-    _write_recipe(run.path, findings, length, held_out=held_out)
-    console.print(f"{length.steps} steps; log in {run.log_path}", markup=False, highlight=False)
+        length = whole_length(steps)
+    _write_recipe(run.path, findings, length, asked, held_out=held_out)
+    say(f"{length.steps} steps; log in {run.log_path}")
     reporters = [registry.make("reporters", name) for name in ("log", "progress")]
-    trained = train(run, registry, deadline=deadline, reporters=reporters)
-    if trained.stopped:
-        console.print(f"stopped after step {trained.steps}: {trained.stopped}", markup=False)
-    if trained.score is not None:
-        console.print(
-            f"the best held-out score is {trained.score:.2f} dB against noisy pixels, of epoch "
-            f"{trained.epoch}",
-            markup=False,
+    with stop_requested() as interrupted:
+        trained = train(
+            run,
+            registry,
+            should_stop=lambda: interrupted() or time.monotonic() > end,
+            reporters=reporters,
         )
-    console.print(
-        f"the model is in {run.model_path}, after {seconds_text(time.monotonic() - started)}. Use it: "
-        f"graphnet denoise {run.model_path} {folder} -o CLEAN",
-        markup=False,
-        highlight=False,
-    )
+    if trained.stopped:
+        over = "the time is over" if time.monotonic() > end else trained.stopped
+        say(f"stopped after step {trained.steps}: {over}")
+    if trained.score is not None:
+        say(f"the best held-out score is {trained.score:.2f} dB, of epoch {trained.epoch}")
+    applied = Applied.of(trained.model, options=CompileOptions(), self_ensemble=False)
+    judged = judge(applied, folder, hidden=findings.choice.hidden)
+    write_text(run.path / QUALITY, json.dumps(judged.record(), indent=2) + "\n")
+    for line in quality_lines(judged):
+        say(line)
+    say(f"the model is in {run.model_path}, after {time.monotonic() - started:.0f} s. Use it:")
+    say(f"graphnet denoise {run.model_path} {folder} -o CLEAN")
 
 
-def _prepare(run: Path, findings: Findings) -> bool:
+def _open_run(path: Path) -> RunFolder:
+    """Open the run's folder. Raises CheckpointError if it holds a model already."""
+    if (path / MODEL_FILE).exists():
+        raise CheckpointError(f"{path}: already holds a model. Choose another --run, or remove it.")
+    return RunFolder(path, resume=False)
+
+
+def _prepare(run: Path, findings: Findings, asked: str) -> bool:
     """Write the list of images, the network and a first training file; return whether a part is held out."""
     write_scenes(run / SCENES, findings.folder, findings.arrangement)
     choice = findings.choice
     comment = "The network that `graphnet learn` chose; it normalizes the images itself."
     write_yaml(run / MODEL, network_for(choice), comment)
     held_out = bool(read_scenes(run / SCENES).held_out(choice.size))
-    _write_recipe(run, findings, Length(1, 1), held_out=held_out)
+    _write_recipe(run, findings, Length(1, 1), asked, held_out=held_out)
     return held_out
 
 
-def _write_recipe(run: Path, findings: Findings, length: Length, *, held_out: bool) -> None:
+def _write_recipe(
+    run: Path, findings: Findings, length: Length, asked: str, *, held_out: bool
+) -> None:
     data = training_file(findings.choice, run, length, held_out=held_out)
     comment = (
         "What `graphnet learn` trained; to train it again: graphnet train learn.yaml --run NEW\n"
     )
-    write_yaml(run / RECIPE, data, comment + "\n".join(findings.lines(0)[:-1]))
+    write_yaml(run / RECIPE, data, comment + "\n".join(findings.lines(asked)))

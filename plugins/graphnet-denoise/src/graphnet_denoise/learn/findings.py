@@ -28,14 +28,14 @@ class Findings:
     noise: NoiseStatistics
     choice: Choice
 
-    def lines(self, minutes: float) -> list[str]:
-        """Say in five lines what was found and chosen."""
+    def lines(self, length: str) -> list[str]:
+        """Say in five lines what was found and chosen; `length` says how long the training takes."""
         return [
             f"found    {self._found()}",
             f"noise    {self._noise()}",
             f"learns   {self.choice.learns}",
             f"network  {self._network()}",
-            f"time     {minutes:g} minutes in all; training ends earlier if the score on patches that "
+            f"time     {length}; training ends earlier if the score on patches that "
             f"are held out no longer rises, and the best model is kept",
         ]
 

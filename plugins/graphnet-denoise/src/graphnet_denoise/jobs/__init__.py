@@ -1,0 +1,1 @@
+"""Jobs: many images from file to file."""
