@@ -37,7 +37,7 @@ $(VENV)/installed: $(PROJECTS) constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev \
 		--group plugins/graphnet-onnx/pyproject.toml:test -e . -e plugins/graphnet-cpu \
-		-e 'plugins/graphnet-denoise[plots]' -e plugins/graphnet-onnx -e plugins/graphnet-triton
+		-e 'plugins/graphnet-denoise[bioimageio,dask,formats,plots]' -e plugins/graphnet-onnx -e plugins/graphnet-triton
 	touch $@
 
 demo: install

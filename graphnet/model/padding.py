@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def reflect(length: int, padded: int) -> Tensor:
+def reflect(length: int, padded: int, *, device: torch.device | None = None) -> Tensor:
     """Return the index of the element that each position of a padded axis shows.
 
     The axis is mirrored at its last element, which is not repeated, then again at its first element, as often
@@ -15,6 +15,7 @@ def reflect(length: int, padded: int) -> Tensor:
     Args:
         length: the length of the axis.
         padded: the length of the padded axis.
+        device: where the result is; None is the default device.
 
     Returns:
         int64 (padded,), values in 0..length - 1.
@@ -23,7 +24,7 @@ def reflect(length: int, padded: int) -> Tensor:
     [0, 1, 2, 1, 0, 1, 2, 1]
     """
     period = max(1, 2 * (length - 1))
-    position = torch.arange(padded) % period
+    position = torch.arange(padded, device=device) % period
     return torch.where(position < length, position, period - position)
 
 
@@ -45,5 +46,5 @@ def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
         length = x.shape[axis]
         padded = -(-length // divisor) * divisor
         if padded != length:
-            x = x.index_select(axis, reflect(length, padded).to(x.device))
+            x = x.index_select(axis, reflect(length, padded, device=x.device))
     return x

@@ -11,7 +11,7 @@ from graphnet.plan.export import source
 from graphnet.plan.options import AUTO, CompileOptions, Target, split_options
 from graphnet.plan.plan import Plan, Step, check_plan, schedule
 from graphnet.plan.standalone import Standalone, check_names, standalone
-from graphnet.plan.tiling import Tiling, pace, tile
+from graphnet.plan.tiling import Tiling, pace, reach, tile
 from graphnet.plan.verify import verify
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "generate",
     "inference_plan",
     "pace",
+    "reach",
     "schedule",
     "source",
     "split_options",

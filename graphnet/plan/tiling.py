@@ -150,15 +150,15 @@ def tile(
         sides = tuple(Cut(length, length) for length in shape[2:])
         ratio = tuple(Fraction(*pair) for pair in zip(output[2:], shape[2:], strict=True))
         return Tiling(whole, sides, shape, output, ratio, whole.peak_bytes)
-    layers = [call for call in graph.order() if call.kind is Kind.LAYER]
+    layers = _layers(graph)
     axes = range(len(shape) - 2)
     paces = [_paces(graph, layers, axis) for axis in axes]
     scale = tuple(one.rows[graph.outputs[0]] for one in paces)
     # The bytes of the image and its result, which exist beside those of the tile.
     outside = sum(graph.values[name].spec.size_bytes for name in (*graph.inputs, *graph.outputs))
     fixed = outside + sum(whole.values[name].spec.size_bytes for name in whole.slots)
-    reach = [_reach(graph, layers, axis, paces[axis]) for axis in axes]
-    ways = [list(_cuts(shape[2 + axis], reach[axis], paces[axis].step)) for axis in axes]
+    around = [_reach(graph, layers, axis, paces[axis]) for axis in axes]
+    ways = [list(_cuts(shape[2 + axis], around[axis], paces[axis].step)) for axis in axes]
     grids = sorted(itertools.product(*ways), key=lambda cuts: math.prod(c.read for c in cuts))
     # Estimate: the memory of a plan, less the fixed part, grows with its pixels as in the last plan made.
     pixels, peak = math.prod(shape[2:]), whole.peak_bytes + outside
@@ -176,6 +176,37 @@ def tile(
         f"in tiles: the smallest tile of this network has {_by(c.size for c in least)} pixels, "
         f"and the image and its result alone are {bytes_text(outside)}. Allow more memory."
     )
+
+
+def reach(graph: Graph) -> list[tuple[int, int]]:
+    """How many rows around a part of an image the network reads, before it and after it, on each axis.
+
+    The part is one that begins and ends at multiples of all strides.
+
+    Args:
+        graph: the forward graph of a network that makes one image (N, C, H, W) of one image, or a signal, or
+            a volume; before any pass, on any sizes that it takes.
+
+    Returns:
+        (before, after) for each spatial axis.
+
+    Raises:
+        InputError: the network makes no image of an image, or looks at the whole image.
+
+    >>> from graphnet.model import Model
+    >>> model = Model({"layers": [{"conv2d": {"out_channels": 3, "kernel_size": 5, "padding": 2}}]})
+    >>> reach(model.graph((1, 3, 8, 8)))
+    [(2, 2), (2, 2)]
+    """
+    shape, _ = _ends(graph)
+    layers = _layers(graph)
+    return [
+        _reach(graph, layers, axis, _paces(graph, layers, axis)) for axis in range(len(shape) - 2)
+    ]
+
+
+def _layers(graph: Graph) -> list[Call]:
+    return [call for call in graph.order() if call.kind is Kind.LAYER]
 
 
 def _by(sizes: Iterable[int]) -> str:

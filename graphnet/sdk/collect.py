@@ -49,7 +49,7 @@ def collect(module: object, plugin: Plugin, found: Entries, kinds: dict[str, Plu
     manager.add_hookspecs(hookspecs)
     try:
         manager.register(module)
-        hooks = tuple(caller.name for caller in manager.get_hookcallers(module) or ())
+        marked = tuple(caller.name for caller in manager.get_hookcallers(module) or ())
         declared = _call(KINDS["kinds"], manager, plugin, found["kinds"])
         own = {name: entry.value.named(name) for name, entry in declared.items()}
         every = {**kinds, **own}
@@ -57,13 +57,14 @@ def collect(module: object, plugin: Plugin, found: Entries, kinds: dict[str, Plu
     except pluggy.PluginValidationError as error:
         raise PluginError(" ".join(str(error).split())) from error
     known = [kind.hook for kind in every.values()]
+    hooks = tuple(name for name in marked if name in known or not _is_optional(manager, name))
     for name in hooks:
         if name not in known:
             near = _alike(name, known)
             raise PluginError(
                 f"implements {name!r}, which is no hook. {near or nearest(name, known)}"
             )
-    _check_marks(module, hooks, known)
+    _check_marks(module, marked, known)
     mine: Entries = {"kinds": declared}
     for kind in every.values():
         if kind.name != "kinds":
@@ -109,6 +110,12 @@ class _Hooks(pluggy.PluginManager):
 
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
         return super().parse_hookimpl_opts(plugin, name) if _is_function(plugin, name) else None
+
+
+def _is_optional(manager: pluggy.PluginManager, hook: str) -> bool:
+    """Whether a plugin marks the hook as one of another plugin, which may not be installed."""
+    caller: pluggy.HookCaller = getattr(manager.hook, hook)
+    return all(implementation.optionalhook for implementation in caller.get_hookimpls())
 
 
 def _is_function(plugin: object, name: str) -> bool:

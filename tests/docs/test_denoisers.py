@@ -1,4 +1,4 @@
-"""The graphs of examples/denoisers: outputs and all gradients are those of plain torch.nn."""
+"""The graphs of examples/denoisers and of the included models: outputs and gradients are torch.nn's."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import graphnet_denoise
 import pytest
 import torch
 from torch import nn
 
 import graphnet as gn
+from benchmarks.large_photo import torch_network
 from benchmarks.torch_networks import Centred, Residual, UNet, dncnn17, paper
 from graphnet.graph import Kind
 from tests.support.oracle import relative_error
 from tests.support.torch_denoisers import NAFNet, Restormer
 
 FOLDER = Path(__file__).parents[2] / "examples" / "denoisers"
+RECIPES = Path(graphnet_denoise.__file__).parent / "recipes"
 GRAPHS: dict[str, Callable[[], nn.Module]] = {
     "seed": paper,
     "dncnn": dncnn17,
@@ -27,14 +30,20 @@ GRAPHS: dict[str, Callable[[], nn.Module]] = {
     "unet-conditioned": partial(UNet, inputs=4),
     "nafnet": NAFNet,
     "restormer": Restormer,
+    "unet-photos": torch_network,
 }
 SHAPE = (2, 16, 24)
+
+
+def file_of(name: str) -> Path:
+    """The file of a network."""
+    return (RECIPES if name == "unet-photos" else FOLDER) / f"{name}.yaml"
 
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 def test_forward_and_all_gradients_equal_torch(name: str, kernels: str) -> None:
-    model = gn.load(FOLDER / f"{name}.yaml")
+    model = gn.load(file_of(name))
     channels = model.input_channels
     assert channels is not None
     generator = torch.Generator().manual_seed(0)
@@ -86,6 +95,6 @@ def test_forward_and_all_gradients_equal_torch(name: str, kernels: str) -> None:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_file_says_how_many_parameters_there_are(name: str) -> None:
-    text = (FOLDER / f"{name}.yaml").read_text()
+    text = file_of(name).read_text()
     count = sum(parameter.numel() for parameter in GRAPHS[name]().parameters())
     assert f"{count:,} parameters" in text

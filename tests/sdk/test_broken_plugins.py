@@ -223,3 +223,17 @@ def test_a_kind_of_a_plugin_is_filled_by_others_and_gone_with_it(
     )
     with pytest.raises(UnknownNameError, match="unknown kind 'zzz_filters'"):
         registry.of_kind("zzz_filters")
+
+
+def test_an_optional_hook_is_left_out_where_its_kind_does_not_exist(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = "@hookimpl\ndef graphnet_layers(register):\n    pass\n"
+    optional = ADDS_TEXT.replace("@hookimpl", "@hookimpl(optionalhook=True)")
+    write(path, "zzz-kinds", KINDS_TEXT)
+    write(path, "bbb-adds", optional + layers)
+    registry = load_registry()
+    assert list(registry.of_kind("zzz_filters")) == ["double", "again"]
+    monkeypatch.setenv("GRAPHNET_DISABLE_PLUGINS", "zzz-kinds")
+    (adding,) = (p for p in load_registry().plugins if p.distribution == "bbb-adds")
+    assert (adding.status, adding.hooks) == ("loaded", ("graphnet_layers",))

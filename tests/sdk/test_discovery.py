@@ -213,8 +213,8 @@ def test_environment_variables_switch_plugins_off_and_make_broken_ones_errors(
 
     assert set(statuses(GRAPHNET_NO_PLUGINS="1")) == {"graphnet-framework"}
     # With the one that takes its name switched off, the good one is good.
-    off = statuses(GRAPHNET_DISABLE_PLUGINS="bad_clash, denoise")
-    assert (off["bad-clash"], off["graphnet-denoise"], off["good"]) == (
+    off = statuses(GRAPHNET_DISABLE_PLUGINS="bad_clash, cpu")
+    assert (off["bad-clash"], off["graphnet-cpu"], off["good"]) == (
         "disabled",
         "disabled",
         "loaded",

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from graphnet_denoise.layers import DiagonalMeans
+from graphnet_denoise.layers import CropTo, DiagonalMeans, PadToMultiple
 
 from graphnet.errors import GraphError
 from graphnet.testing import LayerTests, Sample
@@ -29,3 +29,31 @@ def test_diagonal_means_are_the_papers_convolutions() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 def test_the_window_of_diagonal_means_is_the_cells(axis: int) -> None:
     assert DiagonalMeans().window(range(3, 5), axis) == range(6, 10)
+
+
+class TestPadToMultiple(LayerTests):
+    samples = [
+        Sample(PadToMultiple(divisor=4), [(2, 3, 5, 8)]),
+        Sample(PadToMultiple(divisor=8), [(1, 1, 1, 3)]),
+        Sample(PadToMultiple(divisor=1), [(1, 2, 3, 3)]),
+    ]
+
+
+class TestCropTo(LayerTests):
+    samples = [
+        Sample(CropTo(), [(2, 3, 8, 8), (2, 1, 5, 7)]),
+        Sample(CropTo(), [(1, 1, 3, 3), (1, 1, 3, 3)]),
+        Sample(CropTo(), [(1, 1, 3, 3), (1, 1, 4, 3)], raises=GraphError),
+    ]
+
+
+@pytest.mark.parametrize("size", [(5, 7), (4, 6), (3, 4), (8, 8)])
+def test_padding_is_the_reflection_of_torch_and_cropping_takes_it_away(
+    size: tuple[int, int],
+) -> None:
+    x = torch.rand(1, 2, *size)
+    right, below = -size[1] % 4, -size[0] % 4
+    padded = PadToMultiple(divisor=4).forward(x)
+    expected = torch.nn.functional.pad(x, (0, right, 0, below), mode="reflect")
+    torch.testing.assert_close(padded, expected)
+    torch.testing.assert_close(CropTo().forward(padded, x), x)

@@ -17,11 +17,11 @@ from graphnet_denoise.commands import learn as learn_module
 from graphnet_denoise.commands.learn import learn
 from graphnet_denoise.learn.findings import find
 from graphnet_denoise.learn.measure import measure_noise
-from graphnet_denoise.learn.recipe import knows_range
 from graphnet_denoise.learn.sameness import compare_images
 from graphnet_denoise.learn.scenes import HeldOut, OwnScenes, SceneImages, read_scenes, write_scenes
 from graphnet_denoise.learn.training import plan_length
 from graphnet_denoise.metrics import HeldOutPSNR
+from graphnet_denoise.normalization import knows_range
 from graphnet_denoise.supervision import Noise2Noise, Noise2Void
 
 import graphnet

@@ -85,7 +85,7 @@ def test_a_colour_model_sees_independent_noise_in_the_channels_of_grey_images(
     model = FakeModel(note, channels=3 if told is None else 4)
     restored = Restorer.of(model).restore(images, noise_level=told)
     torch.testing.assert_close(restored, images.clamp(0, 1))
-    (x,) = seen
+    _, x = seen  # the first call tries what the model does with grey noise
     torch.testing.assert_close(x[:, :3].mean(1, keepdim=True), noisy)
     for image in x[:, :3]:
         found = torch.cov(image.reshape(3, -1)) / (3 * std**2)
@@ -106,8 +106,31 @@ def test_colour_images_get_no_noise_beside_grey_ones() -> None:
     images = random_images(2, 3, 8, 8)
     images[1] = images[1, :1]
     Restorer.of(FakeModel(note)).restore(images)
-    assert torch.equal(seen[0][0], images[0])
-    assert float((seen[0][1] - images[1]).abs().max()) > 0.01
+    assert torch.equal(seen[1][0], images[0])
+    assert float((seen[1][1] - images[1]).abs().max()) > 0.01
+
+
+def test_a_model_that_removes_grey_noise_sees_grey_images_repeated() -> None:
+    seen: list[Tensor] = []
+
+    def blurred(x: Tensor) -> Tensor:
+        seen.append(x)
+        return torch.nn.functional.avg_pool2d(x, 5, stride=1, padding=2)
+
+    restorer = Restorer.of(FakeModel(blurred))
+    images = random_images(1, 1, 8, 8)
+    for _ in range(2):  # it is tried once
+        restorer.restore(images)
+    assert len(seen) == 3
+    assert torch.equal(seen[1], images.expand(1, 3, 8, 8))
+    assert torch.equal(seen[2], seen[1])
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
+def test_strength_blends_the_image_and_the_result(strength: float) -> None:
+    images = random_images(2, 3, 5, 6)
+    restored = Restorer.of(FakeModel(lambda x: x.square()), strength=strength).restore(images)
+    torch.testing.assert_close(restored, (1 - strength) * images + strength * images.square())
 
 
 def test_a_model_trained_on_the_image_itself_sees_it_repeated() -> None:

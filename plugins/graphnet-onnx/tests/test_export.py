@@ -25,7 +25,7 @@ import graphnet as gn
 from graphnet.cli import run as graphnet_command
 from graphnet.errors import ContractError, GraphError, InputError, LayerError
 from graphnet.sdk import default_registry, load_registry
-from graphnet.testing import with_random_weights
+from graphnet.testing import Case, model_of, varied_cases_for, with_random_weights
 from tests.support.examples import example_models, example_shape
 
 pytest.importorskip("onnxruntime")
@@ -51,6 +51,59 @@ def test_each_example_is_equal_in_onnxruntime_at_two_sizes(path: Path) -> None:
     if path.stem == "characters":
         x = torch.randint(0, 97, shape, generator=generator)
     assert compare(model, [x]) <= TOLERANCE
+
+
+OLDER = [
+    "adaptive_avg_pool2d", "adaptive_max_pool2d", "attention", "conv2d", "gelu", "layer_norm2d", "lstm",
+    "max_pool2d", "mean", "reflection_pad2d", "simple_gate", "split", "transposed_attention",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_layers_that_newer_operators_compute_are_equal_in_opset_17(name: str) -> None:
+    found = list(compare_layer(name, default_registry(), opset=17))
+    assert {one.outcome for one in found} <= {Outcome.EQUAL, Outcome.FIXED, Outcome.REFUSED}
+    refused = [one.detail for one in found if one.outcome is Outcome.REFUSED]
+    assert all("from opset 19 on; this file has 17" in detail for detail in refused)
+    assert len(refused) < len(found)
+
+
+def test_each_layer_is_valid_in_opset_17_or_wraps_around() -> None:
+    """ONNX's own checker refuses an operator or attribute that opset 17 does not have."""
+    refused = set()
+    for name in default_registry().layers:
+        cases, _ = varied_cases_for(default_registry().find("layers", name).value)
+        model, inputs = model_of(
+            name, next(case for case in cases if isinstance(case, Case) and case.raises is None)
+        )
+        fixed = [
+            axis
+            for one in model.description.inputs.values()
+            for axis in one.axes
+            if isinstance(axis, str)
+        ]
+        try:
+            proto = to_onnx(model, *(tuple(x.shape) for x in inputs), fixed=fixed, opset=17)
+        except CannotExport:
+            refused.add(name)
+        else:
+            assert (proto.opset_import[0].version, proto.ir_version) == (17, 8)
+    assert refused == {*UNWRITTEN, *(f"circular_pad{axes}d" for axes in (1, 2, 3))}
+
+
+def test_an_opset_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    for opset in (16, 21):
+        with pytest.raises(InputError, match=f"expected 17 to 20, found {opset}"):
+            export(gn.Model(SMALL), tmp_path / "m.onnx", (1, 2, 4, 4), opset=opset)
+
+
+def test_a_file_of_an_older_opset_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = with_random_weights(gn.Model(SMALL), (1, 2, 4, 4))
+    command = ["export", str(tmp_path / "m.safetensors"), "-o", str(tmp_path / "m.onnx")]
+    model.save(tmp_path / "m.safetensors")
+    assert graphnet_command([*command, "--input", "1x2x4x4", "--set", "opset=17"]) == 0
+    assert onnx.load(tmp_path / "m.onnx").opset_import[0].version == 17
+    assert gn.load(tmp_path / "m.onnx").description == model.description
 
 
 def test_there_are_examples() -> None:

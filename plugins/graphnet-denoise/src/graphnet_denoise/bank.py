@@ -61,6 +61,14 @@ def as_unit(pixels: Pixels) -> NDArray[np.float32]:
     return np.divide(pixels, np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
 
 
+def in_grey(image: Pixels) -> Pixels:
+    """Return the luma of an image (H, W, 3) as (H, W, 1); an image of one channel stays as it is."""
+    if image.shape[2] == 1:
+        return image
+    grey = image @ _LUMA
+    return (grey if image.dtype == np.float32 else np.rint(grey)).astype(image.dtype)[..., None]
+
+
 def _images(path: Path, keys: Sequence[str]) -> list[Pixels]:
     if not path.exists():
         raise DataError(
@@ -82,8 +90,7 @@ def _with_channels(image: Pixels, wanted: int, where: str) -> Pixels:
     if found == 1:
         return np.repeat(image, wanted, axis=2)
     if (found, wanted) == (3, 1):
-        grey = image @ _LUMA
-        return (grey if image.dtype == np.float32 else np.rint(grey)).astype(image.dtype)[..., None]
+        return in_grey(image)
     raise DataError(f"{where}: expected images of {wanted} channels or of 1, found {found}.")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,13 @@ class Draws:
             np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, stream, index, 0]))
             for index in indices
         ]
+
+    def of(self, places: NDArray[np.int64]) -> Self:
+        """Return the random numbers of the pairs at these places only."""
+        chosen = copy.copy(self)
+        chosen.count = len(places)
+        chosen._generators = [self._generators[place] for place in places]
+        return chosen
 
     def normal(self, *shape: int) -> NDArray[np.float32]:
         """Draw standard normal numbers, float32 (N, *shape), by Box & Muller (1958).

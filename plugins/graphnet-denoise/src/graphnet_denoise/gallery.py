@@ -75,4 +75,4 @@ class NoisyGallery(Gallery):
         whole, pixels = self.whole, self.images[index]
         size = pixels.shape[:2]
         views = Views.of([pixels], size, whole.noise, draws, level_map=whole.noise_level_map)
-        return views.as_input(views.noisy())[0], as_tensor(views.scenes.clean)[0]
+        return views.as_input(views.noisy())[0], as_tensor(views.clean)[0]

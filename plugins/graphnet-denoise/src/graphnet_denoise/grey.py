@@ -52,6 +52,14 @@ def noise_level(images: Tensor) -> Tensor:
     return median.nan_to_num(0) / _NORMAL_MEDIAN
 
 
+def example(channels: int) -> tuple[Tensor, float]:
+    """Return a flat image (1, C, 64, 64) with the same noise in all channels, and the noise's deviation."""
+    level = 20 / 255
+    generator = torch.Generator().manual_seed(_SEED)
+    noise = torch.randn((1, 1, 64, 64), generator=generator)
+    return (0.5 + level * noise).expand(-1, channels, -1, -1), level
+
+
 def colour_noise(channels: int, size: tuple[int, int], *, seed: int) -> Tensor:
     """Draw sqrt(C) (z_k - m) of the module's equation: float32 (1, C, H, W), mean 0 over the channels."""
     generator = torch.Generator().manual_seed(_SEED + seed)

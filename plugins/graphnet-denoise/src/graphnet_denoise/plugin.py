@@ -23,9 +23,11 @@ def graphnet_kinds(register: Register) -> None:
 @hookimpl
 def graphnet_denoise_noises(register: Register) -> None:
     """Add the noises of this distribution, such as `gaussian`."""
-    from graphnet_denoise.noise import NOISES
+    from graphnet_denoise.noise import NOISES, Grey, Mixture
 
     NOISES.register(register)
+    register("grey", Grey)
+    register("mixture", Mixture)
 
 
 @hookimpl
@@ -47,10 +49,13 @@ def graphnet_denoise_formats(register: Register) -> None:
 
 @hookimpl
 def graphnet_layers(register: Register) -> None:
-    """Add `denoise/diagonal_means`, which zero-shot training needs."""
-    from graphnet_denoise.layers import DiagonalMeans
+    """Add `denoise/diagonal_means`, which zero-shot training needs, and `denoise/pad_to_multiple` and
+    `denoise/crop_to`, which make a network take images of any size."""
+    from graphnet_denoise import layers
 
-    register("denoise/diagonal_means", DiagonalMeans)
+    register("denoise/diagonal_means", layers.DiagonalMeans)
+    register("denoise/pad_to_multiple", layers.PadToMultiple)
+    register("denoise/crop_to", layers.CropTo)
 
 
 @hookimpl
@@ -74,7 +79,7 @@ def graphnet_datasets(register: Register) -> None:
 
 @hookimpl
 def graphnet_commands(register: Register) -> None:
-    """Add `denoise`, `learn`, `evaluate` and `convert-pairs`."""
+    """Add `denoise`, `learn`, `evaluate`, `convert-pairs`, `export-darktable` and `export-bioimageio`."""
     here = "graphnet_denoise.commands"
     register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
     register("learn", Command("Train on a folder of your noisy images.", f"{here}.learn:learn"))
@@ -86,6 +91,20 @@ def graphnet_commands(register: Register) -> None:
         "convert-pairs",
         Command(
             "Make a .npz file of pairs from an old .pkl file.", f"{here}.convert:convert_pairs"
+        ),
+    )
+    register(
+        "export-darktable",
+        Command(
+            "Write a model for darktable's neural restore.",
+            f"{here}.export_darktable:export_darktable",
+        ),
+    )
+    register(
+        "export-bioimageio",
+        Command(
+            "Write a model as a package of BioImage.IO.",
+            f"{here}.export_bioimageio:export_bioimageio",
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 import torch
@@ -14,6 +14,7 @@ from graphnet.model import pad_to_multiple
 from graphnet.plan import CompileOptions
 from graphnet_denoise import grey
 from graphnet_denoise.images import Picture
+from graphnet_denoise.normalization import takes_numbers
 
 _TURNS = 8
 _OPTIONS = CompileOptions()
@@ -40,13 +41,18 @@ class Restorer:
     """A trained model, how it computes, and the number that must divide the sides of its images.
 
     `options` say how it computes. With `self_ensemble`, the result is the mean over an image's 8 flips and
-    turns (Timofte et al. 2016): somewhat better, in 8 times the time.
+    turns (Timofte et al. 2016): somewhat better, in 8 times the time. `strength` blends: with 0 an image
+    stays as it is, with 1 it is the model's. A model that `takes_numbers` knows the range of its images: it
+    gets them as the numbers of their file, and its results are not clamped.
     """
 
     model: Denoiser
     divisor: int
     options: CompileOptions
     self_ensemble: bool = False
+    strength: float = 1.0
+    takes_numbers: bool = False
+    _takes_grey: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -55,6 +61,7 @@ class Restorer:
         *,
         options: CompileOptions = _OPTIONS,
         self_ensemble: bool = False,
+        strength: float = 1.0,
     ) -> Self:
         """Make a Restorer. Raises CheckpointError for a model without weights, which has no result."""
         if model.weights is None:
@@ -62,23 +69,28 @@ class Restorer:
                 "the model has no weights, only a description. Train it, and give the .safetensors "
                 "file that training writes."
             )
-        return cls(model, model.divisor(), options, self_ensemble)
+        numbers = takes_numbers(model)
+        return cls(model, model.divisor(), options, self_ensemble, strength, numbers)
 
     def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
         """Denoise images, float (N, C, H, W); the result is clamped to 0..1, as in an image file.
 
         Sides are padded by reflection, and the result is cropped. A model of one channel denoises each
         channel of a colour image on its own. For a model of several channels, a grey image (one channel, or
-        equal channels) gets independent noise in each channel (grey.py), always the same. The level of this
-        noise is `noise_level`, by default an estimate; the result is the mean of the model's channels. A
-        model with a noise level map gets `noise_level`, the standard deviation in 255ths, as one more
-        channel. Raises DataError if the channels still do not fit, and if the model returns another shape or
-        numbers that are not finite.
+        equal channels) is repeated, and the result is the mean of the model's channels. A model that was
+        trained on colour alone takes noise that is equal in all channels for a part of the picture: for such
+        a model, independent noise is added to each channel of a grey image (grey.py), always the same. The
+        level of this noise is `noise_level`, by default an estimate. A model with a noise level map gets
+        `noise_level`, the standard deviation in 255ths, as one more channel. Raises DataError if the channels
+        still do not fit, and if the model returns another shape or numbers that are not finite.
         """
+        are_grey = grey.is_grey(images)
+        if not bool(are_grey.any()) or self._removes_grey_noise(noise_level is not None):
+            return self._mean_over_turns(images, noise_level, images.new_zeros(len(images)))
         level = grey.noise_level(images.mean(dim=1, keepdim=True))
         if noise_level is not None:
             level = torch.full_like(level, noise_level / 255)
-        return self._mean_over_turns(images, noise_level, level * grey.is_grey(images))
+        return self._mean_over_turns(images, noise_level, level * are_grey)
 
     def restore_repeated(self, images: Tensor) -> Tensor:
         """Denoise as `restore` does, for a model that was trained on these images: grey ones are repeated."""
@@ -96,7 +108,26 @@ class Restorer:
         for turn in turns:
             restored = self._restore(turned(images, turn), noise_level, shared_level, seed=turn)
             total += turned(restored, turn, back=True) / len(turns)
-        return total.clamp(0, 1)
+        restored = self._clamped(total)
+        if self.strength == 1:
+            return restored
+        return self._clamped(images.lerp(restored, self.strength))
+
+    def _clamped(self, images: Tensor) -> Tensor:
+        return images if self.takes_numbers else images.clamp(0, 1)
+
+    def _removes_grey_noise(self, told: bool) -> bool:
+        """Whether the model removes noise that is equal in all channels, which is tried once."""
+        takes = self.model.input_channels
+        channels = takes - told if takes else 1
+        if channels < 2 or self.takes_numbers:  # trained on images like these
+            return True
+        if channels not in self._takes_grey:
+            noisy, level = grey.example(channels)
+            none = noisy.new_zeros(1)
+            restored = self._restore(noisy, level * 255 if told else None, none, seed=0)
+            self._takes_grey[channels] = float(restored[..., 8:-8, 8:-8].std()) < level / 2
+        return self._takes_grey[channels]
 
     def _restore(
         self, images: Tensor, noise_level: float | None, shared_level: Tensor, *, seed: int

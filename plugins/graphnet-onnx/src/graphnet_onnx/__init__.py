@@ -10,18 +10,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from graphnet_onnx.writing import CannotExport, Nodes, OnnxWriter, Port
+from graphnet_onnx.writing import OPSET, CannotExport, Nodes, OnnxWriter, Port
 
 if TYPE_CHECKING:
-    from graphnet_onnx.exporter import OPSET, export
+    from graphnet_onnx.exporter import export
 
 __all__ = ["OPSET", "CannotExport", "Nodes", "OnnxWriter", "Port", "export"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs onnx on its first use: the hooks need none of it."""
-    if name in ("OPSET", "export"):
+    if name == "export":
         from graphnet_onnx import exporter
 
-        return getattr(exporter, name)
+        return exporter.export
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

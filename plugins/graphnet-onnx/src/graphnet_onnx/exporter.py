@@ -19,19 +19,20 @@ from graphnet.model import Model, set_up, versions_of
 from graphnet.sdk import Layer, Registry, Written
 from graphnet.system import atomic_write
 from graphnet_onnx.sizes import Sizes, find_sizes
-from graphnet_onnx.writing import KIND, CannotExport, Nodes, Port
+from graphnet_onnx.writing import KIND, OPSET, OPSETS, CannotExport, Nodes, Port
 
-OPSET = 20
-"""The version of ONNX's operators in exported files."""
 METADATA = "graphnet"
 """The name of the text in a file's metadata that has the model's description."""
 FORMAT = 1
 _MOST_BYTES = 2**31 - 1  # of a protobuf message
-_IR_VERSION = 9  # the first one that has this opset
 
 
 def export(
-    model: Model, path: Path | str, *shapes: tuple[int, ...], fixed: Collection[str] = ()
+    model: Model,
+    path: Path | str,
+    *shapes: tuple[int, ...],
+    fixed: Collection[str] = (),
+    opset: int = OPSET,
 ) -> Written:
     """Write a model's inference as an ONNX file, in float32.
 
@@ -44,11 +45,13 @@ def export(
         fixed: the names of the sizes that the file fixes to those of `shapes`, such as ["height", "width"],
             or ["all"]. The other sizes that the model's description leaves open, and the batch, are free in
             the file if the model takes other numbers there.
+        opset: the version of ONNX's operators, 17 to 20; older programs need an older one.
 
     Raises:
         CannotExport: a layer has no writer, or its writer cannot write it; the error names each such node.
         GraphError: the shapes do not fit the model.
-        InputError: the path does not end with .onnx, or `fixed` has a name that no open size has.
+        InputError: the path does not end with .onnx, `fixed` has a name that no open size has, or `opset`
+            cannot be written.
         WriteError: the file cannot be written.
 
     >>> import graphnet as gn
@@ -59,7 +62,7 @@ def export(
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise InputError(f"{path}: expected a name that ends with .onnx, found {path.name!r}")
-    proto = to_onnx(model, *shapes, fixed=fixed)
+    proto = to_onnx(model, *shapes, fixed=fixed, opset=opset)
     if proto.ByteSize() > _MOST_BYTES:
         raise CannotExport(
             f"{model.description.name}: the model has {proto.ByteSize()} bytes, and one ONNX file can have "
@@ -78,11 +81,17 @@ def export(
     )
 
 
-def to_onnx(model: Model, *shapes: tuple[int, ...], fixed: Collection[str] = ()) -> onnx.ModelProto:
+def to_onnx(
+    model: Model, *shapes: tuple[int, ...], fixed: Collection[str] = (), opset: int = OPSET
+) -> onnx.ModelProto:
     """Make the ONNX model that `export` writes. Raises what it raises."""
+    if opset not in OPSETS:
+        raise InputError(
+            f"{model.description.name}: opset: expected {OPSETS[0]} to {OPSETS[-1]}, found {opset}"
+        )
     sizes = find_sizes(model, shapes, fixed=fixed)
     weights = set_up(sizes.slots.values(), seed=model.seed, given=model.weights)
-    nodes = _Export(model.registry, sizes).run()
+    nodes = _Export(model.registry, sizes, opset).run()
     graph = sizes.graph
     proto = helper.make_model(
         helper.make_graph(
@@ -95,8 +104,8 @@ def to_onnx(model: Model, *shapes: tuple[int, ...], fixed: Collection[str] = ())
             ],
             [*map(_initializer, weights, weights.values()), *nodes.constants],
         ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
+        opset_imports=[operators := helper.make_opsetid("", opset)],
+        ir_version=helper.find_min_ir_version_for([operators]),
         producer_name="graphnet",
     )
     header = {
@@ -118,8 +127,9 @@ def to_onnx(model: Model, *shapes: tuple[int, ...], fixed: Collection[str] = ())
 class _Export:
     """Writes the calls of a graph, one after the other."""
 
-    def __init__(self, registry: Registry, sizes: Sizes) -> None:
+    def __init__(self, registry: Registry, sizes: Sizes, opset: int) -> None:
         self.registry = registry
+        self.opset = opset
         self.sizes = sizes
         self.graph = sizes.graph
         self.names = {name: _input_name(name) for name in self.graph.inputs}
@@ -159,7 +169,7 @@ class _Export:
                 f"no writer for ONNX is registered for {title!r}. A plugin adds one by the hook "
                 f"graphnet_{KIND}."
             )
-        to = Nodes(call.name, torch.float32)
+        to = Nodes(call.name, torch.float32, self.opset)
         write = writers[title].value().write
         ports = self.ports(call)
         arguments, starred = _arguments(write, title, ports)

@@ -21,7 +21,7 @@ from graphnet.model import Model
 from graphnet.sdk import Registry
 from graphnet.testing import Case, NoSample, model_of, varied_cases_for
 from graphnet_onnx.exporter import to_onnx
-from graphnet_onnx.writing import CannotExport
+from graphnet_onnx.writing import OPSET, CannotExport
 
 TOLERANCE = 1e-5
 """The largest error, in parts of the largest value or of 1 if all are smaller."""
@@ -45,7 +45,7 @@ class Compared:
     detail: str = ""
 
 
-def compare_layer(name: str, registry: Registry) -> Iterator[Compared]:
+def compare_layer(name: str, registry: Registry, *, opset: int = OPSET) -> Iterator[Compared]:
     """Export a layer alone, in every configuration that the conformance kit has for it, and compare."""
     try:
         cases, _ = varied_cases_for(registry.find("layers", name).value, registry=registry)
@@ -55,18 +55,18 @@ def compare_layer(name: str, registry: Registry) -> Iterator[Compared]:
     for case in cases:
         assert isinstance(case, Case)
         if case.raises is None:
-            yield compare_case(name, case)
+            yield compare_case(name, case, opset=opset)
 
 
-def compare_case(name: str, case: Case) -> Compared:
+def compare_case(name: str, case: Case, *, opset: int = OPSET) -> Compared:
     """Export one configuration of a layer, with free sizes if it allows them, and compare."""
     model, inputs = model_of(name, case)
     what = str(case)
     try:
-        error = compare(model, inputs)
+        error = compare(model, inputs, opset=opset)
     except CannotExport as refused:
         try:
-            error = compare(model, inputs, fixed=_all_but_batch(model))
+            error = compare(model, inputs, fixed=_all_but_batch(model), opset=opset)
         except CannotExport as fixed:
             return Compared(what, Outcome.REFUSED, str(fixed))
         outcome = Outcome.FIXED if error <= TOLERANCE else Outcome.WRONG
@@ -76,12 +76,14 @@ def compare_case(name: str, case: Case) -> Compared:
     return Compared(what, outcome, "" if outcome is Outcome.EQUAL else f"error {error:.1e}")
 
 
-def compare(model: Model, inputs: Sequence[Tensor], *, fixed: Collection[str] = ()) -> float:
+def compare(
+    model: Model, inputs: Sequence[Tensor], *, fixed: Collection[str] = (), opset: int = OPSET
+) -> float:
     """Export a model, run it on the inputs and on inputs of twice the free sizes, and return the error.
 
     The error is in parts of the largest value, or of 1 if all are smaller; infinite if shapes differ.
     """
-    proto = to_onnx(model, *(tuple(x.shape) for x in inputs), fixed=fixed)
+    proto = to_onnx(model, *(tuple(x.shape) for x in inputs), fixed=fixed, opset=opset)
     error = _error(model, proto, inputs)
     larger = [_larger(x, info) for x, info in zip(inputs, proto.graph.input, strict=True)]
     if any(x.shape != y.shape for x, y in zip(inputs, larger, strict=True)):

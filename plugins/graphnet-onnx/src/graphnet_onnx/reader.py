@@ -87,7 +87,9 @@ def _as_exported(proto: onnx.ModelProto) -> ModelFile | None:
         tensors = {one.name: as_tensor(one) for one in proto.graph.initializer}
         slots = Model(description).graph(*shapes)
         weights = {name: tensor for name, tensor in tensors.items() if name in slots.values}
-        again = to_onnx(Model(description, weights=weights), *shapes, fixed=header["fixed"])
+        (opset,) = (one.version for one in proto.opset_import)
+        model = Model(description, weights=weights)
+        again = to_onnx(model, *shapes, fixed=header["fixed"], opset=opset)
     except (GraphnetError, KeyError, TypeError, ValueError):
         return None  # another version wrote it, or a plugin is missing: the operators say what it computes
     same = again.graph.SerializeToString(deterministic=True) == proto.graph.SerializeToString(

@@ -14,6 +14,12 @@ from graphnet.sdk import Definition
 
 KIND = "onnx_writers"
 """The kind's name: the hook is graphnet_onnx_writers."""
+OPSET = 20
+"""The version of ONNX's operators in exported files, unless another one is asked for."""
+OPSETS = range(17, OPSET + 1)
+"""The versions of ONNX's operators that can be written."""
+_AXES_AS_INPUT = 18  # the opset since which reductions and Pad read their axes as an input
+_WRAP = 19  # the opset since which Pad can wrap around
 
 
 class CannotExport(GraphError):
@@ -79,12 +85,14 @@ class Nodes:
     Args:
         prefix: the name of the layer's node in the model; all names start with it.
         dtype: the floating dtype of the model.
+        opset: the version of the operators.
         operations: the nodes that were added.
         constants: the tensors that were added, by name.
     """
 
     prefix: str
     dtype: torch.dtype
+    opset: int = OPSET
     operations: list[Operation] = field(default_factory=list)
     constants: dict[str, Tensor] = field(default_factory=dict)
 
@@ -139,7 +147,39 @@ class Nodes:
 
     def mean(self, x: Input, axes: Sequence[int], *, keepdims: bool = True) -> str:
         """The mean of x over some axes."""
-        return self.add("ReduceMean", x, self.integers(axes), keepdims=int(keepdims))
+        return self.reduce("ReduceMean", x, axes, keepdims=keepdims)
+
+    def reduce(self, operator: str, x: Input, axes: Sequence[int], *, keepdims: bool = True) -> str:
+        """Reduce x over some axes; the operator is ReduceMean, ReduceMax or ReduceL2."""
+        if self.opset < _AXES_AS_INPUT:
+            return self.add(operator, x, axes=list(axes), keepdims=int(keepdims))
+        return self.add(operator, x, self.integers(axes), keepdims=int(keepdims))
+
+    def split(self, x: Input, parts: int, axis: int) -> list[str]:
+        """Split x into equal parts on one axis."""
+        stated = parts if self.opset >= _AXES_AS_INPUT else None  # before, the outputs say it
+        return self.add_many("Split", x, outputs=parts, axis=axis, num_outputs=stated)
+
+    def pad(self, x: Port, pads: Sequence[int], mode: str, *, value: float = 0.0) -> str:
+        """Add a border to an image (N, C, ...).
+
+        Args:
+            x: the image.
+            pads: the rows before each spatial axis, then those after it.
+            mode: "constant", "reflect", "edge" or "wrap".
+            value: what a constant border is filled with.
+        """
+        if mode == "wrap" and self.opset < _WRAP:
+            raise CannotExport(
+                f"pads by wrapping around, which ONNX has from opset {_WRAP} on; this file has {self.opset}"
+            )
+        filling = self.number(value) if mode == "constant" else None
+        if self.opset >= _AXES_AS_INPUT:
+            axes = self.integers(range(2, x.ndim))
+            return self.add("Pad", x, self.integers(pads), filling, axes, mode=mode)
+        half = len(pads) // 2
+        everywhere = [0, 0, *pads[:half], 0, 0, *pads[half:]]
+        return self.add("Pad", x, self.integers(everywhere), filling, mode=mode)
 
     def per_channel(self, weight: Port, x: Port) -> Input:
         """A weight (C,) or (1,) so that it broadcasts along axis 1 of x."""

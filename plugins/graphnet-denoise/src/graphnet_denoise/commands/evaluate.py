@@ -8,6 +8,7 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError, DescriptionError
 from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
+from graphnet_denoise.applying import restore_pixels
 from graphnet_denoise.commands.denoise import BLIND
 from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
 from graphnet_denoise.commands.tables import images_table, quality_lines, scores_table
 from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
-from graphnet_denoise.learn.apply import Applied
 from graphnet_denoise.learn.judging import judge
 from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
@@ -124,14 +125,17 @@ def evaluate(
     _check_places(places, model, noise=noise, without_clean=without_clean)
     adjustment = Adjustment(crop, affine)
     where = " ".join(places)
-    applied = None
+    restorer = None
     if model is not None or len(places) == 1:
-        network = graphnet.load(model or BLIND)
-        applied = Applied.of(network, options=make_options(options), self_ensemble=self_ensemble)
+        restorer = Restorer.of(
+            graphnet.load(model or BLIND),
+            options=make_options(options),
+            self_ensemble=self_ensemble,
+        )
     record: dict[str, Any] = {"model": str(model or BLIND), "data": where, "noise": noise}
     if without_clean:
-        assert applied is not None
-        judged = judge(applied, Path(places[0]))
+        assert restorer is not None
+        judged = judge(restorer, Path(places[0]))
         record |= {"without_clean": True, **judged.record()}
         for line in quality_lines(judged):
             Console().print(line, markup=False, highlight=False, soft_wrap=True)
@@ -139,14 +143,15 @@ def evaluate(
         return
     files = None if noise is not None else _file_pairs(places)
     if files is not None:
-        compared = _compare_files(files, applied, adjustment)
+        restore = None if restorer is None else partial(restore_pixels, restorer)
+        compared = _compare_files(files, restore, adjustment)
         result, remarks = compared.scores, compared.remarks
         record |= {"black": compared.range.low, "white": compared.range.high}
     else:
-        assert applied is not None
-        result = _compare_data(where, noise, applied.restorer, batch_size, adjustment)
+        assert restorer is not None
+        result = _compare_data(where, noise, restorer, batch_size, adjustment)
         remarks = ()
-    if applied is None:
+    if restorer is None:
         record["model"] = None
     record |= {"self_ensemble": self_ensemble, "crop": crop, "affine": affine}
     record |= {**result.record(), "remarks": list(remarks)}

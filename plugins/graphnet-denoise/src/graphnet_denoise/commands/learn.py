@@ -12,12 +12,10 @@ import click
 
 from graphnet.cli import make_console
 from graphnet.errors import CheckpointError
-from graphnet.plan import CompileOptions
 from graphnet.sdk import default_registry
 from graphnet.system import write_text
 from graphnet.training import RunFolder
 from graphnet_denoise.commands.tables import quality_lines
-from graphnet_denoise.learn.apply import Applied
 from graphnet_denoise.learn.findings import Findings, find
 from graphnet_denoise.learn.judging import judge
 from graphnet_denoise.learn.recipe import (
@@ -37,6 +35,7 @@ from graphnet_denoise.learn.training import (
     train,
     whole_length,
 )
+from graphnet_denoise.restoring import Restorer
 
 MODEL_FILE, QUALITY = "model.safetensors", "quality.json"
 
@@ -113,8 +112,7 @@ def learn(
         say(f"stopped after step {trained.steps}: {over}")
     if trained.score is not None:
         say(f"the best held-out score is {trained.score:.2f} dB, of epoch {trained.epoch}")
-    applied = Applied.of(trained.model, options=CompileOptions(), self_ensemble=False)
-    judged = judge(applied, folder, hidden=findings.choice.hidden)
+    judged = judge(Restorer.of(trained.model), folder, hidden=findings.choice.hidden)
     write_text(run.path / QUALITY, json.dumps(judged.record(), indent=2) + "\n")
     for line in quality_lines(judged):
         say(line)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
+
+from graphnet_denoise.shipped import BLIND
 
 OF_PREDICTION = ("device", "precision", "kernels", "memory")
 """The options of a compilation that these commands take."""
@@ -14,4 +18,20 @@ self_ensemble_option = click.option(
     "--self-ensemble",
     is_flag=True,
     help="Take the mean over each image's 8 flips and turns: somewhat better, in 8 times the time.",
+)
+
+optional_model = click.argument(
+    "model", metavar="[MODEL]", default=BLIND, type=click.Path(path_type=Path)
+)
+"""A model; by default the included one."""
+
+name_option = click.option(
+    "--name", metavar="TEXT", help="What the program shows.  [default: the name in MODEL]"
+)
+
+noise_level_option = click.option(
+    "--noise-level",
+    metavar="STD",
+    type=click.FloatRange(min=0),
+    help="The noise's standard deviation in 255ths, for a model that takes it as an input.",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -54,6 +55,16 @@ def load(module: str, *, extra: str, path: Path) -> ModuleType:
             f"{path}: this format needs the library {module.partition('.')[0]}. Install it with: "
             f"python -m pip install 'graphnet-denoise[{extra}]'"
         ) from error
+
+
+def check_memory(size_bytes: int) -> None:
+    """Raise MemoryError if so many bytes are more than the machine has, before it swaps itself to death."""
+    try:
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return  # no such system: the allocation itself will tell
+    if size_bytes > machine:
+        raise MemoryError
 
 
 def _reason(error: Exception) -> str:

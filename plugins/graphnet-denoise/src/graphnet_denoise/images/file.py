@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -9,8 +10,8 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from graphnet.errors import InputError
-from graphnet_denoise.images.faults import reading
+from graphnet.errors import DataError, InputError
+from graphnet_denoise.images.faults import check_memory, reading
 from graphnet_denoise.images.layout import Layout, Samples, span
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -109,6 +110,14 @@ class ImageFile(ABC):
     def _samples(self, plane: int, rows: slice, columns: slice) -> Samples:
         """All samples of a region; the slices have a start and a stop."""
 
+    def set_axes(self, axes: str) -> None:
+        """Say what the axes are, for a file that does not say it itself; DataError for another one."""
+        if axes != self.axes:
+            raise DataError(
+                f"{self.path}: expected the axes {self.axes}, which the file states, found {axes}. Leave the "
+                f"axes out."
+            )
+
     def close(self) -> None:  # noqa: B027 - not every format holds something open
         """Close the file."""
 
@@ -131,7 +140,10 @@ class DecodedFile(ImageFile):
 
     def _samples(self, plane: int, rows: slice, columns: slice) -> Samples:
         if self._decoded is None:
+            check_memory(math.prod(self.shape) * self.dtype.itemsize)
             self._decoded = self._decode()
+            if self._decoded.shape != (self.layout.samples, self.height, self.width):
+                raise ValueError(f"its pixels are {self._decoded.shape}")
         return np.array(self._decoded[:, rows, columns])
 
     @abstractmethod

@@ -16,6 +16,7 @@ Samples = NDArray[Any]
 """(C, h, w): all samples of a region of one plane."""
 
 Part = int | slice
+_OUTER = "IQRTZSVWAB"  # letters for axes that nobody named
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Layout:
                 f"axes {self.axes!r}: expected Y, X and another letter for each further axis of the shape "
                 f"{self.shape}"
             )
+        if min(self.shape) < 1:
+            raise ValueError(f"its size is {self.shape}")
 
     def size(self, axis: str) -> int:
         """The size of an axis, 1 if there is none of that letter."""
@@ -107,6 +110,27 @@ class Layout:
 
     def _turned(self, region: Samples) -> Samples:
         return region if self.axes.index("Y") < self.axes.index("X") else region.T
+
+
+def guessed(shape: tuple[int, ...], *, colours_last: bool = True) -> Layout:
+    """The layout of an array of which only the shape is known.
+
+    An axis of 1, 3 or 4 at the end, or of 1 or 3 before the last two, is taken for colours.
+
+    >>> guessed((64, 48, 3)).axes, guessed((7, 3, 64, 48)).axes, guessed((7, 64, 48)).axes
+    ('YXC', 'ICYX', 'IYX')
+    """
+    if len(shape) < 2:
+        raise InputError(f"expected an array of two dimensions or more, found the shape {shape}")
+    inner = "YX"
+    if colours_last and len(shape) > 2 and shape[-1] in (1, 3, 4):
+        inner = "YXC"
+    elif len(shape) > 2 and shape[-3] in (1, 3):
+        inner = "CYX"
+    outer = len(shape) - len(inner)
+    if outer > len(_OUTER):
+        raise InputError(f"expected an array of at most 12 dimensions, found {len(shape)}")
+    return Layout(_OUTER[:outer] + inner, shape)
 
 
 def span(part: slice, size: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ class Levels:
     Args:
         dtype: the type of the samples in memory, in the machine's byte order.
         bits: how many bits of it the file uses; 12 bits have the levels 0..4095 of a uint16.
+        peak: the highest level, if the file states one that is lower than these bits allow; else 0.
 
     >>> Levels(np.dtype(np.uint16), 12).round(np.array([-3.0, 7.5, 5000.0]))
     array([   0,    8, 4095], dtype=uint16)
@@ -25,6 +26,7 @@ class Levels:
 
     dtype: np.dtype[Any]
     bits: int
+    peak: int = 0
 
     @classmethod
     def of(cls, dtype: np.dtype[Any]) -> Levels:
@@ -48,7 +50,7 @@ class Levels:
         """The highest level; infinity for floating point."""
         if not self.integers:
             return float("inf")
-        return int(2 ** (self.bits - (self.dtype.kind == "i")) - 1)
+        return self.peak or int(2 ** (self.bits - (self.dtype.kind == "i")) - 1)
 
     def round(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Round to the nearest level, and clip to the lowest and highest; NaN becomes 0 in integers."""
@@ -59,7 +61,7 @@ class Levels:
                 pixels = np.where(finite, np.clip(pixels, -top, top), pixels)
             return np.asarray(pixels, self.dtype)
         if pixels.dtype.kind in "uib":
-            if np.can_cast(pixels.dtype, self.dtype) and self.bits == self.dtype.itemsize * 8:
+            if pixels.dtype == self.dtype and Levels.of(self.dtype) == self:
                 return pixels.astype(self.dtype)
             return np.asarray(np.clip(pixels, self.low, self.high), self.dtype)
         exact = np.float32 if pixels.dtype.itemsize <= 4 and self.bits <= 16 else np.float64

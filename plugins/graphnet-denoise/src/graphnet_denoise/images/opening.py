@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from graphnet.errors import DataError
+from graphnet.errors import DataError, GraphnetError
 from graphnet.system import atomic_write
 from graphnet_denoise.images.aside import atomic_folder
 from graphnet_denoise.images.faults import reading
@@ -18,21 +18,39 @@ KIND = "denoise_formats"
 """The kind for which other distributions register formats."""
 
 
-def open_image(path: Path) -> ImageFile:
+def open_image(path: Path, *, axes: str = "") -> ImageFile:
     """Open an image file and read its header; its first bytes, not its name, decide the format.
 
-    Raises DataError, which names the file, if the file is missing, damaged, or of no format that can be read.
+    Args:
+        path: the file; a folder for zarr.
+        axes: what the axes are, such as "TCYX", for a file that does not say it (.npy, plain zarr).
+
+    Raises:
+        DataError: the file, which the message names, is missing, damaged, or of no format that can be read.
     """
+    source = _opened(path)
+    if axes:
+        try:
+            source.set_axes(axes)
+        except GraphnetError:
+            source.close()
+            raise
+    return source
+
+
+def _opened(path: Path) -> ImageFile:
     with reading(path, "an image"):
         head = b""
         if not path.is_dir():
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
-    for known in (BUILTIN, _added):
-        for candidate in known() if callable(known) else known:
-            if candidate.matches(path, head):
-                with reading(path, candidate.title):
-                    return candidate.open(path)
+    fitting = (known for known in BUILTIN if known.matches(path, head))
+    chosen = next(fitting, None) or next(
+        (known for known in _added() if known.matches(path, head)), None
+    )
+    if chosen is not None:
+        with reading(path, chosen.title):
+            return chosen.open(path)
     names = ", ".join(candidate.name for candidate in _formats())
     found = "an empty file" if not head and not path.is_dir() else "other data"
     raise DataError(f"{path}: cannot be read as an image (expected one of {names}; found {found}).")
@@ -86,10 +104,10 @@ def _formats() -> Sequence[Format]:
 
 def _format_for(target: Path, source: ImageFile) -> Format:
     """The source's format if it has the target's ending, else the first one that has it."""
-    name = target.name.lower()
-    fitting = [
-        known for known in _formats() if any(name.endswith(suffix) for suffix in known.suffixes)
-    ]
+    ending = target.suffix.lower()
+    fitting = [known for known in BUILTIN if ending in known.suffixes]
+    if source.format not in {known.name for known in fitting}:
+        fitting += [known for known in _added() if ending in known.suffixes]
     for known in fitting:
         if known.name == source.format:
             return known

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from graphnet.errors import DataError
+from graphnet_denoise.applying import restore_numbers
 from graphnet_denoise.images import Levels
 from graphnet_denoise.jobs.ranges import find_range
-from graphnet_denoise.learn.apply import Applied
 from graphnet_denoise.learn.frames import Native, as_numbers, find_sources, read_frame
 from graphnet_denoise.learn.quality import Quality, measure_quality
+from graphnet_denoise.restoring import Restorer
 
 _JUDGED = 8  # images by which a model is judged
 _PERCENTILES = 0.1, 99.9
@@ -32,7 +33,7 @@ class Judged:
         return {**self.quality.record(), "peak": self.peak}
 
 
-def judge(applied: Applied, folder: Path, *, hidden: tuple[int, int] = (0, 0)) -> Judged:
+def judge(restorer: Restorer, folder: Path, *, hidden: tuple[int, int] = (0, 0)) -> Judged:
     """Measure a model on at most 8 images of a folder.
 
     Raises DataError for images that cannot be read, or are too small.
@@ -48,7 +49,7 @@ def judge(applied: Applied, folder: Path, *, hidden: tuple[int, int] = (0, 0)) -
     images = [as_numbers(image) for image in native]
     try:
         quality = measure_quality(
-            images, lambda image: applied.denoised(image, used), peak=peak, hidden=hidden
+            images, lambda image: restore_numbers(restorer, image, used), peak=peak, hidden=hidden
         )
     except ValueError as error:
         raise DataError(f"{folder}: {error}.") from error

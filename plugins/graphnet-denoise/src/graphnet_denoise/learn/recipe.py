@@ -10,15 +10,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from graphnet.description import ModelDescription
-from graphnet.model import Model
 from graphnet.system import write_text
 from graphnet_denoise.learn.choice import Choice
+from graphnet_denoise.normalization import with_normalization
 
 NETWORKS = Path(__file__).parent / "networks"
-NORMALIZED = "normalized"
-"""The node whose output is the normalized image, in a network that knows the range of its images."""
-
 SCENES, MODEL, RECIPE = "scenes.json", "model.yaml", "learn.yaml"
 EPOCHS = 20
 """The held-out score is measured so many times."""
@@ -41,38 +37,14 @@ class Length:
 
 
 def network_for(choice: Choice) -> dict[str, Any]:
-    """Describe the network with the normalization of the images as its first and last layers.
-
-    It takes images as the numbers of their file, and returns such: x becomes (x - mean) / deviation, the
-    network denoises that, and its result becomes deviation * y + mean. So a model file holds all that a
-    program needs.
-    """
-    inner = YAML(typ="safe").load((NETWORKS / f"{choice.network}.yaml").read_text(encoding="utf-8"))
-    layers = inner["layers"]
-    for layer in layers:
+    """Describe the network for these images, with their normalization as its first and last layers."""
+    text = (NETWORKS / f"{choice.network}.yaml").read_text(encoding="utf-8")
+    network = YAML(typ="safe").load(text)
+    for layer in network["layers"]:
         if layer.get("id") == "change":
             layer["conv2d"]["out_channels"] = choice.channels
     mean, deviation = _rounded(choice.mean), _rounded(choice.deviation)
-    return {
-        "name": "learned",
-        "input": {"channels": choice.channels},
-        "blocks": {**inner.get("blocks", {}), inner["name"]: {"layers": layers}},
-        "layers": [
-            {"id": "centred", "add_scalar": {"value": -mean}},
-            {"id": NORMALIZED, "rescale": {"factor": _rounded(1 / deviation)}},
-            {"id": "denoised", inner["name"]: {}},
-            {"id": "rescaled", "rescale": {"factor": deviation}},
-            {"id": "result", "add_scalar": {"value": mean}},
-        ],
-    }
-
-
-def knows_range(description: ModelDescription) -> bool:
-    """Whether a network normalizes its images itself, as those of `graphnet learn` do.
-
-    Such a network takes the numbers of a file as they are, such as 0..65535, and not 0..1.
-    """
-    return any(node.id == NORMALIZED for node in description.layers)
+    return with_normalization(network, channels=choice.channels, mean=mean, deviation=deviation)
 
 
 def training_file(
@@ -130,11 +102,6 @@ def write_yaml(path: Path, data: Mapping[str, Any], comment: str) -> None:
     yaml.dump(data, text)
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     write_text(path, head + text.getvalue())
-
-
-def check_network(choice: Choice) -> Model:
-    """Make the model that is trained, without weights."""
-    return Model(network_for(choice))
 
 
 def _plain(supervision: str | Mapping[str, Any]) -> Any:

@@ -11,18 +11,23 @@ from __future__ import annotations
 import json
 
 from graphnet.errors import DescriptionError, Problem
-from graphnet_denoise.choices import Choices
 from graphnet_denoise.noise.base import Images, Noise, Range, Scenes, check_level
 from graphnet_denoise.noise.blocks import BlockSampling
+from graphnet_denoise.noise.camera import Camera
 from graphnet_denoise.noise.gaussian import Correlated, Gaussian
+from graphnet_denoise.noise.kinds import NOISES
+from graphnet_denoise.noise.mixture import Grey, Mixture
 from graphnet_denoise.noise.sensor import PoissonGaussian, SaltAndPepper
 
 __all__ = [
     "NOISES",
     "BlockSampling",
+    "Camera",
     "Correlated",
     "Gaussian",
+    "Grey",
     "Images",
+    "Mixture",
     "Noise",
     "PoissonGaussian",
     "Range",
@@ -31,18 +36,6 @@ __all__ = [
     "check_level",
     "parse_noise",
 ]
-
-NOISES = Choices[Noise](
-    Noise,
-    "denoise_noises",
-    {
-        "gaussian": Gaussian,
-        "poisson_gaussian": PoissonGaussian,
-        "salt_and_pepper": SaltAndPepper,
-        "correlated": Correlated,
-        "block_sampling": BlockSampling,
-    },
-)
 
 
 def parse_noise(text: str) -> Noise:

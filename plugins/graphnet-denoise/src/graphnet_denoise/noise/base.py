@@ -70,6 +70,15 @@ class Scenes:
             image[...] = pixels
         return images
 
+    def of(self, places: NDArray[np.int64], *, prefix: str) -> Scenes:
+        """Return some of the images, with the values whose names have this prefix; it is removed."""
+        values = {
+            name.removeprefix(prefix): numbers[places]
+            for name, numbers in self.strength.items()
+            if name.startswith(prefix)
+        }
+        return Scenes([self.crops[place] for place in places.tolist()], self.size, values)
+
 
 class Noise(Definition):
     """How noisy images are made from clean ones; a subclass defines `noisy`, and names its ranges.
@@ -90,6 +99,10 @@ class Noise(Definition):
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         """Make a new array of noisy images, each with its own numbers from `draws`."""
         raise ContractError(f"{type(self).__name__} defines no noisy(scenes, draws)")
+
+    def clean(self, scenes: Scenes) -> Images:
+        """The images that networks learn to make of the noisy ones: by default the scenes themselves."""
+        return scenes.clean
 
     def strength(self, draws: Draws) -> dict[str, NDArray[np.float32]]:
         """Draw a value from each range for each image: (N,)."""
@@ -121,3 +134,10 @@ def check_level(noise: Noise | None) -> None:
 def for_each(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Reshape (N,) to (N, 1, 1, 1)."""
     return values[:, None, None, None]
+
+
+def at_most_one(value: tuple[float, float]) -> tuple[float, float]:
+    """Check that a range of shares ends at 1 or before."""
+    if value[1] > 1:
+        raise ValueError(f"expected a share of at most 1, found {value[1]:g}")
+    return value

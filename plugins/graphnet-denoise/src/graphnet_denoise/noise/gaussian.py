@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
 from graphnet_denoise.draws import Draws
-from graphnet_denoise.noise.base import Images, Noise, Range, Scenes, for_each
+from graphnet_denoise.noise.base import Images, Noise, Range, Scenes, at_most_one, for_each
 
 
 class Gaussian(Noise):
-    """y = x + n, n ~ N(0, (std / 255)^2), independent for all pixels and channels.
+    """y = x + n, n ~ N(0, (std / 255)^2), independent for all pixels.
+
+    `shared` is the correlation between the noise of the channels, 0 by default: n_c = sqrt(1 - shared) z_c +
+    sqrt(shared) z in units of the deviation, with standard normal numbers z_c of each channel and z of all.
 
     >>> Gaussian(std=25).std
     (25.0, 25.0)
     """
 
-    ranges: ClassVar[tuple[str, ...]] = ("std",)
+    ranges: ClassVar[tuple[str, ...]] = ("std", "shared")
     level: ClassVar[str | None] = "std"
     std: Range
+    shared: Annotated[Range, pydantic.AfterValidator(at_most_one)] = (0.0, 0.0)
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         noise = draws.normal(*scenes.shape[1:])
+        if self.shared[1] > 0:
+            shared = for_each(scenes.strength["shared"])
+            noise *= np.sqrt(1 - shared)
+            noise += np.sqrt(shared) * draws.normal(*scenes.shape[1:3], 1)
         noise *= for_each(scenes.strength["std"]) / 255
         noise += scenes.clean
         return noise

@@ -8,18 +8,12 @@ import numpy as np
 import pydantic
 
 from graphnet_denoise.draws import Draws
-from graphnet_denoise.noise.base import Images, Noise, Range, Scenes, for_each
+from graphnet_denoise.noise.base import Images, Noise, Range, Scenes, at_most_one, for_each
 
 
 def _above_zero(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] <= 0:
         raise ValueError(f"expected a number above 0, or a range of such, found {value[0]:g}")
-    return value
-
-
-def _at_most_one(value: tuple[float, float]) -> tuple[float, float]:
-    if value[1] > 1:
-        raise ValueError(f"expected a share of at most 1, found {value[1]:g}")
     return value
 
 
@@ -51,7 +45,7 @@ class SaltAndPepper(Noise):
     """
 
     ranges: ClassVar[tuple[str, ...]] = ("share",)
-    share: Annotated[Range, pydantic.AfterValidator(_at_most_one)]
+    share: Annotated[Range, pydantic.AfterValidator(at_most_one)]
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         uniform = draws.uniform(*scenes.shape[1:])

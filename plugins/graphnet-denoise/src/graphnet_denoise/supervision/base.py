@@ -48,7 +48,7 @@ class Views:
     @property
     def clean(self) -> Images:
         assert self.noise is not None
-        return self.scenes.clean
+        return self.noise.clean(self.scenes)
 
     def noisy(self, version: int = 0) -> Images:
         """Make noisy images; another version has noise of the same strength, drawn independently."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -56,10 +57,19 @@ class WritePReLU(OnnxWriter):
 
 
 class WriteGELU(OnnxWriter):
-    """Gelu."""
+    """Gelu, which ONNX has from opset 20 on; before, its equation."""
 
     def write(self, layer: Any, to: Nodes, x: Port) -> str:
-        return to.add("Gelu", x, approximate=layer.approximate)
+        if to.opset >= 20:
+            return to.add("Gelu", x, approximate=layer.approximate)
+        if layer.approximate == "tanh":
+            cubic = to.add("Mul", to.add("Mul", to.add("Mul", x, x), x), to.number(0.044715))
+            inner = to.add("Mul", to.add("Add", x, cubic), to.number(math.sqrt(2 / math.pi)))
+            bent = to.add("Tanh", inner)
+        else:
+            bent = to.add("Erf", to.add("Mul", x, to.number(math.sqrt(0.5))))
+        half = to.add("Mul", x, to.number(0.5))
+        return to.add("Mul", half, to.add("Add", bent, to.number(1.0)))
 
 
 class WriteSiLU(OnnxWriter):

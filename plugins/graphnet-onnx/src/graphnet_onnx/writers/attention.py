@@ -26,15 +26,10 @@ class WriteTransposedAttention(OnnxWriter):
         channels = qkv.size(1) // 3
         per_head = channels // layer.num_heads
         rows = to.reshape(qkv, (0, 3, layer.num_heads, per_head, -1))
-        parts = to.add_many("Split", rows, outputs=3, axis=1, num_outputs=3)
+        parts = to.split(rows, 3, axis=1)
         q, k, v = (to.add("Squeeze", part, to.integers([1])) for part in parts)
         q_norm, k_norm = (
-            to.add(
-                "Max",
-                to.add("ReduceL2", part, to.integers([3]), keepdims=1),
-                to.number(1e-12),
-            )
-            for part in (q, k)
+            to.add("Max", to.reduce("ReduceL2", part, [3]), to.number(1e-12)) for part in (q, k)
         )
         norms = to.add("Mul", q_norm, to.transpose(k_norm, (0, 1, 3, 2)))
         cosine = to.add("Div", to.add("MatMul", q, to.transpose(k, (0, 1, 3, 2))), norms)

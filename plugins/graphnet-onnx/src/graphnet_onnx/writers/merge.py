@@ -57,7 +57,7 @@ class WriteSplit(OnnxWriter):
         if layer.size is not None:
             first = to.slice(x, layer.dim, 0, layer.size)
             return first, to.slice(x, layer.dim, layer.size, FAR)
-        first, rest = to.add_many("Split", x, outputs=2, axis=layer.dim, num_outputs=2)
+        first, rest = to.split(x, 2, axis=layer.dim)
         return first, rest
 
 
@@ -73,7 +73,7 @@ class WriteSimpleGate(OnnxWriter):
     """The product of the two halves of the channels."""
 
     def write(self, layer: Any, to: Nodes, x: Port) -> str:
-        return to.add("Mul", *to.add_many("Split", x, outputs=2, axis=1, num_outputs=2))
+        return to.add("Mul", *to.split(x, 2, axis=1))
 
 
 WRITERS: Mapping[str, type[OnnxWriter]] = {

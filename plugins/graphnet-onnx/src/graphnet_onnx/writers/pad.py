@@ -21,9 +21,7 @@ def pads_of(sides: Sequence[int]) -> list[int]:
 
 def write_border(to: Nodes, x: Port, sides: Sequence[int], mode: str, *, value: float = 0.0) -> str:
     """Add a border to an image (N, C, ...); `sides` are in torch's order."""
-    pads, axes = pads_of(sides), range(2, x.ndim)
-    filling = to.number(value) if mode == "zeros" else None
-    return to.add("Pad", x, to.integers(pads), filling, to.integers(axes), mode=_MODES[mode])
+    return to.pad(x, pads_of(sides), _MODES[mode], value=value)
 
 
 class WritePad(OnnxWriter):

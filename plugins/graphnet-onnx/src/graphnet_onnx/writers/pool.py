@@ -102,7 +102,7 @@ class _WriteAdaptive(OnnxWriter):
 
     def reduced(self, to: Nodes, x: Input, axis: int) -> str:
         """x with size 1 on the axis."""
-        return to.add(self.reduction, x, to.integers([axis]), keepdims=1)
+        return to.reduce(self.reduction, x, [axis])
 
 
 class WriteAdaptiveAvgPool(_WriteAdaptive):

@@ -44,7 +44,7 @@ class _WriteRecurrent(OnnxWriter):
     def reordered(self, to: Nodes, rows: Port) -> str:
         """The rows of a parameter with its gates in ONNX's order."""
         gates = len(self.order)
-        parts = to.add_many("Split", rows, outputs=gates, axis=0, num_outputs=gates)
+        parts = to.split(rows, gates, axis=0)
         return to.add("Concat", *(parts[i] for i in self.order), axis=0)
 
 

@@ -6,7 +6,7 @@ Values are copied as the bytes that they are, so that a tag that nobody here und
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -177,11 +177,12 @@ def form_of(file: BinaryIO) -> Form:
     return Form(order, struct.unpack(f"{order}H", head[2:])[0] == 43)
 
 
-def replace_directories(path: Path, directories: Iterator[Directory] | list[Directory]) -> None:
-    """Add entries to the directories of a TIFF that was written, one after the other.
+def replace_directories(
+    path: Path, directories: Iterable[Directory], *, keep: frozenset[int]
+) -> None:
+    """Replace the directories of a TIFF that was written, one after the other, but for the tags `keep`.
 
-    The new directories stand at the end of the file. The entries of the file itself stay; of a tag that both
-    have, the added one counts.
+    The new directories stand at the end of the file.
     """
     with path.open("rb+") as file:
         form = form_of(file)
@@ -189,7 +190,8 @@ def replace_directories(path: Path, directories: Iterator[Directory] | list[Dire
         file.seek(link)
         (place,) = form._unpacked(file, form.offset)
         for added in directories:
-            own, following = form.read(file, place)
+            whole, following = form.read(file, place)
+            own = whole.only(*keep)
             end = file.seek(0, 2)
             end += end % 2
             data = form.encoded(added.joined(own), end, following)

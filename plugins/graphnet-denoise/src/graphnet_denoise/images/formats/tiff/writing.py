@@ -14,6 +14,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from graphnet_denoise.images.file import ImageFile, ImageSink
+from graphnet_denoise.images.flat import Place
 from graphnet_denoise.images.formats.tiff.directory import (
     ASCII,
     Directory,
@@ -37,12 +38,11 @@ JPEG_QUALITY = 95
 _TILE = (512, 512)
 _DEFLATE, _JPEG, _JPEG2000 = 8, 7, (33003, 33004, 33005, 34712)
 _LOSSY = (_JPEG, 50001, 34887)
-_COMPRESSIONS = {
-    **dict.fromkeys((1, 5, _DEFLATE, _JPEG, 32773, 34887, 34925, 34926, 50000, 50001, 50002)),
-    **dict.fromkeys(_JPEG2000),
-    32946: _DEFLATE,
-}
-"""Those that can be written, and another one in place of some; what is not here becomes deflate."""
+_COMPRESSIONS = (
+    *(5, _DEFLATE, _JPEG, 32773, 32946, 34887, 34925, 34926, 50000, 50001, 50002),
+    *_JPEG2000,
+)
+"""Those that can be written; another one becomes deflate."""
 _PLAIN_KINDS = ("generic", "uniform", "shaped", "ome", "imagej", "nih")
 _DESCRIPTION = 270
 
@@ -59,6 +59,8 @@ class Storage:
     pages: int
     order: Order
     big: bool
+    one_directory: bool = False
+    """Whether one directory stands for all pages, whose pixels follow one another."""
 
     @property
     def page_bytes(self) -> int:
@@ -72,7 +74,7 @@ class Storage:
         return plain and self.bits % 8 == 0
 
     @property
-    def array_shape(self) -> tuple[int, ...]:
+    def page_shape(self) -> tuple[int, ...]:
         """The shape of a page as tifffile takes it."""
         separate, height, width, together = self.shape
         if separate > 1:
@@ -100,12 +102,12 @@ class TiffSink(ImageSink):
         self.storage = storage
         self.directories = directories
         self._scratch: Scratch | None = None
-        self._offsets: list[int] = []
+        self._dtype = storage.dtype.newbyteorder(storage.order)
+        self._shape = (storage.pages, *storage.shape)
         if storage.direct:
-            self._write_pages()
+            self._place = self._write_empty_pages()
         else:
-            shape = (storage.pages, *storage.shape)
-            self._scratch = Scratch(target.parent, shape, storage.dtype)
+            self._scratch = Scratch(target.parent, self._shape, self._dtype)
 
     def _put(self, plane: int, rows: slice, columns: slice, samples: Samples) -> None:
         source = self.source
@@ -118,50 +120,69 @@ class TiffSink(ImageSink):
             separate, _, _, together = self.storage.shape
             region = part.reshape(separate, together, *part.shape[1:]).transpose(0, 2, 3, 1)
             if self._scratch is None:
-                self._map(number)[:, rows, columns] = region
+                array = self._place.mapped(self.target, "r+")
+                array[number, :, rows, columns] = region
             else:
                 with self._scratch.opened() as array:
                     array[number, :, rows, columns] = region
 
-    def _map(self, number: int) -> NDArray[Any]:
-        dtype = self.storage.dtype.newbyteorder(self.storage.order)
-        return np.memmap(self.target, dtype, "r+", self._offsets[number], self.storage.shape)
-
     def _finish(self) -> None:
         if self._scratch is not None:
             self._write_pages()
-        replace_directories(self.target, self.directories)
+        replace_directories(self.target, self.directories, keep=STORAGE)
 
-    def _write_pages(self) -> None:
+    def _writer(self) -> tifffile.TiffWriter:
         storage = self.storage
-        with tifffile.TiffWriter(
+        return tifffile.TiffWriter(
             self.target,
             bigtiff=storage.big,
             byteorder=storage.order,
             ome=False,
             imagej=False,
             shaped=False,
-        ) as tiff:
+        )
+
+    def _write_empty_pages(self) -> Place:
+        """Write the directories of all pages, and leave room for their pixels."""
+        storage = self.storage
+        count = 1 if storage.one_directory else storage.pages
+        with self._writer() as tiff:
+            place = tiff.write(
+                None,
+                shape=(count, *storage.page_shape),
+                dtype=self._dtype,
+                metadata=None,
+                software=False,
+                returnoffset=True,
+                **storage.options,
+            )
+        assert place is not None
+        offset, size = place
+        if count < storage.pages:
+            with self.target.open("rb+") as file:
+                file.truncate(offset + size * storage.pages)
+        return Place(offset, self._dtype, self._shape)
+
+    def _write_pages(self) -> None:
+        storage = self.storage
+        with self._writer() as tiff:
             for number in range(storage.pages):
-                place = tiff.write(
+                tiff.write(
                     self._data(number),
-                    shape=storage.array_shape,
-                    dtype=np.dtype(bool) if storage.bits == 1 else storage.dtype,
+                    shape=storage.page_shape,
+                    dtype=np.dtype(bool) if storage.bits == 1 else self._dtype,
                     metadata=None,
                     software=False,
-                    returnoffset=True,
                     maxworkers=1,
                     **storage.options,
                 )
-                self._offsets.append(place[0] if place else 0)
 
-    def _data(self, number: int) -> Iterator[NDArray[Any]] | NDArray[Any] | None:
-        if self._scratch is None:
-            return None
+    def _data(self, number: int) -> Iterator[NDArray[Any]] | NDArray[Any]:
+        assert self._scratch is not None
         if self.storage.options.get("tile"):
             return self._tiles(number)
         with self._scratch.opened() as array:
-            page = np.array(array[number]).reshape(self.storage.array_shape)
+            page = np.array(array[number]).reshape(self.storage.page_shape)
         return page.astype(bool) if self.storage.bits == 1 else page
 
     def _tiles(self, number: int) -> Iterator[NDArray[Any]]:
@@ -216,7 +237,9 @@ def like_tiff(target: Path, source: TiffImage) -> TiffSink:
     count = source.page_count
     raw = count * math.prod(shape) * source.levels.dtype.itemsize
     big = source.tiff.is_bigtiff or raw > CLASSIC_BYTES
-    storage = Storage(options, shape, source.levels.dtype, bits, count, source.tiff.byteorder, big)
+    one = len(source.series.pages) < count
+    order = source.tiff.byteorder
+    storage = Storage(options, shape, source.levels.dtype, bits, count, order, big, one)
     return TiffSink(target, source, source.layout, source.levels, storage, _kept(source))
 
 
@@ -225,7 +248,6 @@ def _set_compression(options: dict[str, Any], source: TiffImage, page_bytes: int
     compression = int(page.compression)
     if compression == 1:
         return
-    compression = _COMPRESSIONS.get(compression, _DEFLATE) or compression
     if compression not in _COMPRESSIONS or source.levels.bits % 8:
         compression = _DEFLATE
     if source.levels.bits % 8 and source.levels.bits > 1:
@@ -247,10 +269,7 @@ def _kept(source: TiffImage) -> list[Directory]:
     """The entries of each page that say something of the pixels, as they are in the source."""
     directories: list[Directory] = []
     with source.path.open("rb") as file:
-        for number in range(source.page_count):
-            if number and len(source.series.pages) == 1:
-                directories.append(Directory())
-                continue
+        for number in range(len(source.series.pages)):
             directory = source.form.read(file, source.page(number).offset)[0]
             directories.append(directory.without(STORAGE))
     if source.series.kind not in _PLAIN_KINDS:  # a vendor's tags that tell where its own data lie

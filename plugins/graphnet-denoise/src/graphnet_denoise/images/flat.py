@@ -1,0 +1,132 @@
+"""Flat files: one array without compression behind a header, which is read and written at any place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_denoise.images.file import ImageFile, ImageSink
+from graphnet_denoise.images.layout import Layout, Samples
+from graphnet_denoise.images.levels import Levels
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an array lies in a file.
+
+    Args:
+        offset: the byte at which its memory begins.
+        dtype: its type, in the file's byte order.
+        shape: its shape.
+        order: "C" if the last axis varies fastest, "F" if the first one does.
+        strides: the bytes from one number to the next on each axis, if they are neither of these; the array
+            then begins at `origin`, counted from `offset`.
+    """
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    order: Literal["C", "F"] = "C"
+    strides: tuple[int, ...] = ()
+    origin: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes that it takes in the file."""
+        if self.strides:
+            steps = zip(self.shape, self.strides, strict=True)
+            return self.origin + self.dtype.itemsize + sum((n - 1) * s for n, s in steps if s > 0)
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def mapped(self, path: Path, mode: Literal["r", "r+"]) -> NDArray[Any]:
+        """Map it into memory. Forget it soon: what a process has mapped counts as its memory."""
+        if not self.strides:
+            return np.memmap(path, self.dtype, mode, self.offset, self.shape, self.order)
+        memory = np.memmap(path, np.uint8, mode, self.offset, (self.size_bytes,))
+        return np.ndarray(self.shape, self.dtype, memory, self.origin, self.strides)
+
+
+class FlatFile(ImageFile):
+    """An open flat file; a subclass sets `place` too."""
+
+    by_parts = True
+    place: Place
+
+    def check_size(self) -> None:
+        """Raise ValueError if the file ends before its array does."""
+        expected = self.place.offset + self.place.size_bytes
+        found = self.path.stat().st_size
+        if found < expected:
+            raise ValueError(f"it has {found} bytes of {expected}")
+
+    def _samples(self, plane: int, rows: slice, columns: slice) -> Samples:
+        region = self.layout.read(self.place.mapped(self.path, "r"), plane, rows, columns)
+        return self.from_stored(region)
+
+    def from_stored(self, region: Samples) -> Samples:
+        """Turn the stored numbers into levels; here they are the same."""
+        return region.astype(self.dtype)
+
+    def to_stored(self, samples: Samples) -> Samples:
+        """Turn levels into the numbers that are stored."""
+        return samples
+
+    def head(self) -> bytes:
+        """The bytes before the array."""
+        with self.path.open("rb") as file:
+            return file.read(self.place.offset)
+
+    def tail(self) -> bytes:
+        """The bytes behind the array."""
+        with self.path.open("rb") as file:
+            file.seek(self.place.offset + self.place.size_bytes)
+            return file.read()
+
+
+class FlatSink(ImageSink):
+    """A flat file that is being written: every region goes to its place at once.
+
+    Args:
+        target: the file to write.
+        place: where its array lies.
+        head: the bytes before the array, of which there are `place.offset`.
+        tail: the bytes behind it.
+        stored: turns levels into the numbers to store, if they differ.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        source: ImageFile,
+        layout: Layout,
+        levels: Levels,
+        *,
+        place: Place,
+        head: bytes,
+        tail: bytes = b"",
+        stored: Callable[[Samples], Samples] | None = None,
+    ) -> None:
+        super().__init__(source, layout, levels)
+        self.target = target
+        self.place = place
+        self._stored = stored
+        with target.open("wb") as file:
+            file.write(head)
+            file.truncate(place.offset + place.size_bytes)
+            file.seek(0, 2)
+            file.write(tail)
+
+    def _put(self, plane: int, rows: slice, columns: slice, samples: Samples) -> None:
+        if self._stored is not None:
+            samples = self._stored(samples)
+        array = self.place.mapped(self.target, "r+")
+        self.layout.write(array, plane, rows, columns, samples)
+
+    def _finish(self) -> None:
+        pass

@@ -1,0 +1,149 @@
+"""Find out what noise an image has: how strong it is, and whether neighbouring pixels and channels share it.
+
+The flattest parts of an image show its noise. The image is divided into squares; a plane is fitted to each
+square and subtracted; the squares with the smallest variance are kept. What is left in them is mostly noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIDE = 12
+"""The side of the squares, in pixels: no multiple of 8, so a JPEG's blocks fall everywhere in a square."""
+
+_KEPT = 0.05  # the share of the squares that is kept
+_FEWEST = 16
+_MOST_SQUARES = 1 << 14
+_MOST_STEPS = 1 << 20
+_CELL = 8  # of a JPEG
+_CLEAR = 6.0  # deviations by which the step at a JPEG's blocks exceeds the steps elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class FoundNoise:
+    """The noise of an image.
+
+    Attributes:
+        std: the standard deviation in 255ths, in the flattest parts.
+        neighbours: the correlation between adjacent pixels; 0 if each pixel's noise is independent.
+        channels: the correlation between channels; None for one channel, or for equal channels.
+        blocks: whether the picture has the blocks of a JPEG.
+    """
+
+    std: float
+    neighbours: float
+    channels: float | None
+    blocks: bool
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether the noise is like Gaussian noise that was added to the picture itself."""
+        shared = self.channels is not None and self.channels > _SHARED
+        return not (self.blocks or shared or self.neighbours > _NEIGHBOURS)
+
+    def describe(self) -> str:
+        """Say what was found, in half a sentence.
+
+        >>> FoundNoise(std=4.2, neighbours=0.7, channels=0.6, blocks=True).describe()
+        'deviation 4.2 of 255, shared by neighbouring pixels (0.7) and by channels (0.6), JPEG blocks'
+        """
+        shared = []
+        if self.neighbours > _NEIGHBOURS:
+            shared.append(f"by neighbouring pixels ({self.neighbours:.1f})")
+        if self.channels is not None and self.channels > _SHARED:
+            shared.append(f"by channels ({self.channels:.1f})")
+        parts = [f"deviation {self.std:.1f} of 255"]
+        parts += (
+            [f"shared {' and '.join(shared)}"] if shared else ["independent from pixel to pixel"]
+        )
+        parts += ["JPEG blocks"] if self.blocks else []
+        return ", ".join(parts)
+
+
+_NEIGHBOURS, _SHARED = 0.15, 0.3
+
+
+def measure_noise(image: Tensor) -> FoundNoise:
+    """Measure the noise of an image, float (C, H, W) in 0..1; alpha and further channels do not belong to it.
+
+    Images below 3 squares a side are measured as a whole. The result of a picture without flat parts, such as
+    one of gravel, is an upper bound.
+    """
+    distinct = image if len(image) == 1 or not _is_grey(image) else image[:1]
+    squares = _flattest(distinct.float())
+    variance = squares.square().mean()
+    across = (squares[..., 1:] * squares[..., :-1]).mean()
+    down = (squares[..., 1:, :] * squares[..., :-1, :]).mean()
+    neighbours = float((across + down) / (2 * variance).clamp_min(1e-12))
+    return FoundNoise(
+        std=float(variance.sqrt()) * 255,
+        neighbours=min(1.0, max(0.0, neighbours)),
+        channels=_between_channels(squares) if len(distinct) > 1 else None,
+        blocks=has_blocks(distinct.mean(0)),
+    )
+
+
+def has_blocks(grey: Tensor) -> bool:
+    """Whether steps between pixels (H, W) are larger at every 8th row and column, as in a JPEG's blocks."""
+    found = 0.0
+    for image in (grey, grey.T):
+        steps = image.diff(dim=1).abs()
+        whole = steps.shape[1] // _CELL * _CELL
+        if whole < 8 * _CELL or steps.shape[0] < _CELL:
+            return False
+        largest = 3 * steps.flatten()[:: max(1, steps.numel() // _MOST_STEPS)].median()
+        by_phase = steps.clamp_max(largest).mean(0)[:whole].reshape(-1, _CELL)  # edges count little
+        excess = by_phase[:, -1] - by_phase[:, :-1].mean(1)
+        error = excess.std() / len(excess) ** 0.5
+        found += float(excess.mean() / error.clamp_min(1e-9))
+    return found > _CLEAR
+
+
+def _is_grey(image: Tensor) -> bool:
+    return bool((image == image[:1]).all())
+
+
+def _flattest(image: Tensor) -> Tensor:
+    """The remainders of planes in the flattest squares: (N, C, SIDE, SIDE)."""
+    c, height, width = image.shape
+    if min(height, width) < SIDE:
+        return image[None] - image.mean(dim=(1, 2), keepdim=True)
+    rows, columns = height // SIDE, width // SIDE
+    squares = image[:, : rows * SIDE, : columns * SIDE].reshape(c, rows, SIDE, columns, SIDE)
+    squares = squares.permute(1, 3, 0, 2, 4).reshape(-1, c, SIDE, SIDE)
+    step = -(-len(squares) // _MOST_SQUARES)
+    squares = squares[::step]
+    remainders = _without_plane(squares)
+    variances = remainders.square().mean(dim=(1, 2, 3))
+    cut = ((squares <= 0) | (squares >= 1)).flatten(1).float().mean(
+        1
+    ) > 0.02  # their noise is clipped
+    whole = ~cut if int((~cut).sum()) >= _FEWEST else torch.ones_like(cut)
+    remainders, variances = remainders[whole], variances[whole]
+    kept = max(min(_FEWEST, len(variances)), int(len(variances) * _KEPT))
+    return remainders[variances.argsort()[:kept]]
+
+
+def _without_plane(squares: Tensor) -> Tensor:
+    """Subtract from each square the plane of least squares through it."""
+    slope = torch.linspace(-1, 1, SIDE)
+    slope = slope / slope.norm() / SIDE**0.5
+    remainders = squares - squares.mean(dim=(2, 3), keepdim=True)
+    for plane in (
+        slope.reshape(1, SIDE).expand(SIDE, SIDE),
+        slope.reshape(SIDE, 1).expand(SIDE, SIDE),
+    ):
+        remainders = remainders - (remainders * plane).sum(dim=(2, 3), keepdim=True) * plane
+    return remainders
+
+
+def _between_channels(squares: Tensor) -> float:
+    """The mean correlation of the pairs of neighbouring channels."""
+    each = squares.square().mean(dim=(0, 2, 3)).sqrt()
+    pairs = (squares[:, 1:] * squares[:, :-1]).mean(dim=(0, 2, 3)) / (
+        each[1:] * each[:-1]
+    ).clamp_min(1e-12)
+    return float(pairs.mean())

@@ -1,0 +1,440 @@
+"""Image files that are opened lazily, read and written by parts, and turned into other formats."""
+
+from __future__ import annotations
+
+import resource
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from astropy.io import fits
+from graphnet_denoise.images import (
+    Format,
+    ImageFile,
+    bands,
+    create_like,
+    open_image,
+    suffixes,
+)
+from graphnet_denoise.images.file import DecodedFile
+from graphnet_denoise.images.formats.depths import shape_for
+from graphnet_denoise.images.levels import Levels
+from numpy.typing import NDArray
+from PIL import Image
+
+from graphnet.errors import DataError, InputError, WriteError
+from graphnet.sdk import Register, hookimpl, load_registry
+from tests.support.zoo.metadata import camera_exif, colour_profile
+from tests.support.zoo.specimen import noise, slope
+
+WHOLE = slice(None)
+
+
+def copied(path: Path, target: Path, *, history: str = "") -> None:
+    with open_image(path) as source, create_like(target, source, history=history) as sink:
+        for plane in range(source.planes):
+            sink.write(plane, WHOLE, WHOLE, source.read(plane))
+
+
+def test_header_tells_what_a_file_is_before_pixels_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.ome.tif"
+    stack = noise(5, 2, 7, 16, 24, dtype="u2")
+    tifffile.imwrite(path, stack, ome=True, metadata={"axes": "TCZYX"}, photometric="minisblack")
+    with open_image(path) as source:
+        assert (source.format, source.axes, source.shape) == ("tiff", "TCZYX", (5, 2, 7, 16, 24))
+        assert (source.bits, source.planes, source.channels) == (16, 35, 2)
+        assert source.dtype == np.uint16
+        assert source.colour == "independent"
+        np.testing.assert_array_equal(source.read(8), stack[1, :, 1])
+        region = source.read(8, slice(3, 9), slice(20, None))
+        np.testing.assert_array_equal(region, stack[1, :, 1, 3:9, 20:])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tile": (16, 16)}, {"rowsperstrip": 3}, {"tile": (32, 16), "compression": "zstd"}],
+    ids=["plain", "tiles", "strips", "packed tiles"],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_any_region_of_a_tiff_is_read(tmp_path: Path, options: dict[str, Any], apart: bool) -> None:
+    picture = noise(50, 70, 3, dtype="u2")
+    stored = picture.transpose(2, 0, 1) if apart else picture
+    planar = "separate" if apart else "contig"
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planar, **options)
+    rng = np.random.default_rng(0)
+    with open_image(tmp_path / "a.tif") as source:
+        for _ in range(20):
+            top, end = sorted(rng.integers(0, 51, 2))
+            left, right = sorted(rng.integers(0, 71, 2))
+            region = source.read(0, slice(top, end), slice(left, right))
+            np.testing.assert_array_equal(region, picture[top:end, left:right].transpose(2, 0, 1))
+
+
+def test_regions_are_written_in_any_order(tmp_path: Path) -> None:
+    picture = noise(40, 60, dtype="u2")
+    tifffile.imwrite(tmp_path / "a.tif", picture, tile=(16, 16), compression="deflate")
+    parts = [(slice(y, y + 9), slice(x, x + 13)) for y in range(0, 40, 9) for x in range(0, 60, 13)]
+    np.random.default_rng(0).shuffle(parts)
+    with (
+        open_image(tmp_path / "a.tif") as source,
+        create_like(tmp_path / "b.tif", source) as sink,
+    ):
+        for rows, columns in parts:
+            sink.write(0, rows, columns, source.read(0, rows, columns))
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), picture)
+
+
+def test_floats_are_rounded_and_clipped_to_the_levels(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((1, 6), np.int16))
+    values = np.array([[[-1e9, -2.5, -0.5, 0.49, 7.5, 1e9]]])
+    with open_image(tmp_path / "a.tif") as source, create_like(tmp_path / "b.tif", source) as sink:
+        sink.write(0, WHOLE, WHOLE, values)
+    assert tifffile.imread(tmp_path / "b.tif").ravel().tolist() == [-32768, -2, 0, 0, 8, 32767]
+
+
+def test_result_may_replace_its_source(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(9, 9))
+    before = tifffile.imread(path)
+    with open_image(path) as source, create_like(path, source) as sink:
+        for rows in bands(9, 4):
+            sink.write(0, rows, WHOLE, 255 - source.read(0, rows))
+    np.testing.assert_array_equal(tifffile.imread(path), 255 - before)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def first_rows_copied(path: Path, target: Path, error: Exception | None = None) -> None:
+    with open_image(path) as source, create_like(target, source) as sink:
+        sink.write(0, slice(0, 3), WHOLE, source.read(0, slice(0, 3)) * 0)
+        if error is not None:
+            raise error
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.npy", "a.zarr"])
+def test_error_while_writing_leaves_the_old_file(tmp_path: Path, name: str) -> None:
+    source_path = tmp_path / "source.tif"
+    tifffile.imwrite(source_path, noise(9, 9))
+    copied(source_path, tmp_path / name)
+    before = sorted(entry.name for entry in tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="54 pixels"):
+        first_rows_copied(source_path, tmp_path / name)
+    with pytest.raises(RuntimeError, match="stopped"):
+        first_rows_copied(source_path, tmp_path / name, RuntimeError("stopped"))
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == before
+    with open_image(tmp_path / name) as again, open_image(source_path) as source:
+        np.testing.assert_array_equal(again.read(), source.read())
+
+
+def test_folder_that_does_not_exist_is_a_write_error(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9))
+    for name in ("b.tif", "b.zarr"):
+        with pytest.raises(WriteError, match=rf"none/{name}: cannot be written"):
+            copied(tmp_path / "a.tif", tmp_path / "none" / name)
+
+
+def test_picture_over_ninety_megapixels_is_read(tmp_path: Path) -> None:
+    picture = np.zeros((9_500, 9_500), np.uint8)
+    picture[9_000:, 9_400:] = 200
+    (tmp_path / "a.png").write_bytes(imagecodecs.png_encode(picture, level=1))
+    with open_image(tmp_path / "a.png") as source:
+        part = source.read(0, slice(8_998, 9_002), slice(9_399, 9_401))
+    assert part[0].tolist() == [[0, 0], [0, 0], [0, 200], [0, 200]]
+
+
+def test_small_file_that_claims_many_pixels_is_refused_before_they_are_allocated(
+    tmp_path: Path,
+) -> None:
+    header = struct.pack(">IIBBBBB", 200_000, 200_000, 16, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")
+    data = b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with (
+        open_image(tmp_path / "a.png") as source,
+        pytest.raises(DataError, match=r"a\.png: .*cannot hold 200000 x 200000|more memory"),
+    ):
+        source.read()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="the sparse file and the count of memory are Linux's"
+)
+@pytest.mark.parametrize("kind", ["tif", "npy"])
+def test_file_larger_than_its_budget_is_copied_by_parts(tmp_path: Path, kind: str) -> None:
+    """800 MB of pixels, of which the file holds few; the process may grow by a tenth of that."""
+    side = 20_000
+    path, target = tmp_path / f"a.{kind}", tmp_path / f"b.{kind}"
+    if kind == "tif":
+        array: NDArray[Any] = tifffile.memmap(path, shape=(side, side), dtype=np.uint16)
+    else:
+        array = np.lib.format.open_memmap(path, "w+", np.uint16, (side, side))
+    array[side - 2, side - 3] = 777
+    del array
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open_image(path) as source, create_like(target, source) as sink:
+        assert source.by_parts
+        for rows in bands(side, side - 100):
+            for columns in bands(side, 1000):
+                if rows.start == 0 or columns.stop < side:  # zeros are there already
+                    sink._missing -= (rows.stop - rows.start) * (columns.stop - columns.start)
+                else:
+                    sink.write(0, rows, columns, source.read(0, rows, columns))
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 80_000
+    with open_image(target) as again:
+        assert again.read(0, slice(side - 2, side - 1), slice(side - 3, side - 2)).item() == 777
+
+
+def test_tiff_whose_strips_do_not_cover_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(40, 30), rowsperstrip=10)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages.first.tags["StripByteCounts"].overwrite([300, 300, 0, 300])
+    with (
+        open_image(path) as source,
+        pytest.raises(DataError, match="3 of the 4 strips that cover it"),
+    ):
+        source.read()
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "found"),
+    [
+        (noise(9, 9, dtype="f4").astype("c8"), {}, "samples of 64 bits"),
+        (noise(4, 9, 9), {"photometric": "minisblack", "volumetric": True}, "a volume of 4 slices"),
+        (noise(9, 9, dtype="u2"), {"photometric": "cfa"}, "pixels of the kind CFA"),
+    ],
+)
+def test_healthy_tiff_of_an_unsupported_kind_is_not_called_damaged(
+    tmp_path: Path, array: NDArray[Any], options: dict[str, Any], found: str
+) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    with pytest.raises(DataError, match=found) as error:
+        open_image(tmp_path / "a.tif")
+    assert "damaged" not in str(error.value)
+
+
+def test_animations_and_deep_jpegs_are_refused_in_words(tmp_path: Path) -> None:
+    frames = [Image.fromarray(noise(9, 9, seed=seed)) for seed in range(3)]
+    for name in ("a.gif", "a.webp", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        with pytest.raises(DataError, match=rf"{name}: expected a still \w+, found an animation"):
+            open_image(tmp_path / name)
+    deep = imagecodecs.jpeg8_encode(noise(16, 16, dtype="u2") >> 4, bitspersample=12)
+    (tmp_path / "a.jpg").write_bytes(deep)
+    with pytest.raises(DataError, match="found 12 bits"):
+        open_image(tmp_path / "a.jpg")
+    (tmp_path / "a.avif").write_bytes(
+        imagecodecs.avif_encode(noise(16, 16, 3, dtype="u2") >> 6, bitspersample=10)
+    )
+    with pytest.raises(DataError, match="expected an AVIF of 8 bits, found 10 bits"):
+        open_image(tmp_path / "a.avif")
+
+
+def test_files_of_no_format_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("not an image")
+    (tmp_path / "empty.tif").touch()
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image .*found other data"):
+        open_image(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"empty\.tif: .*found an empty file"):
+        open_image(tmp_path / "empty.tif")
+    with pytest.raises(DataError, match=r"none\.png: there is no such file"):
+        open_image(tmp_path / "none.png")
+
+
+def test_first_bytes_not_the_name_decide_the_format(tmp_path: Path) -> None:
+    Image.fromarray(noise(9, 9)).save(tmp_path / "a.jpg", "PNG")
+    with open_image(tmp_path / "a.jpg") as source:
+        assert source.format == "png"
+
+
+def test_missing_library_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits.PrimaryHDU(noise(9, 9)).writeto(tmp_path / "a.fits")
+    monkeypatch.setitem(sys.modules, "astropy.io.fits", None)
+    with pytest.raises(DataError, match=r"a\.fits: .* pip install 'graphnet-denoise\[fits\]'"):
+        open_image(tmp_path / "a.fits")
+
+
+@pytest.mark.parametrize("name", ["b.tif", "b.png", "b.jpg", "b.webp", "b.jp2", "b.avif"])
+def test_another_format_gets_profile_and_camera_data(tmp_path: Path, name: str) -> None:
+    exif = b"Exif\0\0" + camera_exif(orientation=6)
+    picture = Image.fromarray(slope())
+    picture.save(
+        tmp_path / "a.jpg", exif=exif, icc_profile=colour_profile(), quality=95, dpi=(300, 300)
+    )
+    copied(tmp_path / "a.jpg", tmp_path / name)
+    with open_image(tmp_path / name) as source:
+        assert (source.height, source.width) == slope().shape[:2]
+        assert source.metadata.exif is not None
+        assert source.metadata.orientation == 6
+        found = Image.Exif()
+        found.load(source.metadata.exif)
+        assert found.get_ifd(0x8769)[0xA434] == "50mm f/1.8"
+        assert found.get_ifd(0x8825)[1] == "N"
+        if name != "b.jp2":
+            assert source.metadata.icc == colour_profile()
+        if name in ("b.tif", "b.png"):
+            assert source.metadata.resolution == pytest.approx((300, 300), abs=0.02)
+
+
+def test_sixteen_bits_are_scaled_for_a_jpeg_and_floats_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", slope(1, top=65535, dtype=np.uint16))
+    copied(tmp_path / "a.tif", tmp_path / "b.jpg")
+    difference = np.asarray(Image.open(tmp_path / "b.jpg")).astype(int) - slope(1)
+    assert abs(difference).max() <= 4
+    tifffile.imwrite(tmp_path / "c.tif", noise(9, 9, dtype="f4"))
+    with pytest.raises(
+        DataError, match=r"d\.png: a PNG cannot hold the numbers of the type float32"
+    ):
+        copied(tmp_path / "c.tif", tmp_path / "d.png")
+    Image.fromarray(noise(9, 9, 4)).save(tmp_path / "e.png")
+    with pytest.raises(DataError, match=r"f\.jpg: a JPEG cannot hold the alpha of .*e\.png"):
+        copied(tmp_path / "e.png", tmp_path / "f.jpg")
+    with pytest.raises(DataError, match=r"expected a name that ends in one of \.dng"):
+        copied(tmp_path / "e.png", tmp_path / "f.txt")
+
+
+@pytest.mark.parametrize("name", ["b.npy", "b.zarr", "b.tif"])
+def test_stack_of_floats_goes_into_arrays_and_tiff(tmp_path: Path, name: str) -> None:
+    stack = noise(5, 20, 30, dtype="f4")
+    np.save(tmp_path / "a.npy", stack)
+    copied(tmp_path / "a.npy", tmp_path / name)
+    with open_image(tmp_path / name) as source:
+        assert source.shape == (5, 20, 30)
+        np.testing.assert_array_equal(np.concatenate([source.read(i) for i in range(5)]), stack)
+
+
+def test_axes_of_a_plain_array_can_be_told(tmp_path: Path) -> None:
+    array = noise(4, 2, 20, 30, dtype="u2")
+    np.save(tmp_path / "a.npy", array)
+    with open_image(tmp_path / "a.npy", axes="TCYX") as source:
+        assert (source.axes, source.planes, source.channels) == ("TCYX", 4, 2)
+        np.testing.assert_array_equal(source.read(3), array[3])
+    with pytest.raises(DataError, match="axes 'TYX'"):
+        open_image(tmp_path / "a.npy", axes="TYX")
+    Image.fromarray(noise(9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="expected the axes YX, which the file states"):
+        open_image(tmp_path / "a.png", axes="ZYX")
+
+
+def test_fits_gets_a_line_of_history_and_mrc_a_label(tmp_path: Path) -> None:
+    import mrcfile
+
+    fits.PrimaryHDU(noise(9, 9, dtype="f4")).writeto(tmp_path / "a.fits")
+    copied(tmp_path / "a.fits", tmp_path / "b.fits", history="denoised by graphnet")
+    assert list(fits.getheader(tmp_path / "b.fits")["HISTORY"]) == ["denoised by graphnet"]
+    array = noise(9, 9, dtype="f4")
+    mrcfile.write(tmp_path / "a.mrc", array)
+    copied(tmp_path / "a.mrc", tmp_path / "b.mrc", history="denoised by graphnet")
+    with mrcfile.open(tmp_path / "b.mrc") as opened:
+        assert opened.get_labels()[-1] == "denoised by graphnet"
+        assert float(opened.header.dmax) == array.max()
+        assert float(opened.header.rms) == pytest.approx(array.std(), rel=1e-5)
+
+
+def test_scaled_fits_is_read_in_its_physical_unit(tmp_path: Path) -> None:
+    unit = fits.PrimaryHDU(np.array([[0, 10, -32768]], np.int16))
+    unit.header.update({"BSCALE": 0.5, "BZERO": 100.0, "BLANK": -32768})
+    fits.HDUList([unit]).writeto(tmp_path / "a.fits")
+    with (
+        open_image(tmp_path / "a.fits") as source,
+        create_like(tmp_path / "b.fits", source) as sink,
+    ):
+        physical = source.read()
+        assert physical[0, 0, :2].tolist() == [100.0, 105.0]
+        assert np.isnan(physical[0, 0, 2])
+        sink.write(0, WHOLE, WHOLE, physical + 2)
+    stored = fits.getdata(tmp_path / "b.fits", do_not_scale_image_data=True)
+    assert stored.tolist() == [[4, 14, -32768]]
+
+
+def test_raw_file_is_read_linear_and_written_as_tiff(tmp_path: Path) -> None:
+    mosaic = np.full((64, 96), 1000, np.uint16)
+    identity = [1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1]
+    tags = [
+        (33421, 3, 2, (2, 2), True),  # the pattern of the colour filters, and which they are
+        (33422, 1, 4, bytes([0, 1, 1, 2]), True),
+        (50706, 1, 4, bytes([1, 4, 0, 0]), True),  # the version of DNG
+        (50708, 2, 0, "Model 7", True),
+        (50717, 4, 1, 4095, True),  # the level of white
+        (50721, 10, 9, identity, True),
+        (50728, 5, 3, (1, 1, 1, 1, 1, 1), True),
+        (50778, 3, 1, 21, True),
+        (271, 2, 0, "Maker", True),
+        (274, 3, 1, 6, True),
+    ]
+    path = tmp_path / "a.dng"
+    tifffile.imwrite(path, mosaic, photometric="cfa", extratags=tags, metadata=None, subfiletype=0)
+    brighter = tmp_path / "b.dng"
+    tifffile.imwrite(
+        brighter, mosaic * 2, photometric="cfa", extratags=tags, metadata=None, subfiletype=0
+    )
+    with open_image(path) as source, open_image(brighter) as other:
+        assert (source.shape, source.metadata.orientation) == ((64, 96, 3), 6)
+        assert source.dtype == np.uint16
+        pixels = source.read().astype(np.float64)
+        assert 0 < pixels[1].mean() < 65535
+        assert other.read()[1].mean() == pytest.approx(2 * pixels[1].mean(), rel=0.01)
+    copied(path, tmp_path / "c.tif")
+    with open_image(tmp_path / "c.tif") as result:
+        assert (result.shape, result.metadata.orientation) == ((64, 96, 3), 6)
+    with pytest.raises(DataError, match="can be read, but not written"):
+        copied(path, tmp_path / "c.dng")
+
+
+class DotsFile(DecodedFile):
+    """A row of dots and dashes."""
+
+    format = "dots"
+    title = "a file of dots"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.levels, self.channels, self.colour = Levels(np.dtype(np.uint8), 1), 1, "grey"
+        self.layout = shape_for(1, len(path.read_text()) - 5, 1)
+
+    def _decode(self) -> NDArray[Any]:
+        return np.array([[[mark == "." for mark in self.path.read_text()[5:]]]], np.uint8)
+
+
+class Dots(Format):
+    """Files of dots and dashes."""
+
+    name = "dots"
+    title = "a file of dots"
+    suffixes = (".dots",)
+
+    def matches(self, path: Path, head: bytes) -> bool:
+        return head.startswith(b"DOTS:")
+
+    def open(self, path: Path) -> ImageFile:
+        return DotsFile(path)
+
+
+def test_other_distributions_add_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphnet_denoise import plugin
+
+    class Other:
+        @hookimpl
+        def graphnet_denoise_formats(self, register: Register) -> None:
+            register("other/dots", Dots)
+
+    registry = load_registry(plugins=[plugin, Other()], entry_points=False)
+    monkeypatch.setattr("graphnet.sdk.default_registry", lambda: registry)
+    (tmp_path / "a.dots").write_text("DOTS:..-.")
+    with open_image(tmp_path / "a.dots") as source:
+        assert source.read().tolist() == [[[1, 1, 0, 1]]]
+    assert ".dots" in suffixes()
