@@ -11,6 +11,7 @@
 #                this Python and on 3.13
 # make onnx      every layer exported and run in onnxruntime, and ONNX's own node cases read and run
 # make alone     every layer exported as a folder, and run where torch is alone
+# make napari    the tests of napari-graphnet, without a window, in an environment of its own in .venv-napari
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make public    tests/docs/public_names.txt: the list of public names; a name may go only with a new contract
@@ -26,7 +27,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour onnx alone lint programs stub public \
+.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour onnx alone lint napari programs stub public \
 	matrix clean
 
 install: $(VENV)/installed
@@ -48,6 +49,16 @@ examples: install
 
 speedrun: install
 	$(BIN)/python examples/speedrun.py --photos $(DATA)/photos --pairs $(DATA)/ee559_val.npz
+
+napari: .venv-napari/installed
+	cd plugins/napari-graphnet && OMP_NUM_THREADS=1 QT_QPA_PLATFORM=offscreen ../../.venv-napari/bin/python -m pytest -q
+
+.venv-napari/installed: plugins/napari-graphnet/pyproject.toml plugins/graphnet-denoise/pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-napari
+	.venv-napari/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-napari/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'napari[pyqt6]' \
+		pytest pytest-qt -e . -e plugins/graphnet-cpu -e plugins/graphnet-denoise -e plugins/napari-graphnet
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from graphnet_denoise import metrics
-from graphnet_denoise.commands.denoise import BLIND
 from graphnet_denoise.gallery import WholeImages
+from graphnet_denoise.models import MODELS
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.restoring import Restorer
 from PIL import Image
@@ -52,7 +52,9 @@ def main() -> int:
     """Measure the model at each strength, and report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("images", type=Path, help="a folder of clean images")
-    parser.add_argument("--model", type=Path, default=BLIND, help="the model; else the blind one")
+    parser.add_argument(
+        "--model", type=Path, default=MODELS["gaussian"], help="else the included one"
+    )
     parser.add_argument(
         "--std", type=int, nargs="+", default=[15, 25, 50], help="strengths, in 255ths"
     )

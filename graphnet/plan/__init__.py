@@ -11,12 +11,13 @@ from graphnet.plan.export import source
 from graphnet.plan.options import AUTO, CompileOptions, Target, split_options
 from graphnet.plan.plan import Plan, Step, check_plan, schedule
 from graphnet.plan.standalone import Standalone, check_names, standalone
-from graphnet.plan.tiling import Tiling, pace, reach, tile
+from graphnet.plan.tiling import Margin, Tiling, margins, pace, tile
 from graphnet.plan.verify import verify
 
 __all__ = [
     "AUTO",
     "CompileOptions",
+    "Margin",
     "Plan",
     "Source",
     "Standalone",
@@ -29,8 +30,8 @@ __all__ = [
     "forward_graph",
     "generate",
     "inference_plan",
+    "margins",
     "pace",
-    "reach",
     "schedule",
     "source",
     "split_options",

@@ -40,6 +40,18 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Margin:
+    """The rows that a network reads before and after a part of an image, on one axis.
+
+    A part begins at a multiple of `step`; so do `before` and `after`.
+    """
+
+    before: int
+    after: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """An axis of `length` rows, cut into parts of `kept` rows with `before` and `after` rows around them.
 
@@ -150,15 +162,13 @@ def tile(
         sides = tuple(Cut(length, length) for length in shape[2:])
         ratio = tuple(Fraction(*pair) for pair in zip(output[2:], shape[2:], strict=True))
         return Tiling(whole, sides, shape, output, ratio, whole.peak_bytes)
-    layers = _layers(graph)
-    axes = range(len(shape) - 2)
-    paces = [_paces(graph, layers, axis) for axis in axes]
+    paces = _all_paces(graph)
     scale = tuple(one.rows[graph.outputs[0]] for one in paces)
     # The bytes of the image and its result, which exist beside those of the tile.
     outside = sum(graph.values[name].spec.size_bytes for name in (*graph.inputs, *graph.outputs))
     fixed = outside + sum(whole.values[name].spec.size_bytes for name in whole.slots)
-    around = [_reach(graph, layers, axis, paces[axis]) for axis in axes]
-    ways = [list(_cuts(shape[2 + axis], around[axis], paces[axis].step)) for axis in axes]
+    around = _margins(graph, paces)
+    ways = [list(_cuts(length, one)) for length, one in zip(shape[2:], around, strict=True)]
     grids = sorted(itertools.product(*ways), key=lambda cuts: math.prod(c.read for c in cuts))
     # Estimate: the memory of a plan, less the fixed part, grows with its pixels as in the last plan made.
     pixels, peak = math.prod(shape[2:]), whole.peak_bytes + outside
@@ -178,35 +188,14 @@ def tile(
     )
 
 
-def reach(graph: Graph) -> list[tuple[int, int]]:
-    """How many rows around a part of an image the network reads, before it and after it, on each axis.
+def margins(graph: Graph) -> tuple[Margin, ...]:
+    """Find how far around a part of an image a network reads, on each axis.
 
-    The part is one that begins and ends at multiples of all strides.
-
-    Args:
-        graph: the forward graph of a network that makes one image (N, C, H, W) of one image, or a signal, or
-            a volume; before any pass, on any sizes that it takes.
-
-    Returns:
-        (before, after) for each spatial axis.
-
-    Raises:
-        InputError: the network makes no image of an image, or looks at the whole image.
-
-    >>> from graphnet.model import Model
-    >>> model = Model({"layers": [{"conv2d": {"out_channels": 3, "kernel_size": 5, "padding": 2}}]})
-    >>> reach(model.graph((1, 3, 8, 8)))
-    [(2, 2), (2, 2)]
+    `graph` is the forward graph before any pass. Raises InputError if the network does not have one image as
+    input and one as output, or if a layer looks at the whole image.
     """
-    shape, _ = _ends(graph)
-    layers = _layers(graph)
-    return [
-        _reach(graph, layers, axis, _paces(graph, layers, axis)) for axis in range(len(shape) - 2)
-    ]
-
-
-def _layers(graph: Graph) -> list[Call]:
-    return [call for call in graph.order() if call.kind is Kind.LAYER]
+    _ends(graph)
+    return _margins(graph, _all_paces(graph))
 
 
 def _by(sizes: Iterable[int]) -> str:
@@ -235,6 +224,15 @@ class _Paces:
 
     rows: dict[str, Fraction]
     step: int
+
+
+def _layers(graph: Graph) -> list[Call]:
+    return [call for call in graph.order() if call.kind is Kind.LAYER]
+
+
+def _all_paces(graph: Graph) -> list[_Paces]:
+    axes = range(len(graph.values[graph.inputs[0]].spec.shape) - 2)
+    return [_paces(graph, _layers(graph), axis) for axis in axes]
 
 
 def _paces(graph: Graph, layers: Sequence[Call], axis: int) -> _Paces:
@@ -305,6 +303,17 @@ def pace(layer: Layer, axis: int, what: str) -> tuple[int, int]:
     )
 
 
+def _margins(graph: Graph, paces: Sequence[_Paces]) -> tuple[Margin, ...]:
+    """The margin on each axis, in multiples of its step."""
+    found = []
+    for axis, one in enumerate(paces):
+        before, after = (
+            -(-rows // one.step) * one.step for rows in _reach(graph, _layers(graph), axis, one)
+        )
+        found.append(Margin(before, after, one.step))
+    return tuple(found)
+
+
 def _reach(graph: Graph, layers: Sequence[Call], axis: int, paces: _Paces) -> tuple[int, int]:
     """The rows before and after a part of the input that the network reads: its windows added up."""
     (result,) = graph.outputs
@@ -327,9 +336,9 @@ def _hull(*ranges: range) -> range:
     return range(min(r.start for r in ranges), max(r.stop for r in ranges))
 
 
-def _cuts(length: int, reach: tuple[int, int], step: int) -> Iterator[Cut]:
+def _cuts(length: int, around: Margin) -> Iterator[Cut]:
     """Yield the ways to cut an axis into equal parts, up to rounding; the fewest parts first."""
-    before, after = (-(-rows // step) * step for rows in reach)
+    before, after, step = around.before, around.after, around.step
     seen: set[int] = set()
     for count in range(1, min(_MOST_PARTS, -(-length // step)) + 1):
         kept = -(-length // (count * step)) * step

@@ -23,7 +23,7 @@ from graphnet.system.distributions import (
 )
 from graphnet.system.files import atomic_write, write_text
 from graphnet.system.gc import without_gc
-from graphnet.system.malloc import keep_freed_memory
+from graphnet.system.malloc import keep_freed_memory, return_freed_memory
 from graphnet.system.native import Native, find_compiler
 from graphnet.system.notebook import html_table
 from graphnet.system.plain import finite
@@ -60,6 +60,7 @@ __all__ = [
     "parse_bytes",
     "processor",
     "resolve_device",
+    "return_freed_memory",
     "seconds_text",
     "short_bytes",
     "short_count",

@@ -43,7 +43,12 @@ def _loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_noise_of_another_distribution_is_taken_by_name() -> None:
     patches = Patches(path="photos", noise={"negative": {"gain": 2.0}})  # type: ignore[arg-type]
     assert patches.noise == Negative(gain=2.0)
-    assert list(registry().of_kind("denoise_noises")) == [*NOISES.builtin, "negative"]
+    assert list(registry().of_kind("denoise_noises")) == [
+        *NOISES.builtin,
+        "grey",
+        "mixture",
+        "negative",
+    ]
     assert list(registry().of_kind("denoise_supervisions")) == [*SUPERVISIONS.builtin]
 
 

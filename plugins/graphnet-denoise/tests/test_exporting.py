@@ -17,7 +17,7 @@ import torch
 from graphnet_denoise.exporting.bioimageio import write_bioimageio
 from graphnet_denoise.exporting.darktable import write_dtmodel
 from graphnet_denoise.exporting.wrapping import Network, for_images, slug
-from graphnet_denoise.shipped import BLIND
+from graphnet_denoise.models import MODELS
 from torch import Tensor
 
 import graphnet as gn
@@ -115,7 +115,7 @@ def test_dtmodel_computes_the_models_image_at_any_size(
 
 def test_dtmodel_of_the_included_model_is_equal(tmp_path: Path) -> None:
     """As darktable runs it: the names of the free sizes are set to the side of a tile."""
-    model = gn.load(BLIND)
+    model = gn.load(MODELS["gaussian"])
     written = write_dtmodel(model, tmp_path / "m.dtmodel")
     assert "the network looks 96 pixels far" in written.note
     found = DTModel(tmp_path / "m.dtmodel")

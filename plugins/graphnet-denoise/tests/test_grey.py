@@ -9,9 +9,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 from graphnet_denoise import grey
-from graphnet_denoise.commands.denoise import BLIND, denoise
+from graphnet_denoise.commands.denoise import denoise
 from graphnet_denoise.commands.evaluate import evaluate
 from graphnet_denoise.images import read_picture
+from graphnet_denoise.models import MODELS
 from PIL import Image
 from torch import Tensor
 
@@ -89,7 +90,7 @@ def test_set12_is_denoised_by_more_than_nine_decibels(tmp_path: Path) -> None:
 
 def gain_db(images: Path, report: Path) -> float:
     """By how much the model that comes with the command raises the PSNR of noise of deviation 25."""
-    given = [str(BLIND), str(images), "--noise", "gaussian:25", "--json", str(report)]
+    given = [str(MODELS["gaussian"]), str(images), "--noise", "gaussian:25", "--json", str(report)]
     result = CliRunner().invoke(evaluate, given)
     assert result.exit_code == 0, result.output
     found = json.loads(report.read_text())

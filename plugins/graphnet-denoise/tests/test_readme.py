@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text()
-PARTS = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", PAGE, flags=re.M | re.S)
+PARTS = re.findall(
+    r"^```python\n((?:(?!```).)*?)^```\n\n```text\n(.*?)^```", PAGE, flags=re.M | re.S
+)
 
 
 def test_python_code_prints_what_the_readme_shows(
@@ -18,7 +20,7 @@ def test_python_code_prints_what_the_readme_shows(
 ) -> None:
     pytest.importorskip("dask.array")
     monkeypatch.chdir(tmp_path)
-    assert len(PARTS) == len(re.findall(r"^```python$", PAGE, flags=re.M)) >= 3
+    assert len(PARTS) >= 3  # what prints nothing is run in test_image_files.py
     names: dict[str, object] = {}
     for code, expected in PARTS:
         with contextlib.redirect_stdout(io.StringIO()) as printed:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from graphnet_denoise.models import MODELS
 from graphnet_denoise.noise.development import blur
-from graphnet_denoise.shipped import MODELS, Shipped
+from graphnet_denoise.shipped import Shipped
 from safetensors import safe_open
 from torch import Tensor
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_denoise.jobs.ranges import Range
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.scoring import Restores
 
 
-def restore_pixels(restorer: Restorer, pixels: NDArray[Any], of: Range) -> Tensor:
+def restore_pixels(restorer: Restores, pixels: NDArray[Any], of: Range) -> Tensor:
     """Denoise an image (C, H, W) of any dtype: float32 (1, C, H, W), where the range `of` is 0..1.
 
     A model that knows its range gets the numbers as they are, and its result may lie outside 0..1.
@@ -25,7 +25,7 @@ def restore_pixels(restorer: Restorer, pixels: NDArray[Any], of: Range) -> Tenso
 
 
 def restore_numbers(
-    restorer: Restorer, pixels: NDArray[np.float32], of: Range
+    restorer: Restores, pixels: NDArray[np.float32], of: Range
 ) -> NDArray[np.float32]:
     """Denoise an image (C, H, W); the result has the numbers of the image."""
     result: NDArray[np.float32] = of.pixels(restore_pixels(restorer, pixels, of)[0].numpy(), pixels)

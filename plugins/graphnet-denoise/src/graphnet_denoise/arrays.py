@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import Any, Literal, TypeGuard, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,33 +25,67 @@ from graphnet.errors import InputError
 from graphnet_denoise.axes import Axes
 from graphnet_denoise.levels import Levels, as_dtype, check_dtype, find_levels, given_levels
 from graphnet_denoise.restoring import Denoiser, Restorer
-from graphnet_denoise.shipped import BLIND
+from graphnet_denoise.shipped import Shipped
 
 ArrayT = TypeVar("ArrayT")
+Noise = Literal["auto", "gaussian", "camera"]
 Extremes = NDArray[Any]
 """The lowest and the highest value of each group of channels: (groups, 2)."""
 
+_SAMPLE = 512  # the side of the part of an image from which its noise is measured
 _ONE_AT_A_TIME = threading.Lock()  # a prediction uses all processors and the memory that it may use
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a model computes."""
+
+    strength: float
+    self_ensemble: bool
+    device: str
+    memory: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of Restorer.of besides the model."""
+        options = graphnet.CompileOptions(device=self.device, memory=self.memory)
+        return {
+            "options": options,
+            "self_ensemble": self.self_ensemble,
+            "strength": self.strength,
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How arrays are denoised: what `denoise` was given, but for the array and its axes."""
 
-    model: Path | Denoiser
-    strength: float
+    model: Path | Restorer | None  # None chooses one of those that are shipped
+    noise: Noise
     noise_level: float | None
     levels: Levels | None
-    self_ensemble: bool
-    device: str
-    memory: str
+    how: How
 
-    def restorer(self) -> Restorer:
-        """The model, loaded once for each file and process."""
-        if not isinstance(self.model, Path):
-            return _restorer(self.model, self.self_ensemble, self.device, self.memory)
+    @property
+    def channels(self) -> int | None:
+        """How many channels of an image the model takes, None for any."""
+        first = (
+            self.restorer(np.zeros((1, 8, 8), np.float32))
+            if self.model is None
+            else self.restorer()
+        )
+        taken = first.model.input_channels
+        return taken - (self.noise_level is not None) if taken else None
+
+    def restorer(self, sample: NDArray[np.float32] | None = None) -> Restorer:
+        """The model, loaded once for each file and process; `sample` (C, H, W) is an image to choose for."""
+        if self.model is None:
+            assert sample is not None
+            return _shipped(self.noise, self.how).choose(torch.from_numpy(sample)).restorer
+        if isinstance(self.model, Restorer):
+            return self.model
         changed = self.model.stat().st_mtime_ns if self.model.exists() else 0
-        return _loaded(self.model, changed, self.self_ensemble, self.device, self.memory)
+        return _loaded(self.model, changed, self.how)
 
 
 def denoise(
@@ -59,6 +93,7 @@ def denoise(
     axes: str | None = None,
     *,
     model: str | Path | Denoiser | None = None,
+    noise: Noise = "auto",
     strength: float = 1.0,
     noise_level: float | None = None,
     value_range: tuple[float, float] | None = None,
@@ -74,8 +109,10 @@ def denoise(
         axes: one letter for each axis: T time, C channels, Z depth, Y rows, X columns, S samples of a colour
             (alpha stays as it is). Channels are denoised together if the model takes as many, else one by
             one. None guesses (Y, X) and (Y, X, 3 or 4 samples).
-        model: a file that `graphnet train` wrote, or a graphnet.Model with weights. None is the model that
-            is shipped with graphnet-denoise, for photos.
+        model: a file that `graphnet train` wrote, or a graphnet.Model with weights. None is one of the
+            models that are shipped with graphnet-denoise.
+        noise: which of these: the one for noise of a "camera", or for "gaussian" noise, which is independent
+            from pixel to pixel. "auto" measures the noise of one image for all.
         strength: how much of the noise to remove, 0..1: array + strength (denoised - array).
         noise_level: the standard deviation of the noise in 255ths of the range from black to white, for a
             model that takes it as an input.
@@ -101,14 +138,13 @@ def denoise(
     """
     if not 0 <= strength <= 1:
         raise InputError(f"strength: expected a number between 0 and 1, found {strength!r}.")
+    how = How(float(strength), self_ensemble, device, memory)
     settings = Settings(
-        model=Path(model) if isinstance(model, str) else BLIND if model is None else model,
-        strength=float(strength),
+        model=_found(model, how),
+        noise=noise,
         noise_level=noise_level,
         levels=None if value_range is None else given_levels(value_range),
-        self_ensemble=self_ensemble,
-        device=device,
-        memory=memory,
+        how=how,
     )
     result: Any
     if _is_dask(array):
@@ -151,8 +187,9 @@ def denoise_graphnet(
     Raises what `denoise` raises.
 
     >>> image = np.full((16, 16), 128, np.uint8)
-    >>> denoise_graphnet(image).dtype, denoise_graphnet(image, preserve_range=True).round().max()
-    (dtype('float64'), np.float64(128.0))
+    >>> clean, same_range = denoise_graphnet(image), denoise_graphnet(image, preserve_range=True)
+    >>> clean.dtype, round(clean.mean(), 1), round(same_range.mean() / 255, 1)
+    (dtype('float64'), np.float64(0.5), np.float64(0.5))
     """
     from skimage.util import img_as_float  # it takes a second to import
 
@@ -184,16 +221,18 @@ def denoise_graphnet(
     return clean if channel_axis is None else np.moveaxis(clean, 0, channel_axis)
 
 
-def blended(noisy: NDArray[Any], clean: NDArray[Any], strength: float) -> NDArray[Any]:
-    """Return noisy + strength (clean - noisy): all noise for 0, the denoised image for 1."""
-    result: NDArray[Any] = noisy + strength * (clean - noisy)
-    return result
+def _found(model: str | Path | Denoiser | None, how: How) -> Path | Restorer | None:
+    """What Settings takes as a model."""
+    if model is None:
+        return None
+    return Path(model) if isinstance(model, str | Path) else Restorer.of(model, **how.settings)
 
 
 def _numpy(array: NDArray[Any], axes: str | None, settings: Settings) -> NDArray[Any]:
     layout = Axes.of(axes, array.shape)
     check_dtype(array.dtype)
-    return _denoised(array, layout, settings, _find_extremes(array, layout, settings))
+    extremes, samples = _looked_at(array, layout, settings)
+    return _denoised(array, layout, settings, extremes, samples)
 
 
 def _torch(tensor: torch.Tensor, axes: str | None, settings: Settings) -> torch.Tensor:
@@ -204,88 +243,83 @@ def _torch(tensor: torch.Tensor, axes: str | None, settings: Settings) -> torch.
 
 
 def _dask(array: Any, axes: str | None, settings: Settings) -> Any:
-    """A dask array that denoises each chunk of whole images; the model is loaded now, and once."""
+    """A dask array that denoises each chunk of whole images; the model is loaded once."""
     from dask.delayed import delayed
 
     layout = Axes.of(axes, array.shape)
     check_dtype(array.dtype)
-    extremes = _find_extremes(array, layout, settings)
+    extremes, samples = _looked_at(array, layout, settings)
     whole = {position: -1 for position, letter in enumerate(layout.letters) if letter in "CSYX"}
     chunk = partial(_denoised, layout=layout, settings=settings)
-    kept = extremes if isinstance(extremes, np.ndarray) else delayed(np.asarray)(extremes)
     return array.rechunk(whole).map_blocks(
-        chunk, dtype=array.dtype, meta=np.empty((0,) * array.ndim, array.dtype), extremes=kept
+        chunk,
+        dtype=array.dtype,
+        meta=np.empty((0,) * array.ndim, array.dtype),
+        extremes=delayed(np.array)([[delayed(np.asarray)(one) for one in two] for two in extremes]),
+        samples=[delayed(np.asarray)(sample) for sample in samples],
     )
 
 
-def _find_extremes(array: Any, layout: Axes, settings: Settings) -> Any:
-    """The Extremes of a numpy array, or those that dask will compute; where nobody reads them, zeros."""
-    images = layout.images(array)
-    groups = layout.groups(images.shape[-3], _taken(settings))
-    if settings.levels is not None or array.dtype == np.uint8 or array.size == 0:
-        return np.zeros((len(groups), 2))
-    pairs = [_extremes(images[..., group, :, :]) for group in groups]
-    if isinstance(array, np.ndarray):
-        return np.array(pairs)
-    from dask.array import stack
+def _looked_at(array: Any, layout: Axes, settings: Settings) -> tuple[list[Any], list[Any]]:
+    """What the images have in common, for each group of channels.
 
-    stacked: Any = stack
-    return stacked([stacked(pair) for pair in pairs])
+    Returns:
+        the lowest and the highest value of each group, or zeros if nobody reads them; and a part of an image
+        of each group, from which a model is chosen, or an empty one. They are numpy's, or dask's to compute.
+    """
+    images = layout.images(array)
+    pairs: list[Any] = []
+    samples: list[Any] = []
+    nobody = settings.levels is not None or array.dtype == np.uint8 or array.size == 0
+    middle = tuple(size // 2 for size in images.shape[:-3]) if array.size else ()
+    for group in layout.groups(images.shape[-3], settings.channels):
+        part = images[..., group, :, :]
+        pairs.append((0, 0) if nobody else _extremes(part))
+        seen = part[middle] if settings.model is None and array.size else np.zeros((1, 0, 0))
+        samples.append(seen[..., :_SAMPLE, :_SAMPLE])
+    return pairs, samples
 
 
 def _extremes(array: Any) -> tuple[Any, Any]:
     return array.min(), array.max()
 
 
-def _taken(settings: Settings) -> int | None:
-    """How many channels of an image the model takes, None for any."""
-    taken = settings.restorer().model.input_channels
-    return taken - (settings.noise_level is not None) if taken else None
-
-
 def _denoised(
-    array: NDArray[Any], layout: Axes, settings: Settings, extremes: Extremes
+    array: NDArray[Any], layout: Axes, settings: Settings, extremes: Any, samples: list[Any]
 ) -> NDArray[Any]:
     """Denoise all images of an array, one after the other."""
     result = array.copy()  # of alpha, this is all
+    if settings.how.strength == 0 or array.size == 0:
+        return result
     images, found = layout.images(array), layout.images(result)
-    groups = layout.groups(images.shape[-3], _taken(settings))
-    restorer = settings.restorer()
-    for group, pair in zip(groups, extremes, strict=True):
-        levels = settings.levels or _own_levels(restorer, array, pair)
+    groups = layout.groups(images.shape[-3], settings.channels)
+    for group, pair, sample in zip(groups, extremes, samples, strict=True):
+        levels = settings.levels or _own_levels(array, pair, settings)
+        restorer = settings.restorer(levels.to_unit(sample))
         for index in np.ndindex(images.shape[:-3]):
-            pixels = images[(*index, group)]
-            if pixels.size:
-                found[(*index, group)] = _restored(pixels, restorer, settings, levels)
+            image = torch.from_numpy(levels.to_unit(images[(*index, group)]))
+            with _ONE_AT_A_TIME:
+                clean = restorer.restore(image[None], noise_level=settings.noise_level)[0]
+            values = levels.from_unit(clean.cpu().numpy(), array.dtype)
+            found[(*index, group)] = as_dtype(values, array.dtype)
     return result
 
 
-def _own_levels(restorer: Restorer, array: NDArray[Any], extremes: Extremes) -> Levels:
-    """The levels of an array; a model that knows its range gets the values as they are."""
-    if restorer.takes_numbers:
+def _own_levels(array: NDArray[Any], extremes: Any, settings: Settings) -> Levels:
+    """The levels of an array; a model that knows the range of its images gets the values as they are."""
+    if settings.model is not None and settings.restorer().takes_numbers:
         return Levels(0.0, 1.0)
-    return find_levels(array.dtype, *extremes.tolist())
-
-
-def _restored(
-    pixels: NDArray[Any], restorer: Restorer, settings: Settings, levels: Levels
-) -> NDArray[Any]:
-    """Denoise one image (C, Y, X)."""
-    image = torch.from_numpy(levels.to_unit(pixels))
-    with _ONE_AT_A_TIME:
-        clean = restorer.restore(image[None], noise_level=settings.noise_level)[0].cpu().numpy()
-    values = levels.from_unit(clean, pixels.dtype)
-    return as_dtype(blended(pixels.astype(values.dtype), values, settings.strength), pixels.dtype)
+    return find_levels(array.dtype, *(one.item() for one in map(np.asarray, extremes)))
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: Path, changed: int, self_ensemble: bool, device: str, memory: str) -> Restorer:
-    return _restorer(graphnet.load(path), self_ensemble, device, memory)
+def _loaded(path: Path, changed: int, how: How) -> Restorer:
+    return Restorer.of(graphnet.load(path), **how.settings)
 
 
-def _restorer(model: Denoiser, self_ensemble: bool, device: str, memory: str) -> Restorer:
-    options = graphnet.CompileOptions(device=device, memory=memory)
-    return Restorer.of(model, options=options, self_ensemble=self_ensemble)
+@lru_cache(maxsize=4)
+def _shipped(noise: Noise, how: How) -> Shipped:
+    return Shipped(noise, how.settings)
 
 
 def _is_dask(array: object) -> TypeGuard[Any]:

@@ -11,7 +11,9 @@ the channels' noise is independent, of deviation sqrt(C) s, and its mean over th
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 _NORMAL_MEDIAN = 0.6744897501960817  # of |z|, z standard normal
 _SEED = 0x67726579  # no small number, with which somebody may have drawn the image's own noise
+_PERIOD = 512
 _MASK_NORM = 6.0  # the root of the sum of squares of (1, -2, 1) x (1, -2, 1)
 
 
@@ -60,9 +63,30 @@ def example(channels: int) -> tuple[Tensor, float]:
     return (0.5 + level * noise).expand(-1, channels, -1, -1), level
 
 
-def colour_noise(channels: int, size: tuple[int, int], *, seed: int) -> Tensor:
-    """Draw sqrt(C) (z_k - m) of the module's equation: float32 (1, C, H, W), mean 0 over the channels."""
+def colour_noise(
+    channels: int, corner: tuple[int, int], size: Sequence[int], *, seed: int
+) -> Tensor:
+    """Cut sqrt(C) (z_k - m) of the module's equation out of an endless plane: float32 (1, C, h, w).
+
+    The plane repeats after 512 rows and columns, so that each part of an image gets its own noise, no matter
+    how the image is cut. The mean over the channels is 0.
+
+    Args:
+        channels: the number C.
+        corner: the row and column of the plane at which the part begins.
+        size: its height and width.
+        seed: another plane for each number.
+    """
+    rows, columns = (
+        torch.arange(first, first + length) % _PERIOD
+        for first, length in zip(corner, size, strict=True)
+    )
+    return _repeated(channels, seed)[:, :, rows[:, None], columns]
+
+
+@functools.lru_cache(maxsize=8)
+def _repeated(channels: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(_SEED + seed)
-    noise = torch.randn((1, channels, *size), generator=generator)
+    noise = torch.randn((1, channels, _PERIOD, _PERIOD), generator=generator)
     noise -= noise.mean(dim=1, keepdim=True)
     return noise.mul_(math.sqrt(channels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -37,13 +37,30 @@ class Denoiser(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """What is found in whole images before their parts are denoised.
+
+    Args:
+        grey: which images are grey, one channel or equal ones: bool (N,).
+        shared_level: the level of the noise that is the same in all channels: float (N,), 0 for colour.
+        note: a line for the user about the noise that was found, or "".
+        kind: which of the included models denoises the images, or "".
+    """
+
+    grey: Tensor
+    shared_level: Tensor
+    note: str = ""
+    kind: Literal["", "gaussian", "camera"] = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Restorer:
     """A trained model, how it computes, and the number that must divide the sides of its images.
 
     `options` say how it computes. With `self_ensemble`, the result is the mean over an image's 8 flips and
     turns (Timofte et al. 2016): somewhat better, in 8 times the time. `strength` blends: with 0 an image
     stays as it is, with 1 it is the model's. A model that `takes_numbers` knows the range of its images: it
-    gets them as the numbers of their file, and its results are not clamped.
+    gets the numbers of their file, and its results are not clamped.
     """
 
     model: Denoiser
@@ -84,72 +101,107 @@ class Restorer:
         `noise_level`, the standard deviation in 255ths, as one more channel. Raises DataError if the channels
         still do not fit, and if the model returns another shape or numbers that are not finite.
         """
-        are_grey = grey.is_grey(images)
-        if not bool(are_grey.any()) or self._removes_grey_noise(noise_level is not None):
-            return self._mean_over_turns(images, noise_level, images.new_zeros(len(images)))
-        level = grey.noise_level(images.mean(dim=1, keepdim=True))
+        restored = self.restore_part(images, self.look(images, noise_level), noise_level)
+        return restored if self.takes_numbers else restored.clamp(0, 1)
+
+    def look(self, images: Tensor, noise_level: float | None = None) -> Look:
+        """Find in whole images, float (N, C, H, W), what the denoising of their parts needs to know."""
+        equal = grey.is_grey(images)
+        if bool(equal.any()) and self._removes_grey_noise(noise_level is not None):
+            return Look(equal, images.new_zeros(len(images)))
         if noise_level is not None:
-            level = torch.full_like(level, noise_level / 255)
-        return self._mean_over_turns(images, noise_level, level * are_grey)
+            return Look(equal, equal * (noise_level / 255))
+        level = grey.noise_level(images.mean(dim=1, keepdim=True)) if bool(equal.any()) else 0.0
+        return Look(equal, equal * level)
+
+    def look_repeated(self, images: Tensor) -> Look:
+        """The same for a model that was trained on these images: grey ones are repeated, without noise."""
+        return Look(grey.is_grey(images), images.new_zeros(len(images)))
+
+    def restore_part(
+        self,
+        part: Tensor,
+        look: Look,
+        noise_level: float | None = None,
+        *,
+        corner: tuple[int, int] = (0, 0),
+    ) -> Tensor:
+        """Denoise a part of images, float (N, C, h, w); the result is not clamped.
+
+        Args:
+            part: the part, with as many pixels around the wanted ones as the model reads. It begins at a
+                multiple of the divisor, and if it ends within the image, its sides are equal to those of the
+                image modulo the divisor.
+            look: what `look` found in the whole images.
+            noise_level: as for `restore`.
+            corner: the row and column of the images at which the part begins.
+
+        Raises:
+            DataError: as for `restore`.
+        """
+        if not self.self_ensemble:
+            restored = self._restore(part, look, noise_level, corner, turn=0)
+        else:
+            restored = torch.zeros_like(part)
+            for turn in range(_TURNS):
+                restored += self._restore(part, look, noise_level, corner, turn=turn)
+            restored /= _TURNS
+        return restored if self.strength == 1 else part.lerp(restored, self.strength)
 
     def restore_repeated(self, images: Tensor) -> Tensor:
         """Denoise as `restore` does, for a model that was trained on these images: grey ones are repeated."""
-        return self._mean_over_turns(images, None, images.new_zeros(len(images)))
+        return self.restore_part(images, self.look_repeated(images)).clamp(0, 1)
 
     def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
         """Denoise the pixels of a picture; everything else, alpha included, stays as it was."""
         return picture.with_tensor(self.restore(picture.tensor()[None], noise_level=noise_level)[0])
 
-    def _mean_over_turns(
-        self, images: Tensor, noise_level: float | None, shared_level: Tensor
-    ) -> Tensor:
-        turns = range(_TURNS if self.self_ensemble else 1)
-        total = torch.zeros_like(images)
-        for turn in turns:
-            restored = self._restore(turned(images, turn), noise_level, shared_level, seed=turn)
-            total += turned(restored, turn, back=True) / len(turns)
-        restored = self._clamped(total)
-        if self.strength == 1:
-            return restored
-        return self._clamped(images.lerp(restored, self.strength))
-
-    def _clamped(self, images: Tensor) -> Tensor:
-        return images if self.takes_numbers else images.clamp(0, 1)
-
     def _removes_grey_noise(self, told: bool) -> bool:
         """Whether the model removes noise that is equal in all channels, which is tried once."""
         takes = self.model.input_channels
         channels = takes - told if takes else 1
-        if channels < 2 or self.takes_numbers:  # trained on images like these
+        if channels < 2 or self.takes_numbers:  # it was trained on images like these
             return True
         if channels not in self._takes_grey:
             noisy, level = grey.example(channels)
-            none = noisy.new_zeros(1)
-            restored = self._restore(noisy, level * 255 if told else None, none, seed=0)
+            look = self.look_repeated(noisy)
+            restored = self._restore(noisy, look, level * 255 if told else None, (0, 0), turn=0)
             self._takes_grey[channels] = float(restored[..., 8:-8, 8:-8].std()) < level / 2
         return self._takes_grey[channels]
 
     def _restore(
-        self, images: Tensor, noise_level: float | None, shared_level: Tensor, *, seed: int
+        self,
+        part: Tensor,
+        look: Look,
+        noise_level: float | None,
+        corner: tuple[int, int],
+        *,
+        turn: int,
     ) -> Tensor:
-        """Predict once; `shared_level` (N,) is the level of noise that is the same in all channels."""
-        n, c, h, w = images.shape
-        x = fitted(images, self.model.input_channels, told=noise_level is not None)
+        """Predict once, in one of the 8 flips and turns."""
+        n, c, *size = part.shape
+        x = fitted(part, self.model.input_channels, told=noise_level is not None)
         wanted = x.shape[1]
-        shared_level = shared_level.reshape(-1, 1, 1, 1)
-        if wanted > 1 and bool(shared_level.any()):
-            added = grey.colour_noise(wanted, (h, w), seed=seed).to(images.device, images.dtype)
-            x = x + shared_level * added
+        shared = (look.shared_level.reshape(-1, 1, 1, 1)).to(part)
+        if wanted > 1 and bool(shared.any()):
+            x = shared * grey.colour_noise(wanted, corner, size, seed=turn).to(x) + x
+        x = turned(x, turn)
+        h, w = x.shape[2:]
         x = pad_to_multiple(x, self.divisor)
         if noise_level is not None:
             level = torch.full_like(x[:, :1], noise_level / 255)
             if wanted > 1:
-                level = torch.hypot(level, (wanted - 1) ** 0.5 * shared_level)
+                level = torch.hypot(level, (wanted - 1) ** 0.5 * shared)
             x = torch.cat((x, level), dim=1)
-        y = self._predict(x, wanted)[..., :h, :w].to(images.device, images.dtype)
+        y = turned(self._predict(x, wanted)[..., :h, :w].to(part), turn, back=True)
         if wanted == 1:
-            return y.reshape(n, c, h, w)
-        y = torch.where(grey.is_grey(images).reshape(n, 1, 1, 1), y.mean(dim=1, keepdim=True), y)
+            return y.reshape(n, c, *size)
+        # A part may be grey alone, and a picture elsewhere only.
+        alike = look.grey.to(part.device) & grey.is_grey(part)
+        if bool(alike.all()):
+            return y.mean(dim=1, keepdim=True).expand(n, c, *size)
+        if bool(alike.any()):
+            y = torch.where(alike.reshape(n, 1, 1, 1), y.mean(dim=1, keepdim=True), y)
         return y[:, :c]
 
     def _predict(self, x: Tensor, channels: int) -> Tensor:
@@ -175,6 +227,8 @@ def turned(images: Tensor, turn: int, *, back: bool = False) -> Tensor:
     tensor([[[[1, 3],
               [0, 2]]]])
     """
+    if turn == 0:
+        return images
     if back:
         images = images.rot90(-turn % 4, (2, 3))
         return images.flip(3) if turn >= 4 else images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,6 @@ from torch import Tensor
 from graphnet.errors import DataError
 from graphnet.sdk import Gallery, Pairs, as_unit
 from graphnet_denoise import metrics
-from graphnet_denoise.restoring import Restorer
 
 _BATCH_PIXELS = 1 << 18  # of the images in a batch when no size is given
 
@@ -199,8 +198,19 @@ def _together(scores: Sequence[ImageScore], sizes: Sequence[int], exact: Sequenc
     )
 
 
+class Restores(Protocol):
+    """What denoises images: a Restorer, or several of which each image gets one."""
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether images are the numbers of their file, not 0..1."""
+
+    def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
+        """Denoise images, float (N, C, H, W)."""
+
+
 def compare(
-    restorer: Restorer,
+    restorer: Restores,
     pairs: Pairs | Gallery,
     *,
     batch_size: int | None = None,
@@ -221,7 +231,7 @@ def compare(
     return measured.comparison()
 
 
-def _restored(restorer: Restorer, images: Tensor, level: Tensor) -> Tensor:
+def _restored(restorer: Restores, images: Tensor, level: Tensor) -> Tensor:
     """The model's images, those of one noise level together; `level` is (N, 1, H, W), or (N, 0, H, W)."""
     if level.shape[1] == 0:
         return restorer.restore(images)

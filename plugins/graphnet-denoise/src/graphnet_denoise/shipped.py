@@ -7,26 +7,14 @@ photographs as cameras save them, and for all other noise that neighbouring pixe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 import graphnet
+from graphnet_denoise.models import MODELS, Kind
 from graphnet_denoise.noise.measure import FoundNoise, measure_noise
 from graphnet_denoise.restoring import Restorer
-
-FOLDER = Path(__file__).parent / "models"
-BLIND = FOLDER / "blind.safetensors"
-"""For photos in colour with Gaussian noise of any strength: the model where those of MODELS are missing."""
-Kind = Literal["gaussian", "camera"]
-MODELS: dict[Kind, Path] = {
-    "gaussian": FOLDER / "gaussian.safetensors",
-    "camera": FOLDER / "camera.safetensors",
-}
-"""The file of each model."""
-PHOTOS = MODELS["camera"] if MODELS["camera"].exists() else BLIND
-"""The model for photographs of which nothing more is known, such as those that other programs open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +41,25 @@ class Shipped:
 
     noise: Literal["gaussian", "camera", "auto"] = "auto"
     settings: dict[str, Any] = field(default_factory=dict)
+    _models: dict[Kind, graphnet.Model] = field(default_factory=dict, compare=False, repr=False)
     _restorers: dict[Kind, Restorer] = field(default_factory=dict, compare=False, repr=False)
 
     def choose(self, image: Tensor) -> Choice:
-        """Measure the noise of an image, float (C, H, W) in 0..1, or of a part of it, and choose a model."""
+        """Measure the noise of an image (C, H, W) or of parts of it (N, C, H, W), and choose a model."""
         found = measure_noise(image)
         kind: Kind = "gaussian" if found.is_independent else "camera"
         if self.noise != "auto":
             kind = self.noise
         return Choice(kind, self.restorer(kind), found)
 
+    def model(self, kind: Kind) -> graphnet.Model:
+        """One of the models."""
+        if kind not in self._models:
+            self._models[kind] = graphnet.load(MODELS[kind])
+        return self._models[kind]
+
     def restorer(self, kind: Kind) -> Restorer:
         """The restorer of one of the models."""
         if kind not in self._restorers:
-            self._restorers[kind] = Restorer.of(graphnet.load(MODELS[kind]), **self.settings)
+            self._restorers[kind] = Restorer.of(self.model(kind), **self.settings)
         return self._restorers[kind]

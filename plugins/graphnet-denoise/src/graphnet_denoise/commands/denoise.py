@@ -1,35 +1,28 @@
-"""`graphnet denoise`: denoise image files."""
+"""`graphnet denoise`: denoise image files.
+
+What takes long to import, torch above all, is imported after the first line is printed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-import graphnet
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError
+from graphnet.system import parse_bytes, without_gc
 from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
-from graphnet_denoise.images import (
-    WRITE_SUFFIXES,
-    Picture,
-    list_images,
-    read_picture,
-    write_picture,
-)
-from graphnet_denoise.restoring import Restorer
-from graphnet_denoise.zeroshot import STEPS, restore_alone
 
-BLIND = Path(__file__).parents[1] / "models" / "blind.safetensors"
-"""The model that comes with the command."""
+if TYPE_CHECKING:
+    from graphnet.plan import CompileOptions
+    from graphnet_denoise.jobs import Bound, Job, Method, Names, Report
 
 _MODELS = (".safetensors", ".yaml", ".yml")
-_NAMED = 3  # so many files are named one by one
+_SOME_FAILED = 1
 
 
 @click.command()
@@ -41,14 +34,33 @@ _NAMED = 3  # so many files are named one by one
     "--output",
     metavar="OUT",
     type=click.Path(path_type=Path),
-    help="An image file if there is one INPUT, else a folder, which is made if it does not exist. By "
-    "default, the result of photo.jpg is photo-denoised.png in the same folder.",
+    help="An image file if there is one INPUT, else a folder, which is made if it does not exist; - is the "
+    "standard output. By default, the result of photo.jpg is photo-denoised.jpg in the same folder.",
+)
+@click.option("--recursive", is_flag=True, help="Also take the images in folders inside a folder.")
+@click.option("--resume", is_flag=True, help="Skip images whose results exist.")
+@click.option("--overwrite", is_flag=True, help="Replace results that exist.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a line of JSON for each event, for programs."
 )
 @click.option(
     "--noise-level",
     metavar="STD",
     type=click.FloatRange(min=0),
     help="The noise's standard deviation in 255ths, for a model that takes it as an input.",
+)
+@click.option(
+    "--noise",
+    type=click.Choice(["auto", "camera", "gaussian"]),
+    help="Without MODEL: which included model, for the noise of photographs (camera), or for noise that is "
+    "independent from pixel to pixel (gaussian). auto measures the noise of each image, and says what it "
+    "found.  [default: auto]",
+)
+@click.option(
+    "--strength",
+    type=click.FloatRange(min=0, max=1),
+    default=1.0,
+    help="How much of the noise is removed: 0 leaves an image as it is.",
 )
 @click.option(
     "--zero-shot",
@@ -58,14 +70,20 @@ _NAMED = 3  # so many files are named one by one
 @click.option(
     "--steps",
     type=click.IntRange(min=1),
-    help=f"With --zero-shot: how many steps to train.  [default: {STEPS}]",
+    help="With --zero-shot: how many steps to train.  [default: 2000]",
 )
 @self_ensemble_option
 @compile_options(*OF_PREDICTION, device="auto", memory=MEMORY)
 def denoise(
     files: tuple[Path, ...],
     output: Path | None,
+    recursive: bool,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
     noise_level: float | None,
+    noise: Literal["auto", "camera", "gaussian"] | None,
+    strength: float,
     zero_shot: bool,
     steps: int | None,
     self_ensemble: bool,
@@ -73,72 +91,107 @@ def denoise(
 ) -> None:
     """Denoise images of any size with a trained MODEL (.safetensors), or with --zero-shot.
 
-    Without MODEL, the command uses its included model, for Gaussian noise of unknown strength on photos.
+    Without MODEL, the command uses one of its included models, which it chooses by the noise of the image.
     With --zero-shot, MODEL is a network (.yaml), which is trained on each image itself.
-    INPUT is an image (PNG, JPEG, TIFF, WebP, BMP) or a folder of images. The ending of OUT decides whether a
-    result is PNG or JPEG. In a folder, results keep the names of their images; other kinds of files become
-    PNG.
 
-    For a model for colour, a grey image is repeated over the channels, and noise is added to each channel so
-    that the noise of the channels is independent. Its level is estimated from the image. The result is the
-    mean of the channels, in grey.
+    INPUT is an image, a folder of images, a pattern in quotes ('scans/*.tif'), or - for the standard input.
+    A result has the format of its image, or the one that the ending of OUT says. In a folder OUT, results
+    keep the names of their images and, with --recursive, their folders. Nothing is replaced without
+    --overwrite. A file that cannot be read is reported, the others are denoised, and the exit status is 1.
 
-    An image that needs more than --memory is denoised in tiles, with the same result; 100% means no bound.
+    In a folder, hidden files and earlier results (*-denoised.*) beside their images are left out. A link to
+    an image counts as an image; a link to a folder is not followed.
+
+    The process keeps to --memory: an image that needs more is denoised in tiles, from file to file, with the
+    same result. 100% means no bound.
     """
+    check_flags(resume=resume, overwrite=overwrite, zero_shot=zero_shot, steps=steps)
+    model, inputs = split_model(files)
+    if model is not None and noise is not None:
+        raise DataError(
+            f"{model}: --noise chooses an included model. Leave out --noise or the model."
+        )
+    if as_json and output == Path("-"):
+        raise DataError("--json and -o - both write to the standard output. Leave one of them out.")
+    if not as_json:
+        click.echo(_first_line(model, inputs), err=True)
+
+    with without_gc():  # while modules are imported, it visits the same objects again and again
+        from graphnet_denoise import jobs
+        from graphnet_denoise.zeroshot import STEPS
+
+        existing = jobs.Existing.REFUSE
+        if resume or overwrite:
+            existing = jobs.Existing.SKIP if resume else jobs.Existing.REPLACE
+        names, written_as = known_names()
+        found = jobs.find_sources(inputs, names, recursive=recursive, output=output)
+        planned = jobs.plan_jobs(found.sources, output, names, written_as=written_as)
+        report: Report = jobs.JsonReport(click.echo) if as_json else jobs.TextReport()
+        for note in found.notes:
+            report.note(note)
+        chosen = make_options(options)
+        method = make_method(
+            model,
+            noise=noise or "auto",
+            noise_level=noise_level,
+            zero_shot=(steps or STEPS) if zero_shot else None,
+            settings={"options": chosen, "self_ensemble": self_ensemble, "strength": strength},
+        )
+        left, done = jobs.split_done(planned, existing)
+        jobs.make_folders(left)
+    try:
+        bound = bound_of(chosen)
+        failed = _run(method, report, left, skipped=len(done), bound=bound)
+    finally:
+        report.close()
+    for folder, reason in found.unreadable:
+        click.echo(f"error: {folder}: {reason}", err=True)
+    if failed or found.unreadable:
+        raise click.exceptions.Exit(_SOME_FAILED)
+
+
+def _run(method: Method, report: Report, left: Sequence[Job], *, skipped: int, bound: Bound) -> int:
+    """Denoise the images, and return how many failed."""
+    from graphnet_denoise import jobs
+    from graphnet_denoise.images import formats
+
+    endings = {one.name: one.suffixes[0] for one in formats()}
+    with jobs.streamed(left, sys.stdin.buffer, sys.stdout.buffer, endings) as streamed:
+        return jobs.Loop(method, report, bound).run(streamed, skipped=skipped).failed
+
+
+def bound_of(options: CompileOptions) -> Bound:
+    """Say how much memory images may take: on a CPU, all of the process together keeps to --memory."""
+    from graphnet_denoise.jobs import Bound
+
+    memory = str(options.memory)
+    # A share is one of what the network takes for a whole image; only the network's own tiles bound it.
+    size = None if memory.endswith("%") else parse_bytes(memory, whole=0)
+    on_cpu = options.target.device.type == "cpu"
+    return Bound.of_process(size) if on_cpu else Bound(size)
+
+
+def _first_line(model: Path | None, inputs: Sequence[Path]) -> str:
+    what = str(inputs[0]) if len(inputs) == 1 else f"{len(inputs):,} inputs"
+    return f"denoising {what} with {model or 'an included model'}"
+
+
+def check_flags(*, resume: bool, overwrite: bool, zero_shot: bool, steps: int | None) -> None:
+    """Raise DataError for options that contradict one another."""
     if steps is not None and not zero_shot:
         raise DataError("--steps says how long --zero-shot trains. Add that, or leave --steps out.")
-    steps = steps or STEPS
-    model, inputs = split_model(files)
-    sources = find_sources(inputs)
-    targets = plan_outputs(inputs, sources, output)
-    network = graphnet.load(model)
-    restore: Restore
-    where: _Where = {"options": make_options(options), "self_ensemble": self_ensemble}
-    if not zero_shot:
-        restorer = Restorer.of(network, **where)
-        restore = partial(_by_weights, restorer, noise_level)
-    elif network.weights is None and noise_level is None:
-        restore = partial(restore_alone, network, steps=steps, **where)
-    else:
+    if resume and overwrite:
         raise DataError(
-            f"{model}: --zero-shot trains a network from its description (.yaml), without weights and "
-            f"without a noise level. Leave out --zero-shot, or the weights and the level."
+            "--resume skips images whose results exist, --overwrite replaces these. Give one of them."
         )
-    for folder in {target.parent for target in targets}:
-        _make_folder(folder)
-
-    replaced = {target for target in targets if target.exists()}
-    console = Console(stderr=True)
-    jobs = list(zip(sources, targets, strict=True))
-    total = len(jobs) * (steps if zero_shot else 1)
-    with Progress(console=console, disable=not console.is_terminal or total == 1) as bar:
-        task = bar.add_task("Denoising", total=total)
-        for source, target in jobs:
-            picture = read_picture(source)
-            if picture.depth == 16 and (
-                picture.pixels.itemsize == 1 or target.suffix.lower() != ".png"
-            ):
-                click.echo(f"{source}: has 16 bits a channel, {target} gets 8", err=True)
-            write_picture(target, restore(picture, advance=lambda: bar.advance(task)))
-    click.echo(_written(targets, replaced), err=True)
 
 
-def _written(targets: Sequence[Path], replaced: Collection[Path]) -> str:
-    """Say which files were written, each by its name if there are few, and which replaced an older file."""
-    if len(targets) <= _NAMED:
-        over = dict.fromkeys(replaced, " in place of an older file")
-        return "\n".join(f"wrote {target}{over.get(target, '')}" for target in targets)
-    folders = ", ".join(sorted({str(target.parent) for target in targets}))
-    over_many = f", {len(replaced)} in place of older files" if replaced else ""
-    return f"wrote {len(targets)} images into {folders}{over_many}"
-
-
-def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
-    """Return the model and the images; without a file that has the ending of a model, the included model.
+def split_model(files: Sequence[Path]) -> tuple[Path | None, Sequence[Path]]:
+    """Return the model and the images; None without a file that has the ending of a model.
 
     Raises DataError if nothing is left to denoise.
     """
-    model, inputs = (files[0], files[1:]) if files[0].suffix in _MODELS else (BLIND, files)
+    model, inputs = (files[0], files[1:]) if files[0].suffix in _MODELS else (None, files)
     if not inputs:
         raise DataError(
             f"there is no image to denoise with {model}. Give one, or a folder of images."
@@ -146,103 +199,60 @@ def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
     return model, inputs
 
 
-class _Where(TypedDict):
-    """How a model computes, whether it is trained already or not."""
+def known_names() -> tuple[Names, Mapping[str, str]]:
+    """The endings of images; and for formats that can only be read, the ending of their results."""
+    from graphnet_denoise.images import Format, formats
+    from graphnet_denoise.jobs import Names
 
-    options: graphnet.CompileOptions
+    only_read = [one for one in formats() if type(one).create is Format.create]
+    known = [*(one for one in formats() if one not in only_read), *only_read]
+    endings = tuple(dict.fromkeys(suffix for one in known for suffix in one.suffixes))
+    folders = tuple(suffix for one in known if one.folder for suffix in one.suffixes)
+    return Names(endings, folders), {s: ".tif" for one in only_read for s in one.suffixes}
+
+
+class Settings(TypedDict):
+    """How a model computes, and how much of the noise it removes."""
+
+    options: CompileOptions
     self_ensemble: bool
+    strength: float
 
 
-class Restore(Protocol):
-    """A function that denoises a picture; it calls `advance` after each piece of work."""
+def make_method(
+    path: Path | None,
+    *,
+    noise: Literal["auto", "camera", "gaussian"],
+    noise_level: float | None,
+    zero_shot: int | None,
+    settings: Settings,
+) -> Method:
+    """Load a model and say how it denoises; `zero_shot` is the number of steps, if it is trained first.
 
-    def __call__(self, picture: Picture, *, advance: Callable[[], None]) -> Picture: ...
-
-
-def _by_weights(
-    restorer: Restorer, noise_level: float | None, picture: Picture, *, advance: Callable[[], None]
-) -> Picture:
-    restored = restorer.restore_picture(picture, noise_level=noise_level)
-    advance()
-    return restored
-
-
-def find_sources(inputs: Sequence[Path]) -> list[Path]:
-    """Return all images among the inputs and in their folders, in the given order.
-
-    Raises DataError, before any work is done, if a file or folder does not exist.
+    Raises DataError if --zero-shot or --noise-level does not fit the model or the other options.
     """
-    missing = [str(path) for path in inputs if not path.exists()]
-    if missing:
-        raise DataError(f"there is no such file or folder: {', '.join(missing)}. Check the names.")
-    return [
-        source for path in inputs for source in (list_images(path) if path.is_dir() else [path])
-    ]
+    import graphnet
+    from graphnet_denoise.jobs import ByImage, ByModel, ByNoise
+    from graphnet_denoise.restoring import Restorer
+    from graphnet_denoise.shipped import Shipped
 
-
-def plan_outputs(
-    inputs: Sequence[Path], sources: Sequence[Path], output: Path | None
-) -> list[Path]:
-    """Return the path of the result of each source; without `output`, it is next to the source.
-
-    Raises DataError if `output` does not fit the number of inputs, if two results would have the same name,
-    or if a result would overwrite an input.
-    """
-    if output is None:
-        targets = [_beside(path) for path in inputs]
-        return _checked(targets, sources)
-    one_image = len(inputs) == 1 and not inputs[0].is_dir()
-    as_file = output.suffix.lower() in WRITE_SUFFIXES and not output.is_dir()
-    if as_file and not one_image:
-        raise DataError(
-            f"{output}: several images cannot become one file. Give a folder, such as "
-            f"-o {output.with_suffix('')}."
-        )
-    if not as_file and (output.is_file() or (one_image and output.suffix and not output.is_dir())):
-        raise DataError(
-            f"{output}: expected a folder, or a file that ends in {', '.join(WRITE_SUFFIXES)}, "
-            f"found {output.suffix or 'a file without an ending'!r}."
-        )
-    targets = [output] if as_file else [output / _result_name(source) for source in sources]
-    return _checked(targets, sources)
-
-
-def _beside(path: Path) -> Path:
-    if path.is_dir():
-        raise DataError(
-            f"{path}: say where the results of a folder go, such as -o {path}-denoised."
-        )
-    return path.with_name(f"{path.stem}-denoised.png")
-
-
-def _checked(targets: list[Path], sources: Sequence[Path]) -> list[Path]:
-    """Return the targets; raises DataError if one is an input, or the result of two inputs."""
-    origins = {source.resolve(): source for source in sources}
-    first: dict[Path, Path] = {}
-    for source, target in zip(sources, targets, strict=True):
-        place = target.resolve()
-        if place in origins:
+    if path is None:
+        if zero_shot is not None:
             raise DataError(
-                f"{target}: is an input, and would be overwritten by the result of {source}. Give "
-                f"another place with -o."
+                "--zero-shot trains a network on each image: give its description (.yaml) before the images."
             )
-        if place in first:
+        if noise_level is not None:
             raise DataError(
-                f"{target}: would be the result of both {first[place]} and {source}. Denoise them "
-                f"into two folders."
+                "--noise-level is for a model that takes it as an input. The included models find it out; "
+                "leave it out, or give a model."
             )
-        first[place] = source
-    return targets
-
-
-def _result_name(source: Path) -> str:
-    return source.name if source.suffix.lower() in WRITE_SUFFIXES else f"{source.name}.png"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        return ByNoise(Shipped(noise, dict(settings)))
+    network = graphnet.load(path)
+    if zero_shot is None:
+        return ByModel(network, Restorer.of(network, **settings), noise_level)
+    if network.weights is not None or noise_level is not None:
         raise DataError(
-            f"{folder}: the folder cannot be made ({error.strerror}). Give another place with -o."
-        ) from error
+            f"{path}: --zero-shot trains a network from its description (.yaml), without weights and "
+            f"without a noise level. Leave out --zero-shot, or the weights and the level."
+        )
+    return ByImage(network, zero_shot, **settings)

@@ -8,21 +8,24 @@ import io
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
+import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import Tensor
 
 import graphnet
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError, DescriptionError
+from graphnet.plan import CompileOptions
 from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
 from graphnet_denoise.applying import restore_pixels
-from graphnet_denoise.commands.denoise import BLIND
 from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
 from graphnet_denoise.commands.tables import images_table, quality_lines, scores_table
 from graphnet_denoise.comparing import FileComparison, Restore, compare_files
@@ -32,7 +35,8 @@ from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
 from graphnet_denoise.restoring import Restorer
-from graphnet_denoise.scoring import Adjustment, Comparison, compare
+from graphnet_denoise.scoring import Adjustment, Comparison, Restores, compare
+from graphnet_denoise.shipped import Shipped
 
 EVALUATION_PAIRS = 1000
 """How many pairs are sampled when DATA is a plain folder of photos."""
@@ -127,12 +131,8 @@ def evaluate(
     where = " ".join(places)
     restorer = None
     if model is not None or len(places) == 1:
-        restorer = Restorer.of(
-            graphnet.load(model or BLIND),
-            options=make_options(options),
-            self_ensemble=self_ensemble,
-        )
-    record: dict[str, Any] = {"model": str(model or BLIND), "data": where, "noise": noise}
+        restorer = _restores(model, make_options(options), self_ensemble=self_ensemble)
+    record: dict[str, Any] = {"model": str(model or "included"), "data": where, "noise": noise}
     if without_clean:
         assert restorer is not None
         judged = judge(restorer, Path(places[0]))
@@ -185,6 +185,26 @@ def _check_places(
         )
 
 
+@dataclass(frozen=True)
+class _Included:
+    """The included models, of which each image gets one by its noise."""
+
+    shipped: Shipped
+    takes_numbers: ClassVar[bool] = False
+
+    def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
+        chosen = [(image, self.shipped.choose(image).restorer) for image in images]
+        return torch.cat([one.restore(image[None]) for image, one in chosen])
+
+
+def _restores(model: Path | None, options: CompileOptions, *, self_ensemble: bool) -> Restores:
+    """The model, or the included ones if there is none."""
+    settings: dict[str, Any] = {"options": options, "self_ensemble": self_ensemble}
+    if model is None:
+        return _Included(Shipped(settings=settings))
+    return Restorer.of(graphnet.load(model), **settings)
+
+
 def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:
     """The files that are compared with clean ones, a list for each folder; None if DATA is no such folder."""
     folders = [Path(place) for place in places]
@@ -212,7 +232,7 @@ def _compare_files(
 
 
 def _compare_data(
-    data: str, noise: str | None, restorer: Restorer, batch_size: int | None, adjustment: Adjustment
+    data: str, noise: str | None, restorer: Restores, batch_size: int | None, adjustment: Adjustment
 ) -> Comparison:
     pairs = open_data(data).load() if noise is None else noisy_images(data, noise, restorer)
     if isinstance(pairs, Stream):
@@ -252,13 +272,13 @@ def open_data(data: str) -> DataSet:
     return default_registry().dataset(form)
 
 
-def noisy_images(path: str, noise: str, restorer: Restorer) -> NoisyGallery:
+def noisy_images(path: str, noise: str, restorer: Restores) -> NoisyGallery:
     """Load the images at `path` with this noise, and with its level if the model takes it."""
     try:
         whole = WholeImages(path=path, noise=parse_noise(noise))
         gallery = whole.load()
         told = {gallery.channels + 1, 3 + 1}  # a colour model takes grey images too
-        if restorer.model.input_channels in told:
+        if isinstance(restorer, Restorer) and restorer.model.input_channels in told:
             whole = dataclasses.replace(whole, noise_level_map=True)
     except DescriptionError as error:
         raise DataError(f"--noise {noise}: {error}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from graphnet_denoise.shipped import BLIND
+from graphnet_denoise.models import MODELS
 
 OF_PREDICTION = ("device", "precision", "kernels", "memory")
 """The options of a compilation that these commands take."""
@@ -21,7 +21,7 @@ self_ensemble_option = click.option(
 )
 
 optional_model = click.argument(
-    "model", metavar="[MODEL]", default=BLIND, type=click.Path(path_type=Path)
+    "model", metavar="[MODEL]", default=MODELS["camera"], type=click.Path(path_type=Path)
 )
 """A model; by default the included one."""
 

@@ -17,7 +17,7 @@ from graphnet.description import (
 )
 from graphnet.errors import CheckpointError, DataError, InputError
 from graphnet.model import Model
-from graphnet.plan import reach
+from graphnet.plan import margins
 from graphnet.sdk import Written
 
 IMAGE = "input"
@@ -72,7 +72,7 @@ class Network:
         side = self.up(16)
         graph = self.model.graph((1, self.channels + self.told, side, side))
         try:
-            return self.up(max(rows for around in reach(graph) for rows in around))
+            return self.up(max(max(one.before, one.after) for one in margins(graph)))
         except InputError:
             return None
 

@@ -1,1 +1,49 @@
-"""Jobs: many images from file to file."""
+"""Jobs: many images from file to file, in parts where they are large.
+
+sources     arguments -> images
+targets     images -> jobs: a file to read and a file to write each
+streams     the standard input and output in place of files
+ranges      which numbers of a file are black and white
+cutting     a large picture -> blocks
+opened      an open image -> parts, tensors for a model
+methods     a trained model, one of the included ones, or one trained on each image
+engine      runs a method on parts, smaller ones if a device is out of memory
+memory      how large parts may be
+overlap     reading and writing while the network computes
+loop        all of it, image by image
+reports     what a user and a program see of it
+"""
+
+from __future__ import annotations
+
+from graphnet_denoise.jobs.loop import Loop
+from graphnet_denoise.jobs.memory import Bound
+from graphnet_denoise.jobs.methods import ByImage, ByModel, ByNoise, Method
+from graphnet_denoise.jobs.reports import JsonReport, Report, Summary, TextReport
+from graphnet_denoise.jobs.sources import STDIN, Found, Names, Source, find_sources
+from graphnet_denoise.jobs.streams import streamed
+from graphnet_denoise.jobs.targets import Existing, Job, make_folders, plan_jobs, split_done
+
+__all__ = [
+    "STDIN",
+    "Bound",
+    "ByImage",
+    "ByModel",
+    "ByNoise",
+    "Existing",
+    "Found",
+    "Job",
+    "JsonReport",
+    "Loop",
+    "Method",
+    "Names",
+    "Report",
+    "Source",
+    "Summary",
+    "TextReport",
+    "find_sources",
+    "make_folders",
+    "plan_jobs",
+    "split_done",
+    "streamed",
+]

@@ -21,6 +21,7 @@ SHARE = 1e-4
 
 _PICTURE_BITS = 8
 _LOWEST, _HIGHEST = -1.0, 2.0  # what a model sees; the rest is put aside, and added again
+_NARROW = 8  # integers within an eighth of 0..their highest are no usual picture
 _UNIT_FLOATS = (
     -0.5,
     0.25,
@@ -32,6 +33,8 @@ _UNIT_FLOATS = (
 class Range:
     """The numbers that become 0 and 1, and what to tell the user about them, if anything.
 
+    If it is `bounded`, a model sees only what lies within -1..2 of it.
+
     >>> Range(100.0, 300.0).values(np.array([100, 200, 300], np.uint16))
     array([0. , 0.5, 1. ], dtype=float32)
     """
@@ -39,6 +42,7 @@ class Range:
     low: float
     high: float
     note: str = ""
+    bounded: bool = True
 
     def values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """The numbers as a model takes them, float32; NaN and infinity become 0."""
@@ -63,6 +67,10 @@ class Range:
         if like.dtype.kind == "f" and not (finite := np.isfinite(like)).all():
             pixels[~finite] = like[~finite]
         return pixels
+
+
+NUMBERS = Range(0.0, 1.0, bounded=False)
+"""The numbers as they are, for a model that knows their range."""
 
 
 def split_extremes(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], Any]:
@@ -103,8 +111,6 @@ def find_range(sample: NDArray[Any], levels: Levels) -> Range:
     if kind == "f":
         finite = finite.astype(np.float64, copy=False)
     low, high = (float(x) for x in np.quantile(finite, (SHARE, 1 - SHARE)))
-    if low == high:
-        return Range(low, low + 1.0)
     if kind == "f":
         least, smallest, largest = _UNIT_FLOATS
         if low >= least and smallest <= high <= largest:
@@ -112,7 +118,7 @@ def find_range(sample: NDArray[Any], levels: Levels) -> Range:
         return _of_data(low, high)
     own = int(levels.high).bit_length()
     used = max(1, int(high)).bit_length()
-    if low < 0 or low > high / 2:  # the lower half of 0..high would be empty
+    if low < 0 or 0 < high - low < high / _NARROW:
         return _of_data(low, high)
     if used >= own - 1:  # a dark picture is no picture of another range
         return Range(0.0, float(levels.high))
@@ -121,6 +127,8 @@ def find_range(sample: NDArray[Any], levels: Levels) -> Range:
 
 
 def _of_data(low: float, high: float) -> Range:
+    if low == high:
+        return Range(low, low + 1.0)
     return Range(low, high, f"has numbers from {low:.4g} to {high:.4g}: these are black and white")
 
 

@@ -14,7 +14,7 @@ from graphnet_denoise.images import Levels
 from graphnet_denoise.jobs.ranges import find_range
 from graphnet_denoise.learn.frames import Native, as_numbers, find_sources, read_frame
 from graphnet_denoise.learn.quality import Quality, measure_quality
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.scoring import Restores
 
 _JUDGED = 8  # images by which a model is judged
 _PERCENTILES = 0.1, 99.9
@@ -33,7 +33,7 @@ class Judged:
         return {**self.quality.record(), "peak": self.peak}
 
 
-def judge(restorer: Restorer, folder: Path, *, hidden: tuple[int, int] = (0, 0)) -> Judged:
+def judge(restorer: Restores, folder: Path, *, hidden: tuple[int, int] = (0, 0)) -> Judged:
     """Measure a model on at most 8 images of a folder.
 
     Raises DataError for images that cannot be read, or are too small.

@@ -19,7 +19,7 @@ _FEWEST = 16
 _MOST_SQUARES = 1 << 14
 _MOST_STEPS = 1 << 20
 _CELL = 8  # of a JPEG
-_CLEAR = 6.0  # deviations by which the step at a JPEG's blocks exceeds the steps elsewhere
+_CLEAR = 8.0  # deviations by which the steps at a JPEG's blocks exceed the steps elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,15 @@ class FoundNoise:
 _NEIGHBOURS, _SHARED = 0.15, 0.3
 
 
-def measure_noise(image: Tensor) -> FoundNoise:
-    """Measure the noise of an image, float (C, H, W) in 0..1; alpha and further channels do not belong to it.
+def measure_noise(images: Tensor) -> FoundNoise:
+    """Measure the noise of an image (C, H, W), or of several parts of one (N, C, H, W), float in 0..1.
 
-    Images below 3 squares a side are measured as a whole. The result of a picture without flat parts, such as
-    one of gravel, is an upper bound.
+    Alpha and further channels do not belong to it. Images smaller than a square are measured as a whole. The
+    result of a picture without flat parts, such as one of gravel, is an upper bound.
     """
-    distinct = image if len(image) == 1 or not _is_grey(image) else image[:1]
-    squares = _flattest(distinct.float())
+    images = images.reshape(-1, *images.shape[-3:]).float()
+    distinct = images[:, :1] if _is_grey(images) else images
+    squares = _flattest(distinct)
     variance = squares.square().mean()
     across = (squares[..., 1:] * squares[..., :-1]).mean()
     down = (squares[..., 1:, :] * squares[..., :-1, :]).mean()
@@ -81,8 +82,8 @@ def measure_noise(image: Tensor) -> FoundNoise:
     return FoundNoise(
         std=float(variance.sqrt()) * 255,
         neighbours=min(1.0, max(0.0, neighbours)),
-        channels=_between_channels(squares) if len(distinct) > 1 else None,
-        blocks=has_blocks(distinct.mean(0)),
+        channels=_between_channels(squares) if distinct.shape[1] > 1 else None,
+        blocks=any(has_blocks(image.mean(0)) for image in distinct),
     )
 
 
@@ -96,24 +97,26 @@ def has_blocks(grey: Tensor) -> bool:
             return False
         largest = 3 * steps.flatten()[:: max(1, steps.numel() // _MOST_STEPS)].median()
         by_phase = steps.clamp_max(largest).mean(0)[:whole].reshape(-1, _CELL)  # edges count little
-        excess = by_phase[:, -1] - by_phase[:, :-1].mean(1)
-        error = excess.std() / len(excess) ** 0.5
-        found += float(excess.mean() / error.clamp_min(1e-9))
+        excess = by_phase - (by_phase.sum(1, keepdim=True) - by_phase) / (_CELL - 1)
+        error = excess.std(dim=0) / len(excess) ** 0.5
+        found += float(
+            (excess.mean(0) / error.clamp_min(1e-9)).max()
+        )  # a part may begin in a block
     return found > _CLEAR
 
 
-def _is_grey(image: Tensor) -> bool:
-    return bool((image == image[:1]).all())
+def _is_grey(images: Tensor) -> bool:
+    return bool((images == images[:, :1]).all())
 
 
-def _flattest(image: Tensor) -> Tensor:
+def _flattest(images: Tensor) -> Tensor:
     """The remainders of planes in the flattest squares: (N, C, SIDE, SIDE)."""
-    c, height, width = image.shape
+    n, c, height, width = images.shape
     if min(height, width) < SIDE:
-        return image[None] - image.mean(dim=(1, 2), keepdim=True)
+        return images - images.mean(dim=(2, 3), keepdim=True)
     rows, columns = height // SIDE, width // SIDE
-    squares = image[:, : rows * SIDE, : columns * SIDE].reshape(c, rows, SIDE, columns, SIDE)
-    squares = squares.permute(1, 3, 0, 2, 4).reshape(-1, c, SIDE, SIDE)
+    squares = images[..., : rows * SIDE, : columns * SIDE].reshape(n, c, rows, SIDE, columns, SIDE)
+    squares = squares.permute(0, 2, 4, 1, 3, 5).reshape(-1, c, SIDE, SIDE)
     step = -(-len(squares) // _MOST_SQUARES)
     squares = squares[::step]
     remainders = _without_plane(squares)

@@ -14,7 +14,7 @@ from PIL import Image, JpegImagePlugin
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import Colour, DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for
+from graphnet_denoise.images.formats.depths import refuse, shape_for, together
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -123,9 +123,8 @@ class JpegSink(EncodedSink):
             if source.channels == 3:
                 options["subsampling"] = max(source.subsampling, 0)
             kept = _kept(source.segments)
-        array = np.ascontiguousarray(samples.transpose(1, 2, 0))
         mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(samples)]
-        image = Image.fromarray(array[..., 0] if mode == "L" else array, mode)
+        image = Image.fromarray(together(samples), mode)
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", **options)
         return _joined(buffer.getvalue(), kept)
@@ -145,7 +144,15 @@ class Jpeg(Format):
         return JpegFile(path)
 
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> JpegSink:
-        refuse(name, self.title, source, colours=("grey", "rgb", "cmyk"), bits=8, alpha=False)
+        refuse(
+            name,
+            self.title,
+            source,
+            colours=("grey", "rgb", "cmyk"),
+            bits=8,
+            alpha=False,
+            side=65500,
+        )
         layout: Layout = shape_for(source.height, source.width, source.channels)
         return JpegSink(target, source, layout, Levels(np.dtype(np.uint8), 8))
 

@@ -14,7 +14,7 @@ import numpy as np
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for
+from graphnet_denoise.images.formats.depths import refuse, shape_for, together
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -142,8 +142,7 @@ class PngSink(EncodedSink):
             pixels = [Chunk(b"IDAT", zlib.compress(data, 9))]
         else:
             kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGBA}[len(samples)]
-            contiguous = np.ascontiguousarray(samples.transpose(1, 2, 0))
-            encoded = imagecodecs.png_encode(contiguous[..., 0] if kind == _GREY else contiguous)
+            encoded = imagecodecs.png_encode(together(samples))
             pixels = [chunk for chunk in _chunks(bytes(encoded)) if chunk.kind == b"IDAT"]
         header = Chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
         chunks = header, *self._before, *pixels, *self._after, Chunk(b"IEND", b"")

@@ -60,6 +60,7 @@ class Raw(Format):
 
     name = "raw"
     title = "a camera's raw file"
+    read_only = True
     suffixes = (
         ".dng",
         ".cr2",

@@ -52,6 +52,7 @@ class TiffImage(ImageFile):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tiff = tifffile.TiffFile(path, _multifile=False)
+        self.tiff.filehandle.set_lock(True)  # several threads may read
         try:
             self._open()
         except BaseException:

@@ -173,7 +173,6 @@ class TiffSink(ImageSink):
                     dtype=np.dtype(bool) if storage.bits == 1 else self._dtype,
                     metadata=None,
                     software=False,
-                    maxworkers=1,
                     **storage.options,
                 )
 

@@ -1,0 +1,166 @@
+"""Methods: how images are denoised: by a trained model, one of the included ones, or one for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from graphnet.model import Model
+from graphnet.plan import CompileOptions
+from graphnet_denoise.jobs.cutting import Reach, find_reach
+from graphnet_denoise.restoring import Look, Restorer, fitted
+from graphnet_denoise.shipped import Shipped
+from graphnet_denoise.zeroshot import train_on_image
+
+Advance = Callable[[float], None]
+"""Called with the share of a part that is done, 0..1."""
+
+
+class Method(Protocol):
+    """How images, float32 (N, C, h, w), are denoised part by part."""
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether images are denoised as the numbers of their file, not as 0..1."""
+
+    def takes(self, channels: int) -> bool:
+        """Whether a model takes so many channels together."""
+
+    def reach(self) -> Reach | None:
+        """What a part needs around it; None if images cannot be cut."""
+
+    def look(self, images: Tensor) -> Look:
+        """Find in whole images, or in windows of one, what the denoising of their parts needs."""
+
+    def restore(
+        self, part: Tensor, look: Look, corner: tuple[int, int], advance: Advance
+    ) -> Tensor:
+        """Denoise a part that begins at this row and column; the result is not clamped."""
+
+
+@dataclass
+class ByModel:
+    """A trained model, and how it restores; `noise_level` is told to one that takes it."""
+
+    model: Model
+    restorer: Restorer
+    noise_level: float | None = None
+    _reach: list[Reach | None] = field(default_factory=list)
+
+    @property
+    def takes_numbers(self) -> bool:
+        return self.restorer.takes_numbers
+
+    def takes(self, channels: int) -> bool:
+        wanted = self.model.input_channels
+        return wanted is None or channels in (wanted, wanted - (self.noise_level is not None))
+
+    def reach(self) -> Reach | None:
+        if not self._reach:
+            options = replace(self.restorer.options, memory=None)
+            channels = self.model.input_channels or 3
+            self._reach.append(find_reach(self.model, channels, self.restorer.divisor, options))
+        return self._reach[0]
+
+    def look(self, images: Tensor) -> Look:
+        return self.restorer.look(images, self.noise_level)
+
+    def restore(
+        self, part: Tensor, look: Look, corner: tuple[int, int], advance: Advance
+    ) -> Tensor:
+        return self.restorer.restore_part(part, look, self.noise_level, corner=corner)
+
+
+@dataclass
+class ByNoise:
+    """The included models: each image gets one of them, by the noise that is measured in it."""
+
+    shipped: Shipped
+    _reach: list[Reach | None] = field(default_factory=list)
+
+    @property
+    def takes_numbers(self) -> bool:
+        return False
+
+    def takes(self, channels: int) -> bool:
+        return channels == 3
+
+    def reach(self) -> Reach | None:
+        if not self._reach:  # the models have one network
+            model = self.shipped.model("camera")
+            restorer = self.shipped.restorer("camera")
+            options = replace(restorer.options, memory=None)
+            self._reach.append(find_reach(model, 3, restorer.divisor, options))
+        return self._reach[0]
+
+    def look(self, images: Tensor) -> Look:
+        choice = self.shipped.choose(images)
+        look = choice.restorer.look(images)
+        return replace(look, note=choice.describe(), kind=choice.kind)
+
+    def restore(
+        self, part: Tensor, look: Look, corner: tuple[int, int], advance: Advance
+    ) -> Tensor:
+        assert look.kind
+        return self.shipped.restorer(look.kind).restore_part(part, look, corner=corner)
+
+
+@dataclass
+class ByImage:
+    """A network that is trained on each image itself (zeroshot.py), for so many steps."""
+
+    network: Model
+    steps: int
+    options: CompileOptions
+    self_ensemble: bool = False
+    strength: float = 1.0
+
+    @property
+    def takes_numbers(self) -> bool:
+        return False
+
+    def takes(self, channels: int) -> bool:
+        return self.network.input_channels in (None, channels)
+
+    def reach(self) -> Reach | None:
+        return None  # the training sees the whole image
+
+    def look(self, images: Tensor) -> Look:
+        unknown = images.new_zeros(len(images))
+        return Look(unknown.bool(), unknown)
+
+    def restore(
+        self, part: Tensor, look: Look, corner: tuple[int, int], advance: Advance
+    ) -> Tensor:
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            advance(done / self.steps)
+
+        image = fitted(part, self.network.input_channels)
+        unbound = replace(self.options, memory=None)
+        trained = train_on_image(
+            self.network, image, steps=self.steps, options=unbound, advance=step
+        )
+        restorer = Restorer.of(
+            trained,
+            options=self.options,
+            self_ensemble=self.self_ensemble,
+            strength=self.strength,
+        )
+        return restorer.restore_part(part, restorer.look_repeated(part))
+
+
+def summed_up(look: Look, images: int) -> Look:
+    """Make one finding of the windows of each image: grey if all are, with the median of the levels."""
+    if len(look.grey) == images:
+        return look
+    grey = look.grey.reshape(-1, images).all(dim=0)
+    level = look.shared_level.reshape(-1, images).median(dim=0).values
+    return replace(look, grey=grey, shared_level=torch.where(grey, level, 0.0))

@@ -1,0 +1,164 @@
+"""Opened images: a file, the range of its numbers, the blocks it is read in, and its pixels as tensors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet_denoise.images import ImageFile
+from graphnet_denoise.jobs.cutting import Block
+from graphnet_denoise.jobs.ranges import Range, find_range, is_known, split_extremes
+from graphnet_denoise.jobs.targets import Job
+
+LOCK = threading.Lock()
+"""Held while a file is read or written: decoders change the filters of warnings, which threads share."""
+
+_SAMPLE = 1 << 21  # so many numbers decide on the range
+_BANDS = 16  # in so many places of a plane
+_LOOK_WHOLE = 1 << 22  # the noise of a larger plane is measured in windows
+_WINDOW, _WINDOWS = 512, 3  # their side, and how many there are along an axis
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A block of a plane, ready for a model.
+
+    Args:
+        image: the image that it belongs to.
+        plane: the number of the plane.
+        block: where it lies in the plane.
+        pixels: (C, h, w), in the file's numbers.
+        look: for the first block of a plane, images (N, C, h, w) from which its noise is measured.
+    """
+
+    image: OpenedImage
+    plane: int
+    block: Block
+    pixels: NDArray[Any]
+    look: Tensor | None
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of the pixels."""
+        return int(self.pixels.nbytes)
+
+
+@dataclass(eq=False, slots=True)
+class OpenedImage:
+    """An image that is being denoised.
+
+    Args:
+        job: the files.
+        source: the open file.
+        together: whether its channels are the colours of one picture; otherwise each is a picture.
+        ranges: the range of all channels, or of each.
+        blocks: the blocks of each plane.
+        stopped: it failed elsewhere, so the rest of it need not be read.
+    """
+
+    job: Job
+    source: ImageFile
+    together: bool
+    ranges: Sequence[Range]
+    blocks: Sequence[Block]
+    stopped: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def parts_count(self) -> int:
+        """The number of parts that `parts` yields."""
+        return self.source.planes * len(self.blocks)
+
+    def parts(self) -> Iterator[Part]:
+        """Read the image part by part."""
+        for plane in range(self.source.planes):
+            large = self.source.height * self.source.width > _LOOK_WHOLE
+            look = self._look(plane, large=large) if large or len(self.blocks) > 1 else None
+            for block in self.blocks:
+                if self.stopped:
+                    return
+                with LOCK:
+                    pixels = self.source.read(plane, block.rows, block.columns)
+                yield Part(self, plane, block, pixels, look)
+                look = None
+
+    def _look(self, plane: int, *, large: bool) -> Tensor:
+        if not large:
+            with LOCK:
+                return self.tensor(self.source.read(plane))[0]
+        windows = []
+        for rows in _spread(self.source.height, _WINDOW, _WINDOWS):
+            for columns in _spread(self.source.width, _WINDOW, _WINDOWS):
+                with LOCK:
+                    windows.append(self.tensor(self.source.read(plane, rows, columns))[0])
+        sizes = [min(window.shape[axis] for window in windows) for axis in (2, 3)]
+        return torch.cat([window[..., : sizes[0], : sizes[1]] for window in windows])
+
+    def tensor(self, pixels: NDArray[Any]) -> tuple[Tensor, Tensor | None]:
+        """The pixels as a model sees them, float32 (1, C, h, w) or (C, 1, h, w), and what it does not see.
+
+        The second tensor, of the same shape, is to be added to the result; None stands for zeros.
+        """
+        if len(self.ranges) == 1:
+            values = self.ranges[0].values(pixels)
+        else:
+            pairs = zip(self.ranges, pixels, strict=True)
+            values = np.stack([one.values(channel) for one, channel in pairs])
+        bounded = any(one.bounded for one in self.ranges)
+        values, beyond = split_extremes(values) if bounded else (values, 0)
+        axis = 0 if self.together else 1
+        rest = None if isinstance(beyond, int) else torch.from_numpy(beyond).unsqueeze(axis)
+        return torch.from_numpy(values).unsqueeze(axis), rest
+
+    def pixels(self, values: Tensor, like: NDArray[Any]) -> NDArray[Any]:
+        """Turn a result, as `tensor` shapes it, into the file's numbers; `like` are the pixels before."""
+        array = values.reshape(like.shape).numpy()
+        if len(self.ranges) == 1:
+            return self.ranges[0].pixels(array, like)
+        triples = zip(self.ranges, array, like, strict=True)
+        return np.stack([one.pixels(*channel) for one, *channel in triples])
+
+
+def ranges_of(source: ImageFile, *, together: bool) -> list[Range]:
+    """Decide on the range of a file's numbers, or of each channel's, from numbers of all planes."""
+    if is_known(source.levels):
+        return [find_range(np.zeros(0, source.dtype), source.levels)]
+    sample = _sample(source)
+    if together or len(sample) == 1:
+        return [find_range(sample, source.levels)]
+    found = [find_range(channel, source.levels) for channel in sample]
+    return found[:1] if len(set(found)) == 1 else found
+
+
+def _sample(source: ImageFile) -> NDArray[Any]:
+    """Numbers of all planes, spread evenly: (C, n)."""
+    share = max(1, _SAMPLE // (source.planes * source.channels))  # of a plane and channel
+    taken = []
+    for plane in range(source.planes):
+        rows_each = max(1, share // (_BANDS * source.width))
+        bands = [slice(0, source.height)]
+        if source.by_parts and source.height * source.width > share:
+            bands = list(_spread(source.height, rows_each, min(_BANDS, share)))
+        for rows in bands:
+            with LOCK:
+                numbers = source.read(plane, rows).reshape(source.channels, -1)
+            every = max(1, numbers.shape[1] * len(bands) // share)
+            taken.append(numbers[:, ::every].copy())
+    return np.concatenate(taken, axis=1)
+
+
+def _spread(length: int, size: int, count: int) -> Iterator[slice]:
+    """Parts of an axis, spread evenly over it; one of the whole axis if it is short."""
+    if length <= size * count:
+        yield slice(0, length)
+        return
+    for number in range(count):
+        first = (length - size) * number // max(1, count - 1)
+        yield slice(first, first + size)

@@ -1,0 +1,250 @@
+"""Reports: what a job tells while it runs, as text with a progress bar, or as lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from graphnet.cli import make_console
+from graphnet_denoise.jobs.targets import Job
+
+_NAMED = 3  # so many results are named one by one
+_EVERY_S = 30.0  # a line of progress where there is no terminal
+_EVERY_JSON_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An image whose result was written."""
+
+    job: Job
+    elapsed_s: float
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image that has no result, and why."""
+
+    job: Job
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What became of a job: numbers of images, and seconds, of which some in the network."""
+
+    done: int
+    failed: int
+    skipped: int
+    elapsed_s: float
+    network_s: float
+
+
+class Report(ABC):
+    """Receives what happens; several threads may call it, one at a time."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+    @abstractmethod
+    def start(self, jobs: int, skipped: int) -> None:
+        """So many images are to be done; so many have a result already."""
+
+    @abstractmethod
+    def note(self, text: str, job: Job | None = None) -> None:
+        """A line about an image, or about the whole job."""
+
+    @abstractmethod
+    def progress(self, job: Job, images: float) -> None:
+        """So many images are finished, the share of the present one included."""
+
+    @abstractmethod
+    def image(self, result: Done | Failed) -> None:
+        """An image is finished."""
+
+    @abstractmethod
+    def end(self, summary: Summary) -> None:
+        """All images are finished."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nothing more follows, also after an error."""
+
+
+class TextReport(Report):
+    """Lines and a progress bar on stderr."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        console = make_console(stderr=True)
+        self.live = console.is_terminal
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.live,
+            transient=True,
+        )
+        self.total = 0
+        self.begun = self.last = time.monotonic()
+        self.said: set[str] = set()
+        self.results: list[Done] = []
+        self.failed: list[Failed] = []
+
+    def start(self, jobs: int, skipped: int) -> None:
+        self.total = jobs
+        if skipped:
+            self._print(f"{_images(skipped)} skipped, since the results exist")
+        self.task = self.bar.add_task("", total=jobs)
+        self.begun = self.last = time.monotonic()
+        self.bar.start()
+
+    def note(self, text: str, job: Job | None = None) -> None:
+        if text not in self.said:  # once, not for each image of a folder
+            self.said.add(text)
+            self._print(text if job is None else f"{job.source}: {text}")
+
+    def progress(self, job: Job, images: float) -> None:
+        # Only the bar; names of files do not belong into it, as they may hold anything.
+        self.bar.update(
+            self.task,
+            completed=images,
+            description=f"{min(int(images) + 1, self.total)}/{self.total}",
+        )
+        now = time.monotonic()
+        if not self.live and now - self.last >= _EVERY_S and images:
+            self.last = now
+            left = (now - self.begun) * (self.total - images) / images
+            share = images / self.total
+            self._print(f"{share:.0%} of {_images(self.total)}, {_duration(left)} left")
+
+    def image(self, result: Done | Failed) -> None:
+        if isinstance(result, Done):
+            self.results.append(result)
+        else:
+            self.failed.append(result)
+            self._print(f"error: {result.error}")
+
+    def end(self, summary: Summary) -> None:
+        self.close()
+        if len(self.results) <= _NAMED:
+            for one in self.results:
+                over = " in place of an older file" if one.replaced else ""
+                self._print(f"wrote {one.job.target}{over}")
+        else:
+            folders = sorted({str(one.job.target.parent) for one in self.results})
+            count = sum(one.replaced for one in self.results)
+            replaced = f", {count:,} in place of older files" if count else ""
+            self._print(
+                f"wrote {_images(len(self.results))} into {', '.join(folders[:_NAMED])}"
+                f"{' and other folders' if len(folders) > _NAMED else ''}{replaced} "
+                f"in {_duration(summary.elapsed_s)}"
+            )
+        if self.failed:
+            names = ", ".join(str(one.job.source) for one in self.failed[:_NAMED])
+            more = len(self.failed) - _NAMED
+            self._print(
+                f"{_images(len(self.failed))} of {self.total:,} not denoised: {names}"
+                f"{f' and {more:,} more, see above' if more > 0 else ''}"
+            )
+
+    def close(self) -> None:
+        self.bar.stop()
+
+    def _print(self, line: str) -> None:
+        if self.live:
+            self.bar.console.print(line, soft_wrap=True, highlight=False)
+        else:
+            click.echo(line, err=True)
+
+
+class JsonReport(Report):
+    """One JSON object a line, for programs.
+
+    Args:
+        write: takes a line without its end.
+    """
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self.write = write
+        self.total = 0
+        self.last = 0.0
+        self.begun = time.monotonic()
+
+    def _event(self, event: str, **fields: Any) -> None:
+        # Names that are not UTF-8 have surrogates, which ASCII escapes keep.
+        self.write(json.dumps({"event": event, **fields}))
+
+    def start(self, jobs: int, skipped: int) -> None:
+        self.total = jobs
+        self.begun = time.monotonic()
+        self._event("start", images=jobs, skipped=skipped)
+
+    def note(self, text: str, job: Job | None = None) -> None:
+        self._event("note", input=None if job is None else str(job.source), text=text)
+
+    def progress(self, job: Job, images: float) -> None:
+        now = time.monotonic()
+        if now - self.last < _EVERY_JSON_S or not images:
+            return
+        self.last = now
+        left = (now - self.begun) * (self.total - images) / images
+        fields = {"input": str(job.source), "done": round(images, 3), "images": self.total}
+        self._event("progress", **fields, seconds_left=round(left, 1))
+
+    def image(self, result: Done | Failed) -> None:
+        names = {"input": str(result.job.source), "output": str(result.job.target)}
+        if isinstance(result, Failed):
+            self._event("image", **names, status="failed", error=result.error)
+        else:
+            seconds = round(result.elapsed_s, 3)
+            self._event(
+                "image", **names, status="done", replaced=result.replaced, elapsed_s=seconds
+            )
+
+    def end(self, summary: Summary) -> None:
+        fields = asdict(summary)
+        rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in fields.items()}
+        self._event("end", **rounded)
+
+    def close(self) -> None:
+        pass  # each line is complete
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count:,} images"
+
+
+def _duration(seconds: float) -> str:
+    """Say a time as one or two numbers.
+
+    >>> _duration(75), _duration(7300)
+    ('1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"

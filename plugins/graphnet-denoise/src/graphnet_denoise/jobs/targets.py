@@ -1,0 +1,167 @@
+"""Targets: where the result of each image goes, and which images are left to do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Self
+
+from graphnet.errors import DataError
+from graphnet_denoise.jobs.sources import DENOISED, STDIN, Names, Source
+
+_NAMED = 3  # so many files are named in a message
+
+
+class Existing(Enum):
+    """What happens if the file of a result exists already."""
+
+    REFUSE = "refuse"
+    SKIP = "skip"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One image to denoise: the file to read and the file to write, as the user named them.
+
+    `file` is read and `result` written in place of them; they differ for the standard input and output.
+    """
+
+    source: Path
+    target: Path
+    file: Path
+    result: Path
+
+    @classmethod
+    def of(cls, source: Path, target: Path) -> Self:
+        """Make a job that reads and writes the files that it names."""
+        return cls(source, target, source, target)
+
+
+def plan_jobs(
+    sources: Sequence[Source],
+    output: Path | None,
+    names: Names,
+    *,
+    written_as: Mapping[str, str] | None = None,
+) -> list[Job]:
+    """Decide on the file of each result.
+
+    Without `output`, the result of photo.tif is photo-denoised.tif beside it. An `output` with the ending of
+    an image is the file of the one result. Another one is a folder, in which the results have the names of
+    their images and their places in the folder that was given.
+
+    Args:
+        sources: the images.
+        output: a file, a folder, or `-` for the standard output.
+        names: which names are those of images.
+        written_as: ending -> the ending of the result, for formats that can be read but not written.
+
+    Raises:
+        DataError: `output` does not fit the images, two results would have the same name, or a result would
+            replace an input.
+    """
+    endings = written_as or {}
+
+    def name(source: Source, added: str) -> str:
+        stem, ending = names.split(source.path.name)
+        return f"{stem}{added}{endings.get(ending.lower(), ending)}"
+
+    if output is None:
+        for source in sources:
+            _check_beside(source)
+        targets = [source.path.with_name(name(source, DENOISED)) for source in sources]
+    elif output == STDIN or _is_image(output, names):
+        if len(sources) != 1 or sources[0].folder is not None:
+            folder = "denoised" if output == STDIN else names.split(str(output))[0]
+            raise DataError(
+                f"{output}: several images cannot become one file. Give a folder, such as -o {folder}."
+            )
+        targets = [output]
+    else:
+        _check_folder(sources, output, names)
+        targets = [output / source.place.with_name(name(source, "")) for source in sources]
+    jobs = [Job.of(source.path, target) for source, target in zip(sources, targets, strict=True)]
+    _check_apart(jobs)
+    return jobs
+
+
+def split_done(jobs: Sequence[Job], existing: Existing) -> tuple[list[Job], list[Job]]:
+    """Return the jobs to do, and those that are left out since their results exist.
+
+    Raises DataError if results exist and are neither to be left out nor to be replaced.
+    """
+    done = [job for job in jobs if job.target != STDIN and os.path.lexists(job.target)]
+    if existing is Existing.REPLACE or not done:
+        return list(jobs), []
+    if existing is Existing.SKIP:
+        left_out = set(done)
+        return [job for job in jobs if job not in left_out], done
+    some = ", ".join(str(job.target) for job in done[:_NAMED])
+    more = f" and {len(done) - _NAMED:,} more" if len(done) > _NAMED else ""
+    verb = "exists" if len(done) == 1 else "exist"
+    raise DataError(
+        f"{some}{more} {verb} already. Add --resume to do only the images without a result, or "
+        f"--overwrite to replace results."
+    )
+
+
+def make_folders(jobs: Sequence[Job]) -> None:
+    """Make the folders of the results. Raises DataError if one cannot be made."""
+    for folder in dict.fromkeys(job.target.parent for job in jobs if job.target != STDIN):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"{folder}: the folder cannot be made ({error.strerror}). Give another place with -o."
+            ) from error
+
+
+def _is_image(output: Path, names: Names) -> bool:
+    if output.is_dir():
+        return names.is_folder_image(output.name)
+    return output.name.lower().endswith(names.endings)
+
+
+def _check_beside(source: Source) -> None:
+    if source.folder is not None:
+        raise DataError(
+            f"{source.folder}: say where the results of a folder go, such as -o {source.folder}{DENOISED}."
+        )
+    if source.path == STDIN:
+        raise DataError("-: say where the result goes: -o FILE, or -o - for the standard output.")
+
+
+def _check_folder(sources: Sequence[Source], output: Path, names: Names) -> None:
+    alone = len(sources) == 1 and sources[0].folder is None
+    if output.is_file() or (alone and output.suffix and not output.is_dir()):
+        raise DataError(
+            f"{output}: expected a folder, or a file that ends in {', '.join(names.endings)}, found "
+            f"{output.suffix or 'a file without an ending'!r}."
+        )
+    if any(source.path == STDIN for source in sources):
+        raise DataError("-: the standard input has no name for a result in a folder: give -o FILE.")
+
+
+def _check_apart(jobs: Sequence[Job]) -> None:
+    """Raise DataError if a result is an input, or the result of two inputs."""
+    origins = {os.path.realpath(job.source) for job in jobs if job.source != STDIN}
+    first: dict[str, Path] = {}
+    for job in jobs:
+        if job.target == STDIN:
+            continue
+        place = os.path.realpath(job.target)
+        if place in origins:
+            raise DataError(
+                f"{job.target}: is an input, and would be overwritten by the result of {job.source}. Give "
+                f"another place with -o."
+            )
+        if place in first:
+            raise DataError(
+                f"{job.target}: would be the result of both {first[place]} and {job.source}. Denoise them "
+                f"into two folders."
+            )
+        first[place] = job.source

@@ -1,0 +1,1 @@
+"""napari-graphnet: denoise images in napari. napari.yaml lists what napari calls."""
