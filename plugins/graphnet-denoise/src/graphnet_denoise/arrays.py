@@ -294,9 +294,7 @@ def _denoised(
     images, found = layout.images(array), layout.images(result)
     groups = layout.groups(images.shape[-3], settings.channels)
     for group, pair, sample in zip(groups, extremes, samples, strict=True):
-        levels = settings.levels or find_levels(
-            array.dtype, *(one.item() for one in map(np.asarray, pair))
-        )
+        levels = settings.levels or _own_levels(array, pair, settings)
         restorer = settings.restorer(levels.to_unit(sample))
         for index in np.ndindex(images.shape[:-3]):
             image = torch.from_numpy(levels.to_unit(images[(*index, group)]))
@@ -305,6 +303,13 @@ def _denoised(
             values = levels.from_unit(clean.cpu().numpy(), array.dtype)
             found[(*index, group)] = as_dtype(values, array.dtype)
     return result
+
+
+def _own_levels(array: NDArray[Any], extremes: Any, settings: Settings) -> Levels:
+    """The levels of an array; a model that knows the range of its images gets the values as they are."""
+    if settings.model is not None and settings.restorer().takes_numbers:
+        return Levels(0.0, 1.0)
+    return find_levels(array.dtype, *(one.item() for one in map(np.asarray, extremes)))
 
 
 @lru_cache(maxsize=4)

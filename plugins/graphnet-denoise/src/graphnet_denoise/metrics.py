@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor
 
 from graphnet.errors import DataError
@@ -87,6 +88,32 @@ class SSIM(Metric):
 
     def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
         return structural_similarity(_as_image(prediction, self.clamp), target)
+
+
+class HeldOutPSNR(Metric):
+    """PSNR in dB against noisy targets that were held out; pixels whose target is NaN do not count.
+
+    10 log10(peak^2 / MSE) with one MSE over all images. If the noise of the targets has the mean 0 and is
+    independent of the inputs, MSE is the error against the clean image plus the variance of this noise, which
+    no model changes. So of two models the one with the higher value is better, without a clean image.
+
+    >>> target = torch.tensor([[[[0.0, torch.nan]]]])
+    >>> round(HeldOutPSNR()(torch.full((1, 1, 1, 2), 0.1), target), 3)
+    20.0
+    """
+
+    higher_is_better = True
+    peak: PositiveFloat = 1.0
+
+    def measure(self, prediction: Tensor, target: Tensor) -> Tensor:
+        errors = (prediction.double() - target.double()).square()
+        counted = ~target.isnan()
+        sums = errors.nan_to_num(nan=0.0).where(counted, 0).sum(dim=(1, 2, 3))
+        return torch.stack((sums, counted.sum(dim=(1, 2, 3)).double()), 1)
+
+    def combine(self, rows: Tensor) -> float:
+        total, count = rows.sum(dim=0)
+        return float(10 * torch.log10(self.peak**2 * count / total))
 
 
 psnr, psnr_pooled, ssim = PSNR(clamp=False), PooledPSNR(clamp=False), SSIM(clamp=False)

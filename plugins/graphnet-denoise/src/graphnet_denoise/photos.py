@@ -60,7 +60,7 @@ class Photos(DataSet):
 
         Raises DataError for a folder without photos that are large enough, and for a damaged photo.
         """
-        photos = self._usable()
+        photos = self.usable()
         order = np.random.default_rng(self.seed).permutation(len(photos))
         inputs, targets = self._allocate(), self._allocate()
         for place, index in enumerate(order[: self.pairs]):
@@ -77,17 +77,22 @@ class Photos(DataSet):
             inputs[rows], targets[rows] = sampled
         return Pairs(torch.from_numpy(inputs), torch.from_numpy(targets))
 
-    def _usable(self) -> list[Path]:
+    def usable(self, advice: str | None = None) -> list[Path]:
+        """Return the photos that are large enough.
+
+        Raises DataError, with the advice, if none is; the default is to set another size.
+        """
         needed = SMALLEST_BLOCK * self.size
         sizes = {path: image_size(path) for path in list_images(Path(self.path))}
         usable = [path for path, size in sizes.items() if min(size) >= needed]
         if not usable:
             largest = max(sizes.values(), key=min)
+            most = max(1, min(largest) // SMALLEST_BLOCK)
+            own = f"Give larger photos, or set size to at most {most}"
             raise DataError(
                 f"{self.path}: expected photos of at least {needed} x {needed} pixels "
                 f"({SMALLEST_BLOCK} times size {self.size}), but the largest of {len(sizes)} is "
-                f"{largest[0]} x {largest[1]}. Give larger photos, or set size to at most "
-                f"{max(1, min(largest) // SMALLEST_BLOCK)}."
+                f"{largest[0]} x {largest[1]}. {advice or own}."
             )
         return usable
 

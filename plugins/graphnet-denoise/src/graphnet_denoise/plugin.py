@@ -61,8 +61,10 @@ def graphnet_layers(register: Register) -> None:
 @hookimpl
 def graphnet_datasets(register: Register) -> None:
     """Add `photos` (pairs sampled from a folder of photos), `pairs` (pairs in files), `patches` (pairs made
-    during training) and `images` (whole images with noise, for measuring)."""
+    during training), `images` (whole images with noise, for measuring), and those of `graphnet learn`:
+    `scenes` (patches of one's own noisy images) and `held_out` (patches that training leaves out)."""
     from graphnet_denoise.gallery import WholeImages
+    from graphnet_denoise.learn.scenes import HeldOut, OwnScenes
     from graphnet_denoise.pairs import PairFiles
     from graphnet_denoise.patches import Patches
     from graphnet_denoise.photos import Photos
@@ -71,13 +73,16 @@ def graphnet_datasets(register: Register) -> None:
     register("pairs", PairFiles)
     register("patches", Patches)
     register("images", WholeImages)
+    register("scenes", OwnScenes)
+    register("held_out", HeldOut)
 
 
 @hookimpl
 def graphnet_commands(register: Register) -> None:
-    """Add `denoise`, `evaluate`, `report`, `convert-pairs`, `export-darktable` and `export-bioimageio`."""
+    """Add `denoise`, `learn`, `evaluate`, `report`, `convert-pairs`, and exports to other programs."""
     here = "graphnet_denoise.commands"
     register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
+    register("learn", Command("Train on a folder of your noisy images.", f"{here}.learn:learn"))
     register(
         "evaluate",
         Command("Compare a model's images with clean ones.", f"{here}.evaluate:evaluate"),
@@ -107,9 +112,11 @@ def graphnet_commands(register: Register) -> None:
 
 @hookimpl
 def graphnet_metrics(register: Register) -> None:
-    """Add `psnr` (mean of the images' PSNR), `psnr_pooled` (PSNR of the mean error) and `ssim`."""
+    """Add `psnr` (mean of the images' PSNR), `psnr_pooled` (PSNR of the mean error), `ssim` and
+    `held_out_psnr`."""
     from graphnet_denoise import metrics
 
     register("psnr", metrics.PSNR)
     register("psnr_pooled", metrics.PooledPSNR)
     register("ssim", metrics.SSIM)
+    register("held_out_psnr", metrics.HeldOutPSNR)

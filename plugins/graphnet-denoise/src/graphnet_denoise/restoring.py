@@ -14,6 +14,7 @@ from graphnet.model import pad_to_multiple
 from graphnet.plan import CompileOptions
 from graphnet_denoise import grey
 from graphnet_denoise.images import Picture
+from graphnet_denoise.normalization import takes_numbers
 
 _TURNS = 8
 _OPTIONS = CompileOptions()
@@ -58,7 +59,8 @@ class Restorer:
 
     `options` say how it computes. With `self_ensemble`, the result is the mean over an image's 8 flips and
     turns (Timofte et al. 2016): somewhat better, in 8 times the time. `strength` blends: with 0 an image
-    stays as it is, with 1 it is the model's.
+    stays as it is, with 1 it is the model's. A model that `takes_numbers` knows the range of its images: it
+    gets the numbers of their file, and its results are not clamped.
     """
 
     model: Denoiser
@@ -66,6 +68,7 @@ class Restorer:
     options: CompileOptions
     self_ensemble: bool = False
     strength: float = 1.0
+    takes_numbers: bool = False
     _takes_grey: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
@@ -83,7 +86,8 @@ class Restorer:
                 "the model has no weights, only a description. Train it, and give the .safetensors "
                 "file that training writes."
             )
-        return cls(model, model.divisor(), options, self_ensemble, strength)
+        numbers = takes_numbers(model)
+        return cls(model, model.divisor(), options, self_ensemble, strength, numbers)
 
     def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
         """Denoise images, float (N, C, H, W); the result is clamped to 0..1, as in an image file.
@@ -97,7 +101,8 @@ class Restorer:
         `noise_level`, the standard deviation in 255ths, as one more channel. Raises DataError if the channels
         still do not fit, and if the model returns another shape or numbers that are not finite.
         """
-        return self.restore_part(images, self.look(images, noise_level), noise_level).clamp(0, 1)
+        restored = self.restore_part(images, self.look(images, noise_level), noise_level)
+        return restored if self.takes_numbers else restored.clamp(0, 1)
 
     def look(self, images: Tensor, noise_level: float | None = None) -> Look:
         """Find in whole images, float (N, C, H, W), what the denoising of their parts needs to know."""
@@ -155,7 +160,7 @@ class Restorer:
         """Whether the model removes noise that is equal in all channels, which is tried once."""
         takes = self.model.input_channels
         channels = takes - told if takes else 1
-        if channels < 2:
+        if channels < 2 or self.takes_numbers:  # it was trained on images like these
             return True
         if channels not in self._takes_grey:
             noisy, level = grey.example(channels)

@@ -1,42 +1,74 @@
-"""`graphnet evaluate`: measure how close a model's images are to the clean ones."""
+"""`graphnet evaluate`: how close images are to clean ones, or how good a model is without them."""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
+import torch
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from rich.progress import Progress
+from torch import Tensor
 
 import graphnet
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError, DescriptionError
+from graphnet.plan import CompileOptions
 from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
-from graphnet_denoise.commands.options import OF_PREDICTION, self_ensemble_option
+from graphnet_denoise.applying import restore_pixels
+from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
+from graphnet_denoise.commands.tables import images_table, quality_lines, scores_table
+from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
+from graphnet_denoise.learn.judging import judge
+from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
 from graphnet_denoise.restoring import Restorer
-from graphnet_denoise.scoring import Comparison, compare
+from graphnet_denoise.scoring import Adjustment, Comparison, Restores, compare
+from graphnet_denoise.shipped import Shipped
 
 EVALUATION_PAIRS = 1000
 """How many pairs are sampled when DATA is a plain folder of photos."""
 
+_MODELS = (".safetensors", ".yaml", ".yml", ".toml", ".onnx")
 _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("data")
+@click.argument("given", metavar="[MODEL] DATA [CLEAN]", nargs=-1, required=True)
 @click.option(
     "--json", "report", metavar="FILE", type=click.Path(path_type=Path), help="Also write JSON."
+)
+@click.option(
+    "--csv",
+    "rows",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write a row for each image.",
+)
+@click.option("--images", "each", is_flag=True, help="Show the scores of each image.")
+@click.option(
+    "--crop",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="PIXELS",
+    help="Leave out so many pixels at each border.",
+)
+@click.option(
+    "--affine",
+    is_flag=True,
+    help="Fit the gain and offset of each image to its target before measuring.",
 )
 @click.option(
     "--batch-size",
@@ -48,32 +80,160 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
     metavar="NAME:NUMBER",
     help="DATA holds clean images: add this noise, such as gaussian:25 (std in 255ths), or JSON.",
 )
+@click.option(
+    "--without-clean",
+    is_flag=True,
+    help="DATA holds noisy images only: measure on hidden noisy pixels, by the residual and by flips.",
+)
 @self_ensemble_option
-@compile_options(*OF_PREDICTION, device="auto")
+@compile_options(*OF_PREDICTION, device="auto", memory=MEMORY)
 def evaluate(
-    model: Path,
-    data: str,
+    given: tuple[str, ...],
     report: Path | None,
+    rows: Path | None,
+    each: bool,
+    crop: int,
+    affine: bool,
     batch_size: int | None,
     noise: str | None,
+    without_clean: bool,
     self_ensemble: bool,
     options: Mapping[str, object],
 ) -> None:
     """Compare the images that a trained MODEL (.safetensors) makes with the clean images of DATA.
 
-    DATA is a file or folder of pairs, or a folder of photos (1000 noisy-clean pairs are sampled
-    from it), or a data set as JSON: '{"photos": {"path": "photos", "target": "clean", "seed": 1}}'.
-    With --noise it is a folder of clean images of any sizes. Noise is added in floating point and not
-    clipped. An image gets the same noise in each measurement.
+    Without MODEL, the command uses its included model. DATA is one of these:
 
-    PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of
-    the error over all pixels. The model's images are clamped to 0..1. A model for colour takes grey images as
-    in `graphnet denoise`.
+    \b
+    - a folder with two folders of images of the same names: noisy and clean, input and target,
+      lq and gt, A and B, or the like; or pairs side by side, such as x_noisy.png and x_clean.png.
+      The images may have any sizes and formats;
+    - a folder of noisy images, followed by CLEAN, a folder of clean images of the same names;
+    - an .npz or .npy file of pairs;
+    - a folder of clean images, with --noise;
+    - a folder of noisy images, with --without-clean;
+    - a folder of photos: 1000 noisy-clean pairs are sampled from it;
+    - a data set as JSON: '{"photos": {"path": "photos", "target": "clean", "seed": 1}}'.
+
+    Two folders without a model are compared with each other. Of three, such as NOISY RESULTS CLEAN, the
+    first two are compared with the third.
+
+    PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of the error
+    over all pixels. Images that equal their target have no PSNR: they are counted. The range from black to
+    white is that of the clean images' files, and is stated if it is not that of their bits.
     """
     started = time.perf_counter()
-    restorer = Restorer.of(
-        graphnet.load(model), options=make_options(options), self_ensemble=self_ensemble
+    model, places = (
+        (Path(given[0]), given[1:]) if Path(given[0]).suffix in _MODELS else (None, given)
     )
+    _check_places(places, model, noise=noise, without_clean=without_clean)
+    adjustment = Adjustment(crop, affine)
+    where = " ".join(places)
+    restorer = None
+    if model is not None or len(places) == 1:
+        restorer = _restores(model, make_options(options), self_ensemble=self_ensemble)
+    record: dict[str, Any] = {"model": str(model or "included"), "data": where, "noise": noise}
+    if without_clean:
+        assert restorer is not None
+        judged = judge(restorer, Path(places[0]))
+        record |= {"without_clean": True, **judged.record()}
+        for line in quality_lines(judged):
+            Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        _write_json(report, record, started)
+        return
+    files = None if noise is not None else _file_pairs(places)
+    if files is not None:
+        restore = None if restorer is None else partial(restore_pixels, restorer)
+        compared = _compare_files(files, restore, adjustment)
+        result, remarks = compared.scores, compared.remarks
+        record |= {"black": compared.range.low, "white": compared.range.high}
+    else:
+        assert restorer is not None
+        result = _compare_data(where, noise, restorer, batch_size, adjustment)
+        remarks = ()
+    if restorer is None:
+        record["model"] = None
+    record |= {"self_ensemble": self_ensemble, "crop": crop, "affine": affine}
+    record |= {**result.record(), "remarks": list(remarks)}
+    _write_json(report, record, started)
+    if rows is not None:
+        write_text(rows, _as_csv(result))
+    console = Console()
+    if each:
+        console.print(images_table(result))
+    with_noise = f" with {noise}" if noise else ""
+    console.print(scores_table(result, title=f"{result.pairs} images of {where}{with_noise}"))
+    for remark in remarks:
+        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+
+
+def _check_places(
+    places: Sequence[str], model: Path | None, *, noise: str | None, without_clean: bool
+) -> None:
+    """Raise DataError for a number of arguments that has no meaning."""
+    most = 1 if noise is not None or without_clean else 2 if model else 3
+    if not 1 <= len(places) <= most:
+        expected = {
+            1: "one folder or file",
+            2: "DATA, or NOISY and CLEAN",
+            3: "one to three folders",
+        }
+        raise DataError(f"expected {expected[most]}, found {len(places)}.")
+    if noise is not None and without_clean:
+        raise DataError(
+            "--noise needs clean images, and --without-clean noisy ones. Give one of them."
+        )
+
+
+@dataclass(frozen=True)
+class _Included:
+    """The included models, of which each image gets one by its noise."""
+
+    shipped: Shipped
+    takes_numbers: ClassVar[bool] = False
+
+    def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
+        chosen = [(image, self.shipped.choose(image).restorer) for image in images]
+        return torch.cat([one.restore(image[None]) for image, one in chosen])
+
+
+def _restores(model: Path | None, options: CompileOptions, *, self_ensemble: bool) -> Restores:
+    """The model, or the included ones if there is none."""
+    settings: dict[str, Any] = {"options": options, "self_ensemble": self_ensemble}
+    if model is None:
+        return _Included(Shipped(settings=settings))
+    return Restorer.of(graphnet.load(model), **settings)
+
+
+def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:
+    """The files that are compared with clean ones, a list for each folder; None if DATA is no such folder."""
+    folders = [Path(place) for place in places]
+    if len(places) == 1:
+        found = pairs_in(folders[0])
+        return None if found is None else [found]
+    for folder in folders:
+        images_in(folder)  # says which folder cannot be listed
+    return [match_folders(folder, folders[-1]) for folder in folders[:-1]]
+
+
+def _compare_files(
+    files: Sequence[Sequence[FilePair]], restore: Restore | None, adjustment: Adjustment
+) -> FileComparison:
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("Comparing", total=len(files[0]))
+        return compare_files(
+            files[0],
+            restore,
+            others=files[1] if len(files) > 1 else None,
+            adjustment=adjustment,
+            advance=lambda: bar.advance(task),
+        )
+
+
+def _compare_data(
+    data: str, noise: str | None, restorer: Restores, batch_size: int | None, adjustment: Adjustment
+) -> Comparison:
     pairs = open_data(data).load() if noise is None else noisy_images(data, noise, restorer)
     if isinstance(pairs, Stream):
         raise DataError(
@@ -85,25 +245,22 @@ def evaluate(
             f"{data}: is a torch Dataset, which a training reads. Give pairs, or a folder of clean images "
             f"and --noise."
         )
-    result = compare(restorer, pairs, batch_size=batch_size)
-    elapsed_s = time.perf_counter() - started
-    if report is not None:
-        record: dict[str, Any] = {"model": str(model), "data": data, "noise": noise}
-        record |= {"self_ensemble": self_ensemble}
-        record |= {**result.record(), "elapsed_s": elapsed_s}
-        write_text(report, json.dumps(record, indent=2, allow_nan=False) + "\n")
-    with_noise = f" with {noise}" if noise else ""
-    Console().print(as_table(result, title=f"{result.pairs} images of {data}{with_noise}"))
+    return compare(restorer, pairs, batch_size=batch_size, adjustment=adjustment)
 
 
 def open_data(data: str) -> DataSet:
     """Load the data set that `data` names: a path, or JSON {name: {field: value}}.
 
-    From a folder of photos, noisy-clean pairs are sampled: scores against noisy targets say little.
+    From a folder of photos, noisy-clean pairs are sampled: scores against noisy targets say little. Raises
+    DataError if the photos are too small for that.
     """
     if not data.lstrip().startswith("{"):
         dataset = default_registry().dataset(data)
         if isinstance(dataset, Photos):
+            dataset.usable(
+                "Give larger photos; or clean images with --noise gaussian:25; or noisy and clean images in "
+                "two folders of these names"
+            )
             return dataclasses.replace(dataset, target="clean", pairs=EVALUATION_PAIRS)
         return dataset
     try:
@@ -115,38 +272,31 @@ def open_data(data: str) -> DataSet:
     return default_registry().dataset(form)
 
 
-def noisy_images(path: str, noise: str, restorer: Restorer) -> NoisyGallery:
+def noisy_images(path: str, noise: str, restorer: Restores) -> NoisyGallery:
     """Load the images at `path` with this noise, and with its level if the model takes it."""
     try:
         whole = WholeImages(path=path, noise=parse_noise(noise))
         gallery = whole.load()
         told = {gallery.channels + 1, 3 + 1}  # a colour model takes grey images too
-        if restorer.model.input_channels in told:
+        if isinstance(restorer, Restorer) and restorer.model.input_channels in told:
             whole = dataclasses.replace(whole, noise_level_map=True)
     except DescriptionError as error:
         raise DataError(f"--noise {noise}: {error}") from error
     return NoisyGallery(whole, gallery.images)
 
 
-def as_table(result: Comparison, *, title: str) -> Table:
-    """Show the scores as rows, noisy beside denoised; the caption says which are left out of a mean."""
-    noisy, denoised = result.noisy, result.denoised
-    # Text, since a path in brackets would be read as markup.
-    table = Table(title=Text(title), title_justify="left", caption_justify="left")
-    table.add_column("")
-    for heading in ("noisy", "denoised", "gain"):
-        table.add_column(heading, justify="right")
-    table.add_row("PSNR (mean of images), dB", *_cells(noisy.psnr_db, denoised.psnr_db, 2))
-    table.add_row("PSNR (pooled), dB", *_cells(noisy.psnr_pooled_db, denoised.psnr_pooled_db, 2))
-    if noisy.ssim is not None and denoised.ssim is not None:
-        table.add_row("SSIM (Gaussian 11 x 11)", *_cells(noisy.ssim, denoised.ssim, 4))
-    if result.exact:
-        table.caption = (
-            f"{result.exact} noisy images equal their target and are left out of the first row."
-        )
-    return table
+def _write_json(report: Path | None, record: Mapping[str, Any], started: float) -> None:
+    if report is None:
+        return
+    record = {**record, "elapsed_s": time.perf_counter() - started}
+    write_text(report, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def _cells(noisy: float, denoised: float, digits: int) -> list[str]:
-    gain = 0.0 if denoised == noisy else denoised - noisy  # infinity less infinity is no number
-    return [f"{noisy:.{digits}f}", f"{denoised:.{digits}f}", f"{gain:+.{digits}f}"]
+def _as_csv(result: Comparison) -> str:
+    """A row for each image; a PSNR that is infinite, or an SSIM that is undefined, is left empty."""
+    records = [row.record() for row in result.images]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()

@@ -24,6 +24,7 @@ from graphnet_denoise.jobs.memory import Bound
 from graphnet_denoise.jobs.methods import Method, summed_up
 from graphnet_denoise.jobs.opened import LOCK, OpenedImage, Part, ranges_of
 from graphnet_denoise.jobs.overlap import Ahead, Behind
+from graphnet_denoise.jobs.ranges import NUMBERS
 from graphnet_denoise.jobs.reports import Done, Failed, Report, Summary
 from graphnet_denoise.jobs.targets import Job
 from graphnet_denoise.restoring import Look
@@ -128,7 +129,8 @@ class Loop:
                 source.colour not in ("independent", "cmyk") and self.method.takes(source.channels)
             )
             blocks = self._blocks(job, source)
-            ranges = ranges_of(source, together=together)
+            numbers = self.method.takes_numbers
+            ranges = [NUMBERS] if numbers else ranges_of(source, together=together)
         except BaseException:
             source.close()
             raise

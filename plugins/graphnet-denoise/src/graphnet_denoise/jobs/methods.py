@@ -24,6 +24,10 @@ Advance = Callable[[float], None]
 class Method(Protocol):
     """How images, float32 (N, C, h, w), are denoised part by part."""
 
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether images are denoised as the numbers of their file, not as 0..1."""
+
     def takes(self, channels: int) -> bool:
         """Whether a model takes so many channels together."""
 
@@ -47,6 +51,10 @@ class ByModel:
     restorer: Restorer
     noise_level: float | None = None
     _reach: list[Reach | None] = field(default_factory=list)
+
+    @property
+    def takes_numbers(self) -> bool:
+        return self.restorer.takes_numbers
 
     def takes(self, channels: int) -> bool:
         wanted = self.model.input_channels
@@ -74,6 +82,10 @@ class ByNoise:
 
     shipped: Shipped
     _reach: list[Reach | None] = field(default_factory=list)
+
+    @property
+    def takes_numbers(self) -> bool:
+        return False
 
     def takes(self, channels: int) -> bool:
         return channels == 3
@@ -112,6 +124,10 @@ class ByImage:
     options: CompileOptions
     self_ensemble: bool = False
     strength: float = 1.0
+
+    @property
+    def takes_numbers(self) -> bool:
+        return False
 
     def takes(self, channels: int) -> bool:
         return self.network.input_channels in (None, channels)

@@ -111,7 +111,8 @@ class OpenedImage:
         else:
             pairs = zip(self.ranges, pixels, strict=True)
             values = np.stack([one.values(channel) for one, channel in pairs])
-        values, beyond = split_extremes(values)
+        bounded = any(one.bounded for one in self.ranges)
+        values, beyond = split_extremes(values) if bounded else (values, 0)
         axis = 0 if self.together else 1
         rest = None if isinstance(beyond, int) else torch.from_numpy(beyond).unsqueeze(axis)
         return torch.from_numpy(values).unsqueeze(axis), rest

@@ -33,6 +33,8 @@ _UNIT_FLOATS = (
 class Range:
     """The numbers that become 0 and 1, and what to tell the user about them, if anything.
 
+    If it is `bounded`, a model sees only what lies within -1..2 of it.
+
     >>> Range(100.0, 300.0).values(np.array([100, 200, 300], np.uint16))
     array([0. , 0.5, 1. ], dtype=float32)
     """
@@ -40,6 +42,7 @@ class Range:
     low: float
     high: float
     note: str = ""
+    bounded: bool = True
 
     def values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """The numbers as a model takes them, float32; NaN and infinity become 0."""
@@ -64,6 +67,10 @@ class Range:
         if like.dtype.kind == "f" and not (finite := np.isfinite(like)).all():
             pixels[~finite] = like[~finite]
         return pixels
+
+
+NUMBERS = Range(0.0, 1.0, bounded=False)
+"""The numbers as they are, for a model that knows their range."""
 
 
 def split_extremes(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], Any]:

@@ -21,13 +21,15 @@ from graphnet_denoise.noise import Images, Noise, Scenes
 class Views:
     """The images of some pairs, from which a supervision makes a batch: (N, H, W, C), in 0..1 before noise.
 
-    Without noise, the images themselves are noisy: each has one version, and none is clean.
+    Without noise, the images themselves are noisy, and none is clean: each has one version, or two if
+    `second` has other noisy images of the same scenes.
     """
 
     scenes: Scenes
     noise: Noise | None
     draws: Callable[[int], Draws]
     level_map: bool
+    second: Scenes | None = None
 
     @classmethod
     def of(
@@ -51,8 +53,9 @@ class Views:
     def noisy(self, version: int = 0) -> Images:
         """Make noisy images; another version has noise of the same strength, drawn independently."""
         if self.noise is None:
-            assert version == 0
-            return self.scenes.clean
+            images = (self.scenes, self.second)[version]
+            assert images is not None
+            return images.clean
         return self.noise(self.scenes, self.draws(NOISE + version))
 
     def own(self) -> Draws:

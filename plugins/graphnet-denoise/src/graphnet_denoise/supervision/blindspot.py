@@ -15,6 +15,8 @@ from graphnet.sdk import Shape
 from graphnet_denoise.draws import Draws
 from graphnet_denoise.supervision.base import Supervision, Views, as_tensor
 
+_Reach = Annotated[int, pydantic.Field(ge=0, le=16)]
+
 
 class Noise2Void(Supervision):
     """Blind spots (Krull et al. 2019): a few pixels are replaced, and the network predicts them.
@@ -25,11 +27,17 @@ class Noise2Void(Supervision):
     radius + 1 around it. All channels of a pixel are replaced together. The target is the noisy patch, and
     the loss counts the replaced pixels only: it takes a mask, as masked_mse does. The network learns the
     clean image if the noise is independent from pixel to pixel and has the mean zero.
+
+    Where the noise of neighbouring pixels is correlated, they would tell it. `hidden` [rows, columns] hides
+    them too (Broaddus et al. 2020): all pixels up to so many rows above and below, and so many columns to the
+    left and right, are replaced by other pixels of the square, and do not count in the loss. [0, 4] is a bar
+    along the row, for noise that is correlated along rows.
     """
 
     single: ClassVar[bool] = True
     masked: Annotated[float, pydantic.Field(gt=0, le=0.25)] = 0.015
     radius: pydantic.PositiveInt = 5
+    hidden: Annotated[tuple[_Reach, _Reach], pydantic.Field(strict=False)] = (0, 0)
 
     def target_shapes(self, shape: Shape) -> Mapping[str, Shape]:
         return {"target": shape, "mask": shape}
@@ -40,14 +48,30 @@ class Noise2Void(Supervision):
         draws = views.own()
         rows, columns, there = blind_spots(draws, height, width, round(1 / math.sqrt(self.masked)))
         rows, columns = np.minimum(rows, height - 1), np.minimum(columns, width - 1)
-        row, column = neighbors(draws, rows, columns, (height, width), self.radius)
         image = np.broadcast_to(np.arange(n)[:, None], rows.shape)[there]
         spots = image, rows[there], columns[there]
         shown = noisy.copy()
-        shown[spots] = noisy[image, row[there], column[there]]
+        for down, across in offsets(self.hidden):
+            i, j = rows + down, columns + across
+            inside = there & (i >= 0) & (i < height) & (j >= 0) & (j < width)
+            i, j = np.clip(i, 0, height - 1), np.clip(j, 0, width - 1)
+            row, column = neighbors(draws, i, j, (height, width), self.radius + max(self.hidden))
+            hidden = np.broadcast_to(np.arange(n)[:, None], rows.shape)[inside]
+            shown[hidden, i[inside], j[inside]] = noisy[hidden, row[inside], column[inside]]
         mask = np.zeros_like(noisy)
         mask[spots] = 1
         return views.as_input(shown), as_tensor(noisy), as_tensor(mask)
+
+
+def offsets(hidden: tuple[int, int]) -> list[tuple[int, int]]:
+    """The places that are hidden around a pixel, as (rows down, columns to the right); the pixel is the last.
+
+    >>> offsets((0, 1))
+    [(0, -1), (0, 1), (0, 0)]
+    """
+    rows, columns = hidden
+    places = [(i, j) for i in range(-rows, rows + 1) for j in range(-columns, columns + 1)]
+    return sorted(places, key=lambda place: place == (0, 0))
 
 
 def blind_spots(

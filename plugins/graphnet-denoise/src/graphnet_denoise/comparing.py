@@ -1,0 +1,157 @@
+"""Comparing: score image files against clean ones, in the numbers of the files, one pair after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet.errors import DataError
+from graphnet_denoise.images import ImageFile, Levels, open_image
+from graphnet_denoise.jobs.ranges import Range, find_range
+from graphnet_denoise.matching import FilePair
+from graphnet_denoise.scoring import Adjustment, Comparison, Measurements
+
+Restore = Callable[[NDArray[Any], Range], Tensor]
+"""From the numbers of a noisy image (C, H, W) and their range to the denoised image (1, C, H, W), where the
+range is 0..1."""
+
+_SAMPLED_FILES, _SAMPLED_NUMBERS = 32, 1 << 16  # by which a range is found
+_APART = 0.25  # of the range: so far apart, the means of an image and its target are no noise
+
+
+@dataclass(frozen=True, slots=True)
+class FileComparison:
+    """The scores of files, the range from black to white, and what is odd about the images."""
+
+    scores: Comparison
+    range: Range
+    remarks: tuple[str, ...]
+
+
+def compare_files(
+    pairs: Sequence[FilePair],
+    restore: Restore | None,
+    *,
+    others: Sequence[FilePair] | None = None,
+    adjustment: Adjustment | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> FileComparison:
+    """Score images against clean ones, and the images that are made of them.
+
+    Args:
+        pairs: the images and their clean versions.
+        restore: makes the denoised image; None to score the images alone, or with `others`.
+        others: in place of `restore`, other images of the same scenes that are scored beside the first.
+        adjustment: what is done to images before they are measured.
+        advance: called after each pair.
+
+    Raises:
+        DataError: a file is damaged, or two images of a pair have other sizes.
+    """
+    measured = Measurements(adjustment or Adjustment())
+    wanted = range_of([pair.clean for pair in pairs])
+    remarks: list[str] = [f"the clean image {wanted.note}"] if wanted.note else []
+    apart = 0
+    for i, pair in enumerate(pairs):
+        other = others[i] if others is not None else None
+        for name, noisy, second, clean in _planes(pair, other):
+            own = _range_beside(noisy, clean, wanted, pair.image)
+            target = _unit(clean, wanted)
+            before = _unit(noisy, own)
+            after = None
+            if restore is not None:
+                after = restore(noisy, own)
+            elif second is not None and other is not None:
+                after = _unit(second, _range_beside(second, clean, wanted, other.image))
+            measured.add([name], before, after, target)
+            apart += abs(float(before.mean() - target.mean())) > _APART
+        advance()
+    if apart and not measured.adjustment.affine:
+        remarks.append(
+            f"{apart} images have another range than their targets: their means lie more than {_APART:.0%} "
+            f"of the range apart. --affine fits gain and offset before measuring."
+        )
+    return FileComparison(measured.comparison(), wanted, tuple(remarks))
+
+
+def _planes(
+    pair: FilePair, other: FilePair | None
+) -> Iterator[tuple[str, NDArray[Any], NDArray[Any] | None, NDArray[Any]]]:
+    """The planes of a pair: name, image, the other image if there is one, and clean image, each (C, H, W)."""
+    with open_image(pair.image) as first, open_image(pair.clean) as clean:
+        _check_alike(first, clean)
+        for plane in range(clean.planes):
+            name = pair.name if clean.planes == 1 else f"{pair.name}#{plane}"
+            if other is None:
+                yield name, *_alike(first.read(plane), None, clean.read(plane))
+                continue
+            with open_image(other.image) as second:
+                _check_alike(second, clean)
+                yield name, *_alike(first.read(plane), second.read(plane), clean.read(plane))
+
+
+def _check_alike(image: ImageFile, clean: ImageFile) -> None:
+    found, expected = ((one.planes, one.height, one.width) for one in (image, clean))
+    if found != expected:
+        raise DataError(
+            f"{image.path}: has {found[0]} images of {found[1]} x {found[2]} pixels, but {clean.path} has "
+            f"{expected[0]} of {expected[1]} x {expected[2]}. Crop them to one size."
+        )
+    if image.channels != clean.channels and 1 not in (image.channels, clean.channels):
+        raise DataError(
+            f"{image.path}: has {image.channels} channels, but {clean.path} has {clean.channels}."
+        )
+
+
+def _alike(
+    first: NDArray[Any], second: NDArray[Any] | None, clean: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
+    """The images with equal numbers of channels: grey ones are repeated."""
+    given = [image for image in (first, second, clean) if image is not None]
+    channels = max(len(image) for image in given)
+    wide = [
+        image if len(image) == channels else np.repeat(image, channels, axis=0) for image in given
+    ]
+    return wide[0], wide[1] if second is not None else None, wide[-1]
+
+
+def range_of(files: Sequence[Path]) -> Range:
+    """The range of the numbers of some files, which have one kind of numbers, that of the first file."""
+    parts: list[NDArray[Any]] = []
+    levels: Levels | None = None
+    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), _SAMPLED_FILES)).astype(int))
+    for i in chosen:
+        with open_image(files[i]) as source:
+            levels = levels or source.levels
+            if source.levels != levels:
+                continue
+            numbers = source.read(0).ravel()
+            parts.append(numbers[:: max(1, len(numbers) // _SAMPLED_NUMBERS)])
+    assert levels is not None
+    return find_range(np.concatenate(parts), levels)
+
+
+def _range_beside(image: NDArray[Any], clean: NDArray[Any], wanted: Range, path: Path) -> Range:
+    """The range of an image: that of its target, if its numbers are of the same kind, else its own.
+
+    Results as floating point may be in the unit of integers, or in 0..1.
+    """
+    if image.dtype == clean.dtype:
+        return wanted
+    own = range_of([path])
+    kinds = image.dtype.kind, clean.dtype.kind
+    if kinds[0] == "f" and kinds[1] in "iu" and (own.low, own.high) != (0.0, 1.0):
+        return wanted
+    return own
+
+
+def _unit(pixels: NDArray[Any], of: Range) -> Tensor:
+    """An image (1, C, H, W) in 0..1 where the numbers lie in the range."""
+    return torch.from_numpy(np.ascontiguousarray(of.values(pixels)))[None]

@@ -1,0 +1,152 @@
+"""Choose how a network learns from the images of a folder, by what they are and how their noise is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graphnet.errors import DataError
+from graphnet_denoise.learn.arrangement import Arrangement
+from graphnet_denoise.learn.frames import ImageSource
+from graphnet_denoise.learn.measure import NoiseStatistics
+
+CORRELATED = 0.25
+"""Noise of neighbouring pixels with this correlation is structured; less may be a rest of the picture."""
+
+_REACHES = 0.1  # hidden pixels reach as far as the correlation is above this
+_STRIPES = 0.3  # a correlation that is still above this at the last distance
+_FARTHEST = 2  # pixels in both directions that can be hidden
+_SIDES = (64, 48, 32, 16)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a network learns, and why, in words.
+
+    Attributes:
+        supervision: the form of the supervision for a training file.
+        hidden: the rows and columns around a pixel that are hidden with it.
+        loss: the loss.
+        network: the name of the network among those in this package.
+        channels: of the images.
+        size: the side of the patches.
+        mean, deviation: the normalization of the images, in the numbers of their file.
+        peak: the range from black to white, in the numbers of their file.
+        learns: the reason of the supervision, as a sentence.
+    """
+
+    supervision: str | Mapping[str, Any]
+    hidden: tuple[int, int]
+    loss: str
+    network: str
+    channels: int
+    size: int
+    mean: float
+    deviation: float
+    peak: float
+    learns: str
+
+
+def choose(
+    sources: Sequence[ImageSource], arrangement: Arrangement, noise: NoiseStatistics, *, peak: float
+) -> Choice:
+    """Choose how to learn. Raises DataError where no way leads to clean images, and says why."""
+    channels = {source.shape[0] for source in sources}
+    if len(channels) > 1:
+        raise DataError(
+            f"the folder has images of {' and of '.join(map(str, sorted(channels)))} channels. Put each kind "
+            f"into a folder of its own."
+        )
+    smallest = min(min(source.shape[1:]) for source in sources)
+    if smallest < _SIDES[-1]:
+        raise DataError(
+            f"the smallest image has a side of {smallest} pixels; expected at least {_SIDES[-1]}. "
+            f"Leave it out."
+        )
+    supervision, hidden, learns = _supervision(arrangement, noise)
+    name = supervision if isinstance(supervision, str) else next(iter(supervision))
+    return Choice(
+        supervision=supervision,
+        hidden=hidden,
+        loss="masked_mse" if name == "noise2void" else "mse",
+        network="unet",
+        channels=channels.pop(),
+        size=next(side for side in _SIDES if side <= smallest),
+        mean=noise.mean,
+        deviation=max(noise.spread, 1e-12),
+        peak=peak,
+        learns=learns,
+    )
+
+
+def _supervision(
+    arrangement: Arrangement, noise: NoiseStatistics
+) -> tuple[str | Mapping[str, Any], tuple[int, int], str]:
+    if arrangement.repeated:
+        return "noise2noise", (0, 0), _why_pairs(arrangement, noise)
+    rows, columns = _reach(noise.along_columns), _reach(noise.along_rows)
+    if not rows and not columns:
+        why = (
+            "Noise2Void: the network predicts hidden pixels from those around them, since there is one image "
+            "of each scene, and its noise is independent from pixel to pixel"
+        )
+        return "noise2void", (0, 0), why
+    _check_hideable(noise, rows, columns)
+    where = " and ".join(
+        words
+        for reach, words in ((columns, "along the rows"), (rows, "along the columns"))
+        if reach
+    )
+    bar = f"{2 * rows + 1} x {2 * columns + 1}"
+    why = (
+        f"Noise2Void with a mask (structN2V): the noise of neighbouring pixels is correlated {where}, so a "
+        f"block of {bar} pixels is hidden around each pixel that is predicted"
+    )
+    return {"noise2void": {"hidden": [rows, columns]}}, (rows, columns), why
+
+
+def _why_pairs(arrangement: Arrangement, noise: NoiseStatistics) -> str:
+    what = {
+        "pairs": "both images of a pair show one scene",
+        "bursts": "the images of a burst show one scene",
+        "movie": "frames that follow one another show one scene",
+    }.get(arrangement.kind, "several images show one scene")
+    why = f"Noise2Noise: {what}, and their noise is independent of each other"
+    if arrangement.ordered:
+        why = f"Noise2Noise towards the image with less noise: {what}"
+    if max(noise.along_rows[0], noise.along_columns[0]) > CORRELATED:
+        why += "; noise that is correlated between pixels does no harm here"
+    return why
+
+
+def _reach(correlations: Sequence[float]) -> int:
+    """The distance up to which the noise is correlated, 0 if it is independent."""
+    if correlations[0] < CORRELATED:
+        return 0
+    below = [i for i, value in enumerate(correlations) if value < _REACHES]
+    return below[0] if below else len(correlations)
+
+
+def _check_hideable(noise: NoiseStatistics, rows: int, columns: int) -> None:
+    """Raise DataError for correlated noise that a mask cannot hide."""
+    remedy = (
+        "Give two or more images of each scene (pairs, a burst, a movie that stands still): then correlated "
+        "noise does no harm"
+    )
+    lines = (("rows", columns, noise.along_rows), ("columns", rows, noise.along_columns))
+    for name, reach, correlations in lines:
+        if reach and correlations[-1] > _STRIPES:
+            raise DataError(
+                f"the noise has stripes along the {name}: pixels {len(correlations)} apart still have the "
+                f"correlation {correlations[-1]:.2f}. One image alone does not tell such stripes from the "
+                f"picture. {remedy}, or remove the stripes first, such as by subtracting the median of "
+                f"each of the {name}."
+            )
+    if min(rows, columns) > 0 and max(rows, columns) > _FARTHEST:
+        raise DataError(
+            f"the noise is correlated over {max(rows, columns)} pixels in both directions (neighbours: "
+            f"{noise.along_rows[0]:.2f} along the rows, {noise.along_columns[0]:.2f} along the columns). Too "
+            f"much would have to be hidden. {remedy}, or the images as the camera recorded them, before they "
+            f"were scaled or compressed."
+        )

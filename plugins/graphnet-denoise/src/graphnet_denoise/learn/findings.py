@@ -1,0 +1,104 @@
+"""What `graphnet learn` found in a folder, what it chose, and the five lines that say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from graphnet.errors import DataError
+from graphnet_denoise.learn.arrangement import Arrangement, arrange
+from graphnet_denoise.learn.choice import CORRELATED, Choice, choose
+from graphnet_denoise.learn.frames import Frame, ImageSource, as_numbers, find_sources, read_frame
+from graphnet_denoise.learn.measure import Image, NoiseStatistics, measure_noise
+
+_MEASURED = 16  # images by which noise and range are measured
+_PERCENTILES = 0.1, 99.9  # of the pixels: black and white
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is in a folder, how its noise is, and the choice that follows."""
+
+    folder: Path
+    sources: Sequence[ImageSource]
+    arrangement: Arrangement
+    noise: NoiseStatistics
+    choice: Choice
+
+    def lines(self, length: str) -> list[str]:
+        """Say in five lines what was found and chosen; `length` says how long the training takes."""
+        return [
+            f"found    {self._found()}",
+            f"noise    {self._noise()}",
+            f"learns   {self.choice.learns}",
+            f"network  {self._network()}",
+            f"time     {length}; training ends earlier if the score on patches that "
+            f"are held out no longer rises, and the best model is kept",
+        ]
+
+    def _found(self) -> str:
+        shapes = {source.shape for source in self.sources}
+        channels, height, width = next(iter(shapes))
+        colour = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+        size = f"{height} x {width} pixels" if len(shapes) == 1 else "various sizes"
+        dtypes = " and ".join(sorted({str(source.dtype) for source in self.sources}))
+        count = sum(source.planes for source in self.sources)
+        many = f"{count} {colour} images" if count > 1 else f"one {colour} image"
+        return f"{many} of {size}, {dtypes}: {self.arrangement.reason}"
+
+    def _noise(self) -> str:
+        noise = self.noise
+        level = f"standard deviation {noise.level:.3g}"
+        share = f" ({noise.level / self.choice.peak:.1%} of the range)"
+        grows = (
+            f", {noise.dark:.3g} where it is dark and {noise.bright:.3g} where it is bright"
+            if noise.grows
+            else ", about the same at every brightness"
+        )
+        along = noise.along_rows[0], noise.along_columns[0]
+        words = "correlated" if max(along) > CORRELATED else "hardly correlated"
+        near = f"; neighbouring pixels are {words} ({along[0]:.2f} along rows, {along[1]:.2f} along columns)"
+        return f"{level}{share}{grows}{near}"
+
+    def _network(self) -> str:
+        choice = self.choice
+        return (
+            f"U-Net for {choice.channels} channel{'s' if choice.channels > 1 else ''}, on patches of "
+            f"{choice.size} x {choice.size}; values are normalized by the images' mean {choice.mean:.4g} "
+            f"and deviation {choice.deviation:.4g}, which the model file keeps"
+        )
+
+
+def find(folder: Path) -> Findings:
+    """Look at a folder. Raises DataError if it has no images, or no way leads to clean ones."""
+    sources = find_sources(folder)
+    arrangement = arrange(sources)
+    images, again = _sampled(arrangement)
+    try:
+        noise = measure_noise(images, again)
+    except ValueError as error:
+        raise DataError(f"{folder}: {error}.") from error
+    if noise.spread == 0:
+        raise DataError(
+            f"{folder}: all pixels of the images are equal. Give images with a picture."
+        )
+    low, high = np.percentile(np.concatenate([image.ravel() for image in images]), _PERCENTILES)
+    choice = choose(sources, arrangement, noise, peak=max(float(high - low), 1e-12))
+    return Findings(folder, sources, arrangement, noise, choice)
+
+
+def _sampled(arrangement: Arrangement) -> tuple[list[Image], list[Image] | None]:
+    """Some images by which the noise is measured, and a second image of each scene if there is one."""
+    scenes = arrangement.scenes
+    chosen = np.unique(np.linspace(0, len(scenes) - 1, min(len(scenes), _MEASURED)).astype(int))
+    images = [_image(scenes[i][0]) for i in chosen]
+    if not arrangement.repeated or arrangement.ordered:  # a difference has the noise of both images
+        return images, None
+    return images, [_image(scenes[i][1]) for i in chosen]
+
+
+def _image(frame: Frame) -> Image:
+    return as_numbers(read_frame(frame))

@@ -1,0 +1,117 @@
+"""Frames: the images of a folder one by one, whether a file holds one of them or thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet.errors import DataError
+from graphnet_denoise.images import open_image, suffixes
+
+Native = NDArray[np.generic]
+"""(C, H, W), in the dtype of the file."""
+
+_DEEPEST = 3  # folders inside one another
+
+
+@dataclass(frozen=True, order=True)
+class Frame:
+    """One image (C, H, W): a file, and which of its planes."""
+
+    file: Path
+    plane: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}#{self.plane}"
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """A file of images: the number of its planes (images), and what their order is.
+
+    `order` is "T" for frames of a movie, "Z" for slices of a stack, "?" where the file does not say, and ""
+    for a single image.
+    """
+
+    file: Path
+    planes: int
+    order: str
+    shape: tuple[int, int, int]
+    dtype: np.dtype[np.generic]
+
+    @property
+    def frames(self) -> list[Frame]:
+        return [Frame(self.file, plane) for plane in range(self.planes)]
+
+
+def find_sources(folder: Path) -> list[ImageSource]:
+    """Return the image files of a folder and of the folders in it, in the order of their names.
+
+    Raises DataError if there is none.
+    """
+    if folder.is_file():
+        return [open_source(folder)]
+    if not folder.is_dir():
+        raise DataError(f"{folder}: there is no such folder. Give a folder of noisy images.")
+    files = sorted(_files(folder, suffixes(), _DEEPEST), key=natural)
+    if not files:
+        raise DataError(
+            f"{folder}: expected a folder of images ({', '.join(suffixes())}), found none in it."
+        )
+    return [open_source(file) for file in files]
+
+
+def natural(path: Path) -> list[tuple[bool, int, str]]:
+    """A key that sorts numbers in names by their value: frame2 comes before frame10."""
+    parts: list[tuple[bool, int, str]] = []
+    for character in str(path):
+        digit = character.isdecimal() and character.isascii()
+        if digit and parts and parts[-1][0]:
+            parts[-1] = (True, parts[-1][1] * 10 + int(character), "")
+        else:
+            parts.append((True, int(character), "") if digit else (False, 0, character))
+    return parts
+
+
+def _files(folder: Path, endings: tuple[str, ...], depth: int) -> Iterable[Path]:
+    for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
+        if entry.name.lower().endswith(
+            endings
+        ):  # a file, or a folder that is one image, as of zarr
+            yield entry
+        elif entry.is_dir() and depth:
+            yield from _files(entry, endings, depth - 1)
+
+
+def open_source(file: Path) -> ImageSource:
+    """Read what a file's header says about its images. Raises DataError for a file that cannot be read."""
+    with open_image(file) as source:
+        long = [axis for axis in source.layout.outer if source.layout.size(axis) > 1]
+        order = "T" if "T" in long else "Z" if "Z" in long else "?" if long else ""
+        shape = source.channels, source.height, source.width
+        return ImageSource(file, source.planes, order, shape, np.dtype(source.dtype))
+
+
+def read_frame(frame: Frame) -> Native:
+    """Read one image, (C, H, W) in the dtype of its file. Raises DataError for damaged files."""
+    with open_image(frame.file) as source:
+        pixels: Native = source.read(frame.plane)
+        return pixels
+
+
+def as_numbers(pixels: Native) -> NDArray[np.float32]:
+    """Convert pixels to float32; the numbers stay those of the file. NaN and infinity become the mean.
+
+    >>> as_numbers(np.array([[[0, 13107]]], np.uint16)).tolist()
+    [[[0.0, 13107.0]]]
+    """
+    numbers = pixels.astype(np.float32)
+    if pixels.dtype.kind == "f" and not (finite := np.isfinite(numbers)).all():
+        numbers[~finite] = numbers[finite].mean(dtype=np.float64) if finite.any() else 0
+    return numbers

@@ -1,0 +1,61 @@
+"""Judge a model by the noisy images of a folder, without a clean one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphnet.errors import DataError
+from graphnet_denoise.applying import restore_numbers
+from graphnet_denoise.images import Levels
+from graphnet_denoise.jobs.ranges import find_range
+from graphnet_denoise.learn.frames import Native, as_numbers, find_sources, read_frame
+from graphnet_denoise.learn.quality import Quality, measure_quality
+from graphnet_denoise.scoring import Restores
+
+_JUDGED = 8  # images by which a model is judged
+_PERCENTILES = 0.1, 99.9
+_SIDE = 768  # pixels of the middle of an image by which it is judged
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What was measured, and the range from black to white by which PSNR was computed."""
+
+    quality: Quality
+    peak: float
+
+    def record(self) -> dict[str, Any]:
+        """The numbers as plain data."""
+        return {**self.quality.record(), "peak": self.peak}
+
+
+def judge(restorer: Restores, folder: Path, *, hidden: tuple[int, int] = (0, 0)) -> Judged:
+    """Measure a model on at most 8 images of a folder.
+
+    Raises DataError for images that cannot be read, or are too small.
+    """
+    sources = find_sources(folder)
+    frames = [frame for source in sources for frame in source.frames]
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _JUDGED)).astype(int))
+    native = [_middle(read_frame(frames[i])) for i in chosen]
+    numbers = np.concatenate([image.ravel() for image in native])
+    low, high = np.percentile(numbers, _PERCENTILES)
+    peak = max(float(high - low), 1e-12)
+    used = find_range(numbers, Levels.of(numbers.dtype))
+    images = [as_numbers(image) for image in native]
+    try:
+        quality = measure_quality(
+            images, lambda image: restore_numbers(restorer, image, used), peak=peak, hidden=hidden
+        )
+    except ValueError as error:
+        raise DataError(f"{folder}: {error}.") from error
+    return Judged(quality, peak)
+
+
+def _middle(image: Native) -> Native:
+    top, left = (max(0, (side - _SIDE) // 2) for side in image.shape[1:])
+    return image[:, top : top + _SIDE, left : left + _SIDE]

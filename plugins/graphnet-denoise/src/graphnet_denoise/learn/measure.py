@@ -1,0 +1,170 @@
+"""Measure the noise of images: its level, its dependence on brightness, and its correlation between pixels.
+
+From two images of a scene that stands still, the noise is the difference divided by sqrt(2): exact. From
+single images it is measured where they are smoothest. Images are cut into blocks, and the blocks are sorted
+into classes of equal brightness. In each class the blocks whose coarse structure (the means of cells of 4 x 4
+pixels) varies least are taken, and a plane is subtracted from each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.float32]
+"""(C, H, W): the numbers of a file, as float32."""
+
+_BLOCK, _CELL = 16, 4
+_CLASSES = 8
+_SMOOTHEST = 0.1  # this share of the blocks of a class is taken
+_REACH = 6  # pixels up to which correlations are measured
+_CLIPPED = 0.02  # a block in which so many pixels have the extreme values has no whole noise
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseStatistics:
+    """The noise of some images, in the numbers of their files.
+
+    Attributes:
+        level: the standard deviation, the root of the mean variance over the classes of brightness.
+        dark: the standard deviation in the darkest class.
+        bright: the standard deviation in the brightest class.
+        along_rows: the correlation of two pixels of one row, 1, 2, ... pixels apart.
+        along_columns: the correlation of two pixels of one column, 1, 2, ... pixels apart.
+        spread: the standard deviation of the images themselves, noise included.
+        mean: the mean of the images.
+        exact: whether it was measured from differences of images of one scene.
+    """
+
+    level: float
+    dark: float
+    bright: float
+    along_rows: tuple[float, ...]
+    along_columns: tuple[float, ...]
+    spread: float
+    mean: float
+    exact: bool
+
+    @property
+    def grows(self) -> bool:
+        """Whether the noise depends on brightness, as that of counted photons does."""
+        return self.bright > 1.3 * max(self.dark, 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """Blocks (N, 16, 16) of noise, and the mean brightness of each (N,)."""
+
+    noise: NDArray[np.float64]
+    brightness: NDArray[np.float64]
+
+
+def measure_noise(images: Sequence[Image], again: Sequence[Image] | None = None) -> NoiseStatistics:
+    """Measure the noise of images; `again` has other images of the same scenes, which stand still.
+
+    Raises ValueError if no image has a block of 16 x 16 pixels.
+    """
+    blocks = _joined(
+        [_smooth_blocks(image) for image in images]
+        if again is None
+        else [_differences(a, b) for a, b in zip(images, again, strict=True)]
+    )
+    squares = (blocks.noise**2).mean(axis=(1, 2))
+    order = np.argsort(blocks.brightness, kind="stable")
+    classes = [squares[part] for part in np.array_split(order, _CLASSES) if len(part)]
+    deviations = [float(np.sqrt(np.mean(part))) for part in classes]
+    values = np.concatenate([image.ravel() for image in images]).astype(np.float64)
+    return NoiseStatistics(
+        level=float(np.sqrt(squares.mean())),
+        dark=deviations[0],
+        bright=deviations[-1],
+        along_rows=_correlations(blocks.noise, squares, axis=2),
+        along_columns=_correlations(blocks.noise, squares, axis=1),
+        spread=float(values.std()),
+        mean=float(values.mean()),
+        exact=again is not None,
+    )
+
+
+def neighbour_correlations(images: Sequence[Image]) -> tuple[float, float]:
+    """The correlation of neighbouring pixels of a row, and of a column, in all blocks of images of noise."""
+    planes = [plane.astype(np.float64) for image in images for plane in image]
+    blocks = np.concatenate([_cut(plane) for plane in planes])
+    blocks = blocks - blocks.mean(axis=(1, 2), keepdims=True)
+    squares = (blocks**2).mean(axis=(1, 2))
+    return _correlations(blocks, squares, axis=2)[0], _correlations(blocks, squares, axis=1)[0]
+
+
+def _correlations(
+    noise: NDArray[np.float64], squares: NDArray[np.float64], *, axis: int
+) -> tuple[float, ...]:
+    """The correlation of pixels 1.._REACH apart along an axis; each block counts alike."""
+    unit = np.moveaxis(noise, axis, -1)[squares > 0]
+    if not len(unit):
+        return (0.0,) * _REACH
+    unit = unit / np.sqrt(squares[squares > 0])[:, None, None]
+    products = (unit[..., : _BLOCK - lag] * unit[..., lag:] for lag in range(1, _REACH + 1))
+    return tuple(float(product.mean()) for product in products)
+
+
+def _joined(parts: Sequence[_Blocks]) -> _Blocks:
+    noise = np.concatenate([part.noise for part in parts])
+    if not len(noise):
+        raise ValueError(f"expected images of at least {_BLOCK} x {_BLOCK} pixels")
+    return _Blocks(noise, np.concatenate([part.brightness for part in parts]))
+
+
+def _cut(plane: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cut a plane (H, W) into blocks (N, 16, 16)."""
+    rows, columns = (side // _BLOCK for side in plane.shape)
+    inside = plane[: rows * _BLOCK, : columns * _BLOCK]
+    blocks = inside.reshape(rows, _BLOCK, columns, _BLOCK).transpose(0, 2, 1, 3)
+    return blocks.reshape(-1, _BLOCK, _BLOCK)
+
+
+def _whole(image: Image) -> NDArray[np.bool_]:
+    """Which blocks of an image (C, H, W) have hardly any pixel at its extreme values: bool (N,)."""
+    low, high = image.min(), image.max()
+    blocks = np.concatenate([_cut(plane) for plane in image])
+    extreme = ((blocks <= low) | (blocks >= high)).mean(axis=(1, 2)) < _CLIPPED
+    return extreme if extreme.any() else np.ones_like(extreme)
+
+
+def _differences(first: Image, second: Image) -> _Blocks:
+    """The noise of the first image, from the difference: it has sqrt(2) times the deviation."""
+    a, b = first.astype(np.float64), second.astype(np.float64)
+    noise = np.concatenate([_cut(plane) for plane in (a - b) / np.sqrt(2)])
+    brightness = np.concatenate([_cut(plane) for plane in (a + b) / 2]).mean(axis=(1, 2))
+    whole = _whole(first)
+    noise = noise[whole]
+    return _Blocks(noise - noise.mean(axis=(1, 2), keepdims=True), brightness[whole])
+
+
+def _smooth_blocks(image: Image) -> _Blocks:
+    blocks = np.concatenate([_cut(plane.astype(np.float64)) for plane in image])[_whole(image)]
+    if not len(blocks):
+        return _Blocks(blocks, blocks.mean(axis=(1, 2)))
+    blocks_mean = blocks.mean(axis=(1, 2))
+    residual = _without_plane(blocks)
+    cells = residual.reshape(-1, _BLOCK // _CELL, _CELL, _BLOCK // _CELL, _CELL).mean(axis=(2, 4))
+    coarse = cells.var(axis=(1, 2))
+    chosen = []
+    for part in np.array_split(np.argsort(blocks_mean, kind="stable"), _CLASSES):
+        count = max(1, round(_SMOOTHEST * len(part)))
+        chosen.append(part[np.argsort(coarse[part], kind="stable")[:count]])
+    index = np.concatenate(chosen)
+    return _Blocks(residual[index], blocks_mean[index])
+
+
+def _without_plane(blocks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Subtract from each block the plane that comes closest to it."""
+    place = np.arange(_BLOCK) - (_BLOCK - 1) / 2
+    norm = _BLOCK * (place**2).sum()
+    rows = (blocks * place[:, None]).sum(axis=(1, 2)) / norm
+    columns = (blocks * place).sum(axis=(1, 2)) / norm
+    planes = rows[:, None, None] * place[:, None] + columns[:, None, None] * place
+    rest: NDArray[np.float64] = blocks - blocks.mean(axis=(1, 2), keepdims=True) - planes
+    return rest
