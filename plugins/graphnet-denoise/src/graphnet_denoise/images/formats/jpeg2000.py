@@ -119,7 +119,7 @@ class Jpeg2000Sink(EncodedSink):
 
     def _encode(self, samples: Samples) -> bytes:
         source = self.source
-        array = np.ascontiguousarray(samples.transpose(1, 2, 0))
+        array = samples.transpose(1, 2, 0).copy()
         reversible = source.reversible if isinstance(source, Jpeg2000File) else True
         encoded = imagecodecs.jpeg2k_encode(
             array[..., 0] if len(samples) == 1 else array,

@@ -142,7 +142,9 @@ class PngSink(EncodedSink):
             pixels = [Chunk(b"IDAT", zlib.compress(data, 9))]
         else:
             kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGBA}[len(samples)]
-            contiguous = np.ascontiguousarray(samples.transpose(1, 2, 0))
+            contiguous = samples.transpose(
+                1, 2, 0
+            ).copy()  # with the usual strides, for 1 x 1 pixels too
             encoded = imagecodecs.png_encode(contiguous[..., 0] if kind == _GREY else contiguous)
             pixels = [chunk for chunk in _chunks(bytes(encoded)) if chunk.kind == b"IDAT"]
         header = Chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
