@@ -23,8 +23,8 @@ from graphnet_denoise.images import (
     open_image,
     suffixes,
 )
+from graphnet_denoise.images.families.depths import shape_for
 from graphnet_denoise.images.file import DecodedFile
-from graphnet_denoise.images.formats.depths import shape_for
 from graphnet_denoise.images.levels import Levels
 from numpy.typing import NDArray
 from PIL import Image
@@ -260,6 +260,19 @@ def test_files_of_known_other_kinds_are_named(
     with pytest.raises(DataError, match=f"found {found}") as error:
         open_image(tmp_path / name)
     assert "damaged" not in str(error.value)
+
+
+def test_tiff_of_a_maker_becomes_a_plain_one_with_its_axes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = noise(3, 2, 20, 30, dtype="u2")
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": "ZCYX"})
+    monkeypatch.setattr("graphnet_denoise.images.families.tiff.writing._MAKERS", ("shaped",))
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        series = tiff.series[0]
+        assert (series.axes, int(tiff.pages.first.compression)) == ("ZYXS", 8)  # Deflate
+        np.testing.assert_array_equal(series.asarray(), stack.transpose(0, 2, 3, 1))
 
 
 def test_layers_of_photoshop_are_left_out(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 from graphnet.errors import DataError, GraphnetError
 from graphnet.system import atomic_write
 from graphnet_denoise.images.aside import atomic_folder
+from graphnet_denoise.images.families import BUILTIN
 from graphnet_denoise.images.faults import reading, writing
 from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.format import HEAD_BYTES, Format
-from graphnet_denoise.images.formats import BUILTIN
 from graphnet_denoise.images.others import other_kind
 
 KIND = "denoise_formats"

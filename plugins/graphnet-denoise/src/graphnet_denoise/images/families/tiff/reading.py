@@ -9,11 +9,11 @@ from typing import BinaryIO
 import numpy as np
 import tifffile
 
+from graphnet_denoise.images.families.tiff.directory import form_of
+from graphnet_denoise.images.families.tiff.page import Page, check_cover, mapped, read_region
+from graphnet_denoise.images.families.tiff.tags import metadata_of
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import Colour, ImageFile
-from graphnet_denoise.images.formats.tiff.directory import form_of
-from graphnet_denoise.images.formats.tiff.page import Page, check_cover, mapped, read_region
-from graphnet_denoise.images.formats.tiff.tags import metadata_of
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata

@@ -6,7 +6,7 @@ import contextlib
 import io
 import struct
 
-from graphnet_denoise.images.formats.tiff.directory import (
+from graphnet_denoise.images.families.tiff.directory import (
     ASCII,
     BYTES,
     RATIONAL,
