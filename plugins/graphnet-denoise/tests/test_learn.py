@@ -31,6 +31,7 @@ from graphnet.training import Steps, Trainer, read_job
 from tests.support import own_images
 from tests.support.own_images import SIDE, Writer
 
+NOISE2VOID = {"noise2void": {"masked": 0.04}}
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 
 
@@ -58,13 +59,18 @@ def run(command: click.Command, *arguments: object) -> str:
         (own_images.noisy_and_clean, "pairs", 4, "noise2noise"),
         (own_images.bursts, "bursts", 4, "noise2noise"),
         (own_images.bursts_by_folder, "bursts", 3, "noise2noise"),
-        (own_images.grey_16_bits, "singles", 4, "noise2void"),
-        (own_images.single_colour, "singles", 4, "noise2void"),
-        (own_images.stack, "stack", 8, "noise2void"),
+        (own_images.grey_16_bits, "singles", 4, NOISE2VOID),
+        (own_images.single_colour, "singles", 4, NOISE2VOID),
+        (own_images.stack, "stack", 8, NOISE2VOID),
         (own_images.movie_that_stands_still, "movie", 1, "noise2noise"),
-        (own_images.movie_that_moves, "movie", 12, "noise2void"),
-        (own_images.row_noise, "singles", 4, {"noise2void": {"hidden": [0, 2]}}),
-        (own_images.pixel_noise, "singles", 4, {"noise2void": {"hidden": [1, 1]}}),
+        (own_images.movie_that_moves, "movie", 12, NOISE2VOID),
+        (own_images.row_noise, "singles", 4, {"noise2void": {"masked": 0.03, "hidden": [0, 2]}}),
+        (
+            own_images.pixel_noise,
+            "singles",
+            4,
+            {"noise2void": {"masked": 0.0167, "hidden": [1, 1]}},
+        ),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

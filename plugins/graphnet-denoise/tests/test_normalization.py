@@ -16,7 +16,7 @@ import graphnet
 
 
 def shifting(path: Path, by: float) -> Path:
-    """A model of one channel that adds a number to those of the file: its network adds 1 to its input."""
+    """A model that adds a number to those of the file: its network adds 1 to normalized images."""
     conv = {"conv2d": {"out_channels": 1, "kernel_size": 1}}
     network = {"name": "inner", "layers": [{"id": "c", **conv}]}
     description = with_normalization(network, channels=1, mean=5000.0, deviation=by)

@@ -8,7 +8,7 @@ the result has the unit and the offset of the file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Range:
     low: float
     high: float
     note: str = ""
-    bounded: bool = True
+    bounded: bool = field(default=True, repr=False)
 
     def values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """The numbers as a model takes them, float32; NaN and infinity become 0."""

@@ -17,6 +17,8 @@ CORRELATED = 0.25
 _REACHES = 0.1  # hidden pixels reach as far as the correlation is above this
 _STRIPES = 0.3  # a correlation that is still above this at the last distance
 _FARTHEST = 2  # pixels in both directions that can be hidden
+_MASKED = 0.04  # the share of the pixels that are predicted: three times as fast as with 0.015
+_HIDDEN = 0.15  # the share of the pixels that are hidden with their neighbours
 _SIDES = (64, 48, 32, 16)
 
 
@@ -91,7 +93,7 @@ def _supervision(
             "Noise2Void: the network predicts hidden pixels from those around them, since there is one image "
             "of each scene, and its noise is independent from pixel to pixel"
         )
-        return "noise2void", (0, 0), why
+        return {"noise2void": {"masked": _MASKED}}, (0, 0), why
     _check_hideable(noise, rows, columns)
     where = " and ".join(
         words
@@ -103,7 +105,17 @@ def _supervision(
         f"Noise2Void with a mask (structN2V): the noise of neighbouring pixels is correlated {where}, so a "
         f"block of {bar} pixels is hidden around each pixel that is predicted"
     )
-    return {"noise2void": {"hidden": [rows, columns]}}, (rows, columns), why
+    return (
+        {"noise2void": {"masked": _masked(rows, columns), "hidden": [rows, columns]}},
+        (rows, columns),
+        why,
+    )
+
+
+def _masked(rows: int, columns: int) -> float:
+    """The share of the pixels that are predicted, if so many rows and columns around each are hidden too."""
+    hidden = (2 * rows + 1) * (2 * columns + 1)
+    return min(_MASKED, round(_HIDDEN / hidden, 4))
 
 
 def _why_pairs(arrangement: Arrangement, noise: NoiseStatistics) -> str:
