@@ -100,7 +100,7 @@ def find_range(sample: NDArray[Any], levels: Levels) -> Range:
         levels: the kind of number that the file holds.
 
     >>> find_range(np.arange(4096, dtype=np.uint16), Levels(np.dtype(np.uint16), 16))
-    Range(low=0.0, high=4095.0, note='uses 12 of 16 bits: white is 4,095', bounded=True)
+    Range(low=0.0, high=4095.0, note='uses 12 of 16 bits: white is 4,095')
     """
     if is_known(levels):
         return Range(0.0, float(levels.high))
