@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,45 @@ def test_denoise_without_a_model_takes_the_one_that_comes_with_it(tmp_path: Path
     result = np.asarray(Image.open(tmp_path / "photo-denoised.png")).astype(np.float32)
     psnr = [10 * math.log10(255**2 / ((x - clean) ** 2).mean()) for x in (noisy, result)]
     assert psnr[1] > max(30.0, psnr[0] + 8.0)
+
+
+def test_denoise_says_what_noise_it_found_and_takes_the_model_for_it(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    independent = 128 + 12 * draw.standard_normal((96, 96, 3))
+    shared = 128 + 12 * draw.standard_normal((96, 96, 1)).repeat(3, axis=2)
+    shared[..., 0] += 1  # channels that are equal would be a grey picture
+    for name, pixels in (("a", independent), ("b", shared)):
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{name}.png")
+    said = run(denoise, tmp_path, "-o", tmp_path / "out").stderr
+    assert re.search(
+        r"a\.png: noise: deviation 1[0-3]\.\d of 255, independent.*; model: gaussian", said
+    )
+    assert re.search(r"b\.png: noise: .*shared by channels \(1\.0\); model: camera", said)
+    again = run(denoise, tmp_path / "a.png", "--noise", "camera").stderr
+    assert "independent from pixel to pixel; model: camera" in again
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_denoise_removes_a_part_of_the_noise(tmp_path: Path, model: Path, strength: float) -> None:
+    source = save(tmp_path / "a.png", 8, 8, 3)
+    run(denoise, model, source, "-o", tmp_path / "all.png")
+    run(denoise, model, source, "-o", tmp_path / "part.png", "--strength", strength)
+    noisy, clean, part = (
+        read_picture(tmp_path / f"{name}.png").tensor() for name in ("a", "all", "part")
+    )
+    expected = (1 - strength) * noisy + strength * clean
+    torch.testing.assert_close(part, expected, rtol=0, atol=1.01 / 255)
+
+
+def test_denoise_refuses_choices_that_do_not_fit(tmp_path: Path, model: Path) -> None:
+    source = save(tmp_path / "a.png", 8, 8, 3)
+    with pytest.raises(DataError, match="--noise chooses an included model"):
+        run(denoise, model, source, "--noise", "camera")
+    with pytest.raises(DataError, match="--noise-level is for a model that takes it"):
+        run(denoise, source, "--noise-level", "5")
+    with pytest.raises(DataError, match="--zero-shot trains a network on each image: give"):
+        run(denoise, source, "--zero-shot")
+    assert not list(tmp_path.glob("*-denoised*"))
 
 
 def test_denoise_one_image_into_a_folder(tmp_path: Path, model: Path) -> None:
