@@ -35,7 +35,7 @@ AMPLE = Bound(None)
 
 def network(*, channels: int = 3) -> graphnet.Model:
     """Halves and doubles the size, between convolutions: it reads 5 pixels around a part, or more."""
-    layers: list[dict[str, Any]] = [
+    layers: list[Any] = [
         {"conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1}},
         "relu",
         {"conv2d": {"out_channels": 6, "kernel_size": 2, "stride": 2}},
@@ -280,7 +280,7 @@ def test_items_are_prepared_ahead_and_errors_come_where_they_are_taken() -> None
         yield 2
         raise ValueError("third")
 
-    taken = []
+    taken: list[int] = []
     with Ahead(items(), lambda _item: 1) as ahead, pytest.raises(ValueError, match="third"):
         taken.extend(ahead)
     assert taken == [1, 2]
