@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import struct
 import sys
@@ -22,8 +23,8 @@ from graphnet_denoise.images import (
     open_image,
     suffixes,
 )
+from graphnet_denoise.images.families.depths import shape_for
 from graphnet_denoise.images.file import DecodedFile
-from graphnet_denoise.images.formats.depths import shape_for
 from graphnet_denoise.images.levels import Levels
 from numpy.typing import NDArray
 from PIL import Image
@@ -242,6 +243,47 @@ def test_animations_and_deep_jpegs_are_refused_in_words(tmp_path: Path) -> None:
         open_image(tmp_path / "a.avif")
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic", "a HEIC. Convert it"),
+        ("a.psd", b"8BPS\0\1", "a Photoshop document"),
+        ("a.fits.gz", b"\x1f\x8b\x08\0", "a gzip archive. Unpack it first"),
+        ("a.npz", b"PK\3\4", "a zip archive"),
+        ("a.czi", b"ZISRAWFILE", "a Zeiss CZI. Export its images"),
+    ],
+)
+def test_files_of_known_other_kinds_are_named(
+    tmp_path: Path, name: str, data: bytes, found: str
+) -> None:
+    (tmp_path / name).write_bytes(data + bytes(100))
+    with pytest.raises(DataError, match=f"found {found}") as error:
+        open_image(tmp_path / name)
+    assert "damaged" not in str(error.value)
+
+
+def test_tiff_of_a_maker_becomes_a_plain_one_with_its_axes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = noise(3, 2, 20, 30, dtype="u2")
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": "ZCYX"})
+    monkeypatch.setattr("graphnet_denoise.images.families.tiff.writing._MAKERS", ("shaped",))
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        series = tiff.series[0]
+        assert (series.axes, int(tiff.pages.first.compression)) == ("ZYXS", 8)  # Deflate
+        np.testing.assert_array_equal(series.asarray(), stack.transpose(0, 2, 3, 1))
+
+
+def test_layers_of_photoshop_are_left_out(tmp_path: Path) -> None:
+    layers = b"Adobe Photoshop Document Data Block\0"
+    tag = (37724, 7, len(layers), layers, True)
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9), extratags=[tag], metadata=None)
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        assert 37724 not in tiff.pages.first.tags
+
+
 def test_files_of_no_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_text("not an image")
     (tmp_path / "empty.tif").touch()
@@ -251,6 +293,55 @@ def test_files_of_no_format_are_refused(tmp_path: Path) -> None:
         open_image(tmp_path / "empty.tif")
     with pytest.raises(DataError, match=r"none\.png: there is no such file"):
         open_image(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["b.png", "b.jpg", "b.tif", "b.webp", "b.gif", "b.bmp", "b.jp2", "b.avif", "b.npy", "b.zarr"],
+)
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (9, 1, 3), (1, 1)])
+def test_images_of_one_row_or_column_are_written(
+    tmp_path: Path, name: str, shape: tuple[int, ...]
+) -> None:
+    picture = np.full(shape, 100, np.uint8)
+    photometric = "rgb" if len(shape) == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", picture, photometric=photometric)
+    copied(tmp_path / "a.tif", tmp_path / name)
+    with open_image(tmp_path / name) as result:
+        assert (result.height, result.width) == shape[:2]
+        assert abs(result.read().astype(int) - 100).max() <= 2
+
+
+def test_image_that_is_too_wide_for_a_format_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((1, 70_000), np.uint8))
+    for name in ("b.webp", "b.jpg", "b.gif"):
+        with pytest.raises(DataError, match=rf"{name}: a \w+ cannot hold the 1 x 70000 pixels"):
+            copied(tmp_path / "a.npy", tmp_path / name)
+
+
+def test_error_of_an_encoder_is_a_write_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(*_: object, **__: object) -> None:
+        raise RuntimeError("no such level")
+
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9))
+    monkeypatch.setattr(imagecodecs, "png_encode", failed)
+    with pytest.raises(WriteError, match=r"b\.png: cannot be written as a PNG \(no such level\)"):
+        copied(tmp_path / "a.tif", tmp_path / "b.png")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_example_of_the_readme_halves_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?create_like.*?)```", readme, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    stack = noise(3, 40, 30) // 2 * 2
+    tifffile.imwrite("in.tif", stack, photometric="minisblack")
+    exec(compile(code, "README.md", "exec"), {})
+    np.testing.assert_array_equal(tifffile.imread("out.tif"), stack // 2)
 
 
 def test_first_bytes_not_the_name_decide_the_format(tmp_path: Path) -> None:

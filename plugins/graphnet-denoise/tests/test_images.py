@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import struct
-import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from graphnet_denoise.images import (
     write_picture,
 )
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from graphnet.errors import DataError, WriteError
 
@@ -129,34 +128,41 @@ def test_sixteen_bit_grey_keeps_its_bits(tmp_path: Path) -> None:
         assert read_rgb(tmp_path / name)[..., 1].tolist() == [[0, 0, 1], [3, 255, 255]]
 
 
-def test_sixteen_bit_colour_is_cut_to_eight_and_says_so(tmp_path: Path) -> None:
+def test_sixteen_bit_colour_keeps_its_bits(tmp_path: Path) -> None:
     samples = bytes([1, 200, 2, 0, 3, 255])  # the upper and lower byte of R, G and B
     raw_png(tmp_path / "a.png", bits=16, colour_type=2, rows=b"\0" + samples, size=(1, 1))
     tifffile.imwrite(tmp_path / "b.tif", np.array([[[456, 512, 1023]]], ">u2"), photometric="rgb")
     for name in ("a.png", "b.tif"):
         picture = read_picture(tmp_path / name)
         assert picture.depth == 16
-        assert picture.pixels.dtype == np.uint8
-        assert picture.pixels[:, 0, 0].tolist() == [1, 2, 3]
+        assert picture.pixels[:, 0, 0].tolist() == [456, 512, 1023]
+        assert read_rgb(tmp_path / name).ravel().tolist() == [1, 2, 3]
+        write_picture(tmp_path / "c.png", picture)
+        np.testing.assert_array_equal(read_picture(tmp_path / "c.png").pixels, picture.pixels)
 
 
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     pixels = random_pixels(16, 24, 3)
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored on its side: turn it a quarter clockwise
+    exif[0x0112] = orientation
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), np.rot90(pixels, k=-1))
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), expected)
 
 
 def test_floating_point_pixels_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.float32))
-    with pytest.raises(DataError, match=r"a\.tif: expected integers of 8 or 16 bits"):
+    with pytest.raises(
+        DataError, match=r"a\.tif: expected one image of .* found numbers of the type float32"
+    ):
         read_picture(tmp_path / "a.tif")
 
 
 def test_several_pages_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", random_pixels(5, 4, 4), photometric="minisblack")
-    with pytest.raises(DataError, match=r"a\.tif: expected one image, found 5"):
+    with pytest.raises(DataError, match=r"a\.tif: expected one image .*, found 5 frames or pages"):
         read_picture(tmp_path / "a.tif")
 
 
@@ -198,13 +204,28 @@ TABLE = (
         ),
         pytest.param(
             tiff(DEEP_COLOUR, photometric="rgb"),
-            DEEP_COLOUR.transpose(2, 0, 1) >> 8,
+            DEEP_COLOUR.transpose(2, 0, 1),
             id="16-bit colour",
         ),
         pytest.param(
             tiff(DEEP_COLOUR.transpose(2, 0, 1), compression="deflate", **APART),
-            DEEP_COLOUR.transpose(2, 0, 1) >> 8,
+            DEEP_COLOUR.transpose(2, 0, 1),
             id="16-bit colour apart, compressed",
+        ),
+        pytest.param(
+            tiff(DEEP_COLOUR.transpose(2, 0, 1), **APART),
+            DEEP_COLOUR.transpose(2, 0, 1),
+            id="16-bit colour apart",
+        ),
+        pytest.param(
+            tiff(DEEP_COLOUR.transpose(2, 0, 1), tile=(16, 16), **APART),
+            DEEP_COLOUR.transpose(2, 0, 1),
+            id="16-bit colour apart, tiles",
+        ),
+        pytest.param(
+            tiff(DEEP >> 4, bitspersample=12),
+            np.floor((DEEP >> 4) * (65535 / 4095) + 0.5)[None],
+            id="12 bits",
         ),
         pytest.param(
             tiff(GREY, photometric="palette", colormap=TABLE), TABLE[:, GREY] >> 8, id="palette"
@@ -226,30 +247,31 @@ def test_each_kind_of_tiff_is_read_as_it_was_written(
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (tiff(DEEP_COLOUR.transpose(2, 0, 1), **APART), "16-bit colours stored apart"),
-        (
-            tiff(DEEP_COLOUR.transpose(2, 0, 1), tile=(16, 16), **APART),
-            "16-bit colours stored apart",
-        ),
         (tiff(np.stack([DEEP] * 3), photometric="minisblack"), "found 3 frames or pages"),
-        (tiff(np.stack([GREY] * 5), ome=True), "found 5 frames or pages"),
-        (tiff(np.stack([GREY] * 5), imagej=True), "found 5 frames or pages"),
+        (
+            tiff(np.stack([GREY] * 5), ome=True, metadata={"axes": "CYX"}),
+            "5 channels that are no colours",
+        ),
+        (
+            tiff(np.stack([GREY] * 5), imagej=True, metadata={"axes": "ZYX"}),
+            "found 5 frames or pages",
+        ),
         (
             tiff(np.stack([GREY] * 4), photometric="minisblack", volumetric=True),
             "found a volume of 4 slices",
         ),
-        (tiff(GREY.astype(np.int8)), "found signed or floating-point ones"),
-        (tiff(DEEP.astype(np.int16)), "found signed or floating-point ones"),
-        (tiff(GREY.astype(np.int32)), "found 32-bit pixels"),
-        (tiff(GREY.astype(np.float32)), "found 32-bit pixels"),
-        (tiff(GREY.astype(np.float64)), "cannot be read as an image"),
+        (tiff(GREY.astype(np.int8)), "found numbers of the type int8"),
+        (tiff(DEEP.astype(np.int16)), "found numbers of the type int16"),
+        (tiff(GREY.astype(np.int32)), "found numbers of the type int32"),
+        (tiff(GREY.astype(np.float32)), "found numbers of the type float32"),
+        (tiff(GREY.astype(np.float64)), "found numbers of the type float64"),
         (
             tiff(random_pixels(12, 10, 5), photometric="rgb", extrasamples=[0, 0]),
             r"found further channels beside the colours \(2\)",
         ),
         (
             tiff(random_pixels(12, 10, 2), photometric="minisblack", planarconfig="contig"),
-            r"found further channels beside the colours \(1\)",
+            "found 2 channels that are no colours",
         ),
     ],
 )
@@ -261,21 +283,11 @@ def test_kinds_of_tiff_that_would_be_read_wrongly_are_refused(
         read_picture(tmp_path / "a.tif")
 
 
-def test_pixels_of_twelve_bits_are_refused(tmp_path: Path) -> None:
-    """Pillow would take them as 16 bits, a sixteenth as bright."""
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 4), np.uint16))
-    data = (tmp_path / "a.tif").read_bytes()
-    entry = struct.pack("<HHI", 258, 3, 1)  # BitsPerSample, one short
-    assert data.count(entry + b"\x10") == 1
-    (tmp_path / "a.tif").write_bytes(data.replace(entry + b"\x10", entry + b"\x0c"))
-    with pytest.raises(DataError, match=r"a\.tif: .* found pixels of 12 bits"):
-        read_picture(tmp_path / "a.tif")
-
-
-def test_a_transparent_level_of_sixteen_bit_grey_is_refused(tmp_path: Path) -> None:
-    Image.fromarray(DEEP).save(tmp_path / "a.png", transparency=500)
-    with pytest.raises(DataError, match=r"a\.png: 16-bit grey with a transparent level"):
-        read_picture(tmp_path / "a.png")
+def test_transparent_level_of_sixteen_bit_grey_becomes_alpha(tmp_path: Path) -> None:
+    Image.fromarray(DEEP).save(tmp_path / "a.png", transparency=int(DEEP[0, 0]))
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.pixels, DEEP[None])
+    np.testing.assert_array_equal(picture.alpha, np.where(DEEP[0, 0] == DEEP, 0, 255))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
@@ -285,7 +297,7 @@ def test_truncated_image_is_refused(tmp_path: Path, suffix: str, kept: float) ->
     Image.fromarray(random_pixels(64, 64, 3)).save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
-    with pytest.raises(DataError, match=r"a\.\w+: cannot be read as an image"):
+    with pytest.raises(DataError, match=r"a\.\w+: cannot be read as an? \w+ "):
         read_picture(path)
 
 
@@ -307,31 +319,12 @@ def test_damaged_bytes_give_an_image_or_a_data_error(tmp_path: Path, suffix: str
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_text("not an image")
-    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image \(no PNG"):
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be read as an image"):
         read_picture(path)
     with pytest.raises(DataError, match=r"b\.png: there is no such file"):
         read_picture(tmp_path / "b.png")
-    with pytest.raises(DataError, match=r"cannot be read as an image \(Is a directory\)"):
+    with pytest.raises(DataError, match=r"cannot be read as an image \(.*found a folder"):
         read_picture(tmp_path)
-
-
-def test_formats_beyond_the_list_are_never_tried(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Image.fromarray(random_pixels(4, 4)).save(path, "GIF")
-    with pytest.raises(DataError, match="no PNG, JPEG, TIFF, WEBP, BMP data found"):
-        read_picture(path)
-
-
-def test_an_image_too_large_for_the_memory_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    raw_png(path, bits=8, colour_type=0, rows=b"\0", size=(60_000, 60_000))
-    with pytest.raises(DataError, match=r"a\.png: expected at most [\d,]+ pixels"):
-        read_picture(path)
-    raw_png(path, bits=8, colour_type=0, rows=b"\0", size=(10_000, 10_000))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # even where the warning would not be an error
-        with pytest.raises(DataError, match="Cut the image into parts"):
-            read_picture(path)
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 7), (3, 5, 7), (3, 1, 1)])
@@ -402,7 +395,7 @@ def test_failed_encoder_leaves_no_file(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Image.Image, "save", stopped)
     with pytest.raises(KeyboardInterrupt):
-        write_picture(tmp_path / "a.png", Picture(random_pixels(3, 4, 4)))
+        write_picture(tmp_path / "a.jpg", Picture(random_pixels(3, 4, 4)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -208,7 +208,7 @@ def test_folders_without_fitting_images_are_refused(folder: Path, tmp_path: Path
     with pytest.raises(DataError, match="called clean or target; found images"):
         stream(tmp_path / "a.npz", noise=GAUSSIAN)
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:100])
-    with pytest.raises(DataError, match=r"0\.png: cannot be read as an image"):
+    with pytest.raises(DataError, match=r"0\.png: cannot be read as a PNG"):
         stream(folder, noise=GAUSSIAN)
 
 

@@ -168,7 +168,7 @@ def test_small_photos_are_passed_over_unless_there_is_no_other(folder: Path) -> 
 def test_a_damaged_photo_is_named(folder: Path) -> None:
     path = folder / "1.png"
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DataError, match=r"1\.png: cannot be read as an image"):
+    with pytest.raises(DataError, match=r"1\.png: cannot be read as a PNG"):
         Photos(path=str(folder), pairs=30, size=4).load()
     (folder / "2.png").write_text("no image")
     with pytest.raises(DataError, match=r"2\.png: cannot be read as an image"):

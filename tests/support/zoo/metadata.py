@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 
 from PIL import Image, ImageCms
@@ -28,8 +29,9 @@ def camera_exif(orientation: int = 1) -> bytes:
     return exif.tobytes().removeprefix(b"Exif\0\0")
 
 
+@functools.cache
 def colour_profile() -> bytes:
-    """An ICC profile."""
+    """An ICC profile; it holds the time when it was made."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

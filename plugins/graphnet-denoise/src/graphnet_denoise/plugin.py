@@ -39,7 +39,7 @@ def graphnet_denoise_supervisions(register: Register) -> None:
 @hookimpl
 def graphnet_denoise_formats(register: Register) -> None:
     """Add the formats of image files of this distribution, such as `tiff`."""
-    from graphnet_denoise.images.formats import BUILTIN
+    from graphnet_denoise.images.families import BUILTIN
 
     for known in BUILTIN:
         register(known.name, type(known))

@@ -137,9 +137,9 @@ def denoise(
 def _run(method: Method, report: Report, left: Sequence[Job], *, skipped: int, bound: Bound) -> int:
     """Denoise the images, and return how many failed."""
     from graphnet_denoise import jobs
-    from graphnet_denoise.images import known_formats
+    from graphnet_denoise.images import formats
 
-    endings = {one.name: one.suffixes[0] for one in known_formats()}
+    endings = {one.name: one.suffixes[0] for one in formats()}
     with jobs.streamed(left, sys.stdin.buffer, sys.stdout.buffer, endings) as streamed:
         return jobs.Loop(method, report, bound).run(streamed, skipped=skipped).failed
 
@@ -185,10 +185,10 @@ def split_model(files: Sequence[Path]) -> tuple[Path, Sequence[Path]]:
 
 def known_names() -> tuple[Names, Mapping[str, str]]:
     """The endings of images; and for formats that can only be read, the ending of their results."""
-    from graphnet_denoise.images import Format, known_formats
+    from graphnet_denoise.images import Format, formats
     from graphnet_denoise.jobs import Names
 
-    known = known_formats()
+    known = formats()
     endings = tuple(dict.fromkeys(suffix for one in known for suffix in one.suffixes))
     folders = tuple(suffix for one in known if one.folder for suffix in one.suffixes)
     only_read = [one for one in known if type(one).create is Format.create]

@@ -15,16 +15,14 @@ from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.format import Format
 from graphnet_denoise.images.layout import Layout, bands
 from graphnet_denoise.images.levels import Levels
+from graphnet_denoise.images.listing import READ_SUFFIXES, is_image, list_images
 from graphnet_denoise.images.metadata import Metadata
-from graphnet_denoise.images.opening import create_like, known_formats, open_image, suffixes
+from graphnet_denoise.images.opening import create_like, formats, open_image, suffixes
 from graphnet_denoise.images.picture import (
-    READ_SUFFIXES,
     WRITE_SUFFIXES,
     Picture,
     Pixels,
     image_size,
-    is_image,
-    list_images,
     read_picture,
     read_rgb,
     write_picture,
@@ -43,9 +41,9 @@ __all__ = [
     "Pixels",
     "bands",
     "create_like",
+    "formats",
     "image_size",
     "is_image",
-    "known_formats",
     "list_images",
     "open_image",
     "read_picture",

@@ -7,23 +7,48 @@ import importlib
 import logging
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from graphnet.errors import DataError, GraphnetError
+from graphnet.errors import DataError, GraphnetError, WriteError
 
 # tifffile reports odd metadata by logging, which Python prints if nobody listens.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+class _Quiet:
+    """Python's warnings are off while any thread is in this block; catch_warnings is for one thread only."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._threads == 0:
+                self._caught = warnings.catch_warnings(action="ignore")
+                self._caught.__enter__()
+            self._threads += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                self._caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
 
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
     """Turn every error of a decoder into a DataError; `kind` is what the file is read as, such as "a PNG"."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on odd metadata concern nobody
+        with _QUIET:  # remarks on odd metadata concern nobody
             yield
     except GraphnetError:
         raise
@@ -38,6 +63,21 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise DataError(
             f"{path}: cannot be read as {kind} ({_reason(error)}). The file is damaged or truncated; "
             f"replace or remove it."
+        ) from error
+
+
+@contextlib.contextmanager
+def writing(path: Path, kind: str) -> Iterator[None]:
+    """Turn every error of an encoder but OSError, which atomic_write knows, into a WriteError."""
+    try:
+        with _QUIET:
+            yield
+    except (GraphnetError, OSError):
+        raise
+    except Exception as error:  # an encoder may raise anything
+        raise WriteError(
+            f"{path}: cannot be written as {kind} ({_reason(error)}). No file was changed; give a name with "
+            f"another ending, such as .tif"
         ) from error
 
 

@@ -25,6 +25,8 @@ class Format(ABC):
     """What messages call such a file, such as "a TIFF"."""
     suffixes: ClassVar[tuple[str, ...]]
     """The endings of its names, in lower case; the first one is given to new files."""
+    read_only: ClassVar[bool] = False
+    """Whether such files are only read, so that a result needs another format."""
     folder: ClassVar[bool] = False
     """Whether such an image is a folder, not a file."""
 
@@ -40,7 +42,7 @@ class Format(ABC):
         """Start a result that has the axes and metadata of `source`.
 
         Args:
-            target: the temporary file to write, which exists and is empty; a folder does not exist yet.
+            target: the temporary file to write, or the folder, which exists and is empty.
             source: the open file whose pixels were changed.
             name: the name that the result will get, for messages.
             history: what was done to the pixels, for formats that keep a history.

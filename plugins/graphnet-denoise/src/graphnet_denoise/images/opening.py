@@ -9,10 +9,11 @@ from pathlib import Path
 from graphnet.errors import DataError, GraphnetError
 from graphnet.system import atomic_write
 from graphnet_denoise.images.aside import atomic_folder
-from graphnet_denoise.images.faults import reading
+from graphnet_denoise.images.families import BUILTIN
+from graphnet_denoise.images.faults import reading, writing
 from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.format import HEAD_BYTES, Format
-from graphnet_denoise.images.formats import BUILTIN
+from graphnet_denoise.images.others import other_kind
 
 KIND = "denoise_formats"
 """The kind for which other distributions register formats."""
@@ -51,9 +52,14 @@ def _opened(path: Path) -> ImageFile:
     if chosen is not None:
         with reading(path, chosen.title):
             return chosen.open(path)
-    names = ", ".join(candidate.name for candidate in _formats())
-    found = "an empty file" if not head and not path.is_dir() else "other data"
-    raise DataError(f"{path}: cannot be read as an image (expected one of {names}; found {found}).")
+    kind = other_kind(head)
+    if kind:
+        raise DataError(f"{path}: expected an image that can be read, found {kind}.")
+    names = ", ".join(candidate.name for candidate in formats())
+    found = "a folder" if path.is_dir() else "other data" if head else "an empty file"
+    raise DataError(
+        f"{path}: cannot be read as an image (expected one of {names}; found {found}). Replace or remove it."
+    )
 
 
 @contextlib.contextmanager
@@ -76,22 +82,24 @@ def create_like(target: Path, source: ImageFile, *, history: str = "") -> Iterat
     chosen = _format_for(target, source)
     aside = atomic_folder if chosen.folder else atomic_write
     with aside(target) as temporary:
-        sink = chosen.create(temporary, source, name=target, history=history)
+        with writing(target, chosen.title):
+            sink = chosen.create(temporary, source, name=target, history=history)
         try:
             yield sink
-            sink.finish()
+            with writing(target, chosen.title):
+                sink.finish()
         finally:
             sink.close()
 
 
+def formats() -> Sequence[Format]:
+    """All formats: those of this distribution, then those that other distributions added."""
+    return [*BUILTIN, *_added()]
+
+
 def suffixes() -> tuple[str, ...]:
     """The endings of the names of all files that can be read, in lower case."""
-    return tuple(dict.fromkeys(suffix for known in _formats() for suffix in known.suffixes))
-
-
-def known_formats() -> Sequence[Format]:
-    """All formats that can be read, those of other distributions too."""
-    return _formats()
+    return tuple(dict.fromkeys(suffix for known in formats() for suffix in known.suffixes))
 
 
 def _added() -> Sequence[Format]:
@@ -101,10 +109,6 @@ def _added() -> Sequence[Format]:
     builtin = {known.name for known in BUILTIN}
     entries = default_registry().of_kind(KIND)
     return [entry.value() for name, entry in entries.items() if name not in builtin]
-
-
-def _formats() -> Sequence[Format]:
-    return [*BUILTIN, *_added()]
 
 
 def _format_for(target: Path, source: ImageFile) -> Format:

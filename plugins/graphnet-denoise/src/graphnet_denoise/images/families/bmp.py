@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import BmpImagePlugin, Image
 
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.flat import FlatFile, FlatSink, Place
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -132,8 +132,7 @@ class BmpSink(EncodedSink):
     """A BMP of 8 bits (grey), 24 bits, or 32 with alpha, that is being written."""
 
     def _encode(self, samples: Samples) -> bytes:
-        array = np.ascontiguousarray(samples.transpose(1, 2, 0))
-        image = Image.fromarray(array[..., 0] if len(samples) == 1 else array)
+        image = Image.fromarray(together(samples))
         options = (
             {"dpi": self.source.metadata.resolution} if self.source.metadata.resolution else {}
         )

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+
 from graphnet.errors import DataError
 from graphnet_denoise.images.file import Colour, ImageFile
-from graphnet_denoise.images.layout import Layout
+from graphnet_denoise.images.layout import Layout, Samples
 
 
 def shape_for(height: int, width: int, samples: int) -> Layout:
@@ -21,6 +23,17 @@ def shape_for(height: int, width: int, samples: int) -> Layout:
     )
 
 
+def together(samples: Samples) -> Samples:
+    """Turn (C, H, W) into (H, W, C), or (H, W) if there is one channel, in the order of an encoder.
+
+    >>> together(np.zeros((3, 1, 1), np.uint8)).strides, together(np.zeros((1, 4, 6))).shape
+    ((3, 3, 1), (4, 6))
+    """
+    # Not ascontiguousarray: it leaves odd strides where an axis has one entry, which encoders refuse.
+    array = np.array(samples.transpose(1, 2, 0), order="C", copy=True)
+    return array[..., 0] if len(samples) == 1 else array
+
+
 def refuse(
     name: Path,
     title: str,
@@ -29,8 +42,9 @@ def refuse(
     colours: Collection[Colour],
     bits: int,
     alpha: bool = True,
+    side: int = 0,
 ) -> None:
-    """Raise DataError if a format with these colours and at most these bits cannot hold the source.
+    """Raise DataError if a format with these colours, bits and longest side cannot hold the source.
 
     A source of more bits is scaled down where the format has 8, as everyone expects of a JPEG; floating-point
     and signed numbers have no black and white, so that they are refused.
@@ -45,6 +59,8 @@ def refuse(
         found = f"numbers of the type {source.dtype}"
     elif source.alpha and not alpha:
         found = "alpha"
+    elif side and max(source.height, source.width) > side:
+        found = f"{source.height} x {source.width} pixels"
     if found:
         raise DataError(
             f"{name}: {title} cannot hold the {found} of {source.path}. Give a name that ends in .tif"

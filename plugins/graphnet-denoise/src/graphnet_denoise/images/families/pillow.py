@@ -12,10 +12,10 @@ from PIL import AvifImagePlugin, GifImagePlugin, Image, WebPImagePlugin
 from PIL import ImageFile as PillowFile
 
 from graphnet.errors import DataError
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for
 from graphnet_denoise.images.layout import Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -121,15 +121,14 @@ class AvifFile(PillowImage):
 
 
 class PillowSink(EncodedSink):
-    """A file that Pillow writes."""
+    """A file that Pillow writes; `side` is the longest that it may have."""
 
-    name: ClassVar[str]
+    side: ClassVar[int] = 65535
 
     def _encode(self, samples: Samples) -> bytes:
         grey = self.source.channels == 1
-        array = np.ascontiguousarray(samples.transpose(1, 2, 0))
         mode = ("L" if grey else "RGB") + "A" * (len(samples) > self.source.channels)
-        image = Image.fromarray(array[..., 0] if mode == "L" else array, mode)
+        image = Image.fromarray(together(samples), mode)
         buffer = io.BytesIO()
         self._save(image, buffer)
         return buffer.getvalue()
@@ -146,6 +145,8 @@ class PillowSink(EncodedSink):
 
 class WebpSink(PillowSink):
     """A WebP that is being written, lossless if the source is."""
+
+    side = 16383
 
     def _save(self, image: Image.Image, buffer: io.BytesIO) -> None:
         source = self.source
@@ -246,7 +247,7 @@ class Avif(Format):
 
 
 def _sink(kind: type[S], target: Path, source: ImageFile, name: Path, title: str) -> S:
-    refuse(name, title, source, colours=("grey", "rgb"), bits=8)
+    refuse(name, title, source, colours=("grey", "rgb"), bits=8, side=kind.side)
     layout = shape_for(source.height, source.width, source.channels + source.alpha)
     return kind(target, source, layout, _LEVELS)
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import imagecodecs
 import numpy as np
 
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -63,14 +63,14 @@ class Jpeg2000File(DecodedFile):
 
     def _read_header(self) -> None:
         segments = dict(_segments(self.stream))
-        siz = segments[_SIZ]
-        right, bottom, left, top = struct.unpack_from(">IIII", siz, 2)
-        (count,) = struct.unpack_from(">H", siz, 34)
-        parts = [siz[36 + 3 * i : 39 + 3 * i] for i in range(count)]
+        sizes = segments[_SIZ]
+        right, bottom, left, top = struct.unpack_from(">IIII", sizes, 2)
+        (count,) = struct.unpack_from(">H", sizes, 34)
+        parts = [sizes[36 + 3 * i : 39 + 3 * i] for i in range(count)]
         depths = {part[0] for part in parts}
-        bits = (siz[36] & 0x7F) + 1
+        bits = (sizes[36] & 0x7F) + 1
         found = ""
-        if len(depths) != 1 or siz[36] & 0x80 or bits > 16:
+        if len(depths) != 1 or sizes[36] & 0x80 or bits > 16:
             found = "signed samples, samples of different bits, or more than 16 bits"
         elif any(part[1:] != b"\1\1" for part in parts):
             found = "colours of lower resolution than the brightness"
@@ -119,10 +119,9 @@ class Jpeg2000Sink(EncodedSink):
 
     def _encode(self, samples: Samples) -> bytes:
         source = self.source
-        array = samples.transpose(1, 2, 0).copy()
         reversible = source.reversible if isinstance(source, Jpeg2000File) else True
         encoded = imagecodecs.jpeg2k_encode(
-            array[..., 0] if len(samples) == 1 else array,
+            together(samples),
             level=None if reversible else PSNR,
             codecformat="jp2" if self.boxed else "j2k",
             bitspersample=self.levels.bits,
