@@ -83,7 +83,7 @@ def test_what_is_missing_or_empty_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file or folder: \S+/x.png, \S+/y. Check"):
         found(tmp_path / "x.png", tmp_path / "y")
     with pytest.raises(
-        DataError, match=r"empty: expected a folder with images .* directly in it\.$"
+        DataError, match=r"empty: expected a folder with images, .* directly in it\.$"
     ):
         found(tmp_path / "empty")
     with pytest.raises(DataError, match=r"It holds folders \('inner'\): .* or add --recursive"):

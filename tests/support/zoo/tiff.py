@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from tests.support.zoo.metadata import XMP, camera_exif, colour_profile
 from tests.support.zoo.specimen import HEIGHT, WIDTH, Sight, Specimen, noise, slope
@@ -161,6 +163,18 @@ def _compressions() -> Iterator[Specimen]:
     )
 
 
+def _of_pillow(name: str, image: Image.Image, **options: Any) -> Specimen:
+    """A TIFF by libtiff, whose compression becomes Deflate."""
+    return Specimen(f"{name}.tif", lambda path: image.save(path, **options), look_at_pixels)
+
+
+def _replaced() -> Iterator[Specimen]:
+    bits = Image.fromarray(noise(HEIGHT, WIDTH, dtype="?"))
+    yield _of_pillow("fax", bits, compression="group4")
+    alpha = Image.fromarray(noise(HEIGHT, WIDTH, 4))
+    yield dataclasses.replace(_of_pillow("jpeg-alpha", alpha, compression="jpeg"), fixed=1)
+
+
 def _stacks() -> Iterator[Specimen]:
     small = noise(3, 2, 4, HEIGHT, WIDTH, dtype="u2")
     yield _made("pages", noise(5, HEIGHT, WIDTH), photometric="minisblack", metadata=None)
@@ -267,8 +281,6 @@ def _metadata() -> Iterator[Specimen]:
 
 
 def _with_exif(path: Path) -> None:
-    from PIL import Image  # libtiff through Pillow writes directories of EXIF data and GPS
-
     exif = Image.Exif()
     exif.load(camera_exif(orientation=8))
     Image.fromarray(noise(HEIGHT, WIDTH, 3)).save(path, exif=exif, dpi=(300, 300))
@@ -276,5 +288,5 @@ def _with_exif(path: Path) -> None:
 
 def specimens() -> Iterator[Specimen]:
     """All TIFFs."""
-    for family in (_depths, _layouts, _compressions, _stacks, _metadata):
+    for family in (_depths, _layouts, _compressions, _replaced, _stacks, _metadata):
         yield from family()

@@ -68,6 +68,12 @@ class Names:
             stem, ending = stem[:-4], stem[-4:] + ending
         return stem, ending
 
+    @property
+    def some(self) -> str:
+        """Some endings, for messages."""
+        usual = [ending for ending in (".png", ".jpg", ".tif") if ending in self.endings]
+        return f"{', '.join(usual or self.endings[:3])} or others"
+
     def is_image(self, name: str) -> bool:
         """Whether the name of a file is that of an image."""
         return not name.startswith(".") and name.lower().endswith(self.endings)
@@ -179,7 +185,7 @@ def _nothing(folder: Path, names: Names, recursive: bool) -> str:
         hint = f" It holds folders ({some}): give one of them, or add --recursive."
     where = "in it or its folders" if recursive else "directly in it"
     return (
-        f"{folder}: expected a folder with images ({', '.join(names.endings)}), found none "
+        f"{folder}: expected a folder with images, whose names end in {names.some}, found none "
         f"{where}.{hint}"
     )
 

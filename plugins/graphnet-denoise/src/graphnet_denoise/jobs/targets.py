@@ -139,7 +139,7 @@ def _check_folder(sources: Sequence[Source], output: Path, names: Names) -> None
     alone = len(sources) == 1 and sources[0].folder is None
     if output.is_file() or (alone and output.suffix and not output.is_dir()):
         raise DataError(
-            f"{output}: expected a folder, or a file that ends in {', '.join(names.endings)}, found "
+            f"{output}: expected a folder, or a file that ends in {names.some}, found "
             f"{output.suffix or 'a file without an ending'!r}."
         )
     if any(source.path == STDIN for source in sources):

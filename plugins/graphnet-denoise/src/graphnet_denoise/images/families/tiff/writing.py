@@ -258,6 +258,8 @@ def _set_compression(options: dict[str, Any], source: TiffImage, page_bytes: int
         return
     if compression not in _COMPRESSIONS or source.levels.bits % 8:
         compression = _DEFLATE
+    if compression == _JPEG and not _fits_jpeg(source):
+        compression = _DEFLATE
     if source.levels.bits % 8 and source.levels.bits > 1:
         return  # tifffile packs such samples without compression only
     options["compression"] = compression
@@ -271,6 +273,12 @@ def _set_compression(options: dict[str, Any], source: TiffImage, page_bytes: int
         options["predictor"] = predictor
     if not page.is_tiled and page_bytes > WHOLE_PAGE_BYTES:
         options["tile"] = _TILE
+
+
+def _fits_jpeg(source: TiffImage) -> bool:
+    """Whether JPEG can hold the pixels of a page: 8 bits, colours together and nothing beside them."""
+    plain = source.stored == source.channels and source.levels.bits == 8 and not source.planar
+    return plain and source.colour in ("grey", "rgb", "cmyk")
 
 
 def _kept(source: TiffImage) -> list[Directory]:
