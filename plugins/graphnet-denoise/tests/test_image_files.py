@@ -6,7 +6,9 @@ import re
 import resource
 import struct
 import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,13 @@ from graphnet_denoise.images import (
     suffixes,
 )
 from graphnet_denoise.images.families.depths import shape_for
+from graphnet_denoise.images.faults import reading
 from graphnet_denoise.images.file import DecodedFile
 from graphnet_denoise.images.levels import Levels
 from numpy.typing import NDArray
 from PIL import Image
 
-from graphnet.errors import DataError, InputError, WriteError
+from graphnet.errors import DataError, GraphnetWarning, InputError, WriteError
 from graphnet.sdk import Register, hookimpl, load_registry
 from tests.support.zoo.metadata import camera_exif, colour_profile
 from tests.support.zoo.specimen import noise, slope
@@ -282,6 +285,24 @@ def test_layers_of_photoshop_are_left_out(tmp_path: Path) -> None:
     copied(tmp_path / "a.tif", tmp_path / "b.tif")
     with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
         assert 37724 not in tiff.pages.first.tags
+
+
+def test_threads_read_one_file_at_the_same_time(tmp_path: Path) -> None:
+    stack = noise(4, 128, 96, dtype="u2")
+    options: dict[str, Any] = {"tile": (16, 16), "compression": "deflate"}
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", **options)
+    filters = list(warnings.filters)
+    with open_image(tmp_path / "a.tif") as source, ThreadPoolExecutor(4) as pool:
+        parts = [(plane, rows) for plane in range(4) for rows in bands(128, 10)]
+        found = list(pool.map(lambda part: source.read(*part), parts))
+    for (plane, rows), pixels in zip(parts, found, strict=True):
+        np.testing.assert_array_equal(pixels[0], stack[plane, rows])
+    assert warnings.filters == filters
+
+
+def test_warnings_of_others_are_heard_while_a_file_is_read() -> None:
+    with reading(Path("a.tif"), "a TIFF"), pytest.warns(GraphnetWarning, match="slow"):
+        warnings.warn("slow", GraphnetWarning, stacklevel=1)
 
 
 def test_files_of_no_format_are_refused(tmp_path: Path) -> None:

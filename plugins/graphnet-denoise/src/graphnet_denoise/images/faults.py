@@ -19,8 +19,13 @@ from graphnet.errors import DataError, GraphnetError, WriteError
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
+_OF_DECODERS = (
+    r"(PIL|astropy|imagecodecs|mrcfile|numpy|rawpy|tifffile|zarr|graphnet_denoise\.images)(\.|$)"
+)
+
+
 class _Quiet:
-    """Python's warnings are off while any thread is in this block; catch_warnings is for one thread only."""
+    """Decoders' warnings are off while any thread is in this block; catch_warnings is for one thread only."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,8 +35,9 @@ class _Quiet:
     def __enter__(self) -> None:
         with self._lock:
             if self._threads == 0:
-                self._caught = warnings.catch_warnings(action="ignore")
+                self._caught = warnings.catch_warnings()
                 self._caught.__enter__()
+                warnings.filterwarnings("ignore", module=_OF_DECODERS)
             self._threads += 1
 
     def __exit__(self, *error: object) -> None:

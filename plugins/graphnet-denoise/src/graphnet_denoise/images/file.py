@@ -227,7 +227,9 @@ class EncodedSink(ImageSink):
     def __init__(self, target: Path, source: ImageFile, layout: Layout, levels: Levels) -> None:
         super().__init__(source, layout, levels)
         self.target = target
-        self._samples = np.zeros((layout.samples, layout.height, layout.width), levels.dtype)
+        # In the order of encoders: the samples of a pixel lie together.
+        whole = np.zeros((layout.height, layout.width, layout.samples), levels.dtype)
+        self._samples = whole.transpose(2, 0, 1)
 
     def _put(self, plane: int, rows: slice, columns: slice, samples: Samples) -> None:
         self._samples[:, rows, columns] = samples

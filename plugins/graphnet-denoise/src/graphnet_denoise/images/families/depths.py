@@ -29,8 +29,9 @@ def together(samples: Samples) -> Samples:
     >>> together(np.zeros((3, 1, 1), np.uint8)).strides, together(np.zeros((1, 4, 6))).shape
     ((3, 3, 1), (4, 6))
     """
-    # Not ascontiguousarray: it leaves odd strides where an axis has one entry, which encoders refuse.
-    array = np.array(samples.transpose(1, 2, 0), order="C", copy=True)
+    array = np.ascontiguousarray(samples.transpose(1, 2, 0))
+    if 1 in array.shape:  # an axis of one entry may have an odd stride, which encoders refuse
+        array = np.array(array, order="C", copy=True)
     return array[..., 0] if len(samples) == 1 else array
 
 
