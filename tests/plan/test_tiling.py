@@ -15,7 +15,7 @@ from torch import Tensor
 from graphnet.cli.explain import explain
 from graphnet.errors import InputError, MemoryBudgetError
 from graphnet.model import Model
-from graphnet.plan import Tiling
+from graphnet.plan import Margin, Tiling, margins
 from graphnet.plan.tiling import Cut, Part
 
 CONV = {"out_channels": 6, "kernel_size": 3}
@@ -127,6 +127,19 @@ def test_reach_is_the_sum_of_the_layers_windows() -> None:
     assert all(
         part.read.start % 4 == 0 and len(part.read) % 4 == 0 for part in tiling.cuts[0].parts
     )
+
+
+def test_margins_are_the_reach_in_multiples_of_the_strides() -> None:
+    layers: list[Any] = [
+        {"conv2d": {"out_channels": 4, "kernel_size": 2, "stride": 2}},
+        {"conv2d": {"out_channels": 4, "kernel_size": (3, 5), "padding": (1, 2)}},
+        {"upsampling": {"out_channels": 1, "kernel_size": 2, "stride": 2}},
+    ]
+    model = Model({"input": {"channels": 1}, "layers": layers})
+    assert margins(model.graph((1, 1, 16, 16))) == (Margin(2, 2, 2), Margin(4, 4, 2))
+    whole = Model({"input": {"channels": 1}, "layers": ["instance_norm"]})
+    with pytest.raises(InputError, match="looks at the whole image"):
+        margins(whole.graph((1, 1, 16, 16)))
 
 
 def test_tiles_with_a_smaller_reach_change_the_result() -> None:

@@ -157,3 +157,32 @@ def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
     assert left == "False"
     assert int(fresh) > 10_000  # 64 MiB in pages of 4 KiB
     assert int(kept) < 1_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it speaks to glibc")
+def test_freed_memory_is_returned_at_once() -> None:
+    """Blocks of 4 MiB, which glibc alone would keep after one of 30 MiB, leave the process."""
+    code = (
+        "import os\nfrom pathlib import Path\nimport torch\n"
+        "from graphnet.system import return_freed_memory\n"
+        "print(return_freed_memory())\n"
+        "def taken():\n"
+        "    return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
+        "torch.ones(30 << 18)\n"  # after it, glibc alone takes smaller blocks from its heap
+        "before = taken()\n"
+        "blocks = [torch.ones(1 << 20) for _ in range(64)]\n"
+        "last = blocks.pop()\n"
+        "blocks.clear()\n"
+        "print(taken() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin"},
+    )
+    told, more = done.stdout.split()
+    assert told == "True"
+    assert int(more) < 16 << 20  # one block of 4 MiB is left, not 64

@@ -23,8 +23,8 @@ from graphnet_denoise.images import (
     open_image,
     suffixes,
 )
+from graphnet_denoise.images.families.depths import shape_for
 from graphnet_denoise.images.file import DecodedFile
-from graphnet_denoise.images.formats.depths import shape_for
 from graphnet_denoise.images.levels import Levels
 from numpy.typing import NDArray
 from PIL import Image
@@ -241,6 +241,47 @@ def test_animations_and_deep_jpegs_are_refused_in_words(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="expected an AVIF of 8 bits, found 10 bits"):
         open_image(tmp_path / "a.avif")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("a.heic", b"\0\0\0\x18ftypheic", "a HEIC. Convert it"),
+        ("a.psd", b"8BPS\0\1", "a Photoshop document"),
+        ("a.fits.gz", b"\x1f\x8b\x08\0", "a gzip archive. Unpack it first"),
+        ("a.npz", b"PK\3\4", "a zip archive"),
+        ("a.czi", b"ZISRAWFILE", "a Zeiss CZI. Export its images"),
+    ],
+)
+def test_files_of_known_other_kinds_are_named(
+    tmp_path: Path, name: str, data: bytes, found: str
+) -> None:
+    (tmp_path / name).write_bytes(data + bytes(100))
+    with pytest.raises(DataError, match=f"found {found}") as error:
+        open_image(tmp_path / name)
+    assert "damaged" not in str(error.value)
+
+
+def test_tiff_of_a_maker_becomes_a_plain_one_with_its_axes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = noise(3, 2, 20, 30, dtype="u2")
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", metadata={"axes": "ZCYX"})
+    monkeypatch.setattr("graphnet_denoise.images.families.tiff.writing._MAKERS", ("shaped",))
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        series = tiff.series[0]
+        assert (series.axes, int(tiff.pages.first.compression)) == ("ZYXS", 8)  # Deflate
+        np.testing.assert_array_equal(series.asarray(), stack.transpose(0, 2, 3, 1))
+
+
+def test_layers_of_photoshop_are_left_out(tmp_path: Path) -> None:
+    layers = b"Adobe Photoshop Document Data Block\0"
+    tag = (37724, 7, len(layers), layers, True)
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9), extratags=[tag], metadata=None)
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as tiff:
+        assert 37724 not in tiff.pages.first.tags
 
 
 def test_files_of_no_format_are_refused(tmp_path: Path) -> None:

@@ -54,7 +54,5 @@ def test_models_are_small_and_name_their_recipe_data_and_licence(kind: str) -> N
         assert about[word], word
 
 
-@pytest.mark.parametrize("kind", MODELS)
-def test_models_denoise_grey_pictures_by_themselves(kind: str) -> None:
-    restorer = Shipped().restorer(kind)  # type: ignore[arg-type]
-    assert restorer._removes_grey_noise(False)
+def test_the_model_for_photographs_denoises_grey_pictures_by_itself() -> None:
+    assert Shipped().restorer("camera")._removes_grey_noise(False)

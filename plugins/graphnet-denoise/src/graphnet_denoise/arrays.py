@@ -24,6 +24,7 @@ import graphnet
 from graphnet.errors import InputError
 from graphnet_denoise.axes import Axes
 from graphnet_denoise.levels import Levels, as_dtype, check_dtype, find_levels, given_levels
+from graphnet_denoise.models import Kind
 from graphnet_denoise.restoring import Denoiser, Restorer
 from graphnet_denoise.shipped import Shipped
 
@@ -69,12 +70,11 @@ class Settings:
     @property
     def channels(self) -> int | None:
         """How many channels of an image the model takes, None for any."""
-        first = (
-            self.restorer(np.zeros((1, 8, 8), np.float32))
-            if self.model is None
-            else self.restorer()
-        )
-        taken = first.model.input_channels
+        if self.model is None:  # all models that are shipped take the same
+            kind: Kind = "gaussian" if self.noise == "auto" else self.noise
+            taken = _shipped(self.noise, self.how).model(kind).input_channels
+        else:
+            taken = self.restorer().model.input_channels
         return taken - (self.noise_level is not None) if taken else None
 
     def restorer(self, sample: NDArray[np.float32] | None = None) -> Restorer:

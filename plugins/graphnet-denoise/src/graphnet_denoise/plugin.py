@@ -41,7 +41,7 @@ def graphnet_denoise_supervisions(register: Register) -> None:
 @hookimpl
 def graphnet_denoise_formats(register: Register) -> None:
     """Add the formats of image files of this distribution, such as `tiff`."""
-    from graphnet_denoise.images.formats import BUILTIN
+    from graphnet_denoise.images.families import BUILTIN
 
     for known in BUILTIN:
         register(known.name, type(known))
@@ -79,7 +79,7 @@ def graphnet_datasets(register: Register) -> None:
 
 @hookimpl
 def graphnet_commands(register: Register) -> None:
-    """Add `denoise`, `learn`, `evaluate`, `convert-pairs`, `export-darktable` and `export-bioimageio`."""
+    """Add `denoise`, `learn`, `evaluate`, `report`, `convert-pairs`, and exports to other programs."""
     here = "graphnet_denoise.commands"
     register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
     register("learn", Command("Train on a folder of your noisy images.", f"{here}.learn:learn"))
@@ -93,6 +93,7 @@ def graphnet_commands(register: Register) -> None:
             "Make a .npz file of pairs from an old .pkl file.", f"{here}.convert:convert_pairs"
         ),
     )
+    register("report", Command("Show a training run as one HTML file.", f"{here}.report:report"))
     register(
         "export-darktable",
         Command(

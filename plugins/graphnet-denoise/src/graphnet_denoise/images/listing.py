@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from graphnet.errors import DataError
-from graphnet_denoise.images.formats import BUILTIN
+from graphnet_denoise.images.families import BUILTIN
 from graphnet_denoise.images.opening import suffixes
 
 READ_SUFFIXES = tuple(suffix for known in BUILTIN for suffix in known.suffixes)

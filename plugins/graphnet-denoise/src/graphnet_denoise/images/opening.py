@@ -9,10 +9,11 @@ from pathlib import Path
 from graphnet.errors import DataError, GraphnetError
 from graphnet.system import atomic_write
 from graphnet_denoise.images.aside import atomic_folder
+from graphnet_denoise.images.families import BUILTIN
 from graphnet_denoise.images.faults import reading, writing
 from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.format import HEAD_BYTES, Format
-from graphnet_denoise.images.formats import BUILTIN
+from graphnet_denoise.images.others import other_kind
 
 KIND = "denoise_formats"
 """The kind for which other distributions register formats."""
@@ -51,6 +52,9 @@ def _opened(path: Path) -> ImageFile:
     if chosen is not None:
         with reading(path, chosen.title):
             return chosen.open(path)
+    kind = other_kind(head)
+    if kind:
+        raise DataError(f"{path}: expected an image that can be read, found {kind}.")
     names = ", ".join(candidate.name for candidate in formats())
     found = "a folder" if path.is_dir() else "other data" if head else "an empty file"
     raise DataError(

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from graphnet.errors import DataError
+from graphnet_denoise.images.families.depths import shape_for, together
 from graphnet_denoise.images.file import ImageFile
-from graphnet_denoise.images.formats.depths import shape_for, together
 from graphnet_denoise.images.layout import Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata

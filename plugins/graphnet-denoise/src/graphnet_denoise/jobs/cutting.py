@@ -36,6 +36,16 @@ class Reach:
     step: int
     pixel_bytes: float
 
+    def joined(self, other: Reach) -> Reach:
+        """What is enough for both networks.
+
+        >>> Reach(8, 4, 100.0).joined(Reach(12, 6, 50.0))
+        Reach(halo=12, step=12, pixel_bytes=100.0)
+        """
+        step = math.lcm(self.step, other.step)
+        halo = -(-max(self.halo, other.halo) // step) * step
+        return Reach(halo, step, max(self.pixel_bytes, other.pixel_bytes))
+
 
 @dataclass(frozen=True, slots=True)
 class Block:

@@ -12,6 +12,7 @@ from torch import Tensor
 from graphnet.model import Model
 from graphnet.plan import CompileOptions
 from graphnet_denoise.jobs.cutting import Reach, find_reach
+from graphnet_denoise.models import MODELS, Kind
 from graphnet_denoise.restoring import Look, Restorer, fitted
 from graphnet_denoise.shipped import Shipped
 from graphnet_denoise.zeroshot import train_on_image
@@ -90,12 +91,17 @@ class ByNoise:
         return channels == 3
 
     def reach(self) -> Reach | None:
-        if not self._reach:  # the models have one network
-            model = self.shipped.model("camera")
-            restorer = self.shipped.restorer("camera")
-            options = replace(restorer.options, memory=None)
-            self._reach.append(find_reach(model, 3, restorer.divisor, options))
+        if not self._reach:
+            first, *others = (self._reach_of(kind) for kind in MODELS)
+            for other in others:
+                first = first.joined(other) if first and other else None
+            self._reach.append(first)
         return self._reach[0]
+
+    def _reach_of(self, kind: Kind) -> Reach | None:
+        restorer = self.shipped.restorer(kind)
+        options = replace(restorer.options, memory=None)
+        return find_reach(self.shipped.model(kind), 3, restorer.divisor, options)
 
     def look(self, images: Tensor) -> Look:
         choice = self.shipped.choose(images)

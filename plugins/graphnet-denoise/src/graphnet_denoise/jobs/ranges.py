@@ -89,7 +89,7 @@ def split_extremes(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], An
 
 def is_known(levels: Levels) -> bool:
     """Whether the kind of number alone says the range, as with the 8 bits of usual pictures."""
-    return levels.dtype.kind in "bu" and levels.bits <= _PICTURE_BITS
+    return levels.dtype.kind in ("b", "u") and levels.bits <= _PICTURE_BITS
 
 
 def find_range(sample: NDArray[Any], levels: Levels) -> Range:

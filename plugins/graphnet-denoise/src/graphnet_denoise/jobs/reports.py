@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -20,7 +21,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from graphnet.cli import make_console
 from graphnet_denoise.jobs.targets import Job
 
 _NAMED = 3  # so many results are named one by one
@@ -92,7 +92,7 @@ class TextReport(Report):
 
     def __init__(self) -> None:
         super().__init__()
-        console = make_console(stderr=True)
+        console = Console(stderr=True, markup=False, emoji=False)  # names stay as they are
         self.live = console.is_terminal
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),

@@ -17,6 +17,8 @@ SIDE = 12
 _KEPT = 0.05  # the share of the squares that is kept
 _FEWEST = 16
 _MOST_SQUARES = 1 << 14
+_MOST_CUT = 0.02  # of a square's values may be black or white, where noise is clipped
+_PARTS = 4  # of an image, by brightness
 _MOST_STEPS = 1 << 20
 _CELL = 8  # of a JPEG
 _CLEAR = 8.0  # deviations by which the steps at a JPEG's blocks exceed the steps elsewhere
@@ -27,7 +29,7 @@ class FoundNoise:
     """The noise of an image.
 
     Attributes:
-        std: the standard deviation in 255ths, in the flattest parts.
+        std: the standard deviation in 255ths, in the flattest parts of a medium brightness.
         neighbours: the correlation between adjacent pixels; 0 if each pixel's noise is independent.
         channels: the correlation between channels; None for one channel, or for equal channels.
         blocks: whether the picture has the blocks of a JPEG.
@@ -74,13 +76,14 @@ def measure_noise(images: Tensor) -> FoundNoise:
     """
     images = images.reshape(-1, *images.shape[-3:]).float()
     distinct = images[:, :1] if _is_grey(images) else images
-    squares = _flattest(distinct)
+    remainders, brightness = _remainders(distinct)
+    squares = _flattest(remainders)
     variance = squares.square().mean()
     across = (squares[..., 1:] * squares[..., :-1]).mean()
     down = (squares[..., 1:, :] * squares[..., :-1, :]).mean()
     neighbours = float((across + down) / (2 * variance).clamp_min(1e-12))
     return FoundNoise(
-        std=float(variance.sqrt()) * 255,
+        std=_medium_std(remainders, brightness) * 255,
         neighbours=min(1.0, max(0.0, neighbours)),
         channels=_between_channels(squares) if distinct.shape[1] > 1 else None,
         blocks=any(has_blocks(image.mean(0)) for image in distinct),
@@ -109,25 +112,33 @@ def _is_grey(images: Tensor) -> bool:
     return bool((images == images[:, :1]).all())
 
 
-def _flattest(images: Tensor) -> Tensor:
-    """The remainders of planes in the flattest squares: (N, C, SIDE, SIDE)."""
+def _remainders(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The remainders of planes in squares, (N, C, SIDE, SIDE), and the squares' brightness, (N,)."""
     n, c, height, width = images.shape
     if min(height, width) < SIDE:
-        return images - images.mean(dim=(2, 3), keepdim=True)
+        return images - images.mean(dim=(2, 3), keepdim=True), images.mean(dim=(1, 2, 3))
     rows, columns = height // SIDE, width // SIDE
     squares = images[..., : rows * SIDE, : columns * SIDE].reshape(n, c, rows, SIDE, columns, SIDE)
     squares = squares.permute(0, 2, 4, 1, 3, 5).reshape(-1, c, SIDE, SIDE)
-    step = -(-len(squares) // _MOST_SQUARES)
-    squares = squares[::step]
-    remainders = _without_plane(squares)
+    squares = squares[:: -(-len(squares) // _MOST_SQUARES)]
+    cut = ((squares <= 0) | (squares >= 1)).flatten(1).float().mean(1)
+    whole = cut <= _MOST_CUT
+    squares = squares[whole] if int(whole.sum()) >= _FEWEST else squares
+    return _without_plane(squares), squares.mean(dim=(1, 2, 3))
+
+
+def _flattest(remainders: Tensor) -> Tensor:
+    """The squares with the smallest variance."""
     variances = remainders.square().mean(dim=(1, 2, 3))
-    cut = ((squares <= 0) | (squares >= 1)).flatten(1).float().mean(
-        1
-    ) > 0.02  # their noise is clipped
-    whole = ~cut if int((~cut).sum()) >= _FEWEST else torch.ones_like(cut)
-    remainders, variances = remainders[whole], variances[whole]
     kept = max(min(_FEWEST, len(variances)), int(len(variances) * _KEPT))
     return remainders[variances.argsort()[:kept]]
+
+
+def _medium_std(remainders: Tensor, brightness: Tensor) -> float:
+    """The median over four parts of the squares, from dark to bright, of the deviation in the flattest."""
+    parts = brightness.argsort().tensor_split(min(_PARTS, max(1, len(brightness) // _FEWEST)))
+    found = [_flattest(remainders[part]).square().mean().sqrt() for part in parts]
+    return float(torch.stack(found).median())
 
 
 def _without_plane(squares: Tensor) -> Tensor:

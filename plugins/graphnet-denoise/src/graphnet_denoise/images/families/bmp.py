@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import BmpImagePlugin, Image
 
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.flat import FlatFile, FlatSink, Place
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for, together
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from graphnet.errors import DataError
+from graphnet_denoise.images.families.npy import describe, levels_of, told
 from graphnet_denoise.images.faults import load, unsupported
 from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.npy import describe, levels_of, told
 from graphnet_denoise.images.layout import Layout, Samples, guessed
 
 _ABOUT = ("zarr.json", ".zarray", ".zgroup", ".zattrs")

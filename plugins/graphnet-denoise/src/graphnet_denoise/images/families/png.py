@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import imagecodecs
 import numpy as np
 
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for, together
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -27,6 +29,7 @@ _OF_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")  # made anew
 _OF_PALETTE = (b"hIST", b"sPLT", b"bKGD", b"sBIT")  # they count in the old kind of pixels
 _KNOWN = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tIME", b"sBIT")
 _LARGEST_RATIO = 1040  # deflate makes nothing smaller than 1/1032 of its size
+_LONGEST_TEXT = 1 << 24
 _METRE = 39.37007874  # inches
 _XMP = b"XML:com.adobe.xmp"
 
@@ -55,7 +58,8 @@ class PngFile(DecodedFile):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.chunks = list(_chunks(path.read_bytes()))
+        with path.open("rb") as file:
+            self.chunks = list(_chunks(file, with_pixels=False))
         width, height, bits, kind, *_ = struct.unpack(">IIBBBBB", self.chunks[0].data)
         if kind not in _SAMPLES or bits not in _DEPTHS.get(kind, (8, 16)) or not width * height:
             raise ValueError("its header is wrong")
@@ -83,13 +87,13 @@ class PngFile(DecodedFile):
         )
 
     def _decode(self) -> Samples:
-        data = b"".join(chunk.data for chunk in self.chunks if chunk.kind == b"IDAT")
-        packed = len(data) * _LARGEST_RATIO * 8
+        with self.path.open("rb") as file:
+            needed = [chunk for chunk in _chunks(file) if chunk.kind in _OF_PIXELS]
+        size = sum(len(chunk.data) for chunk in needed if chunk.kind == b"IDAT")
         width, height, depth, *_ = struct.unpack(">IIBBBBB", self.chunks[0].data)
         stored = 1 if self.palette else _SAMPLES[self.kind]
-        if packed < width * height * depth * stored:
-            raise ValueError(f"{len(data)} bytes cannot hold {width} x {height} pixels")
-        needed = [chunk for chunk in self.chunks if chunk.kind in _OF_PIXELS]
+        if size * _LARGEST_RATIO * 8 < width * height * depth * stored:
+            raise ValueError(f"{size} bytes cannot hold {width} x {height} pixels")
         array = imagecodecs.png_decode(
             SIGNATURE
             + b"".join(chunk.encoded() for chunk in needed)
@@ -108,7 +112,7 @@ class PngFile(DecodedFile):
         for kind, data in self.chunks:
             try:
                 if kind == b"iCCP":
-                    icc = zlib.decompress(data.partition(b"\0")[2][1:])
+                    icc = _unpacked(data.partition(b"\0")[2][1:])
                 elif kind == b"pHYs":
                     x, y, unit = struct.unpack(">IIB", data)
                     resolution = (x / _METRE, y / _METRE) if unit == 1 else None
@@ -143,7 +147,7 @@ class PngSink(EncodedSink):
         else:
             kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGBA}[len(samples)]
             encoded = imagecodecs.png_encode(together(samples))
-            pixels = [chunk for chunk in _chunks(bytes(encoded)) if chunk.kind == b"IDAT"]
+            pixels = [chunk for chunk in _chunks(io.BytesIO(encoded)) if chunk.kind == b"IDAT"]
         header = Chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
         chunks = header, *self._before, *pixels, *self._after, Chunk(b"IEND", b"")
         return SIGNATURE + b"".join(chunk.encoded() for chunk in chunks)
@@ -173,23 +177,33 @@ class Png(Format):
         return PngSink(target, source, layout, levels)
 
 
-def _chunks(data: bytes) -> Iterator[Chunk]:
-    """The chunks of a PNG; those beside the pixels whose checksum is wrong are left out."""
-    if data[12:16] != b"IHDR" or struct.unpack_from(">I", data, 8)[0] != 13:
+def _chunks(file: BinaryIO, *, with_pixels: bool = True) -> Iterator[Chunk]:
+    """The chunks of a PNG; those beside the pixels whose checksum is wrong are left out.
+
+    Without pixels, IDAT chunks come without their data, which are not read.
+    """
+    if file.read(16)[8:] != b"\0\0\0\x0dIHDR":
         raise ValueError("it has no header")
-    place = len(SIGNATURE)
-    while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        chunk = Chunk(kind, data[place + 8 : place + 8 + length])
-        check = data[place + 8 + length : place + 12 + length]
-        whole = check == struct.pack(">I", zlib.crc32(chunk.kind + chunk.data))
+    file.seek(len(SIGNATURE))
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
         if kind == b"IEND":
             return
+        if kind == b"IDAT" and not with_pixels:
+            file.seek(length + 4, os.SEEK_CUR)
+            yield Chunk(kind, b"")
+            continue
+        chunk = Chunk(kind, file.read(length))
+        whole = file.read(4) == struct.pack(">I", zlib.crc32(chunk.kind + chunk.data))
         if kind in _OF_PIXELS and not whole:
             raise ValueError(f"the checksum of its {kind.decode()} is wrong")
         if whole:
             yield chunk
-        place += 12 + length
+
+
+def _unpacked(data: bytes) -> bytes:
+    """Decompress text or a profile, of which only the beginning is taken if it is very long."""
+    return zlib.decompressobj().decompress(data, _LONGEST_TEXT)
 
 
 def _text(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
@@ -197,10 +211,10 @@ def _text(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
     if kind == b"tEXt":
         return key, rest
     if kind == b"zTXt":
-        return key, zlib.decompress(rest[1:])
+        return key, _unpacked(rest[1:])
     packed, rest = rest[0], rest[2:]
     value = rest.split(b"\0", 2)[2]
-    return key, zlib.decompress(value) if packed else value
+    return key, _unpacked(value) if packed else value
 
 
 def _kept(source: PngFile) -> tuple[list[Chunk], list[Chunk]]:

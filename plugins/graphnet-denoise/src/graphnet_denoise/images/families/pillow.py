@@ -12,10 +12,10 @@ from PIL import AvifImagePlugin, GifImagePlugin, Image, WebPImagePlugin
 from PIL import ImageFile as PillowFile
 
 from graphnet.errors import DataError
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for, together
 from graphnet_denoise.images.layout import Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from graphnet_denoise.images.families.depths import shape_for
+from graphnet_denoise.images.families.tiff.directory import form_of
+from graphnet_denoise.images.families.tiff.tags import metadata_of
 from graphnet_denoise.images.faults import load
 from graphnet_denoise.images.file import DecodedFile, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import shape_for
-from graphnet_denoise.images.formats.tiff.directory import form_of
-from graphnet_denoise.images.formats.tiff.tags import metadata_of
 from graphnet_denoise.images.layout import Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata

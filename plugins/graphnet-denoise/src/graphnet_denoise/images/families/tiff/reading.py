@@ -9,11 +9,11 @@ from typing import BinaryIO
 import numpy as np
 import tifffile
 
+from graphnet_denoise.images.families.tiff.directory import form_of
+from graphnet_denoise.images.families.tiff.page import Page, check_cover, mapped, read_region
+from graphnet_denoise.images.families.tiff.tags import metadata_of
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import Colour, ImageFile
-from graphnet_denoise.images.formats.tiff.directory import form_of
-from graphnet_denoise.images.formats.tiff.page import Page, check_cover, mapped, read_region
-from graphnet_denoise.images.formats.tiff.tags import metadata_of
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -51,6 +51,7 @@ class TiffImage(ImageFile):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._checked: set[int] = set()  # pages that are known to be covered
         self.tiff = tifffile.TiffFile(path, _multifile=False)
         self.tiff.filehandle.set_lock(True)  # several threads may read
         try:
@@ -214,7 +215,9 @@ class TiffImage(ImageFile):
             region = np.array(array[number, :, 0, rows, columns, :]).transpose(0, 3, 1, 2)
             return region.reshape(self.stored, *region.shape[2:])
         page = self.page(number)
-        check_cover(page)
+        if number not in self._checked:
+            check_cover(page)
+            self._checked.add(number)
         samples = read_region(page, rows, columns)
         if self.keyframe.photometric != _PALETTE:
             return samples

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from graphnet_denoise.images.formats.tiff.form import Tiff
+from graphnet_denoise.images.families.tiff.form import Tiff
 
 __all__ = ["Tiff"]

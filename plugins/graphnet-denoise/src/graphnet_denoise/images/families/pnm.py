@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_denoise.images.families.depths import refuse, shape_for
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.flat import FlatFile, FlatSink, Place
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for
 from graphnet_denoise.images.layout import Samples
 from graphnet_denoise.images.levels import Levels
 

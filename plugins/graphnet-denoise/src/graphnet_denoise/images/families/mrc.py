@@ -86,7 +86,7 @@ class Mrc(Format):
     suffixes = (".mrc", ".mrcs", ".rec", ".st")
 
     def matches(self, path: Path, head: bytes) -> bool:
-        return head[208:211] == b"MAP"
+        return head[208:211] == b"MAP" or (len(head) >= 1024 and path.suffix.lower() == ".mrc")
 
     def open(self, path: Path) -> ImageFile:
         return MrcFile(path)

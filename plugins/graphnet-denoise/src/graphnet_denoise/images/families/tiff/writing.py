@@ -13,17 +13,17 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from graphnet_denoise.images.file import ImageFile, ImageSink
-from graphnet_denoise.images.flat import Place
-from graphnet_denoise.images.formats.tiff.directory import (
+from graphnet_denoise.images.families.tiff.directory import (
     ASCII,
     Directory,
     Entry,
     Order,
     replace_directories,
 )
-from graphnet_denoise.images.formats.tiff.reading import TiffImage
-from graphnet_denoise.images.formats.tiff.tags import STORAGE, directory_of
+from graphnet_denoise.images.families.tiff.reading import TiffImage
+from graphnet_denoise.images.families.tiff.tags import STALE, STORAGE, directory_of
+from graphnet_denoise.images.file import ImageFile, ImageSink
+from graphnet_denoise.images.flat import Place
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.scratch import Scratch
@@ -43,7 +43,9 @@ _COMPRESSIONS = (
     *_JPEG2000,
 )
 """Those that can be written; another one becomes deflate."""
-_PLAIN_KINDS = ("generic", "uniform", "shaped", "ome", "imagej", "nih")
+_MAKERS = ("lsm", "stk", "mmstack", "ndtiff", "ndpi", "eer")
+"""Kinds of TIFF with a maker's tags that tell where data lie in the file: nobody else writes such files."""
+
 _DESCRIPTION = 270
 
 
@@ -59,6 +61,8 @@ class Storage:
     pages: int
     order: Order
     big: bool
+    like_source: bool = False
+    """Whether the pages are those of a TIFF that is the source."""
     one_directory: bool = False
     """Whether one directory stands for all pages, whose pixels follow one another."""
 
@@ -111,7 +115,7 @@ class TiffSink(ImageSink):
 
     def _put(self, plane: int, rows: slice, columns: slice, samples: Samples) -> None:
         source = self.source
-        if isinstance(source, TiffImage):
+        if isinstance(source, TiffImage) and self.storage.like_source:
             samples = source.turned(samples)
             numbers = source.pages_of(plane)
         else:
@@ -206,6 +210,11 @@ class TiffSink(ImageSink):
             self._scratch.close()
 
 
+def is_of_maker(source: TiffImage) -> bool:
+    """Whether only the maker of a microscope or scanner can write such a TIFF."""
+    return source.series.kind in _MAKERS
+
+
 def like_tiff(target: Path, source: TiffImage) -> TiffSink:
     """Start a TIFF that is stored as its source is."""
     page = source.keyframe
@@ -238,7 +247,7 @@ def like_tiff(target: Path, source: TiffImage) -> TiffSink:
     big = source.tiff.is_bigtiff or raw > CLASSIC_BYTES
     one = len(source.series.pages) < count
     order = source.tiff.byteorder
-    storage = Storage(options, shape, source.levels.dtype, bits, count, order, big, one)
+    storage = Storage(options, shape, source.levels.dtype, bits, count, order, big, True, one)
     return TiffSink(target, source, source.layout, source.levels, storage, _kept(source))
 
 
@@ -270,13 +279,7 @@ def _kept(source: TiffImage) -> list[Directory]:
     with source.path.open("rb") as file:
         for number in range(len(source.series.pages)):
             directory = source.form.read(file, source.page(number).offset)[0]
-            directories.append(directory.without(STORAGE))
-    if source.series.kind not in _PLAIN_KINDS:  # a vendor's tags that tell where its own data lie
-        text = json.dumps({"shape": source.shape, "axes": source.axes}).encode() + b"\0"
-        entries = dict(directories[0].entries)
-        entries = {tag: entry for tag, entry in entries.items() if tag < 32768 or tag in (34675,)}
-        entries[_DESCRIPTION] = Entry(ASCII, len(text), text)
-        directories[0] = Directory(entries, directories[0].children)
+            directories.append(directory.without(STORAGE | STALE))
     return directories
 
 

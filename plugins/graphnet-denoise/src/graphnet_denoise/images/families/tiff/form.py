@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from graphnet_denoise.images.families.tiff.reading import TiffImage
+from graphnet_denoise.images.families.tiff.writing import (
+    TiffSink,
+    from_other,
+    is_of_maker,
+    like_tiff,
+)
 from graphnet_denoise.images.file import ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.tiff.reading import TiffImage
-from graphnet_denoise.images.formats.tiff.writing import TiffSink, from_other, like_tiff
 
 
 class Tiff(Format):
@@ -24,6 +29,6 @@ class Tiff(Format):
         return TiffImage(path)
 
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> TiffSink:
-        if isinstance(source, TiffImage):
+        if isinstance(source, TiffImage) and not is_of_maker(source):
             return like_tiff(target, source)
         return from_other(target, source)

@@ -6,15 +6,15 @@ import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import Colour, DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for, together
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -31,6 +31,9 @@ _EXIF, _XMP, _ICC, _PREVIEWS = (
     b"http://ns.adobe.com/xap/1.0/\0",
     b"ICC_PROFILE\0",
     b"MPF\0",
+)
+_LARGEST_RATIO = (
+    16_384  # pixels of a byte: a block of 8 x 8 takes a bit, or less with arithmetic coding
 )
 _SEGMENT = 65533  # the most bytes of a segment
 _CENTIMETRE = 2.54  # inches
@@ -55,10 +58,12 @@ class JpegFile(DecodedFile):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._data = path.read_bytes()
-        self.segments = list(_segments(self._data))
-        self._check_frame()
-        image = self._image()
+        with path.open("rb") as file:
+            self.segments = list(_segments(file))
+            self._check_frame()
+            file.seek(0)
+            # Not by Image.open, which refuses large images and takes a JPEG with previews for a film.
+            image = JpegImagePlugin.JpegImageFile(file)
         self.progressive = "progressive" in image.info
         self.tables = image.quantization
         self.keeps_rgb = False
@@ -90,20 +95,14 @@ class JpegFile(DecodedFile):
                 "Convert it to a TIFF.",
             )
 
-    def _image(self) -> JpegImagePlugin.JpegImageFile:
-        # Not by Image.open, which refuses large images and takes a JPEG with previews for a film.
-        return JpegImagePlugin.JpegImageFile(io.BytesIO(self._data))
-
     def _decode(self) -> Samples:
-        image = self._image()
-        image.load()
-        array = np.asarray(image).reshape(image.height, image.width, -1)
+        if self.height * self.width > self.path.stat().st_size * _LARGEST_RATIO:
+            raise ValueError(f"too few bytes for {self.width} x {self.height} pixels")
+        with self.path.open("rb") as file:
+            image = JpegImagePlugin.JpegImageFile(file)
+            image.load()
+            array = np.asarray(image).reshape(self.height, self.width, -1)
         return array.transpose(2, 0, 1)
-
-    def close(self) -> None:
-        """Forget the pixels and the file's bytes."""
-        super().close()
-        self._data = b""
 
 
 class JpegSink(EncodedSink):
@@ -157,22 +156,20 @@ class Jpeg(Format):
         return JpegSink(target, source, layout, Levels(np.dtype(np.uint8), 8))
 
 
-def _segments(data: bytes) -> Iterator[Segment]:
+def _segments(file: BinaryIO) -> Iterator[Segment]:
     """The segments before the pixels, the first scan's header included."""
-    place = 2
-    while place + 4 <= len(data):
-        if data[place] != 0xFF:
-            place += 1  # some writers leave bytes between segments
-            continue
-        marker = data[place + 1]
-        if marker in (0xFF, 0x00, 0x01) or _EOI >= marker >= 0xD0:
-            place += 1 if marker == 0xFF else 2
-            continue
-        (length,) = struct.unpack_from(">H", data, place + 2)
-        yield Segment(marker, data[place + 4 : place + 2 + length])
-        if marker == _SOS:
+    file.seek(2)
+    while byte := file.read(1):
+        if byte != b"\xff":
+            continue  # some writers leave bytes between segments
+        while (marker := file.read(1)) == b"\xff":
+            pass
+        if not marker or marker[0] in (0x00, 0x01) or 0xD0 <= marker[0] <= _EOI:
+            continue  # without data
+        (length,) = struct.unpack(">H", file.read(2))
+        yield Segment(marker[0], file.read(max(length - 2, 0)))
+        if marker[0] == _SOS:
             return
-        place += 2 + length
 
 
 def _is_about(segment: Segment) -> bool:
@@ -192,7 +189,7 @@ def _kept(segments: list[Segment]) -> list[Segment]:
 
 def _joined(encoded: bytes, kept: list[Segment]) -> bytes:
     """Put the kept segments in place of the encoder's own."""
-    own = [segment for segment in _segments(encoded) if _is_about(segment)]
+    own = [segment for segment in _segments(io.BytesIO(encoded)) if _is_about(segment)]
     pixels = encoded[2 + sum(len(segment.encoded()) for segment in own) :]
     adobe = [segment for segment in own if segment.marker == _ADOBE]
     if adobe:  # it tells how the encoder stored the colours

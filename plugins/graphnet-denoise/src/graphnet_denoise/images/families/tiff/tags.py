@@ -6,7 +6,7 @@ import contextlib
 import io
 import struct
 
-from graphnet_denoise.images.formats.tiff.directory import (
+from graphnet_denoise.images.families.tiff.directory import (
     ASCII,
     BYTES,
     RATIONAL,
@@ -28,6 +28,9 @@ STORAGE = frozenset(
     for tag in range(int(part.split("-")[0]), int(part.split("-")[-1]) + 1)
 )
 """They say how pixels are stored: the result gets its own."""
+
+STALE = frozenset((37724,))
+"""Layers of Photoshop, which hold the pixels once more: programs would show these."""
 
 _DESCRIPTION, _X, _Y, _UNIT, _XMP, _ICC = 270, 282, 283, 296, 700, 34675
 _INCHES = {2: 1.0, 3: 2.54}

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import imagecodecs
 import numpy as np
 
+from graphnet_denoise.images.families.depths import refuse, shape_for, together
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.formats.depths import refuse, shape_for, together
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata

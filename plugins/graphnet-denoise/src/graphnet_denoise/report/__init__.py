@@ -1,0 +1,1 @@
+"""A training run as one HTML file: curves, images before and after, what was removed, settings, versions."""
