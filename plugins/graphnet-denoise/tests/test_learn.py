@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from graphnet_denoise import plugin
 from graphnet_denoise.commands import learn as learn_module
 from graphnet_denoise.commands.learn import learn
+from graphnet_denoise.learn import recipe
 from graphnet_denoise.learn.findings import find
 from graphnet_denoise.learn.measure import measure_noise
 from graphnet_denoise.learn.sameness import compare_images
@@ -330,7 +331,12 @@ def test_the_best_model_by_the_held_out_score_is_kept(trained: Path) -> None:
     assert score == pytest.approx(max(scores), abs=0.05)
 
 
-def test_a_training_ends_when_its_time_is_over(tmp_path: Path) -> None:
+def test_a_training_ends_when_its_time_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe, "NETWORKS", tmp_path)
+    conv = "{id: change, conv2d: {out_channels: 1, kernel_size: 3, padding: 1}}"
+    (tmp_path / "unet.yaml").write_text(f"name: small\nlayers: [{conv}]\n")
     assert plan_length(60, 0.05).steps == pytest.approx(60 / 0.05 * 0.94, abs=20)
     to = Writer(tmp_path / "small")
     for k in range(2):

@@ -18,7 +18,7 @@ import numpy as np
 
 from graphnet_denoise.learn.frames import Frame, ImageSource, as_numbers, read_frame
 from graphnet_denoise.learn.measure import Image, measure_noise
-from graphnet_denoise.learn.sameness import Comparison, compare_images
+from graphnet_denoise.learn.sameness import SIDE, Comparison, compare_images
 
 Kind = Literal["pairs", "bursts", "movie", "stack", "singles"]
 Group = tuple[Frame, ...]
@@ -86,7 +86,7 @@ class _Look:
         if frame not in self._kept:
             if len(self._kept) > 2:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[frame] = as_numbers(read_frame(frame))
+            self._kept[frame] = as_numbers(read_frame(frame, side=SIDE))
         return self._kept[frame]
 
     def compare(self, first: Frame, second: Frame) -> Comparison:

@@ -15,6 +15,7 @@ from graphnet_denoise.learn.frames import Frame, ImageSource, as_numbers, find_s
 from graphnet_denoise.learn.measure import Image, NoiseStatistics, measure_noise
 
 _MEASURED = 16  # images by which noise and range are measured
+_SIDE = 1024  # pixels of the middle of an image that are measured
 _PERCENTILES = 0.1, 99.9  # of the pixels: black and white
 
 
@@ -101,4 +102,4 @@ def _sampled(arrangement: Arrangement) -> tuple[list[Image], list[Image] | None]
 
 
 def _image(frame: Frame) -> Image:
-    return as_numbers(read_frame(frame))
+    return as_numbers(read_frame(frame, side=_SIDE))

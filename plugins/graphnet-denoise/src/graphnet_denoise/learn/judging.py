@@ -12,7 +12,7 @@ from graphnet.errors import DataError
 from graphnet_denoise.applying import restore_numbers
 from graphnet_denoise.images import Levels
 from graphnet_denoise.jobs.ranges import find_range
-from graphnet_denoise.learn.frames import Native, as_numbers, find_sources, read_frame
+from graphnet_denoise.learn.frames import as_numbers, find_sources, read_frame
 from graphnet_denoise.learn.quality import Quality, measure_quality
 from graphnet_denoise.scoring import Restores
 
@@ -41,7 +41,7 @@ def judge(restorer: Restores, folder: Path, *, hidden: tuple[int, int] = (0, 0))
     sources = find_sources(folder)
     frames = [frame for source in sources for frame in source.frames]
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _JUDGED)).astype(int))
-    native = [_middle(read_frame(frames[i])) for i in chosen]
+    native = [read_frame(frames[i], side=_SIDE) for i in chosen]
     numbers = np.concatenate([image.ravel() for image in native])
     low, high = np.percentile(numbers, _PERCENTILES)
     peak = max(float(high - low), 1e-12)
@@ -54,8 +54,3 @@ def judge(restorer: Restores, folder: Path, *, hidden: tuple[int, int] = (0, 0))
     except ValueError as error:
         raise DataError(f"{folder}: {error}.") from error
     return Judged(quality, peak)
-
-
-def _middle(image: Native) -> Native:
-    top, left = (max(0, (side - _SIDE) // 2) for side in image.shape[1:])
-    return image[:, top : top + _SIDE, left : left + _SIDE]

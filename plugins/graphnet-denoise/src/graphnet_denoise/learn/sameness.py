@@ -14,8 +14,10 @@ Plane = NDArray[np.float64]
 SAME = 0.4
 """Two images whose structure correlates by this much show the same scene."""
 
+SIDE = 768
+"""The side in pixels of the middle of an image that is compared."""
+
 _SCALES = (4, 8, 16)  # sides of the cells whose means are compared, in pixels
-_SIDE = 768  # pixels of the middle of an image that are compared
 _TILE = 16  # the side in cells of a tile, whose motion is measured
 _CELLS = (2, 4, 8)  # sides in pixels of the cells in which motion is measured
 _MOVED_PIXELS, _CERTAIN = (
@@ -63,17 +65,12 @@ def compare_images(first: Image, second: Image) -> Comparison:
     """
     if first.shape != second.shape or min(first.shape[1:]) < _CELLS[0] * _TILE:
         return Comparison(0.0, 1.0, 0.0, 1.0)
-    a, b = (_middle(image.astype(np.float64).mean(axis=0)) for image in (first, second))
+    a, b = (image.astype(np.float64).mean(axis=0) for image in (first, second))
     correlation, gain = max(_correlated(a, b, scale) for scale in _SCALES)
     if correlation < SAME:
         return Comparison(correlation, 1.0, 0.0, gain)
     moved, shift = _motion(a, b)
     return Comparison(correlation, moved, shift, gain)
-
-
-def _middle(plane: Plane) -> Plane:
-    top, left = (max(0, (side - _SIDE) // 2) for side in plane.shape)
-    return plane[top : top + _SIDE, left : left + _SIDE]
 
 
 def cell_means(plane: Plane, side: int) -> Plane:
