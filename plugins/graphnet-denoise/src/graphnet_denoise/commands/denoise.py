@@ -201,10 +201,10 @@ def split_model(files: Sequence[Path]) -> tuple[Path | None, Sequence[Path]]:
 
 def known_names() -> tuple[Names, Mapping[str, str]]:
     """The endings of images; and for formats that can only be read, the ending of their results."""
-    from graphnet_denoise.images import Format, formats
+    from graphnet_denoise.images import formats
     from graphnet_denoise.jobs import Names
 
-    only_read = [one for one in formats() if type(one).create is Format.create]
+    only_read = [one for one in formats() if one.read_only]
     known = [*(one for one in formats() if one not in only_read), *only_read]
     endings = tuple(dict.fromkeys(suffix for one in known for suffix in one.suffixes))
     folders = tuple(suffix for one in known if one.folder for suffix in one.suffixes)
