@@ -247,7 +247,7 @@ function sums() {
 function drawMemory() {
   const box = byId("chart"), totals = chart.totals || (chart.totals = sums());
   box.replaceChildren();
-  const w = box.clientWidth, h = box.clientHeight, n = steps.length;
+  const w = Math.max(box.clientWidth, 120), h = Math.max(box.clientHeight, 120), n = steps.length; // 0 in a frame that is not laid out yet
   const [l, r, t, b] = [62, 14, 18, 42];
   const top = plan.peak.bytes * 1.06 || 1;
   const x = (i) => l + ((w - l - r) * i) / n, y = (v) => h - b - ((h - t - b) * v) / top;

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 from graphnet_denoise.images import Picture, write_picture
-from graphnet_denoise.report.page import page
+from graphnet_denoise.jobs.ranges import Range
+from graphnet_denoise.report.examples import Example, read_example
+from graphnet_denoise.report.page import page, page_data
 from graphnet_denoise.report.pictures import Pictured, correlations, spectrum
 from graphnet_denoise.report.run import read_run
+from graphnet_denoise.restoring import Restorer
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 import graphnet as gn
 from graphnet.cli import run as graphnet_command
@@ -111,7 +114,7 @@ def test_what_is_no_run_is_refused_in_words(run: Path, tmp_path: Path) -> None:
 
 
 def test_names_from_a_file_end_no_script(run: Path) -> None:
-    assert page(read_run(run), []).count("</script>") == 2
+    assert page(page_data(EVIL, run=read_run(run))).count("</script>") == 2
 
 
 def test_a_run_without_images_says_why(
@@ -125,6 +128,32 @@ def test_a_run_without_images_says_why(
     (run / "model.safetensors").unlink()
     assert graphnet_command(["report", str(run), "-o", str(tmp_path / "r.html")]) == 0
     assert "not written a model yet" in capsys.readouterr().err
+
+
+def test_a_model_that_knows_its_range_gets_the_numbers_of_the_file() -> None:
+    """It returns 1000 everywhere, which is the middle of the range 0..2000."""
+    layers = [
+        {"id": "normalized", "rescale": {"factor": 0.0}},
+        {"id": "result", "add_scalar": {"value": 1000.0}},
+    ]
+    model = gn.Model({"input": {"channels": 1}, "layers": layers}, weights={})
+    noisy = np.random.default_rng(0).integers(0, 2000, (1, 8, 9), dtype=np.uint16)
+    found = Example("a", noisy, Range(0.0, 2000.0)).denoise(Restorer.of(model))
+    np.testing.assert_allclose(found.noisy, noisy / 2000, rtol=1e-6)
+    np.testing.assert_allclose(found.denoised, np.full((1, 8, 9), 0.5), rtol=1e-6)
+
+
+def test_the_middle_of_a_file_is_read_in_its_range(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 11, 8), dtype=np.uint8)
+    write_picture(tmp_path / "a.png", Picture(pixels))
+    found = read_example(tmp_path / "a.png", side=4)
+    np.testing.assert_array_equal(found.noisy, pixels[:, 3:7, 2:6])
+    np.testing.assert_allclose(found.values()[0], pixels[:, 3:7, 2:6] / 255, rtol=1e-6)
+
+
+def test_images_of_one_name_have_different_names_on_the_page() -> None:
+    found = page_data("t", pictures=[{"name": name} for name in ("a", "a", "b", "a")])
+    assert [one["name"] for one in found["pictures"]] == ["a", "a (2)", "b", "a (3)"]
 
 
 # -- in a browser ------------------------------------------------------------------------------------
@@ -155,7 +184,7 @@ def shown(run: Path, tmp_path: Path) -> Iterator[Page]:
             ),
         )
         shown.goto((tmp_path / "r.html").as_uri())
-        shown.wait_for_function("document.documentElement.dataset.ready === 'true'")
+        expect(shown.locator("html")).to_have_attribute("data-ready", "true")
         yield shown
         browser.close()
     assert problems == []

@@ -79,7 +79,7 @@ def graphnet_datasets(register: Register) -> None:
 
 @hookimpl
 def graphnet_commands(register: Register) -> None:
-    """Add `denoise`, `learn`, `evaluate`, `report`, `convert-pairs`, and exports to other programs."""
+    """Add `denoise`, `learn`, `evaluate`, `report`, `view`, `convert-pairs`, and exports."""
     here = "graphnet_denoise.commands"
     register("denoise", Command("Denoise images of any size.", f"{here}.denoise:denoise"))
     register("learn", Command("Train on a folder of your noisy images.", f"{here}.learn:learn"))
@@ -94,6 +94,10 @@ def graphnet_commands(register: Register) -> None:
         ),
     )
     register("report", Command("Show a training run as one HTML file.", f"{here}.report:report"))
+    register(
+        "view",
+        Command("Look at a training run, or at images before and after.", f"{here}.view:view"),
+    )
     register(
         "export-darktable",
         Command(

@@ -35,3 +35,11 @@ noise_level_option = click.option(
     type=click.FloatRange(min=0),
     help="The noise's standard deviation in 255ths, for a model that takes it as an input.",
 )
+
+most_option = click.option(
+    "--most",
+    default=4,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="How many images of a run to show.",
+)

@@ -16,20 +16,20 @@ from torch import Tensor
 
 from graphnet_denoise import metrics
 
-SIDE = 384
-"""The largest side of an image in a report; of a larger one, the middle is shown."""
 _BINS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Pictured:
     """An image before and after denoising: float (C, H, W) in 0..1; `target` is what the
-    validation compares with, which is clean or noisy; None if there is none."""
+    validation compares with, which is clean or noisy; None if there is none. `note` says what was found in
+    the image, and which model denoised it."""
 
     name: str
     noisy: Tensor
     denoised: Tensor
     target: Tensor | None = None
+    note: str = ""
 
     def data(self) -> Mapping[str, Any]:
         """What the page shows: PNG images as addresses that hold them, and numbers."""
@@ -55,16 +55,9 @@ class Pictured:
                 )
         numbers = {key: value for key, value in numbers.items() if math.isfinite(value)}
         return {
-            "name": self.name, "width": w, "height": h, "channels": c,
+            "name": self.name, "note": self.note, "width": w, "height": h, "channels": c,
             "images": shown, "numbers": numbers, "rings": rings,
         }  # fmt: skip
-
-
-def middle(image: Tensor) -> Tensor:
-    """The middle of an image (C, H, W), of at most SIDE pixels on each side."""
-    _, h, w = image.shape
-    top, left = max(0, h - SIDE) // 2, max(0, w - SIDE) // 2
-    return image[:, top : top + SIDE, left : left + SIDE]
 
 
 def correlations(removed: NDArray[np.float64]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from graphnet.errors import CheckpointError
 
+LOG = "log.jsonl"
 _MODELS = ("best.safetensors", "model.safetensors", "checkpoint.safetensors")
 
 
@@ -26,8 +27,8 @@ class Run:
     """
 
     path: Path
-    start: Mapping[str, Any]
-    steps: Sequence[Mapping[str, Any]]
+    start: Mapping[str, Any] = field(default_factory=dict)
+    steps: Sequence[Mapping[str, Any]] = field(default=())
     epochs: Sequence[Mapping[str, Any]] = field(default=())
     stopped: str = ""
 
@@ -43,12 +44,17 @@ class Run:
         return next((self.path / name for name in _MODELS if (self.path / name).exists()), None)
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a run: it has a log or a model; a run that begins has neither."""
+    return (path / LOG).exists() or Run(path).model is not None
+
+
 def read_run(path: Path) -> Run:
     """Read the log of a run. Raises CheckpointError if the folder has none, or one that is damaged.
 
     A last line that is not finished, since the run is still writing it, does not count.
     """
-    log = path / "log.jsonl"
+    log = path / LOG
     try:
         text = log.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  let data = JSON.parse(document.getElementById("data").textContent);
   const at = id => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
 
@@ -10,6 +10,27 @@
     if (text !== undefined) element.textContent = text;
     parent.append(element);
     return element;
+  }
+
+  // An element of HTML; text is set as text, never as markup: names come from files.
+  function element(name, attributes, text, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    if (text !== undefined) made.textContent = text;
+    made.append(...children);
+    return made;
+  }
+
+  function tell(id, words) {
+    at(id).textContent = words;
+    at(id).hidden = !words;
+  }
+
+  function bytes(count) {
+    const units = ["B", "KiB", "MiB", "GiB"];
+    let unit = 0;
+    while (count >= 1024 && unit < 3) { count /= 1024; unit += 1; }
+    return `${unit && count < 100 ? count.toFixed(1) : Math.round(count)} ${units[unit]}`;
   }
 
   function number(value) {
@@ -39,14 +60,16 @@
     const [x0, x1] = span(xs, words.across), [y0, y1] = span(ys, words.around);
     const px = x => left + (x - x0) / (x1 - x0) * (width - left - right);
     const py = y => height - bottom - (y - y0) / (y1 - y0) * (height - top - bottom);
+    const digits = (low, high) => Math.min(6, 3 + Math.max(0, Math.floor(Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (high - low)))));
+    const read = words.log ? 3 : digits(y0, y1);
     for (let i = 0; i <= 4; i++) {
       const y = y0 + (y1 - y0) * i / 4, x = x0 + (x1 - x0) * i / 4;
       made("line", { class: "grid", x1: left, x2: width - right, y1: py(y), y2: py(y) }, svg);
-      made("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, svg, number(+value(y).toPrecision(3)));
+      made("text", { x: left - 6, y: py(y) + 4, "text-anchor": "end" }, svg, number(+value(y).toPrecision(read)) + (words.unit ?? ""));
       made("text", { x: px(x), y: height - bottom + 15, "text-anchor": i < 4 ? "middle" : "end" }, svg, number(+x.toPrecision(3)));
     }
     made("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, svg, words.x);
-    made("path", { class: "curve", d: known.map(([x, y], i) => `${i ? "L" : "M"}${px(x)} ${py(y)}`).join("") }, svg);
+    made("path", { class: "curve", d: known.map(([x, y], i) => (words.stepped && i ? `H${px(x)}V${py(y)}` : `${i ? "L" : "M"}${px(x)} ${py(y)}`)).join("") }, svg);
     if (known.length <= 60) for (const [x, y] of known) made("circle", { class: "dot", cx: px(x), cy: py(y), r: 2.2 }, svg);
     const pointed = made("circle", { class: "pointed", r: 4, visibility: "hidden" }, svg);
     const reading = made("text", { class: "reading", x: left, y: 11 }, svg, "");
@@ -56,7 +79,7 @@
       pointed.setAttribute("cx", px(x));
       pointed.setAttribute("cy", py(y));
       pointed.setAttribute("visibility", "visible");
-      reading.textContent = `${words.x} ${number(x)}: ${number(value(y))}`;
+      reading.textContent = `${words.x} ${number(x)}: ${number(value(y))}${words.unit ?? ""}`;
     });
   }
 
@@ -73,9 +96,10 @@
   // -- images ---------------------------------------------------------------------------------------
 
   const SIDES = { denoised: "denoised", target: "target", removed: "what was removed", spectrum: "its spectrum" };
-  const state = { which: 0, side: "denoised", split: 0.5, scale: 1, x: 0, y: 0, fits: true };
+  const state = { name: null, side: "denoised", split: 0.5, scale: 1, x: 0, y: 0, fits: true };
   const viewer = at("viewer"), divider = at("divider");
   const panes = ["left", "right"].map(id => at(id));
+  let picture = null; // the one that is shown; null before the first, and if it cannot be shown
 
   function placed() {
     const width = viewer.clientWidth, edge = state.split * width;
@@ -85,8 +109,6 @@
     divider.setAttribute("aria-valuenow", Math.round(100 * state.split));
     for (const pane of panes)
       pane.firstElementChild.style.transform = `translate(${state.x}px, ${state.y}px) scale(${state.scale})`;
-    viewer.dataset.scale = state.scale;
-    viewer.dataset.split = state.split.toFixed(3);
     for (const button of at("zooms").children) button.setAttribute("aria-pressed", String(state.fits ? button.dataset.scale === "0" : +button.dataset.scale === state.scale));
   }
 
@@ -102,7 +124,7 @@
 
   function fitted() {
     state.fits = true;
-    const { width, height } = data.pictures[state.which];
+    const { width, height } = picture ?? { width: 1, height: 1 };
     state.scale = Math.min(viewer.clientWidth / width, viewer.clientHeight / height);
     state.x = (viewer.clientWidth - width * state.scale) / 2;
     state.y = (viewer.clientHeight - height * state.scale) / 2;
@@ -110,39 +132,71 @@
   }
 
   function shown() {
-    const picture = data.pictures[state.which];
-    if (!(state.side in picture.images)) state.side = "denoised";
-    at("left").firstElementChild.src = picture.images.noisy;
-    at("right").firstElementChild.src = picture.images[state.side];
+    const images = picture?.images ?? {};
+    if (picture && !(state.side in images)) state.side = "denoised";
+    for (const [pane, side] of [["left", "noisy"], ["right", state.side]]) {
+      const image = at(pane).firstElementChild;
+      image.hidden = !picture;
+      if (picture) image.src = images[side];
+    }
     at("right").firstElementChild.alt = SIDES[state.side];
     at("tag-right").textContent = SIDES[state.side];
-    at("sides").replaceChildren(...Object.keys(SIDES).filter(side => side in picture.images).map(side => {
-      const button = document.createElement("button");
-      button.textContent = SIDES[side];
-      button.dataset.side = side;
-      button.setAttribute("aria-pressed", String(side === state.side));
+    at("sides").replaceChildren(...Object.keys(SIDES).filter(side => side in images).map(side => {
+      const button = element("button", { "data-side": side, "aria-pressed": String(side === state.side) }, SIDES[side]);
       button.addEventListener("click", () => { state.side = side; shown(); });
       return button;
     }));
-    at("numbers").replaceChildren(...Object.entries(picture.numbers).map(([name, value]) => {
-      const row = document.createElement("tr"), head = document.createElement("th"), cell = document.createElement("td");
-      head.textContent = name;
-      cell.textContent = value.toFixed(2);
-      row.append(head, cell);
-      return row;
-    }));
-    chart(at("rings"), picture.rings, { title: "power by frequency", x: "cycles a pixel", log: true, across: [0, 0.5], around: [-1, 1] });
+    at("numbers").replaceChildren(...Object.entries(picture?.numbers ?? {}).map(([name, value]) =>
+      element("tr", {}, undefined, element("th", {}, name), element("td", {}, value.toFixed(2)))));
+    tell("note", picture?.note ?? "");
+    at("removed").hidden = !picture;
+    if (picture) chart(at("rings"), picture.rings, { title: "power by frequency", x: "cycles a pixel", log: true, across: [0, 0.5], around: [-1, 1] });
     placed();
   }
 
-  function looked() {
-    at("look").hidden = at("removed").hidden = false;
-    data.pictures.forEach((picture, i) => at("which").add(new Option(picture.name, i)));
-    at("which").addEventListener("change", event => { state.which = +event.target.value; shown(); fitted(); });
+  // Show the chosen image. A page that is served asks for it, and the image before it stays until it has come.
+  let asked = "";
+  async function looked() {
+    const entry = data.pictures.find(one => one.name === state.name);
+    if (entry.address === undefined) {
+      taken(entry);
+    } else if (entry.address !== asked) {
+      asked = entry.address;
+      tell("waiting", `${picture && picture.name === entry.name ? "denoising again" : "denoising"}: ${entry.name}`);
+      let found;
+      try {
+        found = await answer(entry.address);
+      } catch {
+        if (asked === entry.address) asked = ""; // it is asked for again after the next change
+        found = { error: "The image did not come." };
+      }
+      if (data.pictures.some(one => one.name === state.name && one.address === entry.address)) taken(found);
+    }
+  }
+
+  function taken(found) {
+    const before = picture;
+    picture = found.error === undefined ? found : null;
+    tell("waiting", found.error ?? "");
+    shown();
+    if (picture && (state.fits || before?.name !== picture.name)) fitted();
+  }
+
+  function choices() {
+    const names = data.pictures.map(one => one.name);
+    at("images").hidden = names.length === 0;
+    if (names.length === 0) { at("removed").hidden = true; return; }
+    if (!names.includes(state.name)) state.name = names[0];
+    if (names.join("\0") !== [...at("which").options].map(one => one.value).join("\0"))
+      at("which").replaceChildren(...names.map(name => new Option(name, name)));
+    at("which").value = state.name;
+    looked();
+  }
+
+  function listen() {
+    at("which").addEventListener("change", event => { state.name = event.target.value; looked(); });
     for (const [scale, words] of [[0, "fit"], [1, "1:1"], [2, "2:1"], [4, "4:1"], [8, "8:1"]]) {
-      const button = document.createElement("button");
-      button.textContent = words;
-      button.dataset.scale = scale;
+      const button = element("button", { "data-scale": scale }, words);
       button.addEventListener("click", () => scale ? zoomed(scale) : fitted());
       at("zooms").append(button);
     }
@@ -156,7 +210,7 @@
     viewer.addEventListener("pointerdown", event => { dragged = "image"; viewer.setPointerCapture(event.pointerId); });
     viewer.addEventListener("pointermove", event => {
       if (dragged === "split") split(event);
-      if (dragged === "image") { state.x += event.movementX; state.y += event.movementY; placed(); }
+      if (dragged === "image") { state.x += event.movementX; state.y += event.movementY; state.fits = false; placed(); }
     });
     for (const end of ["pointerup", "pointercancel"]) viewer.addEventListener(end, () => { dragged = null; });
     viewer.addEventListener("wheel", event => {
@@ -165,37 +219,112 @@
       zoomed(state.scale * (event.deltaY < 0 ? 1.25 : 0.8), event.clientX - box.left, event.clientY - box.top);
     }, { passive: false });
     document.addEventListener("keydown", event => {
-      if (event.target.matches("select, input")) return;
+      if (event.target.matches("select, input") || event.ctrlKey || event.metaKey || event.altKey) return;
       const step = { ArrowLeft: -0.02, ArrowRight: 0.02 }[event.key];
       if (step !== undefined) { state.split = Math.min(1, Math.max(0, state.split + step)); placed(); event.preventDefault(); }
       if (event.key === "+" || event.key === "=") zoomed(state.scale * 1.25);
       if (event.key === "-") zoomed(state.scale * 0.8);
     });
     window.addEventListener("resize", () => state.fits ? fitted() : placed());
-    shown();
-    fitted();
+  }
+
+  // -- the network ----------------------------------------------------------------------------------
+
+  let planned = null; // the address of the page with the graph
+  function network() {
+    const { network } = data;
+    at("network").hidden = network === null;
+    if (network === null || network.page === planned) return;
+    planned = network.page;
+    const longest = Math.max(...network.layers.map(one => one.seconds)) || 1;
+    const ms = seconds => (seconds * 1e3).toPrecision(3);
+    at("plan").textContent = `${network.title} · ${network.layers.length} steps · at least ${ms(network.total.at_least_s)} ms on ${network.machine}` +
+      ` · ${bytes(network.peak.bytes)} at the peak, in step ${network.peak.step} · ${(network.total.flops / 1e9).toPrecision(3)} G operations`;
+    const heads = ["step", "layer", "kernel", "output", "ms, predicted", "bytes read and written", "memory in use"];
+    const kinds = ["number", "", "", "", "", "number", "number"];
+    const head = element("thead", {}, undefined, element("tr", {}, undefined, ...heads.map((text, i) => element("th", { scope: "col", class: kinds[i] }, text))));
+    const body = element("tbody", {}, undefined, ...network.layers.map(one => {
+      const bar = element("span", { class: "bar" });
+      bar.style.width = `${60 * one.seconds / longest}px`;
+      const time = element("td", {}, undefined, bar, ms(one.seconds));
+      const cells = [one.step, one.layer, one.kernel, one.shape, time, bytes(one.bytes), bytes(one.alive)];
+      return element("tr", one.step === network.peak.step ? { class: "peak" } : {}, undefined,
+        ...cells.map((cell, i) => cell === time ? time : element("td", { class: kinds[i] }, cell)));
+    }));
+    at("layers").firstElementChild.replaceChildren(head, body);
+    chart(at("memory"), network.layers.map(one => [one.step, one.alive / 2 ** 20]),
+      { title: "memory in use", x: "step", unit: " MiB", around: [0, 0], stepped: true });
+    at("graph").querySelector("iframe")?.remove();
+    at("graph").open = false;
+  }
+
+  function graph() { // the page of `graphnet explain`, made when it is opened
+    if (!at("graph").open || at("graph").querySelector("iframe")) return;
+    const address = URL.createObjectURL(new Blob([data.network.page], { type: "text/html" }));
+    const frame = element("iframe", { title: "Graph of the steps", src: address });
+    frame.addEventListener("load", () => URL.revokeObjectURL(address));
+    at("graph").append(frame);
   }
 
   // -- the page -------------------------------------------------------------------------------------
 
-  document.querySelector("h1").textContent = data.title;
-  const last = data.epochs[data.epochs.length - 1];
-  const words = [];
-  if (last) {
-    words.push(`${last.epoch} epochs, ${last.step} steps, ${number(Math.round(last.elapsed_s))} s`);
-    for (const [name, value] of Object.entries(last.metrics ?? {})) words.push(`${name} ${number(value)}`);
+  function training() {
+    for (const section of document.querySelectorAll(".of-run")) section.hidden = data.run === null;
+    at("metrics").hidden = data.run === null;
+    at("removed").classList.toggle("wide", data.run === null);
+    tell("summary", "");
+    if (data.run === null) return;
+    const { steps, epochs, start, stopped } = data.run;
+    const last = epochs[epochs.length - 1];
+    const words = [];
+    if (last) {
+      words.push(`${last.epoch} epochs, ${last.step} steps, ${number(Math.round(last.elapsed_s))} s`);
+      for (const [name, value] of Object.entries(last.metrics ?? {})) words.push(`${name} ${number(value)}`);
+    }
+    if (start.device) words.push(`${start.device}, ${start.precision}`);
+    if (stopped) words.push(`stopped: ${stopped}`);
+    tell("summary", words.join(" · "));
+    chart(at("loss"), steps.map(one => [one.step, one.loss]), { title: "training loss", x: "step" });
+    at("metrics").replaceChildren();
+    for (const name of Object.keys(last?.metrics ?? {}))
+      chart(section(at("metrics"), `Validation: ${name}`), epochs.map(one => [one.epoch, one.metrics?.[name]]), { title: name, x: "epoch" });
+    const { config = {}, versions = {}, ...rest } = start;
+    at("settings").textContent = JSON.stringify({ ...rest, kind: undefined, config }, null, 2);
+    at("versions").textContent = JSON.stringify(versions, null, 2);
   }
-  if (data.start.device) words.push(`${data.start.device}, ${data.start.precision}`);
-  if (data.stopped) words.push(`stopped: ${data.stopped}`);
-  at("summary").textContent = words.join(" · ");
-  at("remark").textContent = data.remark;
-  at("remark").hidden = !data.remark;
-  chart(at("loss"), data.steps.map(one => [one.step, one.loss]), { title: "training loss", x: "step" });
-  for (const name of Object.keys(last?.metrics ?? {}))
-    chart(section(at("metrics"), `Validation: ${name}`), data.epochs.map(one => [one.epoch, one.metrics[name]]), { title: name, x: "epoch" });
-  const { config = {}, versions = {}, ...rest } = data.start;
-  at("settings").textContent = JSON.stringify({ ...rest, kind: undefined, config }, null, 2);
-  at("versions").textContent = JSON.stringify(versions, null, 2);
-  if (data.pictures.length) looked();
+
+  function draw() {
+    document.title = document.querySelector("h1").textContent = data.title;
+    tell("remark", data.remark);
+    training();
+    network();
+    choices();
+  }
+
+  async function answer(address) {
+    const response = await fetch(address);
+    if (!response.ok) throw new Error(response.statusText);
+    return response.json();
+  }
+
+  // Ask for changes, and draw them; what the reader has chosen stays.
+  async function follow() {
+    try {
+      const { version } = await answer("version");
+      if (version !== data.version) {
+        data = await answer("data");
+        draw();
+      }
+      tell("live", "This page follows the changes.");
+    } catch {
+      tell("live", "The command that serves this page has ended: nothing changes any more.");
+    }
+    setTimeout(follow, 2000);
+  }
+
+  listen();
+  draw();
+  at("graph").addEventListener("toggle", graph);
+  if (data.version !== null) setTimeout(follow, 2000);
   document.documentElement.dataset.ready = "true";
 })();

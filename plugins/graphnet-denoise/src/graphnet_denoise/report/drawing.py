@@ -1,0 +1,76 @@
+"""Drawing: the images of a run's model, and its network, as a page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import graphnet
+from graphnet.errors import DescriptionError, GraphnetError
+from graphnet.model import Model
+from graphnet.plan import CompileOptions
+from graphnet_denoise.report.examples import read_examples, validation_examples
+from graphnet_denoise.report.network import network_data
+from graphnet_denoise.report.run import Run
+from graphnet_denoise.restoring import Restorer
+
+NO_MODEL = "The run has not written a model yet, so there are no images."
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a page shows of a model.
+
+    Args:
+        pictures: what `Pictured.data` returns for each image.
+        network: what `network_data` returns, if the network can be shown.
+        remarks: sentences for the reader, about what cannot be shown.
+    """
+
+    pictures: Sequence[Mapping[str, Any]] = ()
+    network: Mapping[str, Any] | None = None
+    remarks: Sequence[str] = ()
+
+
+def draw(run: Run, images: Sequence[Path], *, most: int, options: CompileOptions) -> Drawn:
+    """Denoise images with the run's model.
+
+    Args:
+        run: the run.
+        images: noisy images, or folders of them; without any, those of the run's validation.
+        most: how many images are shown.
+        options: how the model computes.
+
+    Raises:
+        DataError: one of `images` cannot be read. What cannot be read of the run becomes a remark.
+    """
+    if run.model is None:
+        return Drawn(remarks=(NO_MODEL,))
+    model = graphnet.load(run.model)
+    network, remarks = draw_network(model, options)
+    restorer = Restorer.of(model, options=options)
+    pictures = []
+    try:
+        if images:
+            examples = read_examples(images, channels=model.input_channels)
+        else:
+            examples = validation_examples(run, numbers=restorer.takes_numbers)
+        pictures = [one.denoise(restorer).data() for one in islice(examples, most)]
+    except (GraphnetError, DescriptionError) as error:
+        if images:
+            raise
+        remarks = [*remarks, f"The images of the run's validation cannot be shown: {error}"]
+    return Drawn(pictures, network, remarks)
+
+
+def draw_network(
+    model: Model, options: CompileOptions
+) -> tuple[Mapping[str, Any] | None, list[str]]:
+    """Return what `network_data` does, or None and the reason why the network cannot be shown."""
+    try:
+        return network_data(model, options), []
+    except (GraphnetError, DescriptionError) as error:
+        return None, [f"The plan of the network cannot be shown: {error}"]
