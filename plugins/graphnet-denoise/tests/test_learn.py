@@ -117,6 +117,7 @@ def test_the_image_with_less_noise_is_the_target_whatever_its_name(tmp_path: Pat
     arrangement = find(own_images.write(tmp_path, own_images.noisy_and_clean)).arrangement
     assert arrangement.ordered
     assert {scene[-1].file.parent.name for scene in arrangement.scenes} == {"gt"}
+    assert {frame.file.parent.name for frame in arrangement.noisy} == {"lq"}
     assert not find(own_images.write(tmp_path, own_images.pairs_by_name)).arrangement.ordered
 
 
