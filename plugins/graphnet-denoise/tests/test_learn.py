@@ -32,7 +32,7 @@ from graphnet.training import Steps, Trainer, read_job
 from tests.support import own_images
 from tests.support.own_images import SIDE, Writer
 
-NOISE2VOID = {"noise2void": {"masked": 0.04}}
+NOISE2VOID = {"noise2void": {"masked": 0.11}}
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 
 
