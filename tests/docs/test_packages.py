@@ -54,7 +54,7 @@ def test_a_wheel_has_all_files_of_its_package_and_says_what_it_is(
     wheel = zipfile.ZipFile(built("build_wheel", folder, tmp_path / "dist"))
     names = set(wheel.namelist())
     source = folder if project == ROOT else folder / "src"
-    (package,) = (path.parent for path in source.glob("graphnet*/__init__.py"))
+    (package,) = (path.parent for path in source.glob("*graphnet*/__init__.py"))
     files = {str(p.relative_to(source)) for p in package.rglob("*") if p.is_file()}
     assert {name for name in names if ".dist-info/" not in name} == files
     assert f"{package.name}/py.typed" in names

@@ -32,7 +32,7 @@ from graphnet.training import Steps, Trainer, read_job
 from tests.support import own_images
 from tests.support.own_images import SIDE, Writer
 
-NOISE2VOID = {"noise2void": {"masked": 0.04}}
+NOISE2VOID = {"noise2void": {"masked": 0.11}}
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 
 
@@ -117,6 +117,7 @@ def test_the_image_with_less_noise_is_the_target_whatever_its_name(tmp_path: Pat
     arrangement = find(own_images.write(tmp_path, own_images.noisy_and_clean)).arrangement
     assert arrangement.ordered
     assert {scene[-1].file.parent.name for scene in arrangement.scenes} == {"gt"}
+    assert {frame.file.parent.name for frame in arrangement.noisy} == {"lq"}
     assert not find(own_images.write(tmp_path, own_images.pairs_by_name)).arrangement.ordered
 
 

@@ -30,6 +30,7 @@ from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemb
 from graphnet_denoise.commands.tables import images_table, quality_lines, scores_table
 from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
+from graphnet_denoise.learn.frames import find_sources
 from graphnet_denoise.learn.judging import judge
 from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
@@ -135,7 +136,8 @@ def evaluate(
     record: dict[str, Any] = {"model": str(model or "included"), "data": where, "noise": noise}
     if without_clean:
         assert restorer is not None
-        judged = judge(restorer, Path(places[0]))
+        sources = find_sources(Path(places[0]))
+        judged = judge(restorer, [frame for source in sources for frame in source.frames])
         record |= {"without_clean": True, **judged.record()}
         for line in quality_lines(judged):
             Console().print(line, markup=False, highlight=False, soft_wrap=True)

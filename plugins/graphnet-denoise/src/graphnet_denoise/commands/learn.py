@@ -112,7 +112,8 @@ def learn(
         say(f"stopped after step {trained.steps}: {over}")
     if trained.score is not None:
         say(f"the best held-out score is {trained.score:.2f} dB, of epoch {trained.epoch}")
-    judged = judge(Restorer.of(trained.model), folder, hidden=findings.choice.hidden)
+    noisy = findings.arrangement.noisy
+    judged = judge(Restorer.of(trained.model), noisy, hidden=findings.choice.hidden)
     write_text(run.path / QUALITY, json.dumps(judged.record(), indent=2) + "\n")
     for line in quality_lines(judged):
         say(line)

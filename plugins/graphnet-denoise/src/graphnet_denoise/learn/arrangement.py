@@ -58,8 +58,10 @@ class Arrangement:
         return all(len(scene) > 1 for scene in self.scenes)
 
     @property
-    def frames(self) -> list[Frame]:
-        return [frame for scene in self.scenes for frame in scene]
+    def noisy(self) -> list[Frame]:
+        """The images that are to be denoised: all, or all but the targets."""
+        scenes = (scene[:-1] if self.ordered else scene for scene in self.scenes)
+        return [frame for scene in scenes for frame in scene]
 
 
 def arrange(sources: Sequence[ImageSource]) -> Arrangement:

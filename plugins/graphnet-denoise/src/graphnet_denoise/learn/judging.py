@@ -1,9 +1,9 @@
-"""Judge a model by the noisy images of a folder, without a clean one."""
+"""Judge a model by noisy images, without a clean one."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from graphnet.errors import DataError
 from graphnet_denoise.applying import restore_numbers
 from graphnet_denoise.images import Levels
 from graphnet_denoise.jobs.ranges import find_range
-from graphnet_denoise.learn.frames import as_numbers, find_sources, read_frame
+from graphnet_denoise.learn.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.learn.quality import Quality, measure_quality
 from graphnet_denoise.scoring import Restores
 
@@ -33,13 +33,13 @@ class Judged:
         return {**self.quality.record(), "peak": self.peak}
 
 
-def judge(restorer: Restores, folder: Path, *, hidden: tuple[int, int] = (0, 0)) -> Judged:
-    """Measure a model on at most 8 images of a folder.
+def judge(
+    restorer: Restores, frames: Sequence[Frame], *, hidden: tuple[int, int] = (0, 0)
+) -> Judged:
+    """Measure a model on at most 8 noisy images.
 
     Raises DataError for images that cannot be read, or are too small.
     """
-    sources = find_sources(folder)
-    frames = [frame for source in sources for frame in source.frames]
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _JUDGED)).astype(int))
     native = [read_frame(frames[i], side=_SIDE) for i in chosen]
     numbers = np.concatenate([image.ravel() for image in native])
@@ -52,5 +52,5 @@ def judge(restorer: Restores, folder: Path, *, hidden: tuple[int, int] = (0, 0))
             images, lambda image: restore_numbers(restorer, image, used), peak=peak, hidden=hidden
         )
     except ValueError as error:
-        raise DataError(f"{folder}: {error}.") from error
+        raise DataError(f"{frames[0]}: {error}.") from error
     return Judged(quality, peak)
