@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from graphnet_denoise.models import MODELS
 from graphnet_denoise.restoring import Restorer
 from numpy.typing import NDArray
 from PIL import Image
@@ -123,7 +124,9 @@ def psnr(image: Pixels, clean: Pixels) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="of the pairs")
-    parser.add_argument("--model", type=Path, help="a model file; by default the included one")
+    parser.add_argument(
+        "--model", type=Path, default=MODELS["camera"], help="by default the included one"
+    )
     parser.add_argument("--only", help="some of the denoisers, separated by commas")
     parser.add_argument("--json", type=Path, help="also write the numbers of each image")
     given = parser.parse_args()

@@ -10,14 +10,14 @@ license.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import graphnet
-from graphnet.model import read_checkpoint
+from graphnet.model import Checkpoint, read_checkpoint, write_checkpoint
 
 SOURCES = Path(__file__).parent / "src" / "graphnet_denoise"
 DATA = (
@@ -39,22 +39,18 @@ def main() -> None:
     if not recipe.is_file():
         raise SystemExit(f"error: {recipe}: there is no such recipe")
     checkpoint = read_checkpoint(given.model)
-    header = {
-        "format": 1,
-        "description": checkpoint.description.to_data(),
-        "versions": checkpoint.versions,
-        "training": {},
-    }
     about = {
-        "graphnet": json.dumps(header),
         "recipe": given.recipe,
         "trained": given.trained,
         "data": given.data,
         "license": LICENSE,
     }
     target = SOURCES / "models" / f"{given.name}.safetensors"
-    tensors = {f"model/{name}": w.to(torch.float16) for name, w in checkpoint.weights.items()}
-    save_file(tensors, target, about)
+    half = {name: weight.to(torch.float16) for name, weight in checkpoint.weights.items()}
+    write_checkpoint(target, Checkpoint(checkpoint.description, half, checkpoint.versions))
+    with safe_open(target, "pt") as written:
+        metadata = written.metadata()
+    save_file(load_file(target), target, metadata | about)
     graphnet.load(target)  # it can be read
     print(f"wrote {target}: {target.stat().st_size / 1e6:.2f} MB")
 

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeGuard, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,12 +24,11 @@ import graphnet
 from graphnet.errors import InputError
 from graphnet_denoise.axes import Axes
 from graphnet_denoise.levels import Levels, as_dtype, check_dtype, find_levels, given_levels
-from graphnet_denoise.models import Kind
+from graphnet_denoise.models import Kind, Noise
 from graphnet_denoise.restoring import Denoiser, Restorer
 from graphnet_denoise.shipped import Shipped
 
 ArrayT = TypeVar("ArrayT")
-Noise = Literal["auto", "gaussian", "camera"]
 Extremes = NDArray[Any]
 """The lowest and the highest value of each group of channels: (groups, 2)."""
 

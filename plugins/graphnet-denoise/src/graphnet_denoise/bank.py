@@ -20,7 +20,8 @@ CLEAN = ("clean", "target")
 NOISY = ("noisy", "input", "noisy1")
 """The names that single images may have in an .npz; the first that exists is taken."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
+LUMA = (0.299, 0.587, 0.114)
+"""The weights of red, green and blue in the luma (ITU-R BT.601), as in a JPEG and in Pillow."""
 
 
 def read_bank(
@@ -65,7 +66,7 @@ def in_grey(image: Pixels) -> Pixels:
     """Return the luma of an image (H, W, 3) as (H, W, 1); an image of one channel stays as it is."""
     if image.shape[2] == 1:
         return image
-    grey = image @ _LUMA
+    grey = image @ np.array(LUMA, np.float32)
     return (grey if image.dtype == np.float32 else np.rint(grey)).astype(image.dtype)[..., None]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from graphnet.model import pad_to_multiple
 from graphnet.plan import CompileOptions
 from graphnet_denoise import grey
 from graphnet_denoise.images import Picture
+from graphnet_denoise.models import Kind
 from graphnet_denoise.normalization import takes_numbers
 
 _TURNS = 8
@@ -44,13 +45,13 @@ class Look:
         grey: which images are grey, one channel or equal ones: bool (N,).
         shared_level: the level of the noise that is the same in all channels: float (N,), 0 for colour.
         note: a line for the user about the noise that was found, or "".
-        kind: which of the included models denoises the images, or "".
+        kind: which of the included models denoises the images, or None.
     """
 
     grey: Tensor
     shared_level: Tensor
     note: str = ""
-    kind: Literal["", "gaussian", "camera"] = ""
+    kind: Kind | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ photographs as cameras save them, and for all other noise that neighbouring pixe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 import graphnet
-from graphnet_denoise.models import MODELS, Kind
+from graphnet_denoise.models import MODELS, Kind, Noise
 from graphnet_denoise.noise.measure import FoundNoise, measure_noise
 from graphnet_denoise.restoring import Restorer
 
@@ -39,7 +39,7 @@ class Shipped:
         settings: the arguments of Restorer.of besides the model.
     """
 
-    noise: Literal["gaussian", "camera", "auto"] = "auto"
+    noise: Noise = "auto"
     settings: dict[str, Any] = field(default_factory=dict)
     _models: dict[Kind, graphnet.Model] = field(default_factory=dict, compare=False, repr=False)
     _restorers: dict[Kind, Restorer] = field(default_factory=dict, compare=False, repr=False)

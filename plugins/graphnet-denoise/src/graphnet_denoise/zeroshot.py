@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,8 +11,6 @@ from graphnet.description import BlockDescription, ModelDescription, NodeDescrip
 from graphnet.errors import DescriptionError, Problem
 from graphnet.model import Model, pad_to_multiple
 from graphnet.plan import CompileOptions
-from graphnet_denoise.images import Picture
-from graphnet_denoise.restoring import Restorer, fitted
 
 NETWORK = "network"
 """The node whose parameters are the network's, in the model that is trained."""
@@ -67,26 +64,6 @@ def zero_shot_description(description: ModelDescription) -> ModelDescription:
         inputs=description.inputs,
         blocks={**description.blocks, name: block},
     )
-
-
-def restore_alone(
-    network: Model,
-    picture: Picture,
-    *,
-    steps: int,
-    options: CompileOptions = _OPTIONS,
-    self_ensemble: bool = False,
-    advance: Callable[[], None] = lambda: None,
-) -> Picture:
-    """Train the network on a picture alone, and denoise the picture; alpha and depth stay as they were.
-
-    The option `memory` bounds the prediction, not the training.
-    """
-    image = fitted(picture.tensor()[None], network.input_channels)
-    unbound = replace(options, memory=None)
-    trained = train_on_image(network, image, steps=steps, options=unbound, advance=advance)
-    restorer = Restorer.of(trained, options=options, self_ensemble=self_ensemble)
-    return picture.with_tensor(restorer.restore_repeated(picture.tensor()[None])[0])
 
 
 def train_on_image(

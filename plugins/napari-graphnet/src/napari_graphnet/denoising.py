@@ -1,11 +1,12 @@
 """The widget that denoises an image layer. (magicgui reads the annotations, so none is a string.)"""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import napari.layers
 import napari.types
 from graphnet_denoise import denoise
+from graphnet_denoise.models import Noise
 from magicgui import magic_factory
 from napari.qt.threading import FunctionWorker, thread_worker
 
@@ -29,7 +30,7 @@ def axes_of(layer: napari.layers.Image) -> str:
 def denoised_layer(
     layer: napari.layers.Image,
     *,
-    noise: Literal["auto", "camera", "gaussian"] = "auto",
+    noise: Noise = "auto",
     strength: float = 1.0,
     model: Path | None = None,
 ) -> napari.types.LayerDataTuple:
@@ -58,7 +59,7 @@ def denoised_layer(
 )
 def denoise_widget(
     image: napari.layers.Image,
-    noise: Literal["auto", "camera", "gaussian"] = "auto",
+    noise: Noise = "auto",
     strength: float = 1.0,
     model: Path | None = None,
 ) -> FunctionWorker[napari.types.LayerDataTuple]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, TypedDict, get_args
 
 import click
 
@@ -16,6 +16,7 @@ from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError
 from graphnet.system import parse_bytes, without_gc
 from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
+from graphnet_denoise.models import Noise
 
 if TYPE_CHECKING:
     from graphnet.plan import CompileOptions
@@ -51,7 +52,7 @@ _SOME_FAILED = 1
 )
 @click.option(
     "--noise",
-    type=click.Choice(["auto", "camera", "gaussian"]),
+    type=click.Choice(get_args(Noise)),
     help="Without MODEL: which included model, for the noise of photographs (camera), or for noise that is "
     "independent from pixel to pixel (gaussian). auto measures the noise of each image, and says what it "
     "found.  [default: auto]",
@@ -82,7 +83,7 @@ def denoise(
     overwrite: bool,
     as_json: bool,
     noise_level: float | None,
-    noise: Literal["auto", "camera", "gaussian"] | None,
+    noise: Noise | None,
     strength: float,
     zero_shot: bool,
     steps: int | None,
@@ -222,7 +223,7 @@ class Settings(TypedDict):
 def make_method(
     path: Path | None,
     *,
-    noise: Literal["auto", "camera", "gaussian"],
+    noise: Noise,
     noise_level: float | None,
     zero_shot: int | None,
     settings: Settings,

@@ -12,7 +12,7 @@ from torch import Tensor
 from graphnet.model import Model
 from graphnet.plan import CompileOptions
 from graphnet_denoise.jobs.cutting import Reach, find_reach
-from graphnet_denoise.models import MODELS, Kind
+from graphnet_denoise.models import MODELS
 from graphnet_denoise.restoring import Look, Restorer, fitted
 from graphnet_denoise.shipped import Shipped
 from graphnet_denoise.zeroshot import train_on_image
@@ -92,16 +92,14 @@ class ByNoise:
 
     def reach(self) -> Reach | None:
         if not self._reach:
-            first, *others = (self._reach_of(kind) for kind in MODELS)
+            models = (
+                ByModel(self.shipped.model(kind), self.shipped.restorer(kind)) for kind in MODELS
+            )
+            first, *others = (each.reach() for each in models)
             for other in others:
                 first = first.joined(other) if first and other else None
             self._reach.append(first)
         return self._reach[0]
-
-    def _reach_of(self, kind: Kind) -> Reach | None:
-        restorer = self.shipped.restorer(kind)
-        options = replace(restorer.options, memory=None)
-        return find_reach(self.shipped.model(kind), 3, restorer.divisor, options)
 
     def look(self, images: Tensor) -> Look:
         choice = self.shipped.choose(images)
@@ -111,7 +109,7 @@ class ByNoise:
     def restore(
         self, part: Tensor, look: Look, corner: tuple[int, int], advance: Advance
     ) -> Tensor:
-        assert look.kind
+        assert look.kind is not None
         return self.shipped.restorer(look.kind).restore_part(part, look, corner=corner)
 
 
@@ -150,7 +148,7 @@ class ByImage:
             advance(done / self.steps)
 
         image = fitted(part, self.network.input_channels)
-        unbound = replace(self.options, memory=None)
+        unbound = replace(self.options, memory=None)  # it bounds the prediction, not the training
         trained = train_on_image(
             self.network, image, steps=self.steps, options=unbound, advance=step
         )

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal["gaussian", "camera"]
+Noise = Literal["auto", Kind]
+"""What a user says of an image's noise; "auto" lets graphnet measure it."""
+
 _FOLDER = Path(__file__).parent
 
 MODELS: Mapping[Kind, Path] = {

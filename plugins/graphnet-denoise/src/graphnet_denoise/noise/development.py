@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-LUMA = (0.299, 0.587, 0.114)
-"""The weights of red, green and blue in the luma (ITU-R BT.601), as in a JPEG."""
+from graphnet_denoise.bank import LUMA
 
 _TABLE = 1021  # entries; the levels of 8 bits are among them
 
@@ -30,7 +29,10 @@ def tone(linear: Tensor, gamma: Tensor, contrast: Tensor) -> Tensor:
     >>> tone(torch.tensor(0.25), torch.tensor(2.0), torch.tensor(0.0)).item()
     0.5
     """
-    power = linear.clamp(0, 1).pow(1 / gamma)
+    return _curve(linear.clamp(0, 1).pow(1 / gamma), contrast)
+
+
+def _curve(power: Tensor, contrast: Tensor) -> Tensor:
     return power * (1 - contrast + contrast * power * (3 - 2 * power))
 
 
@@ -43,7 +45,7 @@ def inverse_tone(display: Tensor, gamma: Tensor, contrast: Tensor) -> Tensor:
     """
     n, steps = len(display), _TABLE - 1
     power = torch.linspace(0, 1, _TABLE)
-    values = (power * (1 - contrast + contrast * power * (3 - 2 * power))).reshape(n, -1)
+    values = _curve(power, contrast).reshape(n, -1)
     tables = torch.from_numpy(
         np.stack([np.interp(power.numpy(), row, power.numpy()) for row in values.numpy()])
     ).float()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from graphnet_denoise.grey import is_grey
+
 SIDE = 12
 """The side of the squares, in pixels: no multiple of 8, so a JPEG's blocks fall everywhere in a square."""
 
@@ -21,6 +23,7 @@ _MOST_CUT = 0.02  # of a square's values may be black or white, where noise is c
 _PARTS = 4  # of an image, by brightness
 _MOST_STEPS = 1 << 20
 _CELL = 8  # of a JPEG
+_NEIGHBOURS, _SHARED = 0.15, 0.3  # from these correlations on, neighbours or channels share noise
 _CLEAR = 8.0  # deviations by which the steps at a JPEG's blocks exceed the steps elsewhere
 
 
@@ -65,9 +68,6 @@ class FoundNoise:
         return ", ".join(parts)
 
 
-_NEIGHBOURS, _SHARED = 0.15, 0.3
-
-
 def measure_noise(images: Tensor) -> FoundNoise:
     """Measure the noise of an image (C, H, W), or of several parts of one (N, C, H, W), float in 0..1.
 
@@ -75,7 +75,7 @@ def measure_noise(images: Tensor) -> FoundNoise:
     result of a picture without flat parts, such as one of gravel, is an upper bound.
     """
     images = images.reshape(-1, *images.shape[-3:]).float()
-    distinct = images[:, :1] if _is_grey(images) else images
+    distinct = images[:, :1] if bool(is_grey(images).all()) else images
     remainders, brightness = _remainders(distinct)
     squares = _flattest(remainders)
     variance = squares.square().mean()
@@ -106,10 +106,6 @@ def has_blocks(grey: Tensor) -> bool:
             (excess.mean(0) / error.clamp_min(1e-9)).max()
         )  # a part may begin in a block
     return found > _CLEAR
-
-
-def _is_grey(images: Tensor) -> bool:
-    return bool((images == images[:, :1]).all())
 
 
 def _remainders(images: Tensor) -> tuple[Tensor, Tensor]:
