@@ -17,9 +17,9 @@ from graphnet_denoise.commands import learn as learn_module
 from graphnet_denoise.commands.learn import learn
 from graphnet_denoise.learn import recipe
 from graphnet_denoise.learn.findings import find
-from graphnet_denoise.learn.measure import measure_noise
 from graphnet_denoise.learn.sameness import compare_images
 from graphnet_denoise.learn.scenes import HeldOut, OwnScenes, SceneImages, read_scenes, write_scenes
+from graphnet_denoise.learn.statistics import noise_statistics
 from graphnet_denoise.learn.training import plan_length
 from graphnet_denoise.metrics import HeldOutPSNR
 from graphnet_denoise.normalization import knows_range
@@ -33,6 +33,7 @@ from tests.support import own_images
 from tests.support.own_images import SIDE, Writer
 
 NOISE2VOID = {"noise2void": {"masked": 0.11}}
+BURST = {"noise2noise": {"targets": 16}}
 REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 
 
@@ -58,8 +59,8 @@ def run(command: click.Command, *arguments: object) -> str:
         (own_images.pairs_by_name, "pairs", 4, "noise2noise"),
         (own_images.pairs_by_folder, "pairs", 4, "noise2noise"),
         (own_images.noisy_and_clean, "pairs", 4, "noise2noise"),
-        (own_images.bursts, "bursts", 4, "noise2noise"),
-        (own_images.bursts_by_folder, "bursts", 3, "noise2noise"),
+        (own_images.bursts, "bursts", 4, BURST),
+        (own_images.bursts_by_folder, "bursts", 3, BURST),
         (own_images.grey_16_bits, "singles", 4, NOISE2VOID),
         (own_images.single_colour, "singles", 4, NOISE2VOID),
         (own_images.stack, "stack", 8, NOISE2VOID),
@@ -85,7 +86,7 @@ def test_a_folder_is_learned_from_as_a_specialist_would(
     found = find(own_images.write(tmp_path, images))
     assert (found.arrangement.kind, len(found.arrangement.scenes)) == (kind, scenes)
     assert found.choice.supervision == supervision
-    assert found.choice.loss == ("mse" if supervision == "noise2noise" else "masked_mse")
+    assert found.choice.loss == ("mse" if "noise2noise" in supervision else "masked_mse")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_noise_is_measured_in_smooth_parts_and_exactly_from_two_images() -> None
     first, second = (
         [(s + draws.normal(0, 0.1, s.shape)).astype(np.float32) for s in scenes] for _ in range(2)
     )
-    alone, exact = measure_noise(first), measure_noise(first, second)
+    alone, exact = noise_statistics(first), noise_statistics(first, second)
     assert alone.level == pytest.approx(0.1, rel=0.08)
     assert exact.level == pytest.approx(0.1, rel=0.02)
     assert max(map(abs, exact.along_rows + exact.along_columns)) < 0.02
@@ -170,7 +171,7 @@ def test_noise_is_measured_in_smooth_parts_and_exactly_from_two_images() -> None
 def test_noise_of_counted_photons_grows_with_brightness() -> None:
     draws = np.random.default_rng(0)
     ramp = np.linspace(0.1, 0.9, 256)[None, None].repeat(256, axis=1)
-    counted = measure_noise([(draws.poisson(100 * ramp) / 100).astype(np.float32)])
+    counted = noise_statistics([(draws.poisson(100 * ramp) / 100).astype(np.float32)])
     assert counted.grows
     # The classes are eighths of the ramp: their middles are at 0.15 and 0.85.
     assert counted.dark == pytest.approx(math.sqrt(0.15 / 100), rel=0.1)
@@ -260,6 +261,10 @@ def test_pairs_of_a_scene_are_two_different_images_at_one_place(tmp_path: Path) 
     difference = (first - second).flatten(1)
     assert float(difference.std(1).min()) > 255 * own_images.STD  # sqrt(2) times, and never itself
     assert float(difference.mean(1).abs().max()) < 12
+    many = OwnScenes(path=path, size=32, supervision=Noise2Noise(targets=16)).load()
+    same, mean = many.batch(0, 0, range(64))
+    torch.testing.assert_close(same, first)
+    assert float((mean - first).std(1).mean()) < float((second - first).std(1).mean())
     with pytest.raises(DataError, match="a patch 300"):
         OwnScenes(path=path, size=300, supervision=Noise2Noise()).load()
 
@@ -268,13 +273,15 @@ def test_neighbours_and_ordered_scenes_choose_their_images() -> None:
     scenes = [[np.zeros((64, 64, 1), np.uint8)] * 5]
     uniform = np.random.default_rng(0).random((200, 2), np.float32)
     movie = SceneImages(scenes, neighbours=True, ordered=False)
-    assert {abs(a - b) for a, b in (movie.pair(5, u) for u in uniform)} == {1}
+    assert {abs(a - b[0]) for a, b in (movie.chosen(5, u, targets=3) for u in uniform)} == {1}
     burst = SceneImages(scenes, neighbours=False, ordered=False)
-    assert {burst.pair(5, u) for u in uniform} == {
-        (a, b) for a in range(5) for b in range(5) if a != b
-    }
+    pairs = {(a, *b) for a, b in (burst.chosen(5, u) for u in uniform)}
+    assert pairs == {(a, b) for a in range(5) for b in range(5) if a != b}
+    for targets, expected in [(3, 3), (4, 4), (16, 4)]:
+        for at, others in (burst.chosen(5, u, targets=targets) for u in uniform):
+            assert len({at, *others}) == 1 + expected == 1 + len(others)
     ordered = SceneImages(scenes, neighbours=False, ordered=True)
-    assert {ordered.pair(2, u) for u in uniform} == {(0, 1)}
+    assert [ordered.chosen(2, u, targets=3) for u in uniform[:9]] == [(0, [1])] * 9
 
 
 def test_a_list_of_images_of_another_form_is_refused(tmp_path: Path) -> None:

@@ -136,6 +136,40 @@ def test_each_image_has_its_own_deviation_from_the_range() -> None:
     np.testing.assert_allclose(noisy(noise, clean).std(axis=(1, 2, 3)) * 255, stated, rtol=0.12)
 
 
+def parts(*noises: dict[str, Any]) -> dict[str, Any]:
+    return {"mixture": {"parts": [{"noise": noise} for noise in noises]}}
+
+
+GAUSSIAN = {"gaussian": {"std": 25}}
+MEANS = [
+    GAUSSIAN,
+    {"gaussian": {"std": 25, "clip": True}},
+    {"correlated": {"std": 25, "blur": 0.7}},
+    {"poisson_gaussian": {"peak": 100, "std": 10}},
+    {"grey": {"noise": GAUSSIAN}},
+    parts(GAUSSIAN, {"grey": {"noise": {"poisson_gaussian": {"peak": 50}}}}),
+]
+
+
+@pytest.mark.parametrize("form", MEANS, ids=str)
+def test_mean_of_many_noisy_images_has_their_mean_and_less_variance(form: Any) -> None:
+    """It is made in one step where the noise is Gaussian; here, 300 images are drawn one by one too."""
+    noise = NOISES.make(form)
+    clean = np.full((1, 24, 24, 3), 0.5, np.float32)
+    scenes = scenes_of(noise, clean)
+    draws = Draws(0, 0, [0], stream=3)
+    each = np.stack([noise(scenes, draws)[0] for _ in range(300)]).astype(np.float64)
+    mean = noise.mean_of(9, scenes, Draws(1, 0, [0], stream=3)).astype(np.float64)
+    assert mean.shape == clean.shape
+    error = (
+        each.std() / 3 / np.sqrt(24 * 24 / 3)
+    )  # a third of the pixels' number: noise may be correlated
+    assert mean.mean() == pytest.approx(each.mean(), abs=5 * error)
+    assert mean.std() == pytest.approx(each.std() / 3, rel=0.15)
+    one = noise.mean_of(1, scenes, Draws(2, 0, [0], stream=3))
+    np.testing.assert_array_equal(one, noise(scenes, Draws(2, 0, [0], stream=3)))
+
+
 def test_clipped_noise_stays_in_0_to_1() -> None:
     clean = flat()
     plain, clipped = (noisy(Gaussian(std=(80.0, 80.0), clip=clip), clean) for clip in (False, True))

@@ -121,6 +121,19 @@ def test_noise2noise_adds_noise_of_one_deviation_twice_independently(folder: Pat
     assert abs(float(correlation.mean())) < 5 / (64 * 3072) ** 0.5
 
 
+def test_noise2noise_of_a_burst_has_a_target_with_less_noise(folder: Path) -> None:
+    fields = {"noise": {"gaussian": {"std": 40}}}
+    inputs, single = stream(folder, **fields).batch(0, 0, range(32))
+    burst = {"noise2noise": {"targets": 16}}
+    same, mean = stream(folder, **fields, supervision=burst).batch(0, 0, range(32))
+    _, clean = stream(folder, **fields, supervision="noise2clean").batch(0, 0, range(32))
+    assert torch.equal(inputs, same)
+    assert float((single - clean).std() * 255) == pytest.approx(40, rel=0.02)
+    assert float((mean - clean).std() * 255) == pytest.approx(10, rel=0.02)
+    with pytest.raises(DescriptionError, match="targets"):
+        stream(folder, **fields, supervision={"noise2noise": {"targets": 0}})
+
+
 def test_block_sampling_needs_images_of_several_pixels_a_block(folder: Path) -> None:
     made = stream(folder, noise="block_sampling", size=8, supervision="noise2clean")
     noisy, clean = made.batch(0, 0, range(200))

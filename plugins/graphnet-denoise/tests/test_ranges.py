@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from graphnet_denoise.images import Levels
-from graphnet_denoise.jobs.ranges import Range, find_range, split_extremes
+from graphnet_denoise.ranges import Range, find_range, split_extremes
 from numpy.typing import NDArray
 
 RNG = np.random.default_rng(0)

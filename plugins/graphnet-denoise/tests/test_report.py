@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from graphnet_denoise.images import Picture, write_picture
-from graphnet_denoise.jobs.ranges import Range
+from graphnet_denoise.ranges import Range
 from graphnet_denoise.report.examples import Example, read_example
 from graphnet_denoise.report.page import page, page_data
 from graphnet_denoise.report.pictures import Pictured, correlations, spectrum

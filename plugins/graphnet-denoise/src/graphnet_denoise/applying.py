@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_denoise.jobs.ranges import Range
+from graphnet_denoise.ranges import Range
 from graphnet_denoise.scoring import Restores
 
 

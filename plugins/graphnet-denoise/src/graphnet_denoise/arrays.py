@@ -9,6 +9,7 @@ numpy, dask and torch arrays come back as such, with their dtype, shape and rang
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from dataclasses import dataclass
@@ -23,16 +24,16 @@ from numpy.typing import NDArray
 import graphnet
 from graphnet.errors import InputError
 from graphnet_denoise.axes import Axes
-from graphnet_denoise.levels import Levels, as_dtype, check_dtype, find_levels, given_levels
+from graphnet_denoise.images import Levels
 from graphnet_denoise.models import Kind, Noise
+from graphnet_denoise.ranges import NUMBERS, Range, find_range, is_known, split_extremes
 from graphnet_denoise.restoring import Denoiser, Restorer
 from graphnet_denoise.shipped import Shipped
 
 ArrayT = TypeVar("ArrayT")
-Extremes = NDArray[Any]
-"""The lowest and the highest value of each group of channels: (groups, 2)."""
 
 _SAMPLE = 512  # the side of the part of an image from which its noise is measured
+_NUMBERS = 1 << 20  # so many numbers of an array, at most, decide on its range
 _ONE_AT_A_TIME = threading.Lock()  # a prediction uses all processors and the memory that it may use
 
 
@@ -63,7 +64,7 @@ class Settings:
     model: Path | Restorer | None  # None chooses one of those that are shipped
     noise: Noise
     noise_level: float | None
-    levels: Levels | None
+    range: Range | None  # None finds it
     how: How
 
     @property
@@ -116,17 +117,18 @@ def denoise(
         noise_level: the standard deviation of the noise in 255ths of the range from black to white, for a
             model that takes it as an input.
         value_range: the values that are black and white. None finds them from the dtype and the values, for
-            all images together: see graphnet_denoise.levels.find_levels.
+            all images together: see graphnet_denoise.ranges.find_range.
         self_ensemble: take the mean over 8 flips and turns: somewhat better, in 8 times the time.
         device: where the model runs: "auto" (a GPU if there is one), "cpu" or "cuda".
         memory: a bound on the model's memory; larger images run in tiles, with the same result.
 
     Returns:
-        the denoised images; integers are rounded. A torch tensor is on the device of `array`.
+        the denoised images; integers are rounded. NaN and infinity stay where they are. A torch tensor is on
+        the device of `array`.
 
     Raises:
-        InputError: the array is of another type, holds truth values or numbers that are not finite; or the
-            axes or another argument do not fit.
+        InputError: the array is of another type, or holds truth values or complex numbers; or the axes or
+            another argument do not fit.
         DataError: the model does not fit the images.
         CheckpointError: the model cannot be read, or has no weights.
 
@@ -142,7 +144,7 @@ def denoise(
         model=_found(model, how),
         noise=noise,
         noise_level=noise_level,
-        levels=None if value_range is None else given_levels(value_range),
+        range=None if value_range is None else _given(value_range),
         how=how,
     )
     result: Any
@@ -181,7 +183,8 @@ def denoise_graphnet(
             are denoised together.
 
     Returns:
-        the denoised image, of the same shape: float32 for float16 and float32, else float64.
+        the denoised image, of the same shape: float32 for float16 and float32, else float64. If all values
+        before lie in 0..1, or in -1..1, those of the result do too, as skimage's functions expect.
 
     Raises what `denoise` raises.
 
@@ -201,15 +204,15 @@ def denoise_graphnet(
             f"expected an image of 2 to 4 axes beside channel_axis, found {image.shape} with "
             f"channel_axis={channel_axis}."
         )
-    extremes = find_levels(image.dtype, *_extremes(image)) if image.size else Levels(0, 1)
-    value_range = (extremes.black, extremes.white)
+    found = find_range(_numbers(image), Levels.of(image.dtype))
+    value_range = (found.low, found.high)
     if image.dtype.kind == "f" or preserve_range:
         narrow = image.dtype in (np.float16, np.float32)
         values = image.astype(np.float32 if narrow else np.float64)
     else:
         values = img_as_float(image)  # type: ignore[no-untyped-call]
         scale = float(np.iinfo(image.dtype).max)
-        value_range = (extremes.black / scale, extremes.white / scale)
+        value_range = (found.low / scale, found.high / scale)
     axes = "TZYX"[-spatial:]
     if channel_axis is not None:
         values = np.moveaxis(values, channel_axis, 0)
@@ -217,6 +220,9 @@ def denoise_graphnet(
     clean: NDArray[Any] = denoise(
         values, axes, model=model, strength=strength, value_range=value_range
     )
+    lowest, highest = (values.min(), values.max()) if values.size else (0, 0)
+    if lowest >= -1 and highest <= 1:
+        clean = clean.clip(0 if lowest >= 0 else -1, 1)
     return clean if channel_axis is None else np.moveaxis(clean, 0, channel_axis)
 
 
@@ -227,11 +233,37 @@ def _found(model: str | Path | Denoiser | None, how: How) -> Path | Restorer | N
     return Path(model) if isinstance(model, str | Path) else Restorer.of(model, **how.settings)
 
 
+def _given(value_range: tuple[float, float]) -> Range:
+    """The range that a user states. Raises InputError unless black is below white."""
+    black, white = map(float, value_range)
+    if not (math.isfinite(black) and math.isfinite(white) and black < white):
+        raise InputError(
+            f"value_range: expected two numbers, black and a larger white, found {value_range!r}."
+        )
+    return Range(black, white)
+
+
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Raise InputError unless the dtype holds integers or floating-point numbers."""
+    if dtype.kind == "b":
+        raise InputError(
+            "the image is of truth values (bool), which have no noise that a denoiser could remove. Give "
+            "the grey values from which it was made, or convert it: image.astype('float32')."
+        )
+    if dtype.kind not in "iuf":
+        raise InputError(
+            f"expected an image of integers or floating-point numbers, found {dtype.name}. Convert it first."
+        )
+
+
 def _numpy(array: NDArray[Any], axes: str | None, settings: Settings) -> NDArray[Any]:
     layout = Axes.of(axes, array.shape)
     check_dtype(array.dtype)
-    extremes, samples = _looked_at(array, layout, settings)
-    return _denoised(array, layout, settings, extremes, samples)
+    looks = [
+        (_range(part, array.dtype, settings), sample)
+        for part, sample in _parts(array, layout, settings)
+    ]
+    return _denoised(array, layout, settings, looks)
 
 
 def _torch(tensor: torch.Tensor, axes: str | None, settings: Settings) -> torch.Tensor:
@@ -247,68 +279,83 @@ def _dask(array: Any, axes: str | None, settings: Settings) -> Any:
 
     layout = Axes.of(axes, array.shape)
     check_dtype(array.dtype)
-    extremes, samples = _looked_at(array, layout, settings)
+    found = delayed(_range, pure=True)
+    looks = [
+        (found(part, array.dtype, settings), delayed(np.asarray)(sample))
+        for part, sample in _parts(array, layout, settings)
+    ]
     whole = {position: -1 for position, letter in enumerate(layout.letters) if letter in "CSYX"}
-    chunk = partial(_denoised, layout=layout, settings=settings)
     return array.rechunk(whole).map_blocks(
-        chunk,
+        partial(_denoised, layout=layout, settings=settings),
         dtype=array.dtype,
         meta=np.empty((0,) * array.ndim, array.dtype),
-        extremes=delayed(np.array)([[delayed(np.asarray)(one) for one in two] for two in extremes]),
-        samples=[delayed(np.asarray)(sample) for sample in samples],
+        looks=looks,
     )
 
 
-def _looked_at(array: Any, layout: Axes, settings: Settings) -> tuple[list[Any], list[Any]]:
-    """What the images have in common, for each group of channels.
+def _parts(array: Any, layout: Axes, settings: Settings) -> list[tuple[Any, Any]]:
+    """What decides on the range and on the model of each group of channels, as numpy's or dask's arrays.
 
-    Returns:
-        the lowest and the highest value of each group, or zeros if nobody reads them; and a part of an image
-        of each group, from which a model is chosen, or an empty one. They are numpy's, or dask's to compute.
+    The first is of some numbers of all images, or empty if the range is known without them; the second is a
+    part of one image, or empty if the model is given.
     """
     images = layout.images(array)
-    pairs: list[Any] = []
-    samples: list[Any] = []
-    nobody = settings.levels is not None or array.dtype == np.uint8 or array.size == 0
+    known = settings.range is not None or is_known(Levels.of(array.dtype))
     middle = tuple(size // 2 for size in images.shape[:-3]) if array.size else ()
+    parts: list[tuple[Any, Any]] = []
     for group in layout.groups(images.shape[-3], settings.channels):
         part = images[..., group, :, :]
-        pairs.append((0, 0) if nobody else _extremes(part))
-        seen = part[middle] if settings.model is None and array.size else np.zeros((1, 0, 0))
-        samples.append(seen[..., :_SAMPLE, :_SAMPLE])
-    return pairs, samples
+        numbers = np.zeros(0, array.dtype) if known else _numbers(part)
+        chosen_for = settings.model is None and array.size > 0
+        sample = part[middle][..., :_SAMPLE, :_SAMPLE] if chosen_for else np.zeros((1, 0, 0))
+        parts.append((numbers, sample))
+    return parts
 
 
-def _extremes(array: Any) -> tuple[Any, Any]:
-    return array.min(), array.max()
+def _numbers(array: Any) -> Any:
+    """Some numbers of an array, at equal distances along each axis: at most about a million."""
+    steps = [1] * array.ndim
+    while (
+        math.prod(-(-size // step) for size, step in zip(array.shape, steps, strict=True))
+        > _NUMBERS
+    ):
+        left = [size // step for size, step in zip(array.shape, steps, strict=True)]
+        steps[left.index(max(left))] += 1
+    return array[tuple(slice(None, None, step) for step in steps)]
+
+
+def _range(numbers: NDArray[Any], dtype: np.dtype[Any], settings: Settings) -> Range:
+    """The range of images; a model that knows the range of its images gets the numbers as they are."""
+    if settings.range is not None:
+        return settings.range
+    if settings.model is not None and settings.restorer().takes_numbers:
+        return NUMBERS
+    return find_range(numbers, Levels.of(dtype))
 
 
 def _denoised(
-    array: NDArray[Any], layout: Axes, settings: Settings, extremes: Any, samples: list[Any]
+    array: NDArray[Any], layout: Axes, settings: Settings, looks: list[tuple[Range, NDArray[Any]]]
 ) -> NDArray[Any]:
-    """Denoise all images of an array, one after the other."""
+    """Denoise all images of an array, one after the other; `looks` has a range and a part of each group."""
     result = array.copy()  # of alpha, this is all
     if settings.how.strength == 0 or array.size == 0:
         return result
     images, found = layout.images(array), layout.images(result)
     groups = layout.groups(images.shape[-3], settings.channels)
-    for group, pair, sample in zip(groups, extremes, samples, strict=True):
-        levels = settings.levels or _own_levels(array, pair, settings)
-        restorer = settings.restorer(levels.to_unit(sample))
+    kind = Levels.of(array.dtype)
+    for group, (own, sample) in zip(groups, looks, strict=True):
+        restorer = settings.restorer(own.values(sample))
         for index in np.ndindex(images.shape[:-3]):
-            image = torch.from_numpy(levels.to_unit(images[(*index, group)]))
+            pixels = images[(*index, group)]
+            values = own.values(pixels)
+            seen, beyond = split_extremes(values) if own.bounded else (values, 0)
+            image = torch.from_numpy(seen)[None]
             with _ONE_AT_A_TIME:
-                clean = restorer.restore(image[None], noise_level=settings.noise_level)[0]
-            values = levels.from_unit(clean.cpu().numpy(), array.dtype)
-            found[(*index, group)] = as_dtype(values, array.dtype)
+                look = restorer.look(image, settings.noise_level)
+                clean = restorer.restore_part(image, look, settings.noise_level)[0]
+            clean_values = clean.cpu().numpy() + beyond
+            found[(*index, group)] = kind.round(own.pixels(clean_values, pixels))
     return result
-
-
-def _own_levels(array: NDArray[Any], extremes: Any, settings: Settings) -> Levels:
-    """The levels of an array; a model that knows the range of its images gets the values as they are."""
-    if settings.model is not None and settings.restorer().takes_numbers:
-        return Levels(0.0, 1.0)
-    return find_levels(array.dtype, *(one.item() for one in map(np.asarray, extremes)))
 
 
 @lru_cache(maxsize=4)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from graphnet.errors import DataError
 from graphnet_denoise.images import ImageFile, Levels, open_image
-from graphnet_denoise.jobs.ranges import Range, find_range
 from graphnet_denoise.matching import FilePair
+from graphnet_denoise.ranges import Range, find_range
 from graphnet_denoise.scoring import Adjustment, Comparison, Measurements
 
 Restore = Callable[[NDArray[Any], Range], Tensor]

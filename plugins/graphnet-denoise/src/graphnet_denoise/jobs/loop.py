@@ -24,9 +24,9 @@ from graphnet_denoise.jobs.memory import Bound
 from graphnet_denoise.jobs.methods import Method, summed_up
 from graphnet_denoise.jobs.opened import LOCK, OpenedImage, Part, ranges_of
 from graphnet_denoise.jobs.overlap import Ahead, Behind
-from graphnet_denoise.jobs.ranges import NUMBERS
 from graphnet_denoise.jobs.reports import Done, Failed, Report, Summary
 from graphnet_denoise.jobs.targets import Job
+from graphnet_denoise.ranges import NUMBERS
 from graphnet_denoise.restoring import Look
 
 HISTORY = "denoised with graphnet-denoise"

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from graphnet_denoise.images import ImageFile
 from graphnet_denoise.jobs.cutting import Block
-from graphnet_denoise.jobs.ranges import Range, find_range, is_known, split_extremes
 from graphnet_denoise.jobs.targets import Job
+from graphnet_denoise.ranges import Range, find_range, is_known, split_extremes
 
 LOCK = threading.Lock()
 """Held while a file is read or written: decoders change the filters of warnings, which threads share."""

@@ -17,8 +17,8 @@ from typing import Literal
 import numpy as np
 
 from graphnet_denoise.learn.frames import Frame, ImageSource, as_numbers, read_frame
-from graphnet_denoise.learn.measure import Image, measure_noise
 from graphnet_denoise.learn.sameness import SIDE, Comparison, compare_images
+from graphnet_denoise.learn.statistics import Image, noise_statistics
 
 Kind = Literal["pairs", "bursts", "movie", "stack", "singles"]
 Group = tuple[Frame, ...]
@@ -174,7 +174,7 @@ def _towards_less_noise(groups: Sequence[Group], look: _Look) -> tuple[Sequence[
     """Put the image with much less noise at the second place of each pair, if it is always the same one."""
     ratios = []
     for i in _spread(len(groups), _SAMPLED):
-        first, second = (measure_noise([look.image(frame)]).level for frame in groups[i][:2])
+        first, second = (noise_statistics([look.image(frame)]).level for frame in groups[i][:2])
         ratios.append((second + 1e-12) / (first + 1e-12))
     if max(ratios) < _LESS_NOISE:
         return groups, True

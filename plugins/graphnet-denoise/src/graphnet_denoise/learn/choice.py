@@ -9,7 +9,7 @@ from typing import Any
 from graphnet.errors import DataError
 from graphnet_denoise.learn.arrangement import Arrangement
 from graphnet_denoise.learn.frames import ImageSource
-from graphnet_denoise.learn.measure import NoiseStatistics
+from graphnet_denoise.learn.statistics import NoiseStatistics
 
 CORRELATED = 0.25
 """Noise of neighbouring pixels with this correlation is structured; less may be a rest of the picture."""
@@ -19,6 +19,7 @@ _STRIPES = 0.3  # a correlation that is still above this at the last distance
 _FARTHEST = 2  # pixels in both directions that can be hidden
 _MASKED = 0.11  # the share of the pixels that are predicted; with 0.015, training takes many times as long
 _HIDDEN = 0.15  # the share of the pixels that are hidden with their neighbours
+_TARGETS = 16  # images of a burst whose mean is a target; more make little difference
 _SIDES = (64, 48, 32, 16)
 
 
@@ -86,7 +87,9 @@ def _supervision(
     arrangement: Arrangement, noise: NoiseStatistics
 ) -> tuple[str | Mapping[str, Any], tuple[int, int], str]:
     if arrangement.repeated:
-        return "noise2noise", (0, 0), _why_pairs(arrangement, noise)
+        several = arrangement.kind == "bursts" and max(map(len, arrangement.scenes)) > 2
+        form = {"noise2noise": {"targets": _TARGETS}} if several else "noise2noise"
+        return form, (0, 0), _why_pairs(arrangement, noise)
     rows, columns = _reach(noise.along_columns), _reach(noise.along_rows)
     if not rows and not columns:
         why = (
@@ -127,6 +130,8 @@ def _why_pairs(arrangement: Arrangement, noise: NoiseStatistics) -> str:
     why = f"Noise2Noise: {what}, and their noise is independent of each other"
     if arrangement.ordered:
         why = f"Noise2Noise towards the image with less noise: {what}"
+    elif arrangement.kind == "bursts":
+        why = f"Noise2Noise, one image towards the mean of the others: {what}, and their noise is independent"
     if max(noise.along_rows[0], noise.along_columns[0]) > CORRELATED:
         why += "; noise that is correlated between pixels does no harm here"
     return why

@@ -12,7 +12,7 @@ from graphnet.errors import DataError
 from graphnet_denoise.learn.arrangement import Arrangement, arrange
 from graphnet_denoise.learn.choice import CORRELATED, Choice, choose
 from graphnet_denoise.learn.frames import Frame, ImageSource, as_numbers, find_sources, read_frame
-from graphnet_denoise.learn.measure import Image, NoiseStatistics, measure_noise
+from graphnet_denoise.learn.statistics import Image, NoiseStatistics, noise_statistics
 
 _MEASURED = 16  # images by which noise and range are measured
 _SIDE = 1024  # pixels of the middle of an image that are measured
@@ -79,7 +79,7 @@ def find(folder: Path) -> Findings:
     arrangement = arrange(sources)
     images, again = _sampled(arrangement)
     try:
-        noise = measure_noise(images, again)
+        noise = noise_statistics(images, again)
     except ValueError as error:
         raise DataError(f"{folder}: {error}.") from error
     if noise.spread == 0:

@@ -11,9 +11,9 @@ import numpy as np
 from graphnet.errors import DataError
 from graphnet_denoise.applying import restore_numbers
 from graphnet_denoise.images import Levels
-from graphnet_denoise.jobs.ranges import find_range
 from graphnet_denoise.learn.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.learn.quality import Quality, measure_quality
+from graphnet_denoise.ranges import find_range
 from graphnet_denoise.scoring import Restores
 
 _JUDGED = 8  # images by which a model is judged

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_denoise.learn.measure import Image, measure_noise, neighbour_correlations
 from graphnet_denoise.learn.sameness import cell_means
 from graphnet_denoise.learn.scenes import hide_pixels
+from graphnet_denoise.learn.statistics import Image, neighbour_correlations, noise_statistics
 
 Denoise = Callable[[Image], Image]
 """From the numbers of a noisy image (C, H, W) to those of the denoised one."""
@@ -97,7 +97,7 @@ def measure_quality(
         peak: the range from black to white, for PSNR.
         hidden: the rows and columns around a pixel that are hidden with it, as in noise2void.
     """
-    noise = measure_noise(images)
+    noise = noise_statistics(images)
     errors: list[NDArray[np.float64]] = []
     residuals: list[Image] = []
     contrast = np.zeros(2)

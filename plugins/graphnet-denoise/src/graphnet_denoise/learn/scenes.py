@@ -24,7 +24,14 @@ from graphnet_denoise.learn.arrangement import Arrangement
 from graphnet_denoise.learn.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.noise import Scenes
 from graphnet_denoise.patches import turned
-from graphnet_denoise.supervision import SUPERVISIONS, Noise2Void, Supervision, Views, as_tensor
+from graphnet_denoise.supervision import (
+    SUPERVISIONS,
+    Noise2Noise,
+    Noise2Void,
+    Supervision,
+    Views,
+    as_tensor,
+)
 
 Pixels = NDArray[Any]
 """(H, W, C): uint8, uint16, or float32; the numbers are those of the file."""
@@ -77,16 +84,25 @@ class SceneImages:
         chosen = np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), _TILES)).astype(int))
         return [tiles[i] for i in chosen]
 
-    def pair(self, count: int, draws: NDArray[np.float32]) -> tuple[int, int]:
-        """Choose the images that are input and target, of the `count` images of a scene, by two uniforms."""
+    def chosen(
+        self, count: int, draws: NDArray[np.float32], *, targets: int = 1
+    ) -> tuple[int, list[int]]:
+        """Choose of a scene's `count` images the input, and up to `targets` targets, by two uniforms.
+
+        A scene whose images differ in more than noise, as in a movie, has one target.
+        """
+        if count == 1:
+            return 0, [0]
         first, second = (float(draw) for draw in draws)
         if self.ordered:
-            return int(first * (count - 1)), count - 1
+            return int(first * (count - 1)), [count - 1]
         if self.neighbours:
             at = int(first * (count - 1))
-            return (at, at + 1) if second < 0.5 else (at + 1, at)
-        at = int(first * count)
-        return at, (at + 1 + int(second * (count - 1))) % count
+            return (at, [at + 1]) if second < 0.5 else (at + 1, [at])
+        at, others = int(first * count), count - 1
+        start = int(second * others)
+        steps = ((start + step) % others for step in range(min(targets, others)))
+        return at, [(at + 1 + step) % count for step in steps]
 
 
 def _tiles(images: Sequence[Pixels], size: int) -> list[list[Pixels]]:
@@ -223,8 +239,13 @@ class SceneStream(Stream):
         return self.own.supervision.finish(batch, predict, progress)
 
     def _crops(self, draws: Draws) -> tuple[list[Pixels], list[Pixels]]:
-        """A patch of two images of a scene for each pair; both are the same where a scene has one image."""
+        """For each pair, a patch of one image of a scene, and the mean of the same patch of other ones.
+
+        Both are the same where a scene has one image.
+        """
         size, count = self.own.size, draws.count
+        supervision = self.own.supervision
+        targets = supervision.targets if isinstance(supervision, Noise2Noise) else 1
         chosen = draws.below(np.full(count, len(self.scenes)))
         shapes = np.array([self.scenes[i][0].shape[:2] for i in chosen])
         tops, lefts = (draws.below(shapes[:, axis] - size + 1) for axis in (0, 1))
@@ -233,11 +254,11 @@ class SceneStream(Stream):
         where = zip(chosen, draws.uniform(2), tops, lefts, turns, strict=True)
         for i, uniform, top, left, turn in where:
             images = self.scenes[i]
-            pair = self.images.pair(len(images), uniform) if len(images) > 1 else (0, 0)
             cut = slice(top, top + size), slice(left, left + size)
-            first, second = (as_numbers(turned(images[at][cut], turn)) for at in pair)
+            at, others = self.images.chosen(len(images), uniform, targets=targets)
+            first, *rest = (as_numbers(turned(images[i][cut], turn)) for i in (at, *others))
             firsts.append(first)
-            seconds.append(second)
+            seconds.append(rest[0] if len(rest) == 1 else np.mean(rest, axis=0))
         return firsts, seconds
 
 
@@ -267,10 +288,10 @@ class HeldOut(DataSet):
                 f"data.validation and metrics."
             )
         if min(map(len, tiles)) > 1:
-            pairs = [images.pair(len(tile), np.zeros(2, np.float32)) for tile in tiles]
-            return Pairs(
-                *(_stacked([t[p[i]] for t, p in zip(tiles, pairs, strict=True)]) for i in (0, 1))
-            )
+            chosen = [images.chosen(len(tile), np.zeros(2, np.float32)) for tile in tiles]
+            inputs = [tile[at] for tile, (at, _) in zip(tiles, chosen, strict=True)]
+            targets = [tile[others[0]] for tile, (_, others) in zip(tiles, chosen, strict=True)]
+            return Pairs(_stacked(inputs), _stacked(targets))
         return hide_pixels([tile[0] for tile in tiles], hidden=self.hidden)
 
 

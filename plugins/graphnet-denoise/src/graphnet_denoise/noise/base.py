@@ -84,11 +84,13 @@ class Noise(Definition):
     """How noisy images are made from clean ones; a subclass defines `noisy`, and names its ranges.
 
     `level` is the name of the range that a model can get as one more channel of its input: a standard
-    deviation in 255ths. It is None if one number does not describe the noise.
+    deviation in 255ths. It is None if one number does not describe the noise. `gaussian` says that the noise
+    is added and Gaussian: so is that of the mean of n noisy images, with 1 / sqrt(n) of the deviation.
     """
 
     ranges: ClassVar[tuple[str, ...]] = ()
     level: ClassVar[str | None] = None
+    gaussian: ClassVar[bool] = False
     clip: bool = False
 
     @property
@@ -116,6 +118,16 @@ class Noise(Definition):
     def block_sides(self, largest: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
         """The side, in source pixels, of the block of one pixel, for each image; 1 for most noises."""
         return np.ones_like(largest)
+
+    def mean_of(self, count: int, scenes: Scenes, draws: Draws) -> Images:
+        """Make the mean of `count` noisy images of each scene."""
+        if count > 1 and self.gaussian and not self.clip:
+            clean = self.clean(scenes)
+            return clean + (self.noisy(scenes, draws) - clean) / np.float32(math.sqrt(count))
+        total = self(scenes, draws)
+        for _ in range(count - 1):
+            total += self(scenes, draws)
+        return total / np.float32(count) if count > 1 else total
 
     def __call__(self, scenes: Scenes, draws: Draws) -> Images:
         """Make noisy images, and clip them to 0..1 if `clip` is set."""

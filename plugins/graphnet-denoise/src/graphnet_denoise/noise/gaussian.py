@@ -25,6 +25,7 @@ class Gaussian(Noise):
 
     ranges: ClassVar[tuple[str, ...]] = ("std", "shared")
     level: ClassVar[str | None] = "std"
+    gaussian: ClassVar[bool] = True
     std: Range
     shared: Annotated[Range, pydantic.AfterValidator(at_most_one)] = (0.0, 0.0)
 
@@ -49,6 +50,7 @@ class Correlated(Noise):
 
     ranges: ClassVar[tuple[str, ...]] = ("std",)
     level: ClassVar[str | None] = "std"
+    gaussian: ClassVar[bool] = True
     std: Range
     blur: pydantic.PositiveFloat = 1.0
 

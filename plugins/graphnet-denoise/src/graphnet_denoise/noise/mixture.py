@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from graphnet_denoise.draws import Draws
 from graphnet_denoise.noise.base import Images, Noise, Scenes
 from graphnet_denoise.noise.kinds import NOISES
 
+Places = NDArray[np.int64]
 NoiseField = Annotated[Noise, pydantic.BeforeValidator(NOISES.field)]
 
 
@@ -35,6 +37,11 @@ class Grey(Noise):
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
         return _repeated(self.noise(_grey_scenes(scenes), draws), scenes)
+
+    def mean_of(self, count: int, scenes: Scenes, draws: Draws) -> Images:
+        if self.clip:
+            return super().mean_of(count, scenes, draws)
+        return _repeated(self.noise.mean_of(count, _grey_scenes(scenes), draws), scenes)
 
     def clean(self, scenes: Scenes) -> Images:
         return _repeated(self.noise.clean(_grey_scenes(scenes)), scenes)
@@ -92,19 +99,27 @@ class Mixture(Noise):
         return values
 
     def noisy(self, scenes: Scenes, draws: Draws) -> Images:
-        return self._made(scenes, draws)
+        return self._made(scenes, lambda noise, own, places: noise(own, draws.of(places)))
+
+    def mean_of(self, count: int, scenes: Scenes, draws: Draws) -> Images:
+        if self.clip:
+            return super().mean_of(count, scenes, draws)
+        return self._made(
+            scenes, lambda noise, own, places: noise.mean_of(count, own, draws.of(places))
+        )
 
     def clean(self, scenes: Scenes) -> Images:
-        return self._made(scenes, None)
+        return self._made(scenes, lambda noise, own, _: noise.clean(own))
 
-    def _made(self, scenes: Scenes, draws: Draws | None) -> Images:
+    def _made(self, scenes: Scenes, make: Callable[[Noise, Scenes, Places], Images]) -> Images:
+        """Let the part of each image make it."""
         images = np.empty(scenes.shape, np.float32)
         for i, part in enumerate(self.parts):
             places = np.flatnonzero(scenes.strength["part"] == i)
             if not len(places):
                 continue
             own = scenes.of(places, prefix=f"{i}.")
-            images[places] = part.noise(own, draws.of(places)) if draws else part.noise.clean(own)
+            images[places] = make(part.noise, own, places)
         return images
 
 

@@ -58,6 +58,12 @@ class Views:
             return images.clean
         return self.noise(self.scenes, self.draws(NOISE + version))
 
+    def mean_of(self, count: int) -> Images:
+        """Make the mean of `count` noisy images of each scene, none of them that of `noisy(0)`."""
+        if self.noise is None:
+            return self.noisy(1)
+        return self.noise.mean_of(count, self.scenes, self.draws(NOISE + 1))
+
     def own(self) -> Draws:
         """Random numbers for the supervision's own use."""
         return self.draws(SUPERVISION)

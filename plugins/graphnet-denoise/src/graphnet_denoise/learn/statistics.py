@@ -62,7 +62,9 @@ class _Blocks:
     brightness: NDArray[np.float64]
 
 
-def measure_noise(images: Sequence[Image], again: Sequence[Image] | None = None) -> NoiseStatistics:
+def noise_statistics(
+    images: Sequence[Image], again: Sequence[Image] | None = None
+) -> NoiseStatistics:
     """Measure the noise of images; `again` has other images of the same scenes, which stand still.
 
     Raises ValueError if no image has a block of 16 x 16 pixels.
