@@ -1,9 +1,10 @@
 """A photo of 24 megapixels, denoised by the included network: `python -m benchmarks.large_photo`.
 
-graphnet cuts the photo into tiles that fit into the command's memory. One such tile is denoised by graphnet
-and by the same network in torch.nn, interleaved in one process, medians: torch eager and compiled, in each
-memory format, in float32 and under bfloat16 autocast. The table shows the seconds for a megapixel of the
-tile. At last the whole photo is denoised once by graphnet.
+graphnet cuts the photo into tiles that fit into a given memory. One such tile is denoised by graphnet and by
+the same network in torch.nn, interleaved in one process, medians: torch eager and compiled, in each memory
+format, in float32 and under bfloat16 autocast. The table shows the seconds for a megapixel of the tile. The
+tile is small by default, since torch tries each of its kernels many times when it compiles with max-autotune.
+With --whole, graphnet then denoises the whole photo once, in the command's memory.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,15 +83,17 @@ def _inference(network: Callable[[Tensor], Tensor], tile: Tensor, precision: str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="a model file of the network")
+    parser.add_argument("--memory", default="256MiB", help="for a tile")
     parser.add_argument("--seconds", type=float, default=120.0, help="of rounds")
     parser.add_argument("--whole", action="store_true", help="also denoise the whole photo")
     given = parser.parse_args()
     model = gn.load(given.model)
-    tiling = model.tiling((1, 3, HEIGHT, WIDTH), device=CPU, memory=MEMORY)
+    tiling = model.tiling((1, 3, HEIGHT, WIDTH), device=CPU, memory=given.memory)
     shape = tiling.plan.values[tiling.plan.inputs[0]].spec.shape
     tile = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     runs = graphnet_runs(model, tile)
     for name, run in torch_runs(tile).items():
+        print(f"preparing {name}", file=sys.stderr)
         try:
             run()
         except Exception as error:  # a setting that cannot run is left out, and said
@@ -102,7 +106,7 @@ def main() -> None:
         (timing for name, timing in timings.items() if name.startswith("graphnet")),
         key=lambda timing: timing.median_ms,
     )
-    print(f"tiles of {tuple(tile.shape)} in {MEMORY}, {torch.get_num_threads()} threads")
+    print(f"tiles of {tuple(tile.shape)} in {given.memory}, {torch.get_num_threads()} threads")
     print("| contender | s / megapixel | relative to graphnet's best |")
     print("|---|---:|---:|")
     for name, timing in sorted(timings.items(), key=lambda item: item[1].median_ms):

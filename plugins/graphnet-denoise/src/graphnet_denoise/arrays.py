@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -34,7 +33,6 @@ ArrayT = TypeVar("ArrayT")
 
 _SAMPLE = 512  # the side of the part of an image from which its noise is measured
 _NUMBERS = 1 << 20  # so many numbers of an array, at most, decide on its range
-_ONE_AT_A_TIME = threading.Lock()  # a prediction uses all processors and the memory that it may use
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,9 +348,8 @@ def _denoised(
             values = own.values(pixels)
             seen, beyond = split_extremes(values) if own.bounded else (values, 0)
             image = torch.from_numpy(seen)[None]
-            with _ONE_AT_A_TIME:
-                look = restorer.look(image, settings.noise_level)
-                clean = restorer.restore_part(image, look, settings.noise_level)[0]
+            look = restorer.look(image, settings.noise_level)
+            clean = restorer.restore_part(image, look, settings.noise_level)[0]
             clean_values = clean.cpu().numpy() + beyond
             found[(*index, group)] = kind.round(own.pixels(clean_values, pixels))
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
@@ -19,6 +20,7 @@ from graphnet_denoise.normalization import takes_numbers
 
 _TURNS = 8
 _OPTIONS = CompileOptions()
+_ONE_AT_A_TIME = threading.Lock()  # a prediction uses all processors and the memory that it may use
 
 
 class Denoiser(Protocol):
@@ -206,7 +208,8 @@ class Restorer:
         return y[:, :c]
 
     def _predict(self, x: Tensor, channels: int) -> Tensor:
-        y = self.model.predict(x, options=self.options)
+        with _ONE_AT_A_TIME:
+            y = self.model.predict(x, options=self.options)
         if not isinstance(y, Tensor) or y.shape != (len(x), channels, *x.shape[2:]):
             found = tuple(y.shape) if isinstance(y, Tensor) else f"{len(y)} outputs"
             raise DataError(

@@ -1,4 +1,4 @@
-"""Loop: all images of a job, one after the other; one thread reads, one computes, one writes.
+"""Loop: all images of a job. One thread reads and measures an image, one denoises it, one writes it.
 
 What is wrong with one image, a damaged file for example, is reported, and the next image follows.
 """
@@ -21,13 +21,12 @@ from graphnet_denoise.images import ImageSink, create_like, open_image
 from graphnet_denoise.jobs.cutting import Block, cut
 from graphnet_denoise.jobs.engine import Engine
 from graphnet_denoise.jobs.memory import Bound
-from graphnet_denoise.jobs.methods import Method, summed_up
+from graphnet_denoise.jobs.methods import Method
 from graphnet_denoise.jobs.opened import LOCK, OpenedImage, Part, ranges_of
 from graphnet_denoise.jobs.overlap import Ahead, Behind
 from graphnet_denoise.jobs.reports import Done, Failed, Report, Summary
 from graphnet_denoise.jobs.targets import Job
 from graphnet_denoise.ranges import NUMBERS
-from graphnet_denoise.restoring import Look
 
 HISTORY = "denoised with graphnet-denoise"
 
@@ -114,7 +113,7 @@ class Loop:
             image: OpenedImage | None = None
             try:
                 image = self._open(job)
-                yield from image.parts()
+                yield from image.parts(self.method.look)
             except Exception as error:  # a reader of damaged data may raise anything
                 yield _Broken(job, image, _words(job, error))
 
@@ -171,21 +170,18 @@ class Loop:
             image.notes.clear()
         try:
             values, beyond = image.tensor(part.pixels)
-            seen = values if part.look is None else part.look
             if result.plane != part.plane:
-                result.look = summed_up(self.method.look(seen), len(values))
                 result.plane = part.plane
-                if result.look.note:
+                if part.look.note:
                     with self.report.lock:
-                        self.report.note(result.look.note, image.job)
-            assert result.look is not None
+                        self.report.note(part.look.note, image.job)
             corner = part.block.rows.start, part.block.columns.start
             before = result.parts
 
             def advance(share: float) -> None:
                 self._progress(image, before + share)
 
-            restored = self.engine.restore(values, result.look, corner, advance).cpu()
+            restored = self.engine.restore(values, part.look, corner, advance).cpu()
             if beyond is not None:
                 restored = restored + beyond
             result.parts += 1
@@ -228,8 +224,7 @@ class _Result:
     def __init__(self, loop: Loop, image: OpenedImage) -> None:
         self.loop = loop
         self.image = image
-        self.plane = -1  # the plane of which `look` is
-        self.look: Look | None = None
+        self.plane = -1  # that the last part was of
         self.parts = 0
         self.error: str | None = None
         self.replaced = False

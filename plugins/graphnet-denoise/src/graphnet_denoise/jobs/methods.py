@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from graphnet.model import Model
@@ -159,12 +158,3 @@ class ByImage:
             strength=self.strength,
         )
         return restorer.restore_part(part, restorer.look_repeated(part))
-
-
-def summed_up(look: Look, images: int) -> Look:
-    """Make one finding of the windows of each image: grey if all are, with the median of the levels."""
-    if len(look.grey) == images:
-        return look
-    grey = look.grey.reshape(-1, images).all(dim=0)
-    level = look.shared_level.reshape(-1, images).median(dim=0).values
-    return replace(look, grey=grey, shared_level=torch.where(grey, level, 0.0))

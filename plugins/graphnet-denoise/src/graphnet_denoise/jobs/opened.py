@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from graphnet_denoise.images import ImageFile
 from graphnet_denoise.jobs.cutting import Block
 from graphnet_denoise.jobs.targets import Job
 from graphnet_denoise.ranges import Range, find_range, is_known, split_extremes
+from graphnet_denoise.restoring import Look
 
 LOCK = threading.Lock()
 """Held while a file is read or written: decoders change the filters of warnings, which threads share."""
@@ -35,14 +36,14 @@ class Part:
         plane: the number of the plane.
         block: where it lies in the plane.
         pixels: (C, h, w), in the file's numbers.
-        look: for the first block of a plane, images (N, C, h, w) from which its noise is measured.
+        look: what was found in the whole plane.
     """
 
     image: OpenedImage
     plane: int
     block: Block
     pixels: NDArray[Any]
-    look: Tensor | None
+    look: Look
 
     @property
     def size_bytes(self) -> int:
@@ -76,20 +77,25 @@ class OpenedImage:
         """The number of parts that `parts` yields."""
         return self.source.planes * len(self.blocks)
 
-    def parts(self) -> Iterator[Part]:
-        """Read the image part by part."""
+    def parts(self, find: Callable[[Tensor], Look]) -> Iterator[Part]:
+        """Read the image part by part; `find` finds in images (N, C, h, w) what their parts need."""
+        large = self.source.height * self.source.width > _LOOK_WHOLE
+        in_windows = large or len(self.blocks) > 1
+        together = 1 if self.together else self.source.channels  # images of a part
         for plane in range(self.source.planes):
-            large = self.source.height * self.source.width > _LOOK_WHOLE
-            look = self._look(plane, large=large) if large or len(self.blocks) > 1 else None
+            look: Look | None = None
+            if in_windows:
+                look = summed_up(find(self._windows(plane, large=large)), together)
             for block in self.blocks:
                 if self.stopped:
                     return
                 with LOCK:
                     pixels = self.source.read(plane, block.rows, block.columns)
+                look = look or find(self.tensor(pixels)[0])
                 yield Part(self, plane, block, pixels, look)
-                look = None
 
-    def _look(self, plane: int, *, large: bool) -> Tensor:
+    def _windows(self, plane: int, *, large: bool) -> Tensor:
+        """The images of a plane, or windows of them if they are large: (N, C, h, w)."""
         if not large:
             with LOCK:
                 return self.tensor(self.source.read(plane))[0]
@@ -162,3 +168,12 @@ def _spread(length: int, size: int, count: int) -> Iterator[slice]:
     for number in range(count):
         first = (length - size) * number // max(1, count - 1)
         yield slice(first, first + size)
+
+
+def summed_up(look: Look, images: int) -> Look:
+    """Make one finding of the windows of each image: grey if all are, with the median of the levels."""
+    if len(look.grey) == images:
+        return look
+    grey = look.grey.reshape(-1, images).all(dim=0)
+    level = look.shared_level.reshape(-1, images).median(dim=0).values
+    return replace(look, grey=grey, shared_level=torch.where(grey, level, 0.0))
