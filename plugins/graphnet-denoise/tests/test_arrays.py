@@ -15,6 +15,7 @@ import torch
 from graphnet_denoise import arrays, denoise, denoise_graphnet
 from graphnet_denoise.images import Levels
 from graphnet_denoise.models import MODELS, Kind
+from graphnet_denoise.normalization import with_normalization
 from graphnet_denoise.ranges import find_range
 from graphnet_denoise.restoring import Restorer
 from numpy.typing import NDArray
@@ -163,6 +164,25 @@ def test_range_is_that_of_the_command_line() -> None:
     assert seen[0] == pytest.approx(expected, abs=0.02)
 
 
+def on_numbers() -> gn.Model:
+    """A model that knows its range, the mean 1000 and the deviation 100; it halves what is above the mean."""
+    conv = {"out_channels": 1, "kernel_size": 1, "bias": False}
+    network = {"name": "half", "layers": [{"id": "change", "conv2d": conv}]}
+    description = with_normalization(network, channels=1, mean=1000.0, deviation=100.0)
+    weights = {"denoised.change.weight": torch.full((1, 1, 1, 1), 0.5)}
+    return gn.Model(description, weights=weights)
+
+
+def test_a_model_that_knows_its_range_gets_the_numbers_of_the_image() -> None:
+    noisy = np.random.default_rng(0).integers(800, 1200, (6, 7), dtype=np.uint16)
+    expected = 1000 + (noisy - 1000.0) / 2
+    np.testing.assert_allclose(denoise(noisy, model=on_numbers()), expected, atol=0.51)
+    floats = denoise_graphnet(noisy, model=on_numbers(), preserve_range=True)
+    np.testing.assert_allclose(floats, expected, rtol=1e-5)
+    unit = denoise_graphnet(noisy, model=on_numbers())
+    np.testing.assert_allclose(unit, expected / 65535, rtol=1e-5)
+
+
 def test_dask_computes_later_the_same_as_numpy() -> None:
     da = pytest.importorskip("dask.array")
     calls: list[int] = []
@@ -265,6 +285,9 @@ def test_what_is_no_image_is_refused_in_words() -> None:
         (np.ma.masked_array(np.zeros((4, 4))), {}, "mask"),
         (np.zeros((4, 4)), {"strength": 1.5}, "between 0 and 1"),
         (np.zeros((4, 4)), {"value_range": (1, 1)}, "a larger white"),
+        (np.zeros((4, 4)), {"noise": "film"}, "expected auto, gaussian, camera, found 'film'"),
+        (np.zeros((4, 4)), {"noise_level": 25, "model": None}, "included models find it out"),
+        (np.zeros((4, 4)), {"value_range": (0, 1), "model": on_numbers()}, "knows the range"),
         (np.zeros((4, 4, 4, 4)), {}, "cannot be guessed"),
         (np.zeros((4, 4, 5)), {"axes": "YXQ"}, "different letters"),
         (np.zeros((4, 4, 5)), {"axes": "YXX"}, "different letters"),

@@ -18,6 +18,7 @@ from graphnet_denoise.exporting.bioimageio import write_bioimageio
 from graphnet_denoise.exporting.darktable import write_dtmodel
 from graphnet_denoise.exporting.wrapping import Network, for_images, slug
 from graphnet_denoise.models import MODELS
+from graphnet_denoise.normalization import with_normalization
 from torch import Tensor
 
 import graphnet as gn
@@ -263,6 +264,29 @@ def test_bioimageio_states_a_noise_level_or_refuses(tmp_path: Path, library: Any
     assert (tmp_path / "p" / "rdf.yaml").exists()
     with pytest.raises(InputError, match="is empty or does not exist"):
         write_bioimageio(u_net(), tmp_path / "p")
+
+
+def on_numbers() -> gn.Model:
+    """A model that takes the numbers of files, of the mean 1000 and the deviation 200."""
+    network = {
+        "name": "one",
+        "layers": [{"conv2d": {"out_channels": 1, "kernel_size": 3, "padding": 1}}],
+    }
+    description = with_normalization(network, channels=1, mean=1000.0, deviation=200.0)
+    return with_random_weights(gn.Model(description), (1, 1, 16, 16))
+
+
+def test_a_model_that_takes_the_numbers_of_files_says_so_or_is_refused(
+    tmp_path: Path, library: Any
+) -> None:
+    write_bioimageio(on_numbers(), tmp_path / "p")
+    found = library.load_model_description(tmp_path / "p" / "rdf.yaml", perform_io_checks=True)
+    assert found.inputs[0].data.range == (None, None)
+    assert "numbers of its file" in found.inputs[0].description
+    assert "mean 1000, deviation 200" in (tmp_path / "p" / "README.md").read_text()
+    assert np.load(tmp_path / "p" / "test_input.npy").mean() == pytest.approx(1100, abs=50)
+    with pytest.raises(DataError, match="darktable gives photographs in 0..1"):
+        write_dtmodel(on_numbers(), tmp_path / "m.dtmodel")
 
 
 def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -40,9 +40,9 @@ class How:
     """How a model computes."""
 
     strength: float
-    self_ensemble: bool
-    device: str
-    memory: str
+    self_ensemble: bool = False
+    device: str = "auto"
+    memory: str = "2GiB"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -74,6 +74,11 @@ class Settings:
         else:
             taken = self.restorer().model.input_channels
         return taken - (self.noise_level is not None) if taken else None
+
+    @property
+    def takes_numbers(self) -> bool:
+        """Whether the model gets the numbers as they are, since it knows the range of its images."""
+        return self.model is not None and self.restorer().takes_numbers
 
     def restorer(self, sample: NDArray[np.float32] | None = None) -> Restorer:
         """The model, loaded once for each file and process; `sample` (C, H, W) is an image to choose for."""
@@ -135,16 +140,16 @@ def denoise(
     >>> clean.dtype, clean.shape, bool(clean.std() < noisy.std() / 2)
     (dtype('uint8'), (2, 24, 32), True)
     """
-    if not 0 <= strength <= 1:
-        raise InputError(f"strength: expected a number between 0 and 1, found {strength!r}.")
-    how = How(float(strength), self_ensemble, device, memory)
-    settings = Settings(
-        model=_found(model, how),
-        noise=noise,
-        noise_level=noise_level,
-        range=None if value_range is None else _given(value_range),
-        how=how,
-    )
+    how = How(_checked(strength), self_ensemble, device, memory)
+    settings = Settings(_found(model, how), noise, noise_level, None, how)
+    _check_noise(settings)
+    if value_range is not None:
+        if settings.takes_numbers:
+            raise InputError(
+                "value_range: the model knows the range of its images, as models of `graphnet learn` do. "
+                "Leave it out, and give the numbers of the files."
+            )
+        settings = replace(settings, range=_given(value_range))
     result: Any
     if _is_dask(array):
         result = _dask(array, axes, settings)
@@ -173,7 +178,7 @@ def denoise_graphnet(
 
     Args:
         image: (Y, X), (Z, Y, X) or (T, Z, Y, X), with one more axis if `channel_axis` is given. Integers are
-            converted by skimage.util.img_as_float, to 0..1 or -1..1; floats keep their range.
+            converted to 0..1 or -1..1, as by skimage.util.img_as_float; floats keep their range.
         model: a file with weights, a graphnet.Model, or None for the model that is shipped.
         strength: how much of the noise to remove, 0..1.
         preserve_range: keep the values of integers, and return them as floats.
@@ -191,10 +196,7 @@ def denoise_graphnet(
     >>> clean.dtype, round(clean.mean(), 1), round(same_range.mean() / 255, 1)
     (dtype('float64'), np.float64(0.5), np.float64(0.5))
     """
-    from skimage.util import img_as_float  # it takes a second to import
-
     image = np.asarray(image)
-    values: NDArray[Any]
     check_dtype(image.dtype)
     spatial = image.ndim - (channel_axis is not None)
     if not 2 <= spatial <= 4:
@@ -202,26 +204,41 @@ def denoise_graphnet(
             f"expected an image of 2 to 4 axes beside channel_axis, found {image.shape} with "
             f"channel_axis={channel_axis}."
         )
-    found = find_range(_numbers(image), Levels.of(image.dtype))
-    value_range = (found.low, found.high)
-    if image.dtype.kind == "f" or preserve_range:
-        narrow = image.dtype in (np.float16, np.float32)
-        values = image.astype(np.float32 if narrow else np.float64)
-    else:
-        values = img_as_float(image)  # type: ignore[no-untyped-call]
-        scale = float(np.iinfo(image.dtype).max)
-        value_range = (found.low / scale, found.high / scale)
+    integers = image.dtype.kind != "f"
+    narrow = image.dtype in (np.float16, np.float32)
+    values: NDArray[Any] = image.astype(np.float32 if narrow else np.float64)
     axes = "TZYX"[-spatial:]
     if channel_axis is not None:
         values = np.moveaxis(values, channel_axis, 0)
         axes = f"C{axes}"
-    clean: NDArray[Any] = denoise(
-        values, axes, model=model, strength=strength, value_range=value_range
-    )
+    own = find_range(_numbers(image), Levels.of(image.dtype))
+    how = How(_checked(strength))
+    clean = _numpy(values, axes, Settings(_found(model, how), "auto", None, own, how))
+    if integers and not preserve_range:
+        white = np.iinfo(image.dtype).max
+        values, clean = values / white, clean / white
     lowest, highest = (values.min(), values.max()) if values.size else (0, 0)
     if lowest >= -1 and highest <= 1:
         clean = clean.clip(0 if lowest >= 0 else -1, 1)
     return clean if channel_axis is None else np.moveaxis(clean, 0, channel_axis)
+
+
+def _checked(strength: float) -> float:
+    if not 0 <= strength <= 1:
+        raise InputError(f"strength: expected a number between 0 and 1, found {strength!r}.")
+    return float(strength)
+
+
+def _check_noise(settings: Settings) -> None:
+    """Raise InputError for a kind of noise that does not exist, or a level that no model takes."""
+    kinds = get_args(Noise)[:1] + get_args(Kind)
+    if settings.noise not in kinds:
+        raise InputError(f"noise: expected {', '.join(kinds)}, found {settings.noise!r}.")
+    if settings.model is None and settings.noise_level is not None:
+        raise InputError(
+            "noise_level: it is for a model that takes it as an input. The included models find it out; "
+            "leave it out, or give a model."
+        )
 
 
 def _found(model: str | Path | Denoiser | None, how: How) -> Path | Restorer | None:
@@ -324,11 +341,9 @@ def _numbers(array: Any) -> Any:
 
 def _range(numbers: NDArray[Any], dtype: np.dtype[Any], settings: Settings) -> Range:
     """The range of images; a model that knows the range of its images gets the numbers as they are."""
-    if settings.range is not None:
-        return settings.range
-    if settings.model is not None and settings.restorer().takes_numbers:
+    if settings.takes_numbers:
         return NUMBERS
-    return find_range(numbers, Levels.of(dtype))
+    return settings.range or find_range(numbers, Levels.of(dtype))
 
 
 def _denoised(

@@ -36,6 +36,14 @@ def with_normalization(
     }
 
 
+def normalization_of(description: ModelDescription) -> tuple[float, float] | None:
+    """The mean and the deviation by which a network normalizes its images; None if it takes 0..1."""
+    values = {node.id: node.config for node in description.layers}
+    if NORMALIZED not in values:
+        return None
+    return -float(values["centred"]["value"]), float(values["rescaled"]["factor"])
+
+
 def knows_range(description: ModelDescription) -> bool:
     """Whether a network normalizes its images itself, so that it takes the numbers of a file as they are."""
     return any(node.id == NORMALIZED for node in description.layers)

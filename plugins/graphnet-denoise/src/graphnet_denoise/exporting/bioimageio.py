@@ -5,7 +5,8 @@ A package is a zip or a folder with `rdf.yaml`, the description of the model in 
 the output that graphnet computes for it. bioimageio.core runs the model on the one and compares with the
 other. The description states
 
-- the axes batch, channel, y, x of the input and the output, both float32, black 0 and white 1;
+- the axes batch, channel, y, x of the input and the output, both float32: black 0 and white 1, or the numbers
+  of the files for a model that knows their range, as those of `graphnet learn` do;
 - which sides fit: at least `min` pixels, in steps of the number that must divide them. Other sides are
   padded inside the network, so that they work too;
 - the `halo`: how many pixels at the border of a tile depend on what lies outside of it. A program that cuts
@@ -32,6 +33,7 @@ from graphnet.model import Model
 from graphnet.sdk import Written
 from graphnet.system import atomic_write
 from graphnet_denoise.exporting.wrapping import OPSET, Network, for_images, write_onnx
+from graphnet_denoise.normalization import knows_range, normalization_of
 
 _EXTRA = "pip install 'graphnet-denoise[bioimageio]'"
 _NOISE = 25 / 255  # of the test image, where the model is told no other level
@@ -80,6 +82,8 @@ def write_bioimageio(
         inside.mkdir()
         written = write_onnx(wrapped, inside / "model.onnx", side=least, fixed=())
         noisy = _test_image(network.channels, least, (noise_level or 255 * _NOISE) / 255)
+        mean, deviation = normalization_of(model.description) or (0.0, 1.0)
+        noisy = (deviation * noisy + mean).astype(np.float32)
         np.save(inside / "test_input.npy", noisy)
         np.save(inside / "test_output.npy", wrapped.predict(torch.from_numpy(noisy)).numpy())
         (inside / "README.md").write_text(_words(name or title, network, noise_level))
@@ -120,7 +124,10 @@ def _description(
     channels = [f"channel{c}" for c in range(network.channels)]
     if network.channels == 3:
         channels = ["red", "green", "blue"]
-    range_of_data = {"type": "float32", "range": [0.0, 1.0]}
+    data: dict[str, Any] = {"type": "float32", "range": [0.0, 1.0]}
+    values = "black 0 and white 1"
+    if knows_range(network.model.description):
+        data, values = {"type": "float32"}, "the numbers of its file"
 
     def side(axis: str) -> dict[str, Any]:
         return {"type": "space", "id": axis, "size": {"min": least, "step": network.divisor}}
@@ -141,9 +148,9 @@ def _description(
         "inputs": [
             {
                 "id": "noisy",
-                "description": "a noisy image, black 0 and white 1",
+                "description": f"a noisy image, {values}",
                 "axes": [*ends, side("y"), side("x")],
-                "data": range_of_data,
+                "data": data,
                 "test_tensor": {"source": "test_input.npy"},
             }
         ],
@@ -179,14 +186,22 @@ def _test_image(channels: int, side: int, noise: float) -> NDArray[np.float32]:
 
 
 def _words(name: str, network: Network, noise_level: float | None) -> str:
+    known = normalization_of(network.model.description)
+    range_of_data = "in which black is 0 and white is 1"
+    if known is not None:
+        mean, deviation = known
+        range_of_data = (
+            f"with the numbers of their files, as the model was trained on (mean {mean:.4g}, deviation "
+            f"{deviation:.4g})"
+        )
     told = "" if noise_level is None else f" It assumes noise of the deviation {noise_level:g}/255."
     return f"""# {name}
 
 A denoiser of images of {network.channels} channels, trained with graphnet
 ({network.model.description.name}).{told}
 
-Give it images in which black is 0 and white is 1, with the noise as the camera made it: no clipping, no
-smoothing. It returns the denoised image in the same range.
+Give it images {range_of_data}.
+The noise should be as the camera made it: no clipping, no smoothing. The denoised image has the same range.
 
 # Validation
 

@@ -32,11 +32,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graphnet.errors import InputError
+from graphnet.errors import DataError, InputError
 from graphnet.model import Model
 from graphnet.sdk import Written
 from graphnet.system import atomic_write
 from graphnet_denoise.exporting.wrapping import Network, for_images, slug, write_onnx
+from graphnet_denoise.normalization import takes_numbers
 
 SUFFIX = ".dtmodel"
 OVERLAP = 64
@@ -62,12 +63,19 @@ def write_dtmodel(
     Raises:
         InputError: the path does not end with .dtmodel, or graphnet-onnx is not installed.
         CheckpointError: the model has no weights.
-        DataError: the model is no denoiser of such images, or takes no noise level.
+        DataError: the model is no denoiser of such images, takes other numbers than 0..1, or takes no noise
+            level.
         CannotExport: ONNX has no operators for a layer.
         WriteError: the file cannot be written.
     """
     if path.suffix.lower() != SUFFIX:
         raise InputError(f"{path}: expected a name that ends with {SUFFIX}, found {path.name!r}.")
+    if takes_numbers(model):
+        raise DataError(
+            f"{model.description.name}: the model takes the numbers of the files that it was trained on, as "
+            f"models of `graphnet learn` do, and darktable gives photographs in 0..1. Train one with "
+            f"`graphnet train` for darktable."
+        )
     network = Network.of(model)
     wrapped = for_images(network, _CHANNELS, noise_level=noise_level)
     config = _config(network, wrapped, name or model.description.name)
