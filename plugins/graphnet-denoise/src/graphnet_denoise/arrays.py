@@ -26,7 +26,7 @@ from graphnet.errors import InputError
 from graphnet_denoise.axes import Axes
 from graphnet_denoise.images import Levels
 from graphnet_denoise.models import Kind, Noise
-from graphnet_denoise.ranges import NUMBERS, Range, find_range, is_known, split_extremes
+from graphnet_denoise.ranges import Range, find_range, is_known, own_numbers, split_extremes
 from graphnet_denoise.restoring import Denoiser, Restorer
 from graphnet_denoise.shipped import Shipped
 
@@ -329,7 +329,7 @@ def _range(numbers: NDArray[Any], dtype: np.dtype[Any], settings: Settings) -> R
     if settings.range is not None:
         return settings.range
     if settings.model is not None and settings.restorer().takes_numbers:
-        return NUMBERS
+        return own_numbers(numbers)
     return find_range(numbers, Levels.of(dtype))
 
 
