@@ -98,7 +98,7 @@ def test_pairs_are_found_by_the_usual_names(tmp_path: Path, noisy: str, clean: s
 def test_images_without_a_partner_are_named(tmp_path: Path) -> None:
     for name in ("a/x.png", "a/y.png", "b/x.png", "b/z.png"):
         save(tmp_path / name, picture(4, 4))
-    with pytest.raises(DataError, match=r"2 have no partner: .*y\.png.*z\.png"):
+    with pytest.raises(DataError, match=r"2 without a partner: .*y\.png.*z\.png"):
         pairs_in(tmp_path)
     save(tmp_path / "a" / "x.tif", picture(4, 4))
     with pytest.raises(DataError, match="would both be the partner of one image"):
@@ -279,6 +279,8 @@ def test_a_model_is_judged_without_clean_images(tmp_path: Path) -> None:
         1, abs=0.01
     )
     assert "of the picture's contrast was removed" in run(half, tmp_path, "--without-clean")
+    double = affine_model(tmp_path / "double.safetensors", 2.0, -0.5)
+    assert "contrast at 8 pixels was added" in run(double, tmp_path, "--without-clean")
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,15 @@ def test_a_folder_without_images_or_of_two_kinds_is_refused(tmp_path: Path) -> N
         find(tmp_path)
 
 
+def test_earlier_results_are_not_learned_from(tmp_path: Path) -> None:
+    folder = own_images.write(tmp_path, own_images.grey_16_bits)
+    before = find(folder)
+    own_images.Writer(folder).tiff("im_0-denoised.tif", own_images.scene(0))
+    own_images.Writer(folder).tiff("other-denoised.tif", own_images.scene(9))  # of no image here
+    files = [source.file.name for source in find(folder).sources]
+    assert files == [*(source.file.name for source in before.sources), "other-denoised.tif"]
+
+
 # -- noise and sameness ------------------------------------------------------------------------------
 
 
@@ -166,6 +175,16 @@ def test_noise_is_measured_in_smooth_parts_and_exactly_from_two_images() -> None
     assert exact.level == pytest.approx(0.1, rel=0.02)
     assert max(map(abs, exact.along_rows + exact.along_columns)) < 0.02
     assert not exact.grows
+
+
+def test_noise_is_told_from_a_picture_that_has_structure_everywhere_but_in_its_background() -> None:
+    draws = np.random.default_rng(0)
+    scenes = [np.maximum(own_images.scene(k) - 0.5, 0)[None] for k in range(8)]
+    noise = noise_statistics(
+        [(s + draws.normal(0, 0.02, s.shape)).astype(np.float32) for s in scenes]
+    )
+    assert noise.level == pytest.approx(0.02, rel=0.1)
+    assert max(map(abs, noise.along_rows + noise.along_columns)) < 0.1
 
 
 def test_noise_of_counted_photons_grows_with_brightness() -> None:

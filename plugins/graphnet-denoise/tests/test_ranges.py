@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from graphnet_denoise.images import Levels
-from graphnet_denoise.ranges import Range, find_range, split_extremes
+from graphnet_denoise.ranges import Range, find_range, own_numbers, split_extremes
 from numpy.typing import NDArray
 
 RNG = np.random.default_rng(0)
@@ -96,6 +96,16 @@ def test_numbers_that_are_not_finite_stay() -> None:
     values = found.values(pixels)
     np.testing.assert_array_equal(values, np.array([[[0, 0, 0, 1]]], "f4"))
     np.testing.assert_array_equal(found.pixels(values, pixels), pixels)
+
+
+def test_a_model_sees_the_median_in_place_of_nan() -> None:
+    sky = RNG.normal(1000, 3, 999).astype("f4")
+    image = np.append(sky, np.float32(np.nan))
+    found = find_range(image, levels("f4"))
+    assert found.values(image)[-1] == pytest.approx(float(np.median(found.values(sky))), abs=1e-5)
+    seen = own_numbers(image).values(image)
+    assert seen[-1] == pytest.approx(float(np.median(sky)))
+    np.testing.assert_array_equal(seen[:-1], sky)
 
 
 def test_a_star_keeps_its_brightness_beside_the_values_that_a_model_sees() -> None:

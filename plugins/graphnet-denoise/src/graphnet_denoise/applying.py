@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_denoise.ranges import Range
+from graphnet_denoise.ranges import Range, own_numbers
 from graphnet_denoise.scoring import Restores
 
 
@@ -20,7 +20,7 @@ def restore_pixels(restorer: Restores, pixels: NDArray[Any], of: Range) -> Tenso
     """
     if not restorer.takes_numbers:
         return restorer.restore(torch.from_numpy(of.values(pixels))[None]).cpu()
-    numbers = torch.from_numpy(np.ascontiguousarray(pixels, np.float32))[None]
+    numbers = torch.from_numpy(own_numbers(pixels).values(pixels))[None]
     return torch.from_numpy(of.values(restorer.restore(numbers)[0].cpu().numpy()))[None]
 
 

@@ -25,7 +25,7 @@ from graphnet.errors import InputError
 from graphnet_denoise.axes import Axes
 from graphnet_denoise.images import Levels
 from graphnet_denoise.models import Kind, Noise
-from graphnet_denoise.ranges import NUMBERS, Range, find_range, is_known, split_extremes
+from graphnet_denoise.ranges import Range, find_range, is_known, own_numbers, split_extremes
 from graphnet_denoise.restoring import Denoiser, Restorer
 from graphnet_denoise.shipped import Shipped
 
@@ -342,7 +342,7 @@ def _numbers(array: Any) -> Any:
 def _range(numbers: NDArray[Any], dtype: np.dtype[Any], settings: Settings) -> Range:
     """The range of images; a model that knows the range of its images gets the numbers as they are."""
     if settings.takes_numbers:
-        return NUMBERS
+        return own_numbers(numbers)
     return settings.range or find_range(numbers, Levels.of(dtype))
 
 

@@ -73,7 +73,7 @@ def match_folders(images: Path, clean: Path) -> list[FilePair]:
         if key not in other
     ]
     if alone or not first:
-        found = f"{len(alone)} have no partner: {', '.join(alone[:_MANY])}" if alone else "none"
+        found = f"{len(alone)} without a partner: {', '.join(alone[:_MANY])}" if alone else "none"
         raise DataError(
             f"{images} and {clean}: expected images of the same names in both, found {found}. Add or remove "
             f"them, or give them equal names."

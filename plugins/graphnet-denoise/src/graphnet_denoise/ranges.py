@@ -8,7 +8,7 @@ the result has the unit and the offset of the file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,8 @@ _UNIT_FLOATS = (
 class Range:
     """The numbers that become 0 and 1, and what to tell the user about them, if anything.
 
-    If it is `bounded`, a model sees only what lies within -1..2 of it.
+    If it is `bounded`, a model sees only what lies within -1..2 of it. In place of NaN and infinity it sees
+    the number `missing`, or black.
 
     >>> Range(100.0, 300.0).values(np.array([100, 200, 300], np.uint16))
     array([0. , 0.5, 1. ], dtype=float32)
@@ -43,16 +44,18 @@ class Range:
     high: float
     note: str = ""
     bounded: bool = field(default=True, repr=False)
+    missing: float | None = field(default=None, repr=False, compare=False)
 
     def values(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        """The numbers as a model takes them, float32; NaN and infinity become 0."""
+        """The numbers as a model takes them, float32."""
         wide = _wide(pixels.dtype)
         values = pixels.astype(wide)
         np.subtract(values, self.low, out=values)
         np.multiply(values, 1 / (self.high - self.low), out=values)
         found = values.astype(np.float32, copy=False)
         if pixels.dtype.kind == "f":
-            found[~np.isfinite(found)] = 0
+            shown = self.low if self.missing is None else self.missing
+            found[~np.isfinite(found)] = (shown - self.low) / (self.high - self.low)
         return found
 
     def pixels(self, values: NDArray[np.float32], like: NDArray[Any]) -> NDArray[Any]:
@@ -71,6 +74,16 @@ class Range:
 
 NUMBERS = Range(0.0, 1.0, bounded=False)
 """The numbers as they are, for a model that knows their range."""
+
+
+def own_numbers(sample: NDArray[Any]) -> Range:
+    """The numbers as they are, `sample` being some of them: in place of NaN, a model sees their median.
+
+    >>> own_numbers(np.array([100, np.nan, 102, 900])).values(np.array([np.nan, 7]))
+    array([102.,   7.], dtype=float32)
+    """
+    finite = sample[np.isfinite(sample)] if sample.dtype.kind == "f" else sample[:0]
+    return replace(NUMBERS, missing=float(np.median(finite))) if finite.size else NUMBERS
 
 
 def split_extremes(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], Any]:
@@ -110,12 +123,12 @@ def find_range(sample: NDArray[Any], levels: Levels) -> Range:
         return Range(0.0, 1.0, "it has no finite numbers")
     if kind == "f":
         finite = finite.astype(np.float64, copy=False)
-    low, high = (float(x) for x in np.quantile(finite, (SHARE, 1 - SHARE)))
+    low, middle, high = (float(x) for x in np.quantile(finite, (SHARE, 0.5, 1 - SHARE)))
     if kind == "f":
         least, smallest, largest = _UNIT_FLOATS
         if low >= least and smallest <= high <= largest:
-            return Range(0.0, 1.0)
-        return _of_data(low, high)
+            return Range(0.0, 1.0, missing=middle)
+        return replace(_of_data(low, high), missing=middle)
     own = int(levels.high).bit_length()
     used = max(1, int(high)).bit_length()
     if low < 0 or 0 < high - low < high / _NARROW:

@@ -26,7 +26,6 @@ from graphnet_denoise.jobs.opened import LOCK, OpenedImage, Part, ranges_of
 from graphnet_denoise.jobs.overlap import Ahead, Behind
 from graphnet_denoise.jobs.reports import Done, Failed, Report, Summary
 from graphnet_denoise.jobs.targets import Job
-from graphnet_denoise.ranges import NUMBERS
 
 HISTORY = "denoised with graphnet-denoise"
 
@@ -129,7 +128,7 @@ class Loop:
             )
             blocks = self._blocks(job, source)
             numbers = self.method.takes_numbers
-            ranges = [NUMBERS] if numbers else ranges_of(source, together=together)
+            ranges = ranges_of(source, together=together, takes_numbers=numbers)
         except BaseException:
             source.close()
             raise

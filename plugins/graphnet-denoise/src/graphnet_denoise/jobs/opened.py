@@ -15,7 +15,14 @@ from torch import Tensor
 from graphnet_denoise.images import ImageFile
 from graphnet_denoise.jobs.cutting import Block
 from graphnet_denoise.jobs.targets import Job
-from graphnet_denoise.ranges import Range, find_range, is_known, split_extremes
+from graphnet_denoise.ranges import (
+    NUMBERS,
+    Range,
+    find_range,
+    is_known,
+    own_numbers,
+    split_extremes,
+)
 from graphnet_denoise.restoring import Look
 
 LOCK = threading.Lock()
@@ -132,8 +139,13 @@ class OpenedImage:
         return np.stack([one.pixels(*channel) for one, *channel in triples])
 
 
-def ranges_of(source: ImageFile, *, together: bool) -> list[Range]:
-    """Decide on the range of a file's numbers, or of each channel's, from numbers of all planes."""
+def ranges_of(source: ImageFile, *, together: bool, takes_numbers: bool = False) -> list[Range]:
+    """Decide on the range of a file's numbers, or of each channel's, from numbers of all planes.
+
+    A model that `takes_numbers` gets them as they are.
+    """
+    if takes_numbers:
+        return [own_numbers(_sample(source)) if source.dtype.kind == "f" else NUMBERS]
     if is_known(source.levels):
         return [find_range(np.zeros(0, source.dtype), source.levels)]
     sample = _sample(source)

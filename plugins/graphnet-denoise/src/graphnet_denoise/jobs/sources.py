@@ -162,18 +162,29 @@ def _images(
         yield from _images(Path(entry.path), place / entry.name, names, recursive, outside, found)
 
 
+def earlier_results(paths: Sequence[Path], names: Names) -> set[Path]:
+    """Those of the files that are results of earlier runs, whose images are among the files too.
+
+    >>> files = [Path("a.tif"), Path("a-denoised.tif"), Path("b-denoised.tif")]
+    >>> [str(file) for file in earlier_results(files, Names((".tif",)))]
+    ['a-denoised.tif']
+    """
+    stems = {path: names.split(path.name)[0] for path in paths}
+    known = {(path.parent, stem) for path, stem in stems.items()}
+    return {
+        path
+        for path, stem in stems.items()
+        if stem.endswith(DENOISED) and (path.parent, stem.removesuffix(DENOISED)) in known
+    }
+
+
 def _leave_out_results(found: Found, names: Names) -> None:
     """Leave out the results of earlier runs, whose images are in the list too."""
-    stems = {(one.path.parent, names.split(one.path.name)[0]) for one in found.sources}
-    kept = []
-    for one in found.sources:
-        stem = names.split(one.path.name)[0]
-        original = stem.removesuffix(DENOISED)
-        if original == stem or (one.path.parent, original) not in stems:
-            kept.append(one)
+    results = earlier_results([one.path for one in found.sources], names)
+    kept = [one for one in found.sources if one.path not in results]
     if left_out := len(found.sources) - len(kept):
-        results = "1 earlier result" if left_out == 1 else f"{left_out} earlier results"
-        found.notes.append(f"left out {results} (*{DENOISED}.*)")
+        said = "1 earlier result" if left_out == 1 else f"{left_out} earlier results"
+        found.notes.append(f"left out {said} (*{DENOISED}.*)")
     found.sources = kept
 
 

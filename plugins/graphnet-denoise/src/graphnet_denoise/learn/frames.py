@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from graphnet.errors import DataError
 from graphnet_denoise.images import open_image, suffixes
+from graphnet_denoise.jobs.sources import Names, earlier_results
 
 Native = NDArray[np.generic]
 """(C, H, W), in the dtype of the file."""
@@ -51,13 +52,17 @@ class ImageSource:
 def find_sources(folder: Path) -> list[ImageSource]:
     """Return the image files of a folder and of the folders in it, in the order of their names.
 
+    Earlier results (photo-denoised.png) beside their images are left out.
+
     Raises DataError if there is none.
     """
     if folder.is_file():
         return [open_source(folder)]
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder. Give a folder of noisy images.")
-    files = sorted(_files(folder, suffixes(), _DEEPEST), key=natural)
+    listed = sorted(_files(folder, suffixes(), _DEEPEST), key=natural)
+    results = earlier_results(listed, Names(suffixes()))
+    files = [file for file in listed if file not in results]
     if not files:
         raise DataError(
             f"{folder}: expected a folder of images ({', '.join(suffixes())}), found none in it."

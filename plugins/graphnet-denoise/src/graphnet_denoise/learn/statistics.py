@@ -4,6 +4,11 @@ From two images of a scene that stands still, the noise is the difference divide
 single images it is measured where they are smoothest. Images are cut into blocks, and the blocks are sorted
 into classes of equal brightness. In each class the blocks whose coarse structure (the means of cells of 4 x 4
 pixels) varies least are taken, and a plane is subtracted from each.
+
+Where the picture has structure everywhere, as in bright cells, it makes the remainders of neighbouring pixels
+alike; it never makes them less alike. So the correlation is that of the classes in which it is least. If it
+says that the noise is independent from pixel to pixel, the level is that of the second differences of the
+remainders, in which there is little of the picture.
 """
 
 from __future__ import annotations
@@ -20,6 +25,8 @@ Image = NDArray[np.float32]
 _BLOCK, _CELL = 16, 4
 _CLASSES = 8
 _SMOOTHEST = 0.1  # this share of the blocks of a class is taken
+_LEAST = 0.25  # the share of the classes whose correlation counts, in single images
+_INDEPENDENT = 0.15  # noise of neighbouring pixels with a lower correlation
 _REACH = 6  # pixels up to which correlations are measured
 _CLIPPED = 0.02  # a block in which so many pixels have the extreme values has no whole noise
 
@@ -76,15 +83,21 @@ def noise_statistics(
     )
     squares = (blocks.noise**2).mean(axis=(1, 2))
     order = np.argsort(blocks.brightness, kind="stable")
-    classes = [squares[part] for part in np.array_split(order, _CLASSES) if len(part)]
-    deviations = [float(np.sqrt(np.mean(part))) for part in classes]
+    classes = [part for part in np.array_split(order, _CLASSES) if len(part)]
+    counted = order if again is not None else _least_correlated(blocks.noise, squares, classes)
+    along_rows, along_columns = (
+        _correlations(blocks.noise[counted], squares[counted], axis=axis) for axis in (2, 1)
+    )
+    if again is None and max(along_rows[0], along_columns[0]) < _INDEPENDENT:
+        squares = _second_differences(blocks.noise)
+    deviations = [float(np.sqrt(np.mean(squares[part]))) for part in classes]
     values = np.concatenate([image.ravel() for image in images]).astype(np.float64)
     return NoiseStatistics(
         level=float(np.sqrt(squares.mean())),
         dark=deviations[0],
         bright=deviations[-1],
-        along_rows=_correlations(blocks.noise, squares, axis=2),
-        along_columns=_correlations(blocks.noise, squares, axis=1),
+        along_rows=along_rows,
+        along_columns=along_columns,
         spread=float(values.std()),
         mean=float(values.mean()),
         exact=again is not None,
@@ -98,6 +111,28 @@ def neighbour_correlations(images: Sequence[Image]) -> tuple[float, float]:
     blocks = blocks - blocks.mean(axis=(1, 2), keepdims=True)
     squares = (blocks**2).mean(axis=(1, 2))
     return _correlations(blocks, squares, axis=2)[0], _correlations(blocks, squares, axis=1)[0]
+
+
+def _least_correlated(
+    noise: NDArray[np.float64], squares: NDArray[np.float64], classes: Sequence[NDArray[np.intp]]
+) -> NDArray[np.intp]:
+    """The blocks of the classes in which neighbouring pixels are correlated least."""
+
+    def near(part: NDArray[np.intp]) -> float:
+        return sum(_correlations(noise[part], squares[part], axis=axis)[0] for axis in (1, 2))
+
+    textured = [part for part in classes if squares[part].any()]
+    least = sorted(textured or classes, key=near)
+    return np.concatenate(least[: max(1, round(_LEAST * len(least)))])
+
+
+def _second_differences(noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean square of each block's second differences along both axes, in the unit of noise (N,).
+
+    The mask [[1, -2, 1], [-2, 4, -2], [1, -2, 1]] (Immerkaer 1996) has the sum of squares 36.
+    """
+    squares: NDArray[np.float64] = np.diff(np.diff(noise, 2, axis=1), 2, axis=2) ** 2
+    return np.asarray(squares.mean(axis=(1, 2)) / 36)
 
 
 def _correlations(
