@@ -220,6 +220,7 @@ class Trainer:
             "kernels": self.kernels,
             "passes": [change.name for change in self.program.plan.changes if change.has_effect],
             "pairs": len(self.pairs),
+            "input": [self.job.config.batch_size, *self.pairs.input_shape],
             "steps_per_epoch": self.steps_per_epoch,
         }
 

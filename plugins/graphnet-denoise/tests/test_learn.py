@@ -7,26 +7,37 @@ from pathlib import Path
 from typing import Any
 
 import click
+import dask.array
+import graphnet_denoise
 import numpy as np
 import pytest
 import tifffile
 import torch
 from click.testing import CliRunner
 from graphnet_denoise import plugin
-from graphnet_denoise.commands import learn as learn_module
 from graphnet_denoise.commands.learn import learn
-from graphnet_denoise.learn import recipe
-from graphnet_denoise.learn.findings import find
-from graphnet_denoise.learn.sameness import compare_images
-from graphnet_denoise.learn.scenes import HeldOut, OwnScenes, SceneImages, read_scenes, write_scenes
-from graphnet_denoise.learn.statistics import noise_statistics
-from graphnet_denoise.learn.training import plan_length
+from graphnet_denoise.images import open_image
+from graphnet_denoise.learning import own_images as own_images_module
+from graphnet_denoise.learning import recipe
+from graphnet_denoise.learning.array_files import write_arrays
+from graphnet_denoise.learning.findings import find
+from graphnet_denoise.learning.own_images import Learning
+from graphnet_denoise.learning.sameness import compare_images
+from graphnet_denoise.learning.scenes import (
+    HeldOut,
+    OwnScenes,
+    SceneImages,
+    read_scenes,
+    write_scenes,
+)
+from graphnet_denoise.learning.statistics import noise_statistics
+from graphnet_denoise.learning.training import Progress, plan_length, step_seconds
 from graphnet_denoise.metrics import HeldOutPSNR
 from graphnet_denoise.normalization import knows_range
 from graphnet_denoise.supervision import Noise2Noise, Noise2Void
 
 import graphnet
-from graphnet.errors import CheckpointError, DataError, GraphnetError
+from graphnet.errors import CheckpointError, DataError, GraphnetError, InputError, TrainingError
 from graphnet.sdk import Pairs, load_registry
 from graphnet.training import Steps, Trainer, read_job
 from tests.support import own_images
@@ -39,7 +50,7 @@ REGISTRY = load_registry(plugins=[plugin], entry_points=False)
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learn_module, "default_registry", lambda: REGISTRY)
+    monkeypatch.setattr(own_images_module, "default_registry", lambda: REGISTRY)
 
 
 def run(command: click.Command, *arguments: object) -> str:
@@ -229,7 +240,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of a few steps on four 16-bit images."""
     folder = tmp_path_factory.mktemp("learned")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learn_module, "default_registry", lambda: REGISTRY)
+        patch.setattr(own_images_module, "default_registry", lambda: REGISTRY)
         learned(own_images.write(folder, own_images.grey_16_bits), folder / "run", "--steps", 4)
     return folder / "run"
 
@@ -358,18 +369,123 @@ def test_the_best_model_by_the_held_out_score_is_kept(trained: Path) -> None:
     assert score == pytest.approx(max(scores), abs=0.05)
 
 
-def test_a_training_ends_when_its_time_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recipe, "NETWORKS", tmp_path)
+@pytest.fixture
+def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network is one convolution, and a training has 8 steps in 4 epochs."""
     conv = "{id: change, conv2d: {out_channels: 1, kernel_size: 3, padding: 1}}"
     (tmp_path / "unet.yaml").write_text(f"name: small\nlayers: [{conv}]\n")
+    monkeypatch.setattr(recipe, "NETWORKS", tmp_path)
+    monkeypatch.setattr(own_images_module, "step_seconds", lambda *_, **__: 1.0)
+    monkeypatch.setattr(own_images_module, "plan_length", lambda *_: recipe.Length(4, 2, 1))
+
+
+def small_movie() -> Any:
+    """Four frames of 40 x 16 pixels: enough for patches of 16 x 16, and for a part that is held out."""
+    draws = np.random.default_rng(0)
+    frames = own_images.scene(0)[:40, :16] + draws.normal(0, 0.1, (4, 40, 16))
+    return frames.astype(np.float32)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_training_ends_when_its_time_is_over(tmp_path: Path) -> None:
     assert plan_length(60, 0.05).steps == pytest.approx(60 / 0.05 * 0.94, abs=20)
     to = Writer(tmp_path / "small")
     for k in range(2):
         to.png(f"x{k}.png", to.noisy(own_images.scene(k)[:20, :20]))
     output = learned(tmp_path / "small", tmp_path / "run", "--minutes", 1e-6)
-    assert "the time is over" in output
+    assert "stopped after step 1: the time is over" in output
     assert (tmp_path / "run" / "model.safetensors").exists()
     with pytest.raises(CheckpointError, match="already holds a model"):
         learned(tmp_path / "small", tmp_path / "run")
+
+
+# -- from Python -------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_small")
+def test_an_array_is_learned_from_in_one_call(tmp_path: Path) -> None:
+    movie, told = small_movie(), list[Progress]()
+    found = graphnet_denoise.learn(movie, "TYX", run=tmp_path / "run", progress=told.append)
+    assert found.findings.arrangement.kind == "movie"
+    assert (told[-1].step, told[-1].steps, found.trained.steps) == (8, 8, 8)
+    scores = [one.score for one in told if one.score is not None]
+    assert told[0].score is None  # nothing is measured before the end of the first epoch
+    assert found.trained.score == told[-1].best == max(scores)
+    calm = graphnet_denoise.denoise(movie, "TYX", model=found.model)
+    assert calm.shape == movie.shape
+    np.testing.assert_array_equal(
+        calm, graphnet_denoise.denoise(movie, "TYX", model=tmp_path / "run" / "model.safetensors")
+    )
+    with pytest.raises(CheckpointError, match="already holds a model"):
+        graphnet_denoise.learn(movie, "TYX", run=tmp_path / "run")
+
+
+@pytest.mark.usefixtures("_small")
+def test_the_best_model_stays_when_a_training_is_stopped_or_left(tmp_path: Path) -> None:
+    movie = small_movie()
+
+    told: list[Progress] = []
+    found = graphnet_denoise.learn(
+        movie, "TYX", run=tmp_path / "a", progress=told.append, should_stop=lambda: len(told) == 4
+    )
+    assert (found.trained.steps, found.trained.stopped) == (3, "it was asked to")
+
+    learning = Learning(movie, "TYX", run=tmp_path / "b")
+    learning.prepare()
+    training = learning.training()
+    before = next(one for one in training if one.score is not None)
+    training.close()
+    assert before.step == 2
+    assert graphnet.load(tmp_path / "b" / "model.safetensors").weights
+
+    with pytest.raises(TrainingError, match="before its first step"):
+        graphnet_denoise.learn(movie, "TYX", run=tmp_path / "c", should_stop=lambda: True)
+    assert not (tmp_path / "c" / "model.safetensors").exists()
+
+
+def test_the_speed_is_not_measured_to_the_end_if_it_is_stopped(trained: Path) -> None:
+    with pytest.raises(TrainingError, match="before its first step"):
+        step_seconds(trained / "learn.yaml", REGISTRY, should_stop=lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "stated"),
+    [
+        ("YX", (20, 24), "YX"),
+        ("IYX", (3, 20, 24), "IYX"),
+        ("YXT", (20, 24, 3), "TYX"),
+        ("ZCYX", (3, 2, 20, 24), "ZCYX"),
+        ("TYXS", (2, 20, 24, 4), "TYXC"),
+        ("YXS", (20, 24, 2), "YX"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["numpy", "dask", "torch"])
+def test_arrays_become_files_that_state_their_axes(
+    tmp_path: Path, axes: str, shape: tuple[int, ...], stated: str, kind: str
+) -> None:
+    dtype = np.int16 if kind == "torch" else np.uint16
+    numbers = np.random.default_rng(0).integers(0, 30000, shape).astype(dtype)
+    made: dict[str, Callable[[Any], Any]] = {"dask": dask.array.from_array, "torch": torch.tensor}
+    write_arrays(tmp_path / "arrays", [made.get(kind, np.array)(numbers)] * 2, axes)
+    files = sorted((tmp_path / "arrays").iterdir())
+    assert len(files) == 2
+    with open_image(files[1]) as source:
+        assert (source.axes, source.dtype) == (stated, np.dtype(dtype))
+        outer = [axes.index(letter) for letter in axes if letter not in "CSYX"]
+        channels = [axes.index(letter) for letter in "CS" if letter in axes]
+        images = numbers.transpose([*outer, *channels, axes.index("Y"), axes.index("X")])
+        images = images.reshape(source.planes, -1, 20, 24)[:, : source.channels]  # without alpha
+        for plane, image in enumerate(images):
+            np.testing.assert_array_equal(source.read(plane), image)
+
+
+def test_what_cannot_be_learned_from_is_refused_in_words(tmp_path: Path) -> None:
+    for images, axes, words in (
+        (3, None, "expected a folder, an image file, or arrays"),
+        (np.zeros((20, 24), bool), None, "truth values"),
+        (np.zeros((3, 20, 24)), None, "cannot be guessed"),
+    ):
+        with pytest.raises(InputError, match=words):
+            graphnet_denoise.learn(images, axes, run=tmp_path / "run")
+    with pytest.raises(InputError, match="minutes: expected a number above 0"):
+        graphnet_denoise.learn(tmp_path, minutes=0)

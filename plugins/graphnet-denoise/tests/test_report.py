@@ -7,8 +7,9 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ import torch
 from graphnet_denoise.images import Picture, write_picture
 from graphnet_denoise.ranges import Range
 from graphnet_denoise.report.examples import Example, read_example
+from graphnet_denoise.report.network import training_data
 from graphnet_denoise.report.page import page, page_data
 from graphnet_denoise.report.pictures import Pictured, correlations, spectrum
-from graphnet_denoise.report.run import read_run
+from graphnet_denoise.report.run import Run, read_run
 from graphnet_denoise.restoring import Restorer
-from PIL import Image
+from PIL import Image, ImageOps
 from playwright.sync_api import Page, expect, sync_playwright
 
 import graphnet as gn
@@ -30,8 +32,10 @@ from graphnet.errors import CheckpointError
 
 EVIL = "</script><script>window.broken=1</script>"
 RECORDS: list[dict[str, Any]] = [
-    {"kind": "start", "step": 0, "config": {"name": EVIL, "epochs": 2, "data": {"train": "a.npz"}},
-     "versions": {"torch": "2.13"}, "device": "cpu", "precision": "float32"},
+    {"kind": "start", "step": 0, "versions": {"torch": "2.13"}, "device": "cpu", "input": [2, 3, 8, 8],
+     "config": {"name": EVIL, "epochs": 2, "data": {"train": "a.npz"}, "loss": "mse",
+                "optimizer": {"sgd": {"lr": 0.1}}},
+     "precision": "float32"},
     {"kind": "steps", "epoch": 1, "step": 10, "loss": 0.5, "lr": 0.1},
     {"kind": "epoch", "epoch": 1, "step": 10, "loss": 0.5, "metrics": {"psnr": 20.5}, "elapsed_s": 3.0},
     {"kind": "steps", "epoch": 2, "step": 20, "loss": None, "lr": 0.1},
@@ -151,6 +155,75 @@ def test_the_middle_of_a_file_is_read_in_its_range(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.values()[0], pixels[:, 3:7, 2:6] / 255, rtol=1e-6)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_denoised_as_stored_and_shown_upright(tmp_path: Path, orientation: int) -> None:
+    """The model multiplies each row by its number, so that it shows which way the image lay."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image)).transpose(2, 0, 1)
+    example = read_example(tmp_path / "a.png")
+    np.testing.assert_array_equal(example.noisy, pixels.transpose(2, 0, 1))
+    found = example.denoise(Restorer.of(Darker()))
+    np.testing.assert_allclose(found.noisy, expected / 255, rtol=1e-6)
+    rows = Image.fromarray(np.arange(6, dtype=np.uint8)[:, None].repeat(8, axis=1))
+    rows.getexif()[0x0112] = orientation
+    turned_rows = np.asarray(ImageOps.exif_transpose(rows))
+    np.testing.assert_allclose(found.denoised, expected / 255 * turned_rows / 6, rtol=1e-5)
+
+
+class Darker:
+    """A model of colour that multiplies row k by k / 6."""
+
+    weights: Mapping[str, torch.Tensor] | None = MappingProxyType({})
+    input_channels: int | None = 3
+
+    def divisor(self) -> int:
+        return 1
+
+    def predict(self, *inputs: torch.Tensor, options: gn.CompileOptions) -> torch.Tensor:
+        (x,) = inputs
+        return x * torch.arange(x.shape[2])[:, None] / 6
+
+
+def test_the_plan_of_a_training_step_is_told_by_its_parts(run: Path) -> None:
+    model = gn.load(run / "model.safetensors")
+    shown = training_data(model, read_run(run), gn.CompileOptions(device="cpu"))
+    assert shown is not None
+    assert shown["title"].endswith("training step on 2x3x8x8, float32, eager executor")
+    parts = {part["part"]: part for part in shown["parts"]}
+    assert list(parts) == ["forward pass", "loss", "reverse pass", "optimizer"]
+    # A multiplication and an addition for each pixel, input channel and output channel.
+    assert parts["forward pass"]["flops"] == 2 * (2 * 8 * 8) * 3 * 3
+    assert parts["loss"]["steps"] == 1
+    assert sum(part["steps"] for part in parts.values()) == shown["steps"] == len(shown["memory"])
+    assert sum(part["seconds"] for part in parts.values()) == pytest.approx(
+        shown["total"]["at_least_s"]
+    )
+    assert max(part["alive"] for part in parts.values()) == shown["peak"]["bytes"]
+    images = 4 * (2 * 3 * 8 * 8)
+    assert shown["peak"]["holds"]["inputs"] == 2 * images  # the noisy images and the targets
+    assert shown["peak"]["holds"]["parameters and states"] == 4 * (3 * 3)
+    assert sum(shown["peak"]["holds"].values()) <= shown["peak"]["bytes"]
+
+
+def test_a_log_that_does_not_say_the_batch_shows_no_training_step(run: Path) -> None:
+    model = gn.load(run / "model.safetensors")
+    older = {key: value for key, value in RECORDS[0].items() if key != "input"}
+    assert training_data(model, Run(run, older), gn.CompileOptions(device="cpu")) is None
+
+
+def test_a_training_step_that_cannot_be_planned_is_a_remark(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = {**RECORDS[0], "config": {"loss": "gone", "optimizer": "sgd"}}
+    (run / "log.jsonl").write_text(json.dumps(start) + "\n")
+    assert graphnet_command(["report", str(run), "-o", str(tmp_path / "r.html")]) == 0
+    assert "plan of a training step cannot be shown" in capsys.readouterr().err
+
+
 def test_images_of_one_name_have_different_names_on_the_page() -> None:
     found = page_data("t", pictures=[{"name": name} for name in ("a", "a", "b", "a")])
     assert [one["name"] for one in found["pictures"]] == ["a", "a (2)", "b", "a (3)"]
@@ -240,4 +313,9 @@ def test_the_page_compares_zooms_and_reads_its_curves(shown: Page) -> None:
     curve = box(shown, "#metrics svg")
     shown.mouse.move(curve["x"] + curve["width"] - 20, curve["y"] + 50)
     assert shown.locator("#metrics .reading").text_content() == "epoch 2: 25.25"
+    assert shown.locator("#parts tbody tr").all_inner_texts()[1].startswith("loss\t1\t")
+    assert shown.locator("#training-memory .mark").count() == 1
+    shown.locator("#training-graph summary").click()
+    title = "training step on 2x3x8x8, float32"
+    expect(shown.frame_locator("#training-graph iframe").locator("body")).to_contain_text(title)
     assert shown.locator("#loss .dot").count() == 1  # the loss that is not finite is left out

@@ -109,9 +109,9 @@ def denoise(
     Args:
         array: a numpy, dask or torch array of integers or floating-point numbers. A dask array is denoised
             when it is computed, image by image; its images (Y, X and channels) become one chunk each.
-        axes: one letter for each axis: T time, C channels, Z depth, Y rows, X columns, S samples of a colour
-            (alpha stays as it is). Channels are denoised together if the model takes as many, else one by
-            one. None guesses (Y, X) and (Y, X, 3 or 4 samples).
+        axes: one letter for each axis: T time, C channels, Z depth, I images of any order, Y rows, X columns,
+            S samples of a colour (alpha stays as it is). Channels are denoised together if the model takes as
+            many, else one by one. None guesses (Y, X) and (Y, X, 3 or 4 samples).
         model: a file that `graphnet train` wrote, or a graphnet.Model with weights. None is one of the
             models that are shipped with graphnet-denoise.
         noise: which of these: the one for noise of a "camera", or for "gaussian" noise, which is independent

@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from graphnet.errors import InputError
 
-LETTERS = "TCZYXS"
+LETTERS = "TCZIYXS"
 _COLOURS = {1: 1, 2: 1, 3: 3, 4: 3}  # the samples of a pixel, with alpha -> those that are colours
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """One letter for each axis of an array: T time, C channels, Z depth, Y rows, X columns, S samples.
+    """One letter for each axis of an array: T time, C channels, Z depth, I images, Y rows, X columns,
+    S samples.
 
-    S holds the samples of a colour: grey or red, green and blue, and perhaps alpha after them.
+    I counts images of which nobody says how they belong together. S holds the samples of a colour: grey or
+    red, green and blue, and perhaps alpha after them.
     """
 
     letters: str
@@ -39,7 +41,7 @@ class Axes:
         if unknown or len(set(letters)) != len(letters):
             raise InputError(
                 f"axes: expected different letters of {', '.join(LETTERS)}, found {letters!r}. T is time, "
-                f"C channels, Z depth, Y rows, X columns, S the samples of a colour."
+                f"C channels, Z depth, I images of any order, Y rows, X columns, S the samples of a colour."
             )
         if len(letters) != len(shape):
             raise InputError(

@@ -64,7 +64,7 @@ def graphnet_datasets(register: Register) -> None:
     during training), `images` (whole images with noise, for measuring), and those of `graphnet learn`:
     `scenes` (patches of one's own noisy images) and `held_out` (patches that training leaves out)."""
     from graphnet_denoise.gallery import WholeImages
-    from graphnet_denoise.learn.scenes import HeldOut, OwnScenes
+    from graphnet_denoise.learning.scenes import HeldOut, OwnScenes
     from graphnet_denoise.pairs import PairFiles
     from graphnet_denoise.patches import Patches
     from graphnet_denoise.photos import Photos

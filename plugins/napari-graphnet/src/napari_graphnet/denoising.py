@@ -10,21 +10,7 @@ from graphnet_denoise.models import Noise
 from magicgui import magic_factory
 from napari.qt.threading import FunctionWorker, thread_worker
 
-_AXES = ("YX", "ZYX", "TZYX")
-"""The axes of a layer by their number, without colours; frames are denoised one by one."""
-
-
-def axes_of(layer: napari.layers.Image) -> str:
-    """Return one letter for each axis of a layer's data.
-
-    Raises ValueError for a layer of more than four axes and the colours.
-    """
-    count = layer.data.ndim - bool(layer.rgb)
-    if count - 2 >= len(_AXES):
-        raise ValueError(
-            f"{layer.name}: expected at most 4 axes besides the colours, found {count}"
-        )
-    return _AXES[count - 2] + "S" * bool(layer.rgb)
+from napari_graphnet.layers import axes_of, pixels_of
 
 
 def denoised_layer(
@@ -39,7 +25,7 @@ def denoised_layer(
     A dask array is denoised frame by frame when it is shown.
     """
     result: Any = denoise(
-        layer.data, axes=axes_of(layer), noise=noise, strength=strength, model=model
+        pixels_of(layer), axes=axes_of(layer), noise=noise, strength=strength, model=model
     )
     settings = {
         "name": f"{layer.name} denoised",

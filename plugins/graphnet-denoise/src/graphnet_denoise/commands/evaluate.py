@@ -27,11 +27,11 @@ from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
 from graphnet_denoise.applying import restore_pixels
 from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
-from graphnet_denoise.commands.tables import images_table, quality_lines, scores_table
+from graphnet_denoise.commands.tables import images_table, scores_table
 from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
-from graphnet_denoise.learn.frames import find_sources
-from graphnet_denoise.learn.judging import judge
+from graphnet_denoise.learning.frames import find_sources
+from graphnet_denoise.learning.judging import judge
 from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
@@ -139,7 +139,7 @@ def evaluate(
         sources = find_sources(Path(places[0]))
         judged = judge(restorer, [frame for source in sources for frame in source.frames])
         record |= {"without_clean": True, **judged.record()}
-        for line in quality_lines(judged):
+        for line in judged.lines():
             Console().print(line, markup=False, highlight=False, soft_wrap=True)
         _write_json(report, record, started)
         return

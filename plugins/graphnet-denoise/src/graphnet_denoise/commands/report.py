@@ -35,8 +35,9 @@ def report(
 
     It has the curves of the training; images before and after denoising, to be compared with a slider and
     zoomed to pixels; what was removed, and its spectrum; the layers of the network with their time and
-    memory; settings and versions. IMAGE is a noisy image file or a folder of them; without it, the images
-    are those of the run's validation.
+    memory; the same for the parts of a training step (forward pass, loss, reverse pass, optimizer); settings
+    and versions. IMAGE is a noisy image file or a folder of them; without it, the images are those of the
+    run's validation.
     """
     found = read_run(run)
     drawn = draw(found, images, most=most, options=make_options(options))
@@ -45,6 +46,7 @@ def report(
         run=found,
         pictures=drawn.pictures,
         network=drawn.network,
+        training=drawn.training,
         remarks=drawn.remarks,
     )
     text = page(data)

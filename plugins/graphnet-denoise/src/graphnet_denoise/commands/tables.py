@@ -7,7 +7,6 @@ import math
 from rich.table import Table
 from rich.text import Text
 
-from graphnet_denoise.learn.judging import Judged
 from graphnet_denoise.scoring import Comparison, ImageScore
 
 
@@ -67,20 +66,3 @@ def _cells(before: float, after: float | None, digits: int) -> list[str]:
 
 def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "equal"
-
-
-def quality_lines(judged: Judged) -> list[str]:
-    """Say how good a model is without a clean image, a line for each measure."""
-    quality = judged.quality
-    changed = "removed" if quality.contrast_lost >= 0 else "added"
-    lines = [
-        f"measured on {quality.images} noisy images, without a clean one",
-        f"score      {quality.score_db:.2f} +- {quality.score_error_db:.2f} dB against hidden noisy pixels "
-        f"(higher is better; the noise alone: about {quality.noise_db:.2f} dB)",
-        f"residual   {quality.residual:.2f} of the noise's deviation; neighbours are correlated by "
-        f"{quality.along_rows:+.2f} along rows and {quality.along_columns:+.2f} along columns (noise: "
-        f"{quality.noise_rows:+.2f}, {quality.noise_columns:+.2f})",
-        f"contrast   {abs(quality.contrast_lost):.1%} of the picture's contrast at 8 pixels was {changed}",
-        f"flips      change the result by {quality.flips:.2f} of the noise's deviation",
-    ]
-    return lines + [f"note       {remark}" for remark in quality.remarks()]

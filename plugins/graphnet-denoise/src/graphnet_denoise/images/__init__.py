@@ -16,7 +16,7 @@ from graphnet_denoise.images.format import Format
 from graphnet_denoise.images.layout import Layout, bands
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.listing import READ_SUFFIXES, is_image, list_images
-from graphnet_denoise.images.metadata import Metadata
+from graphnet_denoise.images.metadata import Metadata, upright
 from graphnet_denoise.images.opening import create_like, formats, open_image, suffixes
 from graphnet_denoise.images.picture import (
     WRITE_SUFFIXES,
@@ -49,5 +49,6 @@ __all__ = [
     "read_picture",
     "read_rgb",
     "suffixes",
+    "upright",
     "write_picture",
 ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
 
 _ORIENTATION = 0x0112
 
@@ -41,6 +44,22 @@ class Metadata:
             return _orientation(self.exif or b"")
         except struct.error:
             return 1
+
+
+def upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn (..., H, W) as an EXIF orientation says (TIFF 6.0, Orientation): to how a picture is looked at.
+
+    >>> import numpy as np
+    >>> upright(np.array([[1, 2, 3]]), 6).tolist()
+    [[1], [2], [3]]
+    """
+    if orientation >= 5:
+        samples = samples.swapaxes(-2, -1)
+    if orientation in (2, 3, 6, 7):
+        samples = samples[..., ::-1]
+    if orientation in (3, 4, 7, 8):
+        samples = samples[..., ::-1, :]
+    return samples
 
 
 def _orientation(exif: bytes) -> int:

@@ -19,7 +19,7 @@ from graphnet_denoise.images.families.depths import shape_for, together
 from graphnet_denoise.images.file import ImageFile
 from graphnet_denoise.images.layout import Samples
 from graphnet_denoise.images.levels import Levels
-from graphnet_denoise.images.metadata import Metadata
+from graphnet_denoise.images.metadata import Metadata, upright
 from graphnet_denoise.images.opening import create_like, open_image
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def read_picture(path: Path) -> Picture:
     """
     with open_image(path) as source:
         _check(source)
-        samples = _turned(source.read_samples(), source.metadata.orientation)
+        samples = upright(source.read_samples(), source.metadata.orientation)
         icc, colour, channels = source.metadata.icc, source.colour, source.channels
         alpha, levels = source.alpha, source.levels
     target = Levels.of(levels.dtype)
@@ -170,17 +170,6 @@ def _check(source: ImageFile) -> None:
         raise DataError(
             f"{source.path}: expected one image of unsigned integers of 8 or 16 bits, found {found}."
         )
-
-
-def _turned(samples: Samples, orientation: int) -> Samples:
-    """Turn (C, H, W) as the EXIF orientation says (TIFF 6.0, Orientation)."""
-    if orientation >= 5:
-        samples = samples.transpose(0, 2, 1)
-    if orientation in (2, 3, 6, 7):
-        samples = samples[:, :, ::-1]
-    if orientation in (3, 4, 7, 8):
-        samples = samples[:, ::-1]
-    return samples
 
 
 def _rgb(pixels: Samples, mode: str) -> Samples:

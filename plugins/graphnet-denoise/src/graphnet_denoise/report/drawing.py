@@ -13,7 +13,7 @@ from graphnet.errors import DescriptionError, GraphnetError
 from graphnet.model import Model
 from graphnet.plan import CompileOptions
 from graphnet_denoise.report.examples import read_examples, validation_examples
-from graphnet_denoise.report.network import network_data
+from graphnet_denoise.report.network import network_data, training_data
 from graphnet_denoise.report.run import Run
 from graphnet_denoise.restoring import Restorer
 
@@ -27,11 +27,13 @@ class Drawn:
     Args:
         pictures: what `Pictured.data` returns for each image.
         network: what `network_data` returns, if the network can be shown.
+        training: what `training_data` returns, if a step of the training can be shown.
         remarks: sentences for the reader, about what cannot be shown.
     """
 
     pictures: Sequence[Mapping[str, Any]] = ()
     network: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] | None = None
     remarks: Sequence[str] = ()
 
 
@@ -51,6 +53,11 @@ def draw(run: Run, images: Sequence[Path], *, most: int, options: CompileOptions
         return Drawn(remarks=(NO_MODEL,))
     model = graphnet.load(run.model)
     network, remarks = draw_network(model, options)
+    training = None
+    try:
+        training = training_data(model, run, options)
+    except (GraphnetError, DescriptionError) as error:
+        remarks = [*remarks, f"The plan of a training step cannot be shown: {error}"]
     restorer = Restorer.of(model, options=options)
     pictures = []
     try:
@@ -63,7 +70,7 @@ def draw(run: Run, images: Sequence[Path], *, most: int, options: CompileOptions
         if images:
             raise
         remarks = [*remarks, f"The images of the run's validation cannot be shown: {error}"]
-    return Drawn(pictures, network, remarks)
+    return Drawn(pictures, network, training, remarks)
 
 
 def draw_network(

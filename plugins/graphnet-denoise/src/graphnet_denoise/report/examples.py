@@ -14,9 +14,9 @@ from torch import Tensor
 
 from graphnet.sdk import Gallery, Pairs, as_unit, default_registry
 from graphnet_denoise.applying import restore_pixels
-from graphnet_denoise.images import Levels, list_images, open_image
+from graphnet_denoise.images import Levels, list_images, open_image, upright
 from graphnet_denoise.jobs.opened import LOCK, ranges_of
-from graphnet_denoise.learn.scenes import HeldOut, read_scenes
+from graphnet_denoise.learning.scenes import HeldOut, read_scenes
 from graphnet_denoise.ranges import Range, find_range
 from graphnet_denoise.report.pictures import Pictured
 from graphnet_denoise.report.run import Run
@@ -38,6 +38,7 @@ class Example:
         range: which of these numbers are black and white.
         target: what the validation compares with, of the same shape and range; None if there is none.
         noise_level: the level in 255ths, for a model that takes it as an input.
+        orientation: the EXIF orientation of its file; the image is denoised as stored, and shown upright.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Example:
     range: Range = _UNIT
     target: NDArray[Any] | None = None
     noise_level: float | None = None
+    orientation: int = 1
 
     def values(self) -> Tensor:
         """The noisy image (1, C, H, W), 0 for black and 1 for white."""
@@ -56,8 +58,16 @@ class Example:
             restored = restore_pixels(restorer, self.noisy, self.range)
         else:
             restored = restorer.restore(self.values(), noise_level=self.noise_level).cpu()
-        target = None if self.target is None else torch.from_numpy(self.range.values(self.target))
-        return Pictured(self.name, self.values()[0], restored[0], target)
+        target = None if self.target is None else self._shown(self.range.values(self.target))
+        return Pictured(
+            self.name,
+            self._shown(self.values()[0].numpy()),
+            self._shown(restored[0].numpy()),
+            target,
+        )
+
+    def _shown(self, pixels: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(upright(pixels, self.orientation)))
 
 
 def read_example(path: Path, *, side: int = SIDE, channels: int | None = None) -> Example:
@@ -71,7 +81,12 @@ def read_example(path: Path, *, side: int = SIDE, channels: int | None = None) -
         rows, columns = _middle(source.height, side), _middle(source.width, side)
         with LOCK:
             pixels = source.read(0, rows, columns)
-        return Example(path.name, pixels[:taken], ranges_of(source, together=taken > 1)[0])
+        return Example(
+            path.name,
+            pixels[:taken],
+            ranges_of(source, together=taken > 1)[0],
+            orientation=source.metadata.orientation,
+        )
 
 
 def _middle(length: int, side: int) -> slice:

@@ -109,6 +109,7 @@ class LiveRun(_Live):
             run=run,
             pictures=[_unmade(name, i, number) for i, name in enumerate(names)],
             network=drawn.network,
+            training=drawn.training,
             remarks=[*remarks, *drawn.remarks],
             version=version,
         )

@@ -21,6 +21,7 @@ def page_data(
     run: Run | None = None,
     pictures: Sequence[Mapping[str, Any]] = (),
     network: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
     remarks: Sequence[str] = (),
     version: int | None = None,
 ) -> dict[str, Any]:
@@ -32,6 +33,7 @@ def page_data(
         pictures: what `Pictured.data` returns for each image; or, on a page that is served, its `name` and
             the `address` at which this is found.
         network: what `network_data` returns.
+        training: what `training_data` returns.
         remarks: sentences for the reader, such as why there are no images.
         version: the number of the last change, on a page that is served.
     """
@@ -45,6 +47,7 @@ def page_data(
             )
         ],
         "network": network,
+        "training": training,
         "remark": " ".join(remarks),
         "version": version,
     }

@@ -69,6 +69,11 @@
       made("text", { x: px(x), y: height - bottom + 15, "text-anchor": i < 4 ? "middle" : "end" }, svg, number(+x.toPrecision(3)));
     }
     made("text", { x: (left + width - right) / 2, y: height - 4, "text-anchor": "middle" }, svg, words.x);
+    if (words.mark) {
+      const [x, text] = words.mark;
+      made("line", { class: "mark", x1: px(x), x2: px(x), y1: top, y2: height - bottom }, svg);
+      made("text", { x: px(x) + 4, y: top + 10 }, svg, text);
+    }
     made("path", { class: "curve", d: known.map(([x, y], i) => (words.stepped && i ? `H${px(x)}V${py(y)}` : `${i ? "L" : "M"}${px(x)} ${py(y)}`)).join("") }, svg);
     if (known.length <= 60) for (const [x, y] of known) made("circle", { class: "dot", cx: px(x), cy: py(y), r: 2.2 }, svg);
     const pointed = made("circle", { class: "pointed", r: 4, visibility: "hidden" }, svg);
@@ -230,40 +235,82 @@
 
   // -- the network ----------------------------------------------------------------------------------
 
-  let planned = null; // the address of the page with the graph
-  function network() {
-    const { network } = data;
-    at("network").hidden = network === null;
-    if (network === null || network.page === planned) return;
-    planned = network.page;
-    const longest = Math.max(...network.layers.map(one => one.seconds)) || 1;
-    const ms = seconds => (seconds * 1e3).toPrecision(3);
-    at("plan").textContent = `${network.title} · ${network.layers.length} steps · at least ${ms(network.total.at_least_s)} ms on ${network.machine}` +
-      ` · ${bytes(network.peak.bytes)} at the peak, in step ${network.peak.step} · ${(network.total.flops / 1e9).toPrecision(3)} G operations`;
-    const heads = ["step", "layer", "kernel", "output", "ms, predicted", "bytes read and written", "memory in use"];
-    const kinds = ["number", "", "", "", "", "number", "number"];
-    const head = element("thead", {}, undefined, element("tr", {}, undefined, ...heads.map((text, i) => element("th", { scope: "col", class: kinds[i] }, text))));
-    const body = element("tbody", {}, undefined, ...network.layers.map(one => {
-      const bar = element("span", { class: "bar" });
-      bar.style.width = `${60 * one.seconds / longest}px`;
-      const time = element("td", {}, undefined, bar, ms(one.seconds));
-      const cells = [one.step, one.layer, one.kernel, one.shape, time, bytes(one.bytes), bytes(one.alive)];
-      return element("tr", one.step === network.peak.step ? { class: "peak" } : {}, undefined,
-        ...cells.map((cell, i) => cell === time ? time : element("td", { class: kinds[i] }, cell)));
-    }));
-    at("layers").firstElementChild.replaceChildren(head, body);
-    chart(at("memory"), network.layers.map(one => [one.step, one.alive / 2 ** 20]),
-      { title: "memory in use", x: "step", unit: " MiB", around: [0, 0], stepped: true });
-    at("graph").querySelector("iframe")?.remove();
-    at("graph").open = false;
+  const ms = seconds => (seconds * 1e3).toPrecision(3);
+  const operations = flops => `${(flops / 1e9).toPrecision(3)} G`;
+
+  // What is said of every plan.
+  function planWords(plan) {
+    return `${plan.title} · ${plan.steps} steps · at least ${ms(plan.total.at_least_s)} ms on ${plan.machine}` +
+      ` · ${bytes(plan.peak.bytes)} at the peak, in step ${plan.peak.step} · ${operations(plan.total.flops)} operations`;
   }
 
-  function graph() { // the page of `graphnet explain`, made when it is opened
-    if (!at("graph").open || at("graph").querySelector("iframe")) return;
-    const address = URL.createObjectURL(new Blob([data.network.page], { type: "text/html" }));
+  // Rows of cells; a cell { seconds } has a bar. `kinds` are the classes of the columns.
+  function filled(table, heads, kinds, rows) {
+    const longest = Math.max(...rows.flatMap(({ cells }) => cells.map(cell => cell?.seconds ?? 0))) || 1;
+    const head = element("thead", {}, undefined, element("tr", {}, undefined, ...heads.map((text, i) => element("th", { scope: "col", class: kinds[i] }, text))));
+    const body = element("tbody", {}, undefined, ...rows.map(({ cells, kind }) =>
+      element("tr", kind ? { class: kind } : {}, undefined, ...cells.map((cell, i) => {
+        if (cell?.seconds === undefined) return element("td", { class: kinds[i] }, cell);
+        const bar = element("span", { class: "bar" });
+        bar.style.width = `${60 * cell.seconds / longest}px`;
+        return element("td", {}, undefined, bar, ms(cell.seconds));
+      }))));
+    table.replaceChildren(head, body);
+  }
+
+  const planned = {}; // the address of the page with the graph, by the name of the plan
+
+  // Whether a plan is another one than before; its section is shown, and an old graph is closed.
+  function isNew(name, graph) {
+    const plan = data[name];
+    at(name).hidden = plan === null;
+    if (plan === null || plan.page === planned[name]) return false;
+    planned[name] = plan.page;
+    at(graph).querySelector("iframe")?.remove();
+    at(graph).open = false;
+    return true;
+  }
+
+  function network() {
+    if (!isNew("network", "graph")) return;
+    const { network } = data;
+    at("plan").textContent = planWords(network);
+    filled(at("layers").firstElementChild,
+      ["step", "layer", "kernel", "output", "ms, predicted", "bytes read and written", "memory in use"],
+      ["number", "", "", "", "", "number", "number"],
+      network.layers.map(one => ({
+        kind: one.step === network.peak.step ? "peak" : "",
+        cells: [one.step, one.layer, one.kernel, one.shape, { seconds: one.seconds }, bytes(one.bytes), bytes(one.alive)],
+      })));
+    chart(at("memory"), network.layers.map(one => [one.step, one.alive / 2 ** 20]),
+      { title: "memory in use", x: "step", unit: " MiB", around: [0, 0], stepped: true });
+  }
+
+  function trainingStep() {
+    if (!isNew("training", "training-graph")) return;
+    const { training } = data;
+    at("training-plan").textContent = planWords(training);
+    const highest = Math.max(...training.parts.map(one => one.alive));
+    filled(at("parts").firstElementChild,
+      ["part", "steps", "ms, predicted", "operations", "bytes read and written", "most memory in use"],
+      ["", "number", "", "number", "number", "number"],
+      training.parts.map(one => ({
+        kind: one.alive === highest ? "peak" : "",
+        cells: [one.part, one.steps, { seconds: one.seconds }, operations(one.flops), bytes(one.bytes), bytes(one.alive)],
+      })));
+    const held = Object.entries(training.peak.holds).map(([what, count]) => `${what} ${bytes(count)}`);
+    at("held").textContent = `At the peak, the memory holds: ${held.join(", ")}.`;
+    chart(at("training-memory"), training.memory.map(([step, count]) => [step, count / 2 ** 20]),
+      { title: "memory in use in a training step", x: "step", unit: " MiB", around: [0, 0], stepped: true, mark: training.loss === null ? null : [training.loss, "loss"] });
+  }
+
+  // The page of `graphnet explain`, made when it is opened.
+  function graphOf(name, id) {
+    if (!at(id).open || at(id).querySelector("iframe")) return;
+    const address = URL.createObjectURL(new Blob([data[name].page], { type: "text/html" }));
     const frame = element("iframe", { title: "Graph of the steps", src: address });
     frame.addEventListener("load", () => URL.revokeObjectURL(address));
-    at("graph").append(frame);
+    at(id).append(frame);
   }
 
   // -- the page -------------------------------------------------------------------------------------
@@ -298,6 +345,7 @@
     tell("remark", data.remark);
     training();
     network();
+    trainingStep();
     choices();
   }
 
@@ -324,7 +372,8 @@
 
   listen();
   draw();
-  at("graph").addEventListener("toggle", graph);
+  for (const [name, id] of [["network", "graph"], ["training", "training-graph"]])
+    at(id).addEventListener("toggle", () => graphOf(name, id));
   if (data.version !== null) setTimeout(follow, 2000);
   document.documentElement.dataset.ready = "true";
 })();

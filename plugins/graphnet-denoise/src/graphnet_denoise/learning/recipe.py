@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from graphnet.system import write_text
-from graphnet_denoise.learn.choice import Choice
+from graphnet_denoise.learning.choice import Choice
 from graphnet_denoise.normalization import with_normalization
 
 NETWORKS = Path(__file__).parent / "networks"
@@ -20,6 +20,9 @@ EPOCHS = 20
 """The held-out score is measured so many times."""
 
 BATCH = 16
+LOG_EVERY = 100
+"""Steps between two records of the log, at most."""
+
 _PATIENCE = 12  # epochs without a better score; most of the gain comes when the learning rate falls
 _DIGITS = 7  # of the numbers in the files
 
@@ -30,6 +33,7 @@ class Length:
 
     epochs: int
     steps_per_epoch: int
+    log_every: int = LOG_EVERY
 
     @property
     def steps(self) -> int:
@@ -83,6 +87,7 @@ def training_file(
         "schedule": {"one_cycle": {"pct_start": 0.1}},
         "epochs": length.epochs,
         "batch_size": BATCH,
+        "log_every": length.log_every,
         "precision": "auto",
         **watched,
     }

@@ -11,8 +11,8 @@ import numpy as np
 from graphnet.errors import DataError
 from graphnet_denoise.applying import restore_numbers
 from graphnet_denoise.images import Levels
-from graphnet_denoise.learn.frames import Frame, as_numbers, read_frame
-from graphnet_denoise.learn.quality import Quality, measure_quality
+from graphnet_denoise.learning.frames import Frame, as_numbers, read_frame
+from graphnet_denoise.learning.quality import Quality, measure_quality
 from graphnet_denoise.ranges import find_range
 from graphnet_denoise.scoring import Restores
 
@@ -31,6 +31,22 @@ class Judged:
     def record(self) -> dict[str, Any]:
         """The numbers as plain data."""
         return {**self.quality.record(), "peak": self.peak}
+
+    def lines(self) -> list[str]:
+        """Say how good the model is, a line for each measure."""
+        quality = self.quality
+        changed = "removed" if quality.contrast_lost >= 0 else "added"
+        lines = [
+            f"measured on {quality.images} noisy images, without a clean one",
+            f"score      {quality.score_db:.2f} +- {quality.score_error_db:.2f} dB against hidden noisy "
+            f"pixels (higher is better; the noise alone: about {quality.noise_db:.2f} dB)",
+            f"residual   {quality.residual:.2f} of the noise's deviation; neighbours are correlated by "
+            f"{quality.along_rows:+.2f} along rows and {quality.along_columns:+.2f} along columns (noise: "
+            f"{quality.noise_rows:+.2f}, {quality.noise_columns:+.2f})",
+            f"contrast   {abs(quality.contrast_lost):.1%} of the picture's contrast at 8 pixels was {changed}",
+            f"flips      change the result by {quality.flips:.2f} of the noise's deviation",
+        ]
+        return lines + [f"note       {remark}" for remark in quality.remarks()]
 
 
 def judge(

@@ -9,10 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from graphnet.errors import DataError
-from graphnet_denoise.learn.arrangement import Arrangement, arrange
-from graphnet_denoise.learn.choice import CORRELATED, Choice, choose
-from graphnet_denoise.learn.frames import Frame, ImageSource, as_numbers, find_sources, read_frame
-from graphnet_denoise.learn.statistics import Image, NoiseStatistics, noise_statistics
+from graphnet_denoise.learning.arrangement import Arrangement, arrange
+from graphnet_denoise.learning.choice import CORRELATED, Choice, choose
+from graphnet_denoise.learning.frames import (
+    Frame,
+    ImageSource,
+    as_numbers,
+    find_sources,
+    read_frame,
+)
+from graphnet_denoise.learning.statistics import Image, NoiseStatistics, noise_statistics
 
 _MEASURED = 16  # images by which noise and range are measured
 _SIDE = 1024  # pixels of the middle of an image that are measured

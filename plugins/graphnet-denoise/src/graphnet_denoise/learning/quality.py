@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_denoise.learn.sameness import cell_means
-from graphnet_denoise.learn.scenes import hide_pixels
-from graphnet_denoise.learn.statistics import Image, neighbour_correlations, noise_statistics
+from graphnet_denoise.learning.sameness import cell_means
+from graphnet_denoise.learning.scenes import hide_pixels
+from graphnet_denoise.learning.statistics import Image, neighbour_correlations, noise_statistics
 
 Denoise = Callable[[Image], Image]
 """From the numbers of a noisy image (C, H, W) to those of the denoised one."""

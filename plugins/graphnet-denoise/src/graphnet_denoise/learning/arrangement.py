@@ -16,9 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from graphnet_denoise.learn.frames import Frame, ImageSource, as_numbers, read_frame
-from graphnet_denoise.learn.sameness import SIDE, Comparison, compare_images
-from graphnet_denoise.learn.statistics import Image, noise_statistics
+from graphnet_denoise.learning.frames import Frame, ImageSource, as_numbers, read_frame
+from graphnet_denoise.learning.sameness import SIDE, Comparison, compare_images
+from graphnet_denoise.learning.statistics import Image, noise_statistics
 
 Kind = Literal["pairs", "bursts", "movie", "stack", "singles"]
 Group = tuple[Frame, ...]

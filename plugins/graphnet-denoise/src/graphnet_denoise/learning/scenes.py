@@ -20,8 +20,8 @@ from graphnet.errors import DataError
 from graphnet.sdk import DataSet, Pairs, Shape, Stream
 from graphnet.system import write_text
 from graphnet_denoise.draws import GEOMETRY, Draws
-from graphnet_denoise.learn.arrangement import Arrangement
-from graphnet_denoise.learn.frames import Frame, as_numbers, read_frame
+from graphnet_denoise.learning.arrangement import Arrangement
+from graphnet_denoise.learning.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.noise import Scenes
 from graphnet_denoise.patches import turned
 from graphnet_denoise.supervision import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_denoise.learn.statistics import Image
+from graphnet_denoise.learning.statistics import Image
 
 Plane = NDArray[np.float64]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphnet.errors import DataError
-from graphnet_denoise.learn.arrangement import Arrangement
-from graphnet_denoise.learn.frames import ImageSource
-from graphnet_denoise.learn.statistics import NoiseStatistics
+from graphnet_denoise.learning.arrangement import Arrangement
+from graphnet_denoise.learning.frames import ImageSource
+from graphnet_denoise.learning.statistics import NoiseStatistics
 
 CORRELATED = 0.25
 """Noise of neighbouring pixels with this correlation is structured; less may be a rest of the picture."""
