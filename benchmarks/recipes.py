@@ -60,7 +60,7 @@ def measure(file: Path, budget_s: float) -> tuple[dict[str, Timing], float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipes", default="dncnn,blind,unet", help="some, separated by commas")
+    parser.add_argument("--recipes", default="dncnn,unet", help="some, separated by commas")
     parser.add_argument("--seconds", type=float, default=40.0, help="of rounds for each")
     given = parser.parse_args()
     print("| recipe | eager | inductor | eager / inductor | Inductor's first step |")

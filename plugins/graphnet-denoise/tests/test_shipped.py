@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from graphnet_denoise.models import MODELS
+from graphnet_denoise.models import MODELS, Kind
 from graphnet_denoise.noise.development import blur
 from graphnet_denoise.shipped import Shipped
 from safetensors import safe_open
@@ -54,5 +54,6 @@ def test_models_are_small_and_name_their_recipe_data_and_licence(kind: str) -> N
         assert about[word], word
 
 
-def test_the_model_for_photographs_denoises_grey_pictures_by_itself() -> None:
-    assert Shipped().restorer("camera")._removes_grey_noise(False)
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_denoise_grey_pictures_by_themselves(kind: Kind) -> None:
+    assert Shipped().restorer(kind)._removes_grey_noise(False)
