@@ -166,8 +166,8 @@ class Bmp(Format):
                 source.layout,
                 source.levels,
                 place=source.place,
-                head=source.head(),
-                tail=source.tail(),
+                head=[source.head()],
+                tail=[source.tail()],
                 stored=source.to_stored,
             )
         refuse(name, self.title, source, colours=("grey", "rgb"), bits=8, alpha=False)

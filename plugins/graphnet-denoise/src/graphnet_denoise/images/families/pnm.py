@@ -142,12 +142,12 @@ class Pnm(Format):
         if isinstance(source, PackedPnm):
             return PackedSink(target, source, source.layout, source.levels)
         if isinstance(source, FlatPnm):
-            head, place = source.head(), source.place
+            head, place = [source.head()], source.place
             return FlatSink(target, source, source.layout, source.levels, place=place, head=head)
         refuse(name, self.title, source, colours=("grey", "rgb"), bits=16, alpha=False)
         layout = shape_for(source.height, source.width, source.channels)
         kind = b"P6" if source.channels == 3 else b"P5"
-        head = b"%s\n%d %d\n%d\n" % (kind, source.width, source.height, source.levels.high)
+        header = b"%s\n%d %d\n%d\n" % (kind, source.width, source.height, source.levels.high)
         stored = np.dtype(np.uint8 if source.levels.high < 256 else ">u2")
-        place = Place(len(head), stored, layout.shape)
-        return FlatSink(target, source, layout, source.levels, place=place, head=head)
+        place = Place(len(header), stored, layout.shape)
+        return FlatSink(target, source, layout, source.levels, place=place, head=[header])

@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from graphnet_denoise.images.disk import reserve
 from graphnet_denoise.images.families.tiff.directory import (
     ASCII,
     Directory,
@@ -161,10 +162,9 @@ class TiffSink(ImageSink):
                 **storage.options,
             )
         assert place is not None
-        offset, size = place
-        if count < storage.pages:
-            with self.target.open("rb+") as file:
-                file.truncate(offset + size * storage.pages)
+        offset, _ = place
+        with self.target.open("rb+") as file:
+            reserve(file, offset + storage.page_bytes * storage.pages)
         return Place(offset, self._dtype, self._shape)
 
     def _write_pages(self) -> None:
