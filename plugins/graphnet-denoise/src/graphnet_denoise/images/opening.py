@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,15 @@ from graphnet_denoise.images.others import other_kind
 
 KIND = "denoise_formats"
 """The kind for which other distributions register formats."""
+
+
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What has a name but no bytes of its own; reading may wait for ever."""
 
 
 def open_image(path: Path, *, axes: str = "") -> ImageFile:
@@ -42,7 +52,10 @@ def open_image(path: Path, *, axes: str = "") -> ImageFile:
 def _opened(path: Path) -> ImageFile:
     with reading(path, "an image"):
         head = b""
-        if not path.is_dir():
+        mode = path.stat().st_mode
+        if kind := _SPECIAL.get(stat.S_IFMT(mode)):
+            raise DataError(f"{path}: expected the file of an image, found {kind}. Give a file.")
+        if not stat.S_ISDIR(mode):
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
     fitting = (known for known in BUILTIN if known.matches(path, head))
