@@ -26,7 +26,9 @@ from graphnet_denoise.images import (
     bands,
     create_like,
     open_image,
+    result_format,
     suffixes,
+    writes_by_parts,
 )
 from graphnet_denoise.images.disk import reserve
 from graphnet_denoise.images.families.depths import shape_for
@@ -455,6 +457,44 @@ def test_only_a_lossless_webp_is_written_without_loss(tmp_path: Path) -> None:
         with open_image(tmp_path / name) as source:
             assert isinstance(source, WebpFile)
             assert source.lossless is lossless
+
+
+def test_name_without_an_ending_gets_the_format_of_the_source(tmp_path: Path) -> None:
+    Image.fromarray(noise(9, 9)).save(tmp_path / "a", "PNG")
+    Image.fromarray(noise(9, 9)).save(tmp_path / "scan.001", "BMP")
+    for source, target, starts in (
+        ("a", "b", b"\x89PNG"),
+        ("scan.001", "scan-denoised.001", b"BM"),
+        ("a", "b.tif", b"II*\0"),
+        ("scan.001", "b", b"BM"),
+    ):
+        copied(tmp_path / source, tmp_path / target)
+        assert (tmp_path / target).read_bytes().startswith(starts)
+    with open_image(tmp_path / "a") as opened:
+        assert result_format(Path("b"), opened).suffixes[0] == ".png"
+        assert result_format(Path("b.jpg"), opened).name == "jpeg"
+        with pytest.raises(DataError, match=r"b\.pgn: expected a name that ends in one of"):
+            result_format(Path("b.pgn"), opened)
+
+
+def test_name_without_an_ending_is_a_tiff_where_the_format_is_only_read(tmp_path: Path) -> None:
+    Image.fromarray(noise(9, 9)).save(tmp_path / "a.png")
+    with open_image(tmp_path / "a.png") as source, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(source), "format", "raw")
+        assert result_format(Path("b"), source).name == "tiff"
+
+
+def test_formats_say_whether_results_are_written_in_parts(tmp_path: Path) -> None:
+    Image.fromarray(noise(9, 9)).save(tmp_path / "a.png")
+    Image.fromarray(noise(9, 9, 3)).save(tmp_path / "a.bmp")
+    by_parts = ("b.tif", "b.npy", "b.zarr", "b.pgm")
+    with open_image(tmp_path / "a.png") as source:
+        for name in by_parts:
+            assert writes_by_parts(Path(name), source), name
+        for name in ("b.png", "b.jpg", "b.webp", "b.jp2", "b.bmp", "b"):
+            assert not writes_by_parts(Path(name), source), name
+    with open_image(tmp_path / "a.bmp") as source:
+        assert writes_by_parts(Path("b.bmp"), source)
 
 
 def test_tiff_whose_strips_do_not_cover_it_is_refused(tmp_path: Path) -> None:

@@ -158,6 +158,9 @@ class Bmp(Format):
             header = _Header(file.read(4096))
         return FlatBmp(path, header) if header.flat else PackedBmp(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return isinstance(source, FlatBmp)
+
     def create(
         self, target: Path, source: ImageFile, *, name: Path, history: str
     ) -> FlatSink | BmpSink:

@@ -141,6 +141,9 @@ class Fits(Format):
     def open(self, path: Path) -> ImageFile:
         return FitsFile(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> FlatSink:
         if not isinstance(source, FitsFile):
             raise DataError(

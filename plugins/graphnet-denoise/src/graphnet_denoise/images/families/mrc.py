@@ -101,6 +101,9 @@ class Mrc(Format):
     def open(self, path: Path) -> ImageFile:
         return MrcFile(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> MrcSink:
         if isinstance(source, MrcFile):
             return MrcSink(target, source, history)

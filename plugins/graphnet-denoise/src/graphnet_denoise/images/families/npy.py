@@ -70,6 +70,9 @@ class Npy(Format):
     def open(self, path: Path) -> ImageFile:
         return NpyFile(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> FlatSink:
         layout, levels = source.layout, source.levels
         if isinstance(source, NpyFile):

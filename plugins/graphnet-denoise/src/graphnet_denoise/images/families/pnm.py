@@ -138,6 +138,9 @@ class Pnm(Format):
         header = _Header(path)
         return (FlatPnm if header.kind in (b"P5", b"P6") else PackedPnm)(path, header)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return not isinstance(source, PackedPnm) and source.levels.high > 1
+
     def create(
         self, target: Path, source: ImageFile, *, name: Path, history: str
     ) -> FlatSink | PackedSink:
