@@ -17,7 +17,14 @@ from graphnet_denoise.images.layout import Layout, bands
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.listing import READ_SUFFIXES, is_image, list_images
 from graphnet_denoise.images.metadata import Metadata, upright
-from graphnet_denoise.images.opening import create_like, formats, open_image, suffixes
+from graphnet_denoise.images.opening import (
+    create_like,
+    formats,
+    open_image,
+    result_format,
+    suffixes,
+    writes_by_parts,
+)
 from graphnet_denoise.images.picture import (
     WRITE_SUFFIXES,
     Picture,
@@ -48,7 +55,9 @@ __all__ = [
     "open_image",
     "read_picture",
     "read_rgb",
+    "result_format",
     "suffixes",
     "upright",
     "write_picture",
+    "writes_by_parts",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -18,6 +19,9 @@ from graphnet.errors import DataError, GraphnetError, WriteError
 # tifffile reports odd metadata by logging, which Python prints if nobody listens.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
+
+_OF_WRONG_OFFSETS = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+"""What the system says of places that are in no file, which a damaged header may name."""
 
 _OF_DECODERS = (
     r"(PIL|astropy|imagecodecs|mrcfile|numpy|rawpy|tifffile|zarr|graphnet_denoise\.images)(\.|$)"
@@ -60,16 +64,28 @@ def reading(path: Path, kind: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file.") from error
-    except MemoryError as error:
-        raise DataError(
+    except Exception as error:  # a decoder of damaged data may raise anything
+        raise _unread(path, kind, error) from error
+
+
+def _unread(path: Path, kind: str, error: Exception) -> DataError:
+    """The error of a file that needs too much memory, that the system does not give, or that is damaged."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return DataError(
             f"{path}: the image needs more memory than there is. Cut it into parts, or save it in a format "
             f"that can be read in parts, such as TIFF."
-        ) from error
-    except Exception as error:  # a decoder of damaged data may raise anything
-        raise DataError(
-            f"{path}: cannot be read as {kind} ({_reason(error)}). The file is damaged or truncated; "
-            f"replace or remove it."
-        ) from error
+        )
+    if number is not None and number not in _OF_WRONG_OFFSETS:
+        return DataError(
+            f"{path}: cannot be read ({_reason(error)}). Check that you may read it and that its disk works, "
+            f"then try again."
+        )
+    early = isinstance(error, struct.error | IndexError | EOFError)
+    return DataError(
+        f"{path}: cannot be read as {kind} ({'it ends too early' if early else _reason(error)}). The file is "
+        f"damaged or truncated; replace or remove it."
+    )
 
 
 @contextlib.contextmanager
@@ -81,9 +97,10 @@ def writing(path: Path, kind: str) -> Iterator[None]:
     except (GraphnetError, OSError):
         raise
     except Exception as error:  # an encoder may raise anything
+        other = ".png" if path.suffix.lower() in (".tif", ".tiff") else ".tif"
         raise WriteError(
             f"{path}: cannot be written as {kind} ({_reason(error)}). No file was changed; give a name with "
-            f"another ending, such as .tif"
+            f"another ending, such as {other}"
         ) from error
 
 
@@ -116,6 +133,4 @@ def check_memory(size_bytes: int) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, struct.error | IndexError | EOFError):
-        return "it ends too early"
     return " ".join(str(error).split())[:200] or type(error).__name__

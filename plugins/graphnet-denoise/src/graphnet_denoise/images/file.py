@@ -41,7 +41,7 @@ class ImageFile(ABC):
     """The name of the format, such as "tiff"."""
     title: ClassVar[str]
     """What messages call such a file, such as "a TIFF"."""
-    by_parts: ClassVar[bool] = False
+    by_parts: bool = False
     """Whether `read` reads only what is asked for; otherwise the first read decodes a whole plane."""
 
     path: Path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_denoise.images.disk import Pieces, Stretch, reserve, write_pieces
 from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
@@ -77,16 +79,13 @@ class FlatFile(ImageFile):
         """Turn levels into the numbers that are stored."""
         return samples
 
-    def head(self) -> bytes:
+    def head(self) -> Stretch:
         """The bytes before the array."""
-        with self.path.open("rb") as file:
-            return file.read(self.place.offset)
+        return Stretch(self.path, 0, self.place.offset)
 
-    def tail(self) -> bytes:
+    def tail(self) -> Stretch:
         """The bytes behind the array."""
-        with self.path.open("rb") as file:
-            file.seek(self.place.offset + self.place.size_bytes)
-            return file.read()
+        return Stretch.rest(self.path, self.place.offset + self.place.size_bytes)
 
 
 class FlatSink(ImageSink):
@@ -108,19 +107,19 @@ class FlatSink(ImageSink):
         levels: Levels,
         *,
         place: Place,
-        head: bytes,
-        tail: bytes = b"",
+        head: Pieces,
+        tail: Pieces = (),
         stored: Callable[[Samples], Samples] | None = None,
     ) -> None:
         super().__init__(source, layout, levels)
         self.target = target
         self.place = place
         self._stored = stored
-        with target.open("wb") as file:
-            file.write(head)
-            file.truncate(place.offset + place.size_bytes)
-            file.seek(0, 2)
-            file.write(tail)
+        with target.open("wb+") as file:
+            write_pieces(file, head)
+            reserve(file, place.offset + place.size_bytes)
+            file.seek(0, os.SEEK_END)
+            write_pieces(file, tail)
 
     def _put(self, plane: int, rows: slice, columns: slice, samples: Samples) -> None:
         if self._stored is not None:

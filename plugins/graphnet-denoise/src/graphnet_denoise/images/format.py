@@ -30,6 +30,13 @@ class Format(ABC):
     folder: ClassVar[bool] = False
     """Whether such an image is a folder, not a file."""
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        """Whether a result for `source` goes to the disk part by part.
+
+        Otherwise, as here, all pixels stay in memory until the file is encoded.
+        """
+        return False
+
     @abstractmethod
     def matches(self, path: Path, head: bytes) -> bool:
         """Whether the file is of this kind, by its first bytes or, if they say nothing, by its name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,20 @@ class Metadata:
             return _orientation(self.exif or b"")
         except struct.error:
             return 1
+
+    def resolution_times(self, scale: float, *, most: int) -> tuple[int, int] | None:
+        """The resolution, multiplied and rounded, for formats that hold whole numbers from 1 to `most`.
+
+        None if the file states none, or one that is out of these bounds.
+
+        >>> Metadata(resolution=(300.0, 72.5)).resolution_times(100, most=65535)
+        (30000, 7250)
+        >>> Metadata(resolution=(1e6, 72.0)).resolution_times(1, most=65535)
+        """
+        if self.resolution is None or not all(math.isfinite(value) for value in self.resolution):
+            return None
+        x, y = (round(value * scale) for value in self.resolution)
+        return (x, y) if min(x, y) >= 1 and max(x, y) <= most else None
 
 
 def upright(samples: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,18 @@ from graphnet_denoise.images.others import other_kind
 
 KIND = "denoise_formats"
 """The kind for which other distributions register formats."""
+
+
+_TIFF = next(known for known in BUILTIN if known.name == "tiff")
+"""The format of results for files of formats that are only read."""
+
+_SPECIAL = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+"""What has a name but no bytes of its own; reading may wait for ever."""
 
 
 def open_image(path: Path, *, axes: str = "") -> ImageFile:
@@ -42,7 +55,10 @@ def open_image(path: Path, *, axes: str = "") -> ImageFile:
 def _opened(path: Path) -> ImageFile:
     with reading(path, "an image"):
         head = b""
-        if not path.is_dir():
+        mode = path.stat().st_mode
+        if kind := _SPECIAL.get(stat.S_IFMT(mode)):
+            raise DataError(f"{path}: expected the file of an image, found {kind}. Give a file.")
+        if not stat.S_ISDIR(mode):
             with path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
     fitting = (known for known in BUILTIN if known.matches(path, head))
@@ -66,9 +82,9 @@ def _opened(path: Path) -> ImageFile:
 def create_like(target: Path, source: ImageFile, *, history: str = "") -> Iterator[ImageSink]:
     """Give the `with` block a file to write, with the axes, the kind of numbers and the metadata of `source`.
 
-    The ending of `target` decides the format. In the source's format, the result keeps everything; in another
-    one, it keeps what that format can hold. The file appears under its name when the block ends, and not at
-    all if the block raises an error.
+    `result_format` says in which format: that of the ending of `target`, if it has one. In the source's
+    format, the result keeps everything; in another one, it keeps what that format can hold. The file appears
+    under its name when the block ends, and not at all if the block raises an error.
 
     Args:
         target: the file to write; it may be the source itself.
@@ -79,7 +95,7 @@ def create_like(target: Path, source: ImageFile, *, history: str = "") -> Iterat
         DataError: the format cannot hold such pixels.
         WriteError: the file cannot be written; an older file is unchanged.
     """
-    chosen = _format_for(target, source)
+    chosen = result_format(target, source)
     aside = atomic_folder if chosen.folder else atomic_write
     with aside(target) as temporary:
         with writing(target, chosen.title):
@@ -90,6 +106,39 @@ def create_like(target: Path, source: ImageFile, *, history: str = "") -> Iterat
                 sink.finish()
         finally:
             sink.close()
+
+
+def writes_by_parts(target: Path, source: ImageFile) -> bool:
+    """Whether `create_like(target, source)` writes part by part; otherwise all pixels wait in memory.
+
+    Raises DataError if no format has the ending of `target`.
+    """
+    return result_format(target, source).writes_parts(source)
+
+
+def result_format(target: Path, source: ImageFile) -> Format:
+    """The format in which `create_like(target, source)` writes.
+
+    It is the one of the target's ending; the source's, if it has that ending too. A name without an ending,
+    or with one of no format that the source's own name has too, gets the source's format, or TIFF if that is
+    only read.
+
+    Raises DataError for another name that has the ending of no format.
+    """
+    ending = target.suffix.lower()
+    fitting = [known for known in BUILTIN if ending in known.suffixes]
+    if source.format not in {known.name for known in fitting}:
+        fitting += [known for known in _added() if ending in known.suffixes]
+    if not fitting and ending in ("", source.path.suffix.lower()):
+        fitting = [known for known in formats() if known.name == source.format]
+        fitting = [known for known in (*fitting, _TIFF) if not known.read_only]
+    if not fitting:
+        endings = ", ".join(suffixes())
+        raise DataError(
+            f"{target}: expected a name that ends in one of {endings}, found "
+            f"{target.suffix or 'no ending'!r}."
+        )
+    return next((known for known in fitting if known.name == source.format), fitting[0])
 
 
 def formats() -> Sequence[Format]:
@@ -109,21 +158,3 @@ def _added() -> Sequence[Format]:
     builtin = {known.name for known in BUILTIN}
     entries = default_registry().of_kind(KIND)
     return [entry.value() for name, entry in entries.items() if name not in builtin]
-
-
-def _format_for(target: Path, source: ImageFile) -> Format:
-    """The source's format if it has the target's ending, else the first one that has it."""
-    ending = target.suffix.lower()
-    fitting = [known for known in BUILTIN if ending in known.suffixes]
-    if source.format not in {known.name for known in fitting}:
-        fitting += [known for known in _added() if ending in known.suffixes]
-    for known in fitting:
-        if known.name == source.format:
-            return known
-    if not fitting:
-        endings = ", ".join(suffixes())
-        raise DataError(
-            f"{target}: expected a name that ends in one of {endings}, found "
-            f"{target.suffix or 'no ending'!r}."
-        )
-    return fitting[0]

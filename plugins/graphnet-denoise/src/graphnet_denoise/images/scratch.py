@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_denoise.images.disk import reserve
+
 IN_MEMORY_BYTES = 64 << 20
 """Larger arrays lie in a file."""
 
@@ -32,7 +34,11 @@ class Scratch:
             self._small = np.zeros(shape, dtype)
         else:
             self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
-            self._file.truncate(size)
+            try:
+                reserve(self._file, size)
+            except OSError:
+                self._file.close()
+                raise
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[NDArray[Any]]:

@@ -19,6 +19,7 @@ from graphnet_denoise.images.metadata import Metadata
 
 _LEVELS = Levels(np.dtype(np.uint8), 8)
 _FILE_HEADER, _OLD_HEADER = 14, 12
+_RESOLUTION = 38  # where it stands in the file
 _PLAIN, _MASKS = (0,), (3, 6)
 _BGRA = (0xFF0000, 0xFF00, 0xFF)
 _METRE = 39.37007874  # inches
@@ -37,7 +38,7 @@ class _Header:
                 "<iiHHI", data, 18
             )
             self.height = height
-            x, y, colours = struct.unpack_from("<iiI", data, 38)
+            x, y, colours = struct.unpack_from("<iiI", data, _RESOLUTION)
             self.resolution = (x / _METRE, y / _METRE) if x > 0 and y > 0 else None
         if self.width < 1 or self.height == 0:
             raise ValueError("its header is wrong")
@@ -133,11 +134,12 @@ class BmpSink(EncodedSink):
 
     def _encode(self, samples: Samples) -> bytes:
         image = Image.fromarray(together(samples))
-        options = (
-            {"dpi": self.source.metadata.resolution} if self.source.metadata.resolution else {}
-        )
         buffer = io.BytesIO()
-        image.save(buffer, "BMP", **options)
+        image.save(buffer, "BMP")
+        # Not by Pillow, which states 96 pixels per inch where nothing is known.
+        resolution = self.source.metadata.resolution_times(_METRE, most=2**31 - 1)
+        buffer.seek(_RESOLUTION)
+        buffer.write(struct.pack("<ii", *(resolution or (0, 0))))
         return buffer.getvalue()
 
 
@@ -156,6 +158,9 @@ class Bmp(Format):
             header = _Header(file.read(4096))
         return FlatBmp(path, header) if header.flat else PackedBmp(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return isinstance(source, FlatBmp)
+
     def create(
         self, target: Path, source: ImageFile, *, name: Path, history: str
     ) -> FlatSink | BmpSink:
@@ -166,10 +171,10 @@ class Bmp(Format):
                 source.layout,
                 source.levels,
                 place=source.place,
-                head=source.head(),
-                tail=source.tail(),
+                head=[source.head()],
+                tail=[source.tail()],
                 stored=source.to_stored,
             )
-        refuse(name, self.title, source, colours=("grey", "rgb"), bits=8, alpha=False)
+        refuse(name, self.title, source, colours=("grey", "rgb"), alpha=False)
         layout: Layout = shape_for(source.height, source.width, source.channels)
         return BmpSink(target, source, layout, _LEVELS)

@@ -41,11 +41,10 @@ def refuse(
     source: ImageFile,
     *,
     colours: Collection[Colour],
-    bits: int,
     alpha: bool = True,
     side: int = 0,
 ) -> None:
-    """Raise DataError if a format with these colours, bits and longest side cannot hold the source.
+    """Raise DataError if a format with these colours and longest side cannot hold the source.
 
     A source of more bits is scaled down where the format has 8, as everyone expects of a JPEG; floating-point
     and signed numbers have no black and white, so that they are refused.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from graphnet.errors import DataError
+from graphnet_denoise.images.disk import Stretch
 from graphnet_denoise.images.faults import load, unsupported
 from graphnet_denoise.images.file import ImageFile
 from graphnet_denoise.images.flat import FlatFile, FlatSink, Place
@@ -101,22 +102,30 @@ class FitsFile(FlatFile):
             stored[np.isnan(samples)] = self._blank
         return stored
 
-    def head_with(self, history: str) -> bytes:
-        """All bytes before the image, with one more line of HISTORY."""
+    def header_with(self, history: str) -> bytes:
+        """The header of the image, with one more line of HISTORY."""
         header = self.header.copy()
         for key in _SUMS:
             header.remove(key, ignore_missing=True)
         if history:
             header.add_history(history.encode("ascii", "replace").decode())
         text: str = header.tostring(endcard=True, padding=True)
-        return self.head()[: self._start] + text.encode("ascii")
+        return text.encode("ascii")
 
-    def tail(self) -> bytes:
-        """The padding of the image, and all further parts of the file."""
-        used = self.place.offset + self.place.size_bytes
-        with self.path.open("rb") as file:
-            file.seek(self._end)
-            return bytes(self._end - used) + file.read()
+    @property
+    def before(self) -> Stretch:
+        """All parts of the file before the header of the image."""
+        return Stretch(self.path, 0, self._start)
+
+    @property
+    def padding(self) -> bytes:
+        """The bytes that complete the last block of the image."""
+        return bytes(self._end - self.place.offset - self.place.size_bytes)
+
+    @property
+    def behind(self) -> Stretch:
+        """All parts of the file behind the image."""
+        return Stretch.rest(self.path, self._end)
 
 
 class Fits(Format):
@@ -132,23 +141,25 @@ class Fits(Format):
     def open(self, path: Path) -> ImageFile:
         return FitsFile(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> FlatSink:
-        if isinstance(source, FitsFile):
-            head, tail = source.head_with(history), source.tail()
-        else:
+        if not isinstance(source, FitsFile):
             raise DataError(
                 f"{name}: a FITS file is written only if the image is one. Give a name that ends in .tif"
             )
+        header = source.header_with(history)
         stored = source.place
-        place = Place(len(head), stored.dtype, stored.shape)
+        place = Place(source.before.size_bytes + len(header), stored.dtype, stored.shape)
         return FlatSink(
             target,
             source,
             source.layout,
             source.levels,
             place=place,
-            head=head,
-            tail=tail,
+            head=[source.before, header],
+            tail=[source.padding, source.behind],
             stored=source.to_stored,
         )
 

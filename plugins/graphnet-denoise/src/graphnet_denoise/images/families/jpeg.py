@@ -148,7 +148,6 @@ class Jpeg(Format):
             self.title,
             source,
             colours=("grey", "rgb", "cmyk"),
-            bits=8,
             alpha=False,
             side=65500,
         )
@@ -222,8 +221,8 @@ def _metadata(segments: list[Segment]) -> Metadata:
 
 def _described(metadata: Metadata) -> Iterator[Segment]:
     """Segments for the metadata of a file of another format, as far as one segment can hold each."""
-    x, y = (round(value) for value in metadata.resolution or (0, 0))
-    unit, x, y = (1, x, y) if 0 < x < 65536 and 0 < y < 65536 else (0, 1, 1)
+    resolution = metadata.resolution_times(1, most=65535)
+    unit, x, y = (1, *resolution) if resolution else (0, 1, 1)
     yield Segment(_JFIF, b"JFIF\0\1\1" + struct.pack(">BHHBB", unit, x, y, 0, 0))
     for start, data in ((_EXIF, metadata.exif), (_XMP, metadata.xmp)):
         if data and len(start) + len(data) <= _SEGMENT:

@@ -91,7 +91,9 @@ class Jpeg2000File(DecodedFile):
 
     def _colour_space(self) -> int:
         colour = next((box.data for box in self._header_boxes() if box.kind == b"colr"), b"")
-        return int(struct.unpack_from(">I", colour, 3)[0]) if colour[:1] == b"\1" else 0
+        if colour[:1] != b"\1" or len(colour) < 7:
+            return 0
+        return int(struct.unpack_from(">I", colour, 3)[0])
 
     def _has_palette(self) -> bool:
         return any(box.kind == b"pclr" for box in self._header_boxes())
@@ -153,7 +155,7 @@ class Jpeg2000(Format):
         return Jpeg2000File(path)
 
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> Jpeg2000Sink:
-        refuse(name, self.title, source, colours=("grey", "rgb"), bits=16)
+        refuse(name, self.title, source, colours=("grey", "rgb"))
         layout: Layout = shape_for(source.height, source.width, source.channels + source.alpha)
         sink = Jpeg2000Sink(target, source, layout, source.levels)
         sink.boxed = name.suffix.lower() in (".jp2", ".jpx")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from graphnet.errors import DataError
+from graphnet_denoise.images.disk import Stretch
 from graphnet_denoise.images.faults import load, unsupported
 from graphnet_denoise.images.file import ImageFile
 from graphnet_denoise.images.flat import FlatFile, FlatSink, Place
@@ -17,6 +18,7 @@ from graphnet_denoise.images.levels import Levels
 
 _AXES = {2: "YX", 3: "ZYX", 4: "IZYX"}
 _STATISTICS, _RMS, _LABEL_COUNT, _LABELS = 76, 216, 220, 224  # bytes of the header
+_HEADER_BYTES = 1024
 _LABEL_BYTES, _MOST_LABELS = 80, 10
 
 
@@ -42,6 +44,11 @@ class MrcFile(FlatFile):
         self.layout = Layout(_AXES[data.ndim], data.shape)
         self.channels, self.colour = 1, "grey"
 
+    def header(self) -> bytes:
+        """The header, but for the extension that some programs add to it."""
+        with self.path.open("rb") as file:
+            return file.read(_HEADER_BYTES)
+
 
 class MrcSink(FlatSink):
     """An MRC file that is being written; it counts the statistics for its header."""
@@ -53,7 +60,10 @@ class MrcSink(FlatSink):
             source.layout,
             source.levels,
             place=source.place,
-            head=_labelled(source.head(), history, source.order),
+            head=[
+                _labelled(source.header(), history, source.order),
+                Stretch(source.path, _HEADER_BYTES, source.place.offset),
+            ],
         )
         self._order = source.order
         self._lowest, self._highest, self._sum, self._squares = np.inf, -np.inf, 0.0, 0.0
@@ -91,6 +101,9 @@ class Mrc(Format):
     def open(self, path: Path) -> ImageFile:
         return MrcFile(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> MrcSink:
         if isinstance(source, MrcFile):
             return MrcSink(target, source, history)
@@ -99,13 +112,13 @@ class Mrc(Format):
         )
 
 
-def _labelled(head: bytes, history: str, order: str) -> bytes:
+def _labelled(header: bytes, history: str, order: str) -> bytes:
     """The header with one more label, if there is room for it."""
-    (count,) = struct.unpack_from(f"{order}i", head, _LABEL_COUNT)
+    (count,) = struct.unpack_from(f"{order}i", header, _LABEL_COUNT)
     if not history or not 0 <= count < _MOST_LABELS:
-        return head
+        return header
     label = history.encode("ascii", "replace")[:_LABEL_BYTES].ljust(_LABEL_BYTES, b"\0")
-    changed = bytearray(head)
+    changed = bytearray(header)
     start = _LABELS + count * _LABEL_BYTES
     changed[start : start + _LABEL_BYTES] = label
     struct.pack_into(f"{order}i", changed, _LABEL_COUNT, count + 1)

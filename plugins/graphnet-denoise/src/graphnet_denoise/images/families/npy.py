@@ -70,17 +70,20 @@ class Npy(Format):
     def open(self, path: Path) -> ImageFile:
         return NpyFile(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> FlatSink:
         layout, levels = source.layout, source.levels
         if isinstance(source, NpyFile):
-            return FlatSink(target, source, layout, levels, place=source.place, head=source.head())
+            head = source.head()
+            return FlatSink(target, source, layout, levels, place=source.place, head=[head])
         buffer = io.BytesIO()
         description = np.lib.format.dtype_to_descr(levels.dtype)
         header = {"descr": description, "fortran_order": False, "shape": layout.shape}
         np.lib.format.write_array_header_1_0(buffer, header)
-        head = buffer.getvalue()
-        place = Place(len(head), levels.dtype, layout.shape)
-        return FlatSink(target, source, layout, levels, place=place, head=head)
+        place = Place(buffer.tell(), levels.dtype, layout.shape)
+        return FlatSink(target, source, layout, levels, place=place, head=[buffer.getvalue()])
 
 
 def levels_of(dtype: np.dtype[Any]) -> Levels:

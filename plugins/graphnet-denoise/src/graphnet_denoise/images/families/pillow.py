@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +26,6 @@ QUALITY = 95
 """The quality of lossy files: these formats do not say with which one a file was written."""
 
 _LEVELS = Levels(np.dtype(np.uint8), 8)
-_MODES = {"grey": "L", "rgb": "RGB"}
 
 
 class PillowImage(DecodedFile):
@@ -81,7 +82,7 @@ class WebpFile(PillowImage):
     @property
     def lossless(self) -> bool:
         """Whether the file holds its pixels without loss."""
-        return b"VP8L" in self._data[:4096] or b"VP8L" in self._data
+        return b"VP8L" in _riff_kinds(self._data)
 
 
 class GifFile(PillowImage):
@@ -247,9 +248,18 @@ class Avif(Format):
 
 
 def _sink(kind: type[S], target: Path, source: ImageFile, name: Path, title: str) -> S:
-    refuse(name, title, source, colours=("grey", "rgb"), bits=8, side=kind.side)
+    refuse(name, title, source, colours=("grey", "rgb"), side=kind.side)
     layout = shape_for(source.height, source.width, source.channels + source.alpha)
     return kind(target, source, layout, _LEVELS)
+
+
+def _riff_kinds(data: bytes) -> Iterator[bytes]:
+    """The kinds of the chunks of a WebP, one after the other."""
+    place = 12
+    while len(head := data[place : place + 8]) == 8:
+        kind, length = struct.unpack("<4sI", head)
+        yield kind
+        place += 8 + length + length % 2
 
 
 def _av1_flags(data: bytes) -> int:

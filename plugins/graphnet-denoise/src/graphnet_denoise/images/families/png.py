@@ -123,7 +123,7 @@ class PngFile(DecodedFile):
                     else:
                         coding = "utf-8" if kind == b"iTXt" else "latin-1"
                         text[key.decode("latin-1")] = value.decode(coding)
-            except (ValueError, struct.error, zlib.error):
+            except (IndexError, ValueError, struct.error, zlib.error):
                 continue  # the chunk itself is kept as it is
         return Metadata(icc, self._find(b"eXIf"), xmp, resolution, text)
 
@@ -167,7 +167,7 @@ class Png(Format):
         return PngFile(path)
 
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> PngSink:
-        refuse(name, self.title, source, colours=("grey", "rgb"), bits=16)
+        refuse(name, self.title, source, colours=("grey", "rgb"))
         levels = source.levels
         if levels.bits not in (1, 2, 4, 8, 16):  # such as 12 bits of a TIFF
             levels = Levels(np.dtype(np.uint16), 16)
@@ -237,9 +237,8 @@ def _described(metadata: Metadata) -> Iterator[Chunk]:
     """Chunks for the metadata of a file of another format."""
     if metadata.icc:
         yield Chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
-    if metadata.resolution:
-        x, y = (round(value * _METRE) for value in metadata.resolution)
-        yield Chunk(b"pHYs", struct.pack(">IIB", x, y, 1))
+    if resolution := metadata.resolution_times(_METRE, most=2**31 - 1):
+        yield Chunk(b"pHYs", struct.pack(">IIB", *resolution, 1))
     if metadata.exif:
         yield Chunk(b"eXIf", metadata.exif)
     if metadata.xmp:

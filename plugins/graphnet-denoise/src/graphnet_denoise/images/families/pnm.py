@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet.errors import DataError
 from graphnet_denoise.images.families.depths import refuse, shape_for
 from graphnet_denoise.images.faults import unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
@@ -19,6 +20,7 @@ from graphnet_denoise.images.levels import Levels
 _TOKEN = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*([^\s#]+)")
 _BITS, _COLOURS = (b"P1", b"P4"), (b"P3", b"P6")
 _HEAD_BYTES = 1 << 16
+_TITLES = {".pbm": "a PBM", ".pgm": "a PGM"}
 
 
 class _Header:
@@ -104,16 +106,16 @@ class PackedPnm(DecodedFile):
 class PackedSink(EncodedSink):
     """A file of text or bits that is being written."""
 
+    kind: bytes
+
     def _encode(self, samples: Samples) -> bytes:
-        assert isinstance(self.source, PackedPnm)
-        kind = self.source.kind
         _, height, width = samples.shape
-        if kind in _BITS:
+        if self.kind in _BITS:
             samples = 1 - samples
-        head = b"%s\n%d %d\n" % (kind, width, height)
-        if kind == b"P4":
+        head = b"%s\n%d %d\n" % (self.kind, width, height)
+        if self.kind == b"P4":
             return head + np.packbits(samples[0], axis=1).tobytes()
-        if kind != b"P1":
+        if self.kind != b"P1":
             head += b"%d\n" % self.levels.high
         rows: NDArray[np.int64] = samples.transpose(1, 2, 0).reshape(height, -1).astype(np.int64)
         return head + b"".join(" ".join(map(str, row)).encode() + b"\n" for row in rows.tolist())
@@ -136,18 +138,43 @@ class Pnm(Format):
         header = _Header(path)
         return (FlatPnm if header.kind in (b"P5", b"P6") else PackedPnm)(path, header)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return not isinstance(source, PackedPnm) and source.levels.high > 1
+
     def create(
         self, target: Path, source: ImageFile, *, name: Path, history: str
     ) -> FlatSink | PackedSink:
-        if isinstance(source, PackedPnm):
-            return PackedSink(target, source, source.layout, source.levels)
-        if isinstance(source, FlatPnm):
-            head, place = source.head(), source.place
-            return FlatSink(target, source, source.layout, source.levels, place=place, head=head)
-        refuse(name, self.title, source, colours=("grey", "rgb"), bits=16, alpha=False)
+        refuse(name, self.title, source, colours=("grey", "rgb"), alpha=False)
+        ending = name.suffix.lower()
+        _check_ending(name, ending, source)
         layout = shape_for(source.height, source.width, source.channels)
+        if isinstance(source, PackedPnm) or ending == ".pbm":
+            packed = PackedSink(target, source, layout, source.levels)
+            packed.kind = source.kind if isinstance(source, PackedPnm) else b"P4"
+            return packed
+        if isinstance(source, FlatPnm):
+            place, head = source.place, [source.head()]
+            return FlatSink(target, source, layout, source.levels, place=place, head=head)
         kind = b"P6" if source.channels == 3 else b"P5"
-        head = b"%s\n%d %d\n%d\n" % (kind, source.width, source.height, source.levels.high)
+        header = b"%s\n%d %d\n%d\n" % (kind, source.width, source.height, source.levels.high)
         stored = np.dtype(np.uint8 if source.levels.high < 256 else ">u2")
-        place = Place(len(head), stored, layout.shape)
-        return FlatSink(target, source, layout, source.levels, place=place, head=head)
+        place = Place(len(header), stored, layout.shape)
+        return FlatSink(target, source, layout, source.levels, place=place, head=[header])
+
+
+def _check_ending(name: Path, ending: str, source: ImageFile) -> None:
+    """Raise DataError for an ending that promises less than the image holds.
+
+    Programs that read .ppm also read what a .pgm may hold, and those also what a .pbm may, but not the other
+    way round.
+    """
+    found = ""
+    if ending in (".pbm", ".pgm") and source.channels > 1:
+        found, other = "colours", ".ppm"
+    elif ending == ".pbm" and source.levels.high > 1:
+        found, other = f"{source.levels.high + 1} greys", ".pgm"
+    if found:
+        raise DataError(
+            f"{name}: {_TITLES[ending]} cannot hold the {found} of {source.path}. Give a name that ends in "
+            f"{other}"
+        )

@@ -107,6 +107,9 @@ class Zarr(Format):
     def open(self, path: Path) -> ImageFile:
         return ZarrImage(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> ZarrSink:
         zarr = load("zarr", extra="zarr", path=name)
         if isinstance(source, ZarrImage):

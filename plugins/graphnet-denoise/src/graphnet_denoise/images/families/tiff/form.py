@@ -28,6 +28,9 @@ class Tiff(Format):
     def open(self, path: Path) -> ImageFile:
         return TiffImage(path)
 
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
+
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> TiffSink:
         if isinstance(source, TiffImage) and not is_of_maker(source):
             return like_tiff(target, source)

@@ -15,6 +15,23 @@ Page = tifffile.TiffPage | tifffile.TiffFrame
 _JPEG = (6, 7, 34892, 33007)  # the codes of JPEG compressions, whose segments share tables
 
 
+def segment_bytes(keyframe: tifffile.TiffPage) -> int:
+    """The bytes of a decoded strip or tile; 0 if pixels can be read from the file without decoding."""
+    if _is_plain(keyframe):
+        return 0
+    _, _, height, width, together = keyframe.shaped
+    if keyframe.is_tiled:
+        height, width = keyframe.tilelength, keyframe.tilewidth
+    else:
+        height = min(keyframe.rowsperstrip, height)
+    return height * width * together * (keyframe.dtype or np.dtype(np.uint8)).itemsize
+
+
+def _is_plain(keyframe: tifffile.TiffPage) -> bool:
+    """Whether the pixels of a page follow one another in the file, as whole bytes."""
+    return keyframe.is_final and keyframe.dtype is not None and keyframe.bitspersample >= 8
+
+
 def check_cover(page: Page) -> None:
     """Raise ValueError if the strips or tiles do not cover the page, or lie outside the file."""
     expected = math.prod(page.chunked)
@@ -38,7 +55,8 @@ def read_region(page: Page, rows: slice, columns: slice) -> Samples:
     assert keyframe is not None
     separate, _, _, _, together = keyframe.shaped
     samples = separate * together
-    if keyframe.is_final and keyframe.dtype is not None and keyframe.bitspersample >= 8:
+    if _is_plain(keyframe):
+        assert keyframe.dtype is not None
         array = mapped(page.parent, page.dataoffsets[0], keyframe.shaped, keyframe.dtype)
         region = np.array(array[:, 0, rows, columns, :])
         return region.transpose(0, 3, 1, 2).reshape(samples, *region.shape[1:3])

@@ -10,9 +10,15 @@ import numpy as np
 import tifffile
 
 from graphnet_denoise.images.families.tiff.directory import form_of
-from graphnet_denoise.images.families.tiff.page import Page, check_cover, mapped, read_region
+from graphnet_denoise.images.families.tiff.page import (
+    Page,
+    check_cover,
+    mapped,
+    read_region,
+    segment_bytes,
+)
 from graphnet_denoise.images.families.tiff.tags import metadata_of
-from graphnet_denoise.images.faults import unsupported
+from graphnet_denoise.images.faults import check_memory, unsupported
 from graphnet_denoise.images.file import Colour, ImageFile
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
@@ -35,6 +41,9 @@ _WHITE_IS_ZERO, _PALETTE, _YCBCR, _LINEAR_RAW = 0, 3, 6, 34892
 _JPEG = 7
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _SPARE_LETTERS = "QIRTZSVWABDEFGHJKLMNOPU"
+LARGE_SEGMENT_BYTES = 64 << 20
+"""A page whose strips or tiles are larger is decoded once, as a whole, not anew for each region."""
+
 _UNSAID = 0  # of ExtraSamples: the sample is no alpha
 
 
@@ -47,11 +56,11 @@ class TiffImage(ImageFile):
 
     format = "tiff"
     title = "a TIFF"
-    by_parts = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._checked: set[int] = set()  # pages that are known to be covered
+        self._whole: dict[int, Samples] = {}  # the decoded pages of one plane, if they are kept
         self.tiff = tifffile.TiffFile(path, _multifile=False)
         self.tiff.filehandle.set_lock(True)  # several threads may read
         try:
@@ -64,6 +73,7 @@ class TiffImage(ImageFile):
         self.series = self._only_series()
         self.keyframe = self.series.keyframe
         self._check_kind()
+        self.by_parts = segment_bytes(self.keyframe) <= LARGE_SEGMENT_BYTES
         separate, _, height, width, together = self.keyframe.shaped
         self.stored = separate * together
         self.planar = separate > 1
@@ -199,7 +209,9 @@ class TiffImage(ImageFile):
         return page
 
     def _samples(self, plane: int, rows: slice, columns: slice) -> Samples:
-        parts = [self._stored(number, rows, columns) for number in self.pages_of(plane)]
+        numbers = self.pages_of(plane)
+        self._whole = {n: page for n, page in self._whole.items() if n in numbers}
+        parts = [self._stored(number, rows, columns) for number in numbers]
         samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if samples.dtype != self.dtype:
             samples = samples.astype(self.dtype)
@@ -218,11 +230,23 @@ class TiffImage(ImageFile):
         if number not in self._checked:
             check_cover(page)
             self._checked.add(number)
-        samples = read_region(page, rows, columns)
+        if self.by_parts:
+            samples = read_region(page, rows, columns)
+        else:
+            samples = np.array(self._whole_page(page, number)[:, rows, columns])
         if self.keyframe.photometric != _PALETTE:
             return samples
         colours = self.palette[: self.channels, samples[0]]
         return colours >> 8 if self.levels.bits == 8 else colours
+
+    def _whole_page(self, page: Page, number: int) -> Samples:
+        """All samples of a page, as stored, which are decoded when they are wanted for the first time."""
+        whole = self._whole.get(number)
+        if whole is None:
+            height, width = self.height, self.width
+            check_memory(self.stored * height * width * self.dtype.itemsize)
+            whole = self._whole[number] = read_region(page, slice(0, height), slice(0, width))
+        return whole
 
     def turned(self, samples: Samples) -> Samples:
         """Turn levels where 0 is white, so that 0 is black; the same turns them back."""
@@ -231,7 +255,8 @@ class TiffImage(ImageFile):
         return samples
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and forget the pixels."""
+        self._whole = {}
         self.tiff.close()
 
 

@@ -33,6 +33,12 @@ STALE = frozenset((37724,))
 """Layers of Photoshop, which hold the pixels once more: programs would show these."""
 
 _DESCRIPTION, _X, _Y, _UNIT, _XMP, _ICC = 270, 282, 283, 296, 700, 34675
+_LARGEST = 2**32 - 1
+_SCALES = (
+    10_000,
+    100,
+    1,
+)  # the lower part of a ratio: the largest for which the upper one has 32 bits
 _INCHES = {2: 1.0, 3: 2.54}
 _OF_CAMERA = (
     271,
@@ -77,11 +83,14 @@ def directory_of(metadata: Metadata) -> tuple[Directory, Form]:
         entries[_ICC] = Entry(BYTES, len(metadata.icc), metadata.icc)
     if metadata.xmp:
         entries[_XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
-    if metadata.resolution:
-        for tag, value in zip((_X, _Y), metadata.resolution, strict=True):
-            parts = struct.pack(f"{form.order}II", round(value * 10_000), 10_000)
-            entries[tag] = Entry(RATIONAL, 1, parts)
+    for scale in _SCALES:
+        ratio = metadata.resolution_times(scale, most=_LARGEST)
+        if ratio is None:
+            continue
+        for tag, value in zip((_X, _Y), ratio, strict=True):
+            entries[tag] = Entry(RATIONAL, 1, struct.pack(f"{form.order}II", value, scale))
         entries[_UNIT] = Entry(SHORT, 1, struct.pack(f"{form.order}H", 2))
+        break
     if metadata.text and _DESCRIPTION not in directory.entries:
         text = "\n".join(metadata.text.values()).encode() + b"\0"
         entries[_DESCRIPTION] = Entry(ASCII, len(text), text)

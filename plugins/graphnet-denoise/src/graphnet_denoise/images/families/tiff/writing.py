@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from graphnet_denoise.images.disk import reserve
 from graphnet_denoise.images.families.tiff.directory import (
     ASCII,
     Directory,
@@ -26,12 +27,12 @@ from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.flat import Place
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
-from graphnet_denoise.images.scratch import Scratch
+from graphnet_denoise.images.scratch import IN_MEMORY_BYTES, Scratch
 
 CLASSIC_BYTES = 4_000_000_000
 """A TIFF of more bytes is written as BigTIFF, as its source must be one."""
 
-WHOLE_PAGE_BYTES = 256 << 20
+WHOLE_PAGE_BYTES = IN_MEMORY_BYTES
 """A compressed page of strips that is larger becomes tiles, which can be written one by one."""
 
 JPEG_QUALITY = 95
@@ -161,10 +162,9 @@ class TiffSink(ImageSink):
                 **storage.options,
             )
         assert place is not None
-        offset, size = place
-        if count < storage.pages:
-            with self.target.open("rb+") as file:
-                file.truncate(offset + size * storage.pages)
+        offset, _ = place
+        with self.target.open("rb+") as file:
+            reserve(file, offset + storage.page_bytes * storage.pages)
         return Place(offset, self._dtype, self._shape)
 
     def _write_pages(self) -> None:
