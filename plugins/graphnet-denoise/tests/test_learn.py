@@ -241,7 +241,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learned")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own_images_module, "default_registry", lambda: REGISTRY)
-        learned(own_images.write(folder, own_images.grey_16_bits), folder / "run", "--steps", 4)
+        patch.chdir(folder)
+        learned(own_images.write(folder, own_images.grey_16_bits), "run", "--steps", 4)
     return folder / "run"
 
 
@@ -338,6 +339,25 @@ def test_a_dry_run_says_five_lines_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("count", "side", "size", "said"),
+    [
+        (4, 96, 48, "patches that are held out no longer rises"),
+        (9, 96, 64, "patches that are held out no longer rises"),
+        (4, 24, 16, "no patches are held out"),
+    ],
+)
+def test_patches_leave_room_for_others_that_are_held_out(
+    tmp_path: Path, count: int, side: int, size: int, said: str
+) -> None:
+    to = Writer(tmp_path)
+    for k in range(count):
+        to.tiff(f"x{k}.tif", to.noisy(own_images.scene(k, 160)[:side, :side]))
+    found = find(tmp_path)
+    assert found.choice.size == size
+    assert said in found.lines("1 minute")[-1]
+
+
 def test_the_model_takes_and_gives_the_numbers_of_the_files(trained: Path) -> None:
     model = graphnet.load(trained / "model.safetensors")
     assert knows_range(model.description)
@@ -347,7 +367,10 @@ def test_the_model_takes_and_gives_the_numbers_of_the_files(trained: Path) -> No
     assert denoised.mean() == pytest.approx(image.mean(), rel=0.05)
 
 
-def test_the_training_file_trains_again(trained: Path) -> None:
+def test_the_training_file_trains_again_from_every_folder(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     trainer = Trainer(
         read_job(trained / "learn.yaml", settings=["reporters=[]"], registry=REGISTRY)
     )

@@ -253,7 +253,9 @@ def shown(run: Path, tmp_path: Path) -> Iterator[Page]:
         shown.on(
             "request",
             lambda request: (
-                None if request.url.startswith(("file:", "data:")) else problems.append(request.url)
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else problems.append(request.url)
             ),
         )
         shown.goto((tmp_path / "r.html").as_uri())

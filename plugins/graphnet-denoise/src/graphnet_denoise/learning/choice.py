@@ -9,6 +9,7 @@ from typing import Any
 from graphnet.errors import DataError
 from graphnet_denoise.learning.arrangement import Arrangement
 from graphnet_denoise.learning.frames import ImageSource
+from graphnet_denoise.learning.scenes import EVERY
 from graphnet_denoise.learning.statistics import NoiseStatistics
 
 CORRELATED = 0.25
@@ -34,6 +35,7 @@ class Choice:
         network: the name of the network among those in this package.
         channels: of the images.
         size: the side of the patches.
+        held_out: whether a part of the images is left out, and the model measured on it.
         mean, deviation: the normalization of the images, in the numbers of their file.
         peak: the range from black to white, in the numbers of their file.
         learns: the reason of the supervision, as a sentence.
@@ -45,6 +47,7 @@ class Choice:
     network: str
     channels: int
     size: int
+    held_out: bool
     mean: float
     deviation: float
     peak: float
@@ -67,6 +70,11 @@ def choose(
             f"the smallest image has a side of {smallest} pixels; expected at least {_SIDES[-1]}. "
             f"Leave it out."
         )
+    height = min(source.shape[1] for source in sources)
+    fitting = [side for side in _SIDES if side <= smallest]
+    watched = [
+        side for side in fitting if 2 * side <= height or len(arrangement.scenes) >= EVERY
+    ]  # leave room for patches that are held out
     supervision, hidden, learns = _supervision(arrangement, noise)
     name = supervision if isinstance(supervision, str) else next(iter(supervision))
     return Choice(
@@ -75,7 +83,8 @@ def choose(
         loss="masked_mse" if name == "noise2void" else "mse",
         network="unet",
         channels=channels.pop(),
-        size=next(side for side in _SIDES if side <= smallest),
+        size=(watched or fitting)[0],
+        held_out=bool(watched),
         mean=noise.mean,
         deviation=max(noise.spread, 1e-12),
         peak=peak,

@@ -37,13 +37,19 @@ class Findings:
 
     def lines(self, length: str) -> list[str]:
         """Say in five lines what was found and chosen; `length` says how long the training takes."""
+        end = (
+            "training ends earlier if the score on patches that are held out no longer rises, and the best "
+            "model is kept"
+            if self.choice.held_out
+            else "no patches are held out, since the images are too small and too few: training takes all of "
+            "the time, and the last model is kept"
+        )
         return [
             f"found    {self._found()}",
             f"noise    {self._noise()}",
             f"learns   {self.choice.learns}",
             f"network  {self._network()}",
-            f"time     {length}; training ends earlier if the score on patches that "
-            f"are held out no longer rises, and the best model is kept",
+            f"time     {length}; {end}",
         ]
 
     def _found(self) -> str:

@@ -55,7 +55,7 @@ def training_file(
     choice: Choice, folder: Path, length: Length, *, held_out: bool
 ) -> dict[str, Any]:
     """Describe the training; `folder` is the run's folder, which has the list of images and the network."""
-    scenes = str(folder / SCENES)
+    scenes = str((folder / SCENES).resolve())  # the file can be used from every folder
     data: dict[str, Any] = {
         "train": {
             "scenes": {

@@ -36,7 +36,9 @@ from graphnet_denoise.supervision import (
 Pixels = NDArray[Any]
 """(H, W, C): uint8, uint16, or float32; the numbers are those of the file."""
 
-_EVERY = 8  # of small images, one of so many scenes is held out
+EVERY = 8
+"""Of small images, one of so many scenes is held out."""
+
 _TILES = 256  # held-out patches at most
 _HELD_MASKED = 0.04  # the share of hidden pixels, when single images are measured
 _LARGEST = 1 << 30  # bytes of images in memory; of more, some scenes are left out
@@ -65,7 +67,7 @@ class SceneImages:
             return "nothing"
         if min(images[0].shape[0] for images in self.scenes) >= 2 * size:
             return "rows"
-        return "scenes" if len(self.scenes) >= _EVERY else "nothing"
+        return "scenes" if len(self.scenes) >= EVERY else "nothing"
 
     def to_train(self, size: int) -> list[list[Pixels]]:
         """The images without the part that is held out."""
@@ -73,13 +75,13 @@ class SceneImages:
             case "rows":
                 return [[image[:-size] for image in images] for images in self.scenes]
             case "scenes":
-                return [[*images] for i, images in enumerate(self.scenes) if (i + 1) % _EVERY]
+                return [[*images] for i, images in enumerate(self.scenes) if (i + 1) % EVERY]
         return [[*images] for images in self.scenes]
 
     def held_out(self, size: int) -> list[list[Pixels]]:
         """Patches of the part that is held out, at most 256: the images (size, size, C) of each."""
         split = self.split(size)
-        kept = self.scenes if split == "rows" else self.scenes[_EVERY - 1 :: _EVERY]
+        kept = self.scenes if split == "rows" else self.scenes[EVERY - 1 :: EVERY]
         tiles = [] if split == "nothing" else [t for images in kept for t in _tiles(images, size)]
         chosen = np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), _TILES)).astype(int))
         return [tiles[i] for i in chosen]
