@@ -242,7 +242,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(own_images_module, "default_registry", lambda: REGISTRY)
         patch.chdir(folder)
-        learned(own_images.write(folder, own_images.grey_16_bits), "run", "--steps", 4)
+        learned(own_images.write(folder, own_images.grey_16_bits), Path("run"), "--steps", 4)
     return folder / "run"
 
 
