@@ -283,6 +283,20 @@ def test_a_model_is_judged_without_clean_images(tmp_path: Path) -> None:
     assert "contrast at 8 pixels was added" in run(double, tmp_path, "--without-clean")
 
 
+def test_pixels_without_a_number_and_without_a_picture_are_judged_in_words(tmp_path: Path) -> None:
+    noisy = np.random.default_rng(0).normal(1000, 30, (96, 96)).astype(np.float32)
+    noisy[3, 5] = np.nan
+    (tmp_path / "some").mkdir()
+    (tmp_path / "even").mkdir()
+    np.save(tmp_path / "some" / "a.npy", noisy)
+    np.save(tmp_path / "even" / "a.npy", np.full((96, 96), 7, np.uint16))
+    half = affine_model(tmp_path / "half.safetensors", 0.5, 0.25)
+    record = measured(tmp_path, half, tmp_path / "some", "--without-clean")
+    assert math.isfinite(record["score_db"])
+    with pytest.raises(DataError, match="all pixels are equal"):
+        run(half, tmp_path / "even", "--without-clean")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -339,6 +339,18 @@ def test_a_dry_run_says_five_lines_and_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_a_damaged_file_is_left_out_and_named(tmp_path: Path) -> None:
+    folder = own_images.write(tmp_path, own_images.single_colour)
+    whole = sorted(folder.iterdir())[0].read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.png").write_text("no picture")
+    output = learned(folder, tmp_path / "run", "--dry-run").splitlines()
+    assert "4 colour images" in output[0]
+    assert [line.split(":")[0] for line in output[5:]] == [
+        f"left out {folder / name}" for name in ("cut.png", "text.png")
+    ]
+
+
 @pytest.mark.parametrize(
     ("count", "side", "size", "said"),
     [

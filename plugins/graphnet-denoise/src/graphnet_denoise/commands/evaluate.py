@@ -30,7 +30,7 @@ from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemb
 from graphnet_denoise.commands.tables import images_table, scores_table
 from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
-from graphnet_denoise.learning.frames import find_sources
+from graphnet_denoise.learning.frames import sources_in
 from graphnet_denoise.learning.judging import judge
 from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
@@ -136,8 +136,10 @@ def evaluate(
     record: dict[str, Any] = {"model": str(model or "included"), "data": where, "noise": noise}
     if without_clean:
         assert restorer is not None
-        sources = find_sources(Path(places[0]))
-        judged = judge(restorer, [frame for source in sources for frame in source.frames])
+        found = sources_in(Path(places[0]))
+        for error in found.left_out:
+            click.echo(f"left out {error}", err=True)
+        judged = judge(restorer, [frame for source in found.files for frame in source.frames])
         record |= {"without_clean": True, **judged.record()}
         for line in judged.lines():
             Console().print(line, markup=False, highlight=False, soft_wrap=True)

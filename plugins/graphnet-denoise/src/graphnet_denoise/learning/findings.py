@@ -15,8 +15,8 @@ from graphnet_denoise.learning.frames import (
     Frame,
     ImageSource,
     as_numbers,
-    find_sources,
     read_frame,
+    sources_in,
 )
 from graphnet_denoise.learning.statistics import Image, NoiseStatistics, noise_statistics
 
@@ -34,9 +34,13 @@ class Findings:
     arrangement: Arrangement
     noise: NoiseStatistics
     choice: Choice
+    left_out: Sequence[str] = ()
 
     def lines(self, length: str) -> list[str]:
-        """Say in five lines what was found and chosen; `length` says how long the training takes."""
+        """Say in five lines what was found and chosen; `length` says how long the training takes.
+
+        A line follows for each file that cannot be read.
+        """
         end = (
             "training ends earlier if the score on patches that are held out no longer rises, and the best "
             "model is kept"
@@ -50,6 +54,7 @@ class Findings:
             f"learns   {self.choice.learns}",
             f"network  {self._network()}",
             f"time     {length}; {end}",
+            *(f"left out {error}" for error in self.left_out),
         ]
 
     def _found(self) -> str:
@@ -87,7 +92,8 @@ class Findings:
 
 def find(folder: Path) -> Findings:
     """Look at a folder. Raises DataError if it has no images, or no way leads to clean ones."""
-    sources = find_sources(folder)
+    found = sources_in(folder)
+    sources = found.files
     arrangement = arrange(sources)
     images, again = _sampled(arrangement)
     try:
@@ -100,7 +106,7 @@ def find(folder: Path) -> Findings:
         )
     low, high = np.percentile(np.concatenate([image.ravel() for image in images]), _PERCENTILES)
     choice = choose(sources, arrangement, noise, peak=max(float(high - low), 1e-12))
-    return Findings(folder, sources, arrangement, noise, choice)
+    return Findings(folder, sources, arrangement, noise, choice, found.left_out)
 
 
 def _sampled(arrangement: Arrangement) -> tuple[list[Image], list[Image] | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,15 +49,24 @@ class ImageSource:
         return [Frame(self.file, plane) for plane in range(self.planes)]
 
 
-def find_sources(folder: Path) -> list[ImageSource]:
+@dataclass(frozen=True)
+class Sources:
+    """The image files of a folder, and what is wrong with those that are left out, a line for each."""
+
+    files: Sequence[ImageSource]
+    left_out: Sequence[str] = ()
+
+
+def sources_in(folder: Path) -> Sources:
     """Return the image files of a folder and of the folders in it, in the order of their names.
 
-    Earlier results (photo-denoised.png) beside their images are left out.
+    Earlier results (photo-denoised.png) beside their images are left out without a word, and files that
+    cannot be read with one.
 
-    Raises DataError if there is none.
+    Raises DataError if there is none, or none can be read.
     """
     if folder.is_file():
-        return [open_source(folder)]
+        return Sources([open_source(folder)])
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder. Give a folder of noisy images.")
     listed = sorted(_files(folder, suffixes(), _DEEPEST), key=natural)
@@ -67,7 +76,16 @@ def find_sources(folder: Path) -> list[ImageSource]:
         raise DataError(
             f"{folder}: expected a folder of images ({', '.join(suffixes())}), found none in it."
         )
-    return [open_source(file) for file in files]
+    found: list[ImageSource] = []
+    errors: list[DataError] = []
+    for file in files:
+        try:
+            found.append(open_source(file))
+        except DataError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return Sources(found, [str(error) for error in errors])
 
 
 def natural(path: Path) -> list[tuple[bool, int, str]]:
@@ -95,8 +113,10 @@ def _files(folder: Path, endings: tuple[str, ...], depth: int) -> Iterable[Path]
 
 
 def open_source(file: Path) -> ImageSource:
-    """Read what a file's header says about its images. Raises DataError for a file that cannot be read."""
+    """Read what a file's header says about its images. Raises DataError if it or the first cannot be read."""
     with open_image(file) as source:
+        if not source.by_parts:  # it is decoded as a whole: this finds out whether it can be
+            source.read(0)
         long = [axis for axis in source.layout.outer if source.layout.size(axis) > 1]
         order = "T" if "T" in long else "Z" if "Z" in long else "?" if long else ""
         shape = source.channels, source.height, source.width

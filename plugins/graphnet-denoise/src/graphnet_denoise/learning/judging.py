@@ -10,7 +10,7 @@ import numpy as np
 
 from graphnet.errors import DataError
 from graphnet_denoise.applying import restore_numbers
-from graphnet_denoise.images import Levels
+from graphnet_denoise.images import open_image
 from graphnet_denoise.learning.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.learning.quality import Quality, measure_quality
 from graphnet_denoise.ranges import find_range
@@ -54,15 +54,20 @@ def judge(
 ) -> Judged:
     """Measure a model on at most 8 noisy images.
 
-    Raises DataError for images that cannot be read, or are too small.
+    Raises DataError for images that cannot be read, are too small, or have no picture.
     """
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _JUDGED)).astype(int))
     native = [read_frame(frames[i], side=_SIDE) for i in chosen]
-    numbers = np.concatenate([image.ravel() for image in native])
+    images = [as_numbers(image) for image in native]
+    numbers = np.concatenate([image.ravel() for image in images])
+    if numbers.min() == numbers.max():
+        raise DataError(f"{frames[0]}: all pixels are equal. Give images with a picture.")
     low, high = np.percentile(numbers, _PERCENTILES)
     peak = max(float(high - low), 1e-12)
-    used = find_range(numbers, Levels.of(numbers.dtype))
-    images = [as_numbers(image) for image in native]
+    with open_image(frames[chosen[0]].file) as source:
+        levels = source.levels
+    alike = [image.ravel() for image in native if image.dtype == levels.dtype]
+    used = find_range(np.concatenate(alike), levels)
     try:
         quality = measure_quality(
             images, lambda image: restore_numbers(restorer, image, used), peak=peak, hidden=hidden
