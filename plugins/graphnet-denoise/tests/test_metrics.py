@@ -100,6 +100,26 @@ def test_metrics_in_chunks_equal_metrics_at_once(monkeypatch: pytest.MonkeyPatch
     assert metrics.ssim(prediction, target) == pytest.approx(whole[1])
 
 
+def test_metrics_of_a_large_image_in_bands_equal_those_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = random_images(2, 3, 101, 37), random_images(2, 3, 101, 37, seed=1)
+    at_once = [metric(*images) for metric in (metrics.psnr, metrics.ssim)]
+    seen: list[int] = []
+    similarity = metrics._similarity
+
+    def watched(x: Tensor, y: Tensor) -> Tensor:
+        seen.append(x.shape[2])
+        return similarity(x, y)
+
+    monkeypatch.setattr(metrics, "_similarity", watched)
+    monkeypatch.setattr(metrics, "_BAND", 3 * 37 * 20)
+    monkeypatch.setattr(metrics, "_CHUNK", 1)
+    in_bands = [metric(*images) for metric in (metrics.psnr, metrics.ssim)]
+    assert in_bands == pytest.approx(at_once, rel=1e-13)
+    assert max(seen) < 40
+
+
 def test_metrics_leave_their_arguments_alone_and_take_any_strides() -> None:
     target = random_images(2, 12, 12, 3).permute(0, 3, 1, 2)
     prediction = random_images(2, 3, 24, 24)[:, :, ::2, ::2]

@@ -22,6 +22,8 @@ WINDOW = 11
 
 _SIGMA = 1.5
 _K1, _K2 = 0.01, 0.03
+_BAND = 1 << 20  # elements of a large image at a time, which bounds the memory
+_FEWEST_ROWS = 16  # of a band
 _CHUNK = 1 << 16  # elements in float64 at a time: few enough for SSIM to stay in the caches
 
 
@@ -147,7 +149,7 @@ def structural_similarity(prediction: Tensor, target: Tensor) -> Tensor:
             f"SSIM: expected images of at least {WINDOW} x {WINDOW} pixels, the size of its "
             f"window, found {height} x {width}. Give larger images, or leave SSIM out."
         )
-    return _per_image(_similarity, prediction, target)
+    return _per_image(_similarity, prediction, target, overlap=WINDOW - 1)
 
 
 def _similarity(x: Tensor, y: Tensor) -> Tensor:
@@ -175,9 +177,17 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _per_image(
-    measure: Callable[[Tensor, Tensor], Tensor], prediction: Tensor, target: Tensor
+    measure: Callable[[Tensor, Tensor], Tensor],
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    overlap: int = 0,
 ) -> Tensor:
-    """Call `measure`, which returns a number for each image, on as many images at a time as _CHUNK holds."""
+    """Call `measure`, which returns a mean for each image, on a few small images at a time.
+
+    A large image is measured in bands of rows, whose means are weighted by their rows. Bands overlap by so
+    many rows, which have no value of their own.
+    """
     if prediction.shape != target.shape:
         raise DataError(
             f"a metric compares equal shapes: found a prediction {tuple(prediction.shape)} and a "
@@ -194,7 +204,18 @@ def _per_image(
                 f"a metric expects floating point in 0..1, found a {name} of {tensor.dtype}. "
                 f"Divide uint8 images by 255."
             )
-    images = max(1, _CHUNK // math.prod(prediction.shape[1:]))
+    height, values = prediction.shape[2], math.prod(prediction.shape[1:])
+    images = max(1, _CHUNK // values)
+    rows = height - overlap
+    band = max(_FEWEST_ROWS, rows * _BAND // values)
+    found = []
     with torch.no_grad():
-        parts = [slice(i, i + images) for i in range(0, len(target), images)]
-        return torch.cat([measure(prediction[i].double(), target[i].double()) for i in parts])
+        for first in range(0, len(target), images):
+            total = torch.zeros(())
+            for top in range(0, rows, band):
+                bottom = min(top + band, rows)
+                part = slice(first, first + images), slice(None), slice(top, bottom + overlap)
+                mean = measure(prediction[part].double(), target[part].double())
+                total = total + mean.cpu() * ((bottom - top) / rows)
+            found.append(total)
+    return torch.cat(found)
