@@ -9,6 +9,7 @@ from graphnet_denoise.jobs import (
     Existing,
     Job,
     Names,
+    Source,
     find_sources,
     plan_jobs,
     split_done,
@@ -151,6 +152,16 @@ def test_a_result_is_beside_its_image_in_its_format(tmp_path: Path) -> None:
         "e-denoised",
     ]
     assert {path.parent for path in results} == {tmp_path}
+
+
+def test_a_result_gets_the_ending_of_the_format_if_the_name_does_not_say_it(tmp_path: Path) -> None:
+    touch(tmp_path, "e", "scan.001", "c.png")
+    named = [Source(tmp_path / name, Path(name)) for name in ("e", "scan.001", "c.png")]
+    jobs = plan_jobs(named, None, NAMES, ending_of=lambda path: f".{len(path.name)}")
+    results = [job.target.name for job in jobs]
+    assert results == ["e-denoised.1", "scan.001-denoised.8", "c-denoised.png"]
+    jobs = plan_jobs(named, tmp_path / "out", NAMES, ending_of=lambda _path: ".tif")
+    assert [job.target.name for job in jobs] == ["e.tif", "scan.001.tif", "c.png"]
 
 
 def test_results_in_a_folder_keep_their_names_and_folders(tmp_path: Path) -> None:
