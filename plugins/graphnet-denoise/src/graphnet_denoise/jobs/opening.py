@@ -11,7 +11,7 @@ from graphnet_denoise.jobs.memory import Bound
 from graphnet_denoise.jobs.methods import Method
 from graphnet_denoise.jobs.opened import OpenedImage, ranges_of
 from graphnet_denoise.jobs.targets import Job
-from graphnet_denoise.jobs.written import by_parts, wrong_ending
+from graphnet_denoise.jobs.written import copies_in_memory, wrong_ending
 from graphnet_denoise.ranges import NUMBERS
 
 
@@ -48,13 +48,13 @@ def _blocks(job: Job, source: ImageFile, method: Method, bound: Bound) -> list[B
     if reach is None:
         return [whole]
     size = math.prod(source.shape) * source.dtype.itemsize
-    in_parts = source.by_parts and by_parts(job.result, source)
+    copies = (0 if source.by_parts else 1) + copies_in_memory(job.result, source)
     try:
         most = bound.most_pixels(
             network_bytes=reach.pixel_bytes,
             channels=source.channels,
             itemsize=source.dtype.itemsize,
-            whole_bytes=0 if in_parts else 3 * size,
+            whole_bytes=copies * size,
         )
         return [whole] if most is None else cut(height, width, reach, most_pixels=most)
     except GraphnetError as error:
