@@ -1,10 +1,14 @@
 """Jobs of many images and of large ones: blocks, failures, memory, and what is reported."""
 
+import contextlib
+import errno
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +20,25 @@ import torch
 from click.testing import CliRunner
 from graphnet_denoise.commands.denoise import denoise
 from graphnet_denoise.images import create_like, open_image
-from graphnet_denoise.jobs import Bound, ByModel, Job, JsonReport, Loop, Summary, TextReport
+from graphnet_denoise.jobs import (
+    Bound,
+    ByModel,
+    Job,
+    JsonReport,
+    Loop,
+    Summary,
+    TextReport,
+    opening,
+    streamed,
+    written,
+)
 from graphnet_denoise.jobs import loop as loop_module
 from graphnet_denoise.jobs.cutting import Reach, cut, find_reach
+from graphnet_denoise.jobs.opening import open_job
 from graphnet_denoise.jobs.overlap import Ahead, Behind
+from graphnet_denoise.jobs.reports import Measured
+from graphnet_denoise.models import Kind
+from graphnet_denoise.noise.measure import FoundNoise
 from graphnet_denoise.restoring import Look, Restorer
 from numpy.typing import NDArray
 from PIL import Image
@@ -192,6 +211,8 @@ def test_damaged_files_are_reported_and_the_others_are_done(folder: Path) -> Non
     images = [event for event in told if event["event"] == "image"]
     failed = {Path(e["input"]).name: e["error"] for e in images if e["status"] == "failed"}
     assert sorted(failed) == sorted(bad)
+    pipe = folder / "pipe.png"
+    assert failed["pipe.png"] == f"{pipe}: is neither a file nor a folder. Leave it out."
     assert all(name in error for name, error in failed.items())
     assert sorted(path.name for path in (folder / "out").iterdir()) == good
 
@@ -219,6 +240,124 @@ def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(WriteError, match="No space left on device"):
         events(method(halving()), jobs_of(folder, *names))
     assert list((folder / "out").iterdir()) == []
+
+
+def test_an_unexpected_error_of_a_model_fails_for_that_image_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{i}.png" for i in range(4)]
+    for name in names:
+        save(folder / name, noise(5, 5, 3))
+    calls = 0
+
+    def faulty(self: ByModel, part: Tensor, *more: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ValueError("odd")
+        return part
+
+    monkeypatch.setattr(ByModel, "restore", faulty)
+    summary, told = events(method(halving()), jobs_of(folder, *names))
+    assert (summary.done, summary.failed) == (3, 1)
+    (error,) = (event["error"] for event in told if event.get("status") == "failed")
+    assert error.startswith(f"{folder / '1.png'}: unexpected ValueError: odd. This is a fault")
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["0.png", "2.png", "3.png"]
+
+
+def test_an_interruption_keeps_the_results_that_were_complete(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those that wait for the disk."""
+    names = [f"{i}.png" for i in range(4)]
+    for name in names:
+        save(folder / name, noise(5, 5, 3))
+    interrupted = threading.Event()
+    calls = 0
+
+    def restore(self: ByModel, part: Tensor, *more: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            interrupted.set()
+            raise KeyboardInterrupt
+        return part
+
+    monkeypatch.setattr(ByModel, "restore", restore)
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: interrupted.wait(20))
+    with pytest.raises(KeyboardInterrupt):
+        events(method(halving()), jobs_of(folder, *names))
+    assert sorted(path.name for path in (folder / "out").iterdir()) == names[:3]
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_nothing_is_computed_if_no_result_can_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, reason: int
+) -> None:
+    names = [f"{i}.png" for i in range(3)]
+    for name in names:
+        save(folder / name, noise(5, 5, 3))
+    computed = 0
+
+    def restore(self: ByModel, part: Tensor, *more: Any) -> Tensor:
+        nonlocal computed
+        computed += 1
+        return part
+
+    opened = Path.open
+
+    def refused(path: Path, mode: str = "r", *more: Any, **options: Any) -> Any:
+        if mode == "xb":
+            raise OSError(reason, os.strerror(reason), str(path))
+        return opened(path, mode, *more, **options)
+
+    monkeypatch.setattr(ByModel, "restore", restore)
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(WriteError, match=rf"out/0.png: cannot be written \({os.strerror(reason)}"):
+        events(method(halving()), jobs_of(folder, *names))
+    assert computed == 0
+
+
+def test_nothing_is_computed_for_a_format_that_cannot_hold_the_result(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(folder / "a.png", noise(5, 5, 4))  # with alpha
+    computed = 0
+
+    def restore(self: ByModel, part: Tensor, *more: Any) -> Tensor:
+        nonlocal computed
+        computed += 1
+        return part
+
+    monkeypatch.setattr(ByModel, "restore", restore)
+    job = Job.of(folder / "a.png", folder / "out/a.jpg")
+    summary, told = events(method(halving()), [job])
+    assert (summary.failed, computed) == (1, 0)
+    (error,) = (event["error"] for event in told if event.get("status") == "failed")
+    assert "a JPEG cannot hold the alpha" in error
+
+
+def test_an_image_whose_first_part_cannot_be_read_is_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(folder / "a.png", noise(5, 5, 3))
+
+    def look(self: ByModel, images: Tensor) -> Look:
+        raise ValueError("odd")
+
+    monkeypatch.setattr(ByModel, "look", look)
+    opened = []
+
+    def watched(path: Path) -> Any:
+        opened.append(open_image(path))
+        monkeypatch.setattr(opened[-1], "close", lambda: closed.append(path))
+        return opened[-1]
+
+    closed: list[Path] = []
+    monkeypatch.setattr(opening, "open_image", watched)
+    summary, _ = events(method(halving()), jobs_of(folder, "a.png"))
+    assert summary.failed == 1
+    assert closed == [folder / "a.png"]
 
 
 def test_an_interruption_leaves_no_half_written_file(
@@ -268,7 +407,7 @@ def test_an_image_that_memory_cannot_hold_is_refused_in_words(folder: Path) -> N
     summary, told = events(method(network()), jobs_of(folder, "a.png"), Bound(30_000))
     assert summary.failed == 1
     (error,) = (event["error"] for event in told if event.get("status") == "failed")
-    assert "Allow more with --memory, or save it as TIFF" in error
+    assert "Allow more with --memory, or take TIFF for image and result" in error
 
 
 # -- overlap
@@ -298,6 +437,132 @@ def test_only_one_large_item_waits() -> None:
         for number in ahead:
             assert len(made) <= number + 3
     assert len(made) == 6
+
+
+def test_the_number_of_waiting_items_is_limited() -> None:
+    """Each image has open files, and a system allows about a thousand."""
+    made = 0
+
+    def items() -> Iterator[int]:
+        nonlocal made
+        for number in range(1000):
+            made += 1
+            yield number
+
+    with Ahead(items(), lambda _item: 1) as ahead:
+        for number in ahead:
+            assert made <= number + 70
+    assert made == 1000
+    opened = closed = most = 0
+
+    def close() -> None:
+        nonlocal closed
+        time.sleep(1e-4)
+        closed += 1
+
+    with Behind() as behind:
+        for _ in range(300):
+            behind.do(close)
+            opened += 1
+            most = max(most, opened - closed)
+    assert most <= 70
+
+
+def test_tasks_that_wait_run_also_after_an_error() -> None:
+    done: list[int] = []
+    begin = threading.Event()
+
+    def interrupted() -> None:
+        with Behind() as behind:
+            behind.do(lambda: done.append(int(begin.wait(20))))
+            behind.do(lambda: done.append(2))
+            begin.set()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert done == [1, 2]
+
+
+def test_an_image_is_read_while_another_one_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{i}.png" for i in range(4)]
+    for name in names:
+        save(folder / name, noise(5, 5, 3))
+    writing, read = threading.Event(), threading.Event()
+    looks = 0
+    overlapped = []
+
+    def look(self: ByModel, images: Tensor) -> Look:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            writing.wait(20)  # the first image is being written, and the fourth not yet read
+        elif looks == 4:
+            read.set()
+        return self.restorer.look(images, None)
+
+    def slow(descriptor: int) -> None:
+        writing.set()
+        overlapped.append(read.wait(5))
+
+    monkeypatch.setattr(ByModel, "look", look)
+    monkeypatch.setattr(os, "fsync", slow)
+    assert events(method(halving()), jobs_of(folder, *names))[0].done == 4
+    assert overlapped == [True] * 4
+
+
+def test_progress_counts_what_is_computed_and_never_goes_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Results that wait for the disk count too."""
+
+    class Watched(JsonReport):
+        def progress(self, job: Job, images: float) -> None:
+            seen.append(images)
+            if images == 3:
+                all_computed.set()
+
+    seen: list[float] = []
+    all_computed = threading.Event()
+    names = [f"{i}.tif" for i in range(3)]
+    for name in names:
+        tifffile.imwrite(folder / name, noise(2, 8, 8), photometric="minisblack")
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: all_computed.wait(20))
+    Loop(method(halving()), Watched(lambda _line: None), AMPLE).run(jobs_of(folder, *names))
+    assert seen == [0.5, 1, 1.5, 2, 2.5, 3]
+
+
+def test_each_thread_reports_only_while_it_holds_the_lock(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def try_lock() -> None:
+        if report.lock.acquire(blocking=False):
+            free.append(True)
+            report.lock.release()
+
+    def write(line: str) -> None:
+        lines.append(line)
+        other = threading.Thread(target=try_lock)
+        other.start()
+        other.join()
+
+    lines: list[str] = []
+    free: list[bool] = []
+    report = JsonReport(write)
+    save(folder / "a.tif", noise(64, 64, 3, dtype="u2") // 16)
+    restore = ByModel.restore
+
+    def small_device(self: ByModel, part: Tensor, *more: Any) -> Tensor:
+        if part.shape[2] * part.shape[3] > 1200:
+            raise torch.OutOfMemoryError("no memory")
+        return restore(self, part, *more)
+
+    monkeypatch.setattr(ByModel, "restore", small_device)
+    assert Loop(method(network()), report, AMPLE).run(jobs_of(folder, "a.tif")).done == 1
+    assert any("smaller tiles" in line for line in lines)
+    assert not free
 
 
 def test_tasks_run_in_order_and_all_before_the_end() -> None:
@@ -392,6 +657,190 @@ def test_the_standard_input_becomes_the_standard_output(tmp_path: Path, model: P
         assert message in str(refused.exception)
     both = run(model, "-", "-o", "-", "--json", stdin=file.getvalue())
     assert "both write to the standard output" in str(both.exception)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_result_is_written_to_the_standard_output_before_that_is_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job.of(save(folder / "a.png", noise(5, 6, 3)), Path("-"))
+    with Path("/dev/full").open("wb") as full, streamed([job], io.BytesIO(), full) as jobs:
+        loop = Loop(method(halving()), TextReport(), AMPLE)
+        expected = r"^-: the result cannot be written to the standard output \(No space left"
+        with pytest.raises(WriteError, match=expected):
+            loop.run(jobs)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_result_has_the_format_of_an_image_whose_name_does_not_say_it(
+    tmp_path: Path, model: Path
+) -> None:
+    pixels = noise(5, 6, 3)
+    save(tmp_path / "a.png", pixels).rename(tmp_path / "plain")
+    result = run(model, tmp_path / "plain")
+    assert result.exit_code == 0, result.stderr
+    target = tmp_path / "plain-denoised.png"
+    assert f"wrote {target}" in result.stderr
+    np.testing.assert_allclose(np.asarray(Image.open(target)), pixels / 2, atol=0.51)
+    (tmp_path / "text").write_text("no image")
+    refused = run(model, tmp_path / "text")
+    assert refused.exit_code == 1
+    assert f"error: {tmp_path / 'text'}: cannot be read as an image" in refused.stderr
+
+
+def test_a_wrong_ending_is_noted_and_the_standard_output_has_the_format_of_the_content(
+    tmp_path: Path, model: Path
+) -> None:
+    save(tmp_path / "a.png", noise(5, 6, 3)).rename(tmp_path / "wrong.jpg")
+    result = run(model, tmp_path / "wrong.jpg")
+    told = "wrong.jpg: is a PNG, but its name ends in .jpg, so the result is a JPEG\n"
+    assert told in result.stderr
+    with open_image(tmp_path / "wrong-denoised.jpg") as written_file:
+        assert written_file.format == "jpeg"
+    result = run(model, tmp_path / "wrong.jpg", "-o", "-")
+    assert "is a PNG" not in result.stderr
+    assert Image.open(io.BytesIO(result.stdout_bytes)).format == "PNG"
+    result = run(model, tmp_path / "wrong.jpg", "-o", tmp_path / "b.tif")
+    assert "is a PNG" not in result.stderr
+
+
+def test_a_format_that_is_only_read_becomes_a_tiff_on_the_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Raw:
+        format = "raw"
+
+    monkeypatch.setattr(written, "open_image", lambda _path: contextlib.nullcontext(Raw))
+    job = Job.of(tmp_path / "photo.dng", Path("-"))
+    with streamed([job], io.BytesIO(), io.BytesIO()) as changed:
+        assert changed[0].result.name == "result.tif"
+
+
+def test_folders_that_cannot_be_listed_are_reported(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "closed/b.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / "in" / name, noise(5, 6, 3))
+    closed = tmp_path / "in/closed"
+    scan = os.scandir
+
+    def scandir(folder: Any) -> Any:
+        if Path(folder) == closed:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    arguments = (model, tmp_path / "in", "-o", tmp_path / "out", "--recursive")
+    result = run(*arguments, "--json")
+    assert result.exit_code == 1
+    assert result.stderr == ""
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {
+        "event": "folder",
+        "input": str(closed),
+        "status": "failed",
+        "error": "cannot be listed (Permission denied)",
+    } in told
+    assert told[-1]["event"] == "end"
+    said = run(*arguments, "--overwrite").stderr.splitlines()
+    assert f"error: {closed}: cannot be listed (Permission denied)" in said
+    assert said[-1] == f"not searched: {closed}"
+
+
+def measured(name: str, plane: int, std: float, kind: Kind = "camera") -> Measured:
+    noise = FoundNoise(std=std, neighbours=0.5, channels=None, blocks=False)
+    job = Job.of(Path(name), Path("out", name))
+    return Measured(job, plane, noise, kind, f"noise: deviation {std}")
+
+
+def test_the_noise_of_a_few_images_is_told_one_by_one_and_of_many_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    end = Summary(0, 0, 0, 1.0, 1.0)
+    report = TextReport()
+    report.start(2, 0)
+    for name in ("a.jpg", "b.jpg"):
+        report.noise(measured(name, 0, 3.3))  # also where the texts are equal
+    report.end(end)
+    said = capsys.readouterr().err
+    assert said == "a.jpg: noise: deviation 3.3\nb.jpg: noise: deviation 3.3\n"
+    report = TextReport()
+    report.start(1200, 0)
+    for number in range(1200):
+        report.noise(measured(f"{number}.jpg", 0, 1.2 + number % 3))
+    report.noise(measured("c.jpg", 0, 8.04, "gaussian"))
+    assert capsys.readouterr().err == ""
+    report.end(end)
+    assert capsys.readouterr().err == (
+        "noise: deviation 1.2 to 8.0 of 255 (median 2.2); model: camera for 1,200 images, gaussian for 1\n"
+    )
+
+
+def test_the_noise_of_a_stack_is_told_for_the_first_plane_and_then_in_short(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = TextReport()
+    report.start(1, 0)
+    for plane in range(50):
+        report.noise(measured("a.tif", plane, 4.0))
+    report.end(Summary(0, 0, 0, 1.0, 1.0))
+    assert capsys.readouterr().err == (
+        "a.tif: noise: deviation 4.0\nnoise: deviation 4.0 of 255; model: camera\n"
+    )
+
+
+def test_programs_get_the_noise_of_each_image() -> None:
+    lines: list[str] = []
+    JsonReport(lines.append).noise(measured("a.jpg", 2, 3.30004, "gaussian"))
+    assert json.loads(lines[0]) == {
+        "event": "noise",
+        "input": "a.jpg",
+        "plane": 2,
+        "model": "gaussian",
+        "std": 3.3,
+        "neighbours": 0.5,
+        "channels": None,
+        "blocks": False,
+    }
+
+
+def test_a_result_that_is_encoded_as_a_whole_counts_as_memory(folder: Path) -> None:
+    """Reading is by parts for both results, and only a TIFF is written by parts."""
+    save(folder / "a.tif", noise(64, 64, 3))
+    model = method(network())
+    reach = model.reach()
+    assert reach is not None
+    whole_bytes = 5 * 64 * 64 * 3
+    bound = Bound(int((whole_bytes + 800 * (reach.pixel_bytes + 300)) / 0.92))
+    blocks = {}
+    for result in ("b.tif", "b.png"):
+        image = open_job(Job.of(folder / "a.tif", folder / result), model, bound)
+        blocks[result] = len(image.blocks)
+        image.close()
+    assert 1 < blocks["b.tif"] < blocks["b.png"]
+
+
+@pytest.mark.parametrize(
+    ("source", "result", "copies"),
+    [
+        ("a.tif", "b.tif", 0),
+        ("a.tif", "b.npy", 0),
+        ("a.png", "b.tif", 0),
+        ("a.bmp", "b.bmp", 0),
+        ("a.tif", "b.bmp", 3),
+        ("a.tif", "b.JPG", 3),
+        ("a.png", "b.png", 5),
+        ("a.tif", "b.webp", 14),
+        ("a.tif", "b.xyz", 3),
+    ],
+)
+def test_only_results_that_are_encoded_as_a_whole_take_memory_as_a_whole(
+    tmp_path: Path, source: str, result: str, copies: int
+) -> None:
+    save(tmp_path / source, noise(4, 5, 3))
+    with open_image(tmp_path / source) as opened:
+        assert written.copies_in_memory(tmp_path / result, opened) == copies
 
 
 def test_the_help_needs_no_torch() -> None:

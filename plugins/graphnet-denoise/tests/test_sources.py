@@ -4,7 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
-from graphnet_denoise.jobs import STDIN, Existing, Job, Names, find_sources, plan_jobs, split_done
+from graphnet_denoise.jobs import (
+    STDIN,
+    Existing,
+    Job,
+    Names,
+    Source,
+    find_sources,
+    plan_jobs,
+    split_done,
+)
 
 from graphnet.errors import DataError
 
@@ -40,6 +49,20 @@ def test_a_result_of_an_earlier_run_is_no_image_beside_its_original(tmp_path: Pa
     assert found(tmp_path / "a-denoised.png") == [tmp_path / "a-denoised.png"]  # asked for alone
 
 
+def test_an_earlier_result_that_is_named_itself_is_an_image_for_another_place(
+    tmp_path: Path,
+) -> None:
+    touch(tmp_path, "a.tif", "a-denoised.tif")
+    both = [tmp_path / "a.tif", tmp_path / "a-denoised.tif"]
+    listed = find_sources(both, NAMES, output=tmp_path / "out")
+    assert [source.path for source in listed.sources] == both
+    assert listed.notes == []
+    assert found(tmp_path, output=tmp_path / "out") == both[:1]
+    assert found(tmp_path / "a*.tif", output=tmp_path / "out") == both[:1]
+    # Without a place, the result of a.tif would replace it, and a shell makes both names of a*.tif.
+    assert found(*both) == both[:1]
+
+
 def test_the_folder_of_the_results_is_not_searched(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "out/a.png", "sub/b.png")
     images = found(tmp_path, recursive=True, output=tmp_path / "sub/../out")
@@ -70,6 +93,17 @@ def test_a_pattern_gives_the_images_that_match_it(tmp_path: Path) -> None:
         found(tmp_path / "c*.png")
     with pytest.raises(DataError, match=r"no image has such a name \(1 other files do\)"):
         found(tmp_path / "a3*")
+
+
+def test_a_pattern_that_no_image_matches_gives_the_folders(tmp_path: Path) -> None:
+    touch(tmp_path, "bird/b.png", "bike/a.png", "bin.txt", "bi-out/a.png")
+    images = found(tmp_path / "bi*", output=tmp_path / "bi-out")
+    assert images == [tmp_path / "bike/a.png", tmp_path / "bird/b.png"]
+    assert found(tmp_path / "b*/*") == [
+        tmp_path / "bi-out/a.png",
+        tmp_path / "bike/a.png",
+        tmp_path / "bird/b.png",
+    ]
 
 
 def test_an_image_that_is_named_twice_is_done_once(tmp_path: Path) -> None:
@@ -118,6 +152,16 @@ def test_a_result_is_beside_its_image_in_its_format(tmp_path: Path) -> None:
         "e-denoised",
     ]
     assert {path.parent for path in results} == {tmp_path}
+
+
+def test_a_result_gets_the_ending_of_the_format_if_the_name_does_not_say_it(tmp_path: Path) -> None:
+    touch(tmp_path, "e", "scan.001", "c.png")
+    named = [Source(tmp_path / name, Path(name)) for name in ("e", "scan.001", "c.png")]
+    jobs = plan_jobs(named, None, NAMES, ending_of=lambda path: f".{len(path.name)}")
+    results = [job.target.name for job in jobs]
+    assert results == ["e-denoised.1", "scan.001-denoised.8", "c-denoised.png"]
+    jobs = plan_jobs(named, tmp_path / "out", NAMES, ending_of=lambda _path: ".tif")
+    assert [job.target.name for job in jobs] == ["e.tif", "scan.001.tif", "c.png"]
 
 
 def test_results_in_a_folder_keep_their_names_and_folders(tmp_path: Path) -> None:

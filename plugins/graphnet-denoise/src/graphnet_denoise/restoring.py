@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from graphnet_denoise import grey
 from graphnet_denoise.images import Picture
 from graphnet_denoise.models import Kind
 from graphnet_denoise.normalization import takes_numbers
+
+if TYPE_CHECKING:
+    from graphnet_denoise.noise.measure import FoundNoise
 
 _TURNS = 8
 _OPTIONS = CompileOptions()
@@ -48,12 +51,14 @@ class Look:
         shared_level: the level of the noise that is the same in all channels: float (N,), 0 for colour.
         note: a line for the user about the noise that was found, or "".
         kind: which of the included models denoises the images, or None.
+        noise: the noise that was found, or None if it was not measured.
     """
 
     grey: Tensor
     shared_level: Tensor
     note: str = ""
     kind: Kind | None = None
+    noise: FoundNoise | None = None
 
 
 @dataclass(frozen=True, slots=True)

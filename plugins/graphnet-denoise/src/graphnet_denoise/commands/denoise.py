@@ -96,12 +96,13 @@ def denoise(
     With --zero-shot, MODEL is a network (.yaml), which is trained on each image itself.
 
     INPUT is an image, a folder of images, a pattern in quotes ('scans/*.tif'), or - for the standard input.
-    A result has the format of its image, or the one that the ending of OUT says. In a folder OUT, results
+    A result has the ending of its image, or that of OUT, which decides its format. In a folder OUT, results
     keep the names of their images and, with --recursive, their folders. Nothing is replaced without
     --overwrite. A file that cannot be read is reported, the others are denoised, and the exit status is 1.
 
-    In a folder, hidden files and earlier results (*-denoised.*) beside their images are left out. A link to
-    an image counts as an image; a link to a folder is not followed.
+    In a folder, hidden files and earlier results (*-denoised.*) beside their images are left out; without -o,
+    so are earlier results that are named beside their images. A link to an image counts as an image; a link
+    to a folder is not followed.
 
     The process keeps to --memory: an image that needs more is denoised in tiles, from file to file, with the
     same result. 100% means no bound.
@@ -126,10 +127,14 @@ def denoise(
             existing = jobs.Existing.SKIP if resume else jobs.Existing.REPLACE
         names, written_as = known_names()
         found = jobs.find_sources(inputs, names, recursive=recursive, output=output)
-        planned = jobs.plan_jobs(found.sources, output, names, written_as=written_as)
+        planned = jobs.plan_jobs(
+            found.sources, output, names, written_as=written_as, ending_of=_ending_of
+        )
         report: Report = jobs.JsonReport(click.echo) if as_json else jobs.TextReport()
         for note in found.notes:
             report.note(note)
+        for folder, reason in found.unreadable:
+            report.folder(folder, reason)
         chosen = make_options(options)
         method = make_method(
             model,
@@ -145,8 +150,6 @@ def denoise(
         failed = _run(method, report, left, skipped=len(done), bound=bound)
     finally:
         report.close()
-    for folder, reason in found.unreadable:
-        click.echo(f"error: {folder}: {reason}", err=True)
     if failed or found.unreadable:
         raise click.exceptions.Exit(_SOME_FAILED)
 
@@ -154,11 +157,19 @@ def denoise(
 def _run(method: Method, report: Report, left: Sequence[Job], *, skipped: int, bound: Bound) -> int:
     """Denoise the images, and return how many failed."""
     from graphnet_denoise import jobs
-    from graphnet_denoise.images import formats
 
-    endings = {one.name: one.suffixes[0] for one in formats()}
-    with jobs.streamed(left, sys.stdin.buffer, sys.stdout.buffer, endings) as streamed:
+    with jobs.streamed(left, sys.stdin.buffer, sys.stdout.buffer) as streamed:
         return jobs.Loop(method, report, bound).run(streamed, skipped=skipped).failed
+
+
+def _ending_of(path: Path) -> str:
+    """The ending for the result of a file whose name does not say it; "" if the file cannot be read."""
+    from graphnet_denoise.jobs import ending_for
+
+    try:
+        return ending_for(path)
+    except DataError:
+        return ""  # it is reported when its turn comes
 
 
 def bound_of(options: CompileOptions) -> Bound:

@@ -2,9 +2,11 @@
 
 sources     arguments -> images
 targets     images -> jobs: a file to read and a file to write each
+written     which format a result gets
 streams     the standard input and output in place of files
 ranges      which numbers of a file are black and white
 cutting     a large picture -> blocks
+opening     a file -> an open image, with its blocks and ranges
 opened      an open image -> parts, tensors for a model
 methods     a trained model, one of the included ones, or one trained on each image
 engine      runs a method on parts, smaller ones if a device is out of memory
@@ -23,6 +25,7 @@ from graphnet_denoise.jobs.reports import JsonReport, Report, Summary, TextRepor
 from graphnet_denoise.jobs.sources import STDIN, Found, Names, Source, find_sources
 from graphnet_denoise.jobs.streams import streamed
 from graphnet_denoise.jobs.targets import Existing, Job, make_folders, plan_jobs, split_done
+from graphnet_denoise.jobs.written import ending_for
 
 __all__ = [
     "STDIN",
@@ -41,6 +44,7 @@ __all__ = [
     "Source",
     "Summary",
     "TextReport",
+    "ending_for",
     "find_sources",
     "make_folders",
     "plan_jobs",

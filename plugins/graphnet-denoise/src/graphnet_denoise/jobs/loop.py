@@ -6,9 +6,9 @@ What is wrong with one image, a damaged file for example, is reported, and the n
 from __future__ import annotations
 
 import contextlib
-import math
+import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet.errors import GraphnetError, WriteError
-from graphnet_denoise.images import ImageSink, create_like, open_image
-from graphnet_denoise.jobs.cutting import Block, cut
+from graphnet_denoise.images import ImageSink, create_like
+from graphnet_denoise.jobs.cutting import Block
 from graphnet_denoise.jobs.engine import Engine
 from graphnet_denoise.jobs.memory import Bound
 from graphnet_denoise.jobs.methods import Method
-from graphnet_denoise.jobs.opened import LOCK, OpenedImage, Part, ranges_of
+from graphnet_denoise.jobs.opened import OpenedImage, Part
+from graphnet_denoise.jobs.opening import open_job
 from graphnet_denoise.jobs.overlap import Ahead, Behind
-from graphnet_denoise.jobs.reports import Done, Failed, Report, Summary
+from graphnet_denoise.jobs.reports import Done, Failed, Measured, Report, Summary
 from graphnet_denoise.jobs.targets import Job
 
 HISTORY = "denoised with graphnet-denoise"
 
-_OF_ONE_IMAGE = (GraphnetError, OSError, MemoryError)
-_DISK = (28, 30, 122)  # no space, read-only, quota: no other result can be written either
+# No space, read-only, quota, and a folder without permission: no other result can be written either.
+_DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,9 @@ class Loop:
         self.method = method
         self.report = report
         self.bound = bound
-        self.engine = Engine(method, report.note)
+        self.engine = Engine(method, self.note)
         self.failed = self.done = 0
+        self.computed = 0  # images, also those whose results are not written yet
         self.full: WriteError | None = None
         self.unfinished: set[_Result] = set()
         self._begun: dict[Job, float] = {}
@@ -65,7 +67,8 @@ class Loop:
         """Denoise all images, and return what became of them.
 
         Raises:
-            WriteError: the disk is full, so that no other result can be written either.
+            WriteError: the disk is full, or a folder may not be written to, so that no other result can be
+                written either.
         """
         started = perf_counter()
         with self.report.lock:
@@ -89,21 +92,40 @@ class Loop:
         for item in reading:
             if self.full is not None:
                 raise self.full
-            if result is not None and item.image is not result.image:
-                writing.do(result.finish)
+            image = item.image
+            if result is not None and image is not result.image:  # it failed while it was written
+                self._leave(result.finish, writing)
                 result = None
+            if result is None and image is not None and image.stopped:
+                continue  # it has failed, and a part of it was read already
             if isinstance(item, _Broken):
-                if result is not None:
-                    writing.do(result.abort)
-                    result = None
-                self.fail(item.job, item.error)
+                self._give_up(item, result, writing)
+                result = None
                 continue
             if result is None:
                 result = _Result(self, item.image)
+                result.create()  # what cannot be written need not be computed
             self._compute(item, result, writing)
-            del item
+            if result.image.stopped or result.parts == result.image.parts_count:
+                self._leave(result.finish, writing)
+                result = None
+            del item, image
         if result is not None:
-            writing.do(result.finish)
+            self._leave(result.finish, writing)
+
+    def _leave(self, end: Callable[[], None], writing: Behind) -> None:
+        """Go on to the next image."""
+        self.computed += 1
+        writing.do(end)
+
+    def _give_up(self, broken: _Broken, result: _Result | None, writing: Behind) -> None:
+        if result is not None:
+            self._leave(result.abort, writing)
+        else:
+            self.computed += 1
+            if broken.image is not None:
+                broken.image.close()
+        self.fail(broken.job, broken.error)
 
     # -- reading, in its own thread
 
@@ -111,50 +133,11 @@ class Loop:
         for job in jobs:
             image: OpenedImage | None = None
             try:
-                image = self._open(job)
+                self._begun[job] = perf_counter()
+                image = open_job(job, self.method, self.bound)
                 yield from image.parts(self.method.look)
             except Exception as error:  # a reader of damaged data may raise anything
                 yield _Broken(job, image, _words(job, error))
-
-    def _open(self, job: Job) -> OpenedImage:
-        self._begun[job] = perf_counter()
-        if job.file.exists() and not (job.file.is_file() or job.file.is_dir()):
-            raise OSError(f"{job.source}: is neither a file nor a folder.")
-        with LOCK:
-            source = open_image(job.file)
-        try:
-            together = source.colour in ("grey", "rgb") or (
-                source.colour not in ("independent", "cmyk") and self.method.takes(source.channels)
-            )
-            blocks = self._blocks(job, source)
-            numbers = self.method.takes_numbers
-            ranges = ranges_of(source, together=together, takes_numbers=numbers)
-        except BaseException:
-            source.close()
-            raise
-        image = OpenedImage(job, source, together, ranges, blocks)
-        image.notes.extend(dict.fromkeys(one.note for one in ranges if one.note))
-        return image
-
-    def _blocks(self, job: Job, source: Any) -> list[Block]:
-        height, width = source.height, source.width
-        whole = Block(*(slice(0, side) for side in (height, width, height, width)))
-        if self.bound.fits_surely(height * width * source.channels):
-            return [whole]
-        reach = self.method.reach()
-        if reach is None:
-            return [whole]
-        size = math.prod(source.shape) * source.dtype.itemsize
-        try:
-            most = self.bound.most_pixels(
-                network_bytes=reach.pixel_bytes,
-                channels=source.channels,
-                itemsize=source.dtype.itemsize,
-                whole_bytes=0 if source.by_parts else 3 * size,
-            )
-            return [whole] if most is None else cut(height, width, reach, most_pixels=most)
-        except GraphnetError as error:
-            raise type(error)(f"{job.source}: {error}") from error
 
     # -- computing, in the thread that called
 
@@ -162,18 +145,14 @@ class Loop:
         image = part.image
         if image.stopped:
             return
-        if image.notes:
-            with self.report.lock:
-                for note in image.notes:
-                    self.report.note(note, image.job)
-            image.notes.clear()
+        for note in image.notes:
+            self.note(note, image.job)
+        image.notes.clear()
         try:
             values, beyond = image.tensor(part.pixels)
             if result.plane != part.plane:
                 result.plane = part.plane
-                if part.look.note:
-                    with self.report.lock:
-                        self.report.note(part.look.note, image.job)
+                self._tell_noise(part)
             corner = part.block.rows.start, part.block.columns.start
             before = result.parts
 
@@ -183,15 +162,14 @@ class Loop:
             restored = self.engine.restore(values, part.look, corner, advance).cpu()
             if beyond is not None:
                 restored = restored + beyond
-            result.parts += 1
-            self._progress(image, result.parts)
-        except _OF_ONE_IMAGE as error:
-            image.stopped = True
-            result.error = _words(image.job, error)
+            rows, columns = part.block.inside
+            kept = restored[..., rows, columns].clone()
+            like = part.pixels[:, rows, columns].copy()
+        except Exception as error:  # a model may raise anything; the other images go on
+            result.stop(error)
             return
-        rows, columns = part.block.inside
-        kept = restored[..., rows, columns].clone()
-        like = part.pixels[:, rows, columns].copy()
+        result.parts += 1
+        self._progress(image, result.parts)
         del values, restored, beyond
 
         def write() -> None:
@@ -199,10 +177,21 @@ class Loop:
 
         writing.do(write, kept.nbytes + like.nbytes)
 
+    def _tell_noise(self, part: Part) -> None:
+        look = part.look
+        if look.noise is not None and look.kind is not None:
+            found = Measured(part.image.job, part.plane, look.noise, look.kind, look.note)
+            with self.report.lock:
+                self.report.noise(found)
+
     def _progress(self, image: OpenedImage, parts: float) -> None:
         with self.report.lock:
-            whole = self.done + self.failed
-            self.report.progress(image.job, whole + min(1.0, parts / image.parts_count))
+            share = min(1.0, parts / image.parts_count)
+            self.report.progress(image.job, self.computed + share)
+
+    def note(self, text: str, job: Job | None = None) -> None:
+        with self.report.lock:
+            self.report.note(text, job)
 
     # -- the ends of images
 
@@ -218,7 +207,7 @@ class Loop:
 
 
 class _Result:
-    """The result of an image; its methods run in the thread that writes."""
+    """The result of an image; but for `create` and `stop`, its methods run in the thread that writes."""
 
     def __init__(self, loop: Loop, image: OpenedImage) -> None:
         self.loop = loop
@@ -226,54 +215,64 @@ class _Result:
         self.plane = -1  # that the last part was of
         self.parts = 0
         self.error: str | None = None
-        self.replaced = False
+        self.replaced = self.ends_job = False
         self._stack = contextlib.ExitStack()
         self._sink: ImageSink | None = None
         loop.unfinished.add(self)
+
+    def create(self) -> None:
+        """Begin the file, so that what the format or the folder cannot hold is known at once."""
+        job, source = self.image.job, self.image.source
+        self.replaced = os.path.lexists(job.result)
+        try:
+            with self.image.lock:
+                sink = create_like(job.result, source, history=HISTORY)
+                self._sink = self._stack.enter_context(sink)
+        except Exception as error:  # an encoder may raise anything
+            self._stop_writing(error)
+            return
+        levels = self._sink.levels
+        if levels.integers and levels.bits < source.bits:
+            ending = job.result.suffix
+            text = f"has {source.bits} bits a channel, {ending} gets {levels.bits}"
+            self.loop.note(text, job)
 
     def write(self, plane: int, block: Block, values: Tensor, like: NDArray[Any]) -> None:
         """Write the kept pixels of a block."""
         if self.error is not None:
             return
+        assert self._sink is not None
         try:
             pixels = self.image.pixels(values, like)
-            with LOCK:
-                if self._sink is None:
-                    self._sink = self._create()
+            with self.image.lock_for_sink():
                 self._sink.write(plane, block.kept_rows, block.kept_columns, pixels)
-        except Exception as error:  # an encoder may raise anything; the other images go on
-            self._stop(error)
+        except Exception as error:  # as in `create`; the other images go on
+            self._stop_writing(error)
 
-    def _create(self) -> ImageSink:
-        result = self.image.job.result
-        self.replaced = os.path.lexists(result)
-        source = self.image.source
-        sink = self._stack.enter_context(create_like(result, source, history=HISTORY))
-        if sink.levels.integers and sink.levels.bits < source.bits:
-            with self.loop.report.lock:
-                text = f"has {source.bits} bits a channel, {result.suffix} gets {sink.levels.bits}"
-                self.loop.report.note(text, self.image.job)
-        return sink
-
-    def _stop(self, error: BaseException) -> None:
-        self.image.stopped = True
+    def stop(self, error: BaseException) -> None:
+        """Note what is wrong with the image, of which nothing more is read, computed or written."""
         self.error = _words(self.image.job, error)
+        self.image.stopped = True
+
+    def _stop_writing(self, error: BaseException) -> None:
+        self.stop(error)
         cause = error.__cause__ if isinstance(error, WriteError) else error
         if isinstance(cause, OSError) and cause.errno in _DISK:
-            self.loop.full = WriteError(self.error)
+            self.ends_job = True
+            self.loop.full = self.loop.full or WriteError(self.error)
 
     def finish(self) -> None:
         """Complete the file, or leave nothing of it if something failed."""
         if self.error is None:
             try:
-                with LOCK:
-                    self._stack.close()
-            except Exception as error:  # as in `write`
-                self._stop(error)
+                self._stack.close()
+                self.image.job.deliver()
+            except Exception as error:  # as in `create`
+                self._stop_writing(error)
         self._close()
         if self.error is None:
             self.loop.succeed(self.image.job, replaced=self.replaced)
-        else:
+        elif not self.ends_job:  # else the error that ends the job says it
             self.loop.fail(self.image.job, self.error)
 
     def abort(self) -> None:
@@ -284,10 +283,9 @@ class _Result:
     def _close(self) -> None:
         if self.error is not None and self._sink is not None:
             stopped = WriteError(self.error)
-            with contextlib.suppress(GraphnetError, OSError), LOCK:
+            with contextlib.suppress(GraphnetError, OSError):
                 self._stack.__exit__(WriteError, stopped, None)
-        with LOCK:
-            self.image.source.close()
+        self.image.close()
         self.loop.unfinished.discard(self)
 
 

@@ -80,6 +80,6 @@ class Bound:
         if pixels < 1:
             raise MemoryBudgetError(
                 f"there are {bytes_text(self.limit)} of memory for it, and {bytes_text(whole_bytes)} are "
-                f"needed to hold it as a whole. Allow more with --memory, or save it as TIFF."
+                f"needed to hold it as a whole. Allow more with --memory, or take TIFF for image and result."
             )
         return pixels

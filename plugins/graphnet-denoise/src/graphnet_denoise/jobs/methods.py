@@ -103,7 +103,7 @@ class ByNoise:
     def look(self, images: Tensor) -> Look:
         choice = self.shipped.choose(images)
         look = choice.restorer.look(images)
-        return replace(look, note=choice.describe(), kind=choice.kind)
+        return replace(look, note=choice.describe(), kind=choice.kind, noise=choice.noise)
 
     def restore(
         self, part: Tensor, look: Look, corner: tuple[int, int], advance: Advance

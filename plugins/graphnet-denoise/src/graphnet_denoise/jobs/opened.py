@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,9 +25,6 @@ from graphnet_denoise.ranges import (
     split_extremes,
 )
 from graphnet_denoise.restoring import Look
-
-LOCK = threading.Lock()
-"""Held while a file is read or written: decoders change the filters of warnings, which threads share."""
 
 _SAMPLE = 1 << 21  # so many numbers decide on the range
 _BANDS = 16  # in so many places of a plane
@@ -69,6 +67,7 @@ class OpenedImage:
         ranges: the range of all channels, or of each.
         blocks: the blocks of each plane.
         stopped: it failed elsewhere, so the rest of it need not be read.
+        lock: held while the file is read: one thread reads its parts, another one alpha for the result.
     """
 
     job: Job
@@ -78,6 +77,7 @@ class OpenedImage:
     blocks: Sequence[Block]
     stopped: bool = False
     notes: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def parts_count(self) -> int:
@@ -96,23 +96,35 @@ class OpenedImage:
             for block in self.blocks:
                 if self.stopped:
                     return
-                with LOCK:
-                    pixels = self.source.read(plane, block.rows, block.columns)
+                pixels = self._read(plane, block.rows, block.columns)
                 look = look or find(self.tensor(pixels)[0])
                 yield Part(self, plane, block, pixels, look)
 
     def _windows(self, plane: int, *, large: bool) -> Tensor:
         """The images of a plane, or windows of them if they are large: (N, C, h, w)."""
         if not large:
-            with LOCK:
-                return self.tensor(self.source.read(plane))[0]
-        windows = []
-        for rows in _spread(self.source.height, _WINDOW, _WINDOWS):
-            for columns in _spread(self.source.width, _WINDOW, _WINDOWS):
-                with LOCK:
-                    windows.append(self.tensor(self.source.read(plane, rows, columns))[0])
+            return self.tensor(self._read(plane, slice(None), slice(None)))[0]
+        windows = [
+            self.tensor(self._read(plane, rows, columns))[0]
+            for rows in _spread(self.source.height, _WINDOW, _WINDOWS)
+            for columns in _spread(self.source.width, _WINDOW, _WINDOWS)
+        ]
         sizes = [min(window.shape[axis] for window in windows) for axis in (2, 3)]
         return torch.cat([window[..., : sizes[0], : sizes[1]] for window in windows])
+
+    def _read(self, plane: int, rows: slice, columns: slice) -> NDArray[Any]:
+        with self.lock:
+            return self.source.read(plane, rows, columns)
+
+    def lock_for_sink(self) -> contextlib.AbstractContextManager[object]:
+        """What a sink holds while it writes: it reads alpha and other extra samples from the source."""
+        extra = self.source.layout.samples > self.source.channels
+        return self.lock if extra else contextlib.nullcontext()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self.lock:
+            self.source.close()
 
     def tensor(self, pixels: NDArray[Any]) -> tuple[Tensor, Tensor | None]:
         """The pixels as a model sees them, float32 (1, C, h, w) or (C, 1, h, w), and what it does not see.
@@ -165,8 +177,7 @@ def _sample(source: ImageFile) -> NDArray[Any]:
         if source.by_parts and source.height * source.width > share:
             bands = list(_spread(source.height, rows_each, min(_BANDS, share)))
         for rows in bands:
-            with LOCK:
-                numbers = source.read(plane, rows).reshape(source.channels, -1)
+            numbers = source.read(plane, rows).reshape(source.channels, -1)
             every = max(1, numbers.shape[1] * len(bands) // share)
             taken.append(numbers[:, ::every].copy())
     return np.concatenate(taken, axis=1)

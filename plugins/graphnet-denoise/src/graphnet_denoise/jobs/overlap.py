@@ -1,7 +1,7 @@
 """Overlap: one thread prepares what comes next, another one completes what is done.
 
 Both hold few bytes: a new item is not begun while the waiting ones are larger than a limit. So many small
-images wait at a time, but only one large block.
+images wait at a time, but only one large block. Their number is limited too, since each image has open files.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 WAITING_BYTES = 32 << 20
+WAITING = 64
 
 T = TypeVar("T")
 
@@ -59,7 +60,8 @@ class Ahead(Generic[T]):
                 self._changed.notify_all()
 
     def _has_room(self) -> bool:
-        return not self._ready or sum(map(self._size, self._ready)) < WAITING_BYTES
+        small = sum(map(self._size, self._ready)) < WAITING_BYTES
+        return not self._ready or (small and len(self._ready) < WAITING)
 
     def __iter__(self) -> Iterator[T]:
         while True:
@@ -94,8 +96,8 @@ class Ahead(Generic[T]):
 class Behind:
     """Runs tasks in a thread, one after the other.
 
-    A task takes care of its own errors. Use it in a `with` block, which ends when all tasks have run; after
-    an error in the block, tasks that have not begun do not run.
+    A task takes care of its own errors. Use it in a `with` block, which ends when all tasks have run, also
+    after an error in the block.
     """
 
     def __init__(self) -> None:
@@ -109,14 +111,16 @@ class Behind:
     def do(self, task: Callable[[], None], size: int = 0) -> None:
         """Let the thread run a task that holds this many bytes; wait if others hold too many already."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._error or not self._bytes or self._bytes + size < WAITING_BYTES
-            )
+            self._changed.wait_for(lambda: self._error or self._has_room(size))
             if self._error is not None:
                 raise self._error
             self._bytes += size
             self._waiting.append((task, size))
             self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        small = not self._bytes or self._bytes + size < WAITING_BYTES
+        return small and len(self._waiting) < WAITING
 
     def _run(self) -> None:
         while True:
@@ -146,8 +150,6 @@ class Behind:
     ) -> None:
         with self._changed:
             self._closed = True
-            if kind is not None:
-                self._waiting.clear()
             self._changed.notify_all()
         self._thread.join()
         if kind is None and self._error is not None:

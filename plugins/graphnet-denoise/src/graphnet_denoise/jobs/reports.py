@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import statistics
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -22,8 +25,12 @@ from rich.progress import (
 )
 
 from graphnet_denoise.jobs.targets import Job
+from graphnet_denoise.models import Kind
 
-_NAMED = 3  # so many results are named one by one
+if TYPE_CHECKING:
+    from graphnet_denoise.noise.measure import FoundNoise
+
+_NAMED = 3  # so many results, and the noise of so many images, are told one by one
 _EVERY_S = 30.0  # a line of progress where there is no terminal
 _EVERY_JSON_S = 1.0
 
@@ -43,6 +50,17 @@ class Failed:
 
     job: Job
     error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The noise of a plane of an image, the included model that removes it, and both in words."""
+
+    job: Job
+    plane: int
+    noise: FoundNoise
+    model: Kind
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +89,16 @@ class Report(ABC):
         """A line about an image, or about the whole job."""
 
     @abstractmethod
+    def folder(self, path: Path, error: str) -> None:
+        """A folder, and so the images in it, was left out for this reason."""
+
+    @abstractmethod
+    def noise(self, found: Measured) -> None:
+        """The noise of an image was measured."""
+
+    @abstractmethod
     def progress(self, job: Job, images: float) -> None:
-        """So many images are finished, the share of the present one included."""
+        """So many images are computed, the share of the present one included."""
 
     @abstractmethod
     def image(self, result: Done | Failed) -> None:
@@ -108,8 +134,10 @@ class TextReport(Report):
         self.total = 0
         self.begun = self.last = time.monotonic()
         self.said: set[str] = set()
+        self.measured: list[Measured] = []
         self.results: list[Done] = []
         self.failed: list[Failed] = []
+        self.left_out: list[Path] = []
 
     def start(self, jobs: int, skipped: int) -> None:
         self.total = jobs
@@ -123,6 +151,15 @@ class TextReport(Report):
         if text not in self.said:  # once, not for each image of a folder
             self.said.add(text)
             self._print(text if job is None else f"{job.source}: {text}")
+
+    def folder(self, path: Path, error: str) -> None:
+        self.left_out.append(path)
+        self._print(f"error: {path}: {error}")
+
+    def noise(self, found: Measured) -> None:
+        self.measured.append(found)
+        if self.total <= _NAMED and found.plane == 0:
+            self._print(f"{found.job.source}: {found.text}")
 
     def progress(self, job: Job, images: float) -> None:
         # Only the bar; names of files do not belong into it, as they may hold anything.
@@ -147,6 +184,9 @@ class TextReport(Report):
 
     def end(self, summary: Summary) -> None:
         self.close()
+        many = self.total > _NAMED or any(one.plane for one in self.measured)
+        if many and self.measured:
+            self._print(in_short(self.measured))
         if len(self.results) <= _NAMED:
             for one in self.results:
                 over = " in place of an older file" if one.replaced else ""
@@ -167,6 +207,10 @@ class TextReport(Report):
                 f"{_images(len(self.failed))} of {self.total:,} not denoised: {names}"
                 f"{f' and {more:,} more, see above' if more > 0 else ''}"
             )
+        if self.left_out:
+            names = ", ".join(map(str, self.left_out[:_NAMED]))
+            more = len(self.left_out) - _NAMED
+            self._print(f"not searched: {names}{f' and {more:,} more folders' if more > 0 else ''}")
 
     def close(self) -> None:
         self.bar.stop()
@@ -204,6 +248,14 @@ class JsonReport(Report):
     def note(self, text: str, job: Job | None = None) -> None:
         self._event("note", input=None if job is None else str(job.source), text=text)
 
+    def folder(self, path: Path, error: str) -> None:
+        self._event("folder", input=str(path), status="failed", error=error)
+
+    def noise(self, found: Measured) -> None:
+        numbers = _rounded(asdict(found.noise))
+        where = {"input": str(found.job.source), "plane": found.plane}
+        self._event("noise", **where, model=found.model, **numbers)
+
     def progress(self, job: Job, images: float) -> None:
         now = time.monotonic()
         if now - self.last < _EVERY_JSON_S or not images:
@@ -224,12 +276,29 @@ class JsonReport(Report):
             )
 
     def end(self, summary: Summary) -> None:
-        fields = asdict(summary)
-        rounded = {k: round(v, 3) if isinstance(v, float) else v for k, v in fields.items()}
-        self._event("end", **rounded)
+        self._event("end", **_rounded(asdict(summary)))
 
     def close(self) -> None:
         pass  # each line is complete
+
+
+def in_short(measured: Sequence[Measured]) -> str:
+    """Say in one line what noise many images have."""
+    levels = [one.noise.std for one in measured]
+    low, high = f"{min(levels):.1f}", f"{max(levels):.1f}"
+    deviation = f"{low} of 255"
+    if low != high:
+        deviation = f"{low} to {high} of 255 (median {statistics.median(levels):.1f})"
+    kinds = Counter(one.model for one in measured).most_common()
+    things = "planes" if any(one.plane for one in measured) else "images"
+    (first, count), *others = kinds
+    models = f"{first} for {count:,} {things}" if others else first
+    models += "".join(f", {kind} for {count:,}" for kind, count in others)
+    return f"noise: deviation {deviation}; model: {models}"
+
+
+def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 3) if isinstance(v, float) else v for k, v in fields.items()}
 
 
 def _images(count: int) -> str:

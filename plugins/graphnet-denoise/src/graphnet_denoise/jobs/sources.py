@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +88,9 @@ def find_sources(
 ) -> Found:
     """Find the images that these arguments name, in their order; in a folder, in the order of their names.
 
-    An earlier result (photo-denoised.png) is left out if its image (photo.png, photo.jpg) is in the list.
+    An earlier result (photo-denoised.png) is left out if its image (photo.png, photo.jpg) is in the list. If
+    there is an `output`, this does not hold for a file that is named itself: nothing else is to be written
+    there.
 
     Args:
         inputs: files, folders and patterns. A path that exists is never a pattern. `-` is the standard input.
@@ -99,12 +101,17 @@ def find_sources(
     Raises:
         DataError: a file or folder does not exist, or a folder or pattern has no images.
     """
-    expanded = [path for given in inputs for path in _expanded(given, names)]
+    expanded = []
+    named = set()
+    outside = None if output is None else _real(output)
+    for given in inputs:
+        paths = [p for p in _expanded(given, names) if p == given or _real(p) != outside]
+        expanded += paths
+        named |= {os.path.abspath(path) for path in paths if path == given}
     missing = [str(path) for path in expanded if path != STDIN and not os.path.lexists(path)]
     if missing:
         raise DataError(f"there is no such file or folder: {', '.join(missing)}. Check the names.")
     found = Found()
-    outside = None if output is None else _real(output)
     for path in expanded:
         if path.is_dir() and not names.is_folder_image(path.name):
             before = len(found.sources)
@@ -115,16 +122,17 @@ def find_sources(
         else:
             found.sources.append(Source(path, Path(path.name)))
     found.sources = list({os.path.abspath(one.path): one for one in found.sources}.values())
-    _leave_out_results(found, names)
+    _leave_out_results(found, names, kept=set() if output is None else named)
     return found
 
 
 def _expanded(given: Path, names: Names) -> list[Path]:
-    """The paths that match a pattern; the path itself if it is none, or exists."""
+    """The images that match a pattern, or the folders if no image does; else the path as it is."""
     if os.path.lexists(given) or not glob.has_magic(str(given)):
         return [given]
     matches = [Path(match) for match in sorted(glob.glob(str(given), recursive=True))]
     found = [path for path in matches if names.is_image(path.name)]
+    found = found or [path for path in matches if path.is_dir()]
     if not found:
         others = f" ({len(matches)} other files do)" if matches else ""
         raise DataError(
@@ -178,14 +186,16 @@ def earlier_results(paths: Sequence[Path], names: Names) -> set[Path]:
     }
 
 
-def _leave_out_results(found: Found, names: Names) -> None:
-    """Leave out the results of earlier runs, whose images are in the list too."""
+def _leave_out_results(found: Found, names: Names, *, kept: Set[str]) -> None:
+    """Leave out the results of earlier runs, whose images are in the list too; but not these paths."""
     results = earlier_results([one.path for one in found.sources], names)
-    kept = [one for one in found.sources if one.path not in results]
-    if left_out := len(found.sources) - len(kept):
+    sources = [
+        one for one in found.sources if one.path not in results or os.path.abspath(one.path) in kept
+    ]
+    if left_out := len(found.sources) - len(sources):
         said = "1 earlier result" if left_out == 1 else f"{left_out} earlier results"
         found.notes.append(f"left out {said} (*{DENOISED}.*)")
-    found.sources = kept
+    found.sources = sources
 
 
 def _nothing(folder: Path, names: Names, recursive: bool) -> str:

@@ -5,30 +5,25 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from graphnet.errors import DataError
-from graphnet_denoise.images import open_image
 from graphnet_denoise.jobs.sources import STDIN
 from graphnet_denoise.jobs.targets import Job
+from graphnet_denoise.jobs.written import ending_for
 
 
 @contextlib.contextmanager
-def streamed(
-    jobs: Sequence[Job], stdin: BinaryIO, stdout: BinaryIO, endings: Mapping[str, str]
-) -> Iterator[list[Job]]:
+def streamed(jobs: Sequence[Job], stdin: BinaryIO, stdout: BinaryIO) -> Iterator[list[Job]]:
     """Give the `with` block jobs that read and write files in place of the standard input and output.
-
-    The result is copied to the standard output when the block ends without an error.
 
     Args:
         jobs: the jobs; at most one writes to the standard output.
         stdin: the bytes of an image.
-        stdout: where the bytes of the result go.
-        endings: the name of a format -> the ending of its files.
+        stdout: where the bytes of the result go, when it is complete.
 
     Raises:
         DataError: the standard input has no bytes, or is no image.
@@ -42,14 +37,10 @@ def streamed(
             if job.source == STDIN:
                 job = replace(job, file=_saved(stdin, Path(folder, "input")))
             if job.target == STDIN:
-                job = replace(job, result=Path(folder, f"result{_ending(job, endings)}"))
+                result = Path(folder, f"result{_ending(job)}")
+                job = replace(job, result=result, stream=stdout)
             changed.append(job)
         yield changed
-        for job in changed:
-            if job.target == STDIN and job.result.is_file():
-                with job.result.open("rb") as file:
-                    shutil.copyfileobj(file, stdout)
-                stdout.flush()
 
 
 def _saved(stdin: BinaryIO, path: Path) -> Path:
@@ -60,12 +51,11 @@ def _saved(stdin: BinaryIO, path: Path) -> Path:
     return path
 
 
-def _ending(job: Job, endings: Mapping[str, str]) -> str:
-    """The ending of the format of an image."""
-    if job.source != STDIN:
-        return "".join(job.source.suffixes[-1:])
+def _ending(job: Job) -> str:
+    """The ending of the format of an image: a stream has no name that could ask for another one."""
     try:
-        with open_image(job.file) as source:
-            return endings[source.format]
+        return ending_for(job.file)
     except DataError as error:
+        if job.source != STDIN:
+            return job.source.suffix  # it is read once more, and that error is reported
         raise DataError(str(error).replace(str(job.file), str(STDIN))) from error

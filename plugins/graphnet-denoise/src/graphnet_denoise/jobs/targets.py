@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
-from graphnet.errors import DataError
+from graphnet.errors import DataError, WriteError
 from graphnet_denoise.jobs.sources import DENOISED, STDIN, Names, Source
 
 _NAMED = 3  # so many files are named in a message
@@ -28,17 +31,35 @@ class Job:
     """One image to denoise: the file to read and the file to write, as the user named them.
 
     `file` is read and `result` written in place of them; they differ for the standard input and output.
+    `stream` is the standard output, if the result goes there when it is complete.
     """
 
     source: Path
     target: Path
     file: Path
     result: Path
+    stream: BinaryIO | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, source: Path, target: Path) -> Self:
         """Make a job that reads and writes the files that it names."""
         return cls(source, target, source, target)
+
+    def deliver(self) -> None:
+        """Copy a complete result to its stream, if it has one; raises WriteError if that fails."""
+        if self.stream is None:
+            return
+        try:
+            with self.result.open("rb") as file:
+                shutil.copyfileobj(file, self.stream)
+            self.stream.flush()
+        except OSError as error:
+            with contextlib.suppress(OSError, io.UnsupportedOperation):
+                # What the stream still holds would be written at the exit, and fail again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            raise WriteError(
+                f"{self.target}: the result cannot be written to the standard output ({error.strerror})."
+            ) from error
 
 
 def plan_jobs(
@@ -47,18 +68,21 @@ def plan_jobs(
     names: Names,
     *,
     written_as: Mapping[str, str] | None = None,
+    ending_of: Callable[[Path], str] = lambda _path: "",
 ) -> list[Job]:
     """Decide on the file of each result.
 
     Without `output`, the result of photo.tif is photo-denoised.tif beside it. An `output` with the ending of
     an image is the file of the one result. Another one is a folder, in which the results have the names of
-    their images and their places in the folder that was given.
+    their images and their places in the folder that was given. An image whose name does not say its format
+    is opened, and the ending of its format is added.
 
     Args:
         sources: the images.
         output: a file, a folder, or `-` for the standard output.
         names: which names are those of images.
         written_as: ending -> the ending of the result, for formats that can be read but not written.
+        ending_of: finds the ending for the result of a file without the ending of an image.
 
     Raises:
         DataError: `output` does not fit the images, two results would have the same name, or a result would
@@ -67,7 +91,10 @@ def plan_jobs(
     endings = written_as or {}
 
     def name(source: Source, added: str) -> str:
-        stem, ending = names.split(source.path.name)
+        whole = source.path.name
+        if source.path != STDIN and not whole.lower().endswith(names.endings):
+            return f"{whole}{added}{ending_of(source.path)}"
+        stem, ending = names.split(whole)
         return f"{stem}{added}{endings.get(ending.lower(), ending)}"
 
     if output is None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from graphnet.sdk import Gallery, Pairs, as_unit, default_registry
 from graphnet_denoise.applying import restore_pixels
 from graphnet_denoise.images import Levels, list_images, open_image, upright
-from graphnet_denoise.jobs.opened import LOCK, ranges_of
+from graphnet_denoise.jobs.opened import ranges_of
 from graphnet_denoise.learning.scenes import HeldOut, read_scenes
 from graphnet_denoise.ranges import Range, find_range
 from graphnet_denoise.report.pictures import Pictured
@@ -79,8 +79,7 @@ def read_example(path: Path, *, side: int = SIDE, channels: int | None = None) -
     with open_image(path) as source:
         taken = source.channels if source.channels in (1, 3, channels) else 1
         rows, columns = _middle(source.height, side), _middle(source.width, side)
-        with LOCK:
-            pixels = source.read(0, rows, columns)
+        pixels = source.read(0, rows, columns)
         return Example(
             path.name,
             pixels[:taken],
