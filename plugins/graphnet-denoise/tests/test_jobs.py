@@ -832,7 +832,6 @@ def test_a_result_that_is_encoded_as_a_whole_counts_as_memory(folder: Path) -> N
         ("a.tif", "b.JPG", 3),
         ("a.png", "b.png", 5),
         ("a.tif", "b.webp", 14),
-        ("a.tif", "b.xyz", 3),
     ],
 )
 def test_only_results_that_are_encoded_as_a_whole_take_memory_as_a_whole(
