@@ -140,7 +140,11 @@ class UpdateSettings(Definition):
 
 
 def split_updates(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split fields into those of UpdateSettings but for the optimizer, and the others."""
+    """Split fields into those of UpdateSettings but for the optimizer, and the others.
+
+    >>> split_updates({"clip_grad_norm": 1.0, "epochs": 3})
+    ({'clip_grad_norm': 1.0}, {'epochs': 3})
+    """
     names = {*UpdateSettings.field_names()} - {"optimizer"}
     mine = {name: value for name, value in fields.items() if name in names}
     return mine, {name: value for name, value in fields.items() if name not in names}

@@ -200,7 +200,11 @@ def _plain(value: Any) -> Any:
 
 
 def split_options(fields: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Split fields into options of a compilation, former names included, and the others."""
+    """Split fields into options of a compilation, former names included, and the others.
+
+    >>> split_options({"precision": "bfloat16", "epochs": 3})
+    ({'precision': 'bfloat16'}, {'epochs': 3})
+    """
     names = {*CompileOptions.field_names(), *CompileOptions.former_names}
     mine = {name: value for name, value in fields.items() if name in names}
     return mine, {name: value for name, value in fields.items() if name not in mine}
