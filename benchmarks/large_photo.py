@@ -1,10 +1,11 @@
 """A photo of 24 megapixels, denoised by the included network: `python -m benchmarks.large_photo`.
 
-graphnet cuts the photo into tiles that fit into a given memory. One such tile is denoised by graphnet and by
-the same network in torch.nn, interleaved in one process, medians: torch eager and compiled, in each memory
-format, in float32 and under bfloat16 autocast. The table shows the seconds for a megapixel of the tile. The
-tile is small by default, since torch tries each of its kernels many times when it compiles with max-autotune.
-With --whole, graphnet then denoises the whole photo once, in the command's memory.
+graphnet cuts the photo into tiles that fit into a given memory, together with the photo and its result. One
+such tile is denoised by graphnet and by the same network in torch.nn, interleaved in one process, medians:
+torch eager and compiled, in each memory format, in float32 and under bfloat16 autocast. The table shows the
+seconds for a megapixel of the tile. The tile is small by default, since torch tries each of its kernels many
+times when it compiles with max-autotune. With --whole, graphnet then denoises the whole photo once, in the
+command's memory.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _inference(network: Callable[[Tensor], Tensor], tile: Tensor, precision: str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="a model file of the network")
-    parser.add_argument("--memory", default="256MiB", help="for a tile")
+    parser.add_argument("--memory", default="704MiB", help="for the photo, its result and a tile")
     parser.add_argument("--seconds", type=float, default=120.0, help="of rounds")
     parser.add_argument("--whole", action="store_true", help="also denoise the whole photo")
     given = parser.parse_args()
