@@ -28,7 +28,6 @@ from graphnet_denoise.images import (
     open_image,
     result_format,
     suffixes,
-    writes_by_parts,
 )
 from graphnet_denoise.images.disk import reserve
 from graphnet_denoise.images.families.depths import shape_for
@@ -490,11 +489,11 @@ def test_formats_say_whether_results_are_written_in_parts(tmp_path: Path) -> Non
     by_parts = ("b.tif", "b.npy", "b.zarr", "b.pgm")
     with open_image(tmp_path / "a.png") as source:
         for name in by_parts:
-            assert writes_by_parts(Path(name), source), name
+            assert result_format(Path(name), source).writes_parts(source), name
         for name in ("b.png", "b.jpg", "b.webp", "b.jp2", "b.bmp", "b"):
-            assert not writes_by_parts(Path(name), source), name
+            assert not result_format(Path(name), source).writes_parts(source), name
     with open_image(tmp_path / "a.bmp") as source:
-        assert writes_by_parts(Path("b.bmp"), source)
+        assert result_format(Path("b.bmp"), source).writes_parts(source)
 
 
 def test_tiff_whose_strips_do_not_cover_it_is_refused(tmp_path: Path) -> None:

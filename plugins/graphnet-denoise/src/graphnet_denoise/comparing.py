@@ -16,6 +16,7 @@ from graphnet.errors import DataError
 from graphnet_denoise.images import ImageFile, Levels, open_image
 from graphnet_denoise.matching import FilePair
 from graphnet_denoise.ranges import Range, find_range
+from graphnet_denoise.sampling import evenly
 from graphnet_denoise.scoring import Adjustment, Comparison, Measurements
 
 Restore = Callable[[NDArray[Any], Range], Tensor]
@@ -126,8 +127,7 @@ def range_of(files: Sequence[Path]) -> Range:
     """The range of the numbers of some files, which have one kind of numbers, that of the first file."""
     parts: list[NDArray[Any]] = []
     levels: Levels | None = None
-    chosen = np.unique(np.linspace(0, len(files) - 1, min(len(files), _SAMPLED_FILES)).astype(int))
-    for i in chosen:
+    for i in evenly(len(files), _SAMPLED_FILES):
         with open_image(files[i]) as source:
             levels = levels or source.levels
             if source.levels != levels:

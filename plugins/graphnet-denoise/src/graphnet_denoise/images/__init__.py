@@ -23,7 +23,6 @@ from graphnet_denoise.images.opening import (
     open_image,
     result_format,
     suffixes,
-    writes_by_parts,
 )
 from graphnet_denoise.images.picture import (
     WRITE_SUFFIXES,
@@ -59,5 +58,4 @@ __all__ = [
     "suffixes",
     "upright",
     "write_picture",
-    "writes_by_parts",
 ]

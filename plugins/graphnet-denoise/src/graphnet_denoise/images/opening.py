@@ -108,14 +108,6 @@ def create_like(target: Path, source: ImageFile, *, history: str = "") -> Iterat
             sink.close()
 
 
-def writes_by_parts(target: Path, source: ImageFile) -> bool:
-    """Whether `create_like(target, source)` writes part by part; otherwise all pixels wait in memory.
-
-    Raises DataError if no format has the ending of `target`.
-    """
-    return result_format(target, source).writes_parts(source)
-
-
 def result_format(target: Path, source: ImageFile) -> Format:
     """The format in which `create_like(target, source)` writes.
 

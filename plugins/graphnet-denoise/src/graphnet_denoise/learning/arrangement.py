@@ -19,6 +19,7 @@ import numpy as np
 from graphnet_denoise.learning.frames import Frame, ImageSource, as_numbers, read_frame
 from graphnet_denoise.learning.sameness import SIDE, Comparison, compare_images
 from graphnet_denoise.learning.statistics import Image, noise_statistics
+from graphnet_denoise.sampling import evenly
 
 Kind = Literal["pairs", "bursts", "movie", "stack", "singles"]
 Group = tuple[Frame, ...]
@@ -134,17 +135,12 @@ def _grouped(frames: Iterable[Frame], key: Callable[[Frame], object]) -> list[Gr
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def _spread(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of the numbers below `count`, evenly spaced."""
-    return sorted({int(at) for at in np.linspace(0, count - 1, min(count, wanted))})
-
-
 def _confirmed(groups: Sequence[Group], count: int, look: _Look) -> bool:
     """Whether neighbours in these groups show the same scene, and most images are in one of them."""
     if sum(map(len, groups)) < _GROUPED * count or not groups:
         return False
     neighbours = [pair for group in groups for pair in itertools.pairwise(group)]
-    chosen = [neighbours[i] for i in _spread(len(neighbours), _SAMPLED)]
+    chosen = [neighbours[i] for i in evenly(len(neighbours), _SAMPLED)]
     same = [look.compare(*pair).same for pair in chosen]
     return sum(same) >= _AGREE * len(same)
 
@@ -154,7 +150,7 @@ def _arrange_groups(
 ) -> Arrangement:
     if max(map(len, groups)) > 2:
         return _arrange_sequences("bursts", groups, f"images {words}", look)
-    sampled = [look.compare(*groups[i][:2]) for i in _spread(len(groups), _SAMPLED)]
+    sampled = [look.compare(*groups[i][:2]) for i in evenly(len(groups), _SAMPLED)]
     still = [found.still for found in sampled]
     if sum(still) < _AGREE * len(still):
         shift = float(np.median([found.shift for found in sampled if not found.still]))
@@ -173,7 +169,7 @@ def _arrange_groups(
 def _towards_less_noise(groups: Sequence[Group], look: _Look) -> tuple[Sequence[Group], bool]:
     """Put the image with much less noise at the second place of each pair, if it is always the same one."""
     ratios = []
-    for i in _spread(len(groups), _SAMPLED):
+    for i in evenly(len(groups), _SAMPLED):
         first, second = (noise_statistics([look.image(frame)]).level for frame in groups[i][:2])
         ratios.append((second + 1e-12) / (first + 1e-12))
     if max(ratios) < _LESS_NOISE:
@@ -197,7 +193,7 @@ def _arrange_planes(
     if found.repeated or any(source.order == "T" for source in several):
         return found
     neighbours = [pair for source in several for pair in _pairs(source.frames)]
-    sampled = [look.compare(*neighbours[i]).same for i in _spread(len(neighbours), _SAMPLED)]
+    sampled = [look.compare(*neighbours[i]).same for i in evenly(len(neighbours), _SAMPLED)]
     if sum(sampled) >= _AGREE * len(sampled):
         return found
     return Arrangement("stack", alone, f"{files}; neighbouring images show different scenes")
@@ -246,7 +242,7 @@ def _windowed(frames: Sequence[Frame]) -> Group:
     if len(frames) <= _LONGEST:
         return tuple(frames)
     length = _LONGEST // _WINDOWS
-    starts = _spread(len(frames) - length + 1, _WINDOWS)
+    starts = evenly(len(frames) - length + 1, _WINDOWS)
     return tuple(frames[start + i] for start in starts for i in range(length))
 
 

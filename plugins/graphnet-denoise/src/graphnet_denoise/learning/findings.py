@@ -18,11 +18,11 @@ from graphnet_denoise.learning.frames import (
     read_frame,
     sources_in,
 )
-from graphnet_denoise.learning.statistics import Image, NoiseStatistics, noise_statistics
+from graphnet_denoise.learning.statistics import Image, NoiseStatistics, noise_statistics, peak_of
+from graphnet_denoise.sampling import evenly
 
 _MEASURED = 16  # images by which noise and range are measured
 _SIDE = 1024  # pixels of the middle of an image that are measured
-_PERCENTILES = 0.1, 99.9  # of the pixels: black and white
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,15 @@ def find(folder: Path) -> Findings:
         raise DataError(
             f"{folder}: all pixels of the images are equal. Give images with a picture."
         )
-    low, high = np.percentile(np.concatenate([image.ravel() for image in images]), _PERCENTILES)
-    choice = choose(sources, arrangement, noise, peak=max(float(high - low), 1e-12))
+    peak = peak_of(np.concatenate([image.ravel() for image in images]))
+    choice = choose(sources, arrangement, noise, peak=peak)
     return Findings(folder, sources, arrangement, noise, choice, found.left_out)
 
 
 def _sampled(arrangement: Arrangement) -> tuple[list[Image], list[Image] | None]:
     """Some images by which the noise is measured, and a second image of each scene if there is one."""
     scenes = arrangement.scenes
-    chosen = np.unique(np.linspace(0, len(scenes) - 1, min(len(scenes), _MEASURED)).astype(int))
+    chosen = evenly(len(scenes), _MEASURED)
     images = [_image(scenes[i][0]) for i in chosen]
     if not arrangement.repeated or arrangement.ordered:  # a difference has the noise of both images
         return images, None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from graphnet.errors import DataError
 from graphnet_denoise.images import open_image, suffixes
 from graphnet_denoise.jobs.sources import Names, earlier_results
+from graphnet_denoise.sampling import middle
 
 Native = NDArray[np.generic]
 """(C, H, W), in the dtype of the file."""
@@ -129,16 +130,9 @@ def read_frame(frame: Frame, *, side: int | None = None) -> Native:
     Raises DataError for damaged files.
     """
     with open_image(frame.file) as source:
-        parts = [_middle(length, side) for length in (source.height, source.width)]
+        parts = [middle(length, side) for length in (source.height, source.width)]
         pixels: Native = source.read(frame.plane, *parts)
         return pixels
-
-
-def _middle(length: int, side: int | None) -> slice:
-    if side is None or length <= side:
-        return slice(0, length)
-    first = (length - side) // 2
-    return slice(first, first + side)
 
 
 def as_numbers(pixels: Native) -> NDArray[np.float32]:

@@ -13,11 +13,12 @@ from graphnet_denoise.applying import restore_numbers
 from graphnet_denoise.images import open_image
 from graphnet_denoise.learning.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.learning.quality import Quality, measure_quality
+from graphnet_denoise.learning.statistics import peak_of
 from graphnet_denoise.ranges import find_range
+from graphnet_denoise.sampling import evenly
 from graphnet_denoise.scoring import Restores
 
 _JUDGED = 8  # images by which a model is judged
-_PERCENTILES = 0.1, 99.9
 _SIDE = 768  # pixels of the middle of an image by which it is judged
 
 
@@ -56,15 +57,14 @@ def judge(
 
     Raises DataError for images that cannot be read, are too small, or have no picture.
     """
-    chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _JUDGED)).astype(int))
-    native = [read_frame(frames[i], side=_SIDE) for i in chosen]
+    chosen = [frames[i] for i in evenly(len(frames), _JUDGED)]
+    native = [read_frame(frame, side=_SIDE) for frame in chosen]
     images = [as_numbers(image) for image in native]
     numbers = np.concatenate([image.ravel() for image in images])
     if numbers.min() == numbers.max():
         raise DataError(f"{frames[0]}: all pixels are equal. Give images with a picture.")
-    low, high = np.percentile(numbers, _PERCENTILES)
-    peak = max(float(high - low), 1e-12)
-    with open_image(frames[chosen[0]].file) as source:
+    peak = peak_of(numbers)
+    with open_image(chosen[0].file) as source:
         levels = source.levels
     alike = [image.ravel() for image in native if image.dtype == levels.dtype]
     used = find_range(np.concatenate(alike), levels)

@@ -37,13 +37,11 @@ class Comparison:
         correlation: of their structures without noise, from -1 to 1, at the best of several scales.
         moved: the share of the tiles, among those with structure, in which something moved; 0..1.
         shift: the median motion of these tiles in pixels.
-        gain: the factor that takes the first image's structure to the second's.
     """
 
     correlation: float
     moved: float
     shift: float
-    gain: float
 
     @property
     def same(self) -> bool:
@@ -64,13 +62,13 @@ def compare_images(first: Image, second: Image) -> Comparison:
     True
     """
     if first.shape != second.shape or min(first.shape[1:]) < _CELLS[0] * _TILE:
-        return Comparison(0.0, 1.0, 0.0, 1.0)
+        return Comparison(0.0, 1.0, 0.0)
     a, b = (image.astype(np.float64).mean(axis=0) for image in (first, second))
-    correlation, gain = max(_correlated(a, b, scale) for scale in _SCALES)
+    correlation = max(_correlated(a, b, scale) for scale in _SCALES)
     if correlation < SAME:
-        return Comparison(correlation, 1.0, 0.0, gain)
+        return Comparison(correlation, 1.0, 0.0)
     moved, shift = _motion(a, b)
-    return Comparison(correlation, moved, shift, gain)
+    return Comparison(correlation, moved, shift)
 
 
 def cell_means(plane: Plane, side: int) -> Plane:
@@ -81,16 +79,15 @@ def cell_means(plane: Plane, side: int) -> Plane:
     return means
 
 
-def _correlated(a: Plane, b: Plane, side: int) -> tuple[float, float]:
-    """The correlation and the gain of the structures at one scale; light that varies slowly is left out."""
+def _correlated(a: Plane, b: Plane, side: int) -> float:
+    """The correlation of the structures at one scale; light that varies slowly is left out."""
     x, y = (_structure(cell_means(plane, side)) for plane in (a, b))
     if x.size < _TILE:
-        return 0.0, 1.0
+        return 0.0
     xx, yy, xy = float((x * x).sum()), float((y * y).sum()), float((x * y).sum())
     if xx == 0 or yy == 0:
-        return 0.0, 1.0
-    correlation = xy / np.sqrt(xx * yy)
-    return float(correlation), float(np.sign(xy) * np.sqrt(yy / xx))
+        return 0.0
+    return float(xy / np.sqrt(xx * yy))
 
 
 def _structure(cells: Plane) -> Plane:

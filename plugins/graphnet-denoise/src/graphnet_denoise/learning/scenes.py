@@ -24,6 +24,7 @@ from graphnet_denoise.learning.arrangement import Arrangement
 from graphnet_denoise.learning.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.noise import Scenes
 from graphnet_denoise.patches import turned
+from graphnet_denoise.sampling import evenly
 from graphnet_denoise.supervision import (
     SUPERVISIONS,
     Noise2Noise,
@@ -83,8 +84,7 @@ class SceneImages:
         split = self.split(size)
         kept = self.scenes if split == "rows" else self.scenes[EVERY - 1 :: EVERY]
         tiles = [] if split == "nothing" else [t for images in kept for t in _tiles(images, size)]
-        chosen = np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), _TILES)).astype(int))
-        return [tiles[i] for i in chosen]
+        return [tiles[i] for i in evenly(len(tiles), _TILES)]
 
     def chosen(
         self, count: int, draws: NDArray[np.float32], *, targets: int = 1
@@ -153,7 +153,7 @@ def read_scenes(path: Path) -> SceneImages:
         raise DataError(f"{path}: lists no images.")
     first = as_pixels(groups[0][0])
     room = max(1, _LARGEST // max(1, first.nbytes * len(groups[0])))
-    chosen = np.unique(np.linspace(0, len(groups) - 1, min(len(groups), room)).astype(int))
+    chosen = evenly(len(groups), room)
     scenes = [[as_pixels(frame) for frame in groups[i]] for i in chosen]
     for i, images in zip(chosen, scenes, strict=True):
         for frame, image in zip(groups[i], images, strict=True):

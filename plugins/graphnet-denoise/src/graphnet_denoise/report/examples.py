@@ -21,6 +21,7 @@ from graphnet_denoise.ranges import Range, find_range
 from graphnet_denoise.report.pictures import Pictured
 from graphnet_denoise.report.run import Run
 from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.sampling import middle
 
 SIDE = 384
 """The largest side of an image in a report; of a larger one, the middle is shown."""
@@ -78,7 +79,7 @@ def read_example(path: Path, *, side: int = SIDE, channels: int | None = None) -
     """
     with open_image(path) as source:
         taken = source.channels if source.channels in (1, 3, channels) else 1
-        rows, columns = _middle(source.height, side), _middle(source.width, side)
+        rows, columns = middle(source.height, side), middle(source.width, side)
         pixels = source.read(0, rows, columns)
         return Example(
             path.name,
@@ -86,11 +87,6 @@ def read_example(path: Path, *, side: int = SIDE, channels: int | None = None) -
             ranges_of(source, together=taken > 1)[0],
             orientation=source.metadata.orientation,
         )
-
-
-def _middle(length: int, side: int) -> slice:
-    first = max(0, length - side) // 2
-    return slice(first, min(length, first + side))
 
 
 def read_examples(images: Sequence[Path], *, channels: int | None = None) -> Iterator[Example]:
@@ -135,7 +131,7 @@ def _cut(name: str, noisy: NDArray[Any], target: NDArray[Any] | None, *, numbers
     """The middle of an image; channels that its target has not are a map of the noise level."""
     channels = len(noisy if target is None else target)
     level = noisy[channels:]
-    place = (slice(channels), _middle(noisy.shape[1], SIDE), _middle(noisy.shape[2], SIDE))
+    place = (slice(channels), middle(noisy.shape[1], SIDE), middle(noisy.shape[2], SIDE))
     seen = np.ascontiguousarray(noisy[place])
     whole = numbers or noisy.dtype.kind != "f"
     return Example(
