@@ -11,13 +11,13 @@
 
 #include <omp.h>
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
 constexpr int64_t kPositions = 36;
 constexpr int64_t kBlock = 24;  // tiles; a multiple of all the rows that a product takes at once
-constexpr int64_t kRows = kSums / 3;
+constexpr int64_t kRows = kSums / 3;     // of a gradient's product
 constexpr int64_t kUnit = 4;           // tiles that are not shared among threads
 constexpr int64_t kOwnBytes = 1 << 19;  // sums that a thread may have of its own
 const Share kAll(kPositions, kPositions, 0, 1);
@@ -32,16 +32,26 @@ int64_t stride_of(int64_t rows, int64_t columns) {
 
 // ---- the maps along one axis, and along both --------------------------------------------------------------
 
+// The points are 0, +-a, +-b and infinity, with a^2 = 1/2 and b^2 = 2: results are about twice as exact as with the
+// points 0, +-1, +-2 of the paper.
+template <class A>
+constexpr A kNear = A(0.70710678118654752440L);
+template <class A>
+constexpr A kFar = A(1.41421356237309504880L);
+
 struct InputMap {  // B^T
     static constexpr int from = 6, to = 6;
     template <class A>
     static inline void apply(const V<A> d[6], V<A> v[6]) {
-        v[0] = 4 * d[0] - 5 * d[2] + d[4];
-        v[1] = (d[4] + d[3]) - 4 * (d[2] + d[1]);
-        v[2] = (d[4] - d[3]) - 4 * (d[2] - d[1]);
-        v[3] = (d[4] - d[2]) + 2 * (d[3] - d[1]);
-        v[4] = (d[4] - d[2]) - 2 * (d[3] - d[1]);
-        v[5] = 4 * d[1] - 5 * d[3] + d[5];
+        const A half = A(1) / 2, sum = A(5) / 2;
+        const V<A> even = d[4] - 2 * d[2], odd = kNear<A> * d[3] - kFar<A> * d[1];
+        const V<A> even2 = d[4] - half * d[2], odd2 = kFar<A> * d[3] - kNear<A> * d[1];
+        v[0] = (d[0] + d[4]) - sum * d[2];
+        v[1] = even + odd;
+        v[2] = even - odd;
+        v[3] = even2 + odd2;
+        v[4] = even2 - odd2;
+        v[5] = (d[1] + d[5]) - sum * d[3];
     }
 };
 
@@ -49,12 +59,13 @@ struct OutputMap {  // A^T
     static constexpr int from = 6, to = 4;
     template <class A>
     static inline void apply(const V<A> m[6], V<A> y[4]) {
-        const V<A> sum = m[1] + m[2], difference = m[1] - m[2];
-        const V<A> sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+        const A half = A(1) / 2;
+        const V<A> sum = m[1] + m[2], difference = kNear<A> * (m[1] - m[2]);
+        const V<A> sum2 = m[3] + m[4], difference2 = kFar<A> * (m[3] - m[4]);
         y[0] = m[0] + sum + sum2;
-        y[1] = difference + 2 * difference2;
-        y[2] = sum + 4 * sum2;
-        y[3] = difference + 8 * difference2 + m[5];
+        y[1] = difference + difference2;
+        y[2] = half * sum + 2 * sum2;
+        y[3] = half * difference + 2 * difference2 + m[5];
     }
 };
 
@@ -62,8 +73,9 @@ struct GradientMap {  // A
     static constexpr int from = 4, to = 6;
     template <class A>
     static inline void apply(const V<A> g[4], V<A> v[6]) {
-        const V<A> even = g[0] + g[2], odd = g[1] + g[3];
-        const V<A> even2 = g[0] + 4 * g[2], odd2 = 2 * g[1] + 8 * g[3];
+        const A half = A(1) / 2;
+        const V<A> even = g[0] + half * g[2], odd = kNear<A> * (g[1] + half * g[3]);
+        const V<A> even2 = g[0] + 2 * g[2], odd2 = kFar<A> * (g[1] + 2 * g[3]);
         v[0] = g[0];
         v[1] = even + odd;
         v[2] = even - odd;
@@ -77,14 +89,14 @@ struct WeightMap {  // G
     static constexpr int from = 3, to = 6;
     template <class A>
     static inline void apply(const V<A> w[3], V<A> u[6]) {
-        const A quarter = A(1) / 4, sixth = A(1) / 6, twelfth = A(1) / 12, least = A(1) / 24;
-        const V<A> outer = (w[0] + w[2]) * sixth, inner = w[1] * sixth;
-        const V<A> outer2 = w[0] * least + w[2] * sixth, inner2 = w[1] * twelfth;
-        u[0] = w[0] * quarter;
-        u[1] = -(outer + inner);
-        u[2] = inner - outer;
-        u[3] = outer2 + inner2;
-        u[4] = outer2 - inner2;
+        const A third = A(1) / 3, sixth = A(1) / 6;
+        const V<A> even = (2 * w[0] + w[2]) * third, odd = w[1] * (2 * kNear<A> * third);
+        const V<A> even2 = (w[0] + 2 * w[2]) * sixth, odd2 = w[1] * (kFar<A> * sixth);
+        u[0] = w[0];
+        u[1] = -(even + odd);
+        u[2] = odd - even;
+        u[3] = even2 + odd2;
+        u[4] = even2 - odd2;
         u[5] = w[2];
     }
 };
@@ -93,11 +105,11 @@ struct KernelMap {  // G^T
     static constexpr int from = 6, to = 3;
     template <class A>
     static inline void apply(const V<A> u[6], V<A> w[3]) {
-        const A quarter = A(1) / 4, sixth = A(1) / 6, twelfth = A(1) / 12, least = A(1) / 24;
-        const V<A> sum = (u[1] + u[2]) * sixth, sum2 = u[3] + u[4];
-        w[0] = u[0] * quarter - sum + sum2 * least;
-        w[1] = (u[2] - u[1]) * sixth + (u[3] - u[4]) * twelfth;
-        w[2] = sum2 * sixth - sum + u[5];
+        const A third = A(1) / 3, sixth = A(1) / 6;
+        const V<A> sum = u[1] + u[2], sum2 = u[3] + u[4];
+        w[0] = u[0] - 2 * third * sum + sixth * sum2;
+        w[1] = 2 * kNear<A> * third * (u[2] - u[1]) + kFar<A> * sixth * (u[3] - u[4]);
+        w[2] = third * (sum2 - sum) + u[5];
     }
 };
 
@@ -170,17 +182,22 @@ inline void window(const Image<S, M>& image, const Place& at, int64_t c, V<A> d[
         }
 }
 
-// Some tiles through a map, as (position, tile, channel); only `positions` are wanted. `sums` gets the sum of
-// each channel.
-template <class Map, class A, class S, class M>
+// Some tiles through a map, as (position, panel, tile, channel of the panel); a panel has `width` channels. Only
+// `positions` are wanted. P is the type in which products take them. `sums` gets the sum of each channel.
+template <class Map, class A, class S, class M, class P>
 void transform(const Image<S, M>& image, const Tiles& tiles, int64_t first, int64_t count, int64_t top, int64_t left,
-               const Share& positions, A* v, A* sums) {
-    const int64_t channels = padded<A>(image.size.c), stride = stride_of<A>(kBlock, channels);
+               int64_t width, const Share& positions, P* v, A* sums) {
+    const int64_t channels = padded<A>(image.size.c), stride = stride_of<P>(kBlock, channels);
     for (int64_t t = 0; t < count; t++) {
         Place at = tiles.place(first + t);
         at.y -= top;
         at.x -= left;
         for (int64_t c = 0; c < channels; c += Vector<A>::lanes) {
+            P* to = v + c / width * kBlock * width + t * width + c % width;
+            const auto put = [&](int i, int j, V<A> x) {
+                const int p = i * 6 + j;
+                if (p >= positions.from && p < positions.to) store(to + p * stride, x);
+            };
             V<A> d[Map::from][Map::from];
             window<Map::from, A>(image, at, c, d);
             if (sums) {
@@ -192,12 +209,7 @@ void transform(const Image<S, M>& image, const Tiles& tiles, int64_t first, int6
                 }
                 store(sums + c, sum);
             }
-            A* to = v + t * channels + c;
-            map_both<Map, A>([&](int i, int j) { return d[i][j]; },
-                             [&](int i, int j, V<A> x) {
-                                 const int p = i * 6 + j;
-                                 if (p >= positions.from && p < positions.to) store(to + p * stride, x);
-                             });
+            map_both<Map, A>([&](int i, int j) { return d[i][j]; }, put);
         }
     }
 }
@@ -240,34 +252,6 @@ void untransform(const A* m, const Output<S, A>& out, const Tiles& tiles, int64_
 
 // ---- matrix products --------------------------------------------------------------------------------------
 
-// out[i][j] (+)= sum over k of a[i * a_row + k * a_step] * b[k * b_row + j], for M rows and N vectors.
-// All loops but the one over k are unrolled: else the sums would go through memory.
-template <class A, int64_t M, int64_t N, bool kAdd>
-inline void product(const A* a, int64_t a_row, int64_t a_step, const A* b, int64_t b_row, int64_t depth, A* out,
-                    int64_t out_row) {
-    constexpr int64_t lanes = Vector<A>::lanes;
-    V<A> sum[M][N];
-#pragma GCC unroll 24
-    for (int64_t i = 0; i < M; i++)
-#pragma GCC unroll 24
-        for (int64_t j = 0; j < N; j++) sum[i][j] = kAdd ? load(out + i * out_row + j * lanes) : V<A>{};
-    for (int64_t k = 0; k < depth; k++) {
-        V<A> right[N];
-#pragma GCC unroll 24
-        for (int64_t j = 0; j < N; j++) right[j] = load(b + k * b_row + j * lanes);
-#pragma GCC unroll 24
-        for (int64_t i = 0; i < M; i++) {
-            const A left = a[i * a_row + k * a_step];
-#pragma GCC unroll 24
-            for (int64_t j = 0; j < N; j++) sum[i][j] += left * right[j];
-        }
-    }
-#pragma GCC unroll 24
-    for (int64_t i = 0; i < M; i++)
-#pragma GCC unroll 24
-        for (int64_t j = 0; j < N; j++) store(out + i * out_row + j * lanes, sum[i][j]);
-}
-
 // How many vectors of a row are computed at once; it divides their number.
 template <class A>
 int64_t vectors_at_once(int64_t channels) {
@@ -275,33 +259,43 @@ int64_t vectors_at_once(int64_t channels) {
     return vectors % 3 == 0 ? 3 : vectors % 2 == 0 ? 2 : 1;
 }
 
-// m = v u at each position, for N vectors of output channels from `from` on.
-template <class A, int64_t N>
-void products(const A* v, const A* u, A* m, int64_t tiles, int64_t in, int64_t out, int64_t from) {
-    constexpr int64_t M = kSums / std::max<int64_t>(N, 2), width = N * Vector<A>::lanes;
+// m = v u at each position, for a panel of N vectors of output channels.
+template <class P, int64_t N>
+void products(const P* v, const P* u, typename Term<P>::A* m, int64_t tiles, int64_t in) {
+    typedef typename Term<P>::A A;
+    constexpr int64_t lanes = Vector<A>::lanes, M = kSums / std::max<int64_t>(N, 2), width = N * lanes;
     static_assert(kBlock % M == 0, "a block is whole products");
-    const int64_t v_row = padded<A>(in), out_row = padded<A>(out);
-    const int64_t v_stride = stride_of<A>(kBlock, v_row), m_stride = stride_of<A>(kBlock, width);
-    const int64_t u_stride = stride_of<A>(in, out_row);
+    const int64_t row = padded<A>(in), steps = steps_of<P>(in);
+    const int64_t v_stride = stride_of<P>(kBlock, row), m_stride = stride_of<A>(kBlock, width);
+    const int64_t u_stride = steps * width * Term<P>::depth;
     for (int64_t p = 0; p < kPositions; p++)
-        for (int64_t t = 0; t < tiles; t += M)
-            product<A, M, N, false>(v + p * v_stride + t * v_row, v_row, 1, u + p * u_stride + from, out_row, in,
-                                    m + p * m_stride + t * width, width);
+        for (int64_t t = 0; t < tiles; t += M) {
+            A* to = m + p * m_stride + t * width;
+            product<P, M, N>(
+                v + p * v_stride + t * row, row, Term<P>::depth, u + p * u_stride, steps,
+                [](int64_t, int64_t) { return V<A>{}; },
+                [&](int64_t i, int64_t j, V<A> sum) { store(to + i * width + j * lanes, sum); });
+        }
 }
 
-// du += v^T g at each position, summed over `tiles`, for all N vectors of output channels in turn.
+// du += v^T g at each position, summed over `tiles`, for all panels of N vectors of output channels in turn.
 template <class A, int64_t N>
 void gradient_products(const A* v, const A* g, A* du, int64_t tiles, int64_t in, int64_t out,
                        const Share& positions) {
+    constexpr int64_t lanes = Vector<A>::lanes, width = N * lanes;
     const int64_t v_row = padded<A>(in), g_row = padded<A>(out);
     const int64_t v_stride = stride_of<A>(kBlock, v_row), g_stride = stride_of<A>(kBlock, g_row);
     const int64_t du_stride = stride_of<A>(v_row, g_row);
     static_assert(64 / sizeof(A) % kRows == 0, "a row of a buffer is whole products");
-    for (int64_t o = 0; o < g_row; o += N * Vector<A>::lanes)
+    for (int64_t o = 0; o < g_row; o += width)
         for (int64_t p = positions.from; p < positions.to; p++)
-            for (int64_t c = 0; c < in; c += kRows)
-                product<A, kRows, N, true>(v + p * v_stride + c, 1, v_row, g + p * g_stride + o, g_row, tiles,
-                                           du + p * du_stride + c * g_row + o, g_row);
+            for (int64_t c = 0; c < in; c += kRows) {
+                A* to = du + p * du_stride + c * g_row + o;
+                product<A, kRows, N>(
+                    v + p * v_stride + c, 1, v_row, g + p * g_stride + o * kBlock, tiles,
+                    [&](int64_t i, int64_t j) { return load(to + i * g_row + j * lanes); },
+                    [&](int64_t i, int64_t j, V<A> sum) { store(to + i * g_row + j * lanes, sum); });
+            }
 }
 
 // ---- kernels ----------------------------------------------------------------------------------------------
@@ -314,51 +308,82 @@ struct Kernels {
     bool turned;
 };
 
-// u = G w G^T as (position, input channel, output channel), see `stride_of`. Every thread of a team calls it.
-template <class S, class A>
-void transform_weight(const Kernels<S>& w, int64_t in, int64_t out, A* u) {
-    constexpr int64_t lanes = Vector<A>::lanes;
+// A step of a panel: one vector, or a pair of them.
+inline void put_step(float* to, const V<float> x[1]) { store(to, x[0]); }
+inline void put_step(double* to, const V<double> x[1]) { store(to, x[0]); }
+inline void put_step(bfloat16* to, const V<float> x[2]) {
+    Halves half[2];
+    for (int d = 0; d < 2; d++) store(reinterpret_cast<bfloat16*>(&half[d]), x[d]);
+    const Words both = __builtin_convertvector(half[0], Words) | __builtin_convertvector(half[1], Words) << 16;
+    std::memcpy(to, &both, sizeof both);
+}
+
+// u = G w G^T as (panel, position, step of input channels, output channel). Every thread of a team calls it.
+template <class S, class P>
+void transform_weight(const Kernels<S>& w, int64_t in, int64_t out, int64_t width, P* u) {
+    typedef typename Term<P>::A A;
+    constexpr int64_t lanes = Vector<A>::lanes, depth = Term<P>::depth;
     constexpr int64_t chunk = 16;  // input channels: the same lines of memory hold what they need
-    const int64_t row = padded<A>(out), stride = stride_of<A>(in, row);
+    const int64_t steps = steps_of<P>(in), stride = steps * width * depth;
     const int64_t by_out = w.strides[w.turned ? 1 : 0], by_in = w.strides[w.turned ? 0 : 1];
 #pragma omp for collapse(2) schedule(static)
-    for (int64_t o = 0; o < row; o += lanes)
+    for (int64_t o = 0; o < padded<A>(out); o += lanes)
         for (int64_t first = 0; first < in; first += chunk)
-            for (int64_t c = first; c < std::min(in, first + chunk); c++) {
-                const auto tap = [&](int i, int j) {
-                    const int64_t y = w.turned ? 2 - i : i, x = w.turned ? 2 - j : j;
-                    const S* from = w.data + y * w.strides[2] + x * w.strides[3] + c * by_in + o * by_out;
-                    if (by_out == 1) return load<A>(from, out - o);
-                    S some[lanes] = {};
-                    const int64_t count = std::min(lanes, out - o);
-                    for (int64_t k = 0; k < count; k++) some[k] = from[k * by_out];
-                    return load(some);
-                };
-                map_both<WeightMap, A>(
-                    tap, [&](int i, int j, V<A> x) { store(u + (i * 6 + j) * stride + c * row + o, x); });
+            for (int64_t c = first; c < std::min(in, first + chunk); c += depth) {
+                V<A> made[6][6][depth] = {};
+                for (int64_t d = 0; d < depth && c + d < in; d++) {
+                    const auto tap = [&](int i, int j) {
+                        const int64_t y = w.turned ? 2 - i : i, x = w.turned ? 2 - j : j;
+                        const S* from =
+                            w.data + y * w.strides[2] + x * w.strides[3] + (c + d) * by_in + o * by_out;
+                        if (by_out == 1) return load<A>(from, out - o);
+                        S some[lanes] = {};
+                        const int64_t count = std::min(lanes, out - o);
+                        for (int64_t k = 0; k < count; k++) some[k] = from[k * by_out];
+                        return load(some);
+                    };
+                    map_both<WeightMap, A>(tap, [&](int i, int j, V<A> x) { made[i][j][d] = x; });
+                }
+                P* to = u + o / width * kPositions * stride + (c / depth * width + o % width) * depth;
+                for (int p = 0; p < kPositions; p++) put_step(to + p * stride, made[p / 6][p % 6]);
             }
 }
 
 // ---- what is exported -------------------------------------------------------------------------------------
 
+// The type in which products take images of type S: bfloat16 where the processor multiplies it at twice the speed.
+template <class S, class A>
+struct Factor {
+    typedef A type;
+};
+#if defined(__AVX512BF16__)
+template <>
+struct Factor<bfloat16, float> {
+    typedef bfloat16 type;
+};
+#endif
+
 template <class S, class M, class A>
 void forward(const Image<S, M>& x, const Kernels<S>& w, const Output<S, A>& y, int64_t top, int64_t left,
              int threads) {
+    typedef typename Factor<S, A>::type P;
     const Tiles tiles(y.size);
+    const int64_t in = x.size.c, row = padded<A>(in);
     const int64_t vectors = vectors_at_once<A>(y.size.c), width = vectors * Vector<A>::lanes;
-    const auto multiply = vectors == 3 ? products<A, 3> : vectors == 2 ? products<A, 2> : products<A, 1>;
-    A* u = scratch<kWeights, A>(kPositions * stride_of<A>(x.size.c, padded<A>(y.size.c)));
+    const int64_t panel = kPositions * steps_of<P>(in) * width * Term<P>::depth;
+    const auto multiply = vectors == 3 ? products<P, 3> : vectors == 2 ? products<P, 2> : products<P, 1>;
+    P* u = scratch<kWeights, P>(padded<A>(y.size.c) / width * panel);
 #pragma omp parallel num_threads(threads)
     {
-        transform_weight(w, x.size.c, y.size.c, u);
-        A* v = scratch<kInputs, A>(kPositions * stride_of<A>(kBlock, padded<A>(x.size.c)));
+        transform_weight(w, in, y.size.c, width, u);
+        P* v = scratch<kInputs, P>(kPositions * stride_of<P>(kBlock, row));
         A* m = scratch<kProducts, A>(kPositions * stride_of<A>(kBlock, width));
         const Share share(tiles.count, kUnit, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t first = share.from; first < share.to; first += kBlock) {
             const int64_t count = std::min(kBlock, share.to - first);
-            transform<InputMap, A>(x, tiles, first, count, top, left, kAll, v, static_cast<A*>(nullptr));
+            transform<InputMap, A>(x, tiles, first, count, top, left, row, kAll, v, static_cast<A*>(nullptr));
             for (int64_t from = 0; from < y.size.c; from += width) {
-                multiply(v, u, m, count, x.size.c, y.size.c, from);
+                multiply(v, u + from / width * panel, m, count, in);
                 untransform(m, y, tiles, first, count, from, width);
             }
         }
@@ -375,7 +400,7 @@ void gradients(const Image<K>& x, const Image<S, K>& g, A* dw, A* db, int64_t to
     const int64_t stride = stride_of<A>(rows, row), size = kPositions * stride;
     const bool shared = size * int64_t(sizeof(A)) > kOwnBytes;
     const int64_t parts = shared ? 1 : threads;
-    const int64_t vectors = vectors_at_once<A>(out);
+    const int64_t vectors = vectors_at_once<A>(out), width = vectors * Vector<A>::lanes;
     const auto multiply = vectors == 3   ? gradient_products<A, 3>
                           : vectors == 2 ? gradient_products<A, 2>
                                          : gradient_products<A, 1>;
@@ -395,8 +420,8 @@ void gradients(const Image<K>& x, const Image<S, K>& g, A* dw, A* db, int64_t to
         std::memset(bias, 0, row * sizeof(A));
         for (int64_t first = mine.from; first < mine.to; first += kBlock) {
             const int64_t count = std::min(kBlock, mine.to - first);
-            transform<InputMap, A>(x, tiles, first, count, top, left, positions, v, static_cast<A*>(nullptr));
-            transform<GradientMap, A>(g, tiles, first, count, 0, 0, positions, d, bias);
+            transform<InputMap, A>(x, tiles, first, count, top, left, rows, positions, v, static_cast<A*>(nullptr));
+            transform<GradientMap, A>(g, tiles, first, count, 0, 0, width, positions, d, bias);
             multiply(v, d, du, count, in, out, positions);
         }
 #pragma omp barrier
