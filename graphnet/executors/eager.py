@@ -11,6 +11,7 @@ from torch import Tensor
 from graphnet.errors import step_failure
 from graphnet.plan import Plan, Step, generate
 from graphnet.sdk import Executor, Run
+from graphnet.system import keep_freed_memory
 
 _number = itertools.count(1)
 
@@ -19,6 +20,8 @@ class Eager(Executor):
     """The plan's generated function, run by Python as it is."""
 
     def prepare(self, plan: Plan) -> Function:
+        if any(value.spec.device.type == "cpu" for value in plan.values.values()):
+            keep_freed_memory()
         return Function(plan)
 
 

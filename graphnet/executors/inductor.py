@@ -9,13 +9,17 @@ from torch import Tensor
 from graphnet.executors.inductor_compile import Compiled, compile_job, make_job, require_compiler
 from graphnet.plan import Plan
 from graphnet.sdk import Event, Executor, Run
+from graphnet.system import keep_freed_memory
 
 
 class Inductor(Executor):
     """Compiles the whole plan with Inductor at the first step, or loads the compiled plan from the cache."""
 
     def prepare(self, plan: Plan) -> Run:
-        require_compiler(plan.values[plan.arguments[0]].spec.device)
+        device = plan.values[plan.arguments[0]].spec.device
+        require_compiler(device)
+        if device.type == "cpu":
+            keep_freed_memory()
         return _Run(plan)
 
 

@@ -27,7 +27,6 @@ from graphnet.model.weights import Weights
 from graphnet.passes import DONE, EMA, SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors
-from graphnet.system import keep_freed_memory
 
 
 class Program:
@@ -86,8 +85,6 @@ class Program:
         values = {**(adding.values if adding is not None else {}), **plan.values}
         constants = set_up([v for v in values.values() if v.kind is Kind.CONSTANT], seed=seed)
         self._input_values = [plan.values[name] for name in plan.inputs]
-        if any(value.spec.device.type == "cpu" for value in self._input_values):
-            keep_freed_memory()
         tensors = {**constants, **trained.tensors}
         self.accumulation = Accumulation(
             plan, adding, every=accumulate, tensors=tensors, executor=executor

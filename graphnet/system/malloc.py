@@ -21,12 +21,14 @@ _LARGE_BYTES = 1 << 20
 def keep_freed_memory() -> bool:
     """Make glibc keep freed memory, for the rest of this process.
 
-    Nothing changes if the environment sets MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_, or if the C
-    library is not glibc.
+    Nothing changes if `return_freed_memory` was called before, if the environment sets MALLOC_TRIM_THRESHOLD_ or
+    MALLOC_MMAP_THRESHOLD_, or if the C library is not glibc.
 
     Returns:
         Whether glibc accepted the setting.
     """
+    if return_freed_memory.cache_info().currsize:
+        return False
     return _set({_M_MMAP_THRESHOLD: _KEPT_BYTES, _M_TRIM_THRESHOLD: _KEPT_BYTES})
 
 
@@ -36,6 +38,7 @@ def return_freed_memory() -> bool:
 
     Then the process takes what its tensors take, and hardly more, for a third to a half more time. As for
     `keep_freed_memory`, nothing changes if the environment decides or the C library is not glibc.
+    A program that calls this first keeps it so: graphnet's own calls of `keep_freed_memory` do nothing then.
 
     Returns:
         Whether glibc accepted the setting.

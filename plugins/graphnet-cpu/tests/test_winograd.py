@@ -95,7 +95,7 @@ def test_forward_and_gradients_equal_torch(
         assert torch.equal(now, then)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 3e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_narrow_dtypes_are_within_their_stated_error(dtype: torch.dtype, bound: float) -> None:
     kernel = WinogradConv2dReLU(padding=(1, 1))
     x = random_tensor((4, 48, 24, 24), seed=0, dtype=dtype)
@@ -117,8 +117,8 @@ def test_narrow_dtypes_are_within_their_stated_error(dtype: torch.dtype, bound: 
         masked, x.double(), weight.double(), (1, 1)
     )
     assert relative_error(grad_x.double(), exact_x) < bound
-    assert relative_error(grad_weight.double(), exact_weight) < 3e-5
-    assert relative_error(grad_bias.double(), exact_bias) < 3e-5
+    assert relative_error(grad_weight.double(), exact_weight) < bound
+    assert relative_error(grad_bias.double(), exact_bias) < 1e-5
 
 
 @pytest.mark.usefixtures("threads")

@@ -7,7 +7,8 @@
 // kernels; that of w transposes the maps: dw = G^T [ sum over tiles of (B^T d B) * (A g A^T) ] G.
 //
 // Images are N H W C. A vector holds neighbouring channels of a pixel; the last one may be partly empty.
-// A thread's tiles go in blocks that fit its cache.
+// A thread's tiles go in blocks that fit its cache. S is the type of images in memory, A the one of sums and maps,
+// P the one in which products take their factors.
 
 #include <omp.h>
 
@@ -16,10 +17,11 @@
 namespace {
 
 constexpr int64_t kPositions = 36;
-constexpr int64_t kBlock = 24;  // tiles; a multiple of all the rows that a product takes at once
-constexpr int64_t kRows = kSums / 3;     // of a gradient's product
-constexpr int64_t kUnit = 4;           // tiles that are not shared among threads
-constexpr int64_t kOwnBytes = 1 << 19;  // sums that a thread may have of its own
+constexpr int64_t kBlock = 24;          // tiles of a convolution: a multiple of the rows that a product takes at once
+constexpr int64_t kGradientBlock = 48;  // tiles of the gradients
+constexpr int64_t kRows = kSums / 3;    // of a gradient's product
+constexpr int64_t kUnit = 4;            // tiles that are not shared among threads
+constexpr int64_t kOwnBytes = 1 << 26;  // sums of all threads, if each has its own
 const Share kAll(kPositions, kPositions, 0, 1);
 enum Purpose { kWeights, kInputs, kGradients, kProducts, kGradientSums };
 
@@ -182,36 +184,56 @@ inline void window(const Image<S, M>& image, const Place& at, int64_t c, V<A> d[
         }
 }
 
-// Some tiles through a map, as (position, panel, tile, channel of the panel); a panel has `width` channels. Only
-// `positions` are wanted. P is the type in which products take them. `sums` gets the sum of each channel.
-template <class Map, class A, class S, class M, class P>
+// Some vectors as one step of a product: one number of each, or a pair of bfloat16.
+inline void put_step(float* to, const V<float> x[1]) { store(to, x[0]); }
+inline void put_step(double* to, const V<double> x[1]) { store(to, x[0]); }
+inline void put_step(bfloat16* to, const V<float> x[2]) {
+    Halves half[2];
+    for (int d = 0; d < 2; d++) store(reinterpret_cast<bfloat16*>(&half[d]), x[d]);
+    const Words both = __builtin_convertvector(half[0], Words) | __builtin_convertvector(half[1], Words) << 16;
+    std::memcpy(to, &both, sizeof both);
+}
+
+// Some tiles through a map, as (position, panel, step of `depth` tiles, channel of the panel, tile of the step); a panel
+// has `width` channels. Only `positions` are wanted. P is the type in which products take them. `sums` gets the sum of
+// each channel.
+template <class Map, int depth, class A, class S, class M, class P>
 void transform(const Image<S, M>& image, const Tiles& tiles, int64_t first, int64_t count, int64_t top, int64_t left,
-               int64_t width, const Share& positions, P* v, A* sums) {
-    const int64_t channels = padded<A>(image.size.c), stride = stride_of<P>(kBlock, channels);
-    for (int64_t t = 0; t < count; t++) {
-        Place at = tiles.place(first + t);
-        at.y -= top;
-        at.x -= left;
+               int64_t block, int64_t width, const Share& positions, P* v, A* sums) {
+    const int64_t channels = padded<A>(image.size.c), stride = stride_of<P>(block, channels);
+    for (int64_t t = 0; t < count; t += depth)
         for (int64_t c = 0; c < channels; c += Vector<A>::lanes) {
-            P* to = v + c / width * kBlock * width + t * width + c % width;
-            const auto put = [&](int i, int j, V<A> x) {
-                const int p = i * 6 + j;
-                if (p >= positions.from && p < positions.to) store(to + p * stride, x);
-            };
-            V<A> d[Map::from][Map::from];
-            window<Map::from, A>(image, at, c, d);
-            if (sums) {
-                V<A> sum = load(sums + c);
-                for (int i = 0; i < Map::from; i++) {  // rows apart: each sum waits for the one before it
-                    V<A> row = d[i][0];
-                    for (int j = 1; j < Map::from; j++) row += d[i][j];
-                    sum += row;
+            P* to = v + c / width * block * width + t * width + c % width * depth;
+            V<A> made[kPositions][depth];
+            for (int k = 0; k < depth; k++) {
+                if (t + k >= count) {
+                    for (int p = 0; p < kPositions; p++) made[p][k] = V<A>{};
+                    continue;
                 }
-                store(sums + c, sum);
+                Place at = tiles.place(first + t + k);
+                at.y -= top;
+                at.x -= left;
+                V<A> d[Map::from][Map::from];
+                window<Map::from, A>(image, at, c, d);
+                if (sums) {
+                    V<A> sum = load(sums + c);
+                    for (int i = 0; i < Map::from; i++) {  // rows apart: each sum waits for the one before it
+                        V<A> row = d[i][0];
+                        for (int j = 1; j < Map::from; j++) row += d[i][j];
+                        sum += row;
+                    }
+                    store(sums + c, sum);
+                }
+                map_both<Map, A>([&](int i, int j) { return d[i][j]; },
+                                 [&](int i, int j, V<A> x) {
+                                     const int p = i * 6 + j;
+                                     if constexpr (depth > 1) made[p][k] = x;
+                                     else if (p >= positions.from && p < positions.to) store(to + p * stride, x);
+                                 });
             }
-            map_both<Map, A>([&](int i, int j) { return d[i][j]; }, put);
+            if constexpr (depth > 1)
+                for (int64_t p = positions.from; p < positions.to; p++) put_step(to + p * stride, made[p]);
         }
-    }
 }
 
 // What comes out: plus bias, plus `add`, an image of the same size, and no less than 0 if `relu`. It may lie in
@@ -224,6 +246,22 @@ struct Output {
     bool relu;
     Size size;
 };
+
+// Asks for the places of some tiles, so that they are in the cache when the products have been taken. Inlined by force:
+// g++ removes calls of a function that does nothing else.
+template <class S, class A>
+__attribute__((always_inline)) inline void prefetch(const Output<S, A>& out, const Tiles& tiles, int64_t first,
+                                                    int64_t count) {
+    const Size& size = out.size;
+    for (int64_t t = 0; t < count; t++) {
+        const Place at = tiles.place(first + t);
+        const int64_t bytes = std::min<int64_t>(4, size.w - at.x) * size.c * sizeof(S);
+        for (int64_t y = at.y; y < std::min(at.y + 4, size.h); y++) {
+            const char* line = (const char*)(out.data + ((at.n * size.h + y) * size.w + at.x) * size.c);
+            for (int64_t k = 0; k < bytes; k += 64) __builtin_prefetch(line + k, 1, 2);
+        }
+    }
+}
 
 template <class S, class A>
 void untransform(const A* m, const Output<S, A>& out, const Tiles& tiles, int64_t first, int64_t count, int64_t from,
@@ -252,11 +290,11 @@ void untransform(const A* m, const Output<S, A>& out, const Tiles& tiles, int64_
 
 // ---- matrix products --------------------------------------------------------------------------------------
 
-// How many vectors of a row are computed at once; it divides their number.
+// How many vectors of a row are computed at once, `most` of them or less; it divides their number.
 template <class A>
-int64_t vectors_at_once(int64_t channels) {
+int64_t vectors_at_once(int64_t channels, int64_t most) {
     const int64_t vectors = padded<A>(channels) / Vector<A>::lanes;
-    return vectors % 3 == 0 ? 3 : vectors % 2 == 0 ? 2 : 1;
+    return vectors % 3 == 0 ? 3 : vectors % 4 == 0 && most == 4 ? 4 : vectors % 2 == 0 ? 2 : 1;
 }
 
 // m = v u at each position, for a panel of N vectors of output channels.
@@ -279,21 +317,22 @@ void products(const P* v, const P* u, typename Term<P>::A* m, int64_t tiles, int
 }
 
 // du += v^T g at each position, summed over `tiles`, for all panels of N vectors of output channels in turn.
-template <class A, int64_t N>
-void gradient_products(const A* v, const A* g, A* du, int64_t tiles, int64_t in, int64_t out,
+template <class P, int64_t N>
+void gradient_products(const P* v, const P* g, typename Term<P>::A* du, int64_t tiles, int64_t in, int64_t out,
                        const Share& positions) {
-    constexpr int64_t lanes = Vector<A>::lanes, width = N * lanes;
+    typedef typename Term<P>::A A;
+    constexpr int64_t lanes = Vector<A>::lanes, width = N * lanes, depth = Term<P>::depth;
     const int64_t v_row = padded<A>(in), g_row = padded<A>(out);
-    const int64_t v_stride = stride_of<A>(kBlock, v_row), g_stride = stride_of<A>(kBlock, g_row);
+    const int64_t v_stride = stride_of<P>(kGradientBlock, v_row), g_stride = stride_of<P>(kGradientBlock, g_row);
     const int64_t du_stride = stride_of<A>(v_row, g_row);
     static_assert(64 / sizeof(A) % kRows == 0, "a row of a buffer is whole products");
     for (int64_t o = 0; o < g_row; o += width)
         for (int64_t p = positions.from; p < positions.to; p++)
             for (int64_t c = 0; c < in; c += kRows) {
                 A* to = du + p * du_stride + c * g_row + o;
-                product<A, kRows, N>(
-                    v + p * v_stride + c, 1, v_row, g + p * g_stride + o * kBlock, tiles,
-                    [&](int64_t i, int64_t j) { return load(to + i * g_row + j * lanes); },
+                product<P, kRows, N>(
+                    v + p * v_stride + c * depth, depth, v_row * depth, g + p * g_stride + o * kGradientBlock,
+                    steps_of<P>(tiles), [&](int64_t i, int64_t j) { return load(to + i * g_row + j * lanes); },
                     [&](int64_t i, int64_t j, V<A> sum) { store(to + i * g_row + j * lanes, sum); });
             }
 }
@@ -307,16 +346,6 @@ struct Kernels {
     const int64_t* strides;
     bool turned;
 };
-
-// A step of a panel: one vector, or a pair of them.
-inline void put_step(float* to, const V<float> x[1]) { store(to, x[0]); }
-inline void put_step(double* to, const V<double> x[1]) { store(to, x[0]); }
-inline void put_step(bfloat16* to, const V<float> x[2]) {
-    Halves half[2];
-    for (int d = 0; d < 2; d++) store(reinterpret_cast<bfloat16*>(&half[d]), x[d]);
-    const Words both = __builtin_convertvector(half[0], Words) | __builtin_convertvector(half[1], Words) << 16;
-    std::memcpy(to, &both, sizeof both);
-}
 
 // u = G w G^T as (panel, position, step of input channels, output channel). Every thread of a team calls it.
 template <class S, class P>
@@ -369,9 +398,12 @@ void forward(const Image<S, M>& x, const Kernels<S>& w, const Output<S, A>& y, i
     typedef typename Factor<S, A>::type P;
     const Tiles tiles(y.size);
     const int64_t in = x.size.c, row = padded<A>(in);
-    const int64_t vectors = vectors_at_once<A>(y.size.c), width = vectors * Vector<A>::lanes;
+    const int64_t vectors = vectors_at_once<A>(y.size.c, kSums / 6), width = vectors * Vector<A>::lanes;
     const int64_t panel = kPositions * steps_of<P>(in) * width * Term<P>::depth;
-    const auto multiply = vectors == 3 ? products<P, 3> : vectors == 2 ? products<P, 2> : products<P, 1>;
+    const auto multiply = vectors == 4   ? products<P, 4>
+                          : vectors == 3 ? products<P, 3>
+                          : vectors == 2 ? products<P, 2>
+                                         : products<P, 1>;
     P* u = scratch<kWeights, P>(padded<A>(y.size.c) / width * panel);
 #pragma omp parallel num_threads(threads)
     {
@@ -381,7 +413,8 @@ void forward(const Image<S, M>& x, const Kernels<S>& w, const Output<S, A>& y, i
         const Share share(tiles.count, kUnit, omp_get_thread_num(), omp_get_num_threads());
         for (int64_t first = share.from; first < share.to; first += kBlock) {
             const int64_t count = std::min(kBlock, share.to - first);
-            transform<InputMap, A>(x, tiles, first, count, top, left, row, kAll, v, static_cast<A*>(nullptr));
+            transform<InputMap, 1>(x, tiles, first, count, top, left, kBlock, row, kAll, v, static_cast<A*>(nullptr));
+            prefetch(y, tiles, first, count);
             for (int64_t from = 0; from < y.size.c; from += width) {
                 multiply(v, u + from / width * panel, m, count, in);
                 untransform(m, y, tiles, first, count, from, width);
@@ -394,16 +427,17 @@ void forward(const Image<S, M>& x, const Kernels<S>& w, const Output<S, A>& y, i
 // in order; where there are many, each thread takes its positions of all tiles instead.
 template <class K, class S, class A>
 void gradients(const Image<K>& x, const Image<S, K>& g, A* dw, A* db, int64_t top, int64_t left, int threads) {
-    constexpr int64_t lanes = Vector<A>::lanes;
+    typedef typename Factor<S, A>::type P;
+    constexpr int64_t lanes = Vector<A>::lanes, depth = Term<P>::depth, block = kGradientBlock;
     const Tiles tiles(g.size);
     const int64_t in = x.size.c, out = g.size.c, row = padded<A>(out), rows = padded<A>(in);
     const int64_t stride = stride_of<A>(rows, row), size = kPositions * stride;
-    const bool shared = size * int64_t(sizeof(A)) > kOwnBytes;
+    const bool shared = threads * size * int64_t(sizeof(A)) > kOwnBytes;
     const int64_t parts = shared ? 1 : threads;
-    const int64_t vectors = vectors_at_once<A>(out), width = vectors * Vector<A>::lanes;
-    const auto multiply = vectors == 3   ? gradient_products<A, 3>
-                          : vectors == 2 ? gradient_products<A, 2>
-                                         : gradient_products<A, 1>;
+    const int64_t vectors = vectors_at_once<A>(out, 3), width = vectors * Vector<A>::lanes;
+    const auto multiply = vectors == 3   ? gradient_products<P, 3>
+                          : vectors == 2 ? gradient_products<P, 2>
+                                         : gradient_products<P, 1>;
     A* sums = scratch<kGradientSums, A>(parts * size + threads * row);
     A* biases = sums + parts * size;
     int64_t team = 1;
@@ -412,16 +446,17 @@ void gradients(const Image<K>& x, const Image<S, K>& g, A* dw, A* db, int64_t to
         const int64_t thread = omp_get_thread_num(), all = omp_get_num_threads();
         const Share positions = shared ? Share(kPositions, 1, thread, all) : kAll;
         const Share mine = shared ? Share(tiles.count, 1, 0, 1) : Share(tiles.count, kUnit, thread, all);
-        A* v = scratch<kInputs, A>(kPositions * stride_of<A>(kBlock, rows));
-        A* d = scratch<kGradients, A>(kPositions * stride_of<A>(kBlock, row));
+        P* v = scratch<kInputs, P>(kPositions * stride_of<P>(block, rows));
+        P* d = scratch<kGradients, P>(kPositions * stride_of<P>(block, row));
         A* du = shared ? sums : sums + thread * size;
         A* bias = biases + thread * row;
         std::memset(du + positions.from * stride, 0, (positions.to - positions.from) * stride * sizeof(A));
         std::memset(bias, 0, row * sizeof(A));
-        for (int64_t first = mine.from; first < mine.to; first += kBlock) {
-            const int64_t count = std::min(kBlock, mine.to - first);
-            transform<InputMap, A>(x, tiles, first, count, top, left, rows, positions, v, static_cast<A*>(nullptr));
-            transform<GradientMap, A>(g, tiles, first, count, 0, 0, width, positions, d, bias);
+        for (int64_t first = mine.from; first < mine.to; first += block) {
+            const int64_t count = std::min(block, mine.to - first);
+            transform<InputMap, depth>(x, tiles, first, count, top, left, block, rows, positions, v,
+                                       static_cast<A*>(nullptr));
+            transform<GradientMap, depth>(g, tiles, first, count, 0, 0, block, width, positions, d, bias);
             multiply(v, d, du, count, in, out, positions);
         }
 #pragma omp barrier

@@ -11,7 +11,7 @@ torch.ops.graphnet_cpu.winograd_gradients(x, grad, padding, mask)
 
 Tensors that were kept from the forward pass, the mask and x of the gradients, may be bfloat16 beside float32.
 Images may have any strides and are read in channels_last; `padding` has the rows above x and the columns left
-of x. `winograd.cpp` computes in float32, or in float64 for float64; the gradients of weights have this dtype
+of x. `winograd.cpp` sums in float32, or in float64 for float64; the gradients of weights have this dtype
 too.
 """
 
