@@ -21,8 +21,8 @@ _LARGE_BYTES = 1 << 20
 def keep_freed_memory() -> bool:
     """Make glibc keep freed memory, for the rest of this process.
 
-    Nothing changes if `return_freed_memory` was called before, if the environment sets MALLOC_TRIM_THRESHOLD_ or
-    MALLOC_MMAP_THRESHOLD_, or if the C library is not glibc.
+    Nothing changes if `return_freed_memory` was called before, if the environment sets
+    MALLOC_TRIM_THRESHOLD_ or MALLOC_MMAP_THRESHOLD_, or if the C library is not glibc.
 
     Returns:
         Whether glibc accepted the setting.

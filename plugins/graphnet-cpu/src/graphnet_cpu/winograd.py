@@ -5,10 +5,10 @@ outputs are computed from 6x6 inputs by 36 products for each pair of channels, w
 The gradients use the same maps. `winograd.cpp` has all of them. It is compiled for this machine when a plan
 first can use it; without a C++ compiler, no kernel here matches.
 
-The kernels compute in float32 (float64 for float64). Of bfloat16 images, the products too are taken in bfloat16 and
-summed in float32, where the processor has instructions for it (AVX512-BF16). Small multiples of the inputs are added
-and later cancel, so results are less exact than by the definition: to 3e-6 of the largest value in float32, and to
-1.5e-2 in bfloat16.
+The kernels compute in float32 (float64 for float64). Of bfloat16 images, the products too are taken in
+bfloat16 and summed in float32, where the processor has instructions for it (AVX512-BF16). Small multiples of
+the inputs are added and later cancel, so results are less exact than by the definition: to 3e-6 of the
+largest value in float32, and to 1.5e-2 in bfloat16.
 """
 
 from __future__ import annotations
