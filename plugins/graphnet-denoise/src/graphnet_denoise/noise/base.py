@@ -62,12 +62,7 @@ class Scenes:
         """The images without noise, each pixel the mean of its block; they are made at the first use."""
         images = np.empty(self.shape, np.float32)
         for image, crop in zip(images, self.crops, strict=True):
-            height, width, channels = image.shape
-            side = len(crop) // height
-            pixels = as_unit(crop)
-            if side > 1:
-                pixels = pixels.reshape(height, side, width, side, channels).mean(axis=(1, 3))
-            image[...] = pixels
+            image[...] = _block_means(as_unit(crop), len(crop) // len(image))
         return images
 
     def of(self, places: NDArray[np.int64], *, prefix: str) -> Scenes:
@@ -78,6 +73,22 @@ class Scenes:
             if name.startswith(prefix)
         }
         return Scenes([self.crops[place] for place in places.tolist()], self.size, values)
+
+
+def _block_means(pixels: Images, side: int) -> Images:
+    """The mean of each block of side x side pixels of an image (H, W, C).
+
+    The sums go over whole rows first: numpy's mean over both axes takes ten times as long.
+    """
+    if side == 1:
+        return pixels
+    height, width, channels = len(pixels) // side, pixels.shape[1] // side, pixels.shape[2]
+    rows = pixels.reshape(height, side, -1).sum(axis=1).reshape(height, width, side, channels)
+    sums: Images = rows[:, :, 0].copy()
+    for column in range(1, side):
+        sums += rows[:, :, column]
+    sums /= np.float32(side * side)
+    return sums
 
 
 class Noise(Definition):
