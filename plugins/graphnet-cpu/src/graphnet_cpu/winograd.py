@@ -26,7 +26,7 @@ from graphnet_cpu import winograd_operators as operators
 _MOST_WASTE = 1.5  # pixels in tiles for each one that is wanted
 _LEAST_TILES = 24  # of an image or batch: what is computed at once
 _LEAST_CHANNELS = 16
-_LEAST_CHANNELS_BFLOAT16 = 32  # where the definition is computed at twice the speed
+_LEAST_CHANNELS_BFLOAT16 = 24  # where the definition is computed at twice the speed
 
 
 class _Winograd(Kernel):
