@@ -14,7 +14,6 @@ from graphnet.errors import CheckpointError, DataError
 from graphnet.model import pad_to_multiple
 from graphnet.plan import CompileOptions
 from graphnet_denoise import grey
-from graphnet_denoise.images import Picture
 from graphnet_denoise.models import Kind
 from graphnet_denoise.normalization import takes_numbers
 
@@ -89,11 +88,7 @@ class Restorer:
         strength: float = 1.0,
     ) -> Self:
         """Make a Restorer. Raises CheckpointError for a model without weights, which has no result."""
-        if model.weights is None:
-            raise CheckpointError(
-                "the model has no weights, only a description. Train it, and give the .safetensors "
-                "file that training writes."
-            )
+        trained_weights(model)
         numbers = takes_numbers(model)
         return cls(model, model.divisor(), options, self_ensemble, strength, numbers)
 
@@ -155,14 +150,6 @@ class Restorer:
                 restored += self._restore(part, look, noise_level, corner, turn=turn)
             restored /= _TURNS
         return restored if self.strength == 1 else part.lerp(restored, self.strength)
-
-    def restore_repeated(self, images: Tensor) -> Tensor:
-        """Denoise as `restore` does, for a model that was trained on these images: grey ones are repeated."""
-        return self.restore_part(images, self.look_repeated(images)).clamp(0, 1)
-
-    def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
-        """Denoise the pixels of a picture; everything else, alpha included, stays as it was."""
-        return picture.with_tensor(self.restore(picture.tensor()[None], noise_level=noise_level)[0])
 
     def _removes_grey_noise(self, told: bool) -> bool:
         """Whether the model removes noise that is equal in all channels, which is tried once."""
@@ -227,6 +214,16 @@ class Restorer:
                 "with a smaller learning rate."
             )
         return y
+
+
+def trained_weights(model: Denoiser) -> Mapping[str, Tensor]:
+    """The weights of a model. Raises CheckpointError if it has none: then it has no result."""
+    if model.weights is None:
+        raise CheckpointError(
+            "the model has no weights, only a description. Train it, and give the .safetensors file that "
+            "training writes."
+        )
+    return model.weights
 
 
 def turned(images: Tensor, turn: int, *, back: bool = False) -> Tensor:

@@ -15,14 +15,18 @@ import click
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError
 from graphnet.system import parse_bytes, without_gc
-from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
+from graphnet_denoise.commands.options import (
+    MEMORY,
+    OF_PREDICTION,
+    self_ensemble_option,
+    split_model,
+)
 from graphnet_denoise.models import Noise
 
 if TYPE_CHECKING:
     from graphnet.plan import CompileOptions
     from graphnet_denoise.jobs import Bound, Job, Method, Names, Report
 
-_MODELS = (".safetensors", ".yaml", ".yml")
 _SOME_FAILED = 1
 
 
@@ -109,6 +113,10 @@ def denoise(
     """
     check_flags(resume=resume, overwrite=overwrite, zero_shot=zero_shot, steps=steps)
     model, inputs = split_model(files)
+    if not inputs:
+        raise DataError(
+            f"there is no image to denoise with {model}. Give one, or a folder of images."
+        )
     if model is not None and noise is not None:
         raise DataError(
             f"{model}: --noise chooses an included model. Leave out --noise or the model."
@@ -196,19 +204,6 @@ def check_flags(*, resume: bool, overwrite: bool, zero_shot: bool, steps: int | 
         raise DataError(
             "--resume skips images whose results exist, --overwrite replaces these. Give one of them."
         )
-
-
-def split_model(files: Sequence[Path]) -> tuple[Path | None, Sequence[Path]]:
-    """Return the model and the images; None without a file that has the ending of a model.
-
-    Raises DataError if nothing is left to denoise.
-    """
-    model, inputs = (files[0], files[1:]) if files[0].suffix in _MODELS else (None, files)
-    if not inputs:
-        raise DataError(
-            f"there is no image to denoise with {model}. Give one, or a folder of images."
-        )
-    return model, inputs
 
 
 def known_names() -> tuple[Names, Mapping[str, str]]:

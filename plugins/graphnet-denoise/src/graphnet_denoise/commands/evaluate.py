@@ -26,7 +26,12 @@ from graphnet.plan import CompileOptions
 from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
 from graphnet_denoise.applying import restore_pixels
-from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
+from graphnet_denoise.commands.options import (
+    MEMORY,
+    OF_PREDICTION,
+    self_ensemble_option,
+    split_model,
+)
 from graphnet_denoise.commands.tables import images_table, scores_table
 from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
@@ -42,7 +47,6 @@ from graphnet_denoise.shipped import Shipped
 EVALUATION_PAIRS = 1000
 """How many pairs are sampled when DATA is a plain folder of photos."""
 
-_MODELS = (".safetensors", ".yaml", ".yml", ".toml", ".onnx")
 _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
 
 
@@ -124,9 +128,7 @@ def evaluate(
     white is that of the clean images' files, and is stated if it is not that of their bits.
     """
     started = time.perf_counter()
-    model, places = (
-        (Path(given[0]), given[1:]) if Path(given[0]).suffix in _MODELS else (None, given)
-    )
+    model, places = split_model(given)
     _check_places(places, model, noise=noise, without_clean=without_clean)
     adjustment = Adjustment(crop, affine)
     where = " ".join(places)
