@@ -39,7 +39,7 @@ from graphnet_denoise.jobs.overlap import Ahead, Behind
 from graphnet_denoise.jobs.reports import Measured
 from graphnet_denoise.models import Kind
 from graphnet_denoise.noise.measure import FoundNoise
-from graphnet_denoise.restoring import Look, Restorer
+from graphnet_denoise.restoring import Look, Restorer, Settings
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -75,7 +75,7 @@ def halving(*, channels: int = 3) -> graphnet.Model:
 
 
 def method(model: graphnet.Model, **more: Any) -> ByModel:
-    return ByModel(model, Restorer.of(model, options=CPU, **more))
+    return ByModel(model, Restorer.of(model, Settings(CPU, **more)))
 
 
 def events(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from graphnet_denoise.restoring import Restorer, turned
+from graphnet_denoise.restoring import Restorer, Settings, turned
 from torch import Tensor
 
 from graphnet.errors import CheckpointError, DataError
@@ -54,7 +54,7 @@ def test_any_size_is_padded_and_cropped_back(size: tuple[int, int]) -> None:
 
 def test_options_reach_the_model() -> None:
     model, options = FakeModel(), CompileOptions(device="cpu", kernels="reference")
-    Restorer.of(model, options=options).restore(random_images(1, 3, 4, 4))
+    Restorer.of(model, Settings(options)).restore(random_images(1, 3, 4, 4))
     assert model.asked == [options]
 
 
@@ -127,7 +127,9 @@ def test_a_model_that_removes_grey_noise_sees_grey_images_repeated() -> None:
 @pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
 def test_strength_blends_the_image_and_the_result(strength: float) -> None:
     images = random_images(2, 3, 5, 6)
-    restored = Restorer.of(FakeModel(lambda x: x.square()), strength=strength).restore(images)
+    restored = Restorer.of(FakeModel(lambda x: x.square()), Settings(strength=strength)).restore(
+        images
+    )
     torch.testing.assert_close(restored, (1 - strength) * images + strength * images.square())
 
 
@@ -159,7 +161,7 @@ def test_self_ensemble_is_the_mean_over_all_flips_and_turns() -> None:
     """A model that moves pixels one to the right: laid down again, it moves them in all four directions."""
     model = FakeModel(lambda x: x.roll(1, 3), divisor=1)
     images = random_images(2, 3, 6, 5)
-    restored = Restorer.of(model, self_ensemble=True).restore(images)
+    restored = Restorer.of(model, Settings(self_ensemble=True)).restore(images)
     expected = [images.roll(step, axis) for axis in (2, 3) for step in (1, -1)]
     torch.testing.assert_close(restored, torch.stack(expected).mean(0))
     assert len(model.asked) == 8

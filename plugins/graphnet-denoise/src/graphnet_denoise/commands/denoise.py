@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -26,6 +26,7 @@ from graphnet_denoise.models import Noise
 if TYPE_CHECKING:
     from graphnet.plan import CompileOptions
     from graphnet_denoise.jobs import Bound, Job, Method, Names, Report
+    from graphnet_denoise.restoring import Settings
 
 _SOME_FAILED = 1
 
@@ -128,6 +129,7 @@ def denoise(
 
     with without_gc():  # while modules are imported, it visits the same objects again and again
         from graphnet_denoise import jobs
+        from graphnet_denoise.restoring import Settings
         from graphnet_denoise.zeroshot import STEPS
 
         existing = jobs.Existing.REFUSE
@@ -149,7 +151,7 @@ def denoise(
             noise=noise or "auto",
             noise_level=noise_level,
             zero_shot=(steps or STEPS) if zero_shot else None,
-            settings={"options": chosen, "self_ensemble": self_ensemble, "strength": strength},
+            settings=Settings(chosen, self_ensemble, strength),
         )
         left, done = jobs.split_done(planned, existing)
         jobs.make_folders(left)
@@ -218,14 +220,6 @@ def known_names() -> tuple[Names, Mapping[str, str]]:
     return Names(endings, folders), {s: ".tif" for one in only_read for s in one.suffixes}
 
 
-class Settings(TypedDict):
-    """How a model computes, and how much of the noise it removes."""
-
-    options: CompileOptions
-    self_ensemble: bool
-    strength: float
-
-
 def make_method(
     path: Path | None,
     *,
@@ -253,13 +247,13 @@ def make_method(
                 "--noise-level is for a model that takes it as an input. The included models find it out; "
                 "leave it out, or give a model."
             )
-        return ByNoise(Shipped(noise, dict(settings)))
+        return ByNoise(Shipped(noise, settings))
     network = graphnet.load(path)
     if zero_shot is None:
-        return ByModel(network, Restorer.of(network, **settings), noise_level)
+        return ByModel(network, Restorer.of(network, settings), noise_level)
     if network.weights is not None or noise_level is not None:
         raise DataError(
             f"{path}: --zero-shot trains a network from its description (.yaml), without weights and "
             f"without a noise level. Leave out --zero-shot, or the weights and the level."
         )
-    return ByImage(network, zero_shot, **settings)
+    return ByImage(network, zero_shot, settings)

@@ -22,7 +22,6 @@ from torch import Tensor
 import graphnet
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError, DescriptionError
-from graphnet.plan import CompileOptions
 from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
 from graphnet_denoise.applying import restore_pixels
@@ -40,7 +39,7 @@ from graphnet_denoise.learning.judging import judge
 from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 from graphnet_denoise.scoring import Adjustment, Comparison, Restores, compare
 from graphnet_denoise.shipped import Shipped
 
@@ -134,7 +133,7 @@ def evaluate(
     where = " ".join(places)
     restorer = None
     if model is not None or len(places) == 1:
-        restorer = _restores(model, make_options(options), self_ensemble=self_ensemble)
+        restorer = _restores(model, Settings(make_options(options), self_ensemble))
     record: dict[str, Any] = {"model": str(model or "included"), "data": where, "noise": noise}
     if without_clean:
         assert restorer is not None
@@ -203,12 +202,11 @@ class _Included:
         return torch.cat([one.restore(image[None]) for image, one in chosen])
 
 
-def _restores(model: Path | None, options: CompileOptions, *, self_ensemble: bool) -> Restores:
+def _restores(model: Path | None, settings: Settings) -> Restores:
     """The model, or the included ones if there is none."""
-    settings: dict[str, Any] = {"options": options, "self_ensemble": self_ensemble}
     if model is None:
         return _Included(Shipped(settings=settings))
-    return Restorer.of(graphnet.load(model), **settings)
+    return Restorer.of(graphnet.load(model), settings)
 
 
 def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:

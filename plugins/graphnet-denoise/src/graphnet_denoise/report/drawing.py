@@ -15,7 +15,7 @@ from graphnet.plan import CompileOptions
 from graphnet_denoise.report.examples import read_examples, validation_examples
 from graphnet_denoise.report.network import network_data, training_data
 from graphnet_denoise.report.run import Run
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 
 NO_MODEL = "The run has not written a model yet, so there are no images."
 
@@ -58,7 +58,7 @@ def draw(run: Run, images: Sequence[Path], *, most: int, options: CompileOptions
         training = training_data(model, run, options)
     except (GraphnetError, DescriptionError) as error:
         remarks = [*remarks, f"The plan of a training step cannot be shown: {error}"]
-    restorer = Restorer.of(model, options=options)
+    restorer = Restorer.of(model, Settings(options))
     pictures = []
     try:
         if images:

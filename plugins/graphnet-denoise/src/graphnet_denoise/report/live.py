@@ -20,7 +20,7 @@ from graphnet_denoise.report.drawing import NO_MODEL, Drawn, draw, draw_network
 from graphnet_denoise.report.examples import read_example
 from graphnet_denoise.report.page import page_data, title_of
 from graphnet_denoise.report.run import Run, read_run
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 from graphnet_denoise.shipped import Shipped
 
 _FOLDER_SIDE = 768  # of an image of a folder; of a larger one, the middle is shown
@@ -147,11 +147,12 @@ class LiveFolder(_Live):
 
     def __init__(self, path: Path, model: Path | None, *, options: CompileOptions) -> None:
         super().__init__()
-        self.path, self.options = path, options
+        self.path = path
         self._paths = list_images(path)
+        settings = Settings(options)
         self._model = graphnet.load(model or MODELS["camera"])
-        self._restorer = None if model is None else Restorer.of(self._model, options=options)
-        self._shipped = Shipped(settings={"options": options})
+        self._restorer = None if model is None else Restorer.of(self._model, settings)
+        self._shipped = Shipped(settings=settings)
         self._made: dict[object, Mapping[str, Any]] = {}
         self._network = self._pool.submit(draw_network, self._model, options)
 
