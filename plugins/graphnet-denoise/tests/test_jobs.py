@@ -710,7 +710,7 @@ def test_a_format_that_is_only_read_becomes_a_tiff_on_the_standard_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Raw:
-        format = "raw"
+        format, path = "raw", Path("photo.dng")
 
     monkeypatch.setattr(written, "open_image", lambda _path: contextlib.nullcontext(Raw))
     job = Job.of(tmp_path / "photo.dng", Path("-"))

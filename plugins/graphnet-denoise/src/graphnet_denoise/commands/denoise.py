@@ -25,7 +25,7 @@ from graphnet_denoise.models import Noise
 
 if TYPE_CHECKING:
     from graphnet.plan import CompileOptions
-    from graphnet_denoise.jobs import Bound, Job, Method, Names, Report
+    from graphnet_denoise.jobs import Bound, Job, Method, Report
     from graphnet_denoise.restoring import Settings
 
 _SOME_FAILED = 1
@@ -129,17 +129,16 @@ def denoise(
 
     with without_gc():  # while modules are imported, it visits the same objects again and again
         from graphnet_denoise import jobs
+        from graphnet_denoise.images import Names
         from graphnet_denoise.restoring import Settings
         from graphnet_denoise.zeroshot import STEPS
 
         existing = jobs.Existing.REFUSE
         if resume or overwrite:
             existing = jobs.Existing.SKIP if resume else jobs.Existing.REPLACE
-        names, written_as = known_names()
+        names = Names.known()
         found = jobs.find_sources(inputs, names, recursive=recursive, output=output)
-        planned = jobs.plan_jobs(
-            found.sources, output, names, written_as=written_as, ending_of=_ending_of
-        )
+        planned = jobs.plan_jobs(found.sources, output, names, ending_of=_ending_of)
         report: Report = jobs.JsonReport(click.echo) if as_json else jobs.TextReport()
         for note in found.notes:
             report.note(note)
@@ -206,18 +205,6 @@ def check_flags(*, resume: bool, overwrite: bool, zero_shot: bool, steps: int | 
         raise DataError(
             "--resume skips images whose results exist, --overwrite replaces these. Give one of them."
         )
-
-
-def known_names() -> tuple[Names, Mapping[str, str]]:
-    """The endings of images; and for formats that can only be read, the ending of their results."""
-    from graphnet_denoise.images import formats
-    from graphnet_denoise.jobs import Names
-
-    only_read = [one for one in formats() if one.read_only]
-    known = [*(one for one in formats() if one not in only_read), *only_read]
-    endings = tuple(dict.fromkeys(suffix for one in known for suffix in one.suffixes))
-    folders = tuple(suffix for one in known if one.folder for suffix in one.suffixes)
-    return Names(endings, folders), {s: ".tif" for one in only_read for s in one.suffixes}
 
 
 def make_method(

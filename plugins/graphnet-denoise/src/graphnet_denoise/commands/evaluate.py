@@ -36,7 +36,7 @@ from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
 from graphnet_denoise.learning.frames import sources_in
 from graphnet_denoise.learning.judging import judge
-from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
+from graphnet_denoise.matching import FilePair, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
 from graphnet_denoise.restoring import Restorer, Settings
@@ -215,8 +215,6 @@ def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:
     if len(places) == 1:
         found = pairs_in(folders[0])
         return None if found is None else [found]
-    for folder in folders:
-        images_in(folder)  # says which folder cannot be listed
     return [match_folders(folder, folders[-1]) for folder in folders[:-1]]
 
 
