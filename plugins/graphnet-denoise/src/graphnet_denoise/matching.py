@@ -9,6 +9,7 @@ from pathlib import Path
 
 from graphnet.errors import DataError
 from graphnet_denoise.images import find_images, list_images
+from graphnet_denoise.wording import some
 
 NOISY = ("noisy", "noise", "input", "inputs", "lq", "lr", "low", "a", "raw", "degraded", "noisy1")
 CLEAN = (
@@ -17,7 +18,6 @@ CLEAN = (
 )
 """The names of folders, and the words in names of files, that say what is noisy and what is clean."""
 
-_MANY = 5  # so many names are shown in a message
 _WORDS = frozenset((*NOISY, *CLEAN, "real", "denoised"))
 
 
@@ -62,7 +62,7 @@ def match_folders(images: Path, clean: Path) -> list[FilePair]:
     if alone:
         raise DataError(
             f"{images} and {clean}: expected images of the same names in both, found {len(alone)} without a "
-            f"partner: {', '.join(alone[:_MANY])}. Add or remove them, or give them equal names."
+            f"partner: {some(alone)}. Add or remove them, or give them equal names."
         )
     return [FilePair(path.name, path, second[key]) for key, path in first.items()]
 

@@ -18,6 +18,7 @@ from graphnet.system import parse_bytes, without_gc
 from graphnet_denoise.commands.options import (
     MEMORY,
     OF_PREDICTION,
+    SOME_FAILED,
     self_ensemble_option,
     split_model,
 )
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from graphnet.plan import CompileOptions
     from graphnet_denoise.jobs import Bound, Job, Method, Report
     from graphnet_denoise.restoring import Settings
-
-_SOME_FAILED = 1
 
 
 @click.command()
@@ -160,7 +159,7 @@ def denoise(
     finally:
         report.close()
     if failed or found.unreadable:
-        raise click.exceptions.Exit(_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _run(method: Method, report: Report, left: Sequence[Job], *, skipped: int, bound: Bound) -> int:

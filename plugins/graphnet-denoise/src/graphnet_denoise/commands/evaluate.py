@@ -28,6 +28,7 @@ from graphnet_denoise.applying import restore_pixels
 from graphnet_denoise.commands.options import (
     MEMORY,
     OF_PREDICTION,
+    SOME_FAILED,
     self_ensemble_option,
     split_model,
 )
@@ -42,6 +43,7 @@ from graphnet_denoise.photos import Photos
 from graphnet_denoise.restoring import Restorer, Settings
 from graphnet_denoise.scoring import Adjustment, Comparison, Restores, compare
 from graphnet_denoise.shipped import Shipped
+from graphnet_denoise.wording import not_done
 
 EVALUATION_PAIRS = 1000
 """How many pairs are sampled when DATA is a plain folder of photos."""
@@ -124,7 +126,8 @@ def evaluate(
 
     PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of the error
     over all pixels. Images that equal their target have no PSNR: they are counted. The range from black to
-    white is that of the clean images' files, and is stated if it is not that of their bits.
+    white is that of the clean images' files, and is stated if it is not that of their bits. Files that cannot
+    be read or compared are reported, the others are measured, and the exit status is 1.
     """
     started = time.perf_counter()
     model, places = split_model(given)
@@ -141,25 +144,30 @@ def evaluate(
         for error in found.left_out:
             click.echo(f"left out {error}", err=True)
         judged = judge(restorer, [frame for source in found.files for frame in source.frames])
-        record |= {"without_clean": True, **judged.record()}
+        record |= {"without_clean": True, **judged.record(), "left_out": list(found.left_out)}
         for line in judged.lines():
             Console().print(line, markup=False, highlight=False, soft_wrap=True)
         _write_json(report, record, started)
+        if found.left_out:
+            raise click.exceptions.Exit(SOME_FAILED)
         return
     files = None if noise is not None else _file_pairs(places)
+    remarks: Sequence[str] = ()
+    left_out: Mapping[Path, str] = {}
     if files is not None:
         restore = None if restorer is None else partial(restore_pixels, restorer)
         compared = _compare_files(files, restore, adjustment)
-        result, remarks = compared.scores, compared.remarks
+        result, remarks, left_out = compared.scores, compared.remarks, compared.left_out
+        for text in left_out.values():
+            click.echo(f"error: {text}", err=True)
         record |= {"black": compared.range.low, "white": compared.range.high}
     else:
         assert restorer is not None
         result = _compare_data(where, noise, restorer, batch_size, adjustment)
-        remarks = ()
     if restorer is None:
         record["model"] = None
     record |= {"self_ensemble": self_ensemble, "crop": crop, "affine": affine}
-    record |= {**result.record(), "remarks": list(remarks)}
+    record |= {**result.record(), "remarks": list(remarks), "left_out": [*left_out.values()]}
     _write_json(report, record, started)
     if rows is not None:
         write_text(rows, _as_csv(result))
@@ -170,6 +178,9 @@ def evaluate(
     console.print(scores_table(result, title=f"{result.pairs} images of {where}{with_noise}"))
     for remark in remarks:
         console.print(remark, markup=False, highlight=False, soft_wrap=True)
+    if files is not None and left_out:
+        click.echo(not_done([*left_out], len(files[0]), "compared"), err=True)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _check_places(

@@ -10,6 +10,9 @@ import click
 
 from graphnet_denoise.models import MODELS
 
+SOME_FAILED = 1
+"""The exit status of a command that left out an image, and went on with the others."""
+
 OF_PREDICTION = ("device", "precision", "kernels", "memory")
 """The options of a compilation that these commands take."""
 

@@ -15,8 +15,7 @@ from typing import BinaryIO, Self
 from graphnet.errors import DataError, WriteError
 from graphnet_denoise.images import DENOISED, Names
 from graphnet_denoise.jobs.sources import STDIN, Source
-
-_NAMED = 3  # so many files are named in a message
+from graphnet_denoise.wording import some
 
 
 class Existing(Enum):
@@ -125,11 +124,10 @@ def split_done(jobs: Sequence[Job], existing: Existing) -> tuple[list[Job], list
     if existing is Existing.SKIP:
         left_out = set(done)
         return [job for job in jobs if job not in left_out], done
-    some = ", ".join(str(job.target) for job in done[:_NAMED])
-    more = f" and {len(done) - _NAMED:,} more" if len(done) > _NAMED else ""
+    names = some([job.target for job in done])
     verb = "exists" if len(done) == 1 else "exist"
     raise DataError(
-        f"{some}{more} {verb} already. Add --resume to do only the images without a result, or "
+        f"{names} {verb} already. Add --resume to do only the images without a result, or "
         f"--overwrite to replace results."
     )
 
