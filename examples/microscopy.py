@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from graphnet_denoise.bank import as_unit
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -164,7 +164,7 @@ def by_network(noisy: Pixels, settings: list[str]) -> Pixels:
         for _ in trainer.run():
             pass
         trainer.program.save(str(weights))
-        restorer = Restorer.of(gn.load(weights), self_ensemble=True)
+        restorer = Restorer.of(gn.load(weights), Settings(self_ensemble=True))
     return restorer.restore(torch.from_numpy(noisy)[None, None])[0, 0].numpy()
 
 

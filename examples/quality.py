@@ -24,7 +24,7 @@ from graphnet_denoise import metrics
 from graphnet_denoise.gallery import WholeImages
 from graphnet_denoise.models import MODELS
 from graphnet_denoise.noise import parse_noise
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -61,7 +61,7 @@ def main() -> int:
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
-        restorer = Restorer.of(gn.load(options.model), options=gn.CompileOptions(device="cpu"))
+        restorer = Restorer.of(gn.load(options.model), Settings(gn.CompileOptions(device="cpu")))
         rows = [measure(restorer, options.images, std) for std in options.std]
     except GraphnetError as error:
         print(f"error: {error}", file=sys.stderr)

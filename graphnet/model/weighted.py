@@ -67,7 +67,7 @@ class Weighted:
         Raises DescriptionError or CheckpointError if the file is wrong, or nothing reads such a file.
         """
         path = Path(path)
-        if path.suffix != ".safetensors":
+        if path.suffix.lower() != ".safetensors":
             file = read_model(path, registry or default_registry(), others=(".safetensors",))
             return cls(file.description, weights=file.weights, registry=registry)
         saved = read_checkpoint(path)

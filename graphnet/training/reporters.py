@@ -24,7 +24,7 @@ from graphnet.sdk import (
     Stopped,
     hookimpl,
 )
-from graphnet.training.run_folder import CHECKPOINT, MODEL, append
+from graphnet.training.run_folder import RunFolder, append
 
 _KINDS = {Steps: "steps", Epoch: "epoch", Decided: "executor", Stopped: "stopped"}
 
@@ -33,7 +33,7 @@ class Log(Reporter):
     """Appends each record as a line of JSON to log.jsonl in the run's folder."""
 
     def start(self, running: Running) -> Report:
-        path = _folder(running) / "log.jsonl"
+        path = _folder(running) / RunFolder.LOG
         append(path, "start", {"step": running.step, **running.facts})
         return _LogReport(path)
 
@@ -129,14 +129,14 @@ class BestCheckpoint(Reporter):
     """
 
     metric: str = "loss"
-    file: str = "best.safetensors"
+    file: str = RunFolder.BEST
 
     def __post_init__(self) -> None:
-        name = Path(self.file).name
-        if name != self.file or not name.endswith(".safetensors") or name in (CHECKPOINT, MODEL):
+        name, own = Path(self.file).name, (RunFolder.CHECKPOINT, RunFolder.MODEL)
+        if name != self.file or not name.endswith(".safetensors") or name in own:
             message = (
-                f"expected a name such as best.safetensors, without a folder, that is none of the run's own "
-                f"files ({CHECKPOINT}, {MODEL}), found {self.file!r}"
+                f"expected a name such as {RunFolder.BEST}, without a folder, that is none of the run's own "
+                f"files ({', '.join(own)}), found {self.file!r}"
             )
             raise DescriptionError([Problem(message, "file")])
 

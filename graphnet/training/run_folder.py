@@ -6,14 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from graphnet.errors import CheckpointError
 from graphnet.model import Checkpoint, read_checkpoint, write_checkpoint
 from graphnet.system import finite, write_text
-
-CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
-"""What a run itself writes, beside its log."""
 
 
 class RunFolder:
@@ -28,11 +25,17 @@ class RunFolder:
             checkpoint of another run.
     """
 
+    LOG: ClassVar = "log.jsonl"
+    CHECKPOINT: ClassVar = "checkpoint.safetensors"
+    MODEL: ClassVar = "model.safetensors"
+    BEST: ClassVar = "best.safetensors"
+    """The name under which the reporter `best_checkpoint` keeps a model, if it is told no other."""
+
     def __init__(self, path: Path, *, resume: bool) -> None:
         self.path = path
-        self.log_path = path / "log.jsonl"
-        self.checkpoint_path = path / CHECKPOINT
-        self.model_path = path / MODEL
+        self.log_path = path / self.LOG
+        self.checkpoint_path = path / self.CHECKPOINT
+        self.model_path = path / self.MODEL
         if resume and not self.checkpoint_path.exists():
             raise CheckpointError(
                 f"{path}: no checkpoint to resume from. Leave out --resume to start."

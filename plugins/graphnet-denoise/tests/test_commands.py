@@ -90,6 +90,13 @@ def test_denoise_one_image_of_odd_size(tmp_path: Path, model: Path) -> None:
     np.testing.assert_allclose(result, expected, atol=0.51)
 
 
+def test_the_ending_of_a_model_may_have_capital_letters(tmp_path: Path, model: Path) -> None:
+    source, loud = save(tmp_path / "a.png", 8, 8, 3), model.rename(tmp_path / "MODEL.SafeTensors")
+    run(denoise, loud, source, "-o", tmp_path / "out.png")
+    expected = noise(8, 8, 3).transpose(2, 0, 1) / 2
+    np.testing.assert_allclose(read_picture(tmp_path / "out.png").pixels, expected, atol=0.51)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9), (300, 2, 3), (5, 5, 4), (64, 64, 2)])
 def test_denoise_any_shape(tmp_path: Path, model: Path, shape: tuple[int, ...]) -> None:
     source = save(tmp_path / "a.png", *shape)

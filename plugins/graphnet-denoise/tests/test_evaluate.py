@@ -31,17 +31,17 @@ def _registry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_module, "default_registry", lambda: registry)
 
 
-def run(*arguments: object) -> str:
+def run(*arguments: object, status: int = 0) -> str:
     command: click.Command = evaluate
     result = CliRunner().invoke(command, [str(argument) for argument in arguments])
     if isinstance(result.exception, GraphnetError):
         raise result.exception
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == status, result.output
     return result.output
 
 
-def measured(tmp_path: Path, *arguments: object) -> dict[str, Any]:
-    run(*arguments, "--json", tmp_path / "report.json")
+def measured(tmp_path: Path, *arguments: object, status: int = 0) -> dict[str, Any]:
+    run(*arguments, "--json", tmp_path / "report.json", status=status)
     record: dict[str, Any] = json.loads((tmp_path / "report.json").read_text())
     return record
 
@@ -114,6 +114,58 @@ def test_images_of_other_sizes_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "clean/x.png", picture(12, 13))
     with pytest.raises(DataError, match=r"12 x 12 pixels, but .* of 12 x 13"):
         run(tmp_path / "noisy", tmp_path / "clean")
+
+
+def cut(path: Path) -> Path:
+    """Keep half of a file."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return path
+
+
+def test_a_pair_that_cannot_be_compared_is_left_out_and_named(tmp_path: Path) -> None:
+    clean = picture(12, 12)
+    for name in ("a", "b", "c", "d", "e"):
+        save(tmp_path / f"noisy/{name}.png", clean + 20)
+        save(tmp_path / f"results/{name}.png", clean + 2)
+        save(tmp_path / f"clean/{name}.png", clean)
+    cut(tmp_path / "noisy/a.png")
+    cut(tmp_path / "clean/b.png")
+    cut(tmp_path / "results/c.png")
+    # Of a stack, the planes before the damage do not count either.
+    tifffile.imwrite(tmp_path / "noisy/f.tif", np.stack([clean] * 5), compression="zlib")
+    tifffile.imwrite(tmp_path / "clean/f.tif", np.stack([clean] * 5))
+    with tifffile.TiffFile(tmp_path / "noisy/f.tif") as stack:
+        place = stack.pages[2].dataoffsets[0]
+    with (tmp_path / "noisy/f.tif").open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(8))
+    save(tmp_path / "results/f.tif", np.stack([clean] * 5))
+    folders = [tmp_path / name for name in ("noisy", "results", "clean")]
+    record = measured(tmp_path, *folders, status=1)
+    assert [row["name"] for row in record["images"]] == ["d.png", "e.png"]
+    assert record["psnr_noisy_db"] == pytest.approx(20 * math.log10(255 / 20), abs=1e-3)
+    bad = ["noisy/a.png", "clean/b.png", "results/c.png", "noisy/f.tif"]
+    assert [text.split(":")[0] for text in record["left_out"]] == [str(tmp_path / x) for x in bad]
+    said = run(*folders, status=1)
+    assert f"error: {tmp_path / 'noisy/a.png'}: cannot be read as a PNG" in said
+    last = said.splitlines()[-1]
+    assert last.startswith(f"4 images of 6 not compared: {tmp_path / 'noisy/a.png'}, ")
+    assert last.endswith(" and 1 more, see above")
+    for name in ("d", "e"):
+        cut(tmp_path / f"clean/{name}.png")
+    with pytest.raises(DataError, match=r"a\.png: cannot be read as a PNG"):
+        run(*folders)
+
+
+def test_an_image_of_which_nothing_can_be_measured_is_left_out_and_named(tmp_path: Path) -> None:
+    model = affine_model(tmp_path / "m.safetensors", 1.0, 0.0)
+    for folder in ("noisy", "clean"):
+        save(tmp_path / folder / "x.png", picture(12, 12))
+        save(tmp_path / folder / "z.png", picture(4, 4))
+    record = measured(tmp_path, model, tmp_path, "--crop", 2, status=1)
+    assert record["pairs"] == 1
+    assert record["left_out"][0].startswith(f"{tmp_path / 'noisy/z.png'}: a border of 2 pixels")
 
 
 # -- scores ------------------------------------------------------------------------------------------
@@ -295,6 +347,16 @@ def test_pixels_without_a_number_and_without_a_picture_are_judged_in_words(tmp_p
     assert math.isfinite(record["score_db"])
     with pytest.raises(DataError, match="all pixels are equal"):
         run(half, tmp_path / "even", "--without-clean")
+
+
+def test_a_damaged_noisy_image_is_left_out_and_the_status_says_so(tmp_path: Path) -> None:
+    half = affine_model(tmp_path / "half.safetensors", 0.5, 0.25)
+    for name in ("x", "y"):
+        save(tmp_path / f"in/{name}.png", picture(96, 96))
+    cut(tmp_path / "in/y.png")
+    record = measured(tmp_path, half, tmp_path / "in", "--without-clean", status=1)
+    assert record["images"] == 1
+    assert [text.split(":")[0] for text in record["left_out"]] == [str(tmp_path / "in/y.png")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from graphnet_denoise import metrics, plugin
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
 from graphnet_denoise.noise import parse_noise
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 from graphnet_denoise.scoring import compare
 from PIL import Image
 
@@ -123,7 +123,7 @@ def test_a_training_file_measures_on_images_of_any_size(folder: Path) -> None:
     (record,) = (record for record in trainer.run() if isinstance(record, Epoch))
     model = Model(data["model"], weights=trainer.program.weights, registry=REGISTRY)
     expected = compare(
-        Restorer.of(model, options=CompileOptions(device="cpu")), gallery(folder)
+        Restorer.of(model, Settings(CompileOptions(device="cpu"))), gallery(folder)
     ).denoised
     assert record.metrics["psnr"] == pytest.approx(expected.psnr_db, abs=1e-4)
     assert record.metrics["ssim"] == pytest.approx(expected.ssim, abs=1e-5)

@@ -406,6 +406,16 @@ def test_images_are_listed_by_name_without_hidden_ones(tmp_path: Path) -> None:
     assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.JPG"]
 
 
+def test_names_that_end_like_images_are_listed_so_that_what_cannot_be_read_is_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "gone.png").symlink_to(tmp_path / "absent")
+    (tmp_path / "stack.zarr").mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ["gone.png", "stack.zarr"]
+    with pytest.raises(DataError, match=r"gone\.png: there is no such file"):
+        read_picture(list_images(tmp_path)[0])
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found none directly in it"):
         list_images(tmp_path)

@@ -39,7 +39,7 @@ from graphnet_denoise.jobs.overlap import Ahead, Behind
 from graphnet_denoise.jobs.reports import Measured
 from graphnet_denoise.models import Kind
 from graphnet_denoise.noise.measure import FoundNoise
-from graphnet_denoise.restoring import Look, Restorer
+from graphnet_denoise.restoring import Look, Restorer, Settings
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -75,7 +75,7 @@ def halving(*, channels: int = 3) -> graphnet.Model:
 
 
 def method(model: graphnet.Model, **more: Any) -> ByModel:
-    return ByModel(model, Restorer.of(model, options=CPU, **more))
+    return ByModel(model, Restorer.of(model, Settings(CPU, **more)))
 
 
 def events(
@@ -212,7 +212,9 @@ def test_damaged_files_are_reported_and_the_others_are_done(folder: Path) -> Non
     failed = {Path(e["input"]).name: e["error"] for e in images if e["status"] == "failed"}
     assert sorted(failed) == sorted(bad)
     pipe = folder / "pipe.png"
-    assert failed["pipe.png"] == f"{pipe}: is neither a file nor a folder. Leave it out."
+    assert failed["pipe.png"].startswith(
+        f"{pipe}: expected the file of an image, found a named pipe"
+    )
     assert all(name in error for name, error in failed.items())
     assert sorted(path.name for path in (folder / "out").iterdir()) == good
 
@@ -708,7 +710,7 @@ def test_a_format_that_is_only_read_becomes_a_tiff_on_the_standard_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Raw:
-        format = "raw"
+        format, path = "raw", Path("photo.dng")
 
     monkeypatch.setattr(written, "open_image", lambda _path: contextlib.nullcontext(Raw))
     job = Job.of(tmp_path / "photo.dng", Path("-"))

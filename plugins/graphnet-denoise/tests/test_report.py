@@ -117,6 +117,20 @@ def test_what_is_no_run_is_refused_in_words(run: Path, tmp_path: Path) -> None:
     assert graphnet_command(["report", str(tmp_path), "-o", str(tmp_path / "r.html")]) == 2
 
 
+def test_an_image_that_cannot_be_read_is_left_out_and_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.png").write_text("no picture")
+    arguments = ["report", str(run), str(tmp_path / "text.png"), str(tmp_path / "noisy.png")]
+    assert graphnet_command([*arguments, "--most", "1", "-o", str(tmp_path / "r.html")]) == 0
+    said = capsys.readouterr()
+    assert "images: 1" in said.out
+    assert f"Left out {tmp_path / 'text.png'}: cannot be read as an image" in said.err
+    assert graphnet_command([*arguments[:3], "-o", str(tmp_path / "s.html")]) == 2
+    assert "text.png: cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "s.html").exists()
+
+
 def test_names_from_a_file_end_no_script(run: Path) -> None:
     assert page(page_data(EVIL, run=read_run(run))).count("</script>") == 2
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from graphnet_denoise.models import MODELS, Kind
 from graphnet_denoise.noise.development import blur
+from graphnet_denoise.restoring import Settings
 from graphnet_denoise.shipped import Shipped
 from safetensors import safe_open
 from torch import Tensor
@@ -38,9 +39,9 @@ def test_a_kind_that_was_asked_for_is_taken(kind: str) -> None:
 
 
 def test_a_model_is_loaded_once_with_the_settings() -> None:
-    shipped = Shipped(settings={"strength": 0.5})
+    shipped = Shipped(settings=Settings(strength=0.5))
     first = shipped.restorer("camera")
-    assert first.strength == 0.5
+    assert first.settings.strength == 0.5
     assert shipped.restorer("camera") is first
 
 

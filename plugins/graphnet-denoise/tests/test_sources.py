@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from graphnet_denoise.images import Names
 from graphnet_denoise.jobs import (
     STDIN,
     Existing,
     Job,
-    Names,
     Source,
     find_sources,
     plan_jobs,
@@ -17,7 +17,7 @@ from graphnet_denoise.jobs import (
 
 from graphnet.errors import DataError
 
-NAMES = Names((".png", ".jpg", ".tif", ".zarr", ".dng"), (".zarr",))
+NAMES = Names((".png", ".jpg", ".tif", ".zarr", ".dng"), (".zarr",), {".dng": ".tif"})
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_read_is_noted_and_the_others_are_taken(tmp_path
 
 def planned(*inputs: Path, output: Path | None = None, recursive: bool = False) -> list[Path]:
     sources = find_sources(inputs, NAMES, recursive=recursive).sources
-    return [job.target for job in plan_jobs(sources, output, NAMES, written_as={".dng": ".tif"})]
+    return [job.target for job in plan_jobs(sources, output, NAMES)]
 
 
 def test_a_result_is_beside_its_image_in_its_format(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from graphnet_denoise import metrics, plugin
 from graphnet_denoise.commands import denoise as denoise_module
 from graphnet_denoise.images import Picture, read_picture, write_picture
 from graphnet_denoise.jobs import ByImage
+from graphnet_denoise.restoring import Settings
 from graphnet_denoise.zeroshot import train_on_image, zero_shot_description
 from torch import Tensor
 
@@ -103,7 +104,7 @@ def test_one_noisy_image_is_enough() -> None:
 def test_pictures_keep_their_channels_and_depth(channels: int, takes: int) -> None:
     levels = np.random.default_rng(0).integers(0, 65536, (channels, 9, 7)).astype(np.uint16)
     pixels = levels if channels == 1 else (levels >> 8).astype(np.uint8)
-    picture, method = Picture(pixels), ByImage(network(takes), 1, ON_CPU)
+    picture, method = Picture(pixels), ByImage(network(takes), 1, Settings(ON_CPU))
     part = picture.tensor()[None]
     values = method.restore(part, method.look(part), (0, 0), lambda _share: None)
     restored = picture.with_tensor(values[0])

@@ -26,7 +26,7 @@ from graphnet_denoise.axes import Axes
 from graphnet_denoise.images import Levels
 from graphnet_denoise.models import Kind, Noise
 from graphnet_denoise.ranges import Range, find_range, is_known, own_numbers, split_extremes
-from graphnet_denoise.restoring import Denoiser, Restorer
+from graphnet_denoise.restoring import Denoiser, Restorer, Settings
 from graphnet_denoise.shipped import Shipped
 
 ArrayT = TypeVar("ArrayT")
@@ -36,41 +36,21 @@ _NUMBERS = 1 << 20  # so many numbers of an array, at most, decide on its range
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """How a model computes."""
-
-    strength: float
-    self_ensemble: bool = False
-    device: str = "auto"
-    memory: str = "2GiB"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The arguments of Restorer.of besides the model."""
-        options = graphnet.CompileOptions(device=self.device, memory=self.memory)
-        return {
-            "options": options,
-            "self_ensemble": self.self_ensemble,
-            "strength": self.strength,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Request:
     """How arrays are denoised: what `denoise` was given, but for the array and its axes."""
 
     model: Path | Restorer | None  # None chooses one of those that are shipped
     noise: Noise
     noise_level: float | None
     range: Range | None  # None finds it
-    how: How
+    settings: Settings
 
     @property
     def channels(self) -> int | None:
         """How many channels of an image the model takes, None for any."""
         if self.model is None:  # all models that are shipped take the same
             kind: Kind = "gaussian" if self.noise == "auto" else self.noise
-            taken = _shipped(self.noise, self.how).model(kind).input_channels
+            taken = _shipped(self.noise, self.settings).model(kind).input_channels
         else:
             taken = self.restorer().model.input_channels
         return taken - (self.noise_level is not None) if taken else None
@@ -84,11 +64,11 @@ class Settings:
         """The model, loaded once for each file and process; `sample` (C, H, W) is an image to choose for."""
         if self.model is None:
             assert sample is not None
-            return _shipped(self.noise, self.how).choose(torch.from_numpy(sample)).restorer
+            return _shipped(self.noise, self.settings).choose(torch.from_numpy(sample)).restorer
         if isinstance(self.model, Restorer):
             return self.model
         changed = self.model.stat().st_mtime_ns if self.model.exists() else 0
-        return _loaded(self.model, changed, self.how)
+        return _loaded(self.model, changed, self.settings)
 
 
 def denoise(
@@ -140,23 +120,23 @@ def denoise(
     >>> clean.dtype, clean.shape, bool(clean.std() < noisy.std() / 2)
     (dtype('uint8'), (2, 24, 32), True)
     """
-    how = How(_checked(strength), self_ensemble, device, memory)
-    settings = Settings(_found(model, how), noise, noise_level, None, how)
-    _check_noise(settings)
+    settings = _settings(strength, self_ensemble, device, memory)
+    request = Request(_found(model, settings), noise, noise_level, None, settings)
+    _check_noise(request)
     if value_range is not None:
-        if settings.takes_numbers:
+        if request.takes_numbers:
             raise InputError(
                 "value_range: the model knows the range of its images, as models of `graphnet learn` do. "
                 "Leave it out, and give the numbers of the files."
             )
-        settings = replace(settings, range=_given(value_range))
+        request = replace(request, range=_given(value_range))
     result: Any
     if _is_dask(array):
-        result = _dask(array, axes, settings)
+        result = _dask(array, axes, request)
     elif isinstance(array, torch.Tensor):
-        result = _torch(array, axes, settings)
+        result = _torch(array, axes, request)
     elif isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
-        result = _numpy(array, axes, settings)
+        result = _numpy(array, axes, request)
     else:
         kind = f"{type(array).__module__}.{type(array).__qualname__}"
         raise InputError(
@@ -212,8 +192,9 @@ def denoise_graphnet(
         values = np.moveaxis(values, channel_axis, 0)
         axes = f"C{axes}"
     own = find_range(_numbers(image), Levels.of(image.dtype))
-    how = How(_checked(strength))
-    clean = _numpy(values, axes, Settings(_found(model, how), "auto", None, own, how))
+    settings = _settings(strength)
+    request = Request(_found(model, settings), "auto", None, own, settings)
+    clean = _numpy(values, axes, request)
     if integers and not preserve_range:
         white = np.iinfo(image.dtype).max
         values, clean = values / white, clean / white
@@ -223,29 +204,32 @@ def denoise_graphnet(
     return clean if channel_axis is None else np.moveaxis(clean, 0, channel_axis)
 
 
-def _checked(strength: float) -> float:
+def _settings(
+    strength: float, self_ensemble: bool = False, device: str = "auto", memory: str = "2GiB"
+) -> Settings:
     if not 0 <= strength <= 1:
         raise InputError(f"strength: expected a number between 0 and 1, found {strength!r}.")
-    return float(strength)
+    options = graphnet.CompileOptions(device=device, memory=memory)
+    return Settings(options, self_ensemble, float(strength))
 
 
-def _check_noise(settings: Settings) -> None:
+def _check_noise(request: Request) -> None:
     """Raise InputError for a kind of noise that does not exist, or a level that no model takes."""
     kinds = get_args(Noise)[:1] + get_args(Kind)
-    if settings.noise not in kinds:
-        raise InputError(f"noise: expected {', '.join(kinds)}, found {settings.noise!r}.")
-    if settings.model is None and settings.noise_level is not None:
+    if request.noise not in kinds:
+        raise InputError(f"noise: expected {', '.join(kinds)}, found {request.noise!r}.")
+    if request.model is None and request.noise_level is not None:
         raise InputError(
             "noise_level: it is for a model that takes it as an input. The included models find it out; "
             "leave it out, or give a model."
         )
 
 
-def _found(model: str | Path | Denoiser | None, how: How) -> Path | Restorer | None:
-    """What Settings takes as a model."""
+def _found(model: str | Path | Denoiser | None, settings: Settings) -> Path | Restorer | None:
+    """What Request takes as a model."""
     if model is None:
         return None
-    return Path(model) if isinstance(model, str | Path) else Restorer.of(model, **how.settings)
+    return Path(model) if isinstance(model, str | Path) else Restorer.of(model, settings)
 
 
 def _given(value_range: tuple[float, float]) -> Range:
@@ -271,24 +255,24 @@ def check_dtype(dtype: np.dtype[Any]) -> None:
         )
 
 
-def _numpy(array: NDArray[Any], axes: str | None, settings: Settings) -> NDArray[Any]:
+def _numpy(array: NDArray[Any], axes: str | None, request: Request) -> NDArray[Any]:
     layout = Axes.of(axes, array.shape)
     check_dtype(array.dtype)
     looks = [
-        (_range(part, array.dtype, settings), sample)
-        for part, sample in _parts(array, layout, settings)
+        (_range(part, array.dtype, request), sample)
+        for part, sample in _parts(array, layout, request)
     ]
-    return _denoised(array, layout, settings, looks)
+    return _denoised(array, layout, request, looks)
 
 
-def _torch(tensor: torch.Tensor, axes: str | None, settings: Settings) -> torch.Tensor:
+def _torch(tensor: torch.Tensor, axes: str | None, request: Request) -> torch.Tensor:
     host = tensor.detach().cpu()
     wide = host.float() if tensor.dtype == torch.bfloat16 else host  # numpy has no bfloat16
-    found = torch.from_numpy(_numpy(wide.numpy(), axes, settings))
+    found = torch.from_numpy(_numpy(wide.numpy(), axes, request))
     return found.to(device=tensor.device, dtype=tensor.dtype)
 
 
-def _dask(array: Any, axes: str | None, settings: Settings) -> Any:
+def _dask(array: Any, axes: str | None, request: Request) -> Any:
     """A dask array that denoises each chunk of whole images; the model is loaded once."""
     from dask.delayed import delayed
 
@@ -296,32 +280,32 @@ def _dask(array: Any, axes: str | None, settings: Settings) -> Any:
     check_dtype(array.dtype)
     found = delayed(_range, pure=True)
     looks = [
-        (found(part, array.dtype, settings), delayed(np.asarray)(sample))
-        for part, sample in _parts(array, layout, settings)
+        (found(part, array.dtype, request), delayed(np.asarray)(sample))
+        for part, sample in _parts(array, layout, request)
     ]
     whole = {position: -1 for position, letter in enumerate(layout.letters) if letter in "CSYX"}
     return array.rechunk(whole).map_blocks(
-        partial(_denoised, layout=layout, settings=settings),
+        partial(_denoised, layout=layout, request=request),
         dtype=array.dtype,
         meta=np.empty((0,) * array.ndim, array.dtype),
         looks=looks,
     )
 
 
-def _parts(array: Any, layout: Axes, settings: Settings) -> list[tuple[Any, Any]]:
+def _parts(array: Any, layout: Axes, request: Request) -> list[tuple[Any, Any]]:
     """What decides on the range and on the model of each group of channels, as numpy's or dask's arrays.
 
     The first is of some numbers of all images, or empty if the range is known without them; the second is a
     part of one image, or empty if the model is given.
     """
     images = layout.images(array)
-    known = settings.range is not None or is_known(Levels.of(array.dtype))
+    known = request.range is not None or is_known(Levels.of(array.dtype))
     middle = tuple(size // 2 for size in images.shape[:-3]) if array.size else ()
     parts: list[tuple[Any, Any]] = []
-    for group in layout.groups(images.shape[-3], settings.channels):
+    for group in layout.groups(images.shape[-3], request.channels):
         part = images[..., group, :, :]
         numbers = np.zeros(0, array.dtype) if known else _numbers(part)
-        chosen_for = settings.model is None and array.size > 0
+        chosen_for = request.model is None and array.size > 0
         sample = part[middle][..., :_SAMPLE, :_SAMPLE] if chosen_for else np.zeros((1, 0, 0))
         parts.append((numbers, sample))
     return parts
@@ -339,45 +323,45 @@ def _numbers(array: Any) -> Any:
     return array[tuple(slice(None, None, step) for step in steps)]
 
 
-def _range(numbers: NDArray[Any], dtype: np.dtype[Any], settings: Settings) -> Range:
+def _range(numbers: NDArray[Any], dtype: np.dtype[Any], request: Request) -> Range:
     """The range of images; a model that knows the range of its images gets the numbers as they are."""
-    if settings.takes_numbers:
+    if request.takes_numbers:
         return own_numbers(numbers)
-    return settings.range or find_range(numbers, Levels.of(dtype))
+    return request.range or find_range(numbers, Levels.of(dtype))
 
 
 def _denoised(
-    array: NDArray[Any], layout: Axes, settings: Settings, looks: list[tuple[Range, NDArray[Any]]]
+    array: NDArray[Any], layout: Axes, request: Request, looks: list[tuple[Range, NDArray[Any]]]
 ) -> NDArray[Any]:
     """Denoise all images of an array, one after the other; `looks` has a range and a part of each group."""
     result = array.copy()  # of alpha, this is all
-    if settings.how.strength == 0 or array.size == 0:
+    if request.settings.strength == 0 or array.size == 0:
         return result
     images, found = layout.images(array), layout.images(result)
-    groups = layout.groups(images.shape[-3], settings.channels)
+    groups = layout.groups(images.shape[-3], request.channels)
     kind = Levels.of(array.dtype)
     for group, (own, sample) in zip(groups, looks, strict=True):
-        restorer = settings.restorer(own.values(sample))
+        restorer = request.restorer(own.values(sample))
         for index in np.ndindex(images.shape[:-3]):
             pixels = images[(*index, group)]
             values = own.values(pixels)
             seen, beyond = split_extremes(values) if own.bounded else (values, 0)
             image = torch.from_numpy(seen)[None]
-            look = restorer.look(image, settings.noise_level)
-            clean = restorer.restore_part(image, look, settings.noise_level)[0]
+            look = restorer.look(image, request.noise_level)
+            clean = restorer.restore_part(image, look, request.noise_level)[0]
             clean_values = clean.cpu().numpy() + beyond
             found[(*index, group)] = kind.round(own.pixels(clean_values, pixels))
     return result
 
 
 @lru_cache(maxsize=4)
-def _loaded(path: Path, changed: int, how: How) -> Restorer:
-    return Restorer.of(graphnet.load(path), **how.settings)
+def _loaded(path: Path, changed: int, settings: Settings) -> Restorer:
+    return Restorer.of(graphnet.load(path), settings)
 
 
 @lru_cache(maxsize=4)
-def _shipped(noise: Noise, how: How) -> Shipped:
-    return Shipped(noise, how.settings)
+def _shipped(noise: Noise, settings: Settings) -> Shipped:
+    return Shipped(noise, settings)
 
 
 def _is_dask(array: object) -> TypeGuard[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet.errors import DataError
+from graphnet.errors import DataError, GraphnetError
 from graphnet_denoise.images import ImageFile, Levels, open_image
 from graphnet_denoise.matching import FilePair
 from graphnet_denoise.ranges import Range, find_range
 from graphnet_denoise.sampling import evenly
-from graphnet_denoise.scoring import Adjustment, Comparison, Measurements
+from graphnet_denoise.scoring import Adjustment, Comparison, ImageRow, Measurements
+from graphnet_denoise.wording import error_text
 
 Restore = Callable[[NDArray[Any], Range], Tensor]
 """From the numbers of a noisy image (C, H, W) and their range to the denoised image (1, C, H, W), where the
@@ -29,11 +30,15 @@ _APART = 0.25  # of the range: so far apart, the means of an image and its targe
 
 @dataclass(frozen=True, slots=True)
 class FileComparison:
-    """The scores of files, the range from black to white, and what is odd about the images."""
+    """The scores of files, the range from black to white, and what is odd about the images.
+
+    `left_out` has the images that could not be compared, and what is wrong with each.
+    """
 
     scores: Comparison
     range: Range
     remarks: tuple[str, ...]
+    left_out: Mapping[Path, str]
 
 
 def compare_files(
@@ -53,33 +58,56 @@ def compare_files(
         adjustment: what is done to images before they are measured.
         advance: called after each pair.
 
+    A pair that cannot be compared, since a file is damaged or the sizes differ, is left out.
+
     Raises:
-        DataError: a file is damaged, or two images of a pair have other sizes.
+        DataError: no pair can be compared.
     """
-    measured = Measurements(adjustment or Adjustment())
+    adjustment = adjustment or Adjustment()
     wanted = range_of([pair.clean for pair in pairs])
-    remarks: list[str] = [f"the clean image {wanted.note}"] if wanted.note else []
-    apart = 0
+    measured, apart = Measurements(adjustment), 0
+    left_out: dict[Path, str] = {}
     for i, pair in enumerate(pairs):
         other = others[i] if others is not None else None
-        for name, noisy, second, clean in _planes(pair, other):
-            own = _range_beside(noisy, clean, wanted, pair.image)
-            target = _unit(clean, wanted)
-            before = _unit(noisy, own)
-            after = None
-            if restore is not None:
-                after = restore(noisy, own)
-            elif second is not None and other is not None:
-                after = _unit(second, _range_beside(second, clean, wanted, other.image))
-            measured.add([name], before, after, target)
-            apart += abs(float(before.mean() - target.mean())) > _APART
+        try:
+            rows, odd = _measured(pair, other, restore, wanted, adjustment)
+            measured.rows += rows
+            apart += odd
+        except (GraphnetError, MemoryError) as error:
+            files = [pair.image, pair.clean, *((other.image,) if other else ())]
+            left_out[pair.image] = error_text(error, *files)
         advance()
-    if apart and not measured.adjustment.affine:
+    if not measured.rows:
+        raise DataError(next(iter(left_out.values())))
+    remarks = [f"the clean image {wanted.note}"] if wanted.note else []
+    if apart and not adjustment.affine:
         remarks.append(
             f"{apart} images have another range than their targets: their means lie more than {_APART:.0%} "
             f"of the range apart. --affine fits gain and offset before measuring."
         )
-    return FileComparison(measured.comparison(), wanted, tuple(remarks))
+    return FileComparison(measured.comparison(), wanted, tuple(remarks), left_out)
+
+
+def _measured(
+    pair: FilePair,
+    other: FilePair | None,
+    restore: Restore | None,
+    wanted: Range,
+    adjustment: Adjustment,
+) -> tuple[list[ImageRow], int]:
+    """The scores of the planes of a pair, and how many of them have another range than their targets."""
+    measured, apart = Measurements(adjustment), 0
+    for name, noisy, second, clean in _planes(pair, other):
+        own = _range_beside(noisy, clean, wanted, pair.image)
+        target, before = _unit(clean, wanted), _unit(noisy, own)
+        after = None
+        if restore is not None:
+            after = restore(noisy, own)
+        elif second is not None and other is not None:
+            after = _unit(second, _range_beside(second, clean, wanted, other.image))
+        measured.add([name], before, after, target)
+        apart += abs(float(before.mean() - target.mean())) > _APART
+    return measured.rows, apart
 
 
 def _planes(
@@ -124,17 +152,24 @@ def _alike(
 
 
 def range_of(files: Sequence[Path]) -> Range:
-    """The range of the numbers of some files, which have one kind of numbers, that of the first file."""
+    """The range of the numbers of some files, which have one kind of numbers, that of the first file.
+
+    Files that cannot be read do not count. Raises DataError if none can be read.
+    """
     parts: list[NDArray[Any]] = []
     levels: Levels | None = None
+    errors: list[DataError] = []
     for i in evenly(len(files), _SAMPLED_FILES):
-        with open_image(files[i]) as source:
-            levels = levels or source.levels
-            if source.levels != levels:
-                continue
-            numbers = source.read(0).ravel()
-            parts.append(numbers[:: max(1, len(numbers) // _SAMPLED_NUMBERS)])
-    assert levels is not None
+        try:
+            with open_image(files[i]) as source:
+                if levels in (None, source.levels):
+                    numbers = source.read(0).ravel()
+                    parts.append(numbers[:: max(1, len(numbers) // _SAMPLED_NUMBERS)])
+                    levels = source.levels
+        except DataError as error:
+            errors.append(error)
+    if levels is None:
+        raise errors[0]
     return find_range(np.concatenate(parts), levels)
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from graphnet.errors import DataError
-from graphnet_denoise.images import suffixes
+from graphnet_denoise.images import find_images, list_images
+from graphnet_denoise.wording import some
 
 NOISY = ("noisy", "noise", "input", "inputs", "lq", "lr", "low", "a", "raw", "degraded", "noisy1")
 CLEAN = (
@@ -17,7 +18,6 @@ CLEAN = (
 )
 """The names of folders, and the words in names of files, that say what is noisy and what is clean."""
 
-_MANY = 5  # so many names are shown in a message
 _WORDS = frozenset((*NOISY, *CLEAN, "real", "denoised"))
 
 
@@ -30,20 +30,6 @@ class FilePair:
     clean: Path
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files directly in a folder, in the order of their names; DataError if it cannot be listed."""
-    try:
-        entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}). Give a folder.") from error
-    endings = suffixes()
-    return [
-        entry
-        for entry in entries
-        if entry.name.lower().endswith(endings) and not entry.name.startswith(".")
-    ]
-
-
 def pairs_in(folder: Path) -> list[FilePair] | None:
     """The pairs in a folder; None if neither its folders nor its files have the usual names.
 
@@ -54,35 +40,35 @@ def pairs_in(folder: Path) -> list[FilePair] | None:
     """
     if not folder.is_dir():
         return None
-    halves = _halves(folder)
+    found = find_images(folder).complete()
+    halves = _halves(found.folders)
     if halves is not None:
         return match_folders(*halves)
-    return _side_by_side(images_in(folder))
+    return _side_by_side(found.images)
 
 
 def match_folders(images: Path, clean: Path) -> list[FilePair]:
     """Match the images of two folders by their names; endings and words such as "noisy" do not count.
 
-    Raises DataError, which names them, for images without a partner.
+    Raises DataError for a folder without images, and for images without a partner, which it names.
     """
-    first, second = _by_key(images_in(images), images), _by_key(images_in(clean), clean)
+    first, second = (_by_key(list_images(folder), folder) for folder in (images, clean))
     alone = [
         str(path)
         for one, other in ((first, second), (second, first))
         for key, path in one.items()
         if key not in other
     ]
-    if alone or not first:
-        found = f"{len(alone)} without a partner: {', '.join(alone[:_MANY])}" if alone else "none"
+    if alone:
         raise DataError(
-            f"{images} and {clean}: expected images of the same names in both, found {found}. Add or remove "
-            f"them, or give them equal names."
+            f"{images} and {clean}: expected images of the same names in both, found {len(alone)} without a "
+            f"partner: {some(alone)}. Add or remove them, or give them equal names."
         )
     return [FilePair(path.name, path, second[key]) for key, path in first.items()]
 
 
-def _halves(folder: Path) -> tuple[Path, Path] | None:
-    inside = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+def _halves(folders: Sequence[Path]) -> tuple[Path, Path] | None:
+    inside = {folder.name.lower(): folder for folder in folders}
     noisy = [inside[name] for name in NOISY if name in inside]
     clean = [inside[name] for name in CLEAN if name in inside]
     return (noisy[0], clean[0]) if noisy and clean else None

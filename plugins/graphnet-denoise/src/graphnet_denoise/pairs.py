@@ -15,6 +15,7 @@ from torch import Tensor
 from graphnet.errors import DataError
 from graphnet.sdk import DataSet, Pairs
 from graphnet_denoise.images import Picture, list_images, read_picture
+from graphnet_denoise.wording import some
 
 NAMES = (("noisy", "clean"), ("input", "target"), ("noisy1", "noisy2"))
 """The names that inputs and targets may have, as keys of an .npz or as folders."""
@@ -176,7 +177,7 @@ def _read_folders(folder: Path) -> Pairs:
     if alone:
         raise DataError(
             f"{folder}: expected the same names in {halves[0].name} and {halves[1].name}, but "
-            f"{len(alone)} are in one only: {', '.join(alone[:5])}. Add or remove them."
+            f"{len(alone)} are in one only: {some(alone)}. Add or remove them."
         )
     return _paired(_stack(first), _stack(second), str(folder))
 

@@ -19,7 +19,7 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from graphnet.errors import DataError
 from graphnet.sdk import DataSet, Pairs
-from graphnet_denoise.images import image_size, is_image, list_images, read_rgb
+from graphnet_denoise.images import find_images, image_size, list_images, read_rgb
 
 SMALLEST_BLOCK = 4
 """Side in source pixels of the smallest block; smaller ones would give hardly any noise."""
@@ -53,7 +53,7 @@ class Photos(DataSet):
     @classmethod
     def claims(cls, path: Path) -> bool:
         """Whether the path is a folder with at least one image directly in it."""
-        return path.is_dir() and any(is_image(entry) for entry in path.iterdir())
+        return path.is_dir() and bool(find_images(path).images)
 
     def load(self) -> Pairs:
         """Decode each photo once, and sample inputs and targets, uint8 (pairs, 3, size, size).

@@ -14,7 +14,6 @@ from graphnet.errors import CheckpointError, DataError
 from graphnet.model import pad_to_multiple
 from graphnet.plan import CompileOptions
 from graphnet_denoise import grey
-from graphnet_denoise.images import Picture
 from graphnet_denoise.models import Kind
 from graphnet_denoise.normalization import takes_numbers
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from graphnet_denoise.noise.measure import FoundNoise
 
 _TURNS = 8
-_OPTIONS = CompileOptions()
 _ONE_AT_A_TIME = threading.Lock()  # a prediction uses all processors and the memory that it may use
 
 
@@ -62,40 +60,43 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Restorer:
-    """A trained model, how it computes, and the number that must divide the sides of its images.
+class Settings:
+    """How images are denoised, whichever model does it.
 
-    `options` say how it computes. With `self_ensemble`, the result is the mean over an image's 8 flips and
-    turns (Timofte et al. 2016): somewhat better, in 8 times the time. `strength` blends: with 0 an image
-    stays as it is, with 1 it is the model's. A model that `takes_numbers` knows the range of its images: it
-    gets the numbers of their file, and its results are not clamped.
+    Args:
+        options: how the model computes.
+        self_ensemble: the result is the mean over an image's 8 flips and turns (Timofte et al. 2016):
+            somewhat better, in 8 times the time.
+        strength: how much of the noise is removed: with 0 an image stays as it is, with 1 it is the model's.
+    """
+
+    options: CompileOptions = CompileOptions()
+    self_ensemble: bool = False
+    strength: float = 1.0
+
+
+_SETTINGS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class Restorer:
+    """A trained model, its settings, and the number that must divide the sides of its images.
+
+    A model that `takes_numbers` knows the range of its images: it gets the numbers of their file, and its
+    results are not clamped.
     """
 
     model: Denoiser
     divisor: int
-    options: CompileOptions
-    self_ensemble: bool = False
-    strength: float = 1.0
-    takes_numbers: bool = False
+    settings: Settings
+    takes_numbers: bool
     _takes_grey: dict[int, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(
-        cls,
-        model: Denoiser,
-        *,
-        options: CompileOptions = _OPTIONS,
-        self_ensemble: bool = False,
-        strength: float = 1.0,
-    ) -> Self:
+    def of(cls, model: Denoiser, settings: Settings = _SETTINGS) -> Self:
         """Make a Restorer. Raises CheckpointError for a model without weights, which has no result."""
-        if model.weights is None:
-            raise CheckpointError(
-                "the model has no weights, only a description. Train it, and give the .safetensors "
-                "file that training writes."
-            )
-        numbers = takes_numbers(model)
-        return cls(model, model.divisor(), options, self_ensemble, strength, numbers)
+        trained_weights(model)
+        return cls(model, model.divisor(), settings, takes_numbers(model))
 
     def restore(self, images: Tensor, *, noise_level: float | None = None) -> Tensor:
         """Denoise images, float (N, C, H, W); the result is clamped to 0..1, as in an image file.
@@ -147,22 +148,15 @@ class Restorer:
         Raises:
             DataError: as for `restore`.
         """
-        if not self.self_ensemble:
+        if not self.settings.self_ensemble:
             restored = self._restore(part, look, noise_level, corner, turn=0)
         else:
             restored = torch.zeros_like(part)
             for turn in range(_TURNS):
                 restored += self._restore(part, look, noise_level, corner, turn=turn)
             restored /= _TURNS
-        return restored if self.strength == 1 else part.lerp(restored, self.strength)
-
-    def restore_repeated(self, images: Tensor) -> Tensor:
-        """Denoise as `restore` does, for a model that was trained on these images: grey ones are repeated."""
-        return self.restore_part(images, self.look_repeated(images)).clamp(0, 1)
-
-    def restore_picture(self, picture: Picture, *, noise_level: float | None = None) -> Picture:
-        """Denoise the pixels of a picture; everything else, alpha included, stays as it was."""
-        return picture.with_tensor(self.restore(picture.tensor()[None], noise_level=noise_level)[0])
+        strength = self.settings.strength
+        return restored if strength == 1 else part.lerp(restored, strength)
 
     def _removes_grey_noise(self, told: bool) -> bool:
         """Whether the model removes noise that is equal in all channels, which is tried once."""
@@ -214,7 +208,7 @@ class Restorer:
 
     def _predict(self, x: Tensor, channels: int) -> Tensor:
         with _ONE_AT_A_TIME:
-            y = self.model.predict(x, options=self.options)
+            y = self.model.predict(x, options=self.settings.options)
         if not isinstance(y, Tensor) or y.shape != (len(x), channels, *x.shape[2:]):
             found = tuple(y.shape) if isinstance(y, Tensor) else f"{len(y)} outputs"
             raise DataError(
@@ -227,6 +221,16 @@ class Restorer:
                 "with a smaller learning rate."
             )
         return y
+
+
+def trained_weights(model: Denoiser) -> Mapping[str, Tensor]:
+    """The weights of a model. Raises CheckpointError if it has none: then it has no result."""
+    if model.weights is None:
+        raise CheckpointError(
+            "the model has no weights, only a description. Train it, and give the .safetensors file that "
+            "training writes."
+        )
+    return model.weights
 
 
 def turned(images: Tensor, turn: int, *, back: bool = False) -> Tensor:

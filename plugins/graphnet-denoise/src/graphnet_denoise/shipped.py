@@ -7,14 +7,13 @@ photographs as cameras save them, and for all other noise that neighbouring pixe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import Tensor
 
 import graphnet
 from graphnet_denoise.models import MODELS, Kind, Noise
 from graphnet_denoise.noise.measure import FoundNoise, measure_noise
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +35,11 @@ class Shipped:
 
     Args:
         noise: the kind of model for all images; "auto" chooses one for each image, from its noise.
-        settings: the arguments of Restorer.of besides the model.
+        settings: how they denoise.
     """
 
     noise: Noise = "auto"
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Settings = Settings()
     _models: dict[Kind, graphnet.Model] = field(default_factory=dict, compare=False, repr=False)
     _restorers: dict[Kind, Restorer] = field(default_factory=dict, compare=False, repr=False)
 
@@ -61,5 +60,5 @@ class Shipped:
     def restorer(self, kind: Kind) -> Restorer:
         """The restorer of one of the models."""
         if kind not in self._restorers:
-            self._restorers[kind] = Restorer.of(self.model(kind), **self.settings)
+            self._restorers[kind] = Restorer.of(self.model(kind), self.settings)
         return self._restorers[kind]

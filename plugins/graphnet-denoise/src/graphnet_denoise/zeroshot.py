@@ -7,13 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from graphnet.description import BlockDescription, ModelDescription, NodeDescription
+from graphnet.description import ModelDescription, NodeDescription
 from graphnet.errors import DescriptionError, Problem
 from graphnet.model import Model, pad_to_multiple
 from graphnet.plan import CompileOptions
-
-NETWORK = "network"
-"""The node whose parameters are the network's, in the model that is trained."""
+from graphnet_denoise.embedding import NETWORK, as_block
 
 STEPS = 2000
 """The default number of steps for which a network is trained on an image."""
@@ -38,8 +36,7 @@ def zero_shot_description(description: ModelDescription) -> ModelDescription:
         message = "zero-shot denoising needs a network of one input and one output"
         raise DescriptionError([Problem(message, description.name)])
     (image,) = description.inputs
-    block = BlockDescription(description.layers, inputs=(image,), outputs=description.outputs)
-    name = next(n for n in (NETWORK + "_" * i for i in range(99)) if n not in description.blocks)
+    name, blocks = as_block(description)
 
     def node(layer: str, id: str, *inputs: str, share: str | None = None) -> NodeDescription:
         return NodeDescription(layer, id=id, inputs=inputs, share=share)
@@ -62,7 +59,7 @@ def zero_shot_description(description: ModelDescription) -> ModelDescription:
         ),
         name=f"{description.name}-zero-shot",
         inputs=description.inputs,
-        blocks={**description.blocks, name: block},
+        blocks=blocks,
     )
 
 

@@ -8,22 +8,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, get_args
+from typing import TYPE_CHECKING, get_args
 
 import click
 
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError
 from graphnet.system import parse_bytes, without_gc
-from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
+from graphnet_denoise.commands.options import (
+    MEMORY,
+    OF_PREDICTION,
+    SOME_FAILED,
+    self_ensemble_option,
+    split_model,
+)
 from graphnet_denoise.models import Noise
 
 if TYPE_CHECKING:
     from graphnet.plan import CompileOptions
-    from graphnet_denoise.jobs import Bound, Job, Method, Names, Report
-
-_MODELS = (".safetensors", ".yaml", ".yml")
-_SOME_FAILED = 1
+    from graphnet_denoise.jobs import Bound, Job, Method, Report
+    from graphnet_denoise.restoring import Settings
 
 
 @click.command()
@@ -109,6 +113,10 @@ def denoise(
     """
     check_flags(resume=resume, overwrite=overwrite, zero_shot=zero_shot, steps=steps)
     model, inputs = split_model(files)
+    if not inputs:
+        raise DataError(
+            f"there is no image to denoise with {model}. Give one, or a folder of images."
+        )
     if model is not None and noise is not None:
         raise DataError(
             f"{model}: --noise chooses an included model. Leave out --noise or the model."
@@ -120,16 +128,16 @@ def denoise(
 
     with without_gc():  # while modules are imported, it visits the same objects again and again
         from graphnet_denoise import jobs
+        from graphnet_denoise.images import Names
+        from graphnet_denoise.restoring import Settings
         from graphnet_denoise.zeroshot import STEPS
 
         existing = jobs.Existing.REFUSE
         if resume or overwrite:
             existing = jobs.Existing.SKIP if resume else jobs.Existing.REPLACE
-        names, written_as = known_names()
+        names = Names.known()
         found = jobs.find_sources(inputs, names, recursive=recursive, output=output)
-        planned = jobs.plan_jobs(
-            found.sources, output, names, written_as=written_as, ending_of=_ending_of
-        )
+        planned = jobs.plan_jobs(found.sources, output, names, ending_of=_ending_of)
         report: Report = jobs.JsonReport(click.echo) if as_json else jobs.TextReport()
         for note in found.notes:
             report.note(note)
@@ -141,7 +149,7 @@ def denoise(
             noise=noise or "auto",
             noise_level=noise_level,
             zero_shot=(steps or STEPS) if zero_shot else None,
-            settings={"options": chosen, "self_ensemble": self_ensemble, "strength": strength},
+            settings=Settings(chosen, self_ensemble, strength),
         )
         left, done = jobs.split_done(planned, existing)
         jobs.make_folders(left)
@@ -151,7 +159,7 @@ def denoise(
     finally:
         report.close()
     if failed or found.unreadable:
-        raise click.exceptions.Exit(_SOME_FAILED)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _run(method: Method, report: Report, left: Sequence[Job], *, skipped: int, bound: Bound) -> int:
@@ -198,39 +206,6 @@ def check_flags(*, resume: bool, overwrite: bool, zero_shot: bool, steps: int | 
         )
 
 
-def split_model(files: Sequence[Path]) -> tuple[Path | None, Sequence[Path]]:
-    """Return the model and the images; None without a file that has the ending of a model.
-
-    Raises DataError if nothing is left to denoise.
-    """
-    model, inputs = (files[0], files[1:]) if files[0].suffix in _MODELS else (None, files)
-    if not inputs:
-        raise DataError(
-            f"there is no image to denoise with {model}. Give one, or a folder of images."
-        )
-    return model, inputs
-
-
-def known_names() -> tuple[Names, Mapping[str, str]]:
-    """The endings of images; and for formats that can only be read, the ending of their results."""
-    from graphnet_denoise.images import formats
-    from graphnet_denoise.jobs import Names
-
-    only_read = [one for one in formats() if one.read_only]
-    known = [*(one for one in formats() if one not in only_read), *only_read]
-    endings = tuple(dict.fromkeys(suffix for one in known for suffix in one.suffixes))
-    folders = tuple(suffix for one in known if one.folder for suffix in one.suffixes)
-    return Names(endings, folders), {s: ".tif" for one in only_read for s in one.suffixes}
-
-
-class Settings(TypedDict):
-    """How a model computes, and how much of the noise it removes."""
-
-    options: CompileOptions
-    self_ensemble: bool
-    strength: float
-
-
 def make_method(
     path: Path | None,
     *,
@@ -258,13 +233,13 @@ def make_method(
                 "--noise-level is for a model that takes it as an input. The included models find it out; "
                 "leave it out, or give a model."
             )
-        return ByNoise(Shipped(noise, dict(settings)))
+        return ByNoise(Shipped(noise, settings))
     network = graphnet.load(path)
     if zero_shot is None:
-        return ByModel(network, Restorer.of(network, **settings), noise_level)
+        return ByModel(network, Restorer.of(network, settings), noise_level)
     if network.weights is not None or noise_level is not None:
         raise DataError(
             f"{path}: --zero-shot trains a network from its description (.yaml), without weights and "
             f"without a noise level. Leave out --zero-shot, or the weights and the level."
         )
-    return ByImage(network, zero_shot, **settings)
+    return ByImage(network, zero_shot, settings)

@@ -22,27 +22,32 @@ from torch import Tensor
 import graphnet
 from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError, DescriptionError
-from graphnet.plan import CompileOptions
 from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
 from graphnet_denoise.applying import restore_pixels
-from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, self_ensemble_option
+from graphnet_denoise.commands.options import (
+    MEMORY,
+    OF_PREDICTION,
+    SOME_FAILED,
+    self_ensemble_option,
+    split_model,
+)
 from graphnet_denoise.commands.tables import images_table, scores_table
 from graphnet_denoise.comparing import FileComparison, Restore, compare_files
 from graphnet_denoise.gallery import NoisyGallery, WholeImages
 from graphnet_denoise.learning.frames import sources_in
 from graphnet_denoise.learning.judging import judge
-from graphnet_denoise.matching import FilePair, images_in, match_folders, pairs_in
+from graphnet_denoise.matching import FilePair, match_folders, pairs_in
 from graphnet_denoise.noise import parse_noise
 from graphnet_denoise.photos import Photos
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 from graphnet_denoise.scoring import Adjustment, Comparison, Restores, compare
 from graphnet_denoise.shipped import Shipped
+from graphnet_denoise.wording import not_done
 
 EVALUATION_PAIRS = 1000
 """How many pairs are sampled when DATA is a plain folder of photos."""
 
-_MODELS = (".safetensors", ".yaml", ".yml", ".toml", ".onnx")
 _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
 
 
@@ -121,18 +126,17 @@ def evaluate(
 
     PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of the error
     over all pixels. Images that equal their target have no PSNR: they are counted. The range from black to
-    white is that of the clean images' files, and is stated if it is not that of their bits.
+    white is that of the clean images' files, and is stated if it is not that of their bits. Files that cannot
+    be read or compared are reported, the others are measured, and the exit status is 1.
     """
     started = time.perf_counter()
-    model, places = (
-        (Path(given[0]), given[1:]) if Path(given[0]).suffix in _MODELS else (None, given)
-    )
+    model, places = split_model(given)
     _check_places(places, model, noise=noise, without_clean=without_clean)
     adjustment = Adjustment(crop, affine)
     where = " ".join(places)
     restorer = None
     if model is not None or len(places) == 1:
-        restorer = _restores(model, make_options(options), self_ensemble=self_ensemble)
+        restorer = _restores(model, Settings(make_options(options), self_ensemble))
     record: dict[str, Any] = {"model": str(model or "included"), "data": where, "noise": noise}
     if without_clean:
         assert restorer is not None
@@ -140,25 +144,30 @@ def evaluate(
         for error in found.left_out:
             click.echo(f"left out {error}", err=True)
         judged = judge(restorer, [frame for source in found.files for frame in source.frames])
-        record |= {"without_clean": True, **judged.record()}
+        record |= {"without_clean": True, **judged.record(), "left_out": list(found.left_out)}
         for line in judged.lines():
             Console().print(line, markup=False, highlight=False, soft_wrap=True)
         _write_json(report, record, started)
+        if found.left_out:
+            raise click.exceptions.Exit(SOME_FAILED)
         return
     files = None if noise is not None else _file_pairs(places)
+    remarks: Sequence[str] = ()
+    left_out: Mapping[Path, str] = {}
     if files is not None:
         restore = None if restorer is None else partial(restore_pixels, restorer)
         compared = _compare_files(files, restore, adjustment)
-        result, remarks = compared.scores, compared.remarks
+        result, remarks, left_out = compared.scores, compared.remarks, compared.left_out
+        for text in left_out.values():
+            click.echo(f"error: {text}", err=True)
         record |= {"black": compared.range.low, "white": compared.range.high}
     else:
         assert restorer is not None
         result = _compare_data(where, noise, restorer, batch_size, adjustment)
-        remarks = ()
     if restorer is None:
         record["model"] = None
     record |= {"self_ensemble": self_ensemble, "crop": crop, "affine": affine}
-    record |= {**result.record(), "remarks": list(remarks)}
+    record |= {**result.record(), "remarks": list(remarks), "left_out": [*left_out.values()]}
     _write_json(report, record, started)
     if rows is not None:
         write_text(rows, _as_csv(result))
@@ -169,6 +178,9 @@ def evaluate(
     console.print(scores_table(result, title=f"{result.pairs} images of {where}{with_noise}"))
     for remark in remarks:
         console.print(remark, markup=False, highlight=False, soft_wrap=True)
+    if files is not None and left_out:
+        click.echo(not_done([*left_out], len(files[0]), "compared"), err=True)
+        raise click.exceptions.Exit(SOME_FAILED)
 
 
 def _check_places(
@@ -201,12 +213,11 @@ class _Included:
         return torch.cat([one.restore(image[None]) for image, one in chosen])
 
 
-def _restores(model: Path | None, options: CompileOptions, *, self_ensemble: bool) -> Restores:
+def _restores(model: Path | None, settings: Settings) -> Restores:
     """The model, or the included ones if there is none."""
-    settings: dict[str, Any] = {"options": options, "self_ensemble": self_ensemble}
     if model is None:
         return _Included(Shipped(settings=settings))
-    return Restorer.of(graphnet.load(model), **settings)
+    return Restorer.of(graphnet.load(model), settings)
 
 
 def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:
@@ -215,8 +226,6 @@ def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:
     if len(places) == 1:
         found = pairs_in(folders[0])
         return None if found is None else [found]
-    for folder in folders:
-        images_in(folder)  # says which folder cannot be listed
     return [match_folders(folder, folders[-1]) for folder in folders[:-1]]
 
 

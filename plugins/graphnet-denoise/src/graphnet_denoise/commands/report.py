@@ -37,7 +37,7 @@ def report(
     zoomed to pixels; what was removed, and its spectrum; the layers of the network with their time and
     memory; the same for the parts of a training step (forward pass, loss, reverse pass, optimizer); settings
     and versions. IMAGE is a noisy image file or a folder of them; without it, the images are those of the
-    run's validation.
+    run's validation. An image that cannot be read is named and left out.
     """
     found = read_run(run)
     drawn = draw(found, images, most=most, options=make_options(options))

@@ -12,7 +12,7 @@ from graphnet.cli import compile_options, make_options
 from graphnet.errors import DataError
 from graphnet.plan import CompileOptions
 from graphnet_denoise.commands.options import MEMORY, OF_PREDICTION, most_option
-from graphnet_denoise.images import is_image
+from graphnet_denoise.images import find_images
 from graphnet_denoise.report.live import LiveFolder, LiveRun
 from graphnet_denoise.report.run import is_run
 from graphnet_denoise.report.serving import PageServer
@@ -82,7 +82,7 @@ def _live(
             f"{folder}: expected the folder of a training run, or a folder of images, found "
             f"{'a file' if folder.exists() else 'nothing'}. Give a folder."
         )
-    if not is_run(folder) and any(is_image(path) for path in folder.iterdir()):
+    if not is_run(folder) and find_images(folder).images:
         if images:
             raise DataError(
                 f"{folder}: is a folder of images. Leave out {images[0]}, or give a run before it."

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from graphnet.description import (
-    BlockDescription,
-    InputDescription,
-    ModelDescription,
-    NodeDescription,
-)
-from graphnet.errors import CheckpointError, DataError, InputError
+from graphnet.description import InputDescription, ModelDescription, NodeDescription
+from graphnet.errors import DataError, InputError
 from graphnet.model import Model
 from graphnet.plan import margins
 from graphnet.sdk import Written
+from graphnet_denoise.embedding import NETWORK, as_block
+from graphnet_denoise.restoring import trained_weights
 
 IMAGE = "input"
 LEVEL = "sigma"
 OPSET = 17
 """The version of ONNX's operators: what the programs with the oldest onnxruntime still read."""
-_NETWORK = "network"
 _EXTRA = "pip install 'graphnet-denoise[onnx]'"
 
 
@@ -42,11 +36,7 @@ class Network:
     def of(cls, model: Model) -> Network:
         """Find it out. Raises CheckpointError without weights, DataError for a model that is no denoiser."""
         name = model.description.name
-        if model.weights is None:
-            raise CheckpointError(
-                f"{name}: the model has no weights, only a description. Train it, and give the .safetensors "
-                f"file that training writes."
-            )
+        trained_weights(model)
         taken = model.input_channels
         if len(model.description.inputs) != 1 or taken is None:
             raise DataError(
@@ -110,10 +100,8 @@ def for_images(network: Network, channels: int, *, noise_level: float | None = N
         nodes.append(NodeDescription(layer, config, id, inputs, share))
         return id
 
-    (inside,) = description.inputs
     image, level = f"${IMAGE}", f"${LEVEL}"
-    block = BlockDescription(description.layers, inputs=(inside,), outputs=description.outputs)
-    name = next(n for n in (_NETWORK + "_" * i for i in range(99)) if n not in description.blocks)
+    name, blocks = as_block(description)
     if network.told and noise_level is not None:
         black = node("rescale", "black", node("slice", "first", image, end=1), factor=0.0)
         level = node("add_scalar", "level", black, value=noise_level / 255)
@@ -126,23 +114,19 @@ def for_images(network: Network, channels: int, *, noise_level: float | None = N
         x = node("concat", f"told{which}", part, level) if network.told else part
         if network.divisor > 1:
             x = node("denoise/pad_to_multiple", f"padded{which}", x, divisor=network.divisor)
-        first = _NETWORK if number == 0 else None
-        results.append(
-            node(name, f"{_NETWORK}{number or ''}", x, share=None if first else _NETWORK)
-        )
+        first = NETWORK if number == 0 else None
+        results.append(node(name, f"{NETWORK}{number or ''}", x, share=None if first else NETWORK))
     whole = results[0] if len(results) == 1 else node("concat", "channels", *results)
     if network.divisor > 1:
         node("denoise/crop_to", "cropped", whole, image)
     inputs = {IMAGE: InputDescription(channels=channels)}
     if level == f"${LEVEL}" and network.told:
         inputs[LEVEL] = InputDescription(channels=1)
-    weights: Mapping[str, Tensor] = network.model.weights or {}
+    weights = trained_weights(network.model)
     return Model(
-        ModelDescription(
-            tuple(nodes), description.name, inputs, {**description.blocks, name: block}
-        ),
+        ModelDescription(tuple(nodes), description.name, inputs, blocks),
         registry=network.model.registry,
-        weights={f"{_NETWORK}.{key}": tensor for key, tensor in weights.items()},
+        weights={f"{NETWORK}.{key}": tensor for key, tensor in weights.items()},
     )
 
 

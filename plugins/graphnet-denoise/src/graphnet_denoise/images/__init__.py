@@ -15,8 +15,9 @@ from graphnet_denoise.images.file import ImageFile, ImageSink
 from graphnet_denoise.images.format import Format
 from graphnet_denoise.images.layout import Layout, bands
 from graphnet_denoise.images.levels import Levels
-from graphnet_denoise.images.listing import READ_SUFFIXES, is_image, list_images
+from graphnet_denoise.images.listing import Listing, find_images, list_images, nothing_in
 from graphnet_denoise.images.metadata import Metadata, upright
+from graphnet_denoise.images.names import DENOISED, Names, earlier_results
 from graphnet_denoise.images.opening import (
     create_like,
     formats,
@@ -35,22 +36,26 @@ from graphnet_denoise.images.picture import (
 )
 
 __all__ = [
-    "READ_SUFFIXES",
+    "DENOISED",
     "WRITE_SUFFIXES",
     "Format",
     "ImageFile",
     "ImageSink",
     "Layout",
     "Levels",
+    "Listing",
     "Metadata",
+    "Names",
     "Picture",
     "Pixels",
     "bands",
     "create_like",
+    "earlier_results",
+    "find_images",
     "formats",
     "image_size",
-    "is_image",
     "list_images",
+    "nothing_in",
     "open_image",
     "read_picture",
     "read_rgb",

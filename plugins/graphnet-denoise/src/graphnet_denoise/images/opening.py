@@ -19,9 +19,7 @@ from graphnet_denoise.images.others import other_kind
 KIND = "denoise_formats"
 """The kind for which other distributions register formats."""
 
-
 _TIFF = next(known for known in BUILTIN if known.name == "tiff")
-"""The format of results for files of formats that are only read."""
 
 _SPECIAL = {
     stat.S_IFIFO: "a named pipe",
@@ -122,8 +120,7 @@ def result_format(target: Path, source: ImageFile) -> Format:
     if source.format not in {known.name for known in fitting}:
         fitting += [known for known in _added() if ending in known.suffixes]
     if not fitting and ending in ("", source.path.suffix.lower()):
-        fitting = [known for known in formats() if known.name == source.format]
-        fitting = [known for known in (*fitting, _TIFF) if not known.read_only]
+        fitting = [written_as(known) for known in formats() if known.name == source.format]
     if not fitting:
         endings = ", ".join(suffixes())
         raise DataError(
@@ -131,6 +128,11 @@ def result_format(target: Path, source: ImageFile) -> Format:
             f"{target.suffix or 'no ending'!r}."
         )
     return next((known for known in fitting if known.name == source.format), fitting[0])
+
+
+def written_as(known: Format) -> Format:
+    """The format of results for files of a format, unless another one is asked for: the same, or TIFF."""
+    return _TIFF if known.read_only else known
 
 
 def formats() -> Sequence[Format]:

@@ -22,7 +22,7 @@ from graphnet_denoise.jobs.loop import Loop
 from graphnet_denoise.jobs.memory import Bound
 from graphnet_denoise.jobs.methods import ByImage, ByModel, ByNoise, Method
 from graphnet_denoise.jobs.reports import JsonReport, Report, Summary, TextReport
-from graphnet_denoise.jobs.sources import STDIN, Found, Names, Source, find_sources
+from graphnet_denoise.jobs.sources import STDIN, Found, Source, find_sources
 from graphnet_denoise.jobs.streams import streamed
 from graphnet_denoise.jobs.targets import Existing, Job, make_folders, plan_jobs, split_done
 from graphnet_denoise.jobs.written import ending_for
@@ -39,7 +39,6 @@ __all__ = [
     "JsonReport",
     "Loop",
     "Method",
-    "Names",
     "Report",
     "Source",
     "Summary",

@@ -27,6 +27,7 @@ from graphnet_denoise.jobs.opening import open_job
 from graphnet_denoise.jobs.overlap import Ahead, Behind
 from graphnet_denoise.jobs.reports import Done, Failed, Measured, Report, Summary
 from graphnet_denoise.jobs.targets import Job
+from graphnet_denoise.wording import error_text
 
 HISTORY = "denoised with graphnet-denoise"
 
@@ -295,17 +296,7 @@ def _size_bytes(item: Part | _Broken) -> int:
 
 def _words(job: Job, error: BaseException) -> str:
     """What is wrong, with the name of the image that the user gave."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or job.source}: {error.strerror}"
-    if isinstance(error, MemoryError):
-        return f"{job.source}: out of memory. Allow less with --memory, or take a smaller image."
-    text = str(error)
-    if not isinstance(error, GraphnetError):
-        text = (
-            f"unexpected {type(error).__name__}: {text}. This is a fault in graphnet or a library"
-        )
-    if job.file != job.source:
-        text = text.replace(str(job.file), str(job.source))
-    if job.result != job.target:
-        text = text.replace(str(job.result), str(job.target))
-    return text if str(job.source) in text or str(job.target) in text else f"{job.source}: {text}"
+    text = error_text(error, job.file, job.result, job.source, job.target)
+    for path, name in ((job.file, job.source), (job.result, job.target)):
+        text = text.replace(str(path), str(name))
+    return text

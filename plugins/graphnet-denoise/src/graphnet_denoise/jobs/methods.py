@@ -9,10 +9,9 @@ from typing import Protocol
 from torch import Tensor
 
 from graphnet.model import Model
-from graphnet.plan import CompileOptions
 from graphnet_denoise.jobs.cutting import Reach, find_reach
 from graphnet_denoise.models import MODELS
-from graphnet_denoise.restoring import Look, Restorer, fitted
+from graphnet_denoise.restoring import Look, Restorer, Settings, fitted
 from graphnet_denoise.shipped import Shipped
 from graphnet_denoise.zeroshot import train_on_image
 
@@ -61,7 +60,7 @@ class ByModel:
 
     def reach(self) -> Reach | None:
         if not self._reach:
-            options = replace(self.restorer.options, memory=None)
+            options = replace(self.restorer.settings.options, memory=None)
             channels = self.model.input_channels or 3
             self._reach.append(find_reach(self.model, channels, self.restorer.divisor, options))
         return self._reach[0]
@@ -118,9 +117,7 @@ class ByImage:
 
     network: Model
     steps: int
-    options: CompileOptions
-    self_ensemble: bool = False
-    strength: float = 1.0
+    settings: Settings
 
     @property
     def takes_numbers(self) -> bool:
@@ -147,14 +144,10 @@ class ByImage:
             advance(done / self.steps)
 
         image = fitted(part, self.network.input_channels)
-        unbound = replace(self.options, memory=None)  # it bounds the prediction, not the training
+        # The memory bounds the prediction, not the training.
+        unbound = replace(self.settings.options, memory=None)
         trained = train_on_image(
             self.network, image, steps=self.steps, options=unbound, advance=step
         )
-        restorer = Restorer.of(
-            trained,
-            options=self.options,
-            self_ensemble=self.self_ensemble,
-            strength=self.strength,
-        )
+        restorer = Restorer.of(trained, self.settings)
         return restorer.restore_part(part, restorer.look_repeated(part))

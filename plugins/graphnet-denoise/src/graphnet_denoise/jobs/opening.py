@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from graphnet.errors import DataError, GraphnetError
+from graphnet.errors import GraphnetError
 from graphnet_denoise.images import ImageFile, open_image
 from graphnet_denoise.jobs.cutting import Block, cut
 from graphnet_denoise.jobs.memory import Bound
@@ -21,8 +21,6 @@ def open_job(job: Job, method: Method, bound: Bound) -> OpenedImage:
         DataError: the image cannot be read.
         MemoryBudgetError: it does not fit into the memory, not even in blocks.
     """
-    if job.file.exists() and not (job.file.is_file() or job.file.is_dir()):
-        raise DataError(f"{job.source}: is neither a file nor a folder. Leave it out.")
     source = open_image(job.file)
     try:
         together = source.colour in ("grey", "rgb") or (

@@ -26,6 +26,7 @@ from rich.progress import (
 
 from graphnet_denoise.jobs.targets import Job
 from graphnet_denoise.models import Kind
+from graphnet_denoise.wording import images_text, not_done, some
 
 if TYPE_CHECKING:
     from graphnet_denoise.noise.measure import FoundNoise
@@ -142,7 +143,7 @@ class TextReport(Report):
     def start(self, jobs: int, skipped: int) -> None:
         self.total = jobs
         if skipped:
-            self._print(f"{_images(skipped)} skipped, since the results exist")
+            self._print(f"{images_text(skipped)} skipped, since the results exist")
         self.task = self.bar.add_task("", total=jobs)
         self.begun = self.last = time.monotonic()
         self.bar.start()
@@ -173,7 +174,7 @@ class TextReport(Report):
             self.last = now
             left = (now - self.begun) * (self.total - images) / images
             share = images / self.total
-            self._print(f"{share:.0%} of {_images(self.total)}, {_duration(left)} left")
+            self._print(f"{share:.0%} of {images_text(self.total)}, {_duration(left)} left")
 
     def image(self, result: Done | Failed) -> None:
         if isinstance(result, Done):
@@ -196,21 +197,14 @@ class TextReport(Report):
             count = sum(one.replaced for one in self.results)
             replaced = f", {count:,} in place of older files" if count else ""
             self._print(
-                f"wrote {_images(len(self.results))} into {', '.join(folders[:_NAMED])}"
-                f"{' and other folders' if len(folders) > _NAMED else ''}{replaced} "
-                f"in {_duration(summary.elapsed_s)}"
+                f"wrote {images_text(len(self.results))} into {some(folders, 'more folders')}{replaced} in "
+                f"{_duration(summary.elapsed_s)}"
             )
         if self.failed:
-            names = ", ".join(str(one.job.source) for one in self.failed[:_NAMED])
-            more = len(self.failed) - _NAMED
-            self._print(
-                f"{_images(len(self.failed))} of {self.total:,} not denoised: {names}"
-                f"{f' and {more:,} more, see above' if more > 0 else ''}"
-            )
+            failed = [one.job.source for one in self.failed]
+            self._print(not_done(failed, self.total, "denoised"))
         if self.left_out:
-            names = ", ".join(map(str, self.left_out[:_NAMED]))
-            more = len(self.left_out) - _NAMED
-            self._print(f"not searched: {names}{f' and {more:,} more folders' if more > 0 else ''}")
+            self._print(f"not searched: {some(self.left_out, 'more folders')}")
 
     def close(self) -> None:
         self.bar.stop()
@@ -299,10 +293,6 @@ def in_short(measured: Sequence[Measured]) -> str:
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: round(v, 3) if isinstance(v, float) else v for k, v in fields.items()}
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
 
 
 def _duration(seconds: float) -> str:

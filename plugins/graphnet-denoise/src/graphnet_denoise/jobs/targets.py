@@ -6,16 +6,16 @@ import contextlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, Self
 
 from graphnet.errors import DataError, WriteError
-from graphnet_denoise.jobs.sources import DENOISED, STDIN, Names, Source
-
-_NAMED = 3  # so many files are named in a message
+from graphnet_denoise.images import DENOISED, Names
+from graphnet_denoise.jobs.sources import STDIN, Source
+from graphnet_denoise.wording import some
 
 
 class Existing(Enum):
@@ -67,7 +67,6 @@ def plan_jobs(
     output: Path | None,
     names: Names,
     *,
-    written_as: Mapping[str, str] | None = None,
     ending_of: Callable[[Path], str] = lambda _path: "",
 ) -> list[Job]:
     """Decide on the file of each result.
@@ -81,27 +80,25 @@ def plan_jobs(
         sources: the images.
         output: a file, a folder, or `-` for the standard output.
         names: which names are those of images.
-        written_as: ending -> the ending of the result, for formats that can be read but not written.
         ending_of: finds the ending for the result of a file without the ending of an image.
 
     Raises:
         DataError: `output` does not fit the images, two results would have the same name, or a result would
             replace an input.
     """
-    endings = written_as or {}
 
     def name(source: Source, added: str) -> str:
         whole = source.path.name
         if source.path != STDIN and not whole.lower().endswith(names.endings):
             return f"{whole}{added}{ending_of(source.path)}"
         stem, ending = names.split(whole)
-        return f"{stem}{added}{endings.get(ending.lower(), ending)}"
+        return f"{stem}{added}{names.results.get(ending.lower(), ending)}"
 
     if output is None:
         for source in sources:
             _check_beside(source)
         targets = [source.path.with_name(name(source, DENOISED)) for source in sources]
-    elif output == STDIN or _is_image(output, names):
+    elif output == STDIN or names.is_image(output.name, folder=output.is_dir()):
         if len(sources) != 1 or sources[0].folder is not None:
             folder = "denoised" if output == STDIN else names.split(str(output))[0]
             raise DataError(
@@ -127,11 +124,10 @@ def split_done(jobs: Sequence[Job], existing: Existing) -> tuple[list[Job], list
     if existing is Existing.SKIP:
         left_out = set(done)
         return [job for job in jobs if job not in left_out], done
-    some = ", ".join(str(job.target) for job in done[:_NAMED])
-    more = f" and {len(done) - _NAMED:,} more" if len(done) > _NAMED else ""
+    names = some([job.target for job in done])
     verb = "exists" if len(done) == 1 else "exist"
     raise DataError(
-        f"{some}{more} {verb} already. Add --resume to do only the images without a result, or "
+        f"{names} {verb} already. Add --resume to do only the images without a result, or "
         f"--overwrite to replace results."
     )
 
@@ -145,12 +141,6 @@ def make_folders(jobs: Sequence[Job]) -> None:
             raise DataError(
                 f"{folder}: the folder cannot be made ({error.strerror}). Give another place with -o."
             ) from error
-
-
-def _is_image(output: Path, names: Names) -> bool:
-    if output.is_dir():
-        return names.is_folder_image(output.name)
-    return output.name.lower().endswith(names.endings)
 
 
 def _check_beside(source: Source) -> None:

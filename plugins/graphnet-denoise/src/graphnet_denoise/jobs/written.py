@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graphnet_denoise.images import Format, ImageFile, formats, open_image, result_format
+from graphnet_denoise.images import ImageFile, open_image, result_format
 from graphnet_denoise.jobs.targets import Job
 
 _COPIES = {"png": 5, "gif": 10, "jpeg2000": 10, "webp": 14}  # measured; of the others, 3 are enough
@@ -22,12 +22,12 @@ def copies_in_memory(result: Path, source: ImageFile) -> int:
 def wrong_ending(job: Job, source: ImageFile) -> str:
     """A note for an image whose ending is not that of its format, if its result has the same ending."""
     ending = job.source.suffix.lower()
-    named = _of(ending)
-    if job.target.suffix.lower() != ending or not named:
+    if job.target.suffix.lower() != ending:
         return ""
-    if source.format in [one.name for one in named]:
+    found = result_format(job.target, source)
+    if found.name == source.format or ending not in found.suffixes:
         return ""
-    return f"is {source.title}, but its name ends in {ending}, so the result is {named[0].title}"
+    return f"is {source.title}, but its name ends in {ending}, so the result is {found.title}"
 
 
 def ending_for(path: Path) -> str:
@@ -36,10 +36,4 @@ def ending_for(path: Path) -> str:
     Raises DataError if the file cannot be read.
     """
     with open_image(path) as source:
-        name = source.format
-    (own,) = (one for one in formats() if one.name == name)
-    return ".tif" if own.read_only else own.suffixes[0]
-
-
-def _of(ending: str) -> list[Format]:
-    return [one for one in formats() if ending.lower() in one.suffixes]
+        return result_format(Path("result"), source).suffixes[0]

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet.errors import DataError
-from graphnet_denoise.images import open_image, suffixes
-from graphnet_denoise.jobs.sources import Names, earlier_results
+from graphnet_denoise.images import Names, earlier_results, open_image, suffixes
 from graphnet_denoise.sampling import middle
 
 Native = NDArray[np.generic]

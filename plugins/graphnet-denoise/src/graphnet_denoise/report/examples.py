@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphnet.sdk import Gallery, Pairs, as_unit, default_registry
 from graphnet_denoise.applying import restore_pixels
-from graphnet_denoise.images import Levels, list_images, open_image, upright
+from graphnet_denoise.images import Levels, open_image, upright
 from graphnet_denoise.jobs.opened import ranges_of
 from graphnet_denoise.learning.scenes import HeldOut, read_scenes
 from graphnet_denoise.ranges import Range, find_range
@@ -87,13 +87,6 @@ def read_example(path: Path, *, side: int = SIDE, channels: int | None = None) -
             ranges_of(source, together=taken > 1)[0],
             orientation=source.metadata.orientation,
         )
-
-
-def read_examples(images: Sequence[Path], *, channels: int | None = None) -> Iterator[Example]:
-    """Read image files, and those directly in folders."""
-    for given in images:
-        for path in list_images(given) if given.is_dir() else [given]:
-            yield read_example(path, channels=channels)
 
 
 def validation_examples(run: Run, *, numbers: bool) -> Iterator[Example]:

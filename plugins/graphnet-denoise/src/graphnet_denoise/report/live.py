@@ -13,13 +13,14 @@ from typing import Any, Self
 import graphnet
 from graphnet.errors import CheckpointError, DataError
 from graphnet.plan import CompileOptions
+from graphnet.training import RunFolder
 from graphnet_denoise.images import list_images
 from graphnet_denoise.models import MODELS
 from graphnet_denoise.report.drawing import NO_MODEL, Drawn, draw, draw_network
 from graphnet_denoise.report.examples import read_example
 from graphnet_denoise.report.page import page_data, title_of
-from graphnet_denoise.report.run import LOG, Run, read_run
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.report.run import Run, read_run
+from graphnet_denoise.restoring import Restorer, Settings
 from graphnet_denoise.shipped import Shipped
 
 _FOLDER_SIDE = 768  # of an image of a folder; of a larger one, the middle is shown
@@ -77,7 +78,7 @@ class LiveRun(_Live):
 
     def version(self) -> int:
         """The number of changes. The images of a model that is new are made in the other thread."""
-        log, model = self.path / LOG, Run(self.path).model
+        log, model = self.path / RunFolder.LOG, Run(self.path).model
         stamps = _stamp(log), model and (model.name, _stamp(model))
         wanted = model and (stamps[1], _is_begun(log))  # the log says what the images are
         with self._lock:
@@ -92,7 +93,7 @@ class LiveRun(_Live):
         with self._lock:
             drawn, number = self._drawn, self._number
         run, remarks = Run(self.path), []
-        if not _is_begun(self.path / LOG):
+        if not _is_begun(self.path / RunFolder.LOG):
             remarks.append(NO_LOG)
         else:
             try:
@@ -146,11 +147,12 @@ class LiveFolder(_Live):
 
     def __init__(self, path: Path, model: Path | None, *, options: CompileOptions) -> None:
         super().__init__()
-        self.path, self.options = path, options
+        self.path = path
         self._paths = list_images(path)
+        settings = Settings(options)
         self._model = graphnet.load(model or MODELS["camera"])
-        self._restorer = None if model is None else Restorer.of(self._model, options=options)
-        self._shipped = Shipped(settings={"options": options})
+        self._restorer = None if model is None else Restorer.of(self._model, settings)
+        self._shipped = Shipped(settings=settings)
         self._made: dict[object, Mapping[str, Any]] = {}
         self._network = self._pool.submit(draw_network, self._model, options)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from graphnet.errors import CheckpointError
+from graphnet.training import RunFolder
 
-LOG = "log.jsonl"
-_MODELS = ("best.safetensors", "model.safetensors", "checkpoint.safetensors")
+_MODELS = (RunFolder.BEST, RunFolder.MODEL, RunFolder.CHECKPOINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Run:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is that of a run: it has a log or a model; a run that begins has neither."""
-    return (path / LOG).exists() or Run(path).model is not None
+    return (path / RunFolder.LOG).exists() or Run(path).model is not None
 
 
 def read_run(path: Path) -> Run:
@@ -54,13 +54,13 @@ def read_run(path: Path) -> Run:
 
     A last line that is not finished, since the run is still writing it, does not count.
     """
-    log = path / LOG
+    log = path / RunFolder.LOG
     try:
         text = log.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{path}: expected the folder of a training run, with log.jsonl ({error}). Give the folder that "
-            f"--run named, such as runs/NAME."
+            f"{path}: expected the folder of a training run, with {RunFolder.LOG} ({error}). Give the folder "
+            f"that --run named, such as runs/NAME."
         ) from None
     records: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
