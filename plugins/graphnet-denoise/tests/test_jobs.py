@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import graphnet_denoise
 import numpy as np
 import pytest
 import tifffile
@@ -174,6 +176,35 @@ def test_an_image_in_blocks_becomes_the_same_as_in_one_piece(
     assert float(np.abs(whole - pixels / 65535).max()) > 0.1
     fractions = [event["done"] for event in told if event["event"] == "progress"]
     assert 0 < fractions[0] < 1
+
+
+def test_images_of_eight_bits_get_the_precision_of_the_machine_unless_one_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bfloat16 is exact enough for them; 16 bits and floating point are computed in float32."""
+    predict = graphnet.Model.predict
+    seen: list[str | None] = []
+
+    def recorded(self: graphnet.Model, *inputs: Tensor, options: graphnet.CompileOptions) -> object:
+        seen.append(options.precision)
+        return predict(self, *inputs, options=options)
+
+    monkeypatch.setattr(graphnet.Model, "predict", recorded)
+    eight, sixteen = noise(6, 6, 3), noise(6, 6, 3, dtype="u2")
+    save(folder / "a.png", eight)
+    save(folder / "b.tif", sixteen)
+    save(folder / "c.tif", sixteen.astype("f4"))
+    jobs = jobs_of(folder, "a.png", "b.tif", "c.tif")
+    assert events(method(halving()), jobs)[0].done == 3
+    assert seen == ["auto", None, None]
+    seen.clear()
+    for array in (eight, sixteen):
+        graphnet_denoise.denoise(array, model=halving())
+    assert seen == ["auto", None]
+    seen.clear()
+    stated = Settings(replace(CPU, precision="float32"))
+    assert events(ByModel(halving(), Restorer.of(halving(), stated)), jobs[:1])[0].done == 1
+    assert seen == ["float32"]
 
 
 def test_each_plane_of_a_stack_and_each_channel_of_a_microscope_is_denoised(folder: Path) -> None:

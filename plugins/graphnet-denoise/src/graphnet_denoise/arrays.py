@@ -347,7 +347,7 @@ def _denoised(
             values = own.values(pixels)
             seen, beyond = split_extremes(values) if own.bounded else (values, 0)
             image = torch.from_numpy(seen)[None]
-            look = restorer.look(image, request.noise_level)
+            look = replace(restorer.look(image, request.noise_level), eight_bits=kind.eight_bits)
             clean = restorer.restore_part(image, look, request.noise_level)[0]
             clean_values = clean.cpu().numpy() + beyond
             found[(*index, group)] = kind.round(own.pixels(clean_values, pixels))

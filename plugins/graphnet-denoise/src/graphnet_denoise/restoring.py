@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
@@ -50,6 +50,8 @@ class Look:
         note: a line for the user about the noise that was found, or "".
         kind: which of the included models denoises the images, or None.
         noise: the noise that was found, or None if it was not measured.
+        eight_bits: whether the result is stored in 8 bits. Then bfloat16 is exact enough, and it is used
+            where the device has instructions for it, unless the settings name a precision.
     """
 
     grey: Tensor
@@ -57,6 +59,7 @@ class Look:
     note: str = ""
     kind: Kind | None = None
     noise: FoundNoise | None = None
+    eight_bits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +198,7 @@ class Restorer:
             if wanted > 1:
                 level = torch.hypot(level, (wanted - 1) ** 0.5 * shared)
             x = torch.cat((x, level), dim=1)
-        y = turned(self._predict(x, wanted)[..., :h, :w].to(part), turn, back=True)
+        y = turned(self._predict(x, wanted, look)[..., :h, :w].to(part), turn, back=True)
         if wanted == 1:
             return y.reshape(n, c, *size)
         # A part may be grey alone, and a picture elsewhere only.
@@ -206,9 +209,12 @@ class Restorer:
             y = torch.where(alike.reshape(n, 1, 1, 1), y.mean(dim=1, keepdim=True), y)
         return y[:, :c]
 
-    def _predict(self, x: Tensor, channels: int) -> Tensor:
+    def _predict(self, x: Tensor, channels: int, look: Look) -> Tensor:
+        options = self.settings.options
+        if look.eight_bits and options.precision is None:
+            options = replace(options, precision="auto")
         with _ONE_AT_A_TIME:
-            y = self.model.predict(x, options=self.settings.options)
+            y = self.model.predict(x, options=options)
         if not isinstance(y, Tensor) or y.shape != (len(x), channels, *x.shape[2:]):
             found = tuple(y.shape) if isinstance(y, Tensor) else f"{len(y)} outputs"
             raise DataError(

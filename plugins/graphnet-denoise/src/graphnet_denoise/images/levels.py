@@ -39,6 +39,11 @@ class Levels:
         return self.dtype.kind in "ui"
 
     @property
+    def eight_bits(self) -> bool:
+        """Whether the samples are integers of 8 bits or fewer."""
+        return self.integers and self.bits <= 8
+
+    @property
     def low(self) -> int | float:
         """The lowest level; minus infinity for floating point."""
         if not self.integers:

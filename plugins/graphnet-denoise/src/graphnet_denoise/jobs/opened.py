@@ -86,6 +86,7 @@ class OpenedImage:
 
     def parts(self, find: Callable[[Tensor], Look]) -> Iterator[Part]:
         """Read the image part by part; `find` finds in images (N, C, h, w) what their parts need."""
+        eight_bits = self.source.levels.eight_bits
         large = self.source.height * self.source.width > _LOOK_WHOLE
         in_windows = large or len(self.blocks) > 1
         together = 1 if self.together else self.source.channels  # images of a part
@@ -98,7 +99,7 @@ class OpenedImage:
                     return
                 pixels = self._read(plane, block.rows, block.columns)
                 look = look or find(self.tensor(pixels)[0])
-                yield Part(self, plane, block, pixels, look)
+                yield Part(self, plane, block, pixels, replace(look, eight_bits=eight_bits))
 
     def _windows(self, plane: int, *, large: bool) -> Tensor:
         """The images of a plane, or windows of them if they are large: (N, C, h, w)."""
