@@ -121,6 +121,25 @@ def test_narrow_dtypes_are_within_their_stated_error(dtype: torch.dtype, bound: 
     assert relative_error(grad_bias.double(), exact_bias) < 1e-5
 
 
+@pytest.mark.parametrize("shape", [(1, 33, 9, 9), (3, 7, 5, 3), (1, 50, 13, 30), (2, 1, 4, 4)])
+@pytest.mark.parametrize("out_channels", [1, 35, 64])
+def test_bfloat16_with_odd_numbers_of_channels_and_tiles(
+    shape: tuple[int, int, int, int], out_channels: int
+) -> None:
+    """Products take pairs of channels, and those of the gradients pairs of tiles."""
+    kernel = WinogradConv2d(padding=(1, 1))
+    x = random_tensor(shape, seed=0, dtype=torch.bfloat16)
+    weight = random_tensor((out_channels, shape[1], 3, 3), seed=1, dtype=torch.bfloat16)
+    y = kernel.forward(x, weight, None)
+    assert relative_error(y.double(), F.conv2d(x.double(), weight.double(), padding=1)) < 3e-2
+    grad_y = random_tensor(tuple(y.shape), seed=3, dtype=torch.bfloat16)
+    found = kernel.backward(grad_y, x, weight, ALL)
+    expected = gradients_by_torch(grad_y.double(), x.double(), weight.double(), (1, 1))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine is not None
+        assert relative_error(mine.double(), theirs) < 3e-2
+
+
 @pytest.mark.usefixtures("threads")
 def test_image_has_the_same_bits_for_each_number_of_threads() -> None:
     x = random_tensor((3, 17, 21, 10), seed=0, dtype=torch.float32)
