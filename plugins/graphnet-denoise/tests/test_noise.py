@@ -176,6 +176,24 @@ def test_clipped_noise_stays_in_0_to_1() -> None:
     np.testing.assert_array_equal(clipped, np.clip(plain, 0, 1))
 
 
+@pytest.mark.parametrize("count", [1, 64])
+@pytest.mark.parametrize("kind", ["gaussian", "grey", "mixture", "poisson_gaussian"])
+def test_targets_of_clipped_noise_have_the_mean_of_the_clean_image(kind: str, count: int) -> None:
+    """In the dark, the mean of clipped noise is far above 0."""
+    own = {"gaussian": {"std": 50, "clip": True}}
+    forms: dict[str, Any] = {
+        "gaussian": own,
+        "grey": {"grey": {"noise": own, "clip": True}},
+        "mixture": parts(own, own),
+        "poisson_gaussian": {"poisson_gaussian": {"peak": 1000, "std": 50, "clip": True}},
+    }
+    noise = NOISES.make(forms[kind])
+    scenes = scenes_of(noise, np.full((1, 64, 64, 3), 0.02, np.float32))
+    draws = Draws(0, 0, [0], stream=3)
+    assert float(noise(scenes, draws).mean()) > 0.07
+    assert float(noise.mean_of(count, scenes, draws).mean()) == pytest.approx(0.02, abs=0.013)
+
+
 @pytest.mark.parametrize(
     ("form", "message"),
     [

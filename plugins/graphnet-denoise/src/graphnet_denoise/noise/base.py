@@ -96,7 +96,9 @@ class Noise(Definition):
 
     `level` is the name of the range that a model can get as one more channel of its input: a standard
     deviation in 255ths. It is None if one number does not describe the noise. `gaussian` says that the noise
-    is added and Gaussian: so is that of the mean of n noisy images, with 1 / sqrt(n) of the deviation.
+    is added and Gaussian: so is that of the mean of n noisy images, with 1 / sqrt(n) of the deviation. `clip`
+    makes the images that a network sees like files, which hold no number outside 0..1. Targets are not
+    clipped: in dark and in bright parts, the mean of clipped noise is not 0.
     """
 
     ranges: ClassVar[tuple[str, ...]] = ()
@@ -131,13 +133,13 @@ class Noise(Definition):
         return np.ones_like(largest)
 
     def mean_of(self, count: int, scenes: Scenes, draws: Draws) -> Images:
-        """Make the mean of `count` noisy images of each scene."""
-        if count > 1 and self.gaussian and not self.clip:
+        """Make the mean of `count` noisy images of each scene, which are not clipped: a target."""
+        total = self.noisy(scenes, draws)
+        if count > 1 and self.gaussian:
             clean = self.clean(scenes)
-            return clean + (self.noisy(scenes, draws) - clean) / np.float32(math.sqrt(count))
-        total = self(scenes, draws)
+            return clean + (total - clean) / np.float32(math.sqrt(count))
         for _ in range(count - 1):
-            total += self(scenes, draws)
+            total += self.noisy(scenes, draws)
         return total / np.float32(count) if count > 1 else total
 
     def __call__(self, scenes: Scenes, draws: Draws) -> Images:

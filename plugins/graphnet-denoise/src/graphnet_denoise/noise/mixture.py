@@ -39,8 +39,6 @@ class Grey(Noise):
         return _repeated(self.noise(_grey_scenes(scenes), draws), scenes)
 
     def mean_of(self, count: int, scenes: Scenes, draws: Draws) -> Images:
-        if self.clip:
-            return super().mean_of(count, scenes, draws)
         return _repeated(self.noise.mean_of(count, _grey_scenes(scenes), draws), scenes)
 
     def clean(self, scenes: Scenes) -> Images:
@@ -102,8 +100,6 @@ class Mixture(Noise):
         return self._made(scenes, lambda noise, own, places: noise(own, draws.of(places)))
 
     def mean_of(self, count: int, scenes: Scenes, draws: Draws) -> Images:
-        if self.clip:
-            return super().mean_of(count, scenes, draws)
         return self._made(
             scenes, lambda noise, own, places: noise.mean_of(count, own, draws.of(places))
         )
