@@ -23,7 +23,6 @@ from graphnet_denoise.images.opening import (
     formats,
     open_image,
     result_format,
-    suffixes,
 )
 from graphnet_denoise.images.picture import (
     WRITE_SUFFIXES,
@@ -60,7 +59,6 @@ __all__ = [
     "read_picture",
     "read_rgb",
     "result_format",
-    "suffixes",
     "upright",
     "write_picture",
 ]
