@@ -149,6 +149,22 @@ def test_folder_that_does_not_exist_is_a_write_error(tmp_path: Path) -> None:
             copied(tmp_path / "a.tif", tmp_path / "none" / name)
 
 
+def test_what_is_in_the_way_of_a_file_is_a_write_error_and_stays(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9))
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("file/b.png", "folder.png"):
+        with pytest.raises(WriteError, match=rf"{name}: cannot be written"):
+            copied(tmp_path / "a.tif", tmp_path / name)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.tif", "file", "folder.png"]
+
+
+def test_written_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", noise(9, 9))
+    copied(tmp_path / "a.tif", tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_mode == (tmp_path / "a.tif").stat().st_mode
+
+
 def test_picture_over_ninety_megapixels_is_read(tmp_path: Path) -> None:
     picture = np.zeros((9_500, 9_500), np.uint8)
     picture[9_000:, 9_400:] = 200

@@ -6,7 +6,7 @@
                 pixels = source.read(plane, rows)          # (C, h, w), in the file's own numbers
                 sink.write(plane, rows, slice(None), pixels)
 
-`Picture` and the functions beside it hold one small image as a whole.
+`read_pixels`, `read_rgb` and `image_size` are for one small image as a whole.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from graphnet_denoise.images.opening import (
     result_format,
 )
 from graphnet_denoise.images.picture import (
-    WRITE_SUFFIXES,
-    Picture,
     Pixels,
+    as_unit,
     image_size,
-    read_picture,
+    read_pixels,
     read_rgb,
-    write_picture,
 )
 
 __all__ = [
     "DENOISED",
-    "WRITE_SUFFIXES",
     "Format",
     "ImageFile",
     "ImageSink",
@@ -45,8 +42,8 @@ __all__ = [
     "Listing",
     "Metadata",
     "Names",
-    "Picture",
     "Pixels",
+    "as_unit",
     "bands",
     "create_like",
     "earlier_results",
@@ -56,9 +53,8 @@ __all__ = [
     "list_images",
     "nothing_in",
     "open_image",
-    "read_picture",
+    "read_pixels",
     "read_rgb",
     "result_format",
     "upright",
-    "write_picture",
 ]
