@@ -19,7 +19,7 @@ from graphnet_denoise.images.file import DecodedFile, ImageFile, ImageSink
 from graphnet_denoise.images.format import Format
 from graphnet_denoise.images.layout import Layout, Samples, bands
 from graphnet_denoise.images.levels import Levels
-from graphnet_denoise.images.metadata import Metadata
+from graphnet_denoise.images.metadata import METRE, Metadata
 from graphnet_denoise.images.scratch import Scratch
 from graphnet_denoise.sampling import middle
 
@@ -35,7 +35,6 @@ _LONGEST_TEXT = 1 << 24
 _BAND_BYTES = 1 << 20  # of pixels that are encoded at a time
 _SAMPLE_BYTES = 1 << 17  # of pixels with which ways to compress are tried
 _STRATEGIES = (zlib.Z_RLE, zlib.Z_FILTERED, zlib.Z_DEFAULT_STRATEGY)
-_METRE = 39.37007874  # inches
 _XMP = b"XML:com.adobe.xmp"
 
 
@@ -120,7 +119,7 @@ class PngFile(DecodedFile):
                     icc = _unpacked(data.partition(b"\0")[2][1:])
                 elif kind == b"pHYs":
                     x, y, unit = struct.unpack(">IIB", data)
-                    resolution = (x / _METRE, y / _METRE) if unit == 1 else None
+                    resolution = (x / METRE, y / METRE) if unit == 1 else None
                 elif kind in (b"tEXt", b"zTXt", b"iTXt"):
                     key, value = _text(kind, data)
                     if key == _XMP:
@@ -294,7 +293,7 @@ def _described(metadata: Metadata) -> Iterator[Chunk]:
     """Chunks for the metadata of a file of another format."""
     if metadata.icc:
         yield Chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
-    if resolution := metadata.resolution_times(_METRE, most=2**31 - 1):
+    if resolution := metadata.resolution_times(METRE, most=2**31 - 1):
         yield Chunk(b"pHYs", struct.pack(">IIB", *resolution, 1))
     if metadata.exif:
         yield Chunk(b"eXIf", metadata.exif)
