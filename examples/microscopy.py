@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from graphnet_denoise.bank import as_unit
+from graphnet_denoise.images import as_unit
 from graphnet_denoise.restoring import Restorer, Settings
 from numpy.typing import NDArray
 from PIL import Image

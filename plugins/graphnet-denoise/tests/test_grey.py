@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from graphnet_denoise import grey
 from graphnet_denoise.commands.denoise import denoise
 from graphnet_denoise.commands.evaluate import evaluate
-from graphnet_denoise.images import read_picture
+from graphnet_denoise.images import as_unit, read_pixels
 from graphnet_denoise.models import MODELS
 from PIL import Image
 from torch import Tensor
@@ -66,7 +66,7 @@ def test_denoise_removes_the_noise_of_a_grey_picture(tmp_path: Path, mode: str) 
     Image.fromarray(image.numpy()).convert(mode).save(tmp_path / "a.png")
     result = CliRunner().invoke(denoise, [str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png")])
     assert result.exit_code == 0, result.output
-    restored = read_picture(tmp_path / "b.png").tensor()
+    restored = torch.from_numpy(as_unit(read_pixels(tmp_path / "b.png")))
     assert len(restored) == (1 if mode == "L" else 3)
     assert bool(grey.is_grey(restored[None]))
     before, after = psnr(image / 255, clean), psnr(restored[0], clean)

@@ -21,6 +21,7 @@ from graphnet_denoise.learning import own_images as own_images_module
 from graphnet_denoise.learning import recipe
 from graphnet_denoise.learning.array_files import write_arrays
 from graphnet_denoise.learning.findings import find
+from graphnet_denoise.learning.frames import sources_in
 from graphnet_denoise.learning.own_images import Learning
 from graphnet_denoise.learning.sameness import compare_images
 from graphnet_denoise.learning.scenes import (
@@ -147,7 +148,7 @@ def test_pairs_of_a_scene_that_moves_count_as_single_images(tmp_path: Path) -> N
 def test_a_folder_without_images_or_of_two_kinds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such folder"):
         find(tmp_path / "absent")
-    with pytest.raises(DataError, match="expected a folder of images"):
+    with pytest.raises(DataError, match="expected a folder with images"):
         find(tmp_path)
     to = Writer(tmp_path)
     to.png("a.png", to.noisy(own_images.scene(0)))
@@ -161,6 +162,20 @@ def test_a_folder_without_images_or_of_two_kinds_is_refused(tmp_path: Path) -> N
     to.png("b.png", np.full((40, 40), 0.5))
     with pytest.raises(DataError, match="all pixels .* are equal"):
         find(tmp_path)
+
+
+def test_images_in_folders_of_any_depth_are_found_and_links_to_folders_are_named(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "a/b/c/d/e"
+    folder.mkdir(parents=True)
+    for name in ("x10.png", "x9.png"):
+        Writer(folder).png(name, np.full((4, 4), 0.5))
+    (tmp_path / "a/again").symlink_to(folder)
+    found = sources_in(tmp_path)
+    assert [source.file for source in found.files] == [folder / "x9.png", folder / "x10.png"]
+    link = tmp_path / "a/again"
+    assert found.left_out == [f"{link}: is a link to a folder and is not followed"]
 
 
 def test_earlier_results_are_not_learned_from(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graphnet_denoise.images import Picture, write_picture
 from graphnet_denoise.ranges import Range
 from graphnet_denoise.report.examples import Example, read_example
 from graphnet_denoise.report.network import training_data
@@ -54,7 +53,7 @@ def run(tmp_path: Path) -> Path:
     weights = {"conv2d_1.weight": torch.eye(3).reshape(3, 3, 1, 1) / 2}
     gn.Model(description, weights=weights).save(folder / "model.safetensors")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 60), dtype=np.uint8)
-    write_picture(tmp_path / "noisy.png", Picture(pixels))
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "noisy.png")
     return folder
 
 
@@ -163,7 +162,7 @@ def test_a_model_that_knows_its_range_gets_the_numbers_of_the_file() -> None:
 
 def test_the_middle_of_a_file_is_read_in_its_range(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 11, 8), dtype=np.uint8)
-    write_picture(tmp_path / "a.png", Picture(pixels))
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "a.png")
     found = read_example(tmp_path / "a.png", side=4)
     np.testing.assert_array_equal(found.noisy, pixels[:, 3:7, 2:6])
     np.testing.assert_allclose(found.values()[0], pixels[:, 3:7, 2:6] / 255, rtol=1e-6)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from graphnet_denoise.images import Picture, write_picture
 from graphnet_denoise.report.live import LiveFolder, LiveRun
 from graphnet_denoise.report.serving import PageServer
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 import graphnet as gn
@@ -57,7 +57,7 @@ def images(tmp_path: Path) -> Path:
     folder = tmp_path / "my images"
     folder.mkdir()
     for seed, name in enumerate(("one.png", "two.png")):
-        write_picture(folder / name, Picture(pixels_of(seed)))
+        Image.fromarray(pixels_of(seed).transpose(1, 2, 0)).save(folder / name)
     return folder
 
 

@@ -9,10 +9,11 @@ import torch
 from click.testing import CliRunner
 from graphnet_denoise import metrics, plugin
 from graphnet_denoise.commands import denoise as denoise_module
-from graphnet_denoise.images import Picture, read_picture, write_picture
+from graphnet_denoise.images import as_unit, read_pixels
 from graphnet_denoise.jobs import ByImage
 from graphnet_denoise.restoring import Settings
 from graphnet_denoise.zeroshot import train_on_image, zero_shot_description
+from PIL import Image
 from torch import Tensor
 
 import graphnet
@@ -101,15 +102,14 @@ def test_one_noisy_image_is_enough() -> None:
 
 
 @pytest.mark.parametrize(("channels", "takes"), [(1, 3), (3, 1), (1, 1)])
-def test_pictures_keep_their_channels_and_depth(channels: int, takes: int) -> None:
+def test_images_keep_their_channels(channels: int, takes: int) -> None:
     levels = np.random.default_rng(0).integers(0, 65536, (channels, 9, 7)).astype(np.uint16)
     pixels = levels if channels == 1 else (levels >> 8).astype(np.uint8)
-    picture, method = Picture(pixels), ByImage(network(takes), 1, Settings(ON_CPU))
-    part = picture.tensor()[None]
+    method = ByImage(network(takes), 1, Settings(ON_CPU))
+    part = torch.from_numpy(as_unit(pixels))[None]
     values = method.restore(part, method.look(part), (0, 0), lambda _share: None)
-    restored = picture.with_tensor(values[0])
-    assert restored.pixels.shape == pixels.shape
-    assert restored.pixels.dtype == pixels.dtype
+    assert values.shape == part.shape
+    assert values.dtype == part.dtype
 
 
 @pytest.fixture
@@ -124,12 +124,12 @@ def test_the_command_trains_a_network_on_each_image(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name, size in (("a.png", (9, 12)), ("b.png", (8, 8))):
         pixels = np.random.default_rng(0).integers(0, 256, (3, *size), dtype=np.uint8)
-        write_picture(tmp_path / "in" / name, Picture(pixels))
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "in" / name)
     arguments = [tmp_path / "small.yaml", tmp_path / "in", "-o", tmp_path / "out", "--zero-shot"]
     result = run(*arguments, "--steps", 2, "--device", "cpu")
     assert result.exit_code == 0, result.output
-    assert read_picture(tmp_path / "out/a.png").pixels.shape == (3, 9, 12)
-    assert read_picture(tmp_path / "out/b.png").pixels.shape == (3, 8, 8)
+    assert read_pixels(tmp_path / "out/a.png").shape == (3, 9, 12)
+    assert read_pixels(tmp_path / "out/b.png").shape == (3, 8, 8)
     with pytest.raises(DataError, match="--zero-shot trains a network from its description"):
         run(*arguments, "--noise-level", 25)
     with pytest.raises(DataError, match="--steps says how long --zero-shot trains"):

@@ -227,4 +227,4 @@ def test_what_cannot_be_learned_from_is_said_in_the_window(
     with qtbot.capture_exceptions():
         widget.begin()
         qtbot.waitUntil(lambda: widget.train.enabled, timeout=60_000)
-    assert "expected a folder of images" in widget.told.value
+    assert "expected a folder with images" in widget.told.value

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet.errors import DataError
-from graphnet_denoise.images import list_images, read_picture
+from graphnet_denoise.images import list_images, read_pixels
 from graphnet_denoise.pairs import as_images, opened_arrays
 
 Pixels = NDArray[Any]
@@ -51,17 +51,6 @@ def read_bank(
         ) from error
 
 
-def as_unit(pixels: Pixels) -> NDArray[np.float32]:
-    """Convert pixels to float32 in 0..1.
-
-    >>> as_unit(np.array([[[0], [51]]], np.uint8)).ravel().tolist()
-    [0.0, 0.20000000298023224]
-    """
-    if pixels.dtype == np.float32:
-        return pixels
-    return np.divide(pixels, np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
-
-
 def in_grey(image: Pixels) -> Pixels:
     """Return the luma of an image (H, W, 3) as (H, W, 1); an image of one channel stays as it is."""
     if image.shape[2] == 1:
@@ -76,7 +65,7 @@ def _images(path: Path, keys: Sequence[str]) -> list[Pixels]:
             f"{path}: no such file or folder. Give a folder of images, an .npz or an .npy that exists."
         )
     if path.is_dir():
-        return [_as_hwc(read_picture(file).pixels) for file in list_images(path)]
+        return [_as_hwc(read_pixels(file)) for file in list_images(path)]
     return [_as_hwc(image) for image in as_images(_array(path, keys), str(path)).numpy()]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from graphnet.errors import DataError
 from graphnet.sdk import DataSet, Pairs
-from graphnet_denoise.images import Picture, list_images, read_picture
+from graphnet_denoise.images import Pixels, as_unit, list_images, read_pixels
 from graphnet_denoise.wording import some
 
 NAMES = (("noisy", "clean"), ("input", "target"), ("noisy1", "noisy2"))
@@ -100,7 +100,7 @@ def as_images(array: NDArray[Any], where: str) -> Tensor:
     if array.dtype == np.uint8:
         return torch.from_numpy(np.ascontiguousarray(array))
     if array.dtype == np.uint16:
-        return torch.from_numpy(array.astype(np.float32) / np.float32(65535))
+        return torch.from_numpy(as_unit(array))
     if array.dtype not in (np.float16, np.float32, np.float64):
         raise DataError(
             f"{where}: expected uint8, uint16 or floating point, found {array.dtype}. Convert "
@@ -184,25 +184,23 @@ def _read_folders(folder: Path) -> Pairs:
 
 def _stack(paths: Sequence[Path]) -> Tensor:
     """Stack images of one size as (N, C, H, W): grey if all are grey, floating point if one has 16 bits."""
-    pictures = [_fitting(path, None) for path in paths[:1]]
-    pictures += [_fitting(path, pictures[0]) for path in paths[1:]]
-    channels = max(len(picture.pixels) for picture in pictures)
-    deep = any(picture.pixels.dtype == np.uint16 for picture in pictures)
-    images = [
-        picture.tensor() if deep else torch.from_numpy(picture.pixels) for picture in pictures
-    ]
+    first = read_pixels(paths[0])
+    found = [first, *(_fitting(path, first) for path in paths[1:])]
+    channels = max(len(pixels) for pixels in found)
+    deep = any(pixels.dtype == np.uint16 for pixels in found)
+    images = [torch.from_numpy(as_unit(pixels) if deep else pixels) for pixels in found]
     return torch.stack([image.expand(channels, -1, -1) for image in images])
 
 
-def _fitting(path: Path, first: Picture | None) -> Picture:
-    picture = read_picture(path)
-    if first is not None and picture.pixels.shape[1:] != first.pixels.shape[1:]:
+def _fitting(path: Path, first: Pixels) -> Pixels:
+    pixels = read_pixels(path)
+    if pixels.shape[1:] != first.shape[1:]:
+        expected, size = (f"{one.shape[1]} x {one.shape[2]}" for one in (first, pixels))
         raise DataError(
-            f"{path}: expected {first.pixels.shape[1]} x {first.pixels.shape[2]} pixels as in the "
-            f"folder's first image, found {picture.pixels.shape[1]} x {picture.pixels.shape[2]}. "
-            f"Crop all images to one size."
+            f"{path}: expected {expected} pixels as in the folder's first image, found {size}. Crop all "
+            f"images to one size."
         )
-    return picture
+    return pixels
 
 
 def _options() -> str:

@@ -19,6 +19,7 @@ from graphnet_denoise.commands.options import (
     MEMORY,
     OF_PREDICTION,
     SOME_FAILED,
+    noise_level_option,
     self_ensemble_option,
     split_model,
 )
@@ -48,12 +49,7 @@ if TYPE_CHECKING:
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a line of JSON for each event, for programs."
 )
-@click.option(
-    "--noise-level",
-    metavar="STD",
-    type=click.FloatRange(min=0),
-    help="The noise's standard deviation in 255ths, for a model that takes it as an input.",
-)
+@noise_level_option
 @click.option(
     "--noise",
     type=click.Choice(get_args(Noise)),

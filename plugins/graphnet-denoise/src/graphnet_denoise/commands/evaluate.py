@@ -140,15 +140,9 @@ def evaluate(
     record: dict[str, Any] = {"model": str(model or "included"), "data": where, "noise": noise}
     if without_clean:
         assert restorer is not None
-        found = sources_in(Path(places[0]))
-        for error in found.left_out:
-            click.echo(f"left out {error}", err=True)
-        judged = judge(restorer, [frame for source in found.files for frame in source.frames])
-        record |= {"without_clean": True, **judged.record(), "left_out": list(found.left_out)}
-        for line in judged.lines():
-            Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        record |= _judge(restorer, Path(places[0]))
         _write_json(report, record, started)
-        if found.left_out:
+        if record["left_out"]:
             raise click.exceptions.Exit(SOME_FAILED)
         return
     files = None if noise is not None else _file_pairs(places)
@@ -218,6 +212,17 @@ def _restores(model: Path | None, settings: Settings) -> Restores:
     if model is None:
         return _Included(Shipped(settings=settings))
     return Restorer.of(graphnet.load(model), settings)
+
+
+def _judge(restorer: Restores, folder: Path) -> dict[str, Any]:
+    """Measure a model on noisy images, say how good it is, and return the numbers."""
+    found = sources_in(folder)
+    for error in found.left_out:
+        click.echo(f"left out {error}", err=True)
+    judged = judge(restorer, [frame for source in found.files for frame in source.frames])
+    for line in judged.lines():
+        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    return {"without_clean": True, **judged.record(), "left_out": list(found.left_out)}
 
 
 def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:

@@ -6,7 +6,7 @@
                 pixels = source.read(plane, rows)          # (C, h, w), in the file's own numbers
                 sink.write(plane, rows, slice(None), pixels)
 
-`Picture` and the functions beside it hold one small image as a whole.
+`read_pixels`, `read_rgb` and `image_size` are for one small image as a whole.
 """
 
 from __future__ import annotations
@@ -23,21 +23,17 @@ from graphnet_denoise.images.opening import (
     formats,
     open_image,
     result_format,
-    suffixes,
 )
 from graphnet_denoise.images.picture import (
-    WRITE_SUFFIXES,
-    Picture,
     Pixels,
+    as_unit,
     image_size,
-    read_picture,
+    read_pixels,
     read_rgb,
-    write_picture,
 )
 
 __all__ = [
     "DENOISED",
-    "WRITE_SUFFIXES",
     "Format",
     "ImageFile",
     "ImageSink",
@@ -46,8 +42,8 @@ __all__ = [
     "Listing",
     "Metadata",
     "Names",
-    "Picture",
     "Pixels",
+    "as_unit",
     "bands",
     "create_like",
     "earlier_results",
@@ -57,10 +53,8 @@ __all__ = [
     "list_images",
     "nothing_in",
     "open_image",
-    "read_picture",
+    "read_pixels",
     "read_rgb",
     "result_format",
-    "suffixes",
     "upright",
-    "write_picture",
 ]

@@ -22,13 +22,13 @@ class Listing:
         images: the images, in the order of their names; those of the folders in it follow, if they were
             searched too.
         folders: the folders directly in it that are no images.
-        links: links to folders, which were not followed.
+        links: links to folders, which were not followed, each with these words.
         unreadable: folders that could not be listed, each with the reason.
     """
 
     images: list[Path] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
-    links: list[Path] = field(default_factory=list)
+    links: list[tuple[Path, str]] = field(default_factory=list)
     unreadable: list[tuple[Path, str]] = field(default_factory=list)
 
     def complete(self) -> Listing:
@@ -69,7 +69,7 @@ def find_images(
             found.folders.append(path)
     for path in found.folders if recursive else ():
         if path.is_symlink():
-            found.links.append(path)
+            found.links.append((path, "is a link to a folder and is not followed"))
         elif outside is None or os.path.realpath(outside) != os.path.realpath(path):
             inner = find_images(path, names, recursive=True, outside=outside)
             found.images.extend(inner.images)

@@ -10,6 +10,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+METRE = 39.37007874
+"""Inches: some formats state pixels per metre."""
+
 _ORIENTATION = 0x0112
 
 

@@ -122,7 +122,7 @@ def result_format(target: Path, source: ImageFile) -> Format:
     if not fitting and ending in ("", source.path.suffix.lower()):
         fitting = [written_as(known) for known in formats() if known.name == source.format]
     if not fitting:
-        endings = ", ".join(suffixes())
+        endings = ", ".join(end for one in formats() if not one.read_only for end in one.suffixes)
         raise DataError(
             f"{target}: expected a name that ends in one of {endings}, found "
             f"{target.suffix or 'no ending'!r}."
@@ -138,11 +138,6 @@ def written_as(known: Format) -> Format:
 def formats() -> Sequence[Format]:
     """All formats: those of this distribution, then those that other distributions added."""
     return [*BUILTIN, *_added()]
-
-
-def suffixes() -> tuple[str, ...]:
-    """The endings of the names of all files that can be read, in lower case."""
-    return tuple(dict.fromkeys(suffix for known in formats() for suffix in known.suffixes))
 
 
 def _added() -> Sequence[Format]:

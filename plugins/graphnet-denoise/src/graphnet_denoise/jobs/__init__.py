@@ -4,7 +4,6 @@ sources     arguments -> images
 targets     images -> jobs: a file to read and a file to write each
 written     which format a result gets
 streams     the standard input and output in place of files
-ranges      which numbers of a file are black and white
 cutting     a large picture -> blocks
 opening     a file -> an open image, with its blocks and ranges
 opened      an open image -> parts, tensors for a model

@@ -99,7 +99,7 @@ def _search(
         or_else = ", or add --recursive"
         raise nothing_in(folder, listing, names, recursive=recursive, or_else=or_else)
     found.sources += [Source(path, path.relative_to(folder), folder) for path in listing.images]
-    found.notes += [f"{link}: is a link to a folder and is not followed" for link in listing.links]
+    found.notes += [f"{link}: {words}" for link, words in listing.links]
     found.unreadable += listing.unreadable
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from graphnet_denoise.images import ImageFile, open_image, result_format
 from graphnet_denoise.jobs.targets import Job
 
-_COPIES = {"png": 5, "gif": 10, "jpeg2000": 10, "webp": 14}  # measured; of the others, 3 are enough
+_COPIES = {"gif": 10, "jpeg2000": 10, "webp": 14}  # measured; of the others, 3 are enough
 
 
 def copies_in_memory(result: Path, source: ImageFile) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet.errors import DataError
-from graphnet_denoise.images import Names, earlier_results, open_image, suffixes
+from graphnet_denoise.images import Names, earlier_results, find_images, nothing_in, open_image
 from graphnet_denoise.sampling import middle
 
 Native = NDArray[np.generic]
 """(C, H, W), in the dtype of the file."""
-
-_DEEPEST = 3  # folders inside one another
 
 
 @dataclass(frozen=True, order=True)
@@ -60,8 +58,8 @@ class Sources:
 def sources_in(folder: Path) -> Sources:
     """Return the image files of a folder and of the folders in it, in the order of their names.
 
-    Earlier results (photo-denoised.png) beside their images are left out without a word, and files that
-    cannot be read with one.
+    Earlier results (photo-denoised.png) beside their images are left out without a word; files and folders
+    that cannot be read, and links to folders, with one.
 
     Raises DataError if there is none, or none can be read.
     """
@@ -69,13 +67,13 @@ def sources_in(folder: Path) -> Sources:
         return Sources([open_source(folder)])
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder. Give a folder of noisy images.")
-    listed = sorted(_files(folder, suffixes(), _DEEPEST), key=natural)
-    results = earlier_results(listed, Names(suffixes()))
-    files = [file for file in listed if file not in results]
+    names = Names.known()
+    listing = find_images(folder, names, recursive=True)
+    results = earlier_results(listing.images, names)
+    files = sorted((file for file in listing.images if file not in results), key=natural)
     if not files:
-        raise DataError(
-            f"{folder}: expected a folder of images ({', '.join(suffixes())}), found none in it."
-        )
+        raise nothing_in(folder, listing.complete(), names, recursive=True)
+    not_searched = [f"{inner}: {words}" for inner, words in (*listing.unreadable, *listing.links)]
     found: list[ImageSource] = []
     errors: list[DataError] = []
     for file in files:
@@ -85,7 +83,7 @@ def sources_in(folder: Path) -> Sources:
             errors.append(error)
     if not found:
         raise errors[0]
-    return Sources(found, [str(error) for error in errors])
+    return Sources(found, [*not_searched, *(str(error) for error in errors)])
 
 
 def natural(path: Path) -> list[tuple[bool, int, str]]:
@@ -98,18 +96,6 @@ def natural(path: Path) -> list[tuple[bool, int, str]]:
         else:
             parts.append((True, int(character), "") if digit else (False, 0, character))
     return parts
-
-
-def _files(folder: Path, endings: tuple[str, ...], depth: int) -> Iterable[Path]:
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.name.lower().endswith(
-            endings
-        ):  # a file, or a folder that is one image, as of zarr
-            yield entry
-        elif entry.is_dir() and depth:
-            yield from _files(entry, endings, depth - 1)
 
 
 def open_source(file: Path) -> ImageSource:

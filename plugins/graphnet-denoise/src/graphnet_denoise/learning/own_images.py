@@ -47,7 +47,7 @@ from graphnet_denoise.learning.training import (
 )
 from graphnet_denoise.restoring import Restorer
 
-MODEL_FILE, QUALITY, ARRAYS = "model.safetensors", "quality.json", "arrays"
+QUALITY, ARRAYS = "quality.json", "arrays"
 MINUTES = 10.0
 
 _TRAINING = 0.95  # of the time; in the rest the model is judged
@@ -235,5 +235,5 @@ class Learning:
 
 def _refuse_another(run: Path) -> None:
     """Raise CheckpointError if a run's folder holds a model already."""
-    if (run / MODEL_FILE).exists():
+    if (run / RunFolder.MODEL).exists():
         raise CheckpointError(f"{run}: already holds a model. Choose another --run, or remove it.")

@@ -17,7 +17,6 @@ from graphnet.sdk import Epoch, Registry, Reporter, Steps, Stopped
 from graphnet.training import RunFolder, Trainer, read_job
 from graphnet_denoise.learning.recipe import BATCH, EPOCHS, LOG_EVERY, RECIPE, Length
 
-BEST = "best.safetensors"
 NO_STEP = "the training was stopped before its first step, so there is no model."
 
 _WARM_UP, _TIMED = 4, 8  # steps by which the speed is measured
@@ -176,14 +175,14 @@ def train(
                     if not record.reason and program.steps_done:  # nobody has measured it here
                         now = _better(best, record.epoch, trainer.evaluate())
                         if now != best:
-                            folder.keep(BEST, trainer.checkpoint())
+                            folder.keep(RunFolder.BEST, trainer.checkpoint())
                         best = now
             if not isinstance(record, Steps | Epoch):
                 continue
             yield Progress(program.steps_done, trainer.total_steps, score, best and best[1], left_s)
     finally:
         if best is not None:
-            (folder.path / BEST).replace(folder.model_path)
+            (folder.path / RunFolder.BEST).replace(folder.model_path)
         elif program.steps_done:
             folder.finish(trainer.checkpoint())
     if not program.steps_done:

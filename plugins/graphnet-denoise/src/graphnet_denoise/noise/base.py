@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from graphnet.errors import ContractError, DescriptionError, Problem
 from graphnet.sdk import Definition
-from graphnet_denoise.bank import as_unit
 from graphnet_denoise.draws import Draws
+from graphnet_denoise.images import as_unit
 
 Images = NDArray[np.float32]
 """(N, H, W, C) in 0..1, before noise takes them out of it."""

@@ -8,8 +8,8 @@ import numpy as np
 import pydantic
 from numpy.typing import NDArray
 
-from graphnet_denoise.bank import as_unit
 from graphnet_denoise.draws import Draws
+from graphnet_denoise.images import as_unit
 from graphnet_denoise.noise.base import Images, Noise, Scenes
 from graphnet_denoise.photos import SMALLEST_BLOCK
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from graphnet_denoise.bank import as_unit
 from graphnet_denoise.draws import Draws
+from graphnet_denoise.images import as_unit
 from graphnet_denoise.noise.base import Images, Noise, Range, Scenes
 from graphnet_denoise.noise.development import (
     bayer_masks,

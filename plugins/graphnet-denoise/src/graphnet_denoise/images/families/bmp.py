@@ -15,14 +15,13 @@ from graphnet_denoise.images.flat import FlatFile, FlatSink, Place
 from graphnet_denoise.images.format import Format
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
-from graphnet_denoise.images.metadata import Metadata
+from graphnet_denoise.images.metadata import METRE, Metadata
 
 _LEVELS = Levels(np.dtype(np.uint8), 8)
 _FILE_HEADER, _OLD_HEADER = 14, 12
 _RESOLUTION = 38  # where it stands in the file
 _PLAIN, _MASKS = (0,), (3, 6)
 _BGRA = (0xFF0000, 0xFF00, 0xFF)
-_METRE = 39.37007874  # inches
 
 
 class _Header:
@@ -39,7 +38,7 @@ class _Header:
             )
             self.height = height
             x, y, colours = struct.unpack_from("<iiI", data, _RESOLUTION)
-            self.resolution = (x / _METRE, y / _METRE) if x > 0 and y > 0 else None
+            self.resolution = (x / METRE, y / METRE) if x > 0 and y > 0 else None
         if self.width < 1 or self.height == 0:
             raise ValueError("its header is wrong")
         entry = 3 if self.size == _OLD_HEADER else 4
@@ -137,7 +136,7 @@ class BmpSink(EncodedSink):
         buffer = io.BytesIO()
         image.save(buffer, "BMP")
         # Not by Pillow, which states 96 pixels per inch where nothing is known.
-        resolution = self.source.metadata.resolution_times(_METRE, most=2**31 - 1)
+        resolution = self.source.metadata.resolution_times(METRE, most=2**31 - 1)
         buffer.seek(_RESOLUTION)
         buffer.write(struct.pack("<ii", *(resolution or (0, 0))))
         return buffer.getvalue()

@@ -13,13 +13,15 @@ from typing import BinaryIO, NamedTuple
 import imagecodecs
 import numpy as np
 
-from graphnet_denoise.images.families.depths import refuse, shape_for, together
+from graphnet_denoise.images.families.depths import refuse, shape_for
 from graphnet_denoise.images.faults import unsupported
-from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
+from graphnet_denoise.images.file import DecodedFile, ImageFile, ImageSink
 from graphnet_denoise.images.format import Format
-from graphnet_denoise.images.layout import Layout, Samples
+from graphnet_denoise.images.layout import Layout, Samples, bands
 from graphnet_denoise.images.levels import Levels
-from graphnet_denoise.images.metadata import Metadata
+from graphnet_denoise.images.metadata import METRE, Metadata
+from graphnet_denoise.images.scratch import Scratch
+from graphnet_denoise.sampling import middle
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
@@ -30,7 +32,9 @@ _OF_PALETTE = (b"hIST", b"sPLT", b"bKGD", b"sBIT")  # they count in the old kind
 _KNOWN = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tIME", b"sBIT")
 _LARGEST_RATIO = 1040  # deflate makes nothing smaller than 1/1032 of its size
 _LONGEST_TEXT = 1 << 24
-_METRE = 39.37007874  # inches
+_BAND_BYTES = 1 << 20  # of pixels that are encoded at a time
+_SAMPLE_BYTES = 1 << 17  # of pixels with which ways to compress are tried
+_STRATEGIES = (zlib.Z_RLE, zlib.Z_FILTERED, zlib.Z_DEFAULT_STRATEGY)
 _XMP = b"XML:com.adobe.xmp"
 
 
@@ -115,7 +119,7 @@ class PngFile(DecodedFile):
                     icc = _unpacked(data.partition(b"\0")[2][1:])
                 elif kind == b"pHYs":
                     x, y, unit = struct.unpack(">IIB", data)
-                    resolution = (x / _METRE, y / _METRE) if unit == 1 else None
+                    resolution = (x / METRE, y / METRE) if unit == 1 else None
                 elif kind in (b"tEXt", b"zTXt", b"iTXt"):
                     key, value = _text(kind, data)
                     if key == _XMP:
@@ -128,29 +132,78 @@ class PngFile(DecodedFile):
         return Metadata(icc, self._find(b"eXIf"), xmp, resolution, text)
 
 
-class PngSink(EncodedSink):
-    """A PNG that is being written."""
+class PngSink(ImageSink):
+    """A PNG that is being written: its pixels wait in a scratch array, and are encoded band by band."""
 
     def __init__(self, target: Path, source: ImageFile, layout: Layout, levels: Levels) -> None:
-        super().__init__(target, source, layout, levels)
+        super().__init__(source, layout, levels)
+        self.target = target
+        self._scratch = Scratch(target.parent, layout.shape, levels.dtype)
         if isinstance(source, PngFile):
             self._before, self._after = _kept(source)
         else:
             self._before, self._after = list(_described(source.metadata)), []
 
-    def _encode(self, samples: Samples) -> bytes:
-        _, height, width = samples.shape
-        bits = self.levels.bits
-        if bits < 8:
-            kind, data = _GREY, _packed(samples[0], bits)
-            pixels = [Chunk(b"IDAT", zlib.compress(data, 9))]
-        else:
-            kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGBA}[len(samples)]
-            encoded = imagecodecs.png_encode(together(samples))
-            pixels = [chunk for chunk in _chunks(io.BytesIO(encoded)) if chunk.kind == b"IDAT"]
-        header = Chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
-        chunks = header, *self._before, *pixels, *self._after, Chunk(b"IEND", b"")
-        return SIGNATURE + b"".join(chunk.encoded() for chunk in chunks)
+    def _put(self, plane: int, rows: slice, columns: slice, samples: Samples) -> None:
+        with self._scratch.opened() as array:
+            self.layout.write(array, plane, rows, columns, samples)
+
+    def _finish(self) -> None:
+        layout, bits = self.layout, self.levels.bits
+        kind = {1: _GREY, 2: _GREY_ALPHA, 3: _RGB, 4: _RGBA}[layout.samples]
+        header = struct.pack(">IIBBBBB", layout.width, layout.height, bits, kind, 0, 0, 0)
+        with self.target.open("wb") as file:
+            file.write(SIGNATURE)
+            for chunk in (Chunk(b"IHDR", header), *self._before, *self._pixels()):
+                file.write(chunk.encoded())
+            for chunk in (*self._after, Chunk(b"IEND", b"")):
+                file.write(chunk.encoded())
+
+    def _pixels(self) -> Iterator[Chunk]:
+        """The chunks of the pixels, which are one stream of compressed rows."""
+        packer = self._packer()
+        for rows in bands(self.layout.height, self._rows(_BAND_BYTES)):
+            if data := packer.compress(self._stored(rows)):
+                yield Chunk(b"IDAT", data)
+        yield Chunk(b"IDAT", packer.flush())
+
+    def _packer(self) -> zlib._Compress:
+        """The compressor that makes least of some rows in the middle.
+
+        It looks for runs of bytes only, which is best for photographs and fast, or for all that comes again.
+        """
+        sample = self._stored(middle(self.layout.height, self._rows(_SAMPLE_BYTES)))
+
+        def packer(strategy: int) -> zlib._Compress:
+            return zlib.compressobj(9 if self.levels.bits < 8 else 6, strategy=strategy)
+
+        def size(strategy: int) -> int:
+            trial = packer(strategy)
+            return len(trial.compress(sample)) + len(trial.flush())
+
+        return packer(min(_STRATEGIES, key=size))
+
+    def _rows(self, size_bytes: int) -> int:
+        """How many rows have so many bytes, 1 at least."""
+        layout = self.layout
+        return max(1, size_bytes // (layout.width * layout.samples * self.levels.dtype.itemsize))
+
+    def _stored(self, rows: slice) -> bytes | memoryview:
+        """Rows as a PNG stores them, each after the byte that says its filter."""
+        above = min(1, rows.start)  # a filter looks at the row above
+        with self._scratch.opened() as array:
+            band = np.array(array[rows.start - above : rows.stop])
+        if self.levels.bits < 8:
+            return _packed(band[above:], self.levels.bits)
+        # The library chooses the filters; its level 0 compresses nothing.
+        encoded = imagecodecs.png_encode(band, level=0)
+        parts = [chunk.data for chunk in _chunks(io.BytesIO(encoded)) if chunk.kind == b"IDAT"]
+        stored = memoryview(zlib.decompress(b"".join(parts)))
+        return stored[above * (len(stored) // len(band)) :]
+
+    def close(self) -> None:
+        """Forget the pixels."""
+        self._scratch.close()
 
 
 class Png(Format):
@@ -165,6 +218,9 @@ class Png(Format):
 
     def open(self, path: Path) -> ImageFile:
         return PngFile(path)
+
+    def writes_parts(self, source: ImageFile) -> bool:
+        return True
 
     def create(self, target: Path, source: ImageFile, *, name: Path, history: str) -> PngSink:
         refuse(name, self.title, source, colours=("grey", "rgb"))
@@ -237,7 +293,7 @@ def _described(metadata: Metadata) -> Iterator[Chunk]:
     """Chunks for the metadata of a file of another format."""
     if metadata.icc:
         yield Chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc))
-    if resolution := metadata.resolution_times(_METRE, most=2**31 - 1):
+    if resolution := metadata.resolution_times(METRE, most=2**31 - 1):
         yield Chunk(b"pHYs", struct.pack(">IIB", *resolution, 1))
     if metadata.exif:
         yield Chunk(b"eXIf", metadata.exif)
