@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,16 @@ import tifffile
 from click.testing import CliRunner
 from graphnet_denoise.commands.learn import learn
 from graphnet_denoise.images import ImageFile, open_image
+from graphnet_denoise.learning import findings as findings_module
 from graphnet_denoise.learning import scene_images as scenes_module
 from graphnet_denoise.learning.findings import find
 from graphnet_denoise.learning.frames import Frame
 from graphnet_denoise.learning.regions import Scene, choose_regions
 from graphnet_denoise.learning.scene_images import SceneImages, read_scenes, write_scenes
 from graphnet_denoise.learning.scenes import HeldOut, OwnScenes
+from graphnet_denoise.learning.statistics import Image, NoiseStatistics, noise_statistics
 from graphnet_denoise.supervision import Noise2Noise, Noise2Void
-from PIL import Image
+from PIL import Image as PillowImage
 
 from graphnet.errors import DataError, InputError
 from tests.support import own_images
@@ -53,7 +56,7 @@ def test_scenes_that_fit_are_held_whole() -> None:
         ([scene(400, 2048, 2048)], 1 << 30, 512),
         ([scene(400, 2048, 2048)], 50 << 20, 256),
         ([scene(2, 3000, 3000, number=k, itemsize=4) for k in range(50)], 20 << 20, 256),
-        ([scene(1, 64, 64, number=k) for k in range(10_000)], 1 << 20, 512),
+        ([scene(1, 64, 64, number=k) for k in range(1000)], 1 << 20, 512),
     ],
 )
 def test_regions_keep_to_the_bound_and_use_most_of_it(
@@ -132,7 +135,7 @@ def test_only_regions_of_a_large_file_are_read(
 def test_a_file_that_is_decoded_as_a_whole_is_decoded_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Image.fromarray(np.zeros((512, 512), np.uint8)).save(tmp_path / "a.png")
+    PillowImage.fromarray(np.zeros((512, 512), np.uint8)).save(tmp_path / "a.png")
     path = tmp_path / "scenes.json"
     data = {
         "folder": str(tmp_path),
@@ -184,3 +187,19 @@ def test_the_command_takes_a_bound(tmp_path: Path) -> None:
         output("--memory", "much")
     with pytest.raises(DataError, match="Allow more with --memory"):
         output("--memory", "10kB")
+
+
+def test_noise_is_measured_on_a_bounded_number_of_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = own_images.write(tmp_path, own_images.grey_16_bits)
+    monkeypatch.setattr(findings_module, "_AREA", 4 * 64 * 64)
+    measured: list[int] = []
+
+    def spy(images: Sequence[Image], again: Sequence[Image] | None = None) -> NoiseStatistics:
+        measured.extend(image.size for image in images)
+        return noise_statistics(images, again)
+
+    monkeypatch.setattr(findings_module, "noise_statistics", spy)
+    find(folder)
+    assert measured == [64 * 64] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from graphnet_denoise.sampling import evenly
 _MEASURED = 16  # images by which noise and range are measured
 _TOLD = 5e-6  # a share of the pixels
 _UNITS = 10.0  # times the range of the images of another dtype
-_SIDE = 1024  # pixels of the middle of an image that are measured
+_SIDE = 1024  # pixels of the middle of an image that are measured, at most
+_AREA = 2048**2  # pixels that are measured in all
 
 
 @dataclass(frozen=True)
@@ -178,11 +180,12 @@ def _sampled(arrangement: Arrangement) -> tuple[list[Image], list[Image] | None]
     """Some images by which the noise is measured, and a second image of each scene if there is one."""
     scenes = arrangement.scenes
     chosen = evenly(len(scenes), _MEASURED)
-    images = [_image(scenes[i][0]) for i in chosen]
+    side = min(_SIDE, math.isqrt(_AREA // len(chosen)))
+    images = [_image(scenes[i][0], side) for i in chosen]
     if not arrangement.repeated or arrangement.ordered:  # a difference has the noise of both images
         return images, None
-    return images, [_image(scenes[i][1]) for i in chosen]
+    return images, [_image(scenes[i][1], side) for i in chosen]
 
 
-def _image(frame: Frame) -> Image:
-    return as_numbers(read_frame(frame, side=_SIDE))
+def _image(frame: Frame, side: int) -> Image:
+    return as_numbers(read_frame(frame, side=side))
