@@ -38,7 +38,7 @@ from graphnet_denoise.learning.training import stop_requested
     metavar="SIZE",
     default=f"{MEMORY >> 30}GiB",
     show_default=True,
-    help="What the images may take of it; of more, regions of them are learned from.",
+    help="How much memory the images may take; of more, regions are learned from.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and train nothing.")
 def learn(

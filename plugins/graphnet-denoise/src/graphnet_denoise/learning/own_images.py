@@ -98,7 +98,7 @@ def learn(
         minutes: how long all of it takes.
         run: the folder for the model, the training file and the log, and for a copy of arrays; by default
             runs/learn-NAME, where arrays have the name "arrays".
-        memory: what the images may take of it, in bytes or as "2GiB"; of more, regions are drawn, and files
+        memory: how much the images may take, in bytes or as "2GiB"; of more, regions are drawn, and files
             that can be read in parts are read in parts.
         progress: called about every 2 s, and after each measurement of the held-out score.
         should_stop: asked between two steps; the best model so far is kept.
