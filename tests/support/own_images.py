@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +107,53 @@ def stack(to: Writer) -> None:
 
 
 def movie_that_stands_still(to: Writer) -> None:
-    frames = np.stack([to.noisy(scene(3)) for _ in range(12)])
-    to.tiff("movie.tif", frames, imagej=True, metadata={"axes": "TYX"})
+    movie(to, [scene(3)] * 12)
+
+
+def long_burst(to: Writer) -> None:
+    """More exposures than a burst usually has, with cosmic rays."""
+    for k in range(12):
+        exposure = to.noisy(scene(3))
+        exposure[to.draws.random(exposure.shape) < 0.001] = 1
+        to.tiff(f"m51_{k}.tif", exposure)
+
+
+def movie(to: Writer, frames: Sequence[Plane]) -> None:
+    noisy = np.stack([to.noisy(frame) for frame in frames])
+    to.tiff("movie.tif", noisy, imagej=True, metadata={"axes": "TYX"})
+
+
+def movie_that_flickers(to: Writer) -> None:
+    movie(to, [light * scene(3) for light in to.draws.normal(1, 0.01, 12)])
+
+
+def movie_that_drifts(to: Writer) -> None:
+    """By a fifth of a pixel from one frame to the next."""
+    fine = np.kron(scene(5, SIDE + 8), np.ones((10, 10)))
+    shifted = [fine[:, 2 * t : 2 * t + 10 * SIDE] for t in range(16)]
+    movie(to, [s.reshape(SIDE + 8, 10, SIDE, 10).mean(axis=(1, 3)) for s in shifted])
+
+
+def movie_that_bleaches(to: Writer) -> None:
+    movie(to, [0.98**t * scene(3) for t in range(12)])
+
+
+def movie_of_one_thing_that_moves(to: Writer) -> None:
+    rows, columns = np.indices((SIDE, SIDE))
+    paths = [np.hypot(rows - 80, columns - 20 - 8 * t) for t in range(12)]
+    movie(to, [scene(3) + 0.3 * np.exp(-(path**2) / 40) for path in paths])
+
+
+def scenes_with_hot_pixels(to: Writer) -> None:
+    """The same pixels are hot in all images."""
+    hot = np.random.default_rng(1).random((SIDE, SIDE)) < 0.002
+    for k in range(4):
+        to.tiff(f"im_{k}.tif", np.where(hot, 1, to.noisy(scene(k)) / 16))
 
 
 def movie_that_moves(to: Writer) -> None:
     wide = scene(5, SIDE + 40)
-    frames = [wide[3 * t : 3 * t + SIDE, 2 * t : 2 * t + SIDE] for t in range(12)]
-    moving = np.stack([to.noisy(frame) for frame in frames])
-    to.tiff("movie.tif", moving, imagej=True, metadata={"axes": "TYX"})
+    movie(to, [wide[3 * t : 3 * t + SIDE, 2 * t : 2 * t + SIDE] for t in range(12)])
 
 
 def row_noise(to: Writer) -> None:

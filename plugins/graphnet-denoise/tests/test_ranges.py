@@ -115,3 +115,11 @@ def test_a_star_keeps_its_brightness_beside_the_values_that_a_model_sees() -> No
     np.testing.assert_array_equal(seen + beyond, values)
     usual = np.array([0.0, 1.0], np.float32)
     assert split_extremes(usual)[1] == 0
+
+
+def test_numbers_that_float32_cannot_hold_stay_and_are_not_seen() -> None:
+    image = np.array([100.0, 1e300, 102.0, 104.0, -1e200])
+    found = own_numbers(image)
+    seen = found.values(image)
+    np.testing.assert_array_equal(seen, np.array([100, 102, 102, 104, 102], np.float32))
+    np.testing.assert_array_equal(found.pixels(seen + 1, image), [101, 1e300, 103, 105, -1e200])

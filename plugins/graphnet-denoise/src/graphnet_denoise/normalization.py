@@ -1,8 +1,10 @@
 """Normalization: networks that know the range of their images, as the first and the last of their layers.
 
 Such a network takes the numbers of a file as they are, such as 0..4095, and returns such. x becomes
-(x - mean) / deviation, the network denoises that, and its result y becomes deviation * y + mean. So the file
-of a model holds all that a program needs. Other models take 0..1 from black to white.
+z = (x - mean) / deviation, of which the network sees s, cut off at limits, and makes y. The result is
+x + deviation (y - s). So a hot pixel does not disturb its surroundings, and keeps its brightness. Without
+limits, the result is deviation y + mean, which is the same with s = z. The file of a model holds all that a
+program needs. Other models take 0..1 from black to white.
 """
 
 from __future__ import annotations
@@ -18,21 +20,45 @@ NORMALIZED = "normalized"
 
 
 def with_normalization(
-    network: Mapping[str, Any], *, channels: int, mean: float, deviation: float
+    network: Mapping[str, Any],
+    *,
+    channels: int,
+    mean: float,
+    deviation: float,
+    limits: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Describe a network on the numbers of files; `network` is the plain data of one on normalized images."""
+    """Describe a network on the numbers of files.
+
+    Args:
+        network: the plain data of a network on normalized images.
+        channels: of the images.
+        mean, deviation: what is subtracted from the numbers, and by what the rest is divided.
+        limits: the lowest and the highest number that the network sees; None for all.
+    """
     name = str(network["name"])
+    normalized = [
+        {"id": "centred", "add_scalar": {"value": -mean}},
+        {"id": NORMALIZED, "rescale": {"factor": 1 / deviation}},
+    ]
+    rescaled = {"id": "rescaled", "rescale": {"factor": deviation}}
+    if limits is None:
+        added = {"id": "result", "add_scalar": {"value": mean}}
+        layers = [*normalized, {"id": "denoised", name: {}}, rescaled, added]
+    else:
+        low, high = ((limit - mean) / deviation for limit in limits)
+        layers = [
+            *normalized,
+            {"id": "seen", "hardtanh": {"min_val": low, "max_val": high}},
+            {"id": "denoised", name: {}},
+            {"id": "change", "subtract": {}, "inputs": ["denoised", "seen"]},
+            rescaled,
+            {"id": "result", "add": {}, "inputs": ["$input", "rescaled"]},
+        ]
     return {
         "name": "learned",
         "input": {"channels": channels},
         "blocks": {**network.get("blocks", {}), name: {"layers": network["layers"]}},
-        "layers": [
-            {"id": "centred", "add_scalar": {"value": -mean}},
-            {"id": NORMALIZED, "rescale": {"factor": 1 / deviation}},
-            {"id": "denoised", name: {}},
-            {"id": "rescaled", "rescale": {"factor": deviation}},
-            {"id": "result", "add_scalar": {"value": mean}},
-        ],
+        "layers": layers,
     }
 
 

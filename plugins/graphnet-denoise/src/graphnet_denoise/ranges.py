@@ -33,8 +33,8 @@ _UNIT_FLOATS = (
 class Range:
     """The numbers that become 0 and 1, and what to tell the user about them, if anything.
 
-    If it is `bounded`, a model sees only what lies within -1..2 of it. In place of NaN and infinity it sees
-    the number `missing`, or black.
+    If it is `bounded`, a model sees only what lies within -1..2 of it. In place of NaN, infinity, and numbers
+    that float32 cannot hold, it sees the number `missing`, or black.
 
     >>> Range(100.0, 300.0).values(np.array([100, 200, 300], np.uint16))
     array([0. , 0.5, 1. ], dtype=float32)
@@ -52,7 +52,7 @@ class Range:
         values = pixels.astype(wide)
         np.subtract(values, self.low, out=values)
         np.multiply(values, 1 / (self.high - self.low), out=values)
-        found = values.astype(np.float32, copy=False)
+        found = _float32(values)
         if pixels.dtype.kind == "f":
             shown = self.low if self.missing is None else self.missing
             found[~np.isfinite(found)] = (shown - self.low) / (self.high - self.low)
@@ -61,13 +61,13 @@ class Range:
     def pixels(self, values: NDArray[np.float32], like: NDArray[Any]) -> NDArray[Any]:
         """Turn values back into the file's numbers, floating point, not rounded.
 
-        Where the file has NaN or infinity, `like`, the result has it too.
+        Where the file has a number that a model cannot see, such as NaN, `like`, the result has it too.
         """
         wide = _wide(like.dtype)
         pixels = values.astype(wide)
         np.multiply(pixels, self.high - self.low, out=pixels)
         np.add(pixels, self.low, out=pixels)
-        if like.dtype.kind == "f" and not (finite := np.isfinite(like)).all():
+        if like.dtype.kind == "f" and not (finite := np.isfinite(_float32(like))).all():
             pixels[~finite] = like[~finite]
         return pixels
 
@@ -143,6 +143,12 @@ def _of_data(low: float, high: float) -> Range:
     if low == high:
         return Range(low, low + 1.0)
     return Range(low, high, f"has numbers from {low:.4g} to {high:.4g}: these are black and white")
+
+
+def _float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
+    """The numbers as float32; those that it cannot hold are infinite."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32, copy=False)
 
 
 def _wide(dtype: np.dtype[Any]) -> type[np.float32] | type[np.float64]:

@@ -10,6 +10,7 @@ import click
 from graphnet.cli import make_console
 from graphnet.sdk import default_registry
 from graphnet_denoise.learning.own_images import MINUTES, Learning
+from graphnet_denoise.learning.regions import MEMORY
 from graphnet_denoise.learning.training import stop_requested
 
 
@@ -32,9 +33,21 @@ from graphnet_denoise.learning.training import stop_requested
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Train so many steps, in place of --minutes."
 )
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    default=f"{MEMORY >> 30}GiB",
+    show_default=True,
+    help="How much memory the images may take; of more, regions are learned from.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and train nothing.")
 def learn(
-    folder: Path, minutes: float, run_folder: Path | None, steps: int | None, dry_run: bool
+    folder: Path,
+    minutes: float,
+    run_folder: Path | None,
+    steps: int | None,
+    memory: str,
+    dry_run: bool,
 ) -> None:
     """Train a denoiser on the noisy images in FOLDER; no clean image and no training file is needed.
 
@@ -49,7 +62,7 @@ def learn(
     console = make_console(stderr=True)
     say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
     with console.status("looking at the images"):
-        learning = Learning(folder, minutes=minutes, steps=steps, run=run_folder)
+        learning = Learning(folder, minutes=minutes, steps=steps, run=run_folder, memory=memory)
     for line in learning.lines():
         say(line)
     if dry_run:

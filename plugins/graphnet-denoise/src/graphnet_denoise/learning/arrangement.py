@@ -16,8 +16,16 @@ from typing import Literal
 
 import numpy as np
 
+from graphnet_denoise.learning.extremes import picture_limits, within
 from graphnet_denoise.learning.frames import Frame, ImageSource, as_numbers, read_frame
-from graphnet_denoise.learning.sameness import SIDE, Comparison, compare_images
+from graphnet_denoise.learning.sameness import (
+    LEAST_SIDE,
+    SIDE,
+    Comparison,
+    Drift,
+    compare_images,
+    measure_drift,
+)
 from graphnet_denoise.learning.statistics import Image, noise_statistics
 from graphnet_denoise.sampling import evenly
 
@@ -30,7 +38,10 @@ _GROUPED = 0.8  # of the images must be in a group of two or more
 _IN_RUNS = 0.5  # of a sequence's frames must be in runs that stand still
 _LONGEST = 400  # frames of a sequence that are looked at
 _WINDOWS = 8  # parts in which a longer sequence is looked at
-_BURST = 8  # frames; one longer sequence that stands still is called a movie
+_COMPARED = 4  # pairs of neighbours, and of images far apart in time, by which a run is judged
+_MOVING = (
+    0.02  # of the picture; where more moves between neighbours, images far apart are not compared
+)
 _LESS_NOISE = 0.5  # the second images of pairs are targets only if they have so much less
 
 _LAST = re.compile(r"^(.*?)[ _.\-]*(\d+|[A-Za-z]+)$")
@@ -42,7 +53,8 @@ class Arrangement:
     """How the images of a folder belong together.
 
     Attributes:
-        kind: what they are.
+        kind: what they are. In a movie, a scene moves or changes, so only images that follow one another can
+            be compared; in a burst, all images of a scene.
         scenes: the images that show one scene and stand still; a single image is a scene of its own.
         reason: why, as a part of a sentence.
         ordered: whether the last image of each scene has much less noise and can only be a target.
@@ -89,11 +101,20 @@ class _Look:
         if frame not in self._kept:
             if len(self._kept) > 2:
                 self._kept.pop(next(iter(self._kept)))
-            self._kept[frame] = as_numbers(read_frame(frame, side=SIDE))
+            image = as_numbers(read_frame(frame, side=SIDE))
+            # The hot pixels of a camera are in all of its images, and would make them alike.
+            self._kept[frame] = within(image, picture_limits([image]))
         return self._kept[frame]
 
     def compare(self, first: Frame, second: Frame) -> Comparison:
         return compare_images(self.image(first), self.image(second))
+
+    def drift(self, run: Group) -> Drift:
+        """Compare the first and the last images of a run with neighbours."""
+        near = [(i, i + 1) for i in evenly(len(run) - 1, _COMPARED)]
+        far = [(i, len(run) - 1 - i) for i in range(max(1, min(_COMPARED, len(run) // 4)))]
+        pairs = ([(self.image(run[i]), self.image(run[j])) for i, j in at] for at in (near, far))
+        return measure_drift(*pairs)
 
 
 def _by_folder(frames: Sequence[Frame]) -> list[Group]:
@@ -149,7 +170,7 @@ def _arrange_groups(
     groups: Sequence[Group], frames: Sequence[Frame], words: str, look: _Look
 ) -> Arrangement:
     if max(map(len, groups)) > 2:
-        return _arrange_sequences("bursts", groups, f"images {words}", look)
+        return _arrange_sequences(groups, f"images {words}", look)
     sampled = [look.compare(*groups[i][:2]) for i in evenly(len(groups), _SAMPLED)]
     still = [found.still for found in sampled]
     if sum(still) < _AGREE * len(still):
@@ -189,7 +210,7 @@ def _arrange_planes(
     if all(source.order == "Z" for source in several):
         reason = f"{files} along the axis Z: slices of a volume, each another scene"
         return Arrangement("stack", alone, reason)
-    found = _arrange_sequences("movie", [tuple(s.frames) for s in several], files, look)
+    found = _arrange_sequences([tuple(s.frames) for s in several], files, look)
     if found.repeated or any(source.order == "T" for source in several):
         return found
     neighbours = [pair for source in several for pair in _pairs(source.frames)]
@@ -206,35 +227,55 @@ def _pairs(frames: Sequence[Frame]) -> list[tuple[Frame, Frame]]:
 def _arrange_order(frames: Sequence[Frame], look: _Look) -> Arrangement:
     """Arrange images whose names say nothing: do images that follow one another show one scene?"""
     folders = _grouped(frames, lambda frame: frame.file.parent)
-    runs = [run for group in folders for run in _runs(_windowed(group), look)[0]]
+    found = [_runs(_windowed(group), look) for group in folders]
+    runs = [run for group_runs, _ in found for run in group_runs]
     if sum(map(len, runs)) >= _GROUPED * min(len(frames), _LONGEST):
-        kind: Kind = "pairs" if all(len(run) == 2 for run in runs) else "bursts"
-        reason = (
-            f"images that follow one another show one scene that stands still: {len(runs)} scenes"
-        )
-        return Arrangement(kind, tuple(runs), reason)
+        compared = [one for _, several in found for one in several]
+        return _of_runs(runs, compared, "images that follow one another", look)
     reason = "each shows another scene" if len(frames) > 1 else "nothing else shows its scene"
     return Arrangement("singles", tuple((frame,) for frame in frames), reason)
 
 
-def _arrange_sequences(kind: Kind, groups: Sequence[Group], words: str, look: _Look) -> Arrangement:
+def _arrange_sequences(groups: Sequence[Group], words: str, look: _Look) -> Arrangement:
     """Arrange sequences of images of one scene each, which may move."""
     looked = [_windowed(group) for group in groups]
     found = [_runs(group, look) for group in looked]
     runs = [run for group_runs, _ in found for run in group_runs]
-    shifts = [shift for _, moved in found for shift in moved]
-    if len(groups) == 1 and len(groups[0]) > _BURST and (shifts or len(runs) == 1):
-        kind = "movie"
+    compared = [one for _, several in found for one in several]
+    shifts = [one.shift for one in compared if not one.still]
     if sum(map(len, runs)) >= _IN_RUNS * sum(map(len, looked)):
-        scenes = f"{len(runs)} scenes, each of which" if len(runs) > 1 else "one scene, which"
-        mostly = "mostly " if shifts else ""
-        reason = f"{words}: {scenes} {mostly}stands still from one image to the next"
-        return Arrangement(kind, tuple(runs), reason)
+        return _of_runs(runs, compared, words, look)
     usual = f" (by about {np.median(shifts):.1f} pixels)" if any(shifts) else ""
-    reason = (
-        f"{words}; the scene moves from one image to the next{usual}, so each image counts alone"
-    )
-    return Arrangement(kind, tuple((frame,) for group in looked for frame in group), reason)
+    why = f"the scene moves from one image to the next{usual}"
+    if min(look.image(groups[0][0]).shape[1:]) < LEAST_SIDE:
+        why = f"images with a side below {LEAST_SIDE} pixels cannot be compared"
+    alone = tuple((frame,) for group in looked for frame in group)
+    return Arrangement("movie", alone, f"{words}; {why}, so each image counts alone")
+
+
+def _of_runs(
+    runs: Sequence[Group], compared: Sequence[Comparison], words: str, look: _Look
+) -> Arrangement:
+    """Arrange runs in which neighbours show one scene: does it stand still from the first to the last?"""
+    scenes = f"{len(runs)} scenes, each of which" if len(runs) > 1 else "one scene, which"
+    mostly = "" if all(one.still for one in compared) else "mostly "
+    still = f"{words}: {scenes} {mostly}stands still"
+    long = [run for run in runs if len(run) > 2]
+    if not long:
+        return Arrangement("pairs", tuple(runs), f"{still} in two images")
+    drifts = [look.drift(long[i]) for i in evenly(len(long), _SAMPLED)]
+    growth, changed = np.median([(drift.growth, drift.changed) for drift in drifts], axis=0)
+    moved = np.median([one.moved for one in compared])
+    measured = f"the first and the last image differ {growth:.2f} times as much as neighbours"
+    if sum(drift.still for drift in drifts) < _AGREE * len(drifts):
+        change = f", {changed:.0%} of the picture more than twice as much" if changed else ""
+        why = f"but moves or changes slowly: {measured}{change}"
+    elif moved > _MOVING:
+        why = f"but {moved:.0%} of the picture moves"
+    else:
+        return Arrangement("bursts", tuple(runs), f"{still} ({measured})")
+    reason = f"{still} from one image to the next, {why}. So only neighbours are compared"
+    return Arrangement("movie", tuple(runs), reason)
 
 
 def _windowed(frames: Sequence[Frame]) -> Group:
@@ -246,16 +287,17 @@ def _windowed(frames: Sequence[Frame]) -> Group:
     return tuple(frames[start + i] for start in starts for i in range(length))
 
 
-def _runs(frames: Sequence[Frame], look: _Look) -> tuple[list[Group], list[float]]:
-    """Cut a sequence where the scene does not stand still: the runs of two or more, and the motions there."""
+def _runs(frames: Sequence[Frame], look: _Look) -> tuple[list[Group], list[Comparison]]:
+    """Cut a sequence where the scene does not stand still: the runs of two or more, and how neighbours that
+    show one scene compare."""
     runs: list[list[Frame]] = [[frames[0]]]
-    shifts: list[float] = []
+    same: list[Comparison] = []
     for first, second in _pairs(frames):
         compared = look.compare(first, second)
+        if compared.same:
+            same.append(compared)
         if compared.still:
             runs[-1].append(second)
-            continue
-        if compared.same:
-            shifts.append(compared.shift)
-        runs.append([second])
-    return [tuple(run) for run in runs if len(run) > 1], shifts
+        else:
+            runs.append([second])
+    return [tuple(run) for run in runs if len(run) > 1], same

@@ -8,8 +8,9 @@ from typing import Any
 
 from graphnet.errors import DataError
 from graphnet_denoise.learning.arrangement import Arrangement
+from graphnet_denoise.learning.extremes import Limits
 from graphnet_denoise.learning.frames import ImageSource
-from graphnet_denoise.learning.scenes import EVERY
+from graphnet_denoise.learning.scene_images import EVERY
 from graphnet_denoise.learning.statistics import NoiseStatistics
 
 CORRELATED = 0.25
@@ -21,6 +22,8 @@ _FARTHEST = 2  # pixels in both directions that can be hidden
 _MASKED = 0.11  # the share of the pixels that are predicted; with 0.015, training takes many times as long
 _HIDDEN = 0.15  # the share of the pixels that are hidden with their neighbours
 _TARGETS = 16  # images of a burst whose mean is a target; more make little difference
+_ROUNDING = 0.29  # the deviation of rounding to integers
+_LEAST_NOISE = 1e-3  # times the deviation of the images
 _SIDES = (64, 48, 32, 16)
 
 
@@ -37,6 +40,8 @@ class Choice:
         size: the side of the patches.
         held_out: whether a part of the images is left out, and the model measured on it.
         mean, deviation: the normalization of the images, in the numbers of their file.
+        limits: the lowest and the highest number that the network sees, None for all.
+        noise: the standard deviation of the noise.
         peak: the range from black to white, in the numbers of their file.
         learns: the reason of the supervision, as a sentence.
     """
@@ -50,12 +55,19 @@ class Choice:
     held_out: bool
     mean: float
     deviation: float
+    limits: Limits | None
+    noise: float
     peak: float
     learns: str
 
 
 def choose(
-    sources: Sequence[ImageSource], arrangement: Arrangement, noise: NoiseStatistics, *, peak: float
+    sources: Sequence[ImageSource],
+    arrangement: Arrangement,
+    noise: NoiseStatistics,
+    *,
+    peak: float,
+    limits: Limits | None,
 ) -> Choice:
     """Choose how to learn. Raises DataError where no way leads to clean images, and says why."""
     channels = {source.shape[0] for source in sources}
@@ -64,6 +76,7 @@ def choose(
             f"the folder has images of {' and of '.join(map(str, sorted(channels)))} channels. Put each kind "
             f"into a folder of its own."
         )
+    integers = all(source.dtype.kind in "iu" for source in sources)
     smallest = min(min(source.shape[1:]) for source in sources)
     if smallest < _SIDES[-1]:
         raise DataError(
@@ -76,17 +89,18 @@ def choose(
         side for side in fitting if 2 * side <= height or len(arrangement.scenes) >= EVERY
     ]  # leave room for patches that are held out
     supervision, hidden, learns = _supervision(arrangement, noise)
-    name = supervision if isinstance(supervision, str) else next(iter(supervision))
     return Choice(
         supervision=supervision,
         hidden=hidden,
-        loss="masked_mse" if name == "noise2void" else "mse",
+        loss="masked_mse",
         network="unet",
         channels=channels.pop(),
         size=(watched or fitting)[0],
         held_out=bool(watched),
         mean=noise.mean,
         deviation=max(noise.spread, 1e-12),
+        limits=limits,
+        noise=max(noise.level, _ROUNDING * integers, _LEAST_NOISE * noise.spread),
         peak=peak,
         learns=learns,
     )

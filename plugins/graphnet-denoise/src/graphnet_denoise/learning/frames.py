@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet.errors import DataError
-from graphnet_denoise.images import Names, earlier_results, find_images, nothing_in, open_image
+from graphnet_denoise.images import (
+    ImageFile,
+    Names,
+    earlier_results,
+    find_images,
+    nothing_in,
+    open_image,
+)
 from graphnet_denoise.sampling import middle
 
 Native = NDArray[np.generic]
@@ -41,6 +49,11 @@ class ImageSource:
     order: str
     shape: tuple[int, int, int]
     dtype: np.dtype[np.generic]
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of its pixels."""
+        return self.planes * math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def frames(self) -> list[Frame]:
@@ -103,10 +116,15 @@ def open_source(file: Path) -> ImageSource:
     with open_image(file) as source:
         if not source.by_parts:  # it is decoded as a whole: this finds out whether it can be
             source.read(0)
-        long = [axis for axis in source.layout.outer if source.layout.size(axis) > 1]
-        order = "T" if "T" in long else "Z" if "Z" in long else "?" if long else ""
-        shape = source.channels, source.height, source.width
-        return ImageSource(file, source.planes, order, shape, np.dtype(source.dtype))
+        return source_of(source)
+
+
+def source_of(opened: ImageFile) -> ImageSource:
+    """What the header of an open file says about its images."""
+    long = [axis for axis in opened.layout.outer if opened.layout.size(axis) > 1]
+    order = "T" if "T" in long else "Z" if "Z" in long else "?" if long else ""
+    shape = opened.channels, opened.height, opened.width
+    return ImageSource(opened.path, opened.planes, order, shape, np.dtype(opened.dtype))
 
 
 def read_frame(frame: Frame, *, side: int | None = None) -> Native:
@@ -121,12 +139,15 @@ def read_frame(frame: Frame, *, side: int | None = None) -> Native:
 
 
 def as_numbers(pixels: Native) -> NDArray[np.float32]:
-    """Convert pixels to float32; the numbers stay those of the file. NaN and infinity become the mean.
+    """Convert pixels to float32; the numbers stay those of the file. NaN and infinity become the median.
+
+    So do numbers that float32 cannot hold.
 
     >>> as_numbers(np.array([[[0, 13107]]], np.uint16)).tolist()
     [[[0.0, 13107.0]]]
     """
-    numbers = pixels.astype(np.float32)
+    with np.errstate(over="ignore"):
+        numbers = pixels.astype(np.float32)
     if pixels.dtype.kind == "f" and not (finite := np.isfinite(numbers)).all():
-        numbers[~finite] = numbers[finite].mean(dtype=np.float64) if finite.any() else 0
+        numbers[~finite] = np.median(numbers[finite]) if finite.any() else 0
     return numbers

@@ -11,6 +11,7 @@ import numpy as np
 from graphnet.errors import DataError
 from graphnet_denoise.applying import restore_numbers
 from graphnet_denoise.images import open_image
+from graphnet_denoise.learning.extremes import picture_limits, within
 from graphnet_denoise.learning.frames import Frame, as_numbers, read_frame
 from graphnet_denoise.learning.quality import Quality, measure_quality
 from graphnet_denoise.learning.statistics import peak_of
@@ -63,14 +64,19 @@ def judge(
     numbers = np.concatenate([image.ravel() for image in images])
     if numbers.min() == numbers.max():
         raise DataError(f"{frames[0]}: all pixels are equal. Give images with a picture.")
-    peak = peak_of(numbers)
+    limits = picture_limits(images)
+    peak = peak_of(within(numbers, limits))
     with open_image(chosen[0].file) as source:
         levels = source.levels
     alike = [image.ravel() for image in native if image.dtype == levels.dtype]
     used = find_range(np.concatenate(alike), levels)
     try:
         quality = measure_quality(
-            images, lambda image: restore_numbers(restorer, image, used), peak=peak, hidden=hidden
+            images,
+            lambda image: restore_numbers(restorer, image, used),
+            peak=peak,
+            hidden=hidden,
+            limits=limits,
         )
     except ValueError as error:
         raise DataError(f"{frames[0]}: {error}.") from error

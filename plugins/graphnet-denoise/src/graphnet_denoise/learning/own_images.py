@@ -36,7 +36,8 @@ from graphnet_denoise.learning.recipe import (
     training_file,
     write_yaml,
 )
-from graphnet_denoise.learning.scenes import read_scenes, write_scenes
+from graphnet_denoise.learning.regions import MEMORY
+from graphnet_denoise.learning.scene_images import read_scenes, write_scenes
 from graphnet_denoise.learning.training import (
     Progress,
     Trained,
@@ -78,6 +79,7 @@ def learn(
     *,
     minutes: float = MINUTES,
     run: str | Path | None = None,
+    memory: int | str = MEMORY,
     progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Learned:
@@ -96,6 +98,8 @@ def learn(
         minutes: how long all of it takes.
         run: the folder for the model, the training file and the log, and for a copy of arrays; by default
             runs/learn-NAME, where arrays have the name "arrays".
+        memory: how much the images may take, in bytes or as "2GiB"; of more, regions are drawn, and files
+            that can be read in parts are read in parts.
         progress: called about every 2 s, and after each measurement of the held-out score.
         should_stop: asked between two steps; the best model so far is kept.
 
@@ -105,7 +109,7 @@ def learn(
         CheckpointError: `run` already holds a model, or cannot be written.
         TrainingError: it was stopped before its first step.
     """
-    learning = Learning(images, axes, minutes=minutes, run=run)
+    learning = Learning(images, axes, minutes=minutes, run=run, memory=memory)
     learning.prepare(should_stop)
     return learning.judge(learning.train(should_stop, progress=progress))
 
@@ -114,7 +118,7 @@ class Learning:
     """The stages of `learn`: what was found is known at once; then `prepare`, `train` and `judge`.
 
     Args:
-        images, axes, minutes, run: as for `learn`.
+        images, axes, minutes, run, memory: as for `learn`.
         steps: how many steps to train, in place of `minutes`.
 
     Attributes:
@@ -132,6 +136,7 @@ class Learning:
         minutes: float = MINUTES,
         steps: int | None = None,
         run: str | Path | None = None,
+        memory: int | str = MEMORY,
     ) -> None:
         if not minutes > 0:
             raise InputError(f"minutes: expected a number above 0, found {minutes!r}.")
@@ -145,7 +150,7 @@ class Learning:
             _refuse_another(self._run)
             folder = self._run / ARRAYS
             write_arrays(folder, images if isinstance(images, list | tuple) else [images], axes)
-        self.findings = find(folder)
+        self.findings = find(folder, memory=memory)
         self._end = math.inf if steps else self._started + _TRAINING * 60 * minutes
 
     @property
@@ -172,7 +177,14 @@ class Learning:
         _refuse_another(self._run)
         self._folder = RunFolder(self._run, resume=False)
         findings, run = self.findings, self._run
-        write_scenes(run / SCENES, findings.folder, findings.arrangement)
+        write_scenes(
+            run / SCENES,
+            findings.folder,
+            findings.arrangement,
+            limits=findings.choice.limits,
+            noise=findings.choice.noise,
+            memory=findings.memory,
+        )
         comment = "The network that `graphnet learn` chose; it normalizes the images itself."
         write_yaml(run / MODEL, network_for(findings.choice), comment)
         held_out = bool(read_scenes(run / SCENES).held_out(findings.choice.size))

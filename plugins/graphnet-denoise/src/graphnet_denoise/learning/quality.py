@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_denoise.learning.extremes import Limits, outside, within
 from graphnet_denoise.learning.sameness import cell_means
 from graphnet_denoise.learning.scenes import hide_pixels
 from graphnet_denoise.learning.statistics import Image, neighbour_correlations, noise_statistics
@@ -87,7 +88,12 @@ class Quality:
 
 
 def measure_quality(
-    images: Sequence[Image], denoise: Denoise, *, peak: float, hidden: tuple[int, int] = (0, 0)
+    images: Sequence[Image],
+    denoise: Denoise,
+    *,
+    peak: float,
+    hidden: tuple[int, int] = (0, 0),
+    limits: Limits | None = None,
 ) -> Quality:
     """Measure a model on noisy images (C, H, W), by the function that denoises one of them.
 
@@ -96,8 +102,9 @@ def measure_quality(
         denoise: the model.
         peak: the range from black to white, for PSNR.
         hidden: the rows and columns around a pixel that are hidden with it, as in noise2void.
+        limits: pixels outside of them, such as hot pixels, do not count.
     """
-    noise = noise_statistics(images)
+    noise = noise_statistics([within(image, limits) for image in images])
     errors: list[NDArray[np.float64]] = []
     residuals: list[Image] = []
     contrast = np.zeros(2)
@@ -105,12 +112,16 @@ def measure_quality(
     for image in images:
         pairs = hide_pixels([image.transpose(1, 2, 0)], hidden=hidden)
         shown = denoise(pairs.inputs[0].contiguous().numpy())
-        errors += _errors_by_strip(shown, pairs.targets[0].numpy())
+        apart = outside(image, limits)
+        errors += _errors_by_strip(shown, np.where(apart, np.nan, pairs.targets[0].numpy()))
         denoised = denoise(image)
-        residuals.append(image - denoised)
-        contrast += _contrast(image - denoised, denoised)
+        residual = np.where(apart, 0, image - denoised)
+        residuals.append(residual)
+        contrast += _contrast(residual, within(denoised, limits))
         back = denoise(np.ascontiguousarray(image[:, ::-1, ::-1]))[:, ::-1, ::-1]
-        flips.append(float(np.mean(np.square(denoised - back, dtype=np.float64))))
+        flips.append(
+            float(np.mean(np.square(np.where(apart, 0, denoised - back), dtype=np.float64)))
+        )
     left = np.sqrt(np.mean([np.mean(np.square(r, dtype=np.float64)) for r in residuals]))
     along_rows, along_columns = neighbour_correlations(residuals)
     score, error = _score(errors, peak)

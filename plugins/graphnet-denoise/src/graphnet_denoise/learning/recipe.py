@@ -48,7 +48,13 @@ def network_for(choice: Choice) -> dict[str, Any]:
         if layer.get("id") == "change":
             layer["conv2d"]["out_channels"] = choice.channels
     mean, deviation = _rounded(choice.mean), _rounded(choice.deviation)
-    return with_normalization(network, channels=choice.channels, mean=mean, deviation=deviation)
+    return with_normalization(
+        network,
+        channels=choice.channels,
+        mean=mean,
+        deviation=deviation,
+        limits=choice.limits and (_rounded(choice.limits[0]), _rounded(choice.limits[1])),
+    )
 
 
 def training_file(
@@ -64,6 +70,7 @@ def training_file(
                 "per_epoch": length.steps_per_epoch * BATCH,
                 "supervision": _plain(choice.supervision),
                 "augment": True,
+                "weighted": True,
             }
         }
     }

@@ -1,7 +1,8 @@
-"""Compare two noisy images: do they show the same scene, and does it stand still between them?"""
+"""Compare noisy images: do they show the same scene, and does it stand still between them?"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,17 @@ _MOVED_PIXELS, _CERTAIN = (
 _FEWEST = 4  # tiles with structure; from fewer nothing is concluded
 _OTHER, _UNLIKE = 0.5, 4.0  # times the structure, and times the median tile's difference
 _MOVED_SHARE = 0.2  # of the tiles
+
+_DRIFT_SCALES = (
+    1,
+    4,
+)  # sides in pixels of the cells in which images far apart in time are compared
+_LONE = 0.02  # of the cells of a tile may differ by anything, as by cosmic rays
+_GROWN = 1.1  # times the difference of neighbours, in the whole image
+_TILE_GROWN, _FEW_TILES = 2.0, 0.02  # times that in one tile, and in so many tiles
+
+LEAST_SIDE = _CELLS[0] * _TILE
+"""Images with a smaller side cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +73,7 @@ def compare_images(first: Image, second: Image) -> Comparison:
     >>> compare_images(scene, scene).still
     True
     """
-    if first.shape != second.shape or min(first.shape[1:]) < _CELLS[0] * _TILE:
+    if first.shape != second.shape or min(first.shape[1:]) < LEAST_SIDE:
         return Comparison(0.0, 1.0, 0.0)
     a, b = (image.astype(np.float64).mean(axis=0) for image in (first, second))
     correlation = max(_correlated(a, b, scale) for scale in _SCALES)
@@ -69,6 +81,72 @@ def compare_images(first: Image, second: Image) -> Comparison:
         return Comparison(correlation, 1.0, 0.0)
     moved, shift = _motion(a, b)
     return Comparison(correlation, moved, shift)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How images that are far apart in time differ, compared with neighbours.
+
+    Attributes:
+        growth: their mean square difference, noise included, divided by that of neighbours: 1 if the scene
+            stands still.
+        changed: the share of the tiles in which something moved or changed.
+    """
+
+    growth: float
+    changed: float
+
+    @property
+    def still(self) -> bool:
+        """Whether the scene stands still for all of the time."""
+        return self.growth <= _GROWN and self.changed <= _FEW_TILES
+
+
+def measure_drift(near: Sequence[tuple[Image, Image]], far: Sequence[tuple[Image, Image]]) -> Drift:
+    """Compare pairs of images (C, H, W) that are neighbours with pairs that are far apart in time.
+
+    Neighbours differ by their noise, so what differs more shows motion or change. Lone pixels do not count,
+    such as those of cosmic rays. For single tiles, a change of the light between two images does not count.
+
+    >>> still = np.random.default_rng(0).normal(size=(4, 1, 64, 64)).astype(np.float32)
+    >>> measure_drift([(still[0], still[1])], [(still[2], still[3])]).still
+    True
+    """
+    close, apart = ([_differences(*pair) for pair in pairs] for pairs in (near, far))
+    growth = _growth([plain for plain, _ in close], [plain for plain, _ in apart])
+    changed = 0.0
+    for side in _DRIFT_SCALES:
+        before, after = (
+            np.mean([_tile_squares(cell_means(d, side)) for _, d in found], axis=0)
+            for found in (close, apart)
+        )
+        if before.size:
+            changed = max(changed, float((after > _TILE_GROWN * before + 1e-30).mean()))
+    return Drift(growth, changed)
+
+
+def _differences(first: Image, second: Image) -> tuple[Plane, Plane]:
+    """The difference of two images, and the same without a change of gain and offset."""
+    a, b = (image.astype(np.float64).mean(axis=0) for image in (first, second))
+    difference, mean = a - b, (a + b) / 2
+    mean -= mean.mean()
+    gain = float((difference * mean).sum()) / max(float((mean * mean).sum()), 1e-30)
+    return difference, difference - difference.mean() - gain * mean
+
+
+def _growth(near: Sequence[Plane], far: Sequence[Plane]) -> float:
+    before, after = (
+        np.mean([_tile_squares(plane).mean() for plane in planes]) for planes in (near, far)
+    )
+    return float((after + 1e-30) / (before + 1e-30))
+
+
+def _tile_squares(difference: Plane) -> NDArray[np.float64]:
+    """The mean square difference in each tile, without its largest ones."""
+    tiles = _tiles(difference)
+    squares = np.sort(np.square(tiles).reshape(len(tiles), -1), axis=1)
+    kept: NDArray[np.float64] = squares[:, : round((1 - _LONE) * squares.shape[1])].mean(axis=1)
+    return kept
 
 
 def cell_means(plane: Plane, side: int) -> Plane:

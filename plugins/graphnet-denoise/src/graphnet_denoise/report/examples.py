@@ -16,7 +16,8 @@ from graphnet.sdk import Gallery, Pairs, as_unit, default_registry
 from graphnet_denoise.applying import restore_pixels
 from graphnet_denoise.images import Levels, open_image, upright
 from graphnet_denoise.jobs.opened import ranges_of
-from graphnet_denoise.learning.scenes import HeldOut, read_scenes
+from graphnet_denoise.learning.scene_images import read_scenes
+from graphnet_denoise.learning.scenes import HeldOut
 from graphnet_denoise.ranges import Range, find_range
 from graphnet_denoise.report.pictures import Pictured
 from graphnet_denoise.report.run import Run
