@@ -93,9 +93,9 @@ class Camera(Noise):
 
     The mean of many such noisy pictures is not the picture without noise, since the tone curve bends and the
     values are clipped. A network is therefore trained on pairs of a noisy and a clean picture (noise2clean).
-    The clean picture is developed with the same settings. It is such a JPEG too if this has at least the
-    quality `clean_quality`: a network then learns the picture as its file would hold it, and saving the
-    result again changes it less. The marks of a lower quality are seen, so the clean picture has none.
+    The clean picture is developed with the same settings. It is the same JPEG if this has at least the quality
+    `clean_quality`: a network then learns the picture as such a file holds it, and saving its result again
+    changes it less. The marks of a lower quality are seen, so the clean picture does not have them.
 
     Attributes:
         iso: drawn on a logarithmic scale.
