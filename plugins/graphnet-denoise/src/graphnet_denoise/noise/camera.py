@@ -93,22 +93,18 @@ class Camera(Noise):
 
     The mean of many such noisy pictures is not the picture without noise, since the tone curve bends and the
     values are clipped. A network is therefore trained on pairs of a noisy and a clean picture (noise2clean).
-    The clean picture is developed with the same settings. It is the same JPEG if this has at least the quality
-    `clean_quality`: a network then learns the picture as such a file holds it, and saving its result again
-    changes it less. The marks of a lower quality are seen, so the clean picture does not have them.
+    The clean picture is developed with the same settings and is not saved as a JPEG.
 
     Attributes:
         iso: drawn on a logarithmic scale.
         quality: of the JPEG, libjpeg's 1..100.
         jpeg: the share of the images that are saved as a JPEG.
-        clean_quality: the lowest quality at which the clean picture is such a JPEG too; 101 for none.
     """
 
     ranges: ClassVar[tuple[str, ...]] = ("iso", "quality")
     iso: Range = (100.0, 25_600.0)
     quality: Range = (30.0, 100.0)
     jpeg: Share = 0.8
-    clean_quality: Annotated[float, pydantic.Field(ge=1, le=101)] = 70
 
     def block_sides(self, largest: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
         """Two for half of the images, if their photos are large enough: these are halved."""
@@ -132,7 +128,7 @@ class Camera(Noise):
         return self._pictures(scenes, draws)
 
     def clean(self, scenes: Scenes) -> Images:
-        """The same pictures without noise, and without a JPEG's marks if one would see them."""
+        """The same pictures without noise, and before they are saved as a JPEG."""
         return self._pictures(scenes, None)
 
     def _pictures(self, scenes: Scenes, draws: Draws | None) -> Images:
@@ -159,19 +155,19 @@ class Camera(Noise):
             if scenes.shape[3] == 1:
                 pictures, _ = to_luma_and_colour(pictures)
             pictures = pictures.clamp(0, 1)
-            self._save(pictures, settings, lowest=0 if draws else self.clean_quality)
+            if draws is not None:
+                self._save(pictures, settings)
             images[places] = pictures.permute(0, 2, 3, 1).numpy()
         return images
 
-    def _save(self, pictures: Tensor, settings: Settings, *, lowest: float) -> None:
-        """Change some of the pictures, (N, C, H, W), into what a JPEG of at least `lowest` quality keeps."""
+    def _save(self, pictures: Tensor, settings: Settings) -> None:
+        """Change some of the pictures, (N, C, H, W), into what a JPEG keeps of them."""
         for i, picture in enumerate(pictures):
-            quality = round(float(settings["quality"][i]))
-            if settings["is_jpeg"][i] < self.jpeg and quality >= lowest:
+            if settings["is_jpeg"][i] < self.jpeg:
                 columns = float(settings["columns"][i])
                 pictures[i] = through_jpeg(
                     picture,
-                    quality=quality,
+                    quality=round(float(settings["quality"][i])),
                     subsampling=0 if columns < 0.3 else 1 if columns < 0.4 else 2,
                 )
 
