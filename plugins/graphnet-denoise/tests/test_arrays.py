@@ -17,7 +17,7 @@ from graphnet_denoise.images import Levels
 from graphnet_denoise.models import MODELS, Kind
 from graphnet_denoise.normalization import with_normalization
 from graphnet_denoise.ranges import find_range
-from graphnet_denoise.restoring import Restorer
+from graphnet_denoise.restoring import Restorer, Settings
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -310,7 +310,8 @@ def test_an_array_without_pixels_comes_back() -> None:
 
 def test_result_is_that_of_the_command_line() -> None:
     noisy = np.random.default_rng(0).integers(0, 256, (17, 19, 3), dtype=np.uint8)
-    restorer = Restorer.of(gn.load(MODELS["gaussian"]))
+    eight_bits = Settings(gn.CompileOptions(precision="auto"))
+    restorer = Restorer.of(gn.load(MODELS["gaussian"]), eight_bits)
     image = torch.from_numpy(noisy / np.float32(255)).permute(2, 0, 1)
     expected = restorer.restore(image[None])[0].permute(1, 2, 0) * 255
     found = denoise(noisy)
