@@ -13,7 +13,7 @@ from graphnet.cli import compile_options, json_text, make_options
 from graphnet.cli.options import input_shapes, on_every_output
 from graphnet.errors import InputError
 from graphnet.graph import load_machine, machine_path, stated_machine
-from graphnet.inspection import WIDTH, Heading, breakdown, device_of, page, time_steps, to_data
+from graphnet.inspection import WIDTH, Heading, breakdown, page, time_steps, to_data
 from graphnet.inspection import explain as explain_text
 from graphnet.inspection import passes as passes_text
 from graphnet.model import Model
@@ -109,7 +109,7 @@ def _refuse(options: Mapping[str, object], reason: str) -> None:
 
 def _show(plan: Plan, heading: Heading, *, measure: bool, html: Path | None, as_json: bool) -> None:
     """Print the plan as a table or as JSON, or write it as a page."""
-    device = device_of(plan)
+    device = plan.device
     machine = load_machine(machine_path(device, cache_folder())) or stated_machine(device)
     timing = time_steps(plan) if measure else None
     data = to_data(breakdown(plan, machine), timing=timing) if html or as_json else {}

@@ -42,7 +42,7 @@ class CUDAGraph(Executor):
     captures: Literal["eager", "inductor"] = "eager"
 
     def prepare(self, plan: Plan) -> Run:
-        device = plan.values[plan.arguments[0]].spec.device
+        device = plan.device
         if device.type != "cuda":
             raise CompileError(
                 f"the executor cudagraph runs plans for CUDA, but this plan is for {device.type}. "

@@ -20,7 +20,7 @@ class Eager(Executor):
     """The plan's generated function, run by Python as it is."""
 
     def prepare(self, plan: Plan) -> Function:
-        if any(value.spec.device.type == "cpu" for value in plan.values.values()):
+        if plan.device.type == "cpu":
             keep_freed_memory()
         return Function(plan)
 

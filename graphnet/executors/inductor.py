@@ -16,9 +16,8 @@ class Inductor(Executor):
     """Compiles the whole plan with Inductor at the first step, or loads the compiled plan from the cache."""
 
     def prepare(self, plan: Plan) -> Run:
-        device = plan.values[plan.arguments[0]].spec.device
-        require_compiler(device)
-        if device.type == "cpu":
+        require_compiler(plan.device)
+        if plan.device.type == "cpu":
             keep_freed_memory()
         return _Run(plan)
 

@@ -9,7 +9,7 @@ from graphnet.inspection.gradients import Gradients
 from graphnet.inspection.measure import measure
 from graphnet.inspection.nonfinite import first_nonfinite
 from graphnet.inspection.page import Heading, page
-from graphnet.inspection.report import breakdown, device_of, to_data
+from graphnet.inspection.report import breakdown, to_data
 from graphnet.inspection.step_timing import time_steps
 from graphnet.inspection.table import WIDTH, explain, passes
 
@@ -18,7 +18,6 @@ __all__ = [
     "Gradients",
     "Heading",
     "breakdown",
-    "device_of",
     "explain",
     "first_nonfinite",
     "measure",

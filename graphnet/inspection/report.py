@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-import torch
-
 from graphnet.graph import Call, Cost, Kind, Machine, Value, call_cost, compute_dtype
 from graphnet.plan import Plan
 from graphnet.sdk import dtype_name
@@ -197,11 +195,6 @@ def _storages(plan: Plan) -> tuple[Storage, ...]:
 
 def _is_early(plan: Plan, step: int) -> bool:
     return step >= 0 and phase_of(plan.steps[step].call) is Phase.FORWARD
-
-
-def device_of(plan: Plan) -> torch.device:
-    """Return the device that a plan runs on."""
-    return next((value.spec.device for value in plan.values.values()), torch.device("cpu"))
 
 
 def short_name(value: str, node: str) -> str:

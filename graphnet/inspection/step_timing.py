@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graphnet.executors import prepare
 from graphnet.graph import Kind
-from graphnet.inspection.report import Timing, device_of
+from graphnet.inspection.report import Timing
 from graphnet.inspection.walk import complete
 from graphnet.plan import Plan, Source, generate
 from graphnet.sdk import Spec
@@ -43,7 +43,7 @@ def time_steps(plan: Plan, *, rounds: int = 7, warm_up: int = 2, seed: int = 0) 
         LayerError: a layer's code failed.
     """
     arguments = tuple(random_arguments(plan, seed=seed).values())
-    device = device_of(plan)
+    device = plan.device
     stamps: list[float] = []
 
     def clock() -> None:

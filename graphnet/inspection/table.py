@@ -17,7 +17,6 @@ from graphnet.inspection.report import (
     Row,
     Timing,
     breakdown,
-    device_of,
     short_name,
 )
 from graphnet.passes import Change
@@ -53,7 +52,7 @@ def explain(
     True
     """
     check_plan(plan, "explain")
-    seen = breakdown(plan, machine or stated_machine(device_of(plan)))
+    seen = breakdown(plan, machine or stated_machine(plan.device))
     parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing), peak(seen)]
     if plan.prelude is not None:
         parts.append(prelude_table(breakdown(plan.prelude, seen.machine), width=width))

@@ -10,6 +10,8 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
+
 from graphnet.errors import InputError
 from graphnet.graph import SLOTS, Call, Graph, Kind, MemoryUse, Value, memory_use
 from graphnet.passes import Change
@@ -49,6 +51,11 @@ class Plan:
         """The names of the arguments of a run, in order."""
         rest = (Kind.SCALAR,), (Kind.CONSTANT,), tuple(SLOTS), (Kind.PRELUDE,)
         return self.inputs + tuple(name for kinds in rest for name in self.of(*kinds))
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the plan runs on."""
+        return next((value.spec.device for value in self.values.values()), torch.device("cpu"))
 
     @property
     def slots(self) -> tuple[str, ...]:

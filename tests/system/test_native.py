@@ -126,6 +126,18 @@ def test_native_without_its_file_is_an_error(tmp_path: Path) -> None:
         Native(tmp_path / "absent.cpp")
 
 
+def printed(code: str, **environment: str) -> list[str]:
+    """The words that Python prints for this code, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", **environment},
+    )
+    return done.stdout.split()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="it speaks to glibc")
 def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
@@ -141,19 +153,9 @@ def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
         "print(min(faults() for _ in range(8)))\n"
     )
 
-    def run(**environment: str) -> list[str]:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PATH": "/usr/bin:/bin", **environment},
-        )
-        return done.stdout.split()
-
-    told, kept = run()
+    told, kept = printed(code)
     assert told == "True"
-    left, fresh = run(MALLOC_TRIM_THRESHOLD_="131072")
+    left, fresh = printed(code, MALLOC_TRIM_THRESHOLD_="131072")
     assert left == "False"
     assert int(fresh) > 10_000  # 64 MiB in pages of 4 KiB
     assert int(kept) < 1_000
@@ -174,14 +176,8 @@ def test_predictions_use_the_memory_of_the_prediction_before() -> None:
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "print(min(faults() for _ in range(5)))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": "/usr/bin:/bin"},
-    )
-    assert int(done.stdout) < 1_000  # 64 MiB in pages of 4 KiB are 16,384
+    (fresh,) = printed(code)
+    assert int(fresh) < 1_000  # 64 MiB in pages of 4 KiB are 16,384
 
 
 @pytest.mark.slow
@@ -203,14 +199,7 @@ def test_freed_memory_is_returned_at_once() -> None:
         "from graphnet.system import keep_freed_memory\n"
         "print(keep_freed_memory())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PATH": "/usr/bin:/bin"},
-    )
-    told, more, kept = done.stdout.split()
+    told, more, kept = printed(code)
     assert told == "True"
     assert kept == "False"  # the program has decided
     assert int(more) < 16 << 20  # one block of 4 MiB is left, not 64

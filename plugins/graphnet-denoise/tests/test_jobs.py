@@ -111,6 +111,14 @@ def noise(*shape: int, dtype: str = "u1") -> NDArray[Any]:
     return RNG.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
 
 
+def save_some(folder: Path, count: int) -> list[str]:
+    """Save small images of noise, and return their names."""
+    names = [f"{i}.png" for i in range(count)]
+    for name in names:
+        save(folder / name, noise(5, 5, 3))
+    return names
+
+
 # -- blocks
 
 
@@ -262,9 +270,7 @@ def test_a_model_that_does_not_fit_an_image_fails_for_that_image_alone(folder: P
 
 
 def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"{i}.png" for i in range(40)]
-    for name in names:
-        save(folder / name, noise(5, 5, 3))
+    names = save_some(folder, 40)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -278,9 +284,7 @@ def test_a_full_disk_ends_the_job(folder: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_unexpected_error_of_a_model_fails_for_that_image_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [f"{i}.png" for i in range(4)]
-    for name in names:
-        save(folder / name, noise(5, 5, 3))
+    names = save_some(folder, 4)
     calls = 0
 
     def faulty(self: ByModel, part: Tensor, *more: Any) -> Tensor:
@@ -302,9 +306,7 @@ def test_an_interruption_keeps_the_results_that_were_complete(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also those that wait for the disk."""
-    names = [f"{i}.png" for i in range(4)]
-    for name in names:
-        save(folder / name, noise(5, 5, 3))
+    names = save_some(folder, 4)
     interrupted = threading.Event()
     calls = 0
 
@@ -327,9 +329,7 @@ def test_an_interruption_keeps_the_results_that_were_complete(
 def test_nothing_is_computed_if_no_result_can_be_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
-    names = [f"{i}.png" for i in range(3)]
-    for name in names:
-        save(folder / name, noise(5, 5, 3))
+    names = save_some(folder, 3)
     computed = 0
 
     def restore(self: ByModel, part: Tensor, *more: Any) -> Tensor:
@@ -520,9 +520,7 @@ def test_tasks_that_wait_run_also_after_an_error() -> None:
 def test_an_image_is_read_while_another_one_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    names = [f"{i}.png" for i in range(4)]
-    for name in names:
-        save(folder / name, noise(5, 5, 3))
+    names = save_some(folder, 4)
     writing, read = threading.Event(), threading.Event()
     looks = 0
     overlapped = []

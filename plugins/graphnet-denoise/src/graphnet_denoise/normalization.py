@@ -64,9 +64,9 @@ def with_normalization(
 
 def normalization_of(description: ModelDescription) -> tuple[float, float] | None:
     """The mean and the deviation by which a network normalizes its images; None if it takes 0..1."""
-    values = {node.id: node.config for node in description.layers}
-    if NORMALIZED not in values:
+    if not knows_range(description):
         return None
+    values = {node.id: node.config for node in description.layers}
     return -float(values["centred"]["value"]), float(values["rescaled"]["factor"])
 
 

@@ -52,7 +52,7 @@ class Range:
         values = pixels.astype(wide)
         np.subtract(values, self.low, out=values)
         np.multiply(values, 1 / (self.high - self.low), out=values)
-        found = _float32(values)
+        found = as_float32(values)
         if pixels.dtype.kind == "f":
             shown = self.low if self.missing is None else self.missing
             found[~np.isfinite(found)] = (shown - self.low) / (self.high - self.low)
@@ -67,7 +67,7 @@ class Range:
         pixels = values.astype(wide)
         np.multiply(pixels, self.high - self.low, out=pixels)
         np.add(pixels, self.low, out=pixels)
-        if like.dtype.kind == "f" and not (finite := np.isfinite(_float32(like))).all():
+        if like.dtype.kind == "f" and not (finite := np.isfinite(as_float32(like))).all():
             pixels[~finite] = like[~finite]
         return pixels
 
@@ -145,7 +145,7 @@ def _of_data(low: float, high: float) -> Range:
     return Range(low, high, f"has numbers from {low:.4g} to {high:.4g}: these are black and white")
 
 
-def _float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
+def as_float32(numbers: NDArray[Any]) -> NDArray[np.float32]:
     """The numbers as float32; those that it cannot hold are infinite."""
     with np.errstate(over="ignore"):
         return numbers.astype(np.float32, copy=False)

@@ -213,15 +213,11 @@ def _arrange_planes(
     found = _arrange_sequences([tuple(s.frames) for s in several], files, look)
     if found.repeated or any(source.order == "T" for source in several):
         return found
-    neighbours = [pair for source in several for pair in _pairs(source.frames)]
+    neighbours = [pair for source in several for pair in itertools.pairwise(source.frames)]
     sampled = [look.compare(*neighbours[i]).same for i in evenly(len(neighbours), _SAMPLED)]
     if sum(sampled) >= _AGREE * len(sampled):
         return found
     return Arrangement("stack", alone, f"{files}; neighbouring images show different scenes")
-
-
-def _pairs(frames: Sequence[Frame]) -> list[tuple[Frame, Frame]]:
-    return list(itertools.pairwise(frames))
 
 
 def _arrange_order(frames: Sequence[Frame], look: _Look) -> Arrangement:
@@ -292,7 +288,7 @@ def _runs(frames: Sequence[Frame], look: _Look) -> tuple[list[Group], list[Compa
     show one scene compare."""
     runs: list[list[Frame]] = [[frames[0]]]
     same: list[Comparison] = []
-    for first, second in _pairs(frames):
+    for first, second in itertools.pairwise(frames):
         compared = look.compare(first, second)
         if compared.same:
             same.append(compared)

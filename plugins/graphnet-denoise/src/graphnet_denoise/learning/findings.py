@@ -82,7 +82,7 @@ class Findings:
     def _held(self) -> str:
         """What is in memory, if it is not all."""
         by_file = {source.file: source for source in self.sources}
-        scenes = [Scene.of(scene, by_file[scene[0].file]) for scene in self.arrangement.scenes]
+        scenes = [Scene.of(scene, by_file) for scene in self.arrangement.scenes]
         held = choose_regions(scenes, self.memory)
         if held.side is None:
             return ""

@@ -19,6 +19,7 @@ from graphnet_denoise.images import (
     nothing_in,
     open_image,
 )
+from graphnet_denoise.ranges import as_float32
 from graphnet_denoise.sampling import middle
 
 Native = NDArray[np.generic]
@@ -146,8 +147,8 @@ def as_numbers(pixels: Native) -> NDArray[np.float32]:
     >>> as_numbers(np.array([[[0, 13107]]], np.uint16)).tolist()
     [[[0.0, 13107.0]]]
     """
-    with np.errstate(over="ignore"):
-        numbers = pixels.astype(np.float32)
+    numbers = as_float32(pixels)
     if pixels.dtype.kind == "f" and not (finite := np.isfinite(numbers)).all():
-        numbers[~finite] = np.median(numbers[finite]) if finite.any() else 0
+        usual = np.median(numbers[finite]) if finite.any() else np.float32(0)
+        numbers = np.where(finite, numbers, usual)
     return numbers

@@ -6,8 +6,9 @@ images and places; of a long scene, 16 to 31 images that follow one another are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -33,9 +34,10 @@ class Scene:
     itemsize: int
 
     @classmethod
-    def of(cls, frames: Sequence[Frame], source: ImageSource) -> Self:
-        """A scene whose images have the size and the dtype of a file."""
-        return cls(tuple(frames), source.shape, held_dtype(source.dtype).itemsize)
+    def of(cls, frames: Sequence[Frame], sources: Mapping[Path, ImageSource]) -> Self:
+        """A scene whose images have the size of the first one; the widest of their dtypes counts."""
+        itemsize = max(held_dtype(sources[frame.file].dtype).itemsize for frame in frames)
+        return cls(tuple(frames), sources[frames[0].file].shape, itemsize)
 
     @property
     def size_bytes(self) -> int:
@@ -109,18 +111,23 @@ class _Grid:
         return int(np.prod(self.parts))
 
     @property
+    def lengths(self) -> tuple[int, int, int]:
+        """The scene's images, rows and columns."""
+        _, height, width = self.scene.shape
+        return len(self.scene.frames), height, width
+
+    @property
     def largest_bytes(self) -> int:
-        channels, height, width = self.scene.shape
-        lengths = len(self.scene.frames), height, width
-        sides = [-(-length // parts) for length, parts in zip(lengths, self.parts, strict=True)]
-        return int(np.prod(sides)) * channels * self.scene.itemsize
+        sides = [
+            -(-length // parts) for length, parts in zip(self.lengths, self.parts, strict=True)
+        ]
+        return int(np.prod(sides)) * self.scene.shape[0] * self.scene.itemsize
 
     def region(self, number: int) -> Region:
         places = np.unravel_index(number, self.parts)
-        lengths = len(self.scene.frames), *self.scene.shape[1:]
         images, rows, columns = (
             slice(length * int(at) // parts, length * (int(at) + 1) // parts)
-            for length, at, parts in zip(lengths, places, self.parts, strict=True)
+            for length, at, parts in zip(self.lengths, places, self.parts, strict=True)
         )
         return Region(self.scene.frames[images], rows, columns)
 
@@ -130,9 +137,6 @@ def _drawn(grids: Sequence[_Grid], count: int) -> Iterator[Region]:
     ends = np.cumsum([len(grid) for grid in grids])
     count = min(count, int(ends[-1]))
     shares = (np.arange(count) + np.random.default_rng(0).random(count)) * (ends[-1] / count)
-    numbers = shares.astype(np.int64)
-    if count == ends[-1]:
-        numbers = np.arange(count)
-    for number in sorted({*numbers.tolist()}):
+    for number in sorted({*shares.astype(np.int64).tolist()}):  # two shares may meet in one region
         grid = int(np.searchsorted(ends, number, side="right"))
         yield grids[grid].region(number - int(ends[grid]) + len(grids[grid]))

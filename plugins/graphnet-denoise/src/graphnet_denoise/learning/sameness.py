@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_denoise.learning.statistics import Image
+from graphnet_denoise.sampling import block_means
 
 Plane = NDArray[np.float64]
 
@@ -153,8 +154,7 @@ def cell_means(plane: Plane, side: int) -> Plane:
     """The means of the cells of side x side pixels that lie inside: (H, W) becomes (H // side, W // side)."""
     rows, columns = (length // side for length in plane.shape)
     inside = plane[: rows * side, : columns * side]
-    means: Plane = inside.reshape(rows, side, columns, side).mean(axis=(1, 3))
-    return means
+    return block_means(inside, side)
 
 
 def _correlated(a: Plane, b: Plane, side: int) -> float:

@@ -184,12 +184,7 @@ def _scenes(groups: Sequence[Sequence[Frame]]) -> list[Scene]:
                     f"{frame}: has the shape {found.shape}, the other images have {expected.shape} and "
                     f"{first[0]} channels. Put images of other channels into a folder of their own."
                 )
-    return [
-        Scene.of(
-            group, max((sources[f.file] for f in group), key=lambda s: held_dtype(s.dtype).itemsize)
-        )
-        for group in groups
-    ]
+    return [Scene.of(group, sources) for group in groups]
 
 
 def _read(regions: Sequence[Region]) -> list[list[Pixels]]:

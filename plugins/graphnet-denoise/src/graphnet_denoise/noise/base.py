@@ -16,6 +16,7 @@ from graphnet.errors import ContractError, DescriptionError, Problem
 from graphnet.sdk import Definition
 from graphnet_denoise.draws import Draws
 from graphnet_denoise.images import as_unit
+from graphnet_denoise.sampling import block_means
 
 Images = NDArray[np.float32]
 """(N, H, W, C) in 0..1, before noise takes them out of it."""
@@ -62,7 +63,7 @@ class Scenes:
         """The images without noise, each pixel the mean of its block; they are made at the first use."""
         images = np.empty(self.shape, np.float32)
         for image, crop in zip(images, self.crops, strict=True):
-            image[...] = _block_means(as_unit(crop), len(crop) // len(image))
+            image[...] = block_means(as_unit(crop), len(crop) // len(image))
         return images
 
     def of(self, places: NDArray[np.int64], *, prefix: str) -> Scenes:
@@ -73,22 +74,6 @@ class Scenes:
             if name.startswith(prefix)
         }
         return Scenes([self.crops[place] for place in places.tolist()], self.size, values)
-
-
-def _block_means(pixels: Images, side: int) -> Images:
-    """The mean of each block of side x side pixels of an image (H, W, C).
-
-    The sums go over whole rows first: numpy's mean over both axes takes ten times as long.
-    """
-    if side == 1:
-        return pixels
-    height, width, channels = len(pixels) // side, pixels.shape[1] // side, pixels.shape[2]
-    rows = pixels.reshape(height, side, -1).sum(axis=1).reshape(height, width, side, channels)
-    sums: Images = rows[:, :, 0].copy()
-    for column in range(1, side):
-        sums += rows[:, :, column]
-    sums /= np.float32(side * side)
-    return sums
 
 
 class Noise(Definition):

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphnet.description import split_updates
 from graphnet.graph import SLOTS, load_machine, machine_path, stated_machine
-from graphnet.inspection import Heading, breakdown, device_of, page, to_data
+from graphnet.inspection import Heading, breakdown, page, to_data
 from graphnet.model import Model
 from graphnet.plan import CompileOptions, Plan, split_options
 from graphnet.system import cache_folder
@@ -76,7 +76,7 @@ def _plan_data(
     plan: Plan, model: Model, shape: tuple[int, ...], options: CompileOptions, *, training: bool
 ) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """All numbers of a plan, and what the page shows of every plan."""
-    device = device_of(plan)
+    device = plan.device
     machine = load_machine(machine_path(device, cache_folder())) or stated_machine(device)
     data = to_data(breakdown(plan, machine))
     text = "x".join(map(str, shape))
