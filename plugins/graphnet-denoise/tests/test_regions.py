@@ -1,4 +1,4 @@
-"""What is in memory of images that take more than their bound."""
+"""Images that need more memory than they may take: the regions that are held."""
 
 from __future__ import annotations
 

@@ -30,9 +30,9 @@ _APART = 0.25  # of the range: so far apart, the means of an image and its targe
 
 @dataclass(frozen=True, slots=True)
 class FileComparison:
-    """The scores of files, the range from black to white, and what is odd about the images.
+    """The scores of files, the range from black to white, and remarks on odd images.
 
-    `left_out` has the images that could not be compared, and what is wrong with each.
+    `left_out` has the images that could not be compared, each with the error that explains it.
     """
 
     scores: Comparison

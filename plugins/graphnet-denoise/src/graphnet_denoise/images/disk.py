@@ -77,7 +77,7 @@ def reserve(file: IO[bytes], size_bytes: int) -> None:
 
 
 def _fill(file: IO[bytes], size_bytes: int) -> None:
-    """Write zeros behind the file's end, and once more what is there, which may have no place either."""
+    """Write the file's own bytes again, since they may have no place yet either, and zeros behind its end."""
     place = 0
     while place < size_bytes:
         file.seek(place)

@@ -21,7 +21,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 _OF_WRONG_OFFSETS = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
-"""What the system says of places that are in no file, which a damaged header may name."""
+"""The system's errors for places outside a file, which a damaged header may name."""
 
 _OF_DECODERS = (
     r"(PIL|astropy|imagecodecs|mrcfile|numpy|rawpy|tifffile|zarr|graphnet_denoise\.images)(\.|$)"

@@ -16,7 +16,7 @@ from graphnet_denoise.images.names import Names
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is in a folder.
+    """The images and folders in a folder.
 
     Attributes:
         images: the images, in the order of their names; those of the folders in it follow, if they were

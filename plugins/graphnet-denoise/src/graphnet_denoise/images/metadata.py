@@ -52,7 +52,7 @@ class Metadata:
     def resolution_times(self, scale: float, *, most: int) -> tuple[int, int] | None:
         """The resolution, multiplied and rounded, for formats that hold whole numbers from 1 to `most`.
 
-        None if the file states none, or one that is out of these bounds.
+        It is None if the file states no resolution, or if one of the numbers is out of these bounds.
 
         >>> Metadata(resolution=(300.0, 72.5)).resolution_times(100, most=65535)
         (30000, 7250)

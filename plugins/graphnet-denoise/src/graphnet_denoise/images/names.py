@@ -10,7 +10,7 @@ from typing import Self
 from graphnet_denoise.images.opening import formats, written_as
 
 DENOISED = "-denoised"
-"""What is added to the name of an image for the name of its result."""
+"""The name of a result is that of its image with this behind it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,7 @@ class OpenedImage:
             return self.source.read(plane, rows, columns)
 
     def lock_for_sink(self) -> contextlib.AbstractContextManager[object]:
-        """What a sink holds while it writes: it reads alpha and other extra samples from the source."""
+        """The lock for a sink that writes: it reads alpha and other extra samples from the source."""
         extra = self.source.layout.samples > self.source.channels
         return self.lock if extra else contextlib.nullcontext()
 

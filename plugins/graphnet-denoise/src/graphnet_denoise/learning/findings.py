@@ -34,7 +34,7 @@ _AREA = 2048**2  # pixels that are measured in all
 
 @dataclass(frozen=True)
 class Findings:
-    """What is in a folder, how its noise is, and the choice that follows.
+    """The images of a folder, their noise, and the choice that follows.
 
     `apart` is the share of the pixels that lie outside the choice's limits.
     """
@@ -80,7 +80,7 @@ class Findings:
         return f"{many} of {size}, {dtypes}: {self.arrangement.reason}{self._held()}"
 
     def _held(self) -> str:
-        """What is in memory, if it is not all."""
+        """The words for images of which only regions are held in memory, or an empty text."""
         by_file = {source.file: source for source in self.sources}
         scenes = [Scene.of(scene, by_file) for scene in self.arrangement.scenes]
         held = choose_regions(scenes, self.memory)

@@ -121,7 +121,7 @@ def open_source(file: Path) -> ImageSource:
 
 
 def source_of(opened: ImageFile) -> ImageSource:
-    """What the header of an open file says about its images."""
+    """Describe the images of an open file by its header."""
     long = [axis for axis in opened.layout.outer if opened.layout.size(axis) > 1]
     order = "T" if "T" in long else "Z" if "Z" in long else "?" if long else ""
     shape = opened.channels, opened.height, opened.width

@@ -169,7 +169,7 @@ def read_scenes(path: Path) -> SceneImages:
 
 
 def _scenes(groups: Sequence[Sequence[Frame]]) -> list[Scene]:
-    """What the files' headers say. Raises DataError if the images of a scene, or all channels, differ."""
+    """Describe scenes by the files' headers. Raises DataError if the sizes or channels of images differ."""
     sources: dict[Path, ImageSource] = {}
     for file in dict.fromkeys(frame.file for group in groups for frame in group):
         with open_image(file) as opened:
