@@ -170,8 +170,9 @@ def json_text(data: Any) -> str:
 def make_console(*, stderr: bool = False) -> Console:
     """Make a console of rich that prints each text unchanged.
 
-    By default, rich would replace "[red]" in a name by a colour, and ":x:" by a picture.
+    By default, rich would replace "[red]" in a name by a colour and ":x:" by a picture, and would break
+    lines at the width of the terminal, or after 80 characters in a file.
     """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False)
+    return Console(stderr=stderr, markup=False, emoji=False, soft_wrap=True)

@@ -227,12 +227,12 @@ def _print(report: Report) -> None:
     line.append(f", {counts}{failed}{f'; {reached}' if reached else ''}{defaults}")
     if report.untried:
         line.append(f"; {report.untried}")
-    console.print(line, soft_wrap=True)
+    console.print(line)
     guards = _guards()
     for row in report.failures:
         text = "\n".join(part for part in (guards.get(row.check, ""), row.message) if part)
         console.print(Text(f"  {row.check}: ", style=_COLORS[Status.FAILED]), end="")
-        console.print(Text(text.replace("\n", "\n    ")), soft_wrap=True)
+        console.print(Text(text.replace("\n", "\n    ")))
 
 
 def _print_all(report: Report) -> None:
@@ -244,7 +244,7 @@ def _print_all(report: Report) -> None:
         text = row.message if row.message else guards.get(row.check, "")
         table.add_row(row.check, Text(str(row.status), style=color), text)
     console = make_console()
-    console.print(table)
-    console.print(Text(report.details()), soft_wrap=True)
+    console.print(table, soft_wrap=False)
+    console.print(Text(report.details()))
     for level in report.levels:
-        console.print(Text(f"  level {level}"), soft_wrap=True)
+        console.print(Text(f"  level {level}"))

@@ -15,12 +15,11 @@ from typing import Any, ClassVar
 
 import click
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
 import graphnet
-from graphnet.cli import compile_options, make_options
+from graphnet.cli import compile_options, make_console, make_options
 from graphnet.errors import DataError, DescriptionError
 from graphnet.sdk import DataSet, Gallery, Pairs, Stream, default_registry
 from graphnet.system import write_text
@@ -165,13 +164,14 @@ def evaluate(
     _write_json(report, record, started)
     if rows is not None:
         write_text(rows, _as_csv(result))
-    console = Console()
+    console = make_console()
     if each:
-        console.print(images_table(result))
+        console.print(images_table(result), soft_wrap=False)
     with_noise = f" with {noise}" if noise else ""
-    console.print(scores_table(result, title=f"{result.pairs} images of {where}{with_noise}"))
+    title = f"{result.pairs} images of {where}{with_noise}"
+    console.print(scores_table(result, title=title), soft_wrap=False)
     for remark in remarks:
-        console.print(remark, markup=False, highlight=False, soft_wrap=True)
+        console.print(remark, highlight=False)
     if files is not None and left_out:
         click.echo(not_done([*left_out], len(files[0]), "compared"), err=True)
         raise click.exceptions.Exit(SOME_FAILED)
@@ -221,7 +221,7 @@ def _judge(restorer: Restores, folder: Path) -> dict[str, Any]:
         click.echo(f"left out {error}", err=True)
     judged = judge(restorer, [frame for source in found.files for frame in source.frames])
     for line in judged.lines():
-        Console().print(line, markup=False, highlight=False, soft_wrap=True)
+        make_console().print(line, highlight=False)
     return {"without_clean": True, **judged.record(), "left_out": list(found.left_out)}
 
 
@@ -237,7 +237,7 @@ def _file_pairs(places: Sequence[str]) -> list[list[FilePair]] | None:
 def _compare_files(
     files: Sequence[Sequence[FilePair]], restore: Restore | None, adjustment: Adjustment
 ) -> FileComparison:
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("Comparing", total=len(files[0]))
         return compare_files(

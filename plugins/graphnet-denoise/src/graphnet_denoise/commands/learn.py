@@ -60,7 +60,7 @@ def learn(
     Ctrl-C ends the training, and the best model so far is kept.
     """
     console = make_console(stderr=True)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(console.print, highlight=False)
     with console.status("looking at the images"):
         learning = Learning(folder, minutes=minutes, steps=steps, run=run_folder, memory=memory)
     for line in learning.lines():

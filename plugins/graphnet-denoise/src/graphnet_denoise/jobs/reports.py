@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     Progress,
@@ -24,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from graphnet.cli import make_console
 from graphnet_denoise.jobs.targets import Job
 from graphnet_denoise.models import Kind
 from graphnet_denoise.wording import images_text, not_done, some
@@ -119,7 +119,7 @@ class TextReport(Report):
 
     def __init__(self) -> None:
         super().__init__()
-        console = Console(stderr=True, markup=False, emoji=False)  # names stay as they are
+        console = make_console(stderr=True)
         self.live = console.is_terminal
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -211,7 +211,7 @@ class TextReport(Report):
 
     def _print(self, line: str) -> None:
         if self.live:
-            self.bar.console.print(line, soft_wrap=True, highlight=False)
+            self.bar.console.print(line, highlight=False)
         else:
             click.echo(line, err=True)
 
