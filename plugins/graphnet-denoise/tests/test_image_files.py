@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import struct
+import subprocess
 import sys
 import tracemalloc
 import warnings
@@ -221,6 +222,37 @@ def test_file_larger_than_its_budget_is_copied_by_parts(tmp_path: Path, kind: st
     assert grown_kib < 40_000
     with open_image(target) as again:
         assert again.read(0, slice(side - 2, side - 1), slice(side - 3, side - 2)).item() == 777
+
+
+_READS_A_REGION = """
+import re, sys
+from pathlib import Path
+from graphnet_denoise.images import open_image
+
+def peak_kib():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+with open_image(Path(sys.argv[1])) as source:
+    source.read(0, slice(0, 1), slice(0, 1))
+    before = peak_kib()
+    region = source.read(0, slice(None), slice(4000, 4500))
+print(peak_kib() - before - region.nbytes // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux maps more than what is read")
+@pytest.mark.parametrize("kind", ["tif", "npy"])
+def test_narrow_region_of_a_wide_image_takes_its_own_memory(tmp_path: Path, kind: str) -> None:
+    """80 MB of rows, of which 2 MB are read."""
+    path, shape = tmp_path / f"a.{kind}", (2000, 20_000)
+    if kind == "tif":
+        tifffile.imwrite(path, np.ones(shape, np.uint16))
+    else:
+        np.save(path, np.ones(shape, np.uint16))
+    done = subprocess.run(
+        [sys.executable, "-c", _READS_A_REGION, path], capture_output=True, check=True
+    )
+    assert int(done.stdout) < 8_000
 
 
 @pytest.mark.parametrize(

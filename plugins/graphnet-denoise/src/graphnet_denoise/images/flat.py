@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from graphnet_denoise.images.disk import Pieces, Stretch, reserve, write_pieces
 from graphnet_denoise.images.file import ImageFile, ImageSink
-from graphnet_denoise.images.layout import Layout, Samples
+from graphnet_denoise.images.layout import Layout, Samples, bands
 from graphnet_denoise.images.levels import Levels
+
+_BAND = 32  # rows that are mapped at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,22 @@ class Place:
         return np.ndarray(self.shape, self.dtype, memory, self.origin, self.strides)
 
 
+def read_in_bands(rows: slice, read: Callable[[slice], Samples]) -> Samples:
+    """Read a region (C, h, w) of a mapped file, a few rows at a time.
+
+    `read` maps the file anew for each band. With each number that is read, Linux maps up to 64 KiB around it,
+    so a narrow region of a wide image would take the memory of the whole rows.
+    """
+    region: Samples | None = None
+    for band in bands(rows.stop - rows.start, _BAND):
+        part = read(slice(rows.start + band.start, rows.start + band.stop))
+        if region is None:
+            region = np.empty((len(part), rows.stop - rows.start, part.shape[2]), part.dtype)
+        region[:, band] = part
+    assert region is not None
+    return region
+
+
 class FlatFile(ImageFile):
     """An open flat file; a subclass sets `place` too."""
 
@@ -68,8 +86,10 @@ class FlatFile(ImageFile):
             raise ValueError(f"it has {found} bytes of {expected}")
 
     def _samples(self, plane: int, rows: slice, columns: slice) -> Samples:
-        region = self.layout.read(self.place.mapped(self.path, "r"), plane, rows, columns)
-        return self.from_stored(region)
+        def read(band: slice) -> Samples:
+            return self.layout.read(self.place.mapped(self.path, "r"), plane, band, columns)
+
+        return self.from_stored(read_in_bands(rows, read))
 
     def from_stored(self, region: Samples) -> Samples:
         """Turn the stored numbers into levels; here they are the same."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from graphnet_denoise.images.flat import Place, read_in_bands
 from graphnet_denoise.images.layout import Samples
 
 Page = tifffile.TiffPage | tifffile.TiffFrame
@@ -56,10 +58,7 @@ def read_region(page: Page, rows: slice, columns: slice) -> Samples:
     separate, _, _, _, together = keyframe.shaped
     samples = separate * together
     if _is_plain(keyframe):
-        assert keyframe.dtype is not None
-        array = mapped(page.parent, page.dataoffsets[0], keyframe.shaped, keyframe.dtype)
-        region = np.array(array[:, 0, rows, columns, :])
-        return region.transpose(0, 3, 1, 2).reshape(samples, *region.shape[1:3])
+        return read_plain(page.parent, page.dataoffsets[0], keyframe, rows, columns)
     region = np.zeros(
         (separate, rows.stop - rows.start, columns.stop - columns.start, together), keyframe.dtype
     )
@@ -67,17 +66,19 @@ def read_region(page: Page, rows: slice, columns: slice) -> Samples:
     return region.transpose(0, 3, 1, 2).reshape(samples, *region.shape[1:3])
 
 
-def mapped(
-    file: tifffile.TiffFile, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> NDArray[Any]:
-    """Map uncompressed pixels of the file into memory, in their own byte order."""
-    return np.memmap(
-        file.filehandle.path,
-        dtype=dtype.newbyteorder(file.byteorder),
-        mode="r",
-        offset=offset,
-        shape=shape,
-    )
+def read_plain(
+    file: tifffile.TiffFile, offset: int, keyframe: tifffile.TiffPage, rows: slice, columns: slice
+) -> Samples:
+    """Read a region of uncompressed pixels, (S, h, w), in their own byte order, without decoding."""
+    assert keyframe.dtype is not None
+    place = Place(offset, keyframe.dtype.newbyteorder(file.byteorder), keyframe.shaped)
+
+    def read(band: slice) -> Samples:
+        array = place.mapped(Path(file.filehandle.path), "r")
+        region = np.array(array[:, 0, band, columns, :]).transpose(0, 3, 1, 2)
+        return region.reshape(-1, *region.shape[2:])
+
+    return read_in_bands(rows, read)
 
 
 def _paste_segments(

@@ -13,7 +13,7 @@ from graphnet_denoise.images.families.tiff.directory import form_of
 from graphnet_denoise.images.families.tiff.page import (
     Page,
     check_cover,
-    mapped,
+    read_plain,
     read_region,
     segment_bytes,
 )
@@ -220,12 +220,9 @@ class TiffImage(ImageFile):
     def _stored(self, number: int, rows: slice, columns: slice) -> Samples:
         """The samples of a region of a page, as stored, but for a palette."""
         if len(self.series.pages) != self.page_count:  # one directory, all pages behind one another
-            assert self.keyframe.dtype is not None
             assert self.series.dataoffset is not None
-            shape = (self.page_count, *self.keyframe.shaped)
-            array = mapped(self.tiff, self.series.dataoffset, shape, self.keyframe.dtype)
-            region = np.array(array[number, :, 0, rows, columns, :]).transpose(0, 3, 1, 2)
-            return region.reshape(self.stored, *region.shape[2:])
+            offset = self.series.dataoffset + number * self.keyframe.nbytes
+            return read_plain(self.tiff, offset, self.keyframe, rows, columns)
         page = self.page(number)
         if number not in self._checked:
             check_cover(page)
