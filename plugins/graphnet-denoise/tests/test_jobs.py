@@ -643,7 +643,8 @@ def test_the_command_speaks_json(tmp_path: Path, model: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == ""
     told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert told[0] == {"event": "start", "images": 2, "skipped": 0}
+    assert told[0] == {"event": "begin", "model": str(model), "inputs": 2}
+    assert told[1] == {"event": "start", "images": 2, "skipped": 0}
     images = {event["status"]: event for event in told if event["event"] == "image"}
     assert images["done"]["output"] == str(tmp_path / "a-denoised.png")
     assert "cannot be read as an image" in images["failed"]["error"]

@@ -5,6 +5,7 @@ What takes long to import, torch above all, is imported after the first line is 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,7 +120,10 @@ def denoise(
         )
     if as_json and output == Path("-"):
         raise DataError("--json and -o - both write to the standard output. Leave one of them out.")
-    if not as_json:
+    if as_json:
+        name = None if model is None else str(model)
+        click.echo(json.dumps({"event": "begin", "model": name, "inputs": len(inputs)}))
+    else:
         click.echo(_first_line(model, inputs), err=True)
 
     with without_gc():  # while modules are imported, it visits the same objects again and again
