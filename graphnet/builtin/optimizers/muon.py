@@ -82,10 +82,12 @@ class Muon(Optimizer):
         x = x / x.norm().clamp(min=self.eps)  # now no singular value is larger than 1
         identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
         for first in range(0, self.ns_steps, _STEPS_ON_GRAM):
-            gram, product = x @ x.T, identity
-            for _ in range(min(_STEPS_ON_GRAM, self.ns_steps - first)):
+            gram = x @ x.T
+            product = step = torch.addmm(a * identity + b * gram, gram, gram, alpha=c)
+            for _ in range(1, min(_STEPS_ON_GRAM, self.ns_steps - first)):
+                gram = step @ gram @ step
                 step = torch.addmm(a * identity + b * gram, gram, gram, alpha=c)
-                gram, product = step @ gram @ step, step @ product
+                product = step @ product
             x = product @ x
         return x.T if tall else x
 
