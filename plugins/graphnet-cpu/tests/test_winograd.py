@@ -25,7 +25,7 @@ if problem := operators.CPP.problem():
 ALL = frozenset({"x", "weight", "bias"})
 
 
-def site(shape: tuple[int, ...] = (2, 16, 16, 16), **fields: object) -> Site:
+def site(shape: tuple[int, ...] = (4, 16, 16, 16), **fields: object) -> Site:
     given: dict[str, Any] = {"out_channels": 16, "kernel_size": 3, "padding": 1, **fields}
     dtype = given.pop("dtype", torch.float32)
     device = torch.device(str(given.pop("device", "cpu")))
@@ -170,7 +170,7 @@ def test_bfloat16_keeps_nan_and_infinity() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_nan_passes_through_relu_as_in_torch(dtype: torch.dtype) -> None:
-    x = random_tensor((2, 16, 16, 16), seed=0, dtype=dtype)
+    x = random_tensor((4, 16, 16, 16), seed=0, dtype=dtype)
     x[1, 3, 9, 9] = float("nan")
     weight = random_tensor((16, 16, 3, 3), seed=1, dtype=dtype)
     y = WinogradConv2dReLU(padding=(1, 1)).forward(x, weight, None)
@@ -218,7 +218,7 @@ def test_residual_sum_is_fused_for_both_orders_of_its_terms() -> None:
             {"add": {}, "inputs": order},
         ]
         model = Model({"input": {"channels": 16}, "layers": layers}, registry=load_registry())
-        shape, x = (2, 16, 16, 16), random_tensor((2, 16, 16, 16), seed=0, dtype=torch.float32)
+        shape, x = (4, 16, 16, 16), random_tensor((4, 16, 16, 16), seed=0, dtype=torch.float32)
         plan = model.plan(shape)
         last = plan.steps[-1].call
         assert (last.title, last.in_place) == (f"{title} [winograd]", True)  # over its argument
@@ -231,13 +231,13 @@ def test_residual_sum_does_not_overwrite_the_input_of_the_convolution() -> None:
     conv = {"conv2d": {"out_channels": 16, "kernel_size": 3, "padding": 1}}
     layers = ["sigmoid", {"id": "b", **conv}, {"add": {}, "inputs": ["sigmoid_1", "b"]}]
     model = Model({"input": {"channels": 16}, "layers": layers}, registry=load_registry())
-    last = model.plan((2, 16, 16, 16)).steps[-1].call
+    last = model.plan((4, 16, 16, 16)).steps[-1].call
     assert (last.title, last.in_place) == ("residual [winograd]", False)
 
 
 def test_sum_of_different_shapes_or_dtypes_is_not_fused() -> None:
     conv = Conv2d(out_channels=16, kernel_size=(3, 3), padding=(1, 1))
-    x = Spec((2, 16, 16, 16), torch.float32)
+    x = Spec((4, 16, 16, 16), torch.float32)
     for skip, fits in (
         (x, True),
         (Spec((1, 16, 16, 16), torch.float32), False),
@@ -263,9 +263,9 @@ def test_only_wanted_gradients_are_computed() -> None:
         {"groups": 2},
         {"padding": 3},
         {"out_channels": 8},
-        {"shape": (2, 8, 16, 16)},
-        {"shape": (1, 16, 16, 16)},  # 16 tiles: the weights' map is not worth it
-        {"shape": (8, 16, 5, 5)},  # 2.6 pixels computed for each one
+        {"shape": (4, 8, 16, 16)},
+        {"shape": (3, 16, 16, 16)},  # 48 tiles: the map of the weights is not worth it
+        {"shape": (32, 16, 5, 5)},  # 2.6 pixels computed for each one
         {"dtype": torch.float16},
         {"device": "meta"},
         {"dtype": torch.bfloat16},  # from 24 channels on
@@ -277,7 +277,7 @@ def test_winograd_kernels_refuse_other_convolutions(
     kernel: type[Kernel], fields: dict[str, object]
 ) -> None:
     fields = dict(fields)
-    shape = fields.pop("shape", (2, 16, 16, 16))
+    shape = fields.pop("shape", (4, 16, 16, 16))
     assert isinstance(shape, tuple)
     assert kernel.match(site(shape, **fields)) is None
 
@@ -285,8 +285,8 @@ def test_winograd_kernels_refuse_other_convolutions(
 def test_winograd_kernels_take_3x3_convolutions_of_stride_1() -> None:
     assert WinogradConv2d.match(site()) == WinogradConv2d(padding=(1, 1))
     assert WinogradConv2d.match(site(padding="same")) == WinogradConv2d(padding=(1, 1))
-    assert WinogradConv2d.match(site(padding="valid", shape=(2, 16, 18, 18)))
-    one = site(padding=(2, 0), shape=(2, 16, 16, 18))
+    assert WinogradConv2d.match(site(padding="valid", shape=(4, 16, 18, 18)))
+    one = site(padding=(2, 0), shape=(4, 16, 16, 18))
     fused = Site((ReLU(), *one.layers), one.specs, one.device)
     assert WinogradConv2dReLU.match(fused) == WinogradConv2dReLU(padding=(2, 0))
 

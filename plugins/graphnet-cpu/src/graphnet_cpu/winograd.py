@@ -24,7 +24,7 @@ from graphnet.sdk import ARITHMETIC, Gradients, Kernel, Layer, Site, Spec
 from graphnet_cpu import winograd_operators as operators
 
 _MOST_WASTE = 1.5  # pixels in tiles for each one that is wanted
-_LEAST_TILES = 24  # of an image or batch: what is computed at once
+_LEAST_TILES = 64  # of an image or batch: with fewer, the maps of the weights cost too much
 _LEAST_CHANNELS = 16
 _LEAST_CHANNELS_BFLOAT16 = 24  # where the definition is computed at twice the speed
 
@@ -239,8 +239,8 @@ def _pays(layer: Conv2d, x: Spec) -> bool:
 
 
 _SAMPLES = [
-    (Conv2d(out_channels=16, kernel_size=(3, 3), padding=(1, 1)), (2, 17, 16, 12)),
-    (Conv2d(out_channels=35, kernel_size=(3, 3), padding=(0, 2), bias=False), (3, 16, 15, 13)),
+    (Conv2d(out_channels=16, kernel_size=(3, 3), padding=(1, 1)), (6, 17, 16, 12)),
+    (Conv2d(out_channels=35, kernel_size=(3, 3), padding=(0, 2), bias=False), (5, 16, 15, 13)),
 ]
 
 KERNELS: dict[str, type[Layer]] = {
