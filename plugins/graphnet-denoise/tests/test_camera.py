@@ -56,6 +56,18 @@ def test_a_higher_iso_has_more_noise_and_the_clean_picture_is_near_the_photo() -
     assert errors[1] * 2 < errors[2]
 
 
+@pytest.mark.parametrize("level", [0.05, 0.25])
+def test_the_clean_picture_of_a_camera_is_the_mean_of_many_noisy_ones(level: float) -> None:
+    """It is not the picture without noise: near black that is darker, elsewhere brighter."""
+    camera = noise_of("camera", iso=6400, jpeg=0)
+    flat = np.full((48, 48, 3), level, np.float32)
+    scenes = scenes_of(camera, [flat] * 256, 48)
+    scenes.strength["scale"][:] = 0  # magnified pictures are slow
+    noisy = camera(scenes, Draws(0, 0, range(256), stream=3)).mean((0, 1, 2))
+    assert np.abs(noisy - level).max() * 255 > 2.5
+    np.testing.assert_allclose(camera.clean(scenes).mean((0, 1, 2)), noisy, atol=0.9 / 255)
+
+
 def test_a_jpeg_of_low_quality_changes_the_noisy_picture_alone() -> None:
     low, high = (
         made(noise_of("camera", iso=100, quality=quality, jpeg=1), [scene()] * 8, 48)

@@ -91,9 +91,9 @@ class Camera(Noise):
     some pictures a change of size; at last it is saved as a JPEG. All steps have settings that are drawn for
     each image.
 
-    The mean of many such noisy pictures is not the picture without noise, since the tone curve bends and the
-    values are clipped. A network is therefore trained on pairs of a noisy and a clean picture (noise2clean).
-    The clean picture is developed with the same settings and is not saved as a JPEG.
+    The clean picture is what the mean of many such pictures would be, developed with the same settings and
+    not saved as a JPEG. That is not the picture without noise, since the tone curve bends and values are
+    clipped at black. A network that learns it (noise2clean) keeps the brightness of a photograph.
 
     Attributes:
         iso: drawn on a logarithmic scale.
@@ -128,7 +128,7 @@ class Camera(Noise):
         return self._pictures(scenes, draws)
 
     def clean(self, scenes: Scenes) -> Images:
-        """The same pictures without noise, and before they are saved as a JPEG."""
+        """The means of many such pictures, about, before they are saved as a JPEG."""
         return self._pictures(scenes, None)
 
     def _pictures(self, scenes: Scenes, draws: Draws | None) -> Images:
@@ -192,7 +192,14 @@ def _developed(photos: Tensor, settings: Settings, draws: Draws | None) -> Tenso
         mosaic = _exposed(mosaic, peak, settings, draws)
     sensor = demosaic(mosaic, settings["correction"], settings["direction"])
     linear = mix_channels(sensor * gains, matrix)
-    picture = tone(linear, gamma, contrast)
+    if draws is not None:
+        picture = tone(linear, gamma, contrast)
+    else:  # the mean over the noise, from the values one standard deviation above and below
+        variance = sensor.clamp_min(0) / peak + (settings["read"] / peak).square()
+        of_colours = mix_channels(variance * gains.square(), matrix.square())
+        deviation = _DEMOSAICED * of_colours.sqrt()
+        above, below = (tone(linear + side * deviation, gamma, contrast) for side in (1, -1))
+        picture = (above + below) / 2
     luma, colour = to_luma_and_colour(picture)
     luma = smooth_flat_parts(luma, settings["smoothing"] * _noise_of_grey(peak, settings))
     luma = blur(luma, settings["luma_blur"])
