@@ -286,7 +286,7 @@ def test_what_is_no_image_is_refused_in_words() -> None:
         (np.zeros((4, 4)), {"strength": 1.5}, "between 0 and 1"),
         (np.zeros((4, 4)), {"value_range": (1, 1)}, "a larger white"),
         (np.zeros((4, 4)), {"noise": "film"}, "expected auto, gaussian, camera, found 'film'"),
-        (np.zeros((4, 4)), {"noise_level": 25, "model": None}, "included models find it out"),
+        (np.zeros((4, 4)), {"noise_level": 25, "model": None}, "included models do not need it"),
         (np.zeros((4, 4)), {"value_range": (0, 1), "model": on_numbers()}, "knows the range"),
         (np.zeros((4, 4, 4, 4)), {}, "cannot be guessed"),
         (np.zeros((4, 4, 5)), {"axes": "YXQ"}, "different letters"),

@@ -182,9 +182,9 @@ def test_denoise_says_what_noise_it_found_and_takes_the_model_for_it(tmp_path: P
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{name}.png")
     said = run(denoise, tmp_path, "-o", tmp_path / "out").stderr
     assert re.search(
-        r"a\.png: noise: deviation 1[0-3]\.\d of 255, independent.*; model: gaussian", said
+        r"a\.png: noise: standard deviation 1[0-3]\.\d of 255, independent.*; model: gaussian", said
     )
-    assert re.search(r"b\.png: noise: .*shared by channels \(1\.0\); model: camera", said)
+    assert re.search(r"b\.png: noise: .*correlated between channels \(1\.0\); model: camera", said)
     again = run(denoise, tmp_path / "a.png", "--noise", "camera").stderr
     assert "independent from pixel to pixel; model: camera" in again
 
@@ -206,7 +206,7 @@ def test_denoise_refuses_choices_that_do_not_fit(tmp_path: Path, model: Path) ->
     source = save(tmp_path / "a.png", 8, 8, 3)
     with pytest.raises(DataError, match="--noise chooses an included model"):
         run(denoise, model, source, "--noise", "camera")
-    with pytest.raises(DataError, match="--noise-level is for a model that takes it"):
+    with pytest.raises(DataError, match="--noise-level is for a model that takes the noise level"):
         run(denoise, source, "--noise-level", "5")
     with pytest.raises(DataError, match="--zero-shot trains a network on each image: give"):
         run(denoise, source, "--zero-shot")

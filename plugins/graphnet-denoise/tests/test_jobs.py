@@ -805,7 +805,8 @@ def test_the_noise_of_a_few_images_is_told_one_by_one_and_of_many_in_one_line(
     assert capsys.readouterr().err == ""
     report.end(end)
     assert capsys.readouterr().err == (
-        "noise: deviation 1.2 to 8.0 of 255 (median 2.2); model: camera for 1,200 images, gaussian for 1\n"
+        "noise: standard deviation 1.2 to 8.0 of 255 (median 2.2); "
+        "model: camera for 1,200 images, gaussian for 1\n"
     )
 
 
@@ -818,7 +819,7 @@ def test_the_noise_of_a_stack_is_told_for_the_first_plane_and_then_in_short(
         report.noise(measured("a.tif", plane, 4.0))
     report.end(Summary(0, 0, 0, 1.0, 1.0))
     assert capsys.readouterr().err == (
-        "a.tif: noise: deviation 4.0\nnoise: deviation 4.0 of 255; model: camera\n"
+        "a.tif: noise: deviation 4.0\nnoise: standard deviation 4.0 of 255; model: camera\n"
     )
 
 

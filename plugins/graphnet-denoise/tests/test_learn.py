@@ -104,7 +104,7 @@ def test_a_folder_is_learned_from_as_a_specialist_would(
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (own_images.far_pixel_noise, "correlated over 3 pixels in both directions"),
+        (own_images.far_pixel_noise, "correlated in both directions, over up to 3 pixels"),
         (own_images.stripes, "stripes along the rows"),
     ],
 )
@@ -478,7 +478,7 @@ def test_the_best_model_stays_when_a_training_is_stopped_or_left(tmp_path: Path)
     found = graphnet_denoise.learn(
         movie, "TYX", run=tmp_path / "a", progress=told.append, should_stop=lambda: len(told) == 4
     )
-    assert (found.trained.steps, found.trained.stopped) == (3, "it was asked to")
+    assert (found.trained.steps, found.trained.stopped) == (3, "a stop was requested")
 
     learning = Learning(movie, "TYX", run=tmp_path / "b")
     learning.prepare()

@@ -182,7 +182,8 @@ def test_the_command_takes_a_bound(tmp_path: Path) -> None:
 
     assert "--memory" not in output()
     assert "--memory" not in output("--memory", "100%")
-    assert "3 regions of up to 160 x 160 pixels are learned from" in output("--memory", "75%")
+    said = output("--memory", "75%")
+    assert "so the network learns from 3 regions of up to 160 x 160 pixels" in said
     with pytest.raises(InputError, match="expected an amount of memory"):
         output("--memory", "much")
     with pytest.raises(DataError, match="Allow more with --memory"):

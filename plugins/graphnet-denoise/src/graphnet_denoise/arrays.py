@@ -92,8 +92,8 @@ def denoise(
         axes: one letter for each axis: T time, C channels, Z depth, I images of any order, Y rows, X columns,
             S samples of a colour (alpha stays as it is). Channels are denoised together if the model takes as
             many, else one by one. None guesses (Y, X) and (Y, X, 3 or 4 samples).
-        model: a file that `graphnet train` wrote, or a graphnet.Model with weights. None is one of the
-            models that are shipped with graphnet-denoise.
+        model: a file that `graphnet train` or `graphnet learn` wrote, or a graphnet.Model with weights. None
+            is one of the included models.
         noise: which of these: the one for noise of a "camera", or for "gaussian" noise, which is independent
             from pixel to pixel. "auto" measures the noise of one image for all.
         strength: how much of the noise to remove, 0..1: array + strength (denoised - array).
@@ -220,8 +220,8 @@ def _check_noise(request: Request) -> None:
         raise InputError(f"noise: expected {', '.join(kinds)}, found {request.noise!r}.")
     if request.model is None and request.noise_level is not None:
         raise InputError(
-            "noise_level: it is for a model that takes it as an input. The included models find it out; "
-            "leave it out, or give a model."
+            "noise_level: it is for a model that takes the noise level as an input. The included models do "
+            "not need it. Leave it out, or give a model."
         )
 
 

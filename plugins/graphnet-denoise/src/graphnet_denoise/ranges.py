@@ -20,7 +20,7 @@ SHARE = 1e-4
 """This share of the numbers may lie below a range that is found from them, and as many above it."""
 
 _PICTURE_BITS = 8
-_LOWEST, _HIGHEST = -1.0, 2.0  # what a model sees; the rest is put aside, and added again
+_LOWEST, _HIGHEST = -1.0, 2.0  # what a model sees; the rest is set apart, and added again
 _NARROW = 8  # integers within an eighth of 0..their highest are no usual picture
 _UNIT_FLOATS = (
     -0.5,
@@ -120,7 +120,7 @@ def find_range(sample: NDArray[Any], levels: Levels) -> Range:
     kind = sample.dtype.kind
     finite = sample[np.isfinite(sample)] if kind == "f" else sample.ravel()
     if not finite.size:
-        return Range(0.0, 1.0, "it has no finite numbers")
+        return Range(0.0, 1.0, "has no finite numbers")
     if kind == "f":
         finite = finite.astype(np.float64, copy=False)
     low, middle, high = (float(x) for x in np.quantile(finite, (SHARE, 0.5, 1 - SHARE)))

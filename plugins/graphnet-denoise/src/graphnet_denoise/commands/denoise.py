@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     "--strength",
     type=click.FloatRange(min=0, max=1),
     default=1.0,
-    help="How much of the noise is removed: 0 leaves an image as it is.",
+    help="How much of the noise is removed: 1, the default, removes all of it; 0 leaves an image as it is.",
 )
 @click.option(
     "--zero-shot",
@@ -91,10 +91,10 @@ def denoise(
     self_ensemble: bool,
     options: Mapping[str, object],
 ) -> None:
-    """Denoise images of any size with a trained MODEL (.safetensors), or with --zero-shot.
+    """Denoise images of any size with an included model, or with a trained MODEL (.safetensors).
 
-    Without MODEL, the command uses one of its included models, which it chooses by the noise of the image.
-    With --zero-shot, MODEL is a network (.yaml), which is trained on each image itself.
+    Without MODEL, the command measures the noise of each image, and takes the included model for it. With
+    --zero-shot, MODEL is a network (.yaml), which is trained on each image itself.
 
     INPUT is an image, a folder of images, a pattern in quotes ('scans/*.tif'), or - for the standard input.
     A result has the ending of its image, or that of OUT, which decides its format. In a folder OUT, results
@@ -105,8 +105,8 @@ def denoise(
     so are earlier results that are named beside their images. A link to an image counts as an image; a link
     to a folder is not followed.
 
-    The process keeps to --memory: an image that needs more is denoised in tiles, from file to file, with the
-    same result. 100% means no bound.
+    The process takes at most --memory (on a GPU: the images and the network). An image that needs more is
+    read, denoised and written in tiles, with the same result. 100% means no bound.
     """
     check_flags(resume=resume, overwrite=overwrite, zero_shot=zero_shot, steps=steps)
     model, inputs = split_model(files)
@@ -199,10 +199,13 @@ def _first_line(model: Path | None, inputs: Sequence[Path]) -> str:
 def check_flags(*, resume: bool, overwrite: bool, zero_shot: bool, steps: int | None) -> None:
     """Raise DataError for options that contradict one another."""
     if steps is not None and not zero_shot:
-        raise DataError("--steps says how long --zero-shot trains. Add that, or leave --steps out.")
+        raise DataError(
+            "--steps says how long --zero-shot trains. Add --zero-shot, or leave --steps out."
+        )
     if resume and overwrite:
         raise DataError(
-            "--resume skips images whose results exist, --overwrite replaces these. Give one of them."
+            "--resume skips images whose results exist, and --overwrite replaces such results. "
+            "Give one of them."
         )
 
 
@@ -226,12 +229,12 @@ def make_method(
     if path is None:
         if zero_shot is not None:
             raise DataError(
-                "--zero-shot trains a network on each image: give its description (.yaml) before the images."
+                "--zero-shot trains a network on each image: give the network (.yaml) before the images."
             )
         if noise_level is not None:
             raise DataError(
-                "--noise-level is for a model that takes it as an input. The included models find it out; "
-                "leave it out, or give a model."
+                "--noise-level is for a model that takes the noise level as an input. The included models do "
+                "not need it. Leave it out, or give a model."
             )
         return ByNoise(Shipped(noise, settings))
     network = graphnet.load(path)

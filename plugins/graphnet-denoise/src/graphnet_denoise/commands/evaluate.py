@@ -53,14 +53,18 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
 @click.command()
 @click.argument("given", metavar="[MODEL] DATA [CLEAN]", nargs=-1, required=True)
 @click.option(
-    "--json", "report", metavar="FILE", type=click.Path(path_type=Path), help="Also write JSON."
+    "--json",
+    "report",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Also write the scores as JSON.",
 )
 @click.option(
     "--csv",
     "rows",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Also write a row for each image.",
+    help="Also write the scores of each image as a row of CSV.",
 )
 @click.option("--images", "each", is_flag=True, help="Show the scores of each image.")
 @click.option(
@@ -68,7 +72,7 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
     type=click.IntRange(min=0),
     default=0,
     metavar="PIXELS",
-    help="Leave out so many pixels at each border.",
+    help="Leave out this many pixels at each border.",
 )
 @click.option(
     "--affine",
@@ -88,7 +92,8 @@ _EXAMPLE = '{"photos": {"path": "photos", "target": "clean", "pairs": 500}}'
 @click.option(
     "--without-clean",
     is_flag=True,
-    help="DATA holds noisy images only: measure on hidden noisy pixels, by the residual and by flips.",
+    help="DATA holds noisy images only: measure how well hidden noisy pixels are predicted, what was "
+    "removed, and how much flips change the result.",
 )
 @self_ensemble_option
 @compile_options(*OF_PREDICTION, device="auto", memory=MEMORY)
@@ -107,7 +112,7 @@ def evaluate(
 ) -> None:
     """Compare the images that a trained MODEL (.safetensors) makes with the clean images of DATA.
 
-    Without MODEL, the command uses its included model. DATA is one of these:
+    Without MODEL, the command takes an included model for each image, by its noise. DATA is one of these:
 
     \b
     - a folder with two folders of images of the same names: noisy and clean, input and target,
@@ -125,8 +130,8 @@ def evaluate(
 
     PSNR (mean) is the mean of the images' PSNR, as papers quote it; PSNR (pooled) is the PSNR of the error
     over all pixels. Images that equal their target have no PSNR: they are counted. The range from black to
-    white is that of the clean images' files, and is stated if it is not that of their bits. Files that cannot
-    be read or compared are reported, the others are measured, and the exit status is 1.
+    white is that of the clean images' files, and the command says so if it is not that of their bits. Files
+    that cannot be read or compared are reported, the others are measured, and the exit status is 1.
     """
     started = time.perf_counter()
     model, places = split_model(given)

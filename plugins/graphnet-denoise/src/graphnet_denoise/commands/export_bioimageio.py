@@ -35,8 +35,8 @@ def export_bioimageio(
 ) -> None:
     """Write MODEL (.safetensors) as a package of BioImage.IO, with test tensors, checked by bioimageio.spec.
 
-    Without MODEL, the included model is written. Programs such as napari, deepImageJ and ilastik run such
-    packages.
+    Without MODEL, the included model `camera` is written. Programs such as napari, deepImageJ and ilastik run
+    such packages.
     """
     written = write_bioimageio(
         graphnet.load(model),

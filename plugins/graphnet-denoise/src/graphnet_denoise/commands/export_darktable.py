@@ -28,7 +28,8 @@ def export_darktable(
 ) -> None:
     """Write MODEL (.safetensors) as a .dtmodel, which darktable 5.6 and later can run.
 
-    Without MODEL, the included model is written. In darktable, install the file by "import from file" in the
-    preferences, under AI. Then choose it for the task denoise, and run it in the module neural restore.
+    Without MODEL, the included model `camera` is written. In darktable, install the file by "import from
+    file" in the preferences, under AI. Then choose it for the task denoise, and run it in the module neural
+    restore.
     """
     click.echo(write_dtmodel(graphnet.load(model), output, name=name, noise_level=noise_level))

@@ -21,24 +21,24 @@ from graphnet_denoise.learning.training import stop_requested
     type=click.FloatRange(min=0, min_open=True),
     default=MINUTES,
     show_default=True,
-    help="How long to train.",
+    help="How long the command takes in all.",
 )
 @click.option(
     "--run",
     "run_folder",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Where the model and the training file go; by default runs/learn-NAME.",
+    help="The folder for the model, the training file and the log; by default runs/learn-NAME.",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Train so many steps, in place of --minutes."
+    "--steps", type=click.IntRange(min=1), help="Train this many steps, in place of --minutes."
 )
 @click.option(
     "--memory",
     metavar="SIZE",
     default=f"{MEMORY >> 30}GiB",
     show_default=True,
-    help="How much memory the images may take; of more, regions are learned from.",
+    help="How much memory the images may take. If they need more, the network learns from regions of them.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and train nothing.")
 def learn(

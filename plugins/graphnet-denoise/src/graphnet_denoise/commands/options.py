@@ -32,7 +32,7 @@ self_ensemble_option = click.option(
 optional_model = click.argument(
     "model", metavar="[MODEL]", default=MODELS["camera"], type=click.Path(path_type=Path)
 )
-"""A model; by default the included one."""
+"""A model; by default the included model `camera`."""
 
 name_option = click.option(
     "--name", metavar="TEXT", help="What the program shows.  [default: the name in MODEL]"
@@ -42,7 +42,8 @@ noise_level_option = click.option(
     "--noise-level",
     metavar="STD",
     type=click.FloatRange(min=0),
-    help="The noise's standard deviation in 255ths, for a model that takes it as an input.",
+    help="The noise's standard deviation in 255ths of the range from black to white, for a model that takes "
+    "it as an input.",
 )
 
 most_option = click.option(

@@ -31,7 +31,7 @@ from graphnet_denoise.report.run import read_run
 def report(
     run: Path, images: tuple[Path, ...], output: Path, most: int, options: Mapping[str, object]
 ) -> None:
-    """Show the training run in the folder RUN as one HTML file, which needs nothing else.
+    """Show the training run in the folder RUN as one HTML file, which loads nothing from anywhere.
 
     It has the curves of the training; images before and after denoising, to be compared with a slider and
     zoomed to pixels; what was removed, and its spectrum; the layers of the network with their time and

@@ -44,7 +44,7 @@ def view(
     in_browser: bool,
     options: Mapping[str, object],
 ) -> None:
-    """Show a page in the browser that follows FOLDER, and print its address; Ctrl-C ends it.
+    """Serve a page that follows FOLDER, for the browser, and print its address. Ctrl-C ends the command.
 
     If FOLDER is that of a training run, the page is that of `graphnet report`, and changes with the run. It
     can be opened before the run begins. IMAGE is a noisy image file or a folder of them; without it, the
@@ -61,7 +61,7 @@ def view(
             PageServer(shown, port=port) as server,
         ):
             click.echo(server.address)
-            click.echo("Ctrl-C ends it.", err=True)
+            click.echo("Press Ctrl-C to end.", err=True)
             if in_browser:
                 webbrowser.open(server.address)
             server.serve_forever()

@@ -111,9 +111,9 @@ def cut(height: int, width: int, reach: Reach, *, most_pixels: int) -> list[Bloc
     if best is None or best[0] > _MOST_WORK * height * width:
         least = (2 * reach.halo + reach.step) * 2  # so that a quarter of a block is kept
         raise MemoryBudgetError(
-            f"an image of {height} x {width} pixels does not fit into the memory, not even in blocks: this "
-            f"network reads {reach.halo} pixels around a block, so blocks of {least} x {least} pixels are "
-            f"the smallest that make sense, and there is memory for {most_pixels:,} pixels. Allow more with "
+            f"an image of {height} x {width} pixels does not fit into the memory, not even in tiles: this "
+            f"network reads {reach.halo} pixels around a tile, so tiles of {least} x {least} pixels are the "
+            f"smallest that make sense, and there is memory for {most_pixels:,} pixels. Allow more with "
             f"--memory."
         )
     _, rows, columns = best

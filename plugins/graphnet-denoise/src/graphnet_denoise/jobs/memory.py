@@ -79,7 +79,8 @@ class Bound:
         pixels = int(left / (network_bytes * self.kept + around))
         if pixels < 1:
             raise MemoryBudgetError(
-                f"there are {bytes_text(self.limit)} of memory for it, and {bytes_text(whole_bytes)} are "
-                f"needed to hold it as a whole. Allow more with --memory, or take TIFF for image and result."
+                f"there are {bytes_text(self.limit)} of memory for the image, and {bytes_text(whole_bytes)} "
+                f"are needed, since it is read or written as a whole. Allow more with --memory, or take TIFF "
+                f"for image and result."
             )
         return pixels

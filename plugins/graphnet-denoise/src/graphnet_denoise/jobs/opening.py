@@ -19,7 +19,7 @@ def open_job(job: Job, method: Method, bound: Bound) -> OpenedImage:
 
     Raises:
         DataError: the image cannot be read.
-        MemoryBudgetError: it does not fit into the memory, not even in blocks.
+        MemoryBudgetError: it does not fit into the memory, not even in tiles.
     """
     source = open_image(job.file)
     try:

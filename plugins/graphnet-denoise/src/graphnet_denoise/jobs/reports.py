@@ -288,7 +288,7 @@ def in_short(measured: Sequence[Measured]) -> str:
     (first, count), *others = kinds
     models = f"{first} for {count:,} {things}" if others else first
     models += "".join(f", {kind} for {count:,}" for kind, count in others)
-    return f"noise: deviation {deviation}; model: {models}"
+    return f"noise: standard deviation {deviation}; model: {models}"
 
 
 def _rounded(fields: dict[str, Any]) -> dict[str, Any]:

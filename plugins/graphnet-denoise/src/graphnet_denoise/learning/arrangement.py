@@ -228,7 +228,7 @@ def _arrange_order(frames: Sequence[Frame], look: _Look) -> Arrangement:
     if sum(map(len, runs)) >= _GROUPED * min(len(frames), _LONGEST):
         compared = [one for _, several in found for one in several]
         return _of_runs(runs, compared, "images that follow one another", look)
-    reason = "each shows another scene" if len(frames) > 1 else "nothing else shows its scene"
+    reason = "each shows another scene" if len(frames) > 1 else "no other image shows its scene"
     return Arrangement("singles", tuple((frame,) for frame in frames), reason)
 
 

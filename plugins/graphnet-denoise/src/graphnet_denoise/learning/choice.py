@@ -179,14 +179,14 @@ def _check_hideable(noise: NoiseStatistics, rows: int, columns: int) -> None:
         if reach and correlations[-1] > _STRIPES:
             raise DataError(
                 f"the noise has stripes along the {name}: pixels {len(correlations)} apart still have the "
-                f"correlation {correlations[-1]:.2f}. One image alone does not tell such stripes from the "
-                f"picture. {remedy}, or remove the stripes first, such as by subtracting the median of "
-                f"each of the {name}."
+                f"correlation {correlations[-1]:.2f}. In one image alone, such stripes cannot be "
+                f"distinguished from the picture. {remedy}, or remove the stripes first, such as by "
+                f"subtracting the median of each of the {name}."
             )
     if min(rows, columns) > 0 and max(rows, columns) > _FARTHEST:
         raise DataError(
-            f"the noise is correlated over {max(rows, columns)} pixels in both directions (neighbours: "
-            f"{noise.along_rows[0]:.2f} along the rows, {noise.along_columns[0]:.2f} along the columns). Too "
-            f"much would have to be hidden. {remedy}, or the images as the camera recorded them, before they "
-            f"were scaled or compressed."
+            f"the noise is correlated in both directions, over up to {max(rows, columns)} pixels "
+            f"(neighbours: {noise.along_rows[0]:.2f} along the rows, {noise.along_columns[0]:.2f} along the "
+            f"columns). Too many pixels would have to be hidden. {remedy}. Or give the images as the camera "
+            f"recorded them, before they were scaled or compressed."
         )

@@ -86,7 +86,8 @@ class Findings:
         held = choose_regions(scenes, self.memory)
         if held.side is None:
             return ""
-        return f". They take more than {bytes_text(self.memory)} (--memory), so {held} are learned from"
+        bound = bytes_text(self.memory)
+        return f". They take more than {bound} (--memory), so the network learns from {held}"
 
     def _noise(self) -> str:
         noise = self.noise

@@ -80,10 +80,13 @@ class Quality:
             )
         if self.residual < 0.7:
             said.append(
-                "less was removed than there is noise: train longer, or the noise is correlated"
+                "less was removed than there is noise: the noise is correlated, or the model needs a longer "
+                "training"
             )
         if self.flips > _FLIPS:
-            said.append("flipped images give other results: train longer, or use --self-ensemble")
+            said.append(
+                "flipped images give different results: train longer, or denoise with --self-ensemble"
+            )
         return said
 
 

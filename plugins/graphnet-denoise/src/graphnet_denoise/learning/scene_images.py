@@ -181,8 +181,8 @@ def _scenes(groups: Sequence[Sequence[Frame]]) -> list[Scene]:
             found = sources[frame.file]
             if found.shape[0] != first[0] or found.shape != expected.shape:
                 raise DataError(
-                    f"{frame}: has the shape {found.shape}, the other images have {expected.shape} and "
-                    f"{first[0]} channels. Put images of other channels into a folder of their own."
+                    f"{frame}: expected the shape {expected.shape} of its scene and {first[0]} channels, "
+                    f"found {found.shape}. Put images of other channels into a folder of their own."
                 )
     return [Scene.of(group, sources) for group in groups]
 

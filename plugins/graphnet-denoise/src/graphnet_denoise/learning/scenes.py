@@ -152,7 +152,7 @@ class SceneStream(Stream):
 
 
 class HeldOut(DataSet):
-    """The patches that `scenes` leaves out, with noisy targets, on which the metric `held_out` is measured.
+    """The patches that `scenes` leaves out, with noisy targets, for the metric `held_out_psnr`.
 
     Where a scene has several images, the target is another image of it. Single images are measured as in
     Noise2Void: some pixels are replaced, and the target has only these; all others are NaN.

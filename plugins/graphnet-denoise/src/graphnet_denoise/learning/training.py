@@ -171,7 +171,8 @@ def train(
                     best = _better(best, record.epoch, record.metrics)
                     score = next(iter(record.metrics.values()), None)
                 case Stopped():
-                    stopped = record.reason or ("the time is over" if over() else "it was asked to")
+                    asked = "the time is over" if over() else "a stop was requested"
+                    stopped = record.reason or asked
                     if not record.reason and program.steps_done:  # nobody has measured it here
                         now = _better(best, record.epoch, trainer.evaluate())
                         if now != best:

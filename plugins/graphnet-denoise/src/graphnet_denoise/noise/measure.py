@@ -52,18 +52,17 @@ class FoundNoise:
     def describe(self) -> str:
         """Say what was found, in half a sentence.
 
-        >>> FoundNoise(std=4.2, neighbours=0.7, channels=0.6, blocks=True).describe()
-        'deviation 4.2 of 255, shared by neighbouring pixels (0.7) and by channels (0.6), JPEG blocks'
+        >>> FoundNoise(std=4.2, neighbours=0.7, channels=0.6, blocks=False).describe()
+        'standard deviation 4.2 of 255, correlated between neighbouring pixels (0.7) and channels (0.6)'
         """
-        shared = []
+        alike = []
         if self.neighbours > _NEIGHBOURS:
-            shared.append(f"by neighbouring pixels ({self.neighbours:.1f})")
+            alike.append(f"neighbouring pixels ({self.neighbours:.1f})")
         if self.channels is not None and self.channels > _SHARED:
-            shared.append(f"by channels ({self.channels:.1f})")
-        parts = [f"deviation {self.std:.1f} of 255"]
-        parts += (
-            [f"shared {' and '.join(shared)}"] if shared else ["independent from pixel to pixel"]
-        )
+            alike.append(f"channels ({self.channels:.1f})")
+        correlated = f"correlated between {' and '.join(alike)}"
+        parts = [f"standard deviation {self.std:.1f} of 255"]
+        parts += [correlated if alike else "independent from pixel to pixel"]
         parts += ["JPEG blocks"] if self.blocks else []
         return ", ".join(parts)
 

@@ -19,7 +19,7 @@ _SIDE = 256
 _PARTS = {
     "forward": "forward pass",
     "loss": "loss",
-    "recompute": "forward pass, again",
+    "recompute": "forward pass, recomputed",
     "reverse": "reverse pass",
     "update": "optimizer",
 }
@@ -128,7 +128,7 @@ def _contents(storage: Mapping[str, Any], steps: list[Mapping[str, Any]]) -> str
         return "inputs" if storage["kind"] == "input" else "constants and scalars"
     if steps[storage["first"]]["phase"] in ("reverse", "update"):
         return "gradients"
-    return "kept for the reverse pass" if storage["kept_for"] else "values on their way"
+    return "values kept for the reverse pass" if storage["kept_for"] else "values between steps"
 
 
 def _layer(step: Mapping[str, Any]) -> dict[str, Any]:
