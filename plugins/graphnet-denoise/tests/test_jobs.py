@@ -41,6 +41,7 @@ from graphnet_denoise.jobs.overlap import Ahead, Behind
 from graphnet_denoise.jobs.reports import Measured
 from graphnet_denoise.models import Kind
 from graphnet_denoise.noise.measure import FoundNoise
+from graphnet_denoise.normalization import with_normalization
 from graphnet_denoise.restoring import Look, Restorer, Settings
 from numpy.typing import NDArray
 from PIL import Image
@@ -229,6 +230,21 @@ def test_each_plane_of_a_stack_and_each_channel_of_a_microscope_is_denoised(fold
     with tifffile.TiffFile(folder / "out/a.tif") as result:
         assert result.series[0].axes == "ZCYX"
         np.testing.assert_allclose(result.asarray(), stack / 2, atol=0.51)
+
+
+def test_a_learned_model_takes_the_channels_of_a_microscope_together(folder: Path) -> None:
+    """It gives their mean to both of them."""
+    conv = {"out_channels": 2, "kernel_size": 1, "bias": False}
+    mean = {"name": "mean", "layers": [{"id": "c", "conv2d": conv}]}
+    description = with_normalization(mean, channels=2, mean=1000.0, deviation=100.0)
+    model = graphnet.Model(
+        description, weights={"denoised.c.weight": torch.full((2, 2, 1, 1), 0.5)}
+    )
+    stack = noise(3, 2, 8, 10, dtype="u2") // 16
+    tifffile.imwrite(folder / "a.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
+    assert events(method(model), jobs_of(folder, "a.tif"))[0].done == 1
+    expected = np.broadcast_to(stack.mean(1, keepdims=True), stack.shape)
+    np.testing.assert_allclose(tifffile.imread(folder / "out/a.tif"), expected, atol=0.51)
 
 
 # -- failures

@@ -29,7 +29,7 @@ def test_noise_that_pixels_share_gets_the_camera_model() -> None:
     correlated = blur(noise(), torch.full((1, 1, 1, 1), 0.8))
     choice = Shipped().choose((0.5 + correlated)[0])
     assert choice.kind == "camera"
-    assert "by neighbouring pixels" in choice.describe()
+    assert "between neighbouring pixels" in choice.describe()
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "camera"])

@@ -23,9 +23,10 @@ def open_job(job: Job, method: Method, bound: Bound) -> OpenedImage:
     """
     source = open_image(job.file)
     try:
-        together = source.colour in ("grey", "rgb") or (
-            source.colour not in ("independent", "cmyk") and method.takes(source.channels)
-        )
+        # A model that knows the numbers of files was trained on such images, with their channels together.
+        apart = source.colour in ("independent", "cmyk") and not method.takes_numbers
+        fits = not apart and method.takes(source.channels)
+        together = source.colour in ("grey", "rgb") or fits
         blocks = _blocks(job, source, method, bound)
         ranges = ranges_of(source, together=together, takes_numbers=method.takes_numbers)
     except BaseException:
