@@ -332,7 +332,7 @@ def test_a_model_is_judged_without_clean_images(tmp_path: Path) -> None:
     )
     assert "of the picture's contrast was removed" in run(half, tmp_path, "--without-clean")
     double = affine_model(tmp_path / "double.safetensors", 2.0, -0.5)
-    assert "contrast at 8 pixels was added" in run(double, tmp_path, "--without-clean")
+    assert "contrast of details of 8 pixels was added" in run(double, tmp_path, "--without-clean")
 
 
 def test_pixels_without_a_number_and_without_a_picture_are_judged_in_words(tmp_path: Path) -> None:

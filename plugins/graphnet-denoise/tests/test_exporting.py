@@ -118,7 +118,7 @@ def test_dtmodel_of_the_included_model_is_equal(tmp_path: Path) -> None:
     """As darktable runs it: the names of the free sizes are set to the side of a tile."""
     model = gn.load(MODELS["gaussian"])
     written = write_dtmodel(model, tmp_path / "m.dtmodel")
-    assert "the network looks 96 pixels far" in written.note
+    assert "a pixel depends on pixels up to 96 away" in written.note
     found = DTModel(tmp_path / "m.dtmodel")
     for size in ((64, 96), (61, 93)):
         x = images(1, 3, *size)

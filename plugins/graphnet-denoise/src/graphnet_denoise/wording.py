@@ -51,6 +51,6 @@ def error_text(error: BaseException, file: Path, *others: Path) -> str:
     text = str(error)
     if not isinstance(error, GraphnetError):
         text = (
-            f"unexpected {type(error).__name__}: {text}. This is a fault in graphnet or a library"
+            f"unexpected {type(error).__name__}: {text}. This is a fault in graphnet or a library."
         )
     return text if any(str(name) in text for name in (file, *others)) else f"{file}: {text}"

@@ -115,8 +115,8 @@ def _note(network: Network, config: dict[str, Any]) -> str:
     reach = network.reach()
     note = f"id {config['id']}"
     if reach is None or reach > OVERLAP:
-        seen = "at the whole image" if reach is None else f"{reach} pixels far"
-        note += f"; the network looks {seen}, and darktable's tiles overlap by {OVERLAP} pixels"
+        seen = "the whole image" if reach is None else f"pixels up to {reach} away"
+        note += f"; a pixel depends on {seen}, and darktable's tiles overlap by {OVERLAP} pixels"
     if config["num_inputs"] == 2:
         note += "; darktable states a noise level of 25 for all images, unless you fix one"
     return note

@@ -100,8 +100,8 @@ class Findings:
         )
         along = noise.along_rows[0], noise.along_columns[0]
         words = "correlated" if max(along) > CORRELATED else "hardly correlated"
-        near = f"; neighbouring pixels are {words} ({along[0]:.2f} along rows, {along[1]:.2f} along columns)"
-        return f"{level}{share}{grows}{near}"
+        where = f"{along[0]:.2f} along rows, {along[1]:.2f} along columns"
+        return f"{level}{share}{grows}; the noise of neighbouring pixels is {words} ({where})"
 
     def _network(self) -> str:
         choice = self.choice

@@ -45,7 +45,8 @@ class Judged:
             f"residual   {quality.residual:.2f} of the noise's deviation; neighbours are correlated by "
             f"{quality.along_rows:+.2f} along rows and {quality.along_columns:+.2f} along columns (noise: "
             f"{quality.noise_rows:+.2f}, {quality.noise_columns:+.2f})",
-            f"contrast   {abs(quality.contrast_lost):.1%} of the contrast at 8 pixels was {changed}",
+            f"contrast   {abs(quality.contrast_lost):.1%} of the contrast of details of 8 pixels was "
+            f"{changed}",
             f"flips      change the result by {quality.flips:.2f} of the noise's deviation",
         ]
         return lines + [f"note       {remark}" for remark in quality.remarks()]

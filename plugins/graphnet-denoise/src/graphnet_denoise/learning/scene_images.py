@@ -163,7 +163,9 @@ def read_scenes(path: Path) -> SceneImages:
             f"({error!r})."
         ) from error
     if not groups or not all(groups):
-        raise DataError(f"{path}: lists no images.")
+        raise DataError(
+            f"{path}: expected a list of images, found an empty one. Run `graphnet learn` again."
+        )
     regions = choose_regions(_scenes(groups), memory).regions
     return SceneImages(_read(regions), neighbours, ordered, limits, noise)
 
