@@ -65,8 +65,8 @@ _SETTINGS: Mapping[str, Callable[[Array], Array]] = {
     "contrast": _between(0.0, 0.7),
     "correction": _between(0.0, 1.0),  # of the demosaicing, as is `direction`
     "direction": _between(0.0, 3.0),
-    "luma_blur": _often_zero(0.3, 0.3, 1.3),  # deviations in pixels
-    "colour_blur": _often_zero(0.3, 0.5, 3.0),
+    "luma_blur": _often_zero(0.1, 0.5, 1.8),  # deviations in pixels; the noise of photos is coarse
+    "colour_blur": _often_zero(0.15, 1.0, 4.0),
     "smoothing": _often_zero(0.5, 0.2, 1.5),  # of flat parts, relative to the noise
     "sharpening": _often_zero(0.4, 0.1, 1.2),
     "radius": _between(0.5, 1.5),  # of sharpening, in pixels
