@@ -57,7 +57,7 @@ napari: .venv-napari/installed
 	$(PYTHON) -m venv .venv-napari
 	.venv-napari/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	.venv-napari/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'napari[pyqt6]' \
-		pytest pytest-qt -e . -e plugins/graphnet-cpu -e plugins/graphnet-denoise -e plugins/napari-graphnet
+		pytest pytest-qt -e . -e plugins/graphnet-cpu -e 'plugins/graphnet-denoise[formats]' -e plugins/napari-graphnet
 	touch $@
 
 lint: install

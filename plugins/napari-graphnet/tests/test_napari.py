@@ -19,7 +19,7 @@ from napari_graphnet.denoising import denoise_widget, denoised_layer  # noqa: E4
 from napari_graphnet.layers import axes_of, pixels_of  # noqa: E402
 from napari_graphnet.reading import read_layers, reader_of  # noqa: E402
 from napari_graphnet.training import Task, TrainWidget, unused  # noqa: E402
-from npe2 import PluginManifest  # noqa: E402
+from npe2 import PluginManager, PluginManifest  # noqa: E402
 
 
 def noisy(*shape: int) -> Any:
@@ -63,6 +63,16 @@ def test_colours_stay_one_layer_and_channels_become_several(tmp_path: Path) -> N
     layers = viewer.add_image(data, **settings)
     assert [layer.data.shape for layer in layers] == [(20, 24), (20, 24)]
     np.testing.assert_array_equal(np.asarray(layers[1].data), channels[1])
+
+
+def test_a_folder_of_zarr_is_read(tmp_path: Path) -> None:
+    frames, path = noisy(5, 20, 24), tmp_path / "stack.zarr"
+    pytest.importorskip("zarr").save_array(path, frames)
+    plugins = PluginManager()
+    plugins.register(PluginManifest.from_distribution("napari-graphnet"))
+    assert list(plugins.iter_compatible_readers([str(path)]))
+    ((data, _, _),) = read_layers(str(path))
+    np.testing.assert_array_equal(data.compute(), frames)
 
 
 def test_a_file_of_another_kind_is_left_to_napari(tmp_path: Path) -> None:
