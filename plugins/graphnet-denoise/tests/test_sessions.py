@@ -42,7 +42,9 @@ Plane = NDArray[np.float64]
 def photograph(path: Path, clean: Any, *, seed: int) -> None:
     """Save a photo as a camera does at ISO 3200."""
     noise: Any = NOISES.make({"camera": {"iso": 3200, "quality": 85, "jpeg": 0}})
-    scenes = Scenes([clean], clean.shape[:2], noise.strength(Draws(seed, 0, [0], stream=1)))
+    strength = noise.strength(Draws(seed, 0, [0], stream=1))
+    strength["luma_blur"][:], strength["colour_blur"][:] = 0.5, 1.5
+    scenes = Scenes([clean], clean.shape[:2], strength)
     noisy = noise(scenes, Draws(seed, 0, [0], stream=3))[0]
     Image.fromarray((noisy * 255).round().astype(np.uint8)).save(path, quality=85)
 
