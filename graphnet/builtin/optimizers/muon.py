@@ -81,12 +81,16 @@ class Muon(Optimizer):
         x = x.T if tall else x
         x = x / x.norm().clamp(min=self.eps)  # now no singular value is larger than 1
         identity = torch.eye(len(x), dtype=x.dtype, device=x.device)
+
+        def polynomial(gram: Tensor) -> Tensor:
+            return torch.addmm(a * identity + b * gram, gram, gram, alpha=c)
+
         for first in range(0, self.ns_steps, _STEPS_ON_GRAM):
             gram = x @ x.T
-            product = step = torch.addmm(a * identity + b * gram, gram, gram, alpha=c)
+            product = step = polynomial(gram)
             for _ in range(1, min(_STEPS_ON_GRAM, self.ns_steps - first)):
                 gram = step @ gram @ step
-                step = torch.addmm(a * identity + b * gram, gram, gram, alpha=c)
+                step = polynomial(gram)
                 product = step @ product
             x = product @ x
         return x.T if tall else x

@@ -195,9 +195,8 @@ def _developed(photos: Tensor, settings: Settings, draws: Draws | None) -> Tenso
     if draws is not None:
         picture = tone(linear, gamma, contrast)
     else:  # the mean over the noise, from the values one standard deviation above and below
-        variance = sensor.clamp_min(0) / peak + (settings["read"] / peak).square()
-        of_colours = mix_channels(variance * gains.square(), matrix.square())
-        deviation = _DEMOSAICED * of_colours.sqrt()
+        variance = _variance(sensor.clamp_min(0), peak, settings) * gains.square()
+        deviation = _DEMOSAICED * mix_channels(variance, matrix.square()).sqrt()
         above, below = (tone(linear + side * deviation, gamma, contrast) for side in (1, -1))
         picture = (above + below) / 2
     luma, colour = to_luma_and_colour(picture)
@@ -220,9 +219,13 @@ def _exposed(mosaic: Tensor, peak: Tensor, settings: Settings, draws: Draws) -> 
     return (counts + settings["read"] * (own[..., :width] + rows)) / peak
 
 
+def _variance(values: Tensor | float, peak: Tensor, settings: Settings) -> Tensor:
+    """The variance of a sensor's values, relative to white: of the counted photons and of the read noise."""
+    return values / peak + (settings["read"] / peak).square()
+
+
 def _noise_of_grey(peak: Tensor, settings: Settings) -> Tensor:
     """About the deviation of the developed noise at a medium grey."""
     level = 0.2
-    variance = level / peak + (settings["read"] / peak).square()
     slope = level ** (1 / settings["gamma"] - 1) / settings["gamma"]
-    return _DEMOSAICED * slope * variance.sqrt()
+    return _DEMOSAICED * slope * _variance(level, peak, settings).sqrt()
