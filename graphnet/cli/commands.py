@@ -33,6 +33,7 @@ OWN = {
         "graphnet.cli.gradients:gradients",
         "Show each parameter's gradient, and its paths.",
     ),
+    "verify": ("graphnet.cli.verify:verify", "Find damage in models and checkpoints."),
     "machine": ("graphnet.cli.machine:machine", "Measure this machine, for the times in explain."),
     "layers": ("graphnet.cli.layers:layers", "List the layers and losses that models can use."),
     "plugins": (

@@ -14,7 +14,7 @@ import click
 from graphnet.cli import compile_options, flag, make_console
 from graphnet.model import Model
 from graphnet.sdk import default_registry
-from graphnet.training import Epoch, RunFolder, Steps, Stopped, Trainer, read_job
+from graphnet.training import RunFolder, Saving, Stopped, Trainer, read_job
 
 
 @click.command(short_help="Train a model as a YAML file says.")
@@ -62,28 +62,31 @@ def train(
     ]
     registry = default_registry()
     job = read_job(config, settings=[*settings, *overrides], registry=registry)
-    run = RunFolder(folder or Path("runs") / _file_name(job.model), resume=resume)
+    path = folder or Path("runs") / _file_name(job.model)
     console = make_console(stderr=True)
-    with console.status("reading the data and making the plan"):
-        trainer = Trainer(
-            job,
-            resume=run.resume() if resume else None,
-            folder=run,
-            reporters=[registry.make("reporters", name) for name in ("log", "progress")],
+    with RunFolder(path, resume=resume, keep=job.config.checkpoints.keep) as run:
+        with console.status("reading the data and making the plan"):
+            trainer = Trainer(
+                job,
+                resume=run.resume() if resume else None,
+                folder=run,
+                reporters=[registry.make("reporters", name) for name in ("log", "progress")],
+            )
+        for note in run.notes:
+            console.print(f"warning: {note}")
+        console.print(
+            f"{job.model.description.name}: {len(trainer.pairs)} pairs, {trainer.steps_per_epoch} steps "
+            f"an epoch, on {trainer.device} in {trainer.precision}; log in {run.log_path}"
         )
-    console.print(
-        f"{job.model.description.name}: {len(trainer.pairs)} pairs, {trainer.steps_per_epoch} steps an "
-        f"epoch, on {trainer.device} in {trainer.precision}; log in {run.log_path}"
-    )
-    with _stop_requested() as requested:
-        stopped = _loop(trainer, run, requested)
-    if stopped and not stopped.reason:
-        console.print(f"stopped after step {stopped.step}; continue with --resume")
-        return
-    if stopped:
-        console.print(f"stopped after step {stopped.step}: {stopped.reason}")
-    run.finish(trainer.checkpoint())
-    console.print(f"the model is in {run.model_path}")
+        with _stop_requested() as requested:
+            stopped = _train(trainer, run, requested)
+        if stopped and not stopped.reason:
+            console.print(f"stopped after step {stopped.step}; continue with --resume")
+            return
+        if stopped:
+            console.print(f"stopped after step {stopped.step}: {stopped.reason}")
+        run.finish(trainer.checkpoint())
+        console.print(f"the model is in {run.model_path}")
 
 
 def _text(value: object) -> str:
@@ -96,16 +99,12 @@ def _file_name(model: Model) -> str:
     return re.sub(r"[^\w.-]+", "-", model.description.name).strip(".-") or "model"
 
 
-def _loop(trainer: Trainer, run: RunFolder, requested: list[bool]) -> Stopped | None:
-    """Train, and write a checkpoint after each epoch and when the run stops."""
-    for record in trainer.run(lambda: bool(requested)):
-        match record:
-            case Steps() if record.step % trainer.steps_per_epoch == 0:
-                run.save(trainer.checkpoint())  # before metrics are measured: that may fail
-            case Epoch():
-                run.save(trainer.checkpoint())
-            case Stopped():
-                run.save(trainer.checkpoint())
+def _train(trainer: Trainer, run: RunFolder, requested: list[bool]) -> Stopped | None:
+    """Train and write checkpoints; return the record Stopped, if the training stops before its end."""
+    with Saving(trainer, run) as saving:
+        for record in trainer.run(lambda: bool(requested)):
+            saving.record(record)
+            if isinstance(record, Stopped):
                 return record
     return None
 

@@ -1,30 +1,28 @@
 """Checkpoints: tensors in a safetensors file, whose header holds the description and the plugins' versions.
 
 A checkpoint is written to a temporary file, which then replaces the old checkpoint in one step, so there is
-always a complete file. Reading a checkpoint executes no code from it.
+always a complete file. Reading a checkpoint finds any damage, and executes no code from it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from torch import Tensor
 
 from graphnet.description import ModelDescription, parse
-from graphnet.errors import CheckpointError, DescriptionError, WriteError
+from graphnet.errors import CheckpointError, DescriptionError
+from graphnet.model.tensor_file import TensorFile, damaged, read_tensors, write_tensors
 from graphnet.sdk import Registry
-from graphnet.system import atomic_write
 
-FORMAT = 1
+FORMAT = 2  # 1 had no digests
 _MODEL, _TRAINING = "model/", "training/"
-_METADATA = "__metadata__"  # what a safetensors header calls the texts beside its tensors
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,7 @@ class Checkpoint:
         versions: the versions of torch, the plugins and the layers that the model was made with.
         training: plain data: the step, the epoch, the configuration.
         training_state: the optimizer's tensors, and the weights themselves where `weights` holds averages.
+        about: texts about the model by name, such as its "license".
     """
 
     description: ModelDescription
@@ -44,6 +43,41 @@ class Checkpoint:
     versions: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     training_state: Mapping[str, Tensor] = field(default_factory=dict)
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+_CHECKED = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class _Format(BaseModel):
+    """The field of a header that all formats have."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+
+
+class _LayerVersion(BaseModel):
+    model_config = _CHECKED
+    version: int
+    plugin: str
+
+
+class _Versions(BaseModel):
+    model_config = _CHECKED
+    torch: str = ""
+    plugins: dict[str, str] = {}
+    layers: dict[str, _LayerVersion] = {}
+
+
+class _Header(BaseModel):
+    """The text in the header of a file."""
+
+    model_config = _CHECKED
+    format: int
+    description: dict[str, JsonValue]
+    versions: _Versions = _Versions()
+    about: dict[str, str] = {}
+    training: dict[str, JsonValue] = {}
 
 
 def versions_of(registry: Registry, description: ModelDescription) -> dict[str, Any]:
@@ -61,8 +95,10 @@ def versions_of(registry: Registry, description: ModelDescription) -> dict[str, 
     }
 
 
-def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint completely or not at all.
+def write_checkpoint(
+    path: Path | str, checkpoint: Checkpoint, *, older: Sequence[Path] = ()
+) -> None:
+    """Write a checkpoint completely or not at all; `older` is that of `atomic_write`.
 
     Raises:
         CheckpointError: the file's name does not end with .safetensors, two names have one tensor, or the
@@ -77,54 +113,58 @@ def write_checkpoint(path: Path | str, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "description": checkpoint.description.to_data(),
         "versions": checkpoint.versions,
+        "about": checkpoint.about,
         "training": checkpoint.training,
     }
     tensors = {_MODEL + name: _plain(t) for name, t in checkpoint.weights.items()}
     tensors |= {_TRAINING + name: _plain(t) for name, t in checkpoint.training_state.items()}
-    metadata = {"graphnet": json.dumps(header)}
     _check_separate(path, tensors)
-    try:
-        with atomic_write(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata)
-    except (WriteError, SafetensorError) as error:
-        raise CheckpointError(str(error)) from error
+    write_tensors(Path(path), tensors, json.dumps(header), older=older)
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Read a checkpoint.
 
-    The tensors are copies: later changes of the file do not reach them. The file is not mapped into memory:
-    if another process shortened it, the next read of a tensor would end this process.
+    The tensors are copies: later changes of the file do not reach them.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or not a checkpoint of this format.
+        CheckpointError: the file is missing or damaged, or not a checkpoint of a format up to this one.
     """
+    return as_checkpoint(path, read_tensors(Path(path)))
+
+
+def as_checkpoint(path: Path | str, file: TensorFile) -> Checkpoint:
+    """Check what a file holds. Raises CheckpointError as `read_checkpoint` does."""
+    if not file.text:
+        raise CheckpointError(f"{path}: a safetensors file, but not a model saved by graphnet")
     try:
-        data = Path(path).read_bytes()
-        tensors = load(data)  # checks the header and all sizes
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get(_METADATA, {})
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file. Give the path of a saved model.") from None
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
-    try:
-        header = json.loads(metadata["graphnet"])
-        if header["format"] != FORMAT:
+        version = _Format.model_validate_json(file.text).format
+        if version > FORMAT:
             raise CheckpointError(
-                f"{path}: expected checkpoint format {FORMAT}, found {header['format']}. "
-                f"Read it with the version of graphnet that wrote it."
+                f"{path}: expected checkpoint format {FORMAT} or older, found {version}. Read it with the "
+                f"version of graphnet that wrote it, or with a newer one."
             )
-        description = parse(header["description"])
-    except (KeyError, TypeError, json.JSONDecodeError, DescriptionError) as error:
+        if version > 1 and not file.has_digests:
+            raise CheckpointError(f"{path}: {damaged('its header')}")
+        header = _Header.model_validate_json(file.text)
+        description = parse(header.description)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
         raise CheckpointError(
-            f"{path}: a safetensors file, but not a model saved by graphnet ({error!r})"
+            f"{path}: not a model saved by graphnet: in its header, {where or 'the text'}: {first['msg']}"
+        ) from None
+    except DescriptionError as error:
+        raise CheckpointError(
+            f"{path}: the description in its header is not one of a model: {error}"
         ) from None
     return Checkpoint(
         description=description,
-        weights=_under(_MODEL, tensors),
-        versions=header.get("versions", {}),
-        training=header.get("training", {}),
-        training_state=_under(_TRAINING, tensors),
+        weights=_under(_MODEL, file.tensors),
+        versions=header.versions.model_dump(exclude_unset=True),
+        about=header.about,
+        training=header.training,
+        training_state=_under(_TRAINING, file.tensors),
     )
 
 

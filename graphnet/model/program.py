@@ -26,7 +26,7 @@ from graphnet.model.trained import Trained
 from graphnet.model.weights import Weights
 from graphnet.passes import DONE, EMA, SCALE
 from graphnet.plan import Plan
-from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors
+from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors, dtype_name
 
 
 class Program:
@@ -298,14 +298,12 @@ class Program:
                 them.
 
         Raises:
-            CheckpointError: the state or the weights have other names than this program's.
+            CheckpointError: the state or the weights have other names or shapes than this program's.
         """
         mine = self.training_state
-        if unknown := set(state) ^ set(mine):
-            raise CheckpointError(f"the training state differs in {sorted(unknown)}")
+        _check_same(state, mine, "the training state")
         if weights is not None:
-            if unknown := set(weights) ^ set(self.weights):
-                raise CheckpointError(f"the weights differ in {sorted(unknown)}")
+            _check_same(weights, self.weights.own, "the weights")
             self.averages.set({name: weights[name] for name in self.averages})
             own = [name for name in self.weights if name not in self.averages]
             self.weights.set({name: weights[name] for name in own})
@@ -316,3 +314,17 @@ class Program:
     def rewind(self, steps_done: int) -> None:
         """Set the number of steps done; the weights and states do not change."""
         self._trained.rewind(steps_done, every=len(self.accumulation.order))
+
+
+def _check_same(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor], what: str) -> None:
+    """Raise CheckpointError if tensors have other names or shapes than those of this program."""
+    if unknown := set(saved) ^ set(mine):
+        raise CheckpointError(f"{what} of the checkpoint differs in {', '.join(sorted(unknown))}")
+    for name, tensor in mine.items():
+        if saved[name].shape != tensor.shape or saved[name].dtype != tensor.dtype:
+            expected, found = (
+                f"{dtype_name(one.dtype)} {tuple(one.shape)}" for one in (tensor, saved[name])
+            )
+            raise CheckpointError(
+                f"{what} of the checkpoint: {name}: expected {expected}, found {found}"
+            )

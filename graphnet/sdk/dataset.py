@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -119,6 +120,14 @@ class Stream(ABC):
             The inputs (N, ...), then the targets in the order of `target_shapes`, in the dtypes that Pairs
             may have.
         """
+
+    def source(self) -> Iterable[Tensor | NDArray[Any]]:
+        """Yield the arrays from which pairs are made, such as all images of a folder.
+
+        A checkpoint holds a digest of them, so that a run is not resumed with changed data. Without this
+        method, only some of the pairs are compared.
+        """
+        return ()
 
     def finish(
         self, batch: tuple[Tensor, ...], predict: Callable[[Tensor], Tensor], progress: float

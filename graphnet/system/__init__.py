@@ -21,7 +21,7 @@ from graphnet.system.distributions import (
     normalized,
     warn_of_namesake,
 )
-from graphnet.system.files import atomic_write, write_text
+from graphnet.system.files import atomic_folder, atomic_write, sweep, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory, return_freed_memory
 from graphnet.system.native import Native, find_compiler
@@ -44,6 +44,7 @@ __all__ = [
     "Key",
     "Miss",
     "Native",
+    "atomic_folder",
     "atomic_write",
     "bytes_text",
     "cache_folder",
@@ -64,6 +65,7 @@ __all__ = [
     "seconds_text",
     "short_bytes",
     "short_count",
+    "sweep",
     "synchronize",
     "warn_of_namesake",
     "without_gc",

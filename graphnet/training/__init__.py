@@ -10,6 +10,7 @@ from graphnet.sdk import Decided, Epoch, Steps, Stopped
 from graphnet.training.config import Job, read_job
 from graphnet.training.on_loader import train
 from graphnet.training.run_folder import RunFolder
+from graphnet.training.saving import Saving
 from graphnet.training.trainer import Trainer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Epoch",
     "Job",
     "RunFolder",
+    "Saving",
     "Steps",
     "Stopped",
     "Trainer",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from graphnet.description import (
     Locations,
@@ -42,6 +42,22 @@ class DataConfig(BaseModel):
     validation: Form | None = None
 
 
+class CheckpointConfig(BaseModel):
+    """Which checkpoints a training keeps.
+
+    Attributes:
+        keep: the number of last checkpoints.
+        best: a metric, or "loss"; the model of the epoch in which it was best is kept as best.safetensors.
+        every_s: after so many seconds a checkpoint is written, besides those after each epoch; None for
+            never.
+    """
+
+    model_config = _STRICT
+    keep: PositiveInt = 2
+    best: str | None = None
+    every_s: PositiveFloat | None = 600.0
+
+
 class TrainConfig(BaseModel):
     """The fields of a training file besides those of UpdateSettings and CompileOptions.
 
@@ -60,6 +76,7 @@ class TrainConfig(BaseModel):
     executor: Form = "eager"
     metrics: list[Form] = []
     reporters: list[Form] = []
+    checkpoints: CheckpointConfig = CheckpointConfig()
     log_every: PositiveInt = 100
 
 
@@ -86,8 +103,8 @@ def read_fields(
     try:
         config = TrainConfig.model_validate(rest)
     except ValidationError as error:
-        for inside, records in itertools.groupby(error.errors(), _inside_data):
-            found += as_problems(records, DataConfig.model_fields if inside else _fields())
+        for inside, records in itertools.groupby(error.errors(), _inside):
+            found += as_problems(records, inside or _fields())
     if found:
         raise DescriptionError(found)
     return config, updating, options
@@ -193,6 +210,8 @@ def make_job(
         attempt(("reporters", i), functools.partial(registry.make, "reporters", named))
         for i, named in enumerate(config.reporters)
     ]
+    if (best := config.checkpoints.best) is not None:
+        reporters.append(registry.make("reporters", {"best_checkpoint": {"metric": best}}))
     model = attempt(
         ("model",), lambda: _model(config.model, folder, registry, locations.below(("model",)))
     )
@@ -252,9 +271,13 @@ def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -
     return Model(parse(form, locations), registry=registry)
 
 
-def _inside_data(record: Mapping[str, Any]) -> bool:
-    """Whether pydantic's record is about a field of `data`."""
-    return len(record["loc"]) > 1 and record["loc"][0] == "data"
+_NESTED: dict[str, type[BaseModel]] = {"data": DataConfig, "checkpoints": CheckpointConfig}
+
+
+def _inside(record: Mapping[str, Any]) -> Iterable[str] | None:
+    """The fields of `data` or `checkpoints`, if pydantic's record is about one of them."""
+    field, *rest = record["loc"]
+    return _NESTED[field].model_fields if rest and field in _NESTED else None
 
 
 def _fields() -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,36 +10,45 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from graphnet.errors import CheckpointError
 from graphnet.training.loader import Loader
+from graphnet.training.state import RandomStates
 
 _PLAIN_SAMPLERS = (RandomSampler, SequentialSampler)
 
 
-def random_states(loader: Loader) -> dict[str, Any]:
-    """The states of the random generators that torch's own loaders draw from, as plain data."""
+def random_states(loader: Loader) -> RandomStates:
+    """The states of the random generators that torch's own loaders draw from."""
     version, words, gauss = random.getstate()
-    states = {"torch": _text(torch.get_rng_state()), "python": [version, [*words], gauss]}
-    if (generator := _generator(loader)) is not None:
-        states["loader"] = _text(generator.get_state())
-    return states
+    generator = _generator(loader)
+    return RandomStates(
+        torch=_text(torch.get_rng_state()),
+        python=(version, [*words], gauss),
+        loader=None if generator is None else _text(generator.get_state()),
+    )
 
 
-def restore_random_states(loader: Loader, states: Mapping[str, Any]) -> None:
+def restore_random_states(loader: Loader, states: RandomStates) -> None:
     """Set the states that `random_states` returned.
 
     Raises:
-        CheckpointError: the checkpoint has none, or only one of both runs has a loader with a generator.
+        CheckpointError: only one of both runs has a loader with a generator, or a state is damaged.
     """
     generator = _generator(loader)
-    if "torch" not in states or ("loader" in states) != (generator is not None):
+    if (states.loader is None) != (generator is None):
         raise CheckpointError(
             f"{loader.title}: the checkpoint was made with another loader: expected "
-            f"{'one' if 'loader' in states else 'none'} that has a `generator`"
+            f"{'none' if states.loader is None else 'one'} that has a `generator`"
         )
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    torch.set_rng_state(_tensor(states["torch"]))
-    if generator is not None:
-        generator.set_state(_tensor(states["loader"]))
+    version, words, gauss = states.python
+    try:
+        random.setstate((version, tuple(words), gauss))
+        torch.set_rng_state(_tensor(states.torch))
+        if generator is not None and states.loader is not None:
+            generator.set_state(_tensor(states.loader))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint holds no states of random generators that this version of Python and torch can "
+            f"take: {error}"
+        ) from None
 
 
 def resumed(loader: Loader) -> str:

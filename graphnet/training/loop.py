@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from graphnet.errors import CheckpointError
 from graphnet.model import Checkpoint, Program, versions_of
 from graphnet.sdk import Decided, Epoch, Metric, Record, Running, Schedule, Steps, as_given
 from graphnet.training.evaluate import measure
+from graphnet.training.group import Group
 from graphnet.training.loader import Fitted, Loader
 from graphnet.training.loader_state import random_states, restore_random_states, resumed
-from graphnet.training.means import Means
 from graphnet.training.origin import Again, Origin
 from graphnet.training.reports import Reports
 from graphnet.training.resume import changed_kernels, kernels_of
 from graphnet.training.run_folder import RunFolder
+from graphnet.training.state import LoaderState
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +35,19 @@ class Settings:
 _MOST_BYTES = 256 * 2**20  # the batches of a group of steps that are kept, to run again
 
 
-class _Group:
-    """The losses of some steps, which stay on the device until `read`.
+class _Batches:
+    """The batches of a group of steps, to run them again; None if they take more than 256 MiB."""
 
-    `batches` are those of the steps, None if they take more than 256 MiB.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._total = torch.zeros((), dtype=torch.float64, device=device)
-        self.samples = self.steps = 0
-        self._started = time.perf_counter()
-        self.loss = self.elapsed_s = 0.0
-        self.batches: list[Again] | None = []
+    def __init__(self) -> None:
+        self.all: list[Again] | None = []
         self._size_bytes = 0
 
-    def add(self, loss: Tensor, samples: int, batch: Again) -> None:
-        """Add the mean loss of a batch of `samples`."""
-        self._total += loss.to(torch.float64) * samples
-        self.samples += samples
-        self.steps += 1
+    def add(self, batch: Again) -> None:
         self._size_bytes += sum(tensor.nbytes for tensor in batch.given)
         if self._size_bytes > _MOST_BYTES:
-            self.batches = None
-        elif self.batches is not None:
-            self.batches.append(batch)
-
-    def read(self) -> None:
-        """Wait for the steps; set `loss`, the mean over the samples, and `elapsed_s`."""
-        self.loss = float(self._total) / self.samples
-        self.elapsed_s = time.perf_counter() - self._started
+            self.all = None
+        elif self.all is not None:
+            self.all.append(batch)
 
 
 class Loop:
@@ -92,7 +73,6 @@ class Loop:
         self.steps = self.epochs_done = 0
         self.elapsed_s = 0.0
         self.notes: list[str] = []
-        self.reported = Means()
         self.origin = Origin(program)
 
     def running(self) -> Running:
@@ -143,7 +123,7 @@ class Loop:
     def _epoch(self, number: int) -> Iterator[Record]:
         program = self.program
         trained_s, waited_s = self.elapsed_s, self.loader.waited_s
-        group, total, samples = _Group(program.device), 0.0, 0
+        group, batches, total, samples = Group(program.device), _Batches(), 0.0, 0
         for batch in self.loader.epoch(number):
             fitted = self.fitted.program(batch)
             tensors = self.fitted.packed(batch, fitted)
@@ -151,19 +131,18 @@ class Loop:
             if not group.steps:
                 self.origin.remember()
             loss = fitted.step_packed(*tensors)
-            count = len(batch)
-            group.add(loss, count, Again(fitted, as_given, tensors, range(count), batch.name))
-            self.reported.add(fitted.report)
+            group.add(loss, fitted.report, len(batch))
+            batches.add(Again(fitted, as_given, tensors, range(len(batch)), batch.name))
             self.steps += 1
             for event in fitted.accumulation.events():
                 yield Decided(self.steps, event.kind, event.message)
             if group.steps == self.settings.log_every:
-                yield self._close(group, number)
-                total, samples = total + group.loss * group.samples, samples + group.samples
-                group = _Group(program.device)
+                yield self._close(group, batches, number)
+                total, samples = total + group.total, samples + group.samples
+                group, batches = Group(program.device), _Batches()
         if group.steps:
-            yield self._close(group, number)
-            total, samples = total + group.loss * group.samples, samples + group.samples
+            yield self._close(group, batches, number)
+            total, samples = total + group.total, samples + group.samples
         metrics: dict[str, float] = {}
         if self.validation is not None:
             metrics = measure(program, self.validation, self.settings.metrics, epoch=number)
@@ -189,35 +168,33 @@ class Loop:
             self._set_lr(step)
             yield batch
 
-    def _close(self, group: _Group, epoch: int) -> Steps:
+    def _close(self, group: Group, batches: _Batches, epoch: int) -> Steps:
         """Read a group's losses, and make its record. Raises TrainingError if they are not finite."""
         group.read()
         self.elapsed_s += group.elapsed_s
-        batches = group.batches
-        again = None if batches is None else partial(self._again, batches)
+        again = None if batches.all is None else partial(self._again, batches.all)
         self.origin.check(group.loss, group.steps, step=self.steps, again=again)
-        speed, means = group.steps / group.elapsed_s, self.reported.take()
-        return Steps(epoch, self.steps, group.loss, self.program.lr, speed, means)
+        speed = group.steps / group.elapsed_s
+        return Steps(epoch, self.steps, group.loss, self.program.lr, speed, group.reported)
 
     def checkpoint(self) -> Checkpoint:
         """Return everything that a resumed run needs, as far as a checkpoint can hold it."""
-        training: dict[str, Any] = {
-            "step": self.steps,
-            "epochs_done": self.epochs_done,
-            "steps_done": self.program.steps_done,
-            "elapsed_s": self.elapsed_s,
-            "config": self.settings.config,
-            "kernels": kernels_of(self.program),
-            "executor": self.program.accumulation.record(),
-            "random": random_states(self.loader),
-        }
-        if states := self.reports.states():
-            training["reporters"] = states
+        state = LoaderState(
+            step=self.steps,
+            epochs_done=self.epochs_done,
+            elapsed_s=self.elapsed_s,
+            config=dict(self.settings.config),
+            kernels=kernels_of(self.program),
+            executor=self.program.accumulation.record(),
+            reporters=self.reports.states(),
+            steps_done=self.program.steps_done,
+            random=random_states(self.loader),
+        )
         return Checkpoint(
             description=self.program.description,
             weights=self.program.model_weights,
             versions=versions_of(self.program.registry, self.program.description),
-            training=training,
+            training=state.plain(),
             training_state=self.program.training_state,
         )
 
@@ -227,8 +204,8 @@ class Loop:
         Raises:
             CheckpointError: it is of another model or another training.
         """
-        training, mine = saved.training, self.settings.config
-        theirs = training.get("config", {})
+        state, mine = LoaderState.of(saved), self.settings.config
+        theirs = state.config
         differing = [key for key in mine if mine[key] != theirs.get(key)]
         if differing:
             said = ", ".join(f"{key} {theirs.get(key)!r}, now {mine[key]!r}" for key in differing)
@@ -240,12 +217,12 @@ class Loop:
                 "the checkpoint was made with another model. Put the model back as it was, or start anew."
             )
         self.program.restore(
-            saved.training_state, steps_done=training["steps_done"], weights=saved.weights
+            saved.training_state, steps_done=state.steps_done, weights=saved.weights
         )
-        self.program.accumulation.restore(training.get("executor", {}))
-        restore_random_states(self.loader, training.get("random", {}))
-        self.steps, self.epochs_done = training["step"], training["epochs_done"]
-        self.elapsed_s = training["elapsed_s"]
+        self.program.accumulation.restore(state.executor)
+        restore_random_states(self.loader, state.random)
+        self.steps, self.epochs_done = state.step, state.epochs_done
+        self.elapsed_s = state.elapsed_s
         self.notes.append(resumed(self.loader))
-        if note := changed_kernels(training.get("kernels", {}), kernels_of(self.program)):
+        if note := changed_kernels(state.kernels, kernels_of(self.program)):
             self.notes.append(note)

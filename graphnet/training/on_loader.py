@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from graphnet.errors import InputError
@@ -13,6 +14,7 @@ from graphnet.training.loader import Data, Loader
 from graphnet.training.loop import Loop, Settings
 from graphnet.training.reports import Reports
 from graphnet.training.run_folder import RunFolder
+from graphnet.training.state import LoaderState
 
 
 def train(
@@ -110,26 +112,26 @@ def train(
     measured = None
     if validation is not None:
         measured = Loader(validation, program, name="the validation data")
-    run = None if folder is None else RunFolder(Path(folder), resume=resume)
-    saved = run.resume() if run is not None and resume else None
-    forms = [*reporters, *(() if run is None else ("log",))]
-    reports = Reports(
-        [make("reporters", one) for one in forms],
-        {} if saved is None else saved.training.get("reporters", {}),
-        program.registry,
-    )
-    loop = Loop(program, loader, measured, settings, reports, run)
-    if saved is not None:
-        loop.restore(saved)
-    found: list[Epoch] = []
-    for record in reports.follow(loop.running(), loop.records()):
-        if isinstance(record, Epoch):
-            found.append(record)
-            if run is not None:
-                run.save(loop.checkpoint())
-    if run is not None:
-        run.finish(loop.checkpoint())
-    return found
+    with nullcontext() if folder is None else RunFolder(Path(folder), resume=resume) as run:
+        saved = run.resume() if run is not None and resume else None
+        forms = [*reporters, *(() if run is None else ("log",))]
+        reports = Reports(
+            [make("reporters", one) for one in forms],
+            {} if saved is None else LoaderState.of(saved).reporters,
+            program.registry,
+        )
+        loop = Loop(program, loader, measured, settings, reports, run)
+        if saved is not None:
+            loop.restore(saved)
+        found: list[Epoch] = []
+        for record in reports.follow(loop.running(), loop.records()):
+            if isinstance(record, Epoch):
+                found.append(record)
+                if run is not None:
+                    run.save(loop.checkpoint())
+        if run is not None:
+            run.finish(loop.checkpoint())
+        return found
 
 
 def _check_count(name: str, count: object) -> None:

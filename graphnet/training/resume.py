@@ -11,44 +11,88 @@ from graphnet.model import Checkpoint, Program
 from graphnet.plan import AUTO
 from graphnet.sdk import MultiTensorKernel
 from graphnet.training.config import Job
-from graphnet.training.fingerprint import difference
+from graphnet.training.fingerprint import difference, is_comparable
+from graphnet.training.state import Fingerprint, TrainerState
+
+MAY_CHANGE = ("checkpoints", "device", "epochs", "log_every", "metrics", "reporters")
+"""The fields of a training file that a resumed run may change."""
 
 
-def check_same_run(saved: Checkpoint, job: Job) -> None:
-    """Raise CheckpointError if a checkpoint has another configuration or model than this job."""
-    mine = job.record()
-    theirs = saved.training.get("config", {})
-    differing = [key for key in mine if _stated(mine, key) != _stated(theirs, key)]
+def check_same_run(saved: Checkpoint, state: TrainerState, job: Job) -> list[str]:
+    """Compare a checkpoint's configuration and model with those of the job that continues it.
+
+    A resumed run may change the fields MAY_CHANGE, the paths of data sets that are equal, and the path of a
+    model that is equal.
+
+    Returns:
+        Notes for the log: what has changed.
+
+    Raises:
+        CheckpointError: something else has changed, or the checkpoint has more epochs than the job.
+    """
+    mine, theirs = job.record(), state.config
+    changed = [key for key in mine if _stated(mine, key) != _stated(theirs, key)]
+    differing = [key for key in changed if key not in (*MAY_CHANGE, "model", "data")]
+    if _without_paths(mine["data"]) != _without_paths(theirs.get("data")):
+        differing.append("data")
     if differing:
         raise CheckpointError(
-            f"the checkpoint was made with another configuration: {', '.join(differing)} differ. "
-            f"Use the same file and settings, or start a new run."
+            f"the checkpoint was made with another configuration: {', '.join(differing)} differ. Use the "
+            f"same file and settings, or start a new run. A resumed run may change "
+            f"{', '.join(MAY_CHANGE)}."
         )
     if saved.description.to_data() != job.model.description.to_data():
         raise CheckpointError(
             "the checkpoint was made with another model than the file describes now. Put the model "
             "back as it was, or start a new run."
         )
+    if job.config.epochs < state.epochs_done:
+        raise CheckpointError(
+            f"the checkpoint has {state.epochs_done} epochs, expected at most {job.config.epochs}, the "
+            f"epochs of the training file. Give more epochs, or start a new run."
+        )
+    return [_note(key, theirs.get(key), mine[key]) for key in changed]
 
 
-def check_same_data(saved: Checkpoint, fingerprints: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _note(field: str, before: Any, now: Any) -> str:
+    after = ""
+    if field == "epochs":
+        after = "; the schedule spans all epochs, so learning rates are not those of the run so far"
+    return f"{field} was {before!r}, is now {now!r}{after}"
+
+
+def _without_paths(data: Any) -> Any:
+    """The forms of data sets without their paths: a form that is a text, and the field `path` of another."""
+    if not isinstance(data, Mapping):
+        return data
+    return {name: None if isinstance(form, str) else _cut(form) for name, form in data.items()}
+
+
+def _cut(form: Any) -> Any:
+    if not isinstance(form, Mapping):
+        return form
+    return {key: None if key == "path" else _cut(value) for key, value in form.items()}
+
+
+def check_same_data(state: TrainerState, fingerprints: Mapping[str, Fingerprint]) -> list[str]:
     """Raise CheckpointError if a checkpoint has other data sets; return notes for the log.
 
     `fingerprints` are those of the data sets of this run, by their names in a training file.
     """
-    then = saved.training.get("data")
-    if then is None:  # written before checkpoints held fingerprints
-        return [
-            "the checkpoint does not say which data it was made with: a change of the data set since "
-            "then is not noticed"
-        ]
+    saved, notes = state.data or {}, []
     for name, now in fingerprints.items():
-        if found := difference(then.get(name, {}), now):
+        then = saved.get(name)
+        if then is None or not is_comparable(then):
+            notes.append(
+                f"the checkpoint, of an older version, does not identify data.{name}: a change of the data "
+                f"since then is not noticed"
+            )
+        elif found := difference(then, now):
             raise CheckpointError(
                 f"data.{name} is not the data set that the checkpoint was made with: {found}. Put the "
                 f"data back as they were, or start a new run."
             )
-    return []
+    return notes
 
 
 def _stated(record: Mapping[str, Any], key: str) -> Any:
@@ -57,19 +101,19 @@ def _stated(record: Mapping[str, Any], key: str) -> Any:
     return "float32" if key == "precision" and value is None else value
 
 
-def chosen_precision(job: Job, resume: Checkpoint | None) -> str:
+def chosen_precision(job: Job, resume: TrainerState | None) -> str:
     """Return the precision of a run; a resumed run with "auto" keeps the precision of its checkpoint."""
     if job.options.precision != AUTO:
         return job.options.target.precision
-    if resume is None or resume.training.get("config", {}).get("precision") != AUTO:
-        return job.options.target.precision  # a checkpoint with another configuration is refused
-    recorded = resume.training.get("precision")
+    if resume is None:
+        return job.options.target.precision
+    recorded = resume.precision
     if recorded not in ("bfloat16", "float32"):
         raise CheckpointError(
             f"the checkpoint was made with the precision auto, and should say which that was, bfloat16 or "
             f"float32; it says {recorded!r}. Start a new run."
         )
-    return str(recorded)
+    return recorded
 
 
 def kernels_of(program: Program) -> dict[str, str]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from graphnet.description import loss_terms
@@ -32,7 +29,7 @@ from graphnet.training.config import Job
 from graphnet.training.datasets import check_sizes, to_measure_on, to_train_on
 from graphnet.training.evaluate import score
 from graphnet.training.fingerprint import fingerprint
-from graphnet.training.means import Means
+from graphnet.training.group import Group
 from graphnet.training.origin import Again, Origin
 from graphnet.training.reports import Reports
 from graphnet.training.resume import (
@@ -44,6 +41,7 @@ from graphnet.training.resume import (
 )
 from graphnet.training.run_folder import RunFolder
 from graphnet.training.samples import Samples
+from graphnet.training.state import Fingerprint, TrainerState
 
 
 class Trainer:
@@ -80,9 +78,10 @@ class Trainer:
         self.pairs = to_train_on(job.train)
         shape = self.pairs.input_shape
         self.validation = None if (held := job.validation) is None else to_measure_on(held, shape)
-        if resume is not None:
-            check_same_run(resume, job)
-            self._notes += check_same_data(resume, self._fingerprints)
+        state = None if resume is None else TrainerState.of(resume)
+        if resume is not None and state is not None:
+            self._notes += check_same_run(resume, state, job)
+            self._notes += check_same_data(state, self._fingerprints)
             if isinstance(self.pairs, Samples):
                 self._notes.append(self.pairs.resumed)
         accumulate = job.updates.accumulate
@@ -94,7 +93,7 @@ class Trainer:
             )
         self.steps_per_epoch = steps_per_epoch(len(self.pairs), config.batch_size, accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
-        self.precision = chosen_precision(job, resume)
+        self.precision = chosen_precision(job, state)
         self.program = self._compile(self.pairs, resume)
         self._lr = self.program.lr  # the optimizer's, which the schedule multiplies
         if isinstance(self.validation, Pairs) and job.metrics:
@@ -104,15 +103,15 @@ class Trainer:
         self.epochs_done = 0
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
-        if resume is not None:
-            self._restore(resume)
+        self._group = Group(self.device)
+        if resume is not None and state is not None:
+            self._restore(resume, state)
         # To find the divisor, graphs are built, which takes a while; only a gallery needs it.
         self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
-        self._reported = Means()
         self._origin = Origin(self.program)
-        states = resume.training.get("reporters", {}) if resume is not None else {}
         self.folder = folder
+        states = {} if state is None else state.reporters
         self.reports = Reports([*reporters, *job.reporters], states, job.registry)
 
     def _feed(self) -> BatchSource:
@@ -163,7 +162,7 @@ class Trainer:
         return program
 
     @functools.cached_property
-    def _fingerprints(self) -> dict[str, dict[str, Any]]:
+    def _fingerprints(self) -> dict[str, Fingerprint]:
         """The fingerprints of the data sets, by their names in a training file."""
         loaded = {"train": self.pairs, "validation": self.validation}
         seed = self.job.config.seed
@@ -171,14 +170,14 @@ class Trainer:
             name: fingerprint(data, seed=seed) for name, data in loaded.items() if data is not None
         }
 
-    def _restore(self, saved: Checkpoint) -> None:
-        training = saved.training
-        self.program.restore(saved.training_state, steps_done=training["step"])
-        self.program.accumulation.restore(training.get("executor", {}))
-        self.epochs_done = training["epochs_done"]
-        self.loss_sum = training["loss_sum"]
-        self.elapsed_s = training["elapsed_s"]
-        if note := changed_kernels(training.get("kernels", {}), self.kernels):
+    def _restore(self, saved: Checkpoint, state: TrainerState) -> None:
+        self.program.restore(saved.training_state, steps_done=state.step)
+        self.program.accumulation.restore(state.executor)
+        self.epochs_done = state.epochs_done
+        self.loss_sum = state.loss_sum
+        self.elapsed_s = state.elapsed_s
+        self._group = Group(self.device, state.group)
+        if note := changed_kernels(state.kernels, self.kernels):
             self._notes.append(note)
 
     @property
@@ -188,24 +187,24 @@ class Trainer:
 
     def checkpoint(self) -> Checkpoint:
         """Return everything that a resumed run needs."""
-        training = {
-            "step": self.program.steps_done,
-            "epochs_done": self.epochs_done,
-            "loss_sum": self.loss_sum,
-            "elapsed_s": self.elapsed_s,
-            "config": self.job.record(),
-            "data": self._fingerprints,
-            "precision": self.precision,
-            "kernels": self.kernels,
-            "executor": self.program.accumulation.record(),
-        }
-        if states := self.reports.states():
-            training["reporters"] = states
+        state = TrainerState(
+            step=self.program.steps_done,
+            epochs_done=self.epochs_done,
+            elapsed_s=self.elapsed_s,
+            config=self.job.record(),
+            kernels=self.kernels,
+            executor=self.program.accumulation.record(),
+            reporters=self.reports.states(),
+            group=self._group.state(),
+            loss_sum=self.loss_sum,
+            precision=self.precision,
+            data=self._fingerprints,
+        )
         return Checkpoint(
             description=self.job.model.description,
             weights=self.program.model_weights,
             versions=versions_of(self.job.registry, self.job.model.description),
-            training=training,
+            training=state.plain(),
             training_state=self.program.training_state,
         )
 
@@ -259,26 +258,22 @@ class Trainer:
         while self.epochs_done < config.epochs:
             epoch = self.epochs_done
             trained_s, waited_s = self.elapsed_s, self.feed.waited_s
-            group = torch.zeros((), dtype=torch.float64, device=self.device)
-            in_group, started = 0, time.perf_counter()
             while program.steps_done < (epoch + 1) * self.steps_per_epoch:
+                group = self._group
                 if should_stop():
-                    self._close_group(group, in_group, started)
+                    self._read(group)
                     yield Stopped(epoch + 1, program.steps_done)
                     return
-                if in_group == 0:
+                if group.steps_here == 0:
                     self._origin.remember()
-                group += program.step_made(self.feed.made, *self._next_step())
-                self._reported.add(program.report)
-                in_group += 1
+                group.add(program.step_made(self.feed.made, *self._next_step()), program.report)
                 for event in program.accumulation.events():
                     yield Decided(program.steps_done, event.kind, event.message)
-                if in_group == config.log_every or program.steps_done % self.steps_per_epoch == 0:
-                    loss, elapsed_s = self._close_group(group, in_group, started)
-                    speed, means = in_group / elapsed_s, self._reported.take()
-                    yield Steps(epoch + 1, program.steps_done, loss, program.lr, speed, means)
-                    group.zero_()
-                    in_group, started = 0, time.perf_counter()
+                if (
+                    group.steps == config.log_every
+                    or program.steps_done % self.steps_per_epoch == 0
+                ):
+                    yield self._close(group, epoch + 1)
             mean, took_s = self.loss_sum / self.steps_per_epoch, self.elapsed_s - trained_s
             waiting = (self.feed.waited_s - waited_s) / took_s if took_s else 0.0
             metrics = self.evaluate()
@@ -301,18 +296,23 @@ class Trainer:
             _, index = self.feed.samples(self.program.steps_done)
             yield Again(self.program, self.feed.made, self._next_step(), index)
 
-    def _close_group(self, group: Tensor, count: int, started: float) -> tuple[float, float]:
-        """Read the sum of a group's losses from the device; return their mean and the seconds it took."""
-        if count == 0:
-            return 0.0, 0.0
-        total = float(group)  # waits for the device, so it is done once for a group
-        elapsed_s = time.perf_counter() - started
-        self.elapsed_s += elapsed_s
-        self.loss_sum += total
-        self._origin.check(
-            total / count, count, step=self.program.steps_done, again=partial(self._again, count)
+    def _read(self, group: Group) -> None:
+        """Read the losses of a group from the device, which is done once for a group, and check them."""
+        if group.steps_here:
+            group.read()
+            step, again = self.program.steps_done, partial(self._again, group.steps_here)
+            self._origin.check(group.loss, group.steps_here, step=step, again=again)
+            self.elapsed_s += group.elapsed_s
+
+    def _close(self, group: Group, epoch: int) -> Steps:
+        """Read a group, make its record, and begin the next one."""
+        self._read(group)
+        self.loss_sum += group.total
+        self._group = Group(self.device)
+        speed = group.steps_here / group.elapsed_s
+        return Steps(
+            epoch, self.program.steps_done, group.loss, self.program.lr, speed, group.reported
         )
-        return total / count, elapsed_s
 
     def evaluate(self) -> dict[str, float]:
         """Measure the metrics on the validation set, with the weights or their averages."""

@@ -13,8 +13,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 import graphnet
 from graphnet.model import Checkpoint, read_checkpoint, write_checkpoint
@@ -47,10 +45,8 @@ def main() -> None:
     }
     target = SOURCES / "models" / f"{given.name}.safetensors"
     half = {name: weight.to(torch.float16) for name, weight in checkpoint.weights.items()}
-    write_checkpoint(target, Checkpoint(checkpoint.description, half, checkpoint.versions))
-    with safe_open(target, "pt") as written:
-        metadata = written.metadata()
-    save_file(load_file(target), target, metadata | about)
+    published = Checkpoint(checkpoint.description, half, checkpoint.versions, about=about)
+    write_checkpoint(target, published)
     graphnet.load(target)  # it can be read
     print(f"wrote {target}: {target.stat().st_size / 1e6:.2f} MB")
 

@@ -571,7 +571,7 @@ def test_a_resumed_epoch_of_steps_says_that_the_data_begins_anew(tmp_path: Path)
         ({"epochs": 3}, "epochs 2, now 3"),
         ({"schedule": "cosine"}, "schedule None, now 'cosine'"),
         ({"data": TensorDataset(X[:4], Y[:4])}, "steps_per_epoch 3, now 1"),
-        ({"ours": {"optimizer": gn.Adam(lr=0.1)}}, "the training state differs"),
+        ({"ours": {"optimizer": gn.Adam(lr=0.1)}}, "the training state of the checkpoint differs"),
         ({"ours": {"description": {"layers": [{"linear": {"out_features": 1}}, "relu"]}}}, "model"),
         (
             {"data": DataLoader(TensorDataset(X, Y), 4, generator=torch.Generator())},

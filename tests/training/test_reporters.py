@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from graphnet.errors import CheckpointError, DescriptionError, TrainingError
+from graphnet.errors import DescriptionError, TrainingError
 from graphnet.model import Model, read_checkpoint
 from graphnet.sdk import (
     Epoch,
@@ -250,17 +250,6 @@ def test_what_is_wrong_names_the_reporter(
 ) -> None:
     with pytest.raises(TrainingError, match=message):
         list(Trainer(job(registry, reporters=reporters)).run())
-
-
-def test_a_line_of_the_log_that_is_no_record_is_named(registry: Registry, tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run", resume=False)
-    trainer = Trainer(job(registry))
-    list(trainer.run())
-    folder.save(trainer.checkpoint())
-    for wrong in ("{", "[1]", '{"step": "x"}'):
-        folder.log_path.write_text(f'{{"step": 1}}\n{wrong}\n')
-        with pytest.raises(CheckpointError, match=r"log.jsonl:2: not a record of a log"):
-            RunFolder(tmp_path / "run", resume=True).resume()
 
 
 def test_fields_of_reporters_are_checked_with_the_training_file(registry: Registry) -> None:

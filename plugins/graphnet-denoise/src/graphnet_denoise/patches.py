@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -102,6 +102,9 @@ class PatchStream(Stream):
         return patches.supervision.make(
             Views.of(crops, size, patches.noise, draws, level_map=level_map)
         )
+
+    def source(self) -> Iterable[Pixels]:
+        return self.images
 
     def finish(
         self, batch: tuple[Tensor, ...], predict: Callable[[Tensor], Any], progress: float

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from graphnet.errors import DataError, GraphnetError
-from graphnet.system import atomic_write
-from graphnet_denoise.images.aside import atomic_folder
+from graphnet.system import atomic_folder, atomic_write
 from graphnet_denoise.images.families import BUILTIN
 from graphnet_denoise.images.faults import reading, writing
 from graphnet_denoise.images.file import ImageFile, ImageSink

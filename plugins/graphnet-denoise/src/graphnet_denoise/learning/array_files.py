@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet.errors import InputError
+from graphnet.system import atomic_folder
 from graphnet_denoise.arrays import check_dtype
 from graphnet_denoise.axes import Axes
-from graphnet_denoise.images.aside import atomic_folder
 
 
 def write_arrays(folder: Path, arrays: Sequence[Any], axes: str | None) -> None:

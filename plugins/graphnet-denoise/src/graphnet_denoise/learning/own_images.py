@@ -237,6 +237,7 @@ class Learning:
         restorer = Restorer.of(trained.model)
         judged = judge(restorer, findings.arrangement.noisy, hidden=findings.choice.hidden)
         write_text(self._run / QUALITY, json.dumps(judged.record(), indent=2) + "\n")
+        self._folder.close()
         return Learned(trained.model, self._folder.model_path, findings, trained, judged)
 
     def _write_recipe(self, length: Length, *, held_out: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,6 +119,9 @@ class SceneStream(Stream):
         assert self.images.noise is not None
         weights = pixel_weights(shown, target, self.images.noise)
         return shown, target, weights * mask[0] if mask else weights
+
+    def source(self) -> Iterable[Pixels]:
+        return itertools.chain.from_iterable(self.scenes)
 
     def finish(
         self, batch: tuple[Tensor, ...], predict: Callable[[Tensor], Any], progress: float

@@ -1,0 +1,185 @@
+"""Tensor file: a safetensors file that holds one text beside its tensors, and shows any damage.
+
+Each tensor has a digest in the file's header, and the header has a digest of its own, which is computed with
+zeros in its place. So a change of any byte of the file is found when the file is read. A digest is XXH3 of
+128 bits: it finds damage, it does not prove who wrote the file.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor, uint8
+from xxhash import xxh3_128_hexdigest
+
+from graphnet.errors import CheckpointError, WriteError
+from graphnet.system import atomic_write, bytes_text
+
+_TEXT, _DIGESTS, _DIGEST = "graphnet", "digests", "digest"  # the texts of a file's header
+_PLACE = f'"{_DIGEST}":"'.encode()  # within another text, quotes have backslashes before them
+_ZEROS = b"0" * 32
+_LENGTH_BYTES = 8  # the start of a file says how long its header is
+_MOST_HEADER_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What a file holds.
+
+    Args:
+        text: the text beside the tensors; empty if the file has none, as those that other programs write.
+        tensors: by name.
+        size_bytes: the size of the file.
+        has_digests: whether the file has digests; if so, they are right.
+    """
+
+    text: str
+    tensors: Mapping[str, Tensor]
+    size_bytes: int
+    has_digests: bool
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], text: str, *, older: Sequence[Path] = ()
+) -> None:
+    """Write a file completely or not at all.
+
+    Args:
+        path: of the file.
+        tensors: contiguous tensors on the CPU, by name.
+        text: any text.
+        older: where the files before this one are kept, as in `atomic_write`.
+
+    Raises:
+        CheckpointError: the file cannot be written; an older file at `path` is unchanged.
+    """
+    digests = {name: xxh3_128_hexdigest(_bytes_of(tensor)) for name, tensor in tensors.items()}
+    metadata = {_TEXT: text, _DIGESTS: json.dumps(digests), _DIGEST: _ZEROS.decode()}
+    try:
+        with atomic_write(path, older=older) as temporary:
+            save_file(dict(tensors), temporary, metadata)
+            _write_header_digest(temporary)
+    except (WriteError, SafetensorError) as error:
+        raise CheckpointError(str(error)) from error
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """Read a file into memory, and check it.
+
+    The file is not mapped into memory: if another process shortened it, the next read of a tensor would end
+    this process.
+
+    Raises:
+        CheckpointError: the file is missing, no safetensors file, or damaged.
+    """
+    try:
+        data, header = _read(path)
+        tensors = load(data)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file. Give the path of a saved model.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
+    has_digests = _DIGEST in header.texts
+    if has_digests and (part := _damaged_part(data, header)):
+        raise CheckpointError(f"{path}: {damaged(part)}")
+    return TensorFile(header.texts.get(_TEXT, ""), tensors, len(data), has_digests)
+
+
+def damaged(part: str) -> str:
+    """Say which part of a file is damaged, and what to do."""
+    return (
+        f"damaged: {part} is not as it was written. Copy the file again from a place where it is whole, or "
+        f"use another checkpoint."
+    )
+
+
+def _bytes_of(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """The bytes of a tensor as they are in a file."""
+    array: np.ndarray[Any, Any] = tensor.reshape(-1).view(uint8).numpy()
+    return array
+
+
+def _write_header_digest(path: Path) -> None:
+    """Compute the digest of the header of a file, and write it over the zeros there."""
+    with path.open("rb+") as file:
+        length = file.read(_LENGTH_BYTES)
+        header = length + file.read(int.from_bytes(length, "little"))
+        file.seek(header.index(_PLACE + _ZEROS) + len(_PLACE))
+        file.write(xxh3_128_hexdigest(header).encode())
+
+
+class _TensorEntry(BaseModel):
+    """What a header says of a tensor."""
+
+    dtype: str
+    shape: list[NonNegativeInt]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+
+class _Header(BaseModel):
+    """The header of a safetensors file; its extra fields are the tensors."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    __pydantic_extra__: dict[str, _TensorEntry] = Field(init=False)
+    texts: dict[str, str] = Field(default={}, alias="__metadata__")
+
+    @property
+    def tensors(self) -> dict[str, _TensorEntry]:
+        return self.__pydantic_extra__
+
+
+def _read(path: Path) -> tuple[bytes, _Header]:
+    """Read a file whose size is the one that its header describes; of another, only the header is read."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is a folder or a device")
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        length = file.read(_LENGTH_BYTES)
+        header_bytes = int.from_bytes(length, "little")
+        if not 0 < header_bytes <= size - _LENGTH_BYTES:
+            raise ValueError("its first bytes are not the length of a header")
+        if header_bytes > _MOST_HEADER_BYTES:
+            raise ValueError(
+                f"its header takes {bytes_text(header_bytes)}, at most {bytes_text(_MOST_HEADER_BYTES)} "
+                f"are read"
+            )
+        start = length + file.read(header_bytes)
+        try:
+            header = _Header.model_validate_json(start[_LENGTH_BYTES:])
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = "".join(f"{part}: " for part in first["loc"])
+            raise ValueError(f"its header cannot be read: {where}{first['msg']}") from None
+        ends = [entry.data_offsets[1] for entry in header.tensors.values()]
+        expected = len(start) + max(ends, default=0)
+        if size != expected:
+            raise ValueError(f"it has {size:,} bytes, and its header describes {expected:,}")
+        file.seek(0)
+        return file.read(), header
+
+
+def _damaged_part(data: bytes, header: _Header) -> str:
+    """Name the first part of a file whose digest is wrong; an empty text if there is none."""
+    start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    digest = header.texts[_DIGEST]
+    written = data[:start].replace(_PLACE + digest.encode(), _PLACE + _ZEROS)
+    if xxh3_128_hexdigest(written) != digest:
+        return "its header"
+    digests = json.loads(header.texts[_DIGESTS])
+    values = memoryview(data)[start:]
+    for name, entry in header.tensors.items():
+        begin, end = entry.data_offsets
+        if xxh3_128_hexdigest(values[begin:end]) != digests[name]:
+            return f"the tensor {name!r}"
+    return ""
