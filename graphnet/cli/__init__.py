@@ -1,7 +1,8 @@
 """CLI: the command line, the only room that prints. Commands are imported when they are called.
 
 Arguments come in; text, files and an exit status go out: 0 for success, 1 if a check failed, 2 for bad input
-or another error, 130 for an interruption. It imports every room but builtin.
+or another error, and 128 plus the number of a signal that ended the command: 130 for Ctrl-C. It imports every
+room but builtin.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import click
 
 from graphnet.cli.commands import OWN, table
 from graphnet.cli.options import compile_options, flag, input_shapes, make_options
+from graphnet.cli.signals import ended_by_signals, status_of, stop_requested
+from graphnet.cli.streams import tolerant_streams
 from graphnet.errors import GraphnetError, GraphnetWarning
 from graphnet.system import warn_of_namesake
 
@@ -33,6 +36,7 @@ __all__ = [
     "make_console",
     "make_options",
     "run",
+    "stop_requested",
 ]
 
 
@@ -96,8 +100,9 @@ def run(arguments: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("once", GraphnetWarning)
         warnings.showwarning = _show(warnings.showwarning)
-        warn_of_namesake()
-        return _run(arguments)
+        with tolerant_streams(), ended_by_signals():
+            warn_of_namesake()
+            return _run(arguments)
 
 
 def _show(otherwise: Callable[..., None]) -> Callable[..., None]:
@@ -124,9 +129,9 @@ def _run(arguments: list[str] | None) -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
         click.echo("interrupted", err=True)
-        return 130
+        return status_of(error)
     except click.exceptions.Exit as error:
         return error.exit_code
     except BrokenPipeError:  # the reader of our output has closed it, as `head` does

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 import click
 
-from graphnet.cli import compile_options, flag, make_console
+from graphnet.cli import compile_options, flag, make_console, stop_requested
+from graphnet.cli.signals import Stop
 from graphnet.model import Model
 from graphnet.sdk import default_registry
 from graphnet.training import RunFolder, Saving, Stopped, Trainer, read_job
@@ -47,14 +45,14 @@ def train(
     options: Mapping[str, object],
     executor: str | None,
     epochs: int | None,
-) -> None:
+) -> int:
     """Train the model that CONFIG names, on the data that it names.
 
     An option replaces the field of CONFIG that has the same name.
 
     The command writes log.jsonl (a record for each group of steps and each epoch),
     checkpoint.safetensors (for --resume) and model.safetensors (the result) to the run's folder.
-    Ctrl-C writes a checkpoint and stops.
+    Ctrl-C, SIGTERM and SIGHUP write a checkpoint and stop; the exit status is then 130, 143 or 129.
     """
     given = {**options, "executor": executor, "epochs": epochs}
     overrides = [
@@ -78,15 +76,16 @@ def train(
             f"{job.model.description.name}: {len(trainer.pairs)} pairs, {trainer.steps_per_epoch} steps "
             f"an epoch, on {trainer.device} in {trainer.precision}; log in {run.log_path}"
         )
-        with _stop_requested() as requested:
-            stopped = _train(trainer, run, requested)
+        with stop_requested() as stop:
+            stopped = _train(trainer, run, stop)
         if stopped and not stopped.reason:
             console.print(f"stopped after step {stopped.step}; continue with --resume")
-            return
+            return stop.status
         if stopped:
             console.print(f"stopped after step {stopped.step}: {stopped.reason}")
         run.finish(trainer.checkpoint())
         console.print(f"the model is in {run.model_path}")
+    return 0
 
 
 def _text(value: object) -> str:
@@ -99,29 +98,11 @@ def _file_name(model: Model) -> str:
     return re.sub(r"[^\w.-]+", "-", model.description.name).strip(".-") or "model"
 
 
-def _train(trainer: Trainer, run: RunFolder, requested: list[bool]) -> Stopped | None:
+def _train(trainer: Trainer, run: RunFolder, stop: Stop) -> Stopped | None:
     """Train and write checkpoints; return the record Stopped, if the training stops before its end."""
     with Saving(trainer, run) as saving:
-        for record in trainer.run(lambda: bool(requested)):
+        for record in trainer.run(lambda: bool(stop)):
             saving.record(record)
             if isinstance(record, Stopped):
                 return record
     return None
-
-
-@contextmanager
-def _stop_requested() -> Iterator[list[bool]]:
-    """Yield a list that gets an item at the first Ctrl-C; the second one raises KeyboardInterrupt."""
-    requested: list[bool] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if requested:
-            raise KeyboardInterrupt
-        requested.append(True)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -100,6 +100,27 @@ def test_train_writes_log_checkpoint_and_model_and_explain_reads_it(config: Path
     assert "already holds a run" in fails("train", config, "--run", folder)
 
 
+def test_verify_names_damaged_files_and_goes_on(config: Path) -> None:
+    folder = config.parent / "run"
+    assert graphnet("train", config, "--run", folder, "--epochs", "1").returncode == 0
+    checkpoint, model = folder / "checkpoint.safetensors", folder / "model.safetensors"
+    done = graphnet("verify", checkpoint, model)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.partition(": ")[2] for line in done.stdout.splitlines()] == [
+        "as it was written (8 tensors, 523.0 KiB)",
+        "as it was written (8 tensors, 522.6 KiB)",
+    ]
+    data = bytearray(checkpoint.read_bytes())
+    data[-100] ^= 8
+    checkpoint.write_bytes(data)
+    done = graphnet("verify", checkpoint, folder / "none.safetensors", model)
+    assert done.returncode == 1
+    damaged, missing = done.stderr.splitlines()
+    assert f"{checkpoint}: damaged: the tensor 'model/" in damaged
+    assert "none.safetensors: no such file" in missing
+    assert done.stdout.startswith(f"{model}: as it was written")
+
+
 def test_resuming_over_fewer_pairs_is_refused(config: Path) -> None:
     """Eight pairs are a step an epoch: counted so, the run would be at its end already."""
     folder = config.parent / "run"
@@ -126,22 +147,72 @@ def test_settings_reach_into_lists_and_a_models_name_is_no_path(config: Path) ->
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_with_a_checkpoint_and_resume_finishes(config: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_stops_with_a_checkpoint_and_its_status_and_resume_finishes(
+    config: Path, number: int, status: int
+) -> None:
     folder = config.parent / "run"
     process = spawn("train", config, "--run", folder, "--set", "epochs=100000")
     while not (folder / "checkpoint.safetensors").exists():
         assert process.poll() is None, process.stderr and process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert "continue with --resume" in errors
-    assert "another configuration: epochs differ" in fails(
-        "train", config, "--run", folder, "--resume"
-    )
+    assert process.returncode == status
     stopped = int(errors.split("stopped after step ")[1].split(";")[0])
     assert stopped >= 8
-    assert [p.name for p in folder.iterdir() if p.name.endswith(".part")] == []
+    assert "continue with --resume" in errors
+    assert "another configuration: batch_size differ" in fails(
+        "train", config, "--run", folder, "--resume", "--set", "batch_size=4"
+    )
+    epochs = f"epochs={stopped // 8 + 2}"
+    done = graphnet("train", config, "--run", folder, "--resume", "--set", epochs)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {
+        "checkpoint.safetensors",
+        "checkpoint-1.safetensors",
+        "log.jsonl",
+        "model.safetensors",
+    }
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_imports_ends_the_command_with_its_status(
+    config: Path, number: int, status: int
+) -> None:
+    process = spawn("train", config, "--run", config.parent / "run")
+    time.sleep(0.5)  # torch takes longer than that to be imported
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (status, -number)  # -number: before Python could set a handler
+    assert "Traceback" not in errors
+
+
+def test_a_training_goes_on_when_nobody_reads_its_messages(config: Path) -> None:
+    for number, end in enumerate(("2>&-", ">&- 2>&-", "2>&1 | head -c 1 > /dev/null")):
+        folder = config.parent / f"run{number}"
+        command = f"{sys.executable} -m graphnet train {config} --run {folder} {end}"
+        command += "; exit ${PIPESTATUS[0]}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert done.returncode == 0, done
+        assert (folder / "model.safetensors").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_a_training_under_nohup_outlives_its_terminal(config: Path) -> None:
+    folder = config.parent / "run"
+    code = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += "from graphnet.cli import main; main(sys.argv[1:])"
+    arguments = ["train", config, "--run", folder, "--epochs", "50"]
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)])
+    while not (folder / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=120) == 0
+    assert (folder / "model.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from graphnet.cli import make_console
+from graphnet.cli import make_console, stop_requested
 from graphnet.sdk import default_registry
 from graphnet_denoise.learning.own_images import MINUTES, Learning
 from graphnet_denoise.learning.regions import MEMORY
-from graphnet_denoise.learning.training import stop_requested
 
 
 @click.command()
@@ -48,7 +47,7 @@ def learn(
     steps: int | None,
     memory: str,
     dry_run: bool,
-) -> None:
+) -> int:
     """Train a denoiser on the noisy images in FOLDER; no clean image and no training file is needed.
 
     The command finds out what the images are (pairs, bursts, movies, stacks or single images), measures
@@ -57,7 +56,7 @@ def learn(
 
     The run's folder gets model.safetensors, for `graphnet denoise`; learn.yaml, which `graphnet train` can
     run again; log.jsonl; and quality.json, which says without a clean image how good the model is.
-    Ctrl-C ends the training, and the best model so far is kept.
+    Ctrl-C ends the training, and the best model so far is kept; the exit status is then 130.
     """
     console = make_console(stderr=True)
     say = partial(console.print, highlight=False)
@@ -66,13 +65,13 @@ def learn(
     for line in learning.lines():
         say(line)
     if dry_run:
-        return
+        return 0
     with console.status("measuring the speed of a step"):
         length = learning.prepare()
     say(f"{length.steps} steps; log in {learning.folder.log_path}")
     bar = default_registry().make("reporters", "progress")
-    with stop_requested() as interrupted:
-        trained = learning.train(interrupted, [bar])
+    with stop_requested() as stop:
+        trained = learning.train(lambda: bool(stop), [bar])
     if trained.stopped:
         say(f"stopped after step {trained.steps}: {trained.stopped}")
     if trained.score is not None:
@@ -82,3 +81,4 @@ def learn(
         say(line)
     say(f"the model is in {learned.path}, after {learning.elapsed_s:.0f} s. Use it:")
     say(f"graphnet denoise {learned.path} {folder} -o CLEAN")
+    return stop.status if stop else 0

@@ -1,0 +1,101 @@
+"""Signals: how Ctrl-C (SIGINT), SIGTERM and SIGHUP end a command.
+
+They raise Ended in the main thread, so that `with` blocks are left and temporary files deleted. The exit
+status is 128 plus the signal's number, as shells expect: 130, 143, 129. Work that can stop between two steps
+takes the first signal as a request, by `stop_requested`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_NUMBERS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # Windows has no SIGHUP
+_UNCHANGED = (signal.SIG_DFL, signal.default_int_handler)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal has ended the command; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Stop:
+    """Whether a stop was requested, as the truth of this object.
+
+    >>> bool(Stop())
+    False
+    """
+
+    number = 0
+
+    def __bool__(self) -> bool:
+        return self.number != 0
+
+    @property
+    def status(self) -> int:
+        """The exit status of a command that has stopped for the signal."""
+        return 128 + self.number
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status after an interruption; click raises errors of its own from it."""
+    cause = error.__cause__ or error
+    return 128 + (cause.number if isinstance(cause, Ended) else signal.SIGINT)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let signals that would end the process raise Ended in the `with` block."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise Ended(number)
+
+    with _handled(handle, only=_UNCHANGED):
+        yield
+
+
+@contextmanager
+def stop_requested() -> Iterator[Stop]:
+    """Give the `with` block a Stop, which the first signal makes true; the second signal raises Ended.
+
+    A signal that the process ignores stays ignored, such as SIGHUP under nohup.
+    """
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop:
+            raise Ended(number)
+        stop.number = number
+
+    with _handled(handle, only=None):
+        yield stop
+
+
+@contextmanager
+def _handled(
+    handle: Callable[[int, FrameType | None], None], *, only: tuple[object, ...] | None
+) -> Iterator[None]:
+    """Handle the signals that are not ignored, or those with one of the handlers `only`."""
+    before: dict[int, object] = {}
+    if threading.current_thread() is threading.main_thread():  # others cannot set handlers
+        handlers = {number: signal.getsignal(number) for number in _NUMBERS}
+        before = {
+            number: handler
+            for number, handler in handlers.items()
+            if handler is not signal.SIG_IGN and (only is None or handler in only)
+        }
+    try:
+        for number in before:
+            signal.signal(number, handle)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what getsignal has returned
