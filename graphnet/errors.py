@@ -7,9 +7,14 @@ prints the message without a traceback and exits with status 2.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
+
+MOST_PROBLEMS = 20
+MOST_CHARACTERS = 600
 
 
 class GraphnetError(Exception):
@@ -140,12 +145,18 @@ class Problem:
 
 
 class DescriptionError(GraphnetError, ValueError):
-    """A description or configuration is wrong; `problems` holds every fault once."""
+    """A description or configuration is wrong; `problems` holds every fault once.
+
+    The message has the first 20 of them, and at most 600 characters of each.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         # A faulty block reports its faults again at each use.
         self.problems = tuple(dict.fromkeys(problems))
-        super().__init__("\n".join(map(str, self.problems)))
+        lines = [elide(str(problem), MOST_CHARACTERS) for problem in self.problems[:MOST_PROBLEMS]]
+        if (more := len(self.problems) - MOST_PROBLEMS) > 0:
+            lines.append(f"and {more:,} more")
+        super().__init__("\n".join(lines))
 
     def under(self, *places: str) -> DescriptionError:
         """The same error of a part, as `Problem.under`."""
@@ -210,8 +221,51 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
+def elide(text: str, width: int) -> str:
+    """Shorten a text to `width` characters: "…" replaces its middle.
+
+    >>> elide("encoder.block.conv.weight", 12)
+    'encod…weight'
+    """
+    if len(text) <= width:
+        return text
+    left = max(0, width - 1) // 2
+    return f"{text[:left]}…{text[len(text) - (width - 1 - left) :]}"
+
+
+class _Shown(reprlib.Repr):
+    """Short texts of values; a value whose own `repr` fails is named by its type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 60
+        self.maxlevel = 3
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        try:
+            return elide(repr(x), self.maxother)
+        except Exception:
+            return f"<{type(x).__name__}>"
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else "a very long integer"
+
+
+def shown(value: object) -> str:
+    """A value as a short text for a message, however large it is.
+
+    >>> shown("a"), shown([1, 2]), shown([*range(100_000)])
+    ("'a'", '[1, 2]', '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    return _Shown().repr(value)
+
+
+_LONGEST_NAME = 100
+_MOST_NAMES = 200
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Suggest the known names that are most similar to `name`; list all of them if none is similar.
+    """Suggest the known names that are most similar to `name`; list them if none is similar.
 
     >>> nearest("conv2", ["conv2d", "relu"])
     "Did you mean 'conv2d'?"
@@ -219,7 +273,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if not names:
         return "None is known."
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    close = []
+    if len(name) <= _LONGEST_NAME:
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
         return f"Did you mean {' or '.join(repr(match) for match in close)}?"
-    return f"Known: {', '.join(names)}."
+    more = len(names) - _MOST_NAMES
+    listed = ", ".join(elide(one, _LONGEST_NAME) for one in names[:_MOST_NAMES])
+    return f"Known: {listed}{f' and {more:,} more' if more > 0 else ''}."

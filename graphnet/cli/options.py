@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphnet.errors import DescriptionError, InputError
+from graphnet.errors import DescriptionError, InputError, shown
+from graphnet.system import whole_number
 
 if TYPE_CHECKING:
     from graphnet.model import Model
@@ -40,7 +41,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 def compile_options(
     *names: str, **defaults: str
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add options of a compilation to a command; without names, add all of them.
 
     The command receives one argument, `options`: a mapping with the fields that were given or have a default.
@@ -48,7 +49,7 @@ def compile_options(
     """
     chosen = names or tuple(_OPTIONS)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
         def collect(**arguments: Any) -> None:
             given = {name: arguments.pop(name) for name in chosen}
@@ -95,13 +96,13 @@ def parse_shape(text: str) -> tuple[int, ...]:
     >>> parse_shape("1x3x8x8")
     (1, 3, 8, 8)
     """
-    parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--input: expected a shape such as 32x3x32x32, found {text!r}")
-    return tuple(int(part) for part in parts)
+    sizes = [whole_number(part) or 0 for part in text.lower().split("x")]
+    if not all(sizes):
+        raise InputError(f"--input: expected a shape such as 32x3x32x32, found {shown(text)}")
+    return tuple(sizes)
 
 
-def input_shapes(command: Callable[..., None]) -> Callable[..., None]:
+def input_shapes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option `--input NxCxHxW`, once for each input; the command receives them as `shapes`."""
     return click.option(
         "--input",

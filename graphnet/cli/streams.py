@@ -46,7 +46,7 @@ def tolerant_streams() -> Iterator[None]:
     # Python has None for a stream that was closed when it started, as by `2>&-`.
     nowhere = open(os.devnull, "w") if None in before else None  # noqa: SIM115
     sys.stdout = before[0] if before[0] is not None else nowhere
-    sys.stderr = Tolerant(before[1] if before[1] is not None else nowhere)  # type: ignore[assignment]
+    sys.stderr = Tolerant(before[1] if before[1] is not None else nowhere)
     try:
         yield
     finally:

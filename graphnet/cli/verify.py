@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from graphnet.errors import CheckpointError
-from graphnet.model import as_checkpoint, read_tensors
+from graphnet.model import inspect_file
 from graphnet.system import bytes_text
 
 
@@ -21,8 +21,7 @@ def verify(files: tuple[Path, ...]) -> int:
     status = 0
     for path in files:
         try:
-            file = read_tensors(path)
-            as_checkpoint(path, file)
+            file = inspect_file(path)
         except CheckpointError as error:
             click.echo(f"error: {error}", err=True)
             status = 1

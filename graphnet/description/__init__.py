@@ -21,7 +21,15 @@ from graphnet.description.model import (
 from graphnet.description.readers import read_model
 from graphnet.description.schema import model_schema
 from graphnet.description.update_settings import UpdateSettings, split_updates
-from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
+from graphnet.description.yamlfile import (
+    Locations,
+    Place,
+    dotted,
+    dump,
+    read_file,
+    read_text,
+    undotted,
+)
 
 __all__ = [
     "NAME",
@@ -52,4 +60,5 @@ __all__ = [
     "read_text",
     "split_updates",
     "term_names",
+    "undotted",
 ]

@@ -21,8 +21,17 @@ from graphnet.description.inputs import (
     is_shape,
     is_size,
 )
-from graphnet.description.yamlfile import Locations, Place, dotted, dump, read_file, read_text
-from graphnet.errors import DescriptionError, Problem, nearest
+from graphnet.description.yamlfile import (
+    MAX_DEPTH,
+    MAX_VALUES,
+    Locations,
+    Place,
+    dotted,
+    dump,
+    read_file,
+    read_text,
+)
+from graphnet.errors import DescriptionError, Problem, nearest, shown
 
 Schema = dict[str, Any]
 
@@ -103,13 +112,32 @@ def parse(
     >>> parse({"layers": ["relu"]}).layers[0].layer
     'relu'
     """
-    reader = _Parser(locations or Locations())
+    locations = locations or Locations()
+    if message := _too_large(data):
+        raise DescriptionError([Problem(message, where=locations.where(()))])
+    reader = _Parser(locations)
     description = reader.model(data)
     if problems is not None:
         problems.extend(reader.problems)
     elif reader.problems:
         raise DescriptionError(reader.problems)
     return description
+
+
+def _too_large(data: Any) -> str:
+    """Say which limit plain data exceeds; an empty text if none. Data that contains itself has no end."""
+    left, count = [(data, 0)], 0
+    while left:
+        value, depth = left.pop()
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            limit = f"{MAX_VALUES:,} values" if count > MAX_VALUES else f"{MAX_DEPTH} levels"
+            return f"expected at most {limit}"
+        if isinstance(value, Mapping):
+            left += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, (list, tuple)):
+            left += [(item, depth + 1) for item in value]
+    return ""
 
 
 def _plain(record: object, blank: object, table: Mapping[str, Form]) -> dict[str, Any]:
@@ -153,7 +181,7 @@ class _Parser:
         self.problems.append(Problem(message, dotted(place), self.locations.where(place)))
 
     def wrong(self, place: Place, expected: str, data: Any) -> None:
-        self.problem(place, f"expected {expected}, found {data!r:.60}")
+        self.problem(place, f"expected {expected}, found {shown(data)}")
 
     def model(self, data: Any) -> ModelDescription:
         if isinstance(data, Mapping) and "layers" not in data and {"model", "data"} <= data.keys():
@@ -241,7 +269,7 @@ class _Parser:
             return NodeDescription(data, place=place)
         layers = [key for key in data if key not in NODE] if isinstance(data, Mapping) else []
         if len(layers) != 1:
-            found = f"{len(layers)} names: {', '.join(layers)}" if layers else repr(data)
+            found = f"{len(layers)} names: {', '.join(layers[:4])}" if layers else shown(data)
             if layers and data[layers[0]] is None:
                 found += f". To make the others fields of {layers[0]}, indent them below it"
             form = f"{{NAME: {{field: value}}}} with optional {', '.join([*NODE][:-1])}"

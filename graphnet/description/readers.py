@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from graphnet.description.model import ModelDescription, parse, read_description
-from graphnet.errors import DescriptionError, GraphnetError, Problem
+from graphnet.description.yamlfile import MAX_DEPTH, read_utf8
+from graphnet.errors import MOST_CHARACTERS, DescriptionError, GraphnetError, Problem, elide
 from graphnet.sdk import ModelFile, Register, Registry, ending_advice, hookimpl
 
 _OF_TORCH = (".pt", ".pth", ".ckpt", ".bin")
@@ -66,9 +67,11 @@ def read_toml(path: Path) -> Any:
         DescriptionError: the file is no TOML; the error says in which line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _wrong(f"not TOML: {error}", path) from None
+        return tomllib.loads(read_utf8(path, "a TOML file"))
+    except RecursionError:
+        raise _wrong(f"expected at most {MAX_DEPTH} levels", path) from None
+    except ValueError as error:  # a TOMLDecodeError, or a number that Python cannot read
+        raise _wrong(f"not TOML: {elide(str(error), MOST_CHARACTERS)}", path) from None
 
 
 def _wrong(message: str, path: Path) -> DescriptionError:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, PositiveInt, ValidationInfo
 
-from graphnet.errors import DescriptionError, Problem, nearest
+from graphnet.errors import DescriptionError, Problem, nearest, shown
 from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen, rule_and_share, thawed
 
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -61,7 +61,7 @@ def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
     Raises DescriptionError with everything that is wrong.
     """
     if not isinstance(forms, list | tuple):
-        message = f"expected a list of {{match: PATTERN, FIELD: VALUE}}, found {forms!r:.60}"
+        message = f"expected a list of {{match: PATTERN, FIELD: VALUE}}, found {shown(forms)}"
         raise DescriptionError([Problem(message, "parameters")])
     optimizer: Optimizer | None = info.data.get("optimizer")
     if optimizer is None:
@@ -156,7 +156,7 @@ def _selector(form: object, optimizer: Optimizer) -> Selector:
         return form
     if not isinstance(form, Mapping):
         raise DescriptionError(
-            [Problem(f"expected {{match: PATTERN, FIELD: VALUE}}, found {form!r:.60}")]
+            [Problem(f"expected {{match: PATTERN, FIELD: VALUE}}, found {shown(form)}")]
         )
     own = {name: form[name] for name in _OWN if name in form}
     fields = frozen({name: value for name, value in form.items() if name not in own})

@@ -7,6 +7,8 @@ scalars, and refuses tags, duplicate keys, keys that are not text, and documents
 from __future__ import annotations
 
 import io
+import re
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,11 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from graphnet.errors import DescriptionError, Problem
+from graphnet.errors import DescriptionError, Problem, shown
+from graphnet.system import whole_number
 
 MAX_CHARACTERS = 16_000_000
-MAX_NODES = 2_000_000
+MAX_VALUES = 250_000
 MAX_DEPTH = 64
 
 Place = tuple[str | int, ...]
@@ -61,14 +64,29 @@ class Locations:
 
 def read_file(path: Path) -> tuple[Any, Locations]:
     """Read a YAML file. Raises DescriptionError for a missing file or bad YAML."""
+    return read_text(read_utf8(path, "a YAML file"), name=str(path))
+
+
+def read_utf8(path: Path, kind: str) -> str:
+    """Read a text file of at most MAX_CHARACTERS bytes; `kind` is what it should be, for the message.
+
+    Raises DescriptionError if the file is missing, larger, no file but a device, or not in UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DescriptionError(
-            [Problem(f"cannot be read: {reason}. Give the path of a YAML file.", where=str(path))]
-        ) from None
-    return read_text(text, name=str(path))
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            reason = "it is a folder or a device"
+        elif found.st_size > MAX_CHARACTERS:
+            reason = f"expected at most {MAX_CHARACTERS:,} bytes, found {found.st_size:,}"
+        else:
+            return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    except (OSError, ValueError) as error:  # ValueError: the path has the character NUL
+        reason = getattr(error, "strerror", None) or str(error)
+    raise DescriptionError(
+        [Problem(f"cannot be read: {reason}. Give the path of {kind}.", where=str(path))]
+    )
 
 
 def read_text(text: str, *, name: str = "<text>") -> tuple[Any, Locations]:
@@ -127,8 +145,8 @@ class _Reader:
         mark = node.start_mark
         self.places[path] = (mark.line + 1, mark.column + 1)
         self.count += 1
-        if self.count > MAX_NODES or len(path) > MAX_DEPTH:
-            limit = f"{MAX_NODES} values" if self.count > MAX_NODES else f"{MAX_DEPTH} levels"
+        if self.count > MAX_VALUES or len(path) > MAX_DEPTH:
+            limit = f"{MAX_VALUES:,} values" if self.count > MAX_VALUES else f"{MAX_DEPTH} levels"
             where = f"{self.name}:{mark.line + 1}:{mark.column + 1}"
             raise DescriptionError(
                 [Problem(f"expected at most {limit}, aliases counted", where=where)]
@@ -145,12 +163,15 @@ class _Reader:
         return None
 
     def scalar(self, node: Any, tag: str, path: Place) -> Any:
+        if "\0" in node.value:
+            self.problem(path, "expected a text without the character NUL")
+            return None
         if tag in ("str", "timestamp"):
             return str(node.value)
         try:
             return getattr(self.constructor, f"construct_yaml_{tag}")(node)
         except ValueError:
-            self.problem(path, f"expected {tag}, found {node.value!r}")
+            self.problem(path, f"expected {tag}, found {shown(node.value)}")
             return None
 
     def mapping(self, node: Any, path: Place) -> dict[str, Any]:
@@ -181,6 +202,17 @@ def dotted(path: Sequence[str | int]) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text
+
+
+def undotted(path: str) -> Place:
+    """The place that a path means.
+
+    >>> undotted("layers[3].conv2d.kernel_size")
+    ('layers', 3, 'conv2d', 'kernel_size')
+    """
+    parts = re.findall(r"[^.\[\]]+", path)
+    numbers = [whole_number(part) for part in parts]
+    return tuple(p if n is None else n for p, n in zip(parts, numbers, strict=True))
 
 
 class _Writer(SafeRepresenter):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
+from graphnet.errors import elide
 from graphnet.graph import SLOTS, Kind, Machine, Value, stated_machine
 from graphnet.inspection.report import (
     Breakdown,
@@ -22,7 +23,7 @@ from graphnet.inspection.report import (
 from graphnet.passes import Change
 from graphnet.plan import Plan, check_plan
 from graphnet.sdk import Layout, Spec
-from graphnet.system import bytes_text, elide, seconds_text, short_bytes, short_count
+from graphnet.system import bytes_text, seconds_text, short_bytes, short_count
 
 WIDTH = 160
 _LISTED = 12  # the number of values that are listed at the peak

@@ -7,7 +7,13 @@ and below.
 from __future__ import annotations
 
 from graphnet.model.builder import Builder, Output
-from graphnet.model.checkpoint import Checkpoint, read_checkpoint, versions_of, write_checkpoint
+from graphnet.model.checkpoint import (
+    Checkpoint,
+    inspect_file,
+    read_checkpoint,
+    versions_of,
+    write_checkpoint,
+)
 from graphnet.model.eager import from_nn, to_nn
 from graphnet.model.export import export, writer_for
 from graphnet.model.free_sizes import open_sizes, resized
@@ -27,6 +33,7 @@ __all__ = [
     "export",
     "export_standalone",
     "from_nn",
+    "inspect_file",
     "open_sizes",
     "pad_to_multiple",
     "plain_spec",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphnet.description import InputDescription, ModelDescription, NodeDescription
-from graphnet.errors import InputError
+from graphnet.errors import InputError, shown
 from graphnet.model.model import Model
 from graphnet.sdk import Registry
 
@@ -59,7 +59,7 @@ class Builder:
     ) -> None:
         if nothing:
             raise InputError(
-                f"Builder takes arguments by name only, got {nothing[0]!r:.60}. Write net = "
+                f"Builder takes arguments by name only, got {shown(nothing[0])}. Write net = "
                 f"Builder(channels=3), then y = net('relu', net.input)."
             )
         if inputs and channels is not None:
@@ -112,7 +112,7 @@ class Builder:
             InputError: the layer is not a name, or an input or `share` is not an output of a node.
         """
         if not isinstance(layer, str):
-            raise InputError(f"expected the name of a layer, such as 'relu', got {layer!r:.60}")
+            raise InputError(f"expected the name of a layer, such as 'relu', got {shown(layer)}")
         if id is None:
             base = layer.rpartition("/")[2]
             self._numbers[base] += 1
@@ -156,6 +156,6 @@ def _reference(output: object, where: str) -> str:
     if not isinstance(output, Output):
         raise InputError(
             f"{where}: expected the output of a node, such as net.input or what net('relu', x) returns, got "
-            f"{output!r:.60}"
+            f"{shown(output)}"
         )
     return output.reference

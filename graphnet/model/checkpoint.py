@@ -130,11 +130,17 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing or damaged, or not a checkpoint of a format up to this one.
     """
-    return as_checkpoint(path, read_tensors(Path(path)))
+    return _as_checkpoint(path, read_tensors(Path(path)))
 
 
-def as_checkpoint(path: Path | str, file: TensorFile) -> Checkpoint:
-    """Check what a file holds. Raises CheckpointError as `read_checkpoint` does."""
+def inspect_file(path: Path | str) -> TensorFile:
+    """Read and check the file of a model or checkpoint. Raises CheckpointError as `read_checkpoint` does."""
+    file = read_tensors(Path(path))
+    _as_checkpoint(path, file)
+    return file
+
+
+def _as_checkpoint(path: Path | str, file: TensorFile) -> Checkpoint:
     if not file.text:
         raise CheckpointError(f"{path}: a safetensors file, but not a model saved by graphnet")
     try:

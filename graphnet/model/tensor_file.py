@@ -12,12 +12,10 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, uint8
 from xxhash import xxh3_128_hexdigest
 
@@ -65,9 +63,14 @@ def write_tensors(
     digests = {name: xxh3_128_hexdigest(_bytes_of(tensor)) for name, tensor in tensors.items()}
     metadata = {_TEXT: text, _DIGESTS: json.dumps(digests), _DIGEST: _ZEROS.decode()}
     try:
-        with atomic_write(path, older=older) as temporary:
-            save_file(dict(tensors), temporary, metadata)
-            _write_header_digest(temporary)
+        data = save(dict(tensors), metadata)
+        header = bytearray(data[: _header_end(data)])
+        digest = xxh3_128_hexdigest(header).encode()
+        start = header.index(_PLACE + _ZEROS) + len(_PLACE)
+        header[start : start + len(digest)] = digest
+        with atomic_write(path, older=older) as temporary, temporary.open("wb") as file:
+            file.write(header)
+            file.write(memoryview(data)[len(header) :])
     except (WriteError, SafetensorError) as error:
         raise CheckpointError(str(error)) from error
 
@@ -104,19 +107,14 @@ def damaged(part: str) -> str:
     )
 
 
-def _bytes_of(tensor: Tensor) -> np.ndarray[Any, Any]:
+def _bytes_of(tensor: Tensor) -> memoryview:
     """The bytes of a tensor as they are in a file."""
-    array: np.ndarray[Any, Any] = tensor.reshape(-1).view(uint8).numpy()
-    return array
+    return tensor.reshape(-1).view(uint8).numpy().data
 
 
-def _write_header_digest(path: Path) -> None:
-    """Compute the digest of the header of a file, and write it over the zeros there."""
-    with path.open("rb+") as file:
-        length = file.read(_LENGTH_BYTES)
-        header = length + file.read(int.from_bytes(length, "little"))
-        file.seek(header.index(_PLACE + _ZEROS) + len(_PLACE))
-        file.write(xxh3_128_hexdigest(header).encode())
+def _header_end(data: bytes) -> int:
+    """Where the header of a file ends, and the tensors begin."""
+    return _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
 
 
 class _TensorEntry(BaseModel):
@@ -171,7 +169,7 @@ def _read(path: Path) -> tuple[bytes, _Header]:
 
 def _damaged_part(data: bytes, header: _Header) -> str:
     """Name the first part of a file whose digest is wrong; an empty text if there is none."""
-    start = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "little")
+    start = _header_end(data)
     digest = header.texts[_DIGEST]
     written = data[:start].replace(_PLACE + digest.encode(), _PLACE + _ZEROS)
     if xxh3_128_hexdigest(written) != digest:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, get_overloads
 
-from graphnet.errors import DescriptionError, InputError
+from graphnet.errors import DescriptionError, InputError, shown
 from graphnet.sdk import Definition, frozen
 
 Parameter = inspect.Parameter
@@ -89,7 +89,7 @@ class Arguments:
                 found[name] = value
             elif type(value) is not type(self.foreign[name]) or value != self.foreign[name]:
                 raise InputError(
-                    f"{title}: {name}={value!r:.60} is an argument of torch's class only. {title} computes "
+                    f"{title}: {name}={shown(value)} is an argument of torch's class only. {title} computes "
                     f"what torch does with {name}={self.foreign[name]!r}: leave it out."
                 )
         for name, default in self.unlike.items():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet.errors import InputError, LayerError, blame
+from graphnet.errors import InputError, LayerError, blame, shown
 from graphnet.graph import as_tuple, bind_inputs, gradient_names, has_slots, invoke
 from graphnet.nn.choice import Choice, choose
 from graphnet.nn.fixed import fixed_inputs
@@ -66,7 +66,7 @@ class Module(Tree):
         tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
         if not isinstance(layer, Layer):
-            found = "none" if layer is None else f"{layer!r:.60}"
+            found = "none" if layer is None else f"{shown(layer)}"
             raise InputError(
                 f"{type(self).__name__}: expected a layer, found {found}. Without autograd, modules are "
                 f"combined by nn.Sequential or nn.Network; nn.make(name) makes one by its name."

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from graphnet.errors import DescriptionError, Problem, nearest
+from graphnet.errors import DescriptionError, Problem, nearest, shown
+from graphnet.system import whole_number
 
 MUST_BE_GIVEN = "must be given"
 _NONE: Mapping[str, str] = {}
@@ -61,7 +62,9 @@ def _problem(error: Mapping[str, Any], known: Iterable[str], former: Mapping[str
     # For a union pydantic appends the member it tried, such as "int" or "tuple[...]": not a place.
     if location and location[-1] in _TYPES and error["type"].endswith("_type"):
         location = location[:-1]
-    path = ".".join(part for part in location if part.isidentifier() or part.isdigit())
+    path = ".".join(
+        part for part in location if part.isidentifier() or whole_number(part) is not None
+    )
     match error["type"]:
         case "unexpected_keyword_argument" | "extra_forbidden":
             name = location[-1]
@@ -77,7 +80,7 @@ def _problem(error: Mapping[str, Any], known: Iterable[str], former: Mapping[str
         case _:
             expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
             expected = re.sub(r"dictionary( or instance of \w+)?", "mapping", expected)
-            return Problem(f"expected {expected}, found {error['input']!r}", path)
+            return Problem(f"expected {expected}, found {shown(error['input'])}", path)
 
 
 _TYPES = ("str", "int", "float", "bool")

@@ -29,11 +29,11 @@ from graphnet.system.notebook import html_table
 from graphnet.system.plain import finite
 from graphnet.system.units import (
     bytes_text,
-    elide,
     parse_bytes,
     seconds_text,
     short_bytes,
     short_count,
+    whole_number,
 )
 
 __all__ = [
@@ -49,7 +49,6 @@ __all__ = [
     "bytes_text",
     "cache_folder",
     "device_name",
-    "elide",
     "find_compiler",
     "finite",
     "html_table",
@@ -68,6 +67,7 @@ __all__ = [
     "sweep",
     "synchronize",
     "warn_of_namesake",
+    "whole_number",
     "without_gc",
     "write_text",
 ]

@@ -63,16 +63,13 @@ def seconds_text(seconds: float) -> str:
     )
 
 
-def elide(text: str, width: int) -> str:
-    """Shorten a text to `width` characters: "…" replaces its middle.
+def whole_number(text: str) -> int | None:
+    """The number that a text of one to nine digits 0 to 9 states; None for any other text.
 
-    >>> elide("encoder.block.conv.weight", 12)
-    'encod…weight'
+    >>> whole_number("12"), whole_number("-1"), whole_number("²")
+    (12, None, None)
     """
-    if len(text) <= width:
-        return text
-    left = max(0, width - 1) // 2
-    return f"{text[:left]}…{text[len(text) - (width - 1 - left) :]}"
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else None
 
 
 _BYTES = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +21,14 @@ from graphnet.description import (
     read_file,
     read_text,
     split_updates,
+    undotted,
 )
-from graphnet.errors import DescriptionError, GraphnetError, Problem
+from graphnet.errors import DescriptionError, GraphnetError, Problem, shown
 from graphnet.model import Model
 from graphnet.plan import CompileOptions, split_options
 from graphnet.sdk import DataSet, Definition, Metric, Registry, Reporter, Schedule, split_form
 from graphnet.sdk import problems as as_problems
+from graphnet.system import whole_number
 
 _STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 Form = str | dict[str, Any]
@@ -159,7 +160,7 @@ def read_job(path: Path, *, settings: Sequence[str] = (), registry: Registry) ->
     data, locations = read_file(path)
     if not isinstance(data, dict):
         raise DescriptionError(
-            [Problem(f"expected a mapping of fields, found {data!r:.60}", "", str(path))]
+            [Problem(f"expected a mapping of fields, found {shown(data)}", "", str(path))]
         )
     if "layers" in data and "model" not in data:
         message = "this is a model file. A training file is expected here, which names it: model: "
@@ -186,7 +187,7 @@ def make_job(
         config, updating, options = read_fields(data)
     except DescriptionError as error:
         raise DescriptionError(
-            [replace(p, where=locations.where(_place(p.path))) for p in error.problems]
+            [replace(p, where=locations.where(undotted(p.path))) for p in error.problems]
         ) from None
     found: list[Problem] = []
 
@@ -195,7 +196,7 @@ def make_job(
             return make()
         except DescriptionError as error:
             for problem in error.problems:
-                where = locations.where((*place, *_place(problem.path)))
+                where = locations.where((*place, *undotted(problem.path)))
                 placed = replace(problem.under(dotted(place)), where=where)
                 found.append(problem if problem.where else placed)
         except GraphnetError as error:
@@ -259,12 +260,6 @@ def _losses(form: Form | list[Form]) -> list[tuple[Place, Form | list[Form]]]:
     return [(("loss",), form)]
 
 
-def _place(path: str) -> Place:
-    """Return the place that a path means: "parameters[0].match" is ("parameters", 0, "match")."""
-    parts = re.findall(r"[^.\[\]]+", path)
-    return tuple(int(part) if part.isdigit() else part for part in parts)
-
-
 def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -> Model:
     if isinstance(form, str):
         return Model.load(folder / form, registry=registry)
@@ -314,7 +309,8 @@ def _index(place: dict[str, Any] | list[Any], key: str, path: str) -> Any:
     """Return the key; for a list, return it as a number."""
     if isinstance(place, dict):
         return key
-    if not key.isdigit() or int(key) >= len(place):
+    number = whole_number(key)
+    if number is None or number >= len(place):
         message = f"--set {path}: expected an item's number below {len(place)}, found {key!r}"
         raise DescriptionError([Problem(message)])
-    return int(key)
+    return number

@@ -81,5 +81,5 @@ def _digest(contents: Iterable[Tensor | np.ndarray]) -> str:
     for one in contents:
         tensor = torch.as_tensor(one).detach().cpu().contiguous()
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return _KIND + digest.hexdigest()

@@ -95,14 +95,14 @@ class Reports:
         finally:
             self.close()
 
-    def states(self) -> dict[str, Mapping[str, Any]]:
+    def states(self) -> dict[str, dict[str, Any]]:
         """The state of each reporter that has one."""
         for label, report in self._open.items():
             with _named(label):
                 state = dict(report.state())
                 json.dumps(state)  # a checkpoint could not hold anything else
                 self._states[label] = state
-        return {label: state for label, state in self._states.items() if state}
+        return {label: dict(state) for label, state in self._states.items() if state}
 
     def close(self) -> None:
         """Close all; they can be started again."""

@@ -49,7 +49,7 @@ class Saving:
     ) -> None:
         self._thread.shutdown()
         if error is None:
-            self._wait()
+            self.wait()
 
     def record(self, record: Record) -> None:
         """Save the state if it is time to, given the last record of the training."""
@@ -64,7 +64,7 @@ class Saving:
         return self._every_s is not None and time.monotonic() - self._saved_at >= self._every_s
 
     def _save(self) -> None:
-        self._wait()
+        self.wait()
         saved = self.folder.stamped(self.trainer.checkpoint())
         copy = replace(
             saved,
@@ -74,7 +74,8 @@ class Saving:
         self._writing = self._thread.submit(self.folder.write, copy)
         self._saved_at = time.monotonic()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait until the last checkpoint has been written. Raises CheckpointError if it could not be."""
         if self._writing is not None:
             self._writing.result()
 

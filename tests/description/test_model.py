@@ -18,7 +18,6 @@ from graphnet.description import (
     parse_text,
     read_description,
     read_text,
-    yamlfile,
 )
 from graphnet.errors import DescriptionError, GraphError
 from graphnet.graph import Graph
@@ -276,16 +275,6 @@ def test_an_error_in_a_block_that_is_used_often_comes_once(registry: Registry) -
 )  # fmt: skip
 def test_error_says_where_and_what(registry: Registry, text: str, message: str) -> None:
     assert message in problems(text, registry)
-
-
-def test_aliases_cannot_grow_a_document_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert yamlfile.MAX_NODES == 2_000_000
-    monkeypatch.setattr(yamlfile, "MAX_NODES", 20_000)
-    text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
-    )
-    with pytest.raises(DescriptionError, match="expected at most 20000 values"):
-        read_text(text)
 
 
 def test_missing_file_is_one_sentence(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from graphnet.errors import CheckpointError, DataError, DescriptionError, GraphError, TrainingError
-from graphnet.model import Checkpoint, Model, read_checkpoint, tensor_file, write_checkpoint
+from graphnet.model import Checkpoint, Model, read_checkpoint, write_checkpoint
 from graphnet.sdk import DataSet, Metric, Pairs, Register, Registry, hookimpl, load_registry
 from graphnet.training import Decided, Epoch, Job, RunFolder, Steps, Stopped, Trainer, read_job
 from graphnet.training.batches import MemoryBatches
@@ -590,11 +591,10 @@ def test_a_write_that_fails_leaves_the_old_file(
     write_checkpoint(path, saved)
     before = path.read_bytes()
 
-    def full(tensors: object, temporary: Path, metadata: object) -> None:
-        temporary.write_bytes(b"half")
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tensor_file, "save_file", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match=r"cannot be written \(No space left on device\)"):
         write_checkpoint(path, saved)
     assert path.read_bytes() == before
