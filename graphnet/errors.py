@@ -113,6 +113,10 @@ class DistributionWarning(GraphnetWarning):
     """The other project called graphnet is installed too: its files and ours lie in one folder."""
 
 
+class CacheWarning(GraphnetWarning):
+    """The cache of compiled plans cannot be written, so each run compiles them again."""
+
+
 class NativeWarning(GraphnetWarning):
     """A C++ file of a kernel cannot be compiled or loaded here, so slower kernels run."""
 
@@ -257,7 +261,7 @@ def shown(value: object) -> str:
     >>> shown("a"), shown([1, 2]), shown([*range(100_000)])
     ("'a'", '[1, 2]', '[0, 1, 2, 3, 4, 5, ...]')
     """
-    return _Shown().repr(value)
+    return elide(_Shown().repr(value), 160)
 
 
 _LONGEST_NAME = 100

@@ -10,36 +10,65 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import pickle
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
+from pydantic import BaseModel
+from torch import Tensor
 
 from graphnet.errors import CompileError
 from graphnet.executors.inductor_compile import CompileJob, compile_into
 from graphnet.executors.to_fx import from_text, to_text
+from graphnet.sdk import dtype_name
 from graphnet.system import Cache, Hit
 
-_REQUEST, _MODULES, _ERRORS = "request", "modules", "errors"
+_REQUEST, _ERRORS = "request.json", "errors"
 _WORKER = "import sys; from graphnet.executors.background_compile import serve; serve(sys.argv[1])"
 
 
-@dataclass(frozen=True)
-class _Request:
-    """What the process compiles: a graph as text, and (shape, strides, dtype, device) of its arguments."""
+class _Argument(BaseModel):
+    """A tensor that the compiled plan takes."""
+
+    shape: list[int]
+    strides: list[int]
+    dtype: str
+    device: str
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Self:
+        dtype, device = dtype_name(tensor.dtype), str(tensor.device)
+        return cls(
+            shape=list(tensor.shape), strides=list(tensor.stride()), dtype=dtype, device=device
+        )
+
+    def empty(self) -> Tensor:
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return torch.empty_strided(self.shape, self.strides, dtype=dtype, device=self.device)
+
+
+class _Request(BaseModel):
+    """What the process compiles.
+
+    Attributes:
+        text: a graph, as `to_text` writes it.
+        names: the global names in it.
+        arguments: those of the graph.
+        threads: the number of torch's threads.
+        modules: the modules of the plan's layers, which may register operators.
+    """
 
     text: str
-    names: dict[str, Any]
-    arguments: list[tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]]
+    names: dict[str, list[str]]
+    arguments: list[_Argument]
     threads: int
+    modules: list[str]
 
 
 class Compilation:
@@ -58,15 +87,16 @@ class Compilation:
     def __init__(self, job: CompileJob, cache: Cache, *, modules: tuple[str, ...]) -> None:
         self.job = job
         self.cache = cache
+        text, names = to_text(job.captured.graph)
+        request = _Request(
+            text=text,
+            names=names,
+            arguments=[_Argument.of(example) for example in job.examples],
+            threads=torch.get_num_threads(),
+            modules=list(modules),
+        )
         self.partial = cache.begin()
-        arguments = [(tuple(x.shape), x.stride(), x.dtype, x.device) for x in job.examples]
-        request = _Request(*to_text(job.captured.graph), arguments, torch.get_num_threads())
-        try:
-            (self.partial / _REQUEST).write_bytes(pickle.dumps(request))
-        except (pickle.PicklingError, TypeError, AttributeError) as error:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            raise CompileError(f"the plan cannot be sent to another process: {error}") from error
-        (self.partial / _MODULES).write_text("\n".join(modules))
+        (self.partial / _REQUEST).write_text(request.model_dump_json(), encoding="utf-8")
         paths = [path for path in sys.path if path]
         with (self.partial / _ERRORS).open("wb") as errors:
             self.process = subprocess.Popen(
@@ -101,7 +131,7 @@ class Compilation:
                 raise CompileError(
                     f"the process that compiled the plan ended with status {status}: {cause}"
                 )
-            for name in (_REQUEST, _MODULES, _ERRORS):
+            for name in (_REQUEST, _ERRORS):
                 (self.partial / name).unlink()
             return Hit(self.cache.keep(self.job.key, self.partial))
         finally:
@@ -133,15 +163,13 @@ def serve(folder: str) -> None:
     if sys.platform != "win32":
         os.nice(10)
     path = Path(folder)
-    for module in (path / _MODULES).read_text().split():
+    text = (path / _REQUEST).read_text(encoding="utf-8")
+    request = _Request.model_validate_json(text)
+    for module in request.modules:
         # A module of a notebook cannot be imported here. If the graph needs it, from_text fails.
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
-    request: _Request = pickle.loads((path / _REQUEST).read_bytes())
     torch.set_num_threads(request.threads)
-    examples = [
-        torch.empty_strided(shape, strides, dtype=dtype, device=device)
-        for shape, strides, dtype, device in request.arguments
-    ]
+    examples = [argument.empty() for argument in request.arguments]
     graph = from_text(request.text, request.names, examples)
     compile_into(path / "compiled", graph, examples)

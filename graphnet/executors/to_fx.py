@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from graphnet.errors import LayerError
+from graphnet.errors import CompileError, LayerError
 from graphnet.executors.eager import Function
 from graphnet.plan import Plan
 
@@ -87,31 +87,62 @@ def fingerprint(captured: Captured) -> str:
     return hashlib.sha256(captured.graph.code.encode()).hexdigest()[:32]
 
 
-def to_text(graph: GraphModule) -> tuple[str, dict[str, Any]]:
+Names = dict[str, list[str]]
+"""The global names of a text, each with what it means: ["module", NAME], ["attribute", MODULE, NAME] for a
+class or function of a module, or ["number", TEXT]."""
+
+
+def to_text(graph: GraphModule) -> tuple[str, Names]:
     """Write a graph as the source text of a function, for `from_text` in another process.
 
     Pickle is not used because reading a pickled graph runs its constructors, such as arange.
 
     Returns:
-        The text of `forward(self, ...)`, and the values of the global names in it; "module NAME" stands for
-        a Python module.
+        The text of `forward(self, ...)`, and the global names in it.
+
+    Raises:
+        CompileError: a global name means something that has no name in a module.
     """
     code = graph.graph.python_code("self")
-    names = {
-        name: f"module {value.__name__}" if isinstance(value, ModuleType) else value
-        for name, value in code.globals.items()
-    }
-    return code.src, names
+    return code.src, {name: _meaning(name, value) for name, value in code.globals.items()}
+
+
+def _meaning(name: str, value: Any) -> list[str]:
+    if isinstance(value, ModuleType):
+        return ["module", value.__name__]
+    if isinstance(value, float):
+        return ["number", repr(value)]
+    if value is type(None):
+        return ["attribute", "types", "NoneType"]
+    module, path = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if module is None or path is None or _attribute(module, path) is not value:
+        raise CompileError(
+            f"the plan cannot be sent to another process: {name} is a {type(value).__name__} without a name"
+        )
+    return ["attribute", module, path]
+
+
+def _attribute(module: str, path: str) -> Any:
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _meant(meaning: list[str]) -> Any:
+    match meaning:
+        case ["module", name]:
+            return importlib.import_module(name)
+        case ["number", text]:
+            return float(text)
+        case ["attribute", module, path]:
+            return _attribute(module, path)
+    raise CompileError(f"expected what a name means, found {meaning!r}")
 
 
 @torch.no_grad()
-def from_text(text: str, names: Mapping[str, Any], examples: Sequence[Tensor]) -> GraphModule:
+def from_text(text: str, names: Names, examples: Sequence[Tensor]) -> GraphModule:
     """Make the graph whose text and names `to_text` returned, for arguments like the examples."""
-    namespace: dict[str, Any] = {
-        name: importlib.import_module(value.removeprefix("module "))
-        if isinstance(value, str)
-        else value
-        for name, value in names.items()
-    }
+    namespace = {name: _meant(meaning) for name, meaning in names.items()}
     exec(compile(text, "<graph>", "exec"), namespace)
     return make_fx(functools.partial(namespace["forward"], None), tracing_mode="fake")(*examples)

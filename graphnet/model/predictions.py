@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,6 +37,7 @@ class Predictions:
     weights: Weights | None
     seed: int
     made: dict[Key, Predictor] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock, compare=False, repr=False)
 
     def run(self, inputs: Sequence[Tensor], options: CompileOptions, executor: Executor) -> Any:
         """Return the output for these inputs, or a tuple of several.
@@ -51,7 +53,9 @@ class Predictions:
         if key not in self.made:
             options.warn_if_slow(stacklevel=3)
             shapes = tuple(tuple(x.shape) for x in inputs)
-            self.made[key] = self._first(shapes, replace(options, dtype=dtype), executor)
+            with self.lock:  # one thread makes it, the others wait
+                if key not in self.made:
+                    self.made[key] = self._first(shapes, replace(options, dtype=dtype), executor)
         age = 0 if self.weights is None else self.weights.age()
         return self.made[key](*inputs, age=age)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from graphnet.model.slots import Copy, Shapes, check_input, fixed_arguments, pac
 from graphnet.plan import Plan, Tiling
 from graphnet.sdk import Executor, Run, check_tensors
 
+_MOST = 32  # plans that are kept
+
 
 class _Prelude:
     """Computes the values that depend on weights alone, and keeps them until a weight changes."""
@@ -23,15 +26,20 @@ class _Prelude:
         # One run serves many predictions, so compiling it would save no time.
         self._run = prepare(plan, "eager")
         self._weights = [tensors[name] for name in plan.arguments]
-        self._outputs: tuple[Tensor, ...] = ()
-        self._versions: tuple[object, ...] = ()
+        self._lock = threading.Lock()
+        self._kept: tuple[tuple[object, ...] | None, tuple[Tensor, ...]] = (None, ())
 
     def __call__(self, age: object) -> tuple[Tensor, ...]:
         versions = (age, *(weight._version for weight in self._weights))
-        if versions != self._versions:
-            self._outputs = ()  # frees their memory before the new outputs are computed
-            self._outputs, self._versions = self._run(*self._weights), versions
-        return self._outputs
+        kept = self._kept
+        if kept[0] != versions:
+            with self._lock:
+                kept = self._kept
+                if kept[0] != versions:
+                    # This frees the memory of the old outputs before the new ones are computed.
+                    kept = self._kept = (None, ())
+                    kept = self._kept = (versions, self._run(*self._weights))
+        return kept[1]
 
 
 class Predictor:
@@ -41,6 +49,8 @@ class Predictor:
     prediction, and again when a weight has changed. Plans with equal preludes share these values. A write by
     torch changes the tensor's version. Other writes must change `age`, an argument of each call; then the
     `copies` are also made again.
+
+    Several threads may predict at the same time.
 
     Args:
         plan_for: makes the plan for given input shapes, or a Tiling, whose plan runs tile by tile.
@@ -63,21 +73,22 @@ class Predictor:
         self._slots = slots
         self._executor = executor
         self._prepared: dict[Shapes, _Prepared] = {}
+        self._lock = threading.RLock()
 
     def prepared(self, shapes: Shapes) -> _Prepared:
         """Return the plan for inputs of these shapes, ready to run; make it if it does not exist."""
-        if shapes not in self._prepared:
-            self.prepare(shapes, self._plan_for(shapes))
-        return self._prepared[shapes]
+        ready = self._prepared.get(shapes)
+        if ready is None:
+            with self._lock:  # one thread makes it, the others wait
+                ready = self._prepared.get(shapes) or self.prepare(shapes, self._plan_for(shapes))
+        return ready
 
-    def prepare(self, shapes: Shapes, made: Plan | Tiling) -> None:
-        """Make a plan or Tiling for inputs of these shapes ready to run.
+    def prepare(self, shapes: Shapes, made: Plan | Tiling) -> _Prepared:
+        """Make a plan or Tiling for inputs of these shapes ready to run, and keep it.
 
         Raises:
             CheckpointError: a weight of the plan is missing.
         """
-        if len(self._prepared) >= 32:  # images of many sizes: drop the plan that is oldest
-            self._prepared.pop(next(iter(self._prepared)))
         plan, tiling = (made.plan, made) if isinstance(made, Tiling) else (made, None)
         missing = [name for name in plan.slots if name not in self._slots]
         if missing:
@@ -88,7 +99,12 @@ class Predictor:
         rest = [tensors[name] for name in plan.arguments[len(shapes) :] if name in tensors]
         run = self._executor.prepare(plan)
         prelude = self._prelude(plan.prelude)
-        self._prepared[shapes] = _Prepared(plan, run, rest, prelude, tiling)
+        ready = _Prepared(plan, run, rest, prelude, tiling)
+        with self._lock:
+            while len(self._prepared) >= _MOST:  # images of many sizes: drop the oldest plan
+                del self._prepared[next(iter(self._prepared))]
+            self._prepared[shapes] = ready
+        return ready
 
     def _prelude(self, plan: Plan | None) -> _Prelude | None:
         """Return a prelude that is ready to run, the same one for plans with equal preludes."""
@@ -102,9 +118,10 @@ class Predictor:
     def __call__(self, *inputs: Tensor, age: object = 0) -> Tensor | tuple[Tensor, ...]:
         check_tensors(inputs, "predict")
         if age != self._age:
-            for copy, weight in self._copies:
-                copy.copy_(weight)
-            self._age = age
+            with self._lock:
+                for copy, weight in self._copies:
+                    copy.copy_(weight)
+                self._age = age
         ready = self.prepared(tuple(tuple(x.shape) for x in inputs))
         if ready.tiling is None:
             outputs = ready(*inputs, age=age)

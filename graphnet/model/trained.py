@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import torch
 from torch import Tensor
 
-from graphnet.errors import InputError
+from graphnet.errors import InputError, shown
 from graphnet.graph import LR, SEED, STEP, Kind
 from graphnet.model.slots import set_up
 from graphnet.model.weights import Weights
 from graphnet.passes import EMA, UPDATES
 from graphnet.plan import Plan
+
+_LARGEST = torch.finfo(torch.float32).max  # plans take the learning rate as a float32
 
 
 class Trained:
@@ -61,8 +62,9 @@ class Trained:
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0.0 <= lr < math.inf:
-            raise InputError(f"lr: expected a number of 0 or more, got {lr!r}")
+        number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
+        if not number or not 0.0 <= lr <= _LARGEST:
+            raise InputError(f"lr: expected a number from 0 to {_LARGEST:.3g}, got {shown(lr)}")
         if lr != self._lr and LR in self.scalars:
             self.scalars[LR].fill_(lr)
         self._lr = lr

@@ -12,7 +12,9 @@ be deleted at any time.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -21,6 +23,7 @@ import stat
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,7 @@ from typing import Any
 
 import platformdirs
 
-from graphnet.errors import CacheError, WriteError
+from graphnet.errors import CacheError, CacheWarning, WriteError
 from graphnet.system.files import write_text
 
 Key = Mapping[str, Any]
@@ -108,17 +111,15 @@ class Cache:
 
         Returns:
             The folder. The compiler writes into its subfolder "compiled"; then the caller passes the folder
-            to `keep`, or deletes it.
-
-        Raises:
-            CacheError: the folder cannot be made.
+            to `keep`, or deletes it. If the cache cannot be written, the folder is a temporary one.
         """
         try:
-            self._plans.mkdir(mode=0o700, exist_ok=True)
+            self._plans.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self._plans))
-            (folder / "compiled").mkdir()
         except OSError as error:
-            raise CacheError(_unusable(self.folder, str(error.strerror))) from None
+            _warn_unwritable(self.folder, str(error.strerror))
+            folder = Path(tempfile.mkdtemp(prefix="graphnet-"))
+        (folder / "compiled").mkdir()
         return folder
 
     def keep(self, key: Key, partial: Path) -> Path:
@@ -128,10 +129,8 @@ class Cache:
         longest ago are deleted while the cache is larger than `limit_bytes`.
 
         Returns:
-            The folder with the compiled files, now inside the cache.
-
-        Raises:
-            CacheError: the disk is full.
+            The folder with the compiled files, now inside the cache. If the cache cannot be written, it is a
+            temporary folder, which is deleted when the process ends.
         """
         compiled = partial / "compiled"
         files = {
@@ -142,8 +141,14 @@ class Cache:
         text = json.dumps({"key": key, "files": files}, indent=1)
         try:
             (partial / "key.json").write_text(text)
+            inside = partial.parent == self._plans
         except OSError as error:
-            raise CacheError(_unusable(self.folder, str(error.strerror))) from None
+            _warn_unwritable(self.folder, str(error.strerror))
+            inside = False
+        if not inside:
+            kept = partial.rename(partial.with_name(f"{partial.name}-kept"))
+            atexit.register(shutil.rmtree, kept, ignore_errors=True)
+            return kept / "compiled"
         entry = self._plans / _digest(key)
         with contextlib.suppress(OSError):  # another process has stored this plan meanwhile
             partial.rename(entry)
@@ -164,20 +169,15 @@ class Cache:
 
         Args:
             key: what the value was measured for.
-            value: plain data, which JSON can hold.
-
-        Raises:
-            CacheError: the file cannot be written.
+            value: plain data, which JSON can hold. If it cannot be written, it is measured again next time.
         """
-        try:
-            self._choices.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise CacheError(_unusable(self.folder, str(error.strerror))) from None
         text = json.dumps({"key": key, "value": value}, indent=1)
         try:
+            self._choices.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_text(self._choices / f"{_digest(key)}.json", text)
-        except WriteError as error:
-            raise CacheError(_unusable(self.folder, str(error))) from None
+        except (OSError, WriteError) as error:
+            _warn_unwritable(self.folder, str(getattr(error, "strerror", None) or error))
+            return
         saved = sorted(self._choices.iterdir(), key=_age)
         for path in saved[MAX_CHOICES:]:
             path.unlink(missing_ok=True)
@@ -231,20 +231,33 @@ def open_cache() -> Cache:
     """Open the user's cache, and make its folder if it does not exist.
 
     Raises:
-        CacheError: the folder cannot be made, belongs to another user, or other users may write to it.
+        CacheError: the folder belongs to another user, or other users may write to it.
     """
     folder = cache_folder().absolute()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
     except OSError as error:
-        raise CacheError(_unusable(folder, str(error.strerror))) from None
+        _warn_unwritable(folder, str(error.strerror))
+        return Cache(folder)
     if sys.platform != "win32":
         if status.st_uid != os.getuid():
             raise CacheError(_unusable(folder, f"it belongs to user {status.st_uid}"))
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise CacheError(_unusable(folder, f"others may write to it (run chmod go-w {folder})"))
     return Cache(folder)
+
+
+@functools.cache
+def _warn_unwritable(folder: Path, cause: str) -> None:
+    """Say once that a folder cannot be written."""
+    warnings.warn(
+        f"{folder}: the cache of compiled plans and measured choices cannot be written ({cause}). What is "
+        f"not in it yet is compiled or measured again in each run, which takes seconds to minutes. Set "
+        f"GRAPHNET_CACHE to a folder that you may write to.",
+        CacheWarning,
+        stacklevel=4,
+    )
 
 
 def _unusable(folder: Path, cause: str) -> str:

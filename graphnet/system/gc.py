@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+class _Inside:
+    """How many `with` blocks run now, in all threads, and whether the collector was on before the first."""
+
+    lock = threading.Lock()
+    count = 0
+    was_on = False
 
 
 @contextmanager
@@ -12,7 +21,8 @@ def without_gc() -> Iterator[None]:
     """Switch Python's garbage collector off inside a `with` block.
 
     A full collection would visit every object that torch has imported. If the collector was off before the
-    block, it stays off.
+    block, it stays off. The collector belongs to the process: it is on again when the last of several blocks
+    ends, in whichever thread.
 
     >>> with without_gc():
     ...     gc.isenabled()
@@ -20,10 +30,15 @@ def without_gc() -> Iterator[None]:
     >>> gc.isenabled()
     True
     """
-    was_on = gc.isenabled()
-    gc.disable()
+    with _Inside.lock:
+        if _Inside.count == 0:
+            _Inside.was_on = gc.isenabled()
+            gc.disable()
+        _Inside.count += 1
     try:
         yield
     finally:
-        if was_on:
-            gc.enable()
+        with _Inside.lock:
+            _Inside.count -= 1
+            if _Inside.count == 0 and _Inside.was_on:
+                gc.enable()

@@ -143,13 +143,13 @@ def _warn(problem: str) -> None:
 def _load(source: Path) -> tuple[ctypes.CDLL | None, str]:
     """Return the loaded library, or None and the reason why there is none."""
     try:
-        return ctypes.CDLL(str(_compiled(source))), ""
+        return _compiled(source), ""
     except (CompileError, CacheError, OSError) as error:
         return None, str(error)
 
 
-def _compiled(source: Path) -> Path:
-    """Return the path of the shared library, from the cache or compiled now."""
+def _compiled(source: Path) -> ctypes.CDLL:
+    """Load the shared library, from the cache or compiled now."""
     compiler = find_compiler("a kernel in C++", otherwise="use other kernels")
     key: Key = {
         "model": f"native {source.stem}",
@@ -162,11 +162,22 @@ def _compiled(source: Path) -> Path:
     found = cache.find(key)
     name = f"{source.stem}.so"
     if isinstance(found, Hit):
-        return found.folder / name
+        try:
+            return ctypes.CDLL(str(found.folder / name))
+        except OSError as error:  # made by another linker or for another system: compile it again
+            cache.reject(key, str(error))
     partial = cache.begin()
     try:
-        _run([*compiler, *FLAGS, str(source), "-o", str(partial / "compiled" / name)])
-        return cache.keep(key, partial) / name
+        made = partial / "compiled" / name
+        _run([*compiler, *FLAGS, str(source), "-o", str(made)])
+        try:
+            library = ctypes.CDLL(str(made))
+        except OSError as error:
+            raise CompileError(
+                f"{compiler[0]} reported success, but its library cannot be loaded: {error}"
+            ) from None
+        cache.keep(key, partial)
+        return library
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -178,7 +189,12 @@ def _text(source: Path) -> bytes:
 
 def _run(command: list[str]) -> str:
     """Run a command and return what it prints. A CompileError quotes the first line with "error"."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", check=False
+        )
+    except (OSError, ValueError) as error:  # it is no program; or a part has the character NUL
+        raise CompileError(f"{command[0]} cannot be run: {error}") from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         cause = next((line for line in lines if "error" in line), lines[0])
@@ -201,9 +217,12 @@ def find_compiler(user: str, *, otherwise: str) -> list[str]:
     """
     named = os.environ.get("CXX")
     names = {"win32": ("cl",), "darwin": _MACOS_COMPILERS}.get(sys.platform, _COMPILERS)
-    commands = [shlex.split(named)] if named else [[name] for name in names]
+    try:
+        commands = [shlex.split(named)] if named else [[name] for name in names]
+    except ValueError as error:
+        raise CompileError(f"CXX={named}: not a command: {error}. Set CXX to a compiler.") from None
     for command in commands:
-        if shutil.which(command[0]):
+        if command and shutil.which(command[0]):
             return command
     looked = f"CXX={named}" if named else f"{' and '.join(names)} (CXX is not set)"
     raise CompileError(

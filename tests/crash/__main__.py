@@ -1,8 +1,8 @@
 """Every change of a file in a small training fails once: `python -m tests.crash`, in tests.crash.faults.
 
 For each change and fault, a training runs in a child until the fault ends it. The next one resumes it, or
-starts it again if there is no checkpoint, and ends. Then the weights, the optimizer's state and the log must be
-those of a training without a fault, and the folder must have no other files.
+starts it again if there is no checkpoint, and ends. Then the weights, the optimizer's state and the log must
+be those of a training without a fault, and the folder must have no other files.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from graphnet.errors import CacheError
+from graphnet.errors import CacheError, CacheWarning
 from graphnet.system import Cache, Hit, Miss, open_cache
 
 
@@ -135,15 +136,36 @@ def test_a_folder_that_others_may_write_to_is_refused(
         open_cache()
 
 
-def test_a_folder_that_cannot_be_made_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["no folder", "read-only"])
+def test_a_cache_that_cannot_be_written_is_said_and_replaced_by_a_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(
-        CacheError, match="cannot hold the cache of compiled plans: Not a directory"
-    ):
-        open_cache()
+    warm = key(model="warm")
+    if fault == "no folder":
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "file" / "cache"))
+    else:
+        monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "cache"))
+        add(open_cache(), warm)
+
+        def refuse(*arguments: object, **more: object) -> str:
+            raise PermissionError(13, "Permission denied")
+
+        made = tempfile.mkdtemp
+        monkeypatch.setattr(
+            tempfile,
+            "mkdtemp",
+            lambda prefix, dir=None: refuse() if dir else made(prefix=prefix),
+        )
+    with pytest.warns(CacheWarning, match=r"cache.* cannot be written .*compiled .* in each run"):
+        folder = add(open_cache(), key())
+    cache = open_cache()
+    assert (folder / "sub" / "code.so").read_bytes() == b"code"
+    assert not folder.is_relative_to(cache.folder)
+    assert isinstance(cache.find(key()), Miss)
+    if fault == "read-only":
+        assert isinstance(cache.find(warm), Hit)
+    cache.record_choice(key(), 5)
 
 
 def test_choices_are_kept_by_key(cache: Cache) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -100,19 +101,66 @@ def test_native_without_a_compiler_names_what_it_looked_for(
         native.load()
 
 
-@pytest.mark.parametrize("fault", ["no compiler", "no cache"])
-def test_what_keeps_kernels_in_cpp_from_running_is_said_once(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("cxx", "message"),
+    [
+        ("g++ 'odd", r"CXX=g\+\+ 'odd: not a command: No closing quotation"),
+        (" ", "looked for CXX= , found none"),
+        ("{junk}", "cannot be run: .*Exec format error"),
+        ("{silent}", "reported success, but its library cannot be loaded"),
+        ("{loud}", "loud failed: .*error"),
+    ],
+)
+def test_a_wrong_compiler_is_told_in_words(
+    cache: Path,
+    source: Path,
+    tmp_path: Path,
+    cxx: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if fault == "no compiler":
-        monkeypatch.setenv("CXX", f"/nowhere/{tmp_path.name}")
-        said = r"found none\. Install one \(apt install g\+\+\)"
-    else:
-        (tmp_path / "file").write_text("a file, so no folder can be made in it")
-        monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path / "file" / "cache"))
-        said = "file/cache"
-        if not compiler_is_there():
-            pytest.skip("there is no C++ compiler")
+    programs = {
+        "junk": b"\x7fELF junk",
+        "silent": b'#!/bin/sh\nfor last; do :; done\necho junk > "$last"\n',
+        "loud": b"#!/bin/sh\nprintf '\\377\\376 error\\n' >&2\nexit 1\n",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_bytes(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("CXX", cxx.format(**{name: tmp_path / name for name in programs}))
+    with pytest.raises(CompileError, match=message):
+        Native(source).load()
+    assert not list(cache.glob("plans/*"))  # nothing of it is kept
+
+
+@needs_compiler
+def test_a_cached_library_that_cannot_be_loaded_is_compiled_again(
+    cache: Path, source: Path
+) -> None:
+    """Its checksum is right, so only loading it shows that it is of another system."""
+    assert Native(source).load().twice(1) == 2
+    (entry,) = (cache / "plans").iterdir()
+    junk = b"of another system"
+    (entry / "compiled" / "twice.so").unlink()  # this process has the old file open
+    (entry / "compiled" / "twice.so").write_bytes(junk)
+    saved = json.loads((entry / "key.json").read_text())
+    saved["files"]["twice.so"] = hashlib.sha256(junk).hexdigest()
+    (entry / "key.json").write_text(json.dumps(saved))
+    code = (
+        "from pathlib import Path\n"
+        "from graphnet.system.native import Native\n"
+        f"print(Native(Path({str(source)!r})).load().twice(4))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "8\n"
+    assert (entry / "compiled" / "twice.so").read_bytes() != junk
+
+
+def test_what_keeps_kernels_in_cpp_from_running_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", f"/nowhere/{tmp_path.name}")
+    said = r"found none\. Install one \(apt install g\+\+\)"
     sources = [tmp_path / "once.cpp", tmp_path / "twice.cpp"]
     for path in sources:
         path.write_text(SOURCE)
