@@ -24,6 +24,7 @@ from graphnet.system.distributions import (
 from graphnet.system.files import atomic_folder, atomic_write, sweep, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory, return_freed_memory
+from graphnet.system.memory import device_memory, machine_memory
 from graphnet.system.native import Native, find_compiler
 from graphnet.system.notebook import html_table
 from graphnet.system.plain import finite
@@ -48,12 +49,14 @@ __all__ = [
     "atomic_write",
     "bytes_text",
     "cache_folder",
+    "device_memory",
     "device_name",
     "find_compiler",
     "finite",
     "html_table",
     "installed",
     "keep_freed_memory",
+    "machine_memory",
     "multiplies_bfloat16",
     "normalized",
     "open_cache",

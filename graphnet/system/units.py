@@ -6,6 +6,8 @@ import re
 
 from graphnet.errors import InputError
 
+_DIGITS = {"B": 0, "KiB": 1, "MiB": 1, "GiB": 2}
+
 
 def bytes_text(count: int) -> str:
     """Format a number of bytes with its unit, a power of 1024.
@@ -14,11 +16,11 @@ def bytes_text(count: int) -> str:
     '1.5 KiB'
     """
     size = float(count)
-    for unit in ("B", "KiB", "MiB"):
+    for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+            return f"{size:.{_DIGITS[unit]}f} {unit}"
         size /= 1024
-    return f"{size:.2f} GiB"
+    return f"{size:,.2f} TiB"
 
 
 def short_bytes(count: int) -> str:

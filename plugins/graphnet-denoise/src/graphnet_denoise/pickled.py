@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from graphnet.errors import DataError
 from graphnet_denoise.storages import STORAGES, Storage, Storages
 
-_TENSOR_BYTES = 1 << 32  # strides of 0 can ask for any number of elements
 _AXES = 8
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _HOOKS = "collections OrderedDict"
@@ -180,10 +179,10 @@ class _Machine:
             raise self._damaged("it builds a tensor with axes that do not fit")
         if any(type(n) is not int or n < 0 for n in (offset, *size, *strides)):
             raise self._damaged("a tensor's offset, sizes or strides are no natural numbers")
-        if (needed := math.prod(size) * numbers.itemsize) > _TENSOR_BYTES:
+        if math.prod(size) > len(numbers):  # with strides of 0, a few bytes could fill the memory
             raise DataError(
-                f"{self._path}: a tensor of size {size} takes {needed} bytes, more than "
-                f"{_TENSOR_BYTES}. Save smaller parts."
+                f"{self._path}: a tensor has more elements than its storage, {len(numbers)}. Save "
+                f"tensor.contiguous()."
             )
         if 0 in size:
             return np.zeros(size, numbers.dtype)

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import importlib
 import logging
-import os
 import struct
 import threading
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from graphnet.errors import DataError, GraphnetError, WriteError
+from graphnet.system import machine_memory
 
 # tifffile reports odd metadata by logging, which Python prints if nobody listens.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -122,11 +122,8 @@ def load(module: str, *, extra: str, path: Path) -> ModuleType:
 
 def check_memory(size_bytes: int) -> None:
     """Raise MemoryError if so many bytes are more than the machine has, before it swaps itself to death."""
-    try:
-        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return  # no such system: the allocation itself will tell
-    if size_bytes > machine:
+    machine = machine_memory()
+    if machine is not None and size_bytes > machine:
         raise MemoryError
 
 
