@@ -56,7 +56,7 @@ from graphnet.passes import (
     update,
     update_counter,
 )
-from graphnet.plan.check_pass import check_known, check_pass
+from graphnet.plan.check_pass import PassCheck, check_known
 from graphnet.plan.options import CompileOptions
 from graphnet.plan.plan import Plan, schedule
 from graphnet.plan.verify import verify
@@ -107,7 +107,8 @@ def training_plan(
     updates: UpdateSettings,
 ) -> Plan:
     """The verified plan of a whole training step: forward, loss, reverse pass and update."""
-    return _step(graph, registry, options, losses, updates, _updating(updates, options))
+    passes, optimizes = _updating(updates, options), updates.optimizer is not None
+    return _step(graph, registry, options, losses, updates, passes, optimizes=optimizes)
 
 
 def adding_plan(
@@ -125,7 +126,7 @@ def adding_plan(
         _adds("accumulate", "The gradients are added to their slots.", add_up, needed=True),
         _adds("update", "The new states of layers are written.", states, needed=True),
     )
-    return _step(graph, registry, options, losses, updates, passes)
+    return _step(graph, registry, options, losses, updates, passes, optimizes=False)
 
 
 def _step(
@@ -135,6 +136,8 @@ def _step(
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
     from_gradients: Sequence[Pass[Graph]],
+    *,
+    optimizes: bool,
 ) -> Plan:
     attach = partial(attach_loss, losses=losses)
     scales = _scales(updates, options)
@@ -172,7 +175,7 @@ def _step(
         *((_bound(options),) if options.memory is not None else ()),
         _IN_PLACE,
     )
-    return _plan(graph, passes, options, registry)
+    return _plan(graph, passes, options, registry, optimizes=optimizes)
 
 
 def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
@@ -305,11 +308,16 @@ def _forward_passes(
 
 
 def _plan(
-    graph: Graph, passes: Sequence[Pass[Graph]], options: CompileOptions, registry: Registry
+    graph: Graph,
+    passes: Sequence[Pass[Graph]],
+    options: CompileOptions,
+    registry: Registry,
+    *,
+    optimizes: bool = False,
 ) -> Plan:
     every = placed(passes, registry.passes)
     check_known(options.without, registry)
-    check = partial(check_pass, registry=registry)
+    check = PassCheck(registry, optimizes=optimizes)
     graph, changes = run(graph, every, without=options.without, check=check)
     plan = replace(schedule(graph), changes=changes)
     verify(graph, plan)

@@ -1,7 +1,8 @@
 """Verify: check that a plan computes what its graph states.
 
 `verify` replays a plan on abstract storages. `verify_graph` checks each call of a graph. `verify_rewrite`
-compares the graphs before and after a pass that must not change what is computed.
+compares the graphs before and after a pass that must not change what is computed. `verify_training` checks
+the rules of a training step: which gradients there are, and which parameters they update.
 
 The verifier shares two things with the code that it checks: the data (Graph, Call, Value, Plan), and
 `run_on_meta`, which finds the results of a layer and the storages that they share. A layer that behaves
@@ -14,6 +15,14 @@ from __future__ import annotations
 
 from graphnet.plan.verify.replay import verify, verify_graph
 from graphnet.plan.verify.rewrite import verify_rewrite
+from graphnet.plan.verify.training import RULES, verify_training
 from graphnet.plan.verify.waits import missing_waits
 
-__all__ = ["missing_waits", "verify", "verify_graph", "verify_rewrite"]
+__all__ = [
+    "RULES",
+    "missing_waits",
+    "verify",
+    "verify_graph",
+    "verify_rewrite",
+    "verify_training",
+]

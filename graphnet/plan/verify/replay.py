@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from graphnet.errors import PlanError
-from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind, flat, flatten
+from graphnet.graph import SLOTS, SOURCES, Call, Const, Graph, Kind, Value, flat, flatten
 from graphnet.plan.plan import Plan
 from graphnet.plan.verify.calls import disagreement
 from graphnet.plan.verify.storages import storages
@@ -148,6 +148,11 @@ def _repetition(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
         raise PlanError(f"plan rejected: {call.name} is recomputed, but makes a new state")
 
 
+def _set_up(value: Value) -> tuple[object, ...]:
+    """What a value is, and how its tensor is made before the first step."""
+    return value.kind, value.initializer, value.memory_format, value.role
+
+
 class _Replay:
     def __init__(self, graph: Graph, plan: Plan, numbers: dict[str, int]) -> None:
         self.graph = graph
@@ -167,6 +172,14 @@ class _Replay:
 
     def run(self) -> None:
         made = set()
+        if self.plan.inputs != self.graph.inputs + self.graph.targets:
+            self.reject("the inputs are not those of the graph, in their order")
+        for name, value in self.plan.values.items():
+            stated = self.graph.values.get(name)
+            if stated is not None and _set_up(value) != _set_up(stated):
+                self.reject(
+                    f"{name!r} is of another kind, or set up in another way, than in the graph"
+                )
         for name, value in self.plan.values.items():
             if value.kind in SOURCES:
                 self.holds[name] = {self.numbers[name]}
