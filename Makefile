@@ -5,6 +5,7 @@
 # make test      lint, types, imports and all tests
 # make site      the documentation as a site in build/site, with a reference that is made from the source
 # make fuzz      2,000 random models through every pass and executor, and 11,000 damaged image files
+# make torture   trainings that are killed, or whose changes of files fail, at every place and at random moments
 # make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
 # make hour      a plugin with one of each kind, from an empty folder to a training, with installed wheels, on
@@ -27,7 +28,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test site fuzz mutants opinfo hour onnx alone lint napari programs stub public \
+.PHONY: install demo examples speedrun check test site fuzz torture mutants opinfo hour onnx alone lint napari programs stub public \
 	matrix clean
 
 install: $(VENV)/installed
@@ -81,6 +82,9 @@ test: lint site
 fuzz: install
 	GRAPHNET_FUZZ_MODELS=2000 $(PYTEST) tests/plan/test_fuzz.py
 	GRAPHNET_DAMAGES=60 $(PYTEST) plugins/graphnet-denoise/tests/test_zoo.py -k damaged
+
+torture: install
+	$(BIN)/python -m tests.crash.torture
 
 mutants: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.mutants

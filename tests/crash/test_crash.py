@@ -1,0 +1,41 @@
+"""A training that is killed, or whose disk is full, loses nothing. `make torture` tries much more."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.crash.faults import run_with_faults
+
+pytestmark = [
+    pytest.mark.crash,
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="these tests fork, and need Linux"),
+]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_a_training_survives_a_fault_at_every_change_of_a_file() -> None:
+    done = run_with_faults("tests.crash.each_change", "--every", "7")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["changes"] > 60
+    assert result["trials"] >= 27
+    assert result["wrong"] == []
+
+
+def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits() -> None:
+    ways = "adam, ema;accumulate;dropout"
+    command = [sys.executable, "-m", "tests.crash.kills", "--kills", "9", "--ways", ways]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads do not survive a fork
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["kills"] == 9
+    assert result["trainings"] >= 1
+    assert result["wrong"] == []
