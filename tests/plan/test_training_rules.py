@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,6 +248,12 @@ def broken_rule(graph: Graph) -> str:
         (sentence,) = (rule.sentence for rule in RULES if rule.sentence in str(error))
         return sentence
     return ""
+
+
+def test_the_rules_are_those_of_the_documentation() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    stated = [" ".join(one.split()) for one in page.partition("## Plans")[2].split("\n- ")[1:]]
+    assert [one.partition(".")[0] for one in stated] == [rule.sentence for rule in RULES]
 
 
 def test_a_wrong_pass_that_is_not_exact_is_refused_by_its_name() -> None:
