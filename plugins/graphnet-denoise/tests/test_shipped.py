@@ -8,8 +8,9 @@ from graphnet_denoise.models import MODELS, Kind
 from graphnet_denoise.noise.development import blur
 from graphnet_denoise.restoring import Settings
 from graphnet_denoise.shipped import Shipped
-from safetensors import safe_open
 from torch import Tensor
+
+from graphnet.model import inspect_file, read_checkpoint
 
 _MOST_BYTES = 6_000_000
 
@@ -49,9 +50,9 @@ def test_a_model_is_loaded_once_with_the_settings() -> None:
 def test_models_are_small_and_name_their_recipe_data_and_licence(kind: str) -> None:
     file: Path = MODELS[kind]  # type: ignore[index]
     assert file.stat().st_size <= _MOST_BYTES
-    with safe_open(file, "pt") as opened:
-        about = opened.metadata()
-    for word in ("recipe", "data", "license"):
+    assert inspect_file(file).has_digests
+    about = read_checkpoint(file).about
+    for word in ("recipe", "data", "trained", "license"):
         assert about[word], word
 
 
