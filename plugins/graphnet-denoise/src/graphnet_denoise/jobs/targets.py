@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO, Self
 
 from graphnet.errors import DataError, WriteError
+from graphnet.system import sweep
 from graphnet_denoise.images import DENOISED, Names
 from graphnet_denoise.jobs.sources import STDIN, Source
 from graphnet_denoise.wording import some
@@ -133,10 +134,14 @@ def split_done(jobs: Sequence[Job], existing: Existing) -> tuple[list[Job], list
 
 
 def make_folders(jobs: Sequence[Job]) -> None:
-    """Make the folders of the results. Raises DataError if one cannot be made."""
+    """Make the folders of the results, and delete what killed jobs have left there.
+
+    Raises DataError if a folder cannot be made.
+    """
     for folder in dict.fromkeys(job.target.parent for job in jobs if job.target != STDIN):
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
         except OSError as error:
             raise DataError(
                 f"{folder}: the folder cannot be made ({error.strerror}). Give another place with -o."
