@@ -14,8 +14,8 @@ from torch import Tensor
 from graphnet.plan import Plan
 
 # The largest difference between the results of two correct programs, relative to their norm, by dtype. In 16
-# bits, two correct programs differed by 0.056 in the first step of a trained model: its gradients are small, and
-# muon makes their smallest singular values as large as the others. A wrong gradient differs by about 1.
+# bits, two correct programs differed by 0.056 in the first step of a trained model: its gradients are small,
+# and muon makes their smallest singular values as large as the others. A wrong gradient differs by about 1.
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-3, torch.float16: 0.15, torch.bfloat16: 0.15}
 
 
