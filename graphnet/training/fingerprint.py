@@ -15,9 +15,8 @@ from graphnet.training.samples import Samples
 from graphnet.training.state import Fingerprint
 
 _KIND = "xxh3:"
-_SAMPLED = (
-    8  # pairs of a stream, and images of a gallery, each of which must be computed or decoded
-)
+# Pairs of a stream, and images of a gallery, each of which must be computed or decoded.
+_SAMPLED = 8
 
 
 def fingerprint(data: Pairs | Stream | Gallery, *, seed: int) -> Fingerprint:
