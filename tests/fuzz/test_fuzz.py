@@ -1,4 +1,4 @@
-"""Mutated files are read or refused in words, soon and with no other exception. `make fuzz` tries many more."""
+"""Mutated files are read or refused in words, soon and with no other exception. `make fuzz` tries more."""
 
 from __future__ import annotations
 
