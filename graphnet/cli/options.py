@@ -51,10 +51,10 @@ def compile_options(
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
-        def collect(**arguments: Any) -> None:
+        def collect(**arguments: Any) -> Any:
             given = {name: arguments.pop(name) for name in chosen}
             given = {name: value for name, value in given.items() if value not in (None, ())}
-            command(**arguments, options={**defaults, **given})
+            return command(**arguments, options={**defaults, **given})
 
         for name in reversed(chosen):
             option = click.option(

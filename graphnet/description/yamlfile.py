@@ -163,9 +163,6 @@ class _Reader:
         return None
 
     def scalar(self, node: Any, tag: str, path: Place) -> Any:
-        if "\0" in node.value:
-            self.problem(path, "expected a text without the character NUL")
-            return None
         if tag in ("str", "timestamp"):
             return str(node.value)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -123,10 +124,10 @@ def _meaning(name: str, value: Any) -> list[str]:
 
 
 def _attribute(module: str, path: str) -> Any:
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    return found
+    try:
+        return operator.attrgetter(path)(importlib.import_module(module))
+    except AttributeError:
+        return None
 
 
 def _meant(meaning: list[str]) -> Any:

@@ -6,7 +6,6 @@ always a complete file. Reading a checkpoint finds any damage, and executes no c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +118,7 @@ def write_checkpoint(
     tensors = {_MODEL + name: _plain(t) for name, t in checkpoint.weights.items()}
     tensors |= {_TRAINING + name: _plain(t) for name, t in checkpoint.training_state.items()}
     _check_separate(path, tensors)
-    write_tensors(Path(path), tensors, json.dumps(header), older=older)
+    write_tensors(Path(path), tensors, header, older=older)
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
@@ -141,10 +140,10 @@ def inspect_file(path: Path | str) -> TensorFile:
 
 
 def _as_checkpoint(path: Path | str, file: TensorFile) -> Checkpoint:
-    if not file.text:
+    if file.data is None:
         raise CheckpointError(f"{path}: a safetensors file, but not a model saved by graphnet")
     try:
-        version = _Format.model_validate_json(file.text).format
+        version = _Format.model_validate(file.data).format
         if version > FORMAT:
             raise CheckpointError(
                 f"{path}: expected checkpoint format {FORMAT} or older, found {version}. Read it with the "
@@ -152,13 +151,13 @@ def _as_checkpoint(path: Path | str, file: TensorFile) -> Checkpoint:
             )
         if version > 1 and not file.has_digests:
             raise CheckpointError(f"{path}: {damaged('its header')}")
-        header = _Header.model_validate_json(file.text)
+        header = _Header.model_validate(file.data)
         description = parse(header.description)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise CheckpointError(
-            f"{path}: not a model saved by graphnet: in its header, {where or 'the text'}: {first['msg']}"
+            f"{path}: not a model saved by graphnet: in its header, {where}: {first['msg']}"
         ) from None
     except DescriptionError as error:
         raise CheckpointError(

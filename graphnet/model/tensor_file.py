@@ -1,4 +1,4 @@
-"""Tensor file: a safetensors file that holds one text beside its tensors, and shows any damage.
+"""Tensor file: a safetensors file that holds plain data beside its tensors, and shows any damage.
 
 Each tensor has a digest in the file's header, and the header has a digest of its own, which is computed with
 zeros in its place. So a change of any byte of the file is found when the file is read. A digest is XXH3 of
@@ -12,6 +12,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 from safetensors import SafetensorError
@@ -22,8 +23,9 @@ from xxhash import xxh3_128_hexdigest
 from graphnet.errors import CheckpointError, WriteError
 from graphnet.system import atomic_write, bytes_text
 
-_TEXT, _DIGESTS, _DIGEST = "graphnet", "digests", "digest"  # the texts of a file's header
-_PLACE = f'"{_DIGEST}":"'.encode()  # within another text, quotes have backslashes before them
+_TEXT = "graphnet"  # the only text of a file's header: the order of several would differ each time
+_DIGEST, _DIGESTS = "digest", "digests"  # the first fields of the data in it
+_PLACE = rf"\"{_DIGEST}\": \"".encode()  # as it is in the header, where the data is a text in JSON
 _ZEROS = b"0" * 32
 _LENGTH_BYTES = 8  # the start of a file says how long its header is
 _MOST_HEADER_BYTES = 64 << 20
@@ -34,43 +36,47 @@ class TensorFile:
     """What a file holds.
 
     Args:
-        text: the text beside the tensors; empty if the file has none, as those that other programs write.
+        data: the plain data beside the tensors; None if there is none, as in files of other programs.
         tensors: by name.
         size_bytes: the size of the file.
         has_digests: whether the file has digests; if so, they are right.
     """
 
-    text: str
+    data: Mapping[str, Any] | None
     tensors: Mapping[str, Tensor]
     size_bytes: int
     has_digests: bool
 
 
 def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], text: str, *, older: Sequence[Path] = ()
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    data: Mapping[str, Any],
+    *,
+    older: Sequence[Path] = (),
 ) -> None:
     """Write a file completely or not at all.
 
     Args:
         path: of the file.
         tensors: contiguous tensors on the CPU, by name.
-        text: any text.
+        data: plain data, which JSON can hold.
         older: where the files before this one are kept, as in `atomic_write`.
 
     Raises:
         CheckpointError: the file cannot be written; an older file at `path` is unchanged.
     """
     digests = {name: xxh3_128_hexdigest(_bytes_of(tensor)) for name, tensor in tensors.items()}
-    metadata = {_TEXT: text, _DIGESTS: json.dumps(digests), _DIGEST: _ZEROS.decode()}
+    text = json.dumps({_DIGEST: _ZEROS.decode(), _DIGESTS: digests, **data})
     try:
-        data = save(dict(tensors), metadata)
-        header = bytearray(data[: _header_end(data)])
+        written = save(dict(tensors), {_TEXT: text})
+        header = bytearray(written[: _header_end(written)])
         digest = xxh3_128_hexdigest(header).encode()
         start = header.index(_PLACE + _ZEROS) + len(_PLACE)
         header[start : start + len(digest)] = digest
         with atomic_write(path, older=older) as temporary, temporary.open("wb") as file:
             file.write(header)
-            file.write(memoryview(data)[len(header) :])
+            file.write(memoryview(written)[len(header) :])
     except (WriteError, SafetensorError) as error:
         raise CheckpointError(str(error)) from error
 
@@ -85,18 +91,20 @@ def read_tensors(path: Path) -> TensorFile:
         CheckpointError: the file is missing, no safetensors file, or damaged.
     """
     try:
-        data, header = _read(path)
-        tensors = load(data)
+        read, header = _read(path)
+        data = _plain_data(header)
+        tensors = load(read)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file. Give the path of a saved model.") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {error}") from None
-    has_digests = _DIGEST in header.texts
-    if has_digests and (part := _damaged_part(data, header)):
+    digest, digests = (data or {}).pop(_DIGEST, None), (data or {}).pop(_DIGESTS, None)
+    has_digests = isinstance(digest, str) and isinstance(digests, dict)
+    if has_digests and (part := _damaged_part(read, header, digest, digests)):
         raise CheckpointError(f"{path}: {damaged(part)}")
-    return TensorFile(header.texts.get(_TEXT, ""), tensors, len(data), has_digests)
+    return TensorFile(data, tensors, len(read), has_digests)
 
 
 def damaged(part: str) -> str:
@@ -167,17 +175,28 @@ def _read(path: Path) -> tuple[bytes, _Header]:
         return file.read(), header
 
 
-def _damaged_part(data: bytes, header: _Header) -> str:
+def _plain_data(header: _Header) -> dict[str, Any] | None:
+    """The plain data in a header. Raises ValueError if it is no mapping in JSON."""
+    if (text := header.texts.get(_TEXT)) is None:
+        return None
+    try:
+        data = json.loads(text)
+    except RecursionError:
+        raise ValueError("the data in its header has too many levels") from None
+    if not isinstance(data, dict):
+        raise ValueError("the data in its header is not a mapping")
+    return data
+
+
+def _damaged_part(data: bytes, header: _Header, digest: str, digests: Mapping[str, object]) -> str:
     """Name the first part of a file whose digest is wrong; an empty text if there is none."""
     start = _header_end(data)
-    digest = header.texts[_DIGEST]
-    written = data[:start].replace(_PLACE + digest.encode(), _PLACE + _ZEROS)
+    written = data[:start].replace(_PLACE + digest.encode(), _PLACE + _ZEROS, 1)
     if xxh3_128_hexdigest(written) != digest:
         return "its header"
-    digests = json.loads(header.texts[_DIGESTS])
     values = memoryview(data)[start:]
     for name, entry in header.tensors.items():
         begin, end = entry.data_offsets
-        if xxh3_128_hexdigest(values[begin:end]) != digests[name]:
+        if xxh3_128_hexdigest(values[begin:end]) != digests.get(name):
             return f"the tensor {name!r}"
     return ""

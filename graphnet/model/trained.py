@@ -15,8 +15,6 @@ from graphnet.model.weights import Weights
 from graphnet.passes import EMA, UPDATES
 from graphnet.plan import Plan
 
-_LARGEST = torch.finfo(torch.float32).max  # plans take the learning rate as a float32
-
 
 class Trained:
     """The weights, their averages, the optimizer's state, the step count and the learning rate.
@@ -63,8 +61,10 @@ class Trained:
     @lr.setter
     def lr(self, lr: float) -> None:
         number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
-        if not number or not 0.0 <= lr <= _LARGEST:
-            raise InputError(f"lr: expected a number from 0 to {_LARGEST:.3g}, got {shown(lr)}")
+        dtype = self.scalars[LR].dtype if LR in self.scalars else torch.float64
+        most = torch.finfo(dtype).max
+        if not number or not 0.0 <= lr <= most:
+            raise InputError(f"lr: expected a number from 0 to {most:.3g}, got {shown(lr)}")
         if lr != self._lr and LR in self.scalars:
             self.scalars[LR].fill_(lr)
         self._lr = lr

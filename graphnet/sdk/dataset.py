@@ -126,6 +126,14 @@ class Stream(ABC):
 
         A checkpoint holds a digest of them, so that a run is not resumed with changed data. Without this
         method, only some of the pairs are compared.
+
+        >>> class Crops(Stream):
+        ...     images = [torch.zeros(3, 40, 60), torch.ones(3, 50, 50)]
+        ...
+        ...     def source(self):
+        ...         return self.images
+        >>> [image.shape for image in Crops.source(Crops)]
+        [torch.Size([3, 40, 60]), torch.Size([3, 50, 50])]
         """
         return ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -91,7 +91,7 @@ def read_fields(
     """
     compiling, rest = split_options(data)
     updating, rest = split_updates(rest)
-    found: list[Problem] = []
+    found = [*_texts_with_nul(data)]
 
     def attempt(make: Callable[..., Any], fields: Mapping[str, Any]) -> Any:
         try:
@@ -264,6 +264,18 @@ def _model(form: Form, folder: Path, registry: Registry, locations: Locations) -
     if isinstance(form, str):
         return Model.load(folder / form, registry=registry)
     return Model(parse(form, locations), registry=registry)
+
+
+def _texts_with_nul(data: Any, place: Place = ()) -> Iterator[Problem]:
+    """Yield the texts that the system takes for no path, and a library may cut."""
+    if isinstance(data, str) and "\0" in data:
+        yield Problem("expected a text without the character NUL", dotted(place))
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield from _texts_with_nul(value, (*place, key))
+    elif isinstance(data, (list, tuple)):
+        for i, value in enumerate(data):
+            yield from _texts_with_nul(value, (*place, i))
 
 
 _NESTED: dict[str, type[BaseModel]] = {"data": DataConfig, "checkpoints": CheckpointConfig}

@@ -148,11 +148,6 @@ def test_a_very_long_name_is_not_compared_with_the_known_ones() -> None:
     assert nearest("y", [f"{i:05}" for i in range(1000)]).endswith(" and 800 more.")
 
 
-def test_the_character_nul_is_refused_in_texts() -> None:
-    with pytest.raises(DescriptionError, match=r"<text>:1:4: a: expected a text without .* NUL"):
-        read_text('a: "b\\0c"')
-
-
 def test_only_digits_0_to_9_are_a_number_in_a_path() -> None:
     assert undotted("layers[3].conv2d.0") == ("layers", 3, "conv2d", 0)
     assert undotted("a.²") == ("a", "²")

@@ -88,7 +88,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "a sparse weight": (lambda: weighted(lambda x: x.to_sparse()), "^weights.*dense tensor.*sparse_coo"),
     "a weight without values": (lambda: weighted(lambda x: x.to("meta")), "^weights.*with values"),
     "another batch": (lambda: compiled(SHAPE).step(*[torch.zeros(2, 3, 4, 4)] * 2), "program.with_shapes"),
-    "a text for a rate": (lambda: setattr(compiled(SHAPE), "lr", "x"), "lr: expected a number of 0 or more"),
+    "a text for a rate": (lambda: setattr(compiled(SHAPE), "lr", "x"), "lr: expected a number from 0 to .*x"),
     "no number for a rate": (lambda: setattr(compiled(SHAPE), "lr", float("nan")), "lr: .* got nan"),
     "a path for a model": (lambda: gn.Model("seed.yaml"), r"gn\.load\('seed\.yaml'\)"),  # type: ignore[arg-type]
     "a torch module": (lambda: gn.Model(torch.nn.Tanh()), "torch module Tanh"),  # type: ignore[arg-type]

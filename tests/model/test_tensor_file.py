@@ -67,9 +67,10 @@ def test_the_damaged_tensor_is_named(path: Path) -> None:
 def with_header(path: Path, change: Any) -> None:
     """Write a file whose header's text, as plain data, is changed, with right digests."""
     file = tensor_file.read_tensors(path)
-    data = json.loads(file.text)
+    assert file.data is not None
+    data = dict(file.data)
     change(data)
-    tensor_file.write_tensors(path, file.tensors, json.dumps(data))
+    tensor_file.write_tensors(path, file.tensors, data)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +78,12 @@ def with_header(path: Path, change: Any) -> None:
     [
         (["format"], 3, "expected checkpoint format 2 or older, found 3"),
         (["format"], "2", r"format: Input should be a valid integer"),
-        (["description"], [], r"description: Input should be an object"),
+        (["description"], [], r"description: Input should be a valid dictionary"),
         (["description", "layers"], 7, "the description in its header is not one of a model"),
         (["versions"], {"layers": {"a": {}}}, r"versions\.layers\.a\.version: Field required"),
         (["versions"], {"plugins": {"a": 1}}, r"versions\.plugins\.a: Input should be a valid str"),
         (["about"], {"license": 1}, r"about\.license: Input should be a valid string"),
-        (["training"], 5, r"training: Input should be an object"),
+        (["training"], 5, r"training: Input should be a valid dictionary"),
         (["more"], 5, r"more: Extra inputs are not permitted"),
     ],
 )

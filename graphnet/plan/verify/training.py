@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphnet.errors import PlanError
 from graphnet.graph import (
@@ -32,6 +32,7 @@ from graphnet.graph import (
 from graphnet.sdk import (
     Accumulate,
     Cast,
+    Clear,
     IfFinite,
     Layer,
     MultiTensorKernel,
@@ -67,17 +68,33 @@ class Step:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.forward = [
-            call
+            one
             for call in graph.calls.values()
-            if call.kind in _FORWARD
-            and call.method == "forward"
-            and not call.repeats
-            and isinstance(call.layer, Layer)
+            if call.kind in _FORWARD and not call.repeats
+            for one in self._single(call)
         ]
         self.backward: dict[str, Call] = {}  # name of a forward call -> its backward call
         for call in graph.calls.values():
             if call.kind is Kind.BACKWARD and not call.repeats:
                 self.backward.setdefault(call.backward_of, call)
+
+    def _single(self, call: Call) -> Iterator[Call]:
+        """The calls of one layer that a call stands for: itself, or those that a multi-tensor kernel does."""
+        layer = call.layer
+        if isinstance(layer, MultiTensorKernel) and isinstance(layer.rule, Cast):
+            pairs = zip(flatten((call.args[0],)), call.makes(), strict=True)
+            for source, made in pairs:
+                name = self.graph.values[made].node
+                yield replace(
+                    call,
+                    name=name,
+                    layer=layer.rule,
+                    method="forward",
+                    args=(source,),
+                    results=(made,),
+                )
+        elif isinstance(layer, Layer) and call.method == "forward":
+            yield call
 
     @functools.cached_property
     def live(self) -> frozenset[str]:
@@ -161,22 +178,41 @@ class Step:
         parts = self.contributions.get(value, ())
         return parts[0] if len(parts) == 1 else self._sums.get(tuple(sorted(parts)))
 
-    def carried(self, name: str) -> str:
-        """The gradient that a value carries."""
+    def path(self, name: str) -> tuple[str, frozenset[str]]:
+        """The gradient that a value carries, and the slots that are added to it on the way."""
+        added: set[str] = set()
         while (call := self.graph.producers.get(name)) is not None:
             source = self._carries(call, name)
             if source is None:
                 break
+            added.update(n for n in call.reads() if self.graph.values[n].kind is Kind.STATE)
             name = source
-        return name
+        return name, frozenset(added)
+
+    def is_gradient(self, name: str, parameter: str) -> bool:
+        """Whether a value carries the whole gradient of a parameter."""
+        total = self.total(parameter)
+        return total is not None and self.path(name)[0] == self.path(total)[0]
+
+    @functools.cached_property
+    def cleared(self) -> Mapping[str, str]:
+        """Parameter -> the slot of its gradients in earlier steps, which this step clears."""
+        calls = [call for call in self.graph.calls.values() if call.kind is Kind.UPDATE]
+        rules = [
+            (c, c.layer.rule if isinstance(c.layer, MultiTensorKernel) else c.layer) for c in calls
+        ]
+        slots = [
+            slot for call, rule in rules if isinstance(rule, Clear) for slot in call.writes.values()
+        ]
+        return {self.graph.values[slot].of: slot for slot in slots}
 
     def _carries(self, call: Call, result: str) -> str | None:
         """The gradient among the arguments of a call that only casts, scales or adds to it."""
         layer = call.layer
-        if call.kind is Kind.BACKWARD:
-            return None
         rule = layer.rule if isinstance(layer, MultiTensorKernel) else layer
-        if isinstance(rule, Cast | Scaled):
+        if isinstance(rule, Cast | Scaled) and (
+            isinstance(rule, Cast) or call.method != "backward"
+        ):
             if not isinstance(layer, MultiTensorKernel):
                 return next(call.reads())
             return tuple(flatten((call.args[0],)))[list(call.makes()).index(result)]
@@ -314,7 +350,7 @@ def _parameter_gradients(step: Step) -> Iterator[str]:
     for name in sorted(reached ^ stated.keys()):
         yield f"{name!r} {'has no' if name in reached else 'needs no'} gradient"
     for parameter, gradient in stated.items():
-        if step.carried(gradient) != step.total(parameter):
+        if not step.is_gradient(gradient, parameter):
             yield f"{gradient!r} is not the gradient of {parameter!r}"
 
 
@@ -324,8 +360,10 @@ def _updated_once(step: Step) -> Iterator[str]:
         found[parameter] += 1
         if parameter not in call.writes.values():
             yield f"{call.name!r} does not write {parameter!r}"
-        if step.carried(gradient) != step.total(parameter):
+        if not step.is_gradient(gradient, parameter):
             yield f"{parameter!r} is updated by {gradient!r}, which is not its gradient"
+        if parameter in step.cleared and step.cleared[parameter] not in step.path(gradient)[1]:
+            yield f"{parameter!r} is updated without the gradients of earlier steps"
     for parameter in step.graph.gradients:
         if found[parameter] != 1:
             yield f"{parameter!r} has a gradient, and {found[parameter]} updates"
@@ -367,7 +405,11 @@ RULES = (
     Rule("A backward call reads the whole gradients of the outputs of its call", _reads_gradients),
     Rule("A backward call reads what its call has read and made", _reads_forward),
     Rule("Each parameter that the loss depends on has its own gradient", _parameter_gradients),
-    Rule("Each parameter with a gradient is updated once, by this gradient", _updated_once, True),
+    Rule(
+        "Each parameter with a gradient is updated once, by this gradient and those that were added up",
+        _updated_once,
+        True,
+    ),
     Rule("A slot is written at most once, and a frozen parameter never", _written_once),
     Rule("Each new state of a layer is written into its slot", _new_states, True),
 )

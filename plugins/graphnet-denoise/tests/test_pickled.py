@@ -197,8 +197,8 @@ BIG, MINUS = b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff"
 @pytest.mark.parametrize(
     ("geometry", "found"),
     [
-        ((b"K\0", b"K\x61", b"K\1"), "reaches element 96 of a storage with 96"),
-        ((b"K\1", b"K\x60", b"K\1"), "reaches element 96 "),
+        ((b"K\0", b"K\x61", b"K\1"), "more elements than its storage, 96"),
+        ((b"K\1", b"K\x60", b"K\1"), "reaches element 96 of a storage with 96"),
         ((b"K\x60", b"", b""), "reaches element 96 "),
         ((b"K\0", b"K\2K\2", b"K\x5fK\2"), "reaches element 97 "),
         ((BIG, b"K\1", b"K\1"), "reaches element 2147483647 "),
@@ -210,8 +210,8 @@ BIG, MINUS = b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff"
         ((b"K\0", b")", b"K\1"), "no natural numbers"),
         ((b"K\0", b"K\2", b"K\1K\1"), "axes that do not fit"),
         ((b"K\0", b"K\1" * 9, b"K\1" * 9), "axes that do not fit"),
-        ((b"K\0", BIG + BIG, b"K\0K\0"), "bytes, more than"),
-        ((b"K\0", b"\x8a\x09" + b"\xff" * 8 + b"\0", b"K\0"), "bytes, more than"),
+        ((b"K\0", BIG + BIG, b"K\0K\0"), "more elements than its storage"),
+        ((b"K\0", b"\x8a\x09" + b"\xff" * 8 + b"\0", b"K\0"), "more elements than its storage"),
         ((b"K\0", b"K\0" + BIG * 6, b"K\0" * 7), "damaged"),
     ],
 )
