@@ -18,6 +18,7 @@ OUTSIDE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     **{
         str(path.relative_to(ROOT)): f"{path.parts[-3]}/{path.parent.name}.md"
         for kind in ("examples", "plugins")
