@@ -15,7 +15,7 @@ from graphnet.model import Checkpoint, write_checkpoint
 from tests.fuzz.mutate import mutated_bytes, mutated_text
 from tests.fuzz.targets import TEXTS, checkpoint_file
 
-TRIALS = int(os.environ.get("GRAPHNET_FUZZ_FILES", "400"))
+TRIALS = int(os.environ.get("GRAPHNET_FUZZ_FILES", "150"))
 _SLOW_S = 20.0  # a hang, on a machine however busy
 
 

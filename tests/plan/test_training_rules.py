@@ -6,6 +6,7 @@ before can find their faults. Each fault here would train to other weights.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from graphnet.errors import PlanError
 from graphnet.graph import Call, Const, Graph, Kind
 from graphnet.model import Model
 from graphnet.plan.verify import RULES, verify_training
-from graphnet.sdk import Accumulate, Optimizer, Pass, Register, Registry, hookimpl, load_registry
+from graphnet.sdk import Accumulate, Optimizer, Pass, Register, hookimpl, load_registry
 
 CONV = {"out_channels": 4, "kernel_size": 3, "padding": 1}
 NETWORK = {
@@ -59,13 +60,10 @@ class Capture:
         return graph
 
 
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return load_registry(plugins=[Capture()], entry_points=False)
-
-
-def step_graph(registry: Registry, way: str) -> Graph:
+@functools.cache
+def step_graph(way: str) -> Graph:
     """The graph of a training step after the pass "update"."""
+    registry = load_registry(plugins=[Capture()], entry_points=False)
     model = Model(NETWORK, registry=registry)
     optimizer = {"adam": {"lr": 0.1}}
     model.compile((2, 4, 8, 8), loss="mse", optimizer=optimizer, device="cpu", **WAYS[way])
@@ -225,16 +223,14 @@ FAULTS: list[Callable[[Graph], Iterator[Graph]]] = [
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_right_graph_keeps_the_rules(registry: Registry, way: str) -> None:
-    verify_training(step_graph(registry, way), updates=True)
+def test_a_right_graph_keeps_the_rules(way: str) -> None:
+    verify_training(step_graph(way), updates=True)
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_every_planted_fault_is_found(
-    registry: Registry, way: str, fault: Callable[[Graph], Iterator[Graph]]
-) -> None:
-    graph = step_graph(registry, way)
+def test_every_planted_fault_is_found(way: str, fault: Callable[[Graph], Iterator[Graph]]) -> None:
+    graph = step_graph(way)
     found = [broken_rule(wrong) for wrong in fault(graph)]
     assert "" not in found
     assert found or way != "plain"
