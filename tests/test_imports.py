@@ -61,7 +61,6 @@ def test_the_verifier_shares_data_and_meta_tensors_with_the_planner_only() -> No
         "Plan": "graphnet.plan.plan",
         # Which results backward has is the contract of layers, not the work of the planner.
         "gradient_names": "graphnet.graph.invoke",
-        "gradients_are_bare": "graphnet.graph.invoke",
     }
 
 

@@ -17,13 +17,10 @@ from graphnet.description.model import (
     ModelDescription,
     NodeDescription,
 )
+from graphnet.description.unrolled_size import check_unrolled_size
 from graphnet.description.yamlfile import Place, dotted, undotted
 from graphnet.errors import DescriptionError, Problem, UnknownNameError, nearest
 from graphnet.sdk import Registry, split_form
-
-MAX_NODES = 20_000
-MAX_VALUES = 1_000_000  # in the configurations of all nodes
-MAX_LEVELS = 32  # of blocks within blocks
 
 
 def expand(
@@ -48,71 +45,6 @@ class _Scope:
     within: tuple[str, ...]  # the blocks around, outermost first
 
 
-@dataclass(frozen=True, slots=True)
-class _Count:
-    """What a list of nodes becomes when its blocks are unrolled."""
-
-    nodes: int = 0
-    values: int = 0
-    levels: int = 0
-
-
-class _Size:
-    """The size of a description once it is unrolled, which is counted before anything is unrolled."""
-
-    def __init__(self, description: ModelDescription) -> None:
-        self.description = description
-        self.blocks: dict[str, _Count] = {}
-
-    def check(self) -> None:
-        """Raise DescriptionError if the description becomes too large."""
-        found = self.count(self.description.layers, ())
-        for number, most, what in (
-            (found.nodes, MAX_NODES, "nodes"),
-            (found.values, MAX_VALUES, "values in the configurations of nodes"),
-        ):
-            if number > most:
-                message = f"expected at most {most:,} {what} when blocks are unrolled, found "
-                self.refuse("layers", message + (f"{number:,}" if number < 10**12 else "more"))
-
-    def count(self, nodes: Sequence[NodeDescription], within: tuple[str, ...]) -> _Count:
-        blocks = self.description.blocks
-        total, values, levels = 0, 0, 0
-        for node in nodes:
-            own = _values(node.config)
-            if node.layer not in blocks:
-                total, values = total + 1, values + own
-                continue
-            if node.layer in within:  # it contains itself, which is said when it is unrolled
-                continue
-            if node.layer not in self.blocks:
-                if len(within) >= MAX_LEVELS:
-                    self.too_deep(node.layer)
-                inside = (*within, node.layer)
-                self.blocks[node.layer] = self.count(blocks[node.layer].layers, inside)
-            found = self.blocks[node.layer]
-            # An argument may stand in the configuration of each node.
-            total, values = total + found.nodes, values + found.values + own * found.nodes
-            levels = max(levels, found.levels + 1)
-            if levels > MAX_LEVELS:
-                self.too_deep(node.layer)
-        return _Count(total, values, levels)
-
-    def too_deep(self, block: str) -> None:
-        self.refuse(f"blocks.{block}", f"expected at most {MAX_LEVELS} levels of blocks in blocks")
-
-    def refuse(self, path: str, message: str) -> None:
-        where = self.description.locations.where(undotted(path))
-        raise DescriptionError([Problem(message, path, where)])
-
-
-def _values(config: Any) -> int:
-    """The number of values in a configuration."""
-    if isinstance(config, Mapping):
-        return sum(map(_values, config.values()))
-    return sum(map(_values, config)) if isinstance(config, (list, tuple)) else 1
-
-
 class _Expander:
     def __init__(self, description: ModelDescription, registry: Registry) -> None:
         self.description = description
@@ -130,7 +62,7 @@ class _Expander:
         name, described = self.description.name, self.description.inputs
         inputs = {given: Reference(f"${given}") for given in described}
         scope = _Scope("", {}, inputs, None, ())
-        _Size(self.description).check()
+        check_unrolled_size(self.description)
         last = self.unroll(self.description.layers, scope)
         outputs = self.outputs(last, scope)
         nodes = self.resolve()

@@ -18,7 +18,7 @@ from torch import Tensor
 from graphnet.description import ModelDescription, parse
 from graphnet.errors import CheckpointError, DescriptionError
 from graphnet.model.tensor_file import TensorFile, damaged, read_tensors, write_tensors
-from graphnet.sdk import Registry
+from graphnet.sdk import Registry, first_fault
 
 FORMAT = 2  # 1 had no digests
 _MODEL, _TRAINING = "model/", "training/"
@@ -154,10 +154,8 @@ def _as_checkpoint(path: Path | str, file: TensorFile) -> Checkpoint:
         header = _Header.model_validate(file.data)
         description = parse(header.description)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
         raise CheckpointError(
-            f"{path}: not a model saved by graphnet: in its header, {where}: {first['msg']}"
+            f"{path}: not a model saved by graphnet: in its header, {first_fault(error)}"
         ) from None
     except DescriptionError as error:
         raise CheckpointError(

@@ -10,12 +10,12 @@ _NAMED = 3  # of the largest values
 _MARGIN = 0.95  # of the memory, since some of the rest does not depend on the batch
 
 
-def check_fits(plan: Plan) -> None:
-    """Raise MemoryBudgetError if a plan's predicted peak is more than the memory of its device."""
+def fitting(plan: Plan) -> Plan:
+    """Return a plan; raise MemoryBudgetError if its predicted peak is more than the memory of its device."""
     device = next(iter(plan.values.values())).spec.device
     limit = device_memory(device)
     if limit is None or plan.peak_bytes <= limit:
-        return
+        return plan
     largest = sorted(plan.values.values(), key=lambda value: -value.spec.size_bytes)[:_NAMED]
     named = ", ".join(
         f"{value.label} ({value.spec}, {bytes_text(value.spec.size_bytes)})" for value in largest

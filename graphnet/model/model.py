@@ -12,7 +12,7 @@ from graphnet.description import UpdateSettings, check_inputs
 from graphnet.errors import InputError
 from graphnet.model.arrays import Array, as_tensors, like_given
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
-from graphnet.model.fits import check_fits
+from graphnet.model.fits import fitting
 from graphnet.model.plans import Shape
 from graphnet.model.program import Program
 from graphnet.model.trained import Trained
@@ -165,8 +165,7 @@ class Model(Weighted):
         updates: UpdateSettings,
     ) -> tuple[Plan, ...]:
         """The plan of a step with an update and, if updates take several steps, that of the others."""
-        plan = self._plans.plan(inputs, options, loss=loss, updates=updates)
-        check_fits(plan)
+        plan = fitting(self._plans.plan(inputs, options, loss=loss, updates=updates))
         adding = self._plans.adding_plan(inputs, options, loss=loss, updates=updates)
         return (plan,) if adding is None else (plan, adding)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from graphnet.description import Expanded, UpdateSettings, losses_for, term_names
 from graphnet.graph import Graph
+from graphnet.model.fits import fitting
 from graphnet.passes import attach_loss
 from graphnet.plan import (
     CompileOptions,
@@ -79,12 +80,14 @@ class Plans:
         return names + (("gradient_norm",) if "gradient_norm" in updates.report else ())
 
     def measuring(self, inputs: Sequence[Shape], options: CompileOptions, *, loss: object) -> Plan:
-        """Make the plan that returns the loss of a prediction, from inputs of these shapes and targets."""
+        """Make the plan that returns the loss of a prediction, from inputs of these shapes and targets.
+
+        Raises MemoryBudgetError if it needs more memory than the device has.
+        """
         graph = self.graph(inputs, options)
         losses = losses_for(loss, graph.output_names, self.registry)
-        return inference_plan(
-            attach_loss(graph, losses), self.registry, replace(options, memory=None)
-        )
+        options = replace(options, memory=None)
+        return fitting(inference_plan(attach_loss(graph, losses), self.registry, options))
 
     def tiling(
         self, inputs: Sequence[Shape], options: CompileOptions, whole: Plan, *, memory: int | str
@@ -99,11 +102,16 @@ class Plans:
         return tile(graph, whole, lambda shape: self.plan([shape], options), limit=limit)
 
     def inference(self, inputs: Sequence[Shape], options: CompileOptions) -> Plan | Tiling:
-        """Make the plan of inference, or a Tiling if the plan needs more memory than the options allow."""
+        """Make the plan of inference, or a Tiling if the plan needs more memory than the options allow.
+
+        Raises MemoryBudgetError if the plan needs more memory than the device has.
+        """
         unbound = replace(options, memory=None)
         plan = self.plan(inputs, unbound)
         if options.memory is None:
-            return plan
+            return fitting(plan)
         if plan.peak_bytes <= parse_bytes(options.memory, whole=plan.peak_bytes):
-            return plan
-        return self.tiling(inputs, unbound, plan, memory=options.memory)
+            return fitting(plan)
+        tiling = self.tiling(inputs, unbound, plan, memory=options.memory)
+        fitting(tiling.plan)
+        return tiling

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import InputError
-from graphnet.model.fits import check_fits
 from graphnet.model.plans import Plans
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import Copy, set_up
@@ -66,7 +65,6 @@ class Predictions:
         """Make a predictor that is ready for inputs of these shapes."""
         made = self.plans.inference(shapes, options)
         plan = made.plan if isinstance(made, Tiling) else made
-        check_fits(plan)
         values = [plan.values[name] for name in plan.slots]
         given = None if self.weights is None else self.weights.own
         slots = set_up(values, seed=self.seed, given=given)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from graphnet.errors import CheckpointError, nearest
 from graphnet.executors import prepare
-from graphnet.model.fits import check_fits
 from graphnet.model.slots import Copy, Shapes, check_input, fixed_arguments, packed
 from graphnet.plan import Plan, Tiling
 from graphnet.sdk import Executor, Run, check_tensors
@@ -89,10 +88,8 @@ class Predictor:
 
         Raises:
             CheckpointError: a weight of the plan is missing.
-            MemoryBudgetError: the plan needs more memory than the device has.
         """
         plan, tiling = (made.plan, made) if isinstance(made, Tiling) else (made, None)
-        check_fits(plan)
         missing = [name for name in plan.slots if name not in self._slots]
         if missing:
             raise CheckpointError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import secrets
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +15,7 @@ from graphnet.model.slots import set_up
 from graphnet.model.standalone_files import MARK, write_files
 from graphnet.model.standalone_sizes import OFF, find
 from graphnet.sdk import Writer, Written
+from graphnet.system import temporary_folder
 
 
 class StandaloneFolder(Writer):
@@ -46,20 +45,20 @@ class StandaloneFolder(Writer):
             seed=model.seed,
             given=model.weights,
         )
-        folder = path.parent / f".{path.name[:40]}.{secrets.token_hex(4)}.tmp"
         try:
-            folder.mkdir(parents=True)
-            size = write_files(folder, path.name, model, found, weights, self.kernels)
-            check(
-                folder, lambda *x: model.predict(*x, kernels=self.kernels, without=OFF), found.tried
-            )
-            path.mkdir(exist_ok=True)
-            for file in sorted(folder.iterdir()):
-                file.replace(path / file.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(path) as folder:
+                size = write_files(folder, path.name, model, found, weights, self.kernels)
+                check(
+                    folder,
+                    lambda *x: model.predict(*x, kernels=self.kernels, without=OFF),
+                    found.tried,
+                )
+                path.mkdir(exist_ok=True)
+                for file in sorted(folder.iterdir()):
+                    file.replace(path / file.name)
         except OSError as error:
             raise WriteError(f"{path}: cannot be written ({error.strerror or error})") from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         return Written(path, found.sizes(found.plan.inputs), found.outputs(), size)
 
 

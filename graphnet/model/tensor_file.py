@@ -21,6 +21,7 @@ from torch import Tensor, uint8
 from xxhash import xxh3_128_hexdigest
 
 from graphnet.errors import CheckpointError, WriteError
+from graphnet.sdk import first_fault
 from graphnet.system import atomic_write, bytes_text
 
 _TEXT = "graphnet"  # the only text of a file's header: the order of several would differ each time
@@ -164,9 +165,8 @@ def _read(path: Path) -> tuple[bytes, _Header]:
         try:
             header = _Header.model_validate_json(start[_LENGTH_BYTES:])
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = "".join(f"{part}: " for part in first["loc"])
-            raise ValueError(f"its header cannot be read: {where}{first['msg']}") from None
+            fault = first_fault(error, separator=": ")
+            raise ValueError(f"its header cannot be read: {fault}") from None
         ends = [entry.data_offsets[1] for entry in header.tensors.values()]
         expected = len(start) + max(ends, default=0)
         if size != expected:

@@ -103,7 +103,7 @@ from graphnet.sdk.torch_ops import (
     register_operator,
     scratch_bytes,
 )
-from graphnet.sdk.validation import problems
+from graphnet.sdk.validation import first_fault, problems
 from graphnet.sdk.writer import Writer, Written
 
 __all__ = [
@@ -220,6 +220,7 @@ __all__ = [
     "default_registry",
     "dtype_name",
     "ending_advice",
+    "first_fault",
     "frozen",
     "has_chain",
     "hookimpl",

@@ -104,7 +104,7 @@ class PluginKind:
     def refusal(self, found: object) -> str:
         """Say why this is no form of one of this kind: it is no name or mapping, or of another kind."""
         kind = found if isinstance(found, type) else type(found)
-        what = f"the class {kind.__name__}" if isinstance(found, type) else f"{shown(found)}"
+        what = f"the class {kind.__name__}" if isinstance(found, type) else shown(found)
         home = "" if kind.__module__ == "builtins" else f" of {kind.__module__}"
         remedy = ""
         if isinstance(found, type) and self.fits(found):

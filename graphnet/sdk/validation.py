@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from graphnet.errors import DescriptionError, Problem, nearest, shown
 from graphnet.system import whole_number
 
@@ -38,6 +40,20 @@ def problems(
         else:
             found.append(problem)
     return found
+
+
+def first_fault(error: ValidationError, *, separator: str = ".") -> str:
+    """The place and the words of the first fault that pydantic found, for a file that a program has written.
+
+    >>> from pydantic import TypeAdapter
+    >>> try:
+    ...     TypeAdapter(dict[str, list[int]]).validate_python({"a": [1, "b"]}, strict=True)
+    ... except ValidationError as error:
+    ...     print(first_fault(error))
+    a.1: Input should be a valid integer
+    """
+    first = error.errors(include_url=False)[0]
+    return separator.join(map(str, first["loc"])) + (": " if first["loc"] else "") + first["msg"]
 
 
 def _joined(one: Problem, other: Problem) -> Problem | None:

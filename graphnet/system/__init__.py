@@ -21,7 +21,7 @@ from graphnet.system.distributions import (
     normalized,
     warn_of_namesake,
 )
-from graphnet.system.files import atomic_folder, atomic_write, sweep, write_text
+from graphnet.system.files import atomic_folder, atomic_write, sweep, temporary_folder, write_text
 from graphnet.system.gc import without_gc
 from graphnet.system.malloc import keep_freed_memory, return_freed_memory
 from graphnet.system.memory import device_memory, machine_memory
@@ -69,6 +69,7 @@ __all__ = [
     "short_count",
     "sweep",
     "synchronize",
+    "temporary_folder",
     "warn_of_namesake",
     "whole_number",
     "without_gc",

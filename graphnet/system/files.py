@@ -78,7 +78,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: a file is at `path`, or the folder cannot be written.
     """
-    with _told(path), _locked(path, folder=True) as temporary:
+    with _told(path), temporary_folder(path) as temporary:
         yield temporary
         getattr(os, "sync", lambda: None)()  # the files in it; Windows has no such call
         old = temporary.with_name(f".{path.name}.{_number(temporary)}{_OLD}")
@@ -89,6 +89,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         finally:
             _restore(old)
         _flush(path.parent)
+
+
+def temporary_folder(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """Give the `with` block a new temporary folder beside `path`; it is locked, and deleted afterwards.
+
+    Raises OSError if it cannot be made.
+    """
+    return _locked(path, folder=True)
 
 
 def write_text(path: Path, text: str) -> None:

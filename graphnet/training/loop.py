@@ -198,14 +198,13 @@ class Loop:
             training_state=self.program.training_state,
         )
 
-    def restore(self, saved: Checkpoint) -> None:
-        """Continue from a checkpoint.
+    def restore(self, saved: Checkpoint, state: LoaderState) -> None:
+        """Continue from a checkpoint, whose state of the training has been checked.
 
         Raises:
             CheckpointError: it is of another model or another training.
         """
-        state, mine = LoaderState.of(saved), self.settings.config
-        theirs = state.config
+        mine, theirs = self.settings.config, state.config
         differing = [key for key in mine if mine[key] != theirs.get(key)]
         if differing:
             said = ", ".join(f"{key} {theirs.get(key)!r}, now {mine[key]!r}" for key in differing)

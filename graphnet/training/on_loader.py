@@ -114,15 +114,16 @@ def train(
         measured = Loader(validation, program, name="the validation data")
     with nullcontext() if folder is None else RunFolder(Path(folder), resume=resume) as run:
         saved = run.resume() if run is not None and resume else None
+        state = None if saved is None else LoaderState.of(saved)
         forms = [*reporters, *(() if run is None else ("log",))]
         reports = Reports(
             [make("reporters", one) for one in forms],
-            {} if saved is None else LoaderState.of(saved).reporters,
+            {} if state is None else state.reporters,
             program.registry,
         )
         loop = Loop(program, loader, measured, settings, reports, run)
-        if saved is not None:
-            loop.restore(saved)
+        if saved is not None and state is not None:
+            loop.restore(saved, state)
         found: list[Epoch] = []
         for record in reports.follow(loop.running(), loop.records()):
             if isinstance(record, Epoch):

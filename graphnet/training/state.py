@@ -21,6 +21,7 @@ from pydantic import (
 
 from graphnet.errors import CheckpointError
 from graphnet.model import Checkpoint
+from graphnet.sdk import first_fault
 
 _CHECKED = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -89,10 +90,8 @@ class TrainingState(BaseModel):
         try:
             return cls.model_validate_json(json.dumps(saved.training))
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, ("training", *first["loc"])))
             raise CheckpointError(
-                f"{path}: not a checkpoint of such a training: {where}: {first['msg']}"
+                f"{path}: not a checkpoint of such a training: training.{first_fault(error)}"
             ) from None
 
     def plain(self) -> dict[str, Any]:

@@ -1,0 +1,217 @@
+"""Step: what the rules of a training step ask of its graph.
+
+The gradient of a value is the sum of its contributions: one result of a backward call for each use of the
+value in the forward pass. A value in the graph carries a gradient if it is that gradient, cast, scaled, or
+added to the gradients of earlier steps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from graphnet.graph import Arg, Call, Const, Graph, Kind, flat, flatten, gradient_names
+from graphnet.sdk import (
+    Accumulate,
+    Cast,
+    Clear,
+    Definition,
+    IfFinite,
+    Layer,
+    MultiTensorKernel,
+    Optimizer,
+    Scaled,
+    arguments_of,
+)
+
+_FORWARD = frozenset({Kind.LAYER, Kind.LOSS})
+
+
+class Step:
+    """A graph with a reverse pass, and what the rules ask of it."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.forward = [
+            one
+            for call in graph.calls.values()
+            if call.kind in _FORWARD and not call.repeats
+            for one in self._single(call)
+        ]
+        self.backward: dict[str, Call] = {}  # name of a forward call -> its backward call
+        for call in graph.calls.values():
+            if call.kind is Kind.BACKWARD and not call.repeats:
+                self.backward.setdefault(call.backward_of, call)
+
+    def _single(self, call: Call) -> Iterator[Call]:
+        """The calls of one layer that a call stands for: itself, or those that a multi-tensor kernel does."""
+        layer = call.layer
+        if isinstance(layer, MultiTensorKernel) and isinstance(layer.rule, Cast):
+            pairs = zip(flatten((call.args[0],)), call.makes(), strict=True)
+            for source, made in pairs:
+                name = self.graph.values[made].node
+                yield replace(
+                    call,
+                    name=name,
+                    layer=layer.rule,
+                    method="forward",
+                    args=(source,),
+                    results=(made,),
+                )
+        elif isinstance(layer, Layer) and call.method == "forward":
+            yield call
+
+    @functools.cached_property
+    def live(self) -> frozenset[str]:
+        """The values that depend on a parameter by calls that can be differentiated."""
+        found = set(self.graph.parameters)
+        readers: dict[str, list[Call]] = {}
+        for call in self.forward:
+            for name in set(call.reads()):
+                readers.setdefault(name, []).append(call)
+        left = list(found)
+        while left:
+            for call in readers.get(left.pop(), ()):
+                made = [n for n in call.results[: len(call.layer.outputs)] if isinstance(n, str)]  # type: ignore[attr-defined]
+                left += [name for name in made if name not in found]
+                found.update(made)
+        return frozenset(found)
+
+    @functools.cached_property
+    def _ports(self) -> Mapping[str, Mapping[str, Arg]]:
+        """Name of a forward call -> its arguments that can have a gradient -> the value there."""
+        found: dict[str, Mapping[str, Arg]] = {}
+        for call in self.forward:
+            layer, named = call.layer, call.ports()
+            assert isinstance(layer, Layer)
+            specs = {name: self.graph.spec_of(named[name]) for name in layer.signature.tensors}
+            found[call.name] = {name: named[name] for name in gradient_names(layer, specs)}
+        return found
+
+    def wanted(self, call: Call) -> frozenset[str]:
+        """The arguments of a forward call whose gradient is needed."""
+        layer = call.layer
+        assert isinstance(layer, Layer)
+        return frozenset(
+            name
+            for name, arg in self._ports[call.name].items()
+            if name not in layer.nondifferentiable and not self.live.isdisjoint(flatten((arg,)))
+        )
+
+    def gradients(self, call: Call) -> Iterator[tuple[str, str, str | None]]:
+        """Yield each use of a live value in a wanted argument: argument, value, and its contribution."""
+        back = self.backward.get(call.name)
+        results = self._results(call, back) if back is not None else {}
+        for port in sorted(self.wanted(call)):
+            values = tuple(flatten((self._ports[call.name][port],)))
+            made = results.get(port, (None,) * len(values))
+            if len(made) != len(values):
+                made = (None,) * len(values)
+            for value, name in zip(values, made, strict=True):
+                if value in self.live:
+                    yield port, value, name
+
+    def _results(self, call: Call, back: Call) -> dict[str, tuple[str | None, ...]]:
+        """Argument of a forward call -> the results of its backward call for it."""
+        layer, names = call.layer, tuple(self._ports[call.name])
+        assert isinstance(layer, Layer)
+        if names == (
+            layer.signature.variadic,
+        ):  # the gradients of `*xs` are the results themselves
+            return {names[0]: tuple(flat(back.results))}
+        slots = dict(zip(names, back.results, strict=False))
+        return {n: one if isinstance(one, tuple) else (one,) for n, one in slots.items()}
+
+    @functools.cached_property
+    def contributions(self) -> Mapping[str, tuple[str, ...]]:
+        """Value -> the results of backward calls that are its gradient, one for each use."""
+        found: dict[str, list[str]] = {}
+        for call in self.forward:
+            for _, value, name in self.gradients(call):
+                if name is not None:
+                    found.setdefault(value, []).append(name)
+        return {value: tuple(names) for value, names in found.items()}
+
+    @functools.cached_property
+    def _sums(self) -> Mapping[tuple[str, ...], str]:
+        """The sorted arguments of each sum -> its result."""
+        return {
+            tuple(sorted(flatten(call.args))): next(call.makes())
+            for call in self.graph.calls.values()
+            if call.kind is Kind.ACCUMULATE and isinstance(call.layer, Accumulate)
+        }
+
+    def total(self, value: str) -> str | None:
+        """The value in the graph that is the whole gradient of a value; None if there is none."""
+        parts = self.contributions.get(value, ())
+        return parts[0] if len(parts) == 1 else self._sums.get(tuple(sorted(parts)))
+
+    def path(self, name: str) -> tuple[str, frozenset[str]]:
+        """The gradient that a value carries, and the slots that are added to it on the way."""
+        added: set[str] = set()
+        while (call := self.graph.producers.get(name)) is not None:
+            source = self._carries(call, name)
+            if source is None:
+                break
+            added.update(n for n in call.reads() if self.graph.values[n].kind is Kind.STATE)
+            name = source
+        return name, frozenset(added)
+
+    def is_gradient(self, name: str, parameter: str) -> bool:
+        """Whether a value carries the whole gradient of a parameter."""
+        total = self.total(parameter)
+        return total is not None and self.path(name)[0] == self.path(total)[0]
+
+    @functools.cached_property
+    def cleared(self) -> Mapping[str, str]:
+        """Parameter -> the slot of its gradients in earlier steps, which this step clears."""
+        return {
+            self.graph.values[slot].of: slot
+            for call in self.graph.calls.values()
+            if isinstance(_rule(call.layer), Clear)
+            for slot in call.writes.values()
+        }
+
+    def _carries(self, call: Call, result: str) -> str | None:
+        """The gradient among the arguments of a call that only casts, scales or adds to it."""
+        rule = _rule(call.layer)
+        if isinstance(rule, Cast | Scaled):
+            if rule is call.layer:
+                return next(call.reads())
+            return tuple(flatten((call.args[0],)))[list(call.makes()).index(result)]
+        if isinstance(rule, Accumulate) and call.kind is Kind.ACCUMULATE:
+            kept = [n for n in call.reads() if self.graph.values[n].kind is not Kind.STATE]
+            if len(kept) == 1 and len(list(call.reads())) == 2:
+                return kept[0]
+        return None
+
+    def original(self, arg: Arg) -> object:
+        """What identifies an argument: a constant, or the values before casts."""
+        return arg if isinstance(arg, Const) else tuple(map(self._before_casts, flatten((arg,))))
+
+    def _before_casts(self, name: str) -> str:
+        call = self.graph.producers.get(name)
+        while call is not None and type(call.layer) is Cast and call.method == "forward":
+            name = next(call.reads())
+            call = self.graph.producers.get(name)
+        return name
+
+    def optimizer_updates(self) -> Iterator[tuple[Call, str, str]]:
+        """Yield each update of a parameter by an optimizer: the call, the parameter, and its gradient."""
+        for call in self.graph.calls.values():
+            layer, args = call.layer, call.args
+            if isinstance(layer, IfFinite):
+                layer, args = layer.rule, args[1:]
+            rule = _rule(layer)
+            if call.kind is not Kind.UPDATE or not isinstance(rule, Optimizer):
+                continue
+            named = dict(zip(arguments_of(type(rule)), args, strict=False))
+            pairs = zip(flatten((named["parameter"],)), flatten((named["grad"],)), strict=True)
+            for parameter, gradient in pairs:
+                yield call, parameter, gradient
+
+
+def _rule(layer: Definition) -> Definition:
+    """The rule of each of the calls that a multi-tensor kernel stands for; of others, the layer itself."""
+    return layer.rule if isinstance(layer, MultiTensorKernel) else layer
