@@ -100,8 +100,7 @@ def run(arguments: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("once", GraphnetWarning)
         warnings.showwarning = _show(warnings.showwarning)
-        with tolerant_streams(), ended_by_signals():
-            warn_of_namesake()
+        with tolerant_streams():
             return _run(arguments)
 
 
@@ -125,7 +124,9 @@ def _show(otherwise: Callable[..., None]) -> Callable[..., None]:
 
 def _run(arguments: list[str] | None) -> int:
     try:
-        status = graphnet.main(args=arguments, standalone_mode=False)
+        with ended_by_signals():
+            warn_of_namesake()
+            status = graphnet.main(args=arguments, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return 2

@@ -46,20 +46,30 @@ class Stop:
 
 
 def status_of(error: BaseException) -> int:
-    """The exit status after an interruption; click raises errors of its own from it."""
-    cause = error.__cause__ or error
-    return 128 + (cause.number if isinstance(cause, Ended) else signal.SIGINT)
+    """The exit status after an interruption."""
+    return 128 + (error.number if isinstance(error, Ended) else signal.SIGINT)
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let signals that would end the process raise Ended in the `with` block."""
+    """Let signals that would end the process raise Ended in the `with` block.
+
+    An error that follows a signal is Ended too: what runs in the block may raise another error from Ended, as
+    an import that was interrupted raises ImportError, and click raises Abort.
+    """
+    received = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
+        received.number = number
         raise Ended(number)
 
     with _handled(handle, only=_UNCHANGED):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if received:
+                raise Ended(received.number) from error
+            raise
 
 
 @contextmanager

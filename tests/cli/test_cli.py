@@ -17,12 +17,14 @@ from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import numpy as np
 import pytest
 
+from graphnet import cli
 from graphnet.cli import run
 from graphnet.cli.options import parse_shape
-from graphnet.errors import InputError
+from graphnet.errors import GraphnetError, InputError
 from graphnet.testing import Report, Row, Status
 from graphnet.training import Decided, Trainer
 
@@ -185,8 +187,26 @@ def test_a_signal_during_imports_ends_the_command_with_its_status(
     time.sleep(0.5)  # torch takes longer than that to be imported
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode in (status, -number)  # -number: before Python could set a handler
+    # -number: before Python could set a handler
+    assert process.returncode in (status, -number), errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("raised", [ImportError, GraphnetError, click.Abort, click.UsageError])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_error_that_an_import_raises_from_a_signal_is_the_signals(
+    raised: type[Exception], number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def command() -> None:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            raise raised("an import was interrupted") from error
+
+    monkeypatch.setattr(cli, "graphnet", command)
+    done = graphnet()
+    assert done == Done(128 + number, "", "interrupted\n")
 
 
 def test_a_training_goes_on_when_nobody_reads_its_messages(config: Path) -> None:
