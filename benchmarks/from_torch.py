@@ -81,15 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     columns = ["network", "nodes", "opaque", "loss", "output", "gradients", "states"]
     table = Table(*columns, "graphnet ms", "graphnet", "torch ms", "torch", "ratio")
-    progress = Console(stderr=True)
+    progress = Console(stderr=True, markup=False)
     for name in names:
         progress.print(f"{name}: comparing and timing")
         cells = _cells(ROWS[name], options.seconds, compiled=not options.quick)
         progress.print(f"{name}: {cells[6]} ms, torch {cells[8]} ms", highlight=False)
         table.add_row(name, *cells)
-    console = Console()
+    console = Console(markup=False)
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=200, markup=False)
     console.print(table)
     console.print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     return 0

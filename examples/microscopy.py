@@ -191,7 +191,7 @@ def report(rows: list[dict[str, float]], file: Path) -> None:
     for name in means:
         table.add_column(name, justify="right")
     table.add_row(*(f"{value:.2f}" for value in means.values()))
-    Console(width=None if sys.stdout.isatty() else _WIDE).print(table)
+    Console(width=None if sys.stdout.isatty() else _WIDE, markup=False).print(table)
     print(
         f"{means[OURS] - means[best]:+.2f} dB against {best}. See {FOLDER}/report.json and strip.png"
     )

@@ -69,7 +69,7 @@ def main() -> int:
     report = {"model": options.model.name, "images": options.images.name, "rows": rows}
     (FOLDER / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     draw(restorer, options.images, options.std)
-    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    console = Console(width=None if sys.stdout.isatty() else _WIDE, markup=False)
     console.print(as_table(rows, f"{options.model.name} on {options.images}"))
     print(f"see {FOLDER}/report.json and strip.png")
     return 0

@@ -394,14 +394,18 @@ def test_reports_of_checks_print_names_with_brackets(
 
 def test_every_console_prints_names_as_they_are() -> None:
     """Rich reads markup in texts by default, so each place that makes a console has to switch that off."""
-    for path in (ROOT / "graphnet").rglob("*.py"):
+    makers = 0
+    folders = ("graphnet", "plugins", "examples", "benchmarks", "tests/standalone")
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         calls = [
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
         ]
         for call in calls:
             if getattr(call.func, "id", "") in ("Console", "TextColumn"):
+                makers += 1
                 given = {word.arg: ast.unparse(word.value) for word in call.keywords}
                 assert given.get("markup") == "False", f"{path}:{call.lineno}"
+    assert makers > 10
 
 
 @pytest.mark.slow

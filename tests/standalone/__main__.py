@@ -36,13 +36,14 @@ def show(console: Console, title: str, rows: Sequence[tuple[str, Sequence[Judged
     for _, found in rows:
         for one in found:
             if one.outcome in (Outcome.REFUSED, Outcome.WRONG):
-                console.print(f"{one.outcome}: {one.what}: {one.detail}", markup=False)
+                console.print(f"{one.outcome}: {one.what}: {one.detail}")
     return not total[Outcome.WRONG]
 
 
 def main() -> int:
     """Print a table for each choice of kernels."""
-    console = Console(width=max(120, Console().width), highlight=False)
+    width = max(120, Console(markup=False).width)
+    console = Console(width=width, highlight=False, markup=False)
     fine = True
     for kernels in ("aten", "reference"):
         with tempfile.TemporaryDirectory() as place:

@@ -55,20 +55,20 @@ def show(console: Console, title: str, rows: Sequence[Row]) -> bool:
         for _, found in rows:
             for one in found:
                 if one.outcome is outcome:
-                    console.print(f"{outcome}: {one.what}: {one.detail}", markup=False)
+                    console.print(f"{outcome}: {one.what}: {one.detail}")
     return not total[Outcome.WRONG]
 
 
 def main() -> int:
     """Print both tables."""
-    console = Console(width=max(120, Console().width), highlight=False)
+    width = max(120, Console(markup=False).width)
+    console = Console(width=width, highlight=False, markup=False)
     fine = show(console, "Layers, exported and run in onnxruntime", list(layers()))
     rows, others = operators()
     fine &= show(console, "ONNX's node cases, read and run by graphnet", rows)
     console.print(
         f"{sum(others.values())} node cases have operators that no layer computes: "
-        f"{', '.join(f'{name} {count}' for name, count in sorted(others.items()))}",
-        markup=False,
+        f"{', '.join(f'{name} {count}' for name, count in sorted(others.items()))}"
     )
     return 0 if fine else 1
 
