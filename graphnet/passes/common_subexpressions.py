@@ -2,6 +2,8 @@
 
 Two calls are equal if they run the same method of equal definitions on the same values. Layers are pure, so
 equal calls give the same bits. Random layers read different keys, so they are not equal.
+Backward calls stay, and so do the calls that have one: so each backward call belongs to a call of the graph, and
+the rules of a training step (plan/verify/training.py) hold after this pass too.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ def common_subexpressions(graph: Graph) -> Graph:
     names: dict[str, str] = {}  # repeated value -> the first value
     stand_ins: dict[str, str] = {}  # repeated call -> the first call
     first: dict[object, Call] = {}
+    have_backward = {call.backward_of for call in graph.calls.values()}
     for call in graph.calls.values():
-        if call.kind is Kind.UPDATE:
+        if call.kind in (Kind.BACKWARD, Kind.UPDATE) or call.name in have_backward:
             continue
         args = tuple(_key(renamed(arg, names)) for arg in call.args)
         same = first.setdefault((call.kind, call.layer, call.method, args), call)

@@ -174,6 +174,18 @@ def test_a_value_given_twice_to_one_node_counts_both_uses() -> None:
     assert [path.share for path in seen.paths] == pytest.approx([0.5, 0.5])
 
 
+def test_equal_nodes_are_paths_of_their_own() -> None:
+    layers = [
+        {"id": "c", "conv2d": {"out_channels": 1, "kernel_size": 1}},
+        {"id": "a", "sigmoid": {}, "inputs": ["c"]},
+        {"id": "b", "sigmoid": {}, "inputs": ["c"]},
+        {"id": "sum", "add": {}, "inputs": ["a", "b"]},
+    ]
+    seen = Gradients.of(Model({"layers": layers}), (1, 1, 2, 2)).paths("c.y")
+    assert {path.nodes for path in seen.paths} == {("a", "sum", "@loss"), ("b", "sum", "@loss")}
+    assert [path.share for path in seen.paths] == pytest.approx([0.5, 0.5])
+
+
 def test_no_path_goes_by_an_output_that_nobody_used(registry: Registry) -> None:
     layers = [
         {"id": "c", "conv2d": {"out_channels": 2, "kernel_size": 1}},

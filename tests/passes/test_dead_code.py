@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from graphnet.builtin import SGD
+from graphnet.graph import Kind
 from graphnet.model import Model
 from graphnet.plan import Plan
 from graphnet.sdk import load_registry
@@ -33,6 +34,27 @@ def test_the_same_layer_on_the_same_value_runs_once() -> None:
     both = {"add": {}, "inputs": ["a", "b"]}
     assert nodes(plan_of(*twice, both)) == ["a", "add_1"]
     assert nodes(plan_of(*twice, both, without=("common_subexpressions",))) == ["a", "b", "add_1"]
+
+
+def test_equal_calls_stay_in_a_training_if_they_have_backward_calls() -> None:
+    """So that each backward call belongs to a call, whatever later passes and `graphnet gradients` ask."""
+    layers = [
+        {"id": "c", **CONVOLUTION},
+        {"id": "a", "sigmoid": {}},
+        {"id": "b", "sigmoid": {}, "inputs": ["c"]},
+        {"add": {}, "inputs": ["a", "b"]},
+        {"id": "equal", "sigmoid": {}, "inputs": ["$input"]},
+        {"id": "twin", "sigmoid": {}, "inputs": ["$input"]},
+        {"add": {}, "inputs": ["add_1", "equal", "twin"]},
+    ]
+    plan = plan_of(*layers, loss="mse", optimizer=SGD(lr=0.1), saved_dtype="bfloat16", device="cpu")
+    forward = {step.call.name for step in plan.steps if step.call.kind is Kind.LAYER}
+    assert {"a", "b", "equal"} <= forward
+    assert "twin" not in forward
+    assert {call.backward_of for step in plan.steps if (call := step.call).backward_of} <= {
+        *forward,
+        "@loss",
+    }
 
 
 def test_chains_of_duplicates_collapse_whole() -> None:

@@ -1,6 +1,7 @@
 """Random models through every pass: each plan is accepted and computes the same; broken ones are not.
 
-`make fuzz` sets GRAPHNET_FUZZ_MODELS for ten times as many models as the suite takes.
+`make fuzz` sets GRAPHNET_FUZZ_MODELS for ten times as many models as the suite takes, and GRAPHNET_FUZZ_FAULTS
+for 20 times as many faults.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.support.steps import recomputed, run, run_by, step_graph
 MODELS = int(os.environ.get("GRAPHNET_FUZZ_MODELS", "200"))
 CHUNK = 50  # models in one test
 COMPILED = MODELS // 50
-PLANTED = 500  # in 40 steps, whatever the number of models
+PLANTED = int(os.environ.get("GRAPHNET_FUZZ_FAULTS", "500"))  # in 40 steps
 
 
 @pytest.fixture(scope="module")

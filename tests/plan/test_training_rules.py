@@ -1,12 +1,16 @@
 """The rules of a training step: right graphs keep them, and each planted fault breaks one.
 
 The passes that add the reverse pass and the updates change what is computed, so no comparison with the graph
-before can find their faults. Each fault here would train to other weights.
+before can find their faults. Each fault here would train to other weights. `make fuzz` sets
+GRAPHNET_FUZZ_FAULTS for 20 times as many faults in random models as the suite plants.
 """
 
 from __future__ import annotations
 
 import functools
+import os
+import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +23,8 @@ from graphnet.graph import Call, Const, Graph, Kind
 from graphnet.model import Model
 from graphnet.plan.verify import RULES, verify_training
 from graphnet.sdk import Accumulate, Optimizer, Pass, Register, hookimpl, load_registry
+from tests.support.models import Acme, random_model
+from tests.support.steps import step_graph as random_step
 
 CONV = {"out_channels": 4, "kernel_size": 3, "padding": 1}
 NETWORK = {
@@ -33,6 +39,7 @@ NETWORK = {
         {"id": "rest", "subtract": {}, "inputs": ["again", "norm"]},
     ],
 }
+PLANTED = int(os.environ.get("GRAPHNET_FUZZ_FAULTS", "500"))
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "bfloat16": {"precision": "bfloat16"},
@@ -234,6 +241,25 @@ def test_every_planted_fault_is_found(way: str, fault: Callable[[Graph], Iterato
     found = [broken_rule(wrong) for wrong in fault(graph)]
     assert "" not in found
     assert found or way != "plain"
+
+
+def test_every_planted_fault_in_random_models_is_found() -> None:
+    registry = load_registry(plugins=[Acme()], entry_points=False)
+    planted: Counter[str] = Counter()
+    seed = 0
+    while planted.total() < PLANTED:
+        draw = random.Random(seed)
+        description = random_model(draw.randint(2, 9), seed)
+        kernels = draw.choice(["auto", "aten", "reference"])
+        graph = random_step(description, registry, kernels=kernels)
+        verify_training(graph, updates=True)  # a right graph is accepted
+        for fault in FAULTS:
+            wrong = list(fault(graph))
+            for one in draw.sample(wrong, min(3, len(wrong))):
+                assert broken_rule(one), (seed, fault.__name__)
+                planted[fault.__name__] += 1
+        seed += 1
+    assert min(planted[fault.__name__] for fault in FAULTS) > PLANTED / 1000
 
 
 def broken_rule(graph: Graph) -> str:

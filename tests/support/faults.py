@@ -276,7 +276,8 @@ def missing_cast(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
         (source,), (target,) = tuple(cast.reads()), tuple(cast.makes())
         for name in shuffled(graph.readers.get(target, ()), draw):
             reader = graph.calls[name]
-            if name in repeated:
+            states = any(graph.values[one].kind is Kind.STATE for one in reader.reads())
+            if name in repeated or states:  # with a state in float32, a layer may take both dtypes
                 continue
             if isinstance(reader.layer, Layer) and target in reader.args:
                 args = tuple(source if arg == target else arg for arg in reader.args)
