@@ -1,9 +1,9 @@
 """Common subexpressions: two equal calls become one.
 
 Two calls are equal if they run the same method of equal definitions on the same values. Layers are pure, so
-equal calls give the same bits. Random layers read different keys, so they are not equal.
-Backward calls stay, and so do the calls that have one: so each backward call belongs to a call of the graph, and
-the rules of a training step (plan/verify/training.py) hold after this pass too.
+equal calls give the same bits. Random layers read different keys, so they are not equal. Backward calls stay,
+and so do the calls that have one: then each backward call belongs to a call of the graph, and the rules of a
+training step (plan/verify/training.py) hold after this pass too.
 """
 
 from __future__ import annotations

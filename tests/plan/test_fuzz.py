@@ -1,7 +1,7 @@
 """Random models through every pass: each plan is accepted and computes the same; broken ones are not.
 
-`make fuzz` sets GRAPHNET_FUZZ_MODELS for ten times as many models as the suite takes, and GRAPHNET_FUZZ_FAULTS
-for 20 times as many faults.
+`make fuzz` sets GRAPHNET_FUZZ_MODELS for ten times as many models as the suite takes, and
+GRAPHNET_FUZZ_FAULTS for 20 times as many faults.
 """
 
 from __future__ import annotations
