@@ -17,6 +17,8 @@
 # make programs  all Triton programs of all sizes are compiled for a GPU; none is needed
 # make stub      graphnet/nn/known.pyi: what type checkers are told of the classes of graphnet.nn
 # make public    tests/docs/public_names.txt: the list of public names; a name may go only with a new contract
+# make lock      requirements.lock: the newest releases of all that make install needs, with their hashes
+# make audit     known vulnerabilities of the releases in requirements.lock
 # make matrix    the core's tests on each Python and torch that this machine has
 # make speedrun  train the paper's network in seconds, over five seeds; DATA is the folder of photos/ and
 #                ee559_val.npz, see examples/denoisers/README.md
@@ -29,18 +31,33 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test site fuzz torture mutants opinfo hour onnx alone lint napari programs stub public \
+.PHONY: install demo examples speedrun check test site fuzz torture mutants opinfo hour onnx alone lint lock audit napari programs stub public \
 	matrix clean
 
 install: $(VENV)/installed
 
-$(VENV)/installed: $(PROJECTS) constraints.txt Makefile
+# A build of torch for CPUs and one for CUDA have different hashes: requirements.lock leaves torch out.
+$(VENV)/installed: $(PROJECTS) requirements.in requirements.lock constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows --group
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --group dev \
-		--group plugins/graphnet-onnx/pyproject.toml:test -e . -e plugins/graphnet-cpu \
-		-e 'plugins/graphnet-denoise[bioimageio,dask,formats,plots]' -e plugins/graphnet-onnx -e plugins/graphnet-triton
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements.in
+	touch $@
+
+LOCKED := torch graphnet-framework $(patsubst plugins/%/pyproject.toml,%,$(filter plugins/%,$(PROJECTS)))
+
+lock: .venv-lock/installed
+	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header $(LOCKED:%=--no-emit-package %) -c constraints.txt \
+		--group dev --group plugins/graphnet-onnx/pyproject.toml:test requirements.in -o requirements.lock
+
+audit: .venv-lock/installed
+	.venv-lock/bin/pip-audit --disable-pip -r requirements.lock
+
+.venv-lock/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'  # knows --group
+	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check --group lock
 	touch $@
 
 demo: install
@@ -117,4 +134,4 @@ matrix: install
 	$(BIN)/nox
 
 clean:
-	rm -rf $(VENV) runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lock .venv-napari runs build .pytest_cache .mypy_cache .ruff_cache .hypothesis
