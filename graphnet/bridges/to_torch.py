@@ -22,7 +22,7 @@ from graphnet.sdk import (
     Spec,
     check_dtype,
     check_tensors,
-    default_registry,
+    registry_or_default,
     split_form,
 )
 
@@ -69,7 +69,7 @@ def as_torch_module(
     >>> module.bias.grad
     tensor([72., 72., 72., 72., 72., 72., 72., 72.])
     """
-    registry = registry or default_registry()
+    registry = registry_or_default(registry)
     if isinstance(source, facade.Tree) and inputs:
         raise InputError("a module of graphnet.nn knows its shapes: leave the input shapes out")
     if isinstance(source, facade.Sequential):
@@ -83,7 +83,7 @@ def as_torch_module(
         computation = ModelComputation(Model(description, registry=registry), kernels)
         buffers = {id(state) for state in source.buffers()}
         return _Torch(computation, tensors, [n for n, t in tensors.items() if id(t) in buffers])
-    dtype = dtype or torch.get_default_dtype()
+    dtype = torch.get_default_dtype() if dtype is None else dtype
     check_dtype(dtype, "as_torch_module: dtype")
     if isinstance(source, Model):
         if not inputs:

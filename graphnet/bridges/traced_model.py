@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any, Self
 
 import torch
@@ -10,11 +11,12 @@ from torch import Tensor
 
 from graphnet.bridges.assemble import assemble
 from graphnet.bridges.trace import trace
-from graphnet.description import UpdateSettings
+from graphnet.description import UpdateSettings, as_shape
 from graphnet.errors import InputError
 from graphnet.model import Model
 from graphnet.plan import CompileOptions
-from graphnet.sdk import Optimizer, Registry, default_registry
+from graphnet.sdk import Optimizer, Registry, registry_or_default
+from graphnet.system import require
 
 
 class TracedModel(Model):
@@ -113,6 +115,8 @@ def from_torch(
     >>> torch.allclose(model.predict(x), net(x), atol=1e-6)
     True
     """
+    require(module, torch.nn.Module, "from_torch", "a module of torch.nn")
+    require(name, (str, NoneType), "from_torch: name", "a text")
     if not inputs:
         raise InputError("from_torch: give an example of each input, a shape or a tensor")
     traced = trace(module, _examples(module, inputs))
@@ -120,7 +124,7 @@ def from_torch(
         module,
         traced,
         name=name or type(module).__name__,
-        registry=registry or default_registry(),
+        registry=registry_or_default(registry),
     )
     model = TracedModel(made.description, weights=made.weights, registry=made.registry)
     model.torch_names = _torch_names(module, made.names)
@@ -145,9 +149,18 @@ def _examples(module: torch.nn.Module, inputs: Sequence[Sequence[int] | Tensor])
     device = floating[0].device if floating else torch.device("cpu")
     found = []
     for given in inputs:
-        x = given if isinstance(given, Tensor) else torch.rand(tuple(given))
+        x = given if isinstance(given, Tensor) else _random(as_shape("from_torch", given))
         found.append(x.detach().to(device, dtype if x.is_floating_point() else None).clone())
     return found
+
+
+def _random(shape: tuple[int, ...]) -> Tensor:
+    try:
+        return torch.rand(shape)
+    except RuntimeError as error:  # of the allocator
+        raise InputError(
+            f"from_torch: there is no memory for an example of the shape {shape}. Give a smaller one."
+        ) from error
 
 
 def _torch_names(module: torch.nn.Module, names: Mapping[str, str]) -> dict[str, str]:

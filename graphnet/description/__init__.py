@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from graphnet.description.expand import expand
 from graphnet.description.flat import Expanded, FlatNode, Reference
-from graphnet.description.inputs import NAME, InputDescription, check_inputs, check_shapes
+from graphnet.description.inputs import NAME, InputDescription, as_shape, check_inputs, check_shapes
 from graphnet.description.loss_terms import LossTerm, loss_terms, losses_for, term_names
 from graphnet.description.model import (
     BlockDescription,
@@ -44,6 +44,7 @@ __all__ = [
     "Place",
     "Reference",
     "UpdateSettings",
+    "as_shape",
     "check_inputs",
     "check_shapes",
     "dotted",

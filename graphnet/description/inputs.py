@@ -15,7 +15,7 @@ from typing import SupportsIndex
 
 import torch
 
-from graphnet.errors import DescriptionError, GraphError, InputError, Problem
+from graphnet.errors import DescriptionError, GraphError, InputError, Problem, shown
 from graphnet.sdk import FLOATING, INTEGERS, check_kind, dtype_name
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
@@ -126,7 +126,7 @@ def check_shapes(
     >>> check_shapes("model", {"tokens": InputDescription(shape=("time",))}, [[4, 9]])
     ((4, 9),)
     """
-    checked = tuple(_as_shape(title, shape) for shape in shapes)
+    checked = tuple(as_shape(title, shape) for shape in shapes)
     if len(shapes) != len(inputs):
         raise GraphError(
             f"{title}: expected {len(inputs)} input shapes ({', '.join(inputs)}), got {len(shapes)}"
@@ -145,8 +145,14 @@ def check_shapes(
     return checked
 
 
-def _as_shape(title: str, given: object) -> tuple[int, ...]:
-    """The shape as a tuple of int: an equal shape of floats would be the key of wrong cached results."""
+def as_shape(title: str, given: object) -> tuple[int, ...]:
+    """The shape as a tuple of int: an equal shape of floats would be the key of wrong cached results.
+
+    Raises InputError unless it has one size or more, integers from 0 to 2**63 - 1; `title` says whose it is.
+
+    >>> as_shape("model", [1, 3, 8, 8])
+    (1, 3, 8, 8)
+    """
     example = "Give the shape of each input, such as (32, 3, 64, 64)."
     if isinstance(given, torch.Tensor):
         raise InputError(f"{title}: expected a shape, got a tensor. Give tuple(x.shape).")
@@ -155,11 +161,11 @@ def _as_shape(title: str, given: object) -> tuple[int, ...]:
     if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
         raise InputError(f"{title}: expected a shape, got {given!r}. {example}")
     sizes = tuple(given)
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, SupportsIndex) or index(size) < 0:
-            raise InputError(
-                f"{title}: expected integers of 0 or more in a shape, got {sizes}. {example}"
-            )
+    integers = all(isinstance(one, SupportsIndex) and not isinstance(one, bool) for one in sizes)
+    if not sizes or not integers or not all(0 <= index(one) < 2**63 for one in sizes):
+        raise InputError(
+            f"{title}: expected integers of 0 or more in a shape, got {shown(sizes)}. {example}"
+        )
     return tuple(map(index, sizes))
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, PositiveInt, ValidationInfo
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from graphnet.errors import DescriptionError, Problem, nearest, shown
 from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen, rule_and_share, thawed
@@ -96,7 +96,7 @@ class UpdateSettings(Definition):
     parameters: Annotated[tuple[Selector, ...], PlainValidator(_selectors)] = ()
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
-    accumulate: PositiveInt = 1
+    accumulate: Annotated[int, Field(ge=1, le=2**31)] = 1
     report: Annotated[Reports, BeforeValidator(frozen)] = ()
 
     def record(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from graphnet.graph import Call, Kind
 from graphnet.inspection.walk import complete, walk
 from graphnet.passes import FINITE, GRAD, SCALE
 from graphnet.plan import Plan
-from graphnet.sdk import IfFinite, MultiTensorKernel, Registry, default_registry
+from graphnet.sdk import IfFinite, MultiTensorKernel, Registry, registry_or_default
 
 _PASS = {
     Kind.LAYER: "forward pass",
@@ -147,7 +147,7 @@ def first_nonfinite(
                 origins[name] = inherited[0]
             else:
                 one = _single(call, name, plan.values[name].node)
-                origins[name] = _origin(one, name, values, tensors, registry or default_registry())
+                origins[name] = _origin(one, name, values, tensors, registry_or_default(registry))
             lasts = call.kind is Kind.UPDATE or name not in plan.last_use
             if name in ends or (lasts and (gradients or name not in skipped)):
                 return origins[name]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from types import NoneType
 
 from graphnet.errors import elide
 from graphnet.graph import SLOTS, Kind, Machine, Value, stated_machine
@@ -23,7 +24,7 @@ from graphnet.inspection.report import (
 from graphnet.passes import Change
 from graphnet.plan import Plan, check_plan
 from graphnet.sdk import Layout, Spec
-from graphnet.system import bytes_text, seconds_text, short_bytes, short_count
+from graphnet.system import bytes_text, require, seconds_text, short_bytes, short_count
 
 WIDTH = 160
 _LISTED = 12  # the number of values that are listed at the peak
@@ -53,6 +54,9 @@ def explain(
     True
     """
     check_plan(plan, "explain")
+    require(machine, (Machine, NoneType), "explain: machine", "a Machine")
+    require(timing, (Timing, NoneType), "explain: timing", "the result of time_steps")
+    require(width, int, "explain: width", "a number of characters")
     seen = breakdown(plan, machine or stated_machine(plan.device))
     parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing), peak(seen)]
     if plan.prelude is not None:

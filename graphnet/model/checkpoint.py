@@ -19,6 +19,7 @@ from graphnet.description import ModelDescription, parse
 from graphnet.errors import CheckpointError, DescriptionError
 from graphnet.model.tensor_file import TensorFile, damaged, read_tensors, write_tensors
 from graphnet.sdk import Registry, first_fault
+from graphnet.system import as_path
 
 FORMAT = 2  # 1 had no digests
 _MODEL, _TRAINING = "model/", "training/"
@@ -103,10 +104,11 @@ def write_checkpoint(
         CheckpointError: the file's name does not end with .safetensors, two names have one tensor, or the
             file cannot be written; an older file at `path` is unchanged.
     """
-    if Path(path).suffix != ".safetensors":
+    path = as_path(path, "save")
+    if path.suffix != ".safetensors":
         raise CheckpointError(
             f"{path}: a model is saved as a .safetensors file. Give a name such as "
-            f"{Path(path).stem}.safetensors."
+            f"{path.stem}.safetensors."
         )
     header = {
         "format": FORMAT,
@@ -118,7 +120,7 @@ def write_checkpoint(
     tensors = {_MODEL + name: _plain(t) for name, t in checkpoint.weights.items()}
     tensors |= {_TRAINING + name: _plain(t) for name, t in checkpoint.training_state.items()}
     _check_separate(path, tensors)
-    write_tensors(Path(path), tensors, header, older=older)
+    write_tensors(path, tensors, header, older=older)
 
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
@@ -129,7 +131,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing or damaged, or not a checkpoint of a format up to this one.
     """
-    return _as_checkpoint(path, read_tensors(Path(path)))
+    return _as_checkpoint(path, read_tensors(as_path(path, "read_checkpoint")))
 
 
 def inspect_file(path: Path | str) -> TensorFile:

@@ -10,12 +10,14 @@ from graphnet.description import UpdateSettings, split_updates
 from graphnet.errors import DescriptionError, InputError, nearest
 from graphnet.plan import CompileOptions, split_options
 from graphnet.sdk import KINDS, Optimizer, Registry
+from graphnet.system import require
 
 
 def changed_options(
     options: CompileOptions, overrides: Mapping[str, Any], others: Sequence[str] = ()
 ) -> CompileOptions:
     """Replace fields of the options. The error for an unknown name also suggests the names in `others`."""
+    require(options, CompileOptions, "options", "an instance of gn.CompileOptions")
     fields, unknown = split_options(overrides)
     for name in unknown:
         known = (*CompileOptions.field_names(), *others)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from graphnet.graph import Const, Graph, Kind
 from graphnet.model.model import Model
 from graphnet.model.slots import set_up
 from graphnet.nn import Module, Network, Sequential, Tree, described, module_of
-from graphnet.sdk import Registry, check_dtype, default_registry
+from graphnet.sdk import Registry, check_dtype, registry_or_default
+from graphnet.system import require
 
 
 def from_nn(
@@ -44,7 +46,8 @@ def from_nn(
     >>> torch.equal(from_nn(net).predict(x), net.predict(x))
     True
     """
-    registry = registry or default_registry()
+    registry = registry_or_default(registry)
+    require(inputs, (Mapping, NoneType), "from_nn: inputs", "the description of each input by name")
     description, weights = described(module, registry, name=name)
     if inputs is not None:
         data = description.to_data()
@@ -84,7 +87,8 @@ def to_nn(
       (relu_1): ReLU()
     )
     """
-    dtype = dtype or torch.get_default_dtype()
+    require(model, Model, "to_nn", "a Model")
+    dtype = torch.get_default_dtype() if dtype is None else dtype
     check_dtype(dtype, "to_nn: dtype")
     if not inputs:
         raise InputError("to_nn(model, (1, 3, 32, 32)): give the shape of each input")

@@ -8,6 +8,7 @@ from pathlib import Path
 from graphnet.errors import GraphnetError, InputError, LayerError
 from graphnet.model.model import Model
 from graphnet.sdk import Registry, Writer, Written, ending_advice
+from graphnet.system import as_path
 
 
 def export(model: Model, path: Path | str, *shapes: tuple[int, ...], **fields: object) -> Written:
@@ -35,7 +36,7 @@ def export(model: Model, path: Path | str, *shapes: tuple[int, ...], **fields: o
     Traceback (most recent call last):
     graphnet.errors.InputError: net.abc: nothing writes a name that ends in .abc. None is known.
     """
-    path = Path(path)
+    path = as_path(path, "export")
     check_model(model)
     writer = writer_for(path, model.registry)(**fields)
     try:

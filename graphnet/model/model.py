@@ -23,6 +23,7 @@ from graphnet.plan import (
     Tiling,
 )
 from graphnet.sdk import Optimizer
+from graphnet.system import as_seed
 
 _OPTIONS = CompileOptions()
 _ON_CPU = CompileOptions(device="cpu")
@@ -125,7 +126,7 @@ class Model(Weighted):
         updates, options = self._training(rule, options, overrides)
         runner = definition_of("executors", executor, self.registry)
         options.warn_if_slow(stacklevel=2)
-        seed = self.seed if seed is None else seed
+        seed = self.seed if seed is None else as_seed(seed, "compile")
         plans = self._step_plans(inputs, options, loss, updates)
         given = None if self._weights is None else self._weights.own
         trained = Trained(plans, given=given, seed=seed, lr=rule.lr)

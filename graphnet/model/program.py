@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphnet.description import ModelDescription
-from graphnet.errors import CheckpointError, InputError, nearest
+from graphnet.errors import CheckpointError, InputError, nearest, shown
 from graphnet.graph import Kind
 from graphnet.model.accumulation import Accumulation
 from graphnet.model.arrays import Array, as_tensors, like_given
@@ -27,6 +27,7 @@ from graphnet.model.weights import Weights
 from graphnet.passes import DONE, EMA, SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors, dtype_name
+from graphnet.system import require
 
 
 class Program:
@@ -202,8 +203,11 @@ class Program:
     def pack(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Bring inputs and targets to the device and the layouts that the plan reads, for `step_packed`.
 
-        They are images (N, C, H, W) of any dtype and any N, so a whole data set can be packed once.
+        They are images (N, C, H, W) of any dtype and any N, so a whole data set can be packed once. Raises
+        InputError if one is no tensor, or there are more or fewer than the plan reads.
         """
+        self._check_count(tensors)
+        check_tensors(tensors, "pack")
         return tuple(map(packed, tensors, self._input_values))
 
     def step(self, *tensors: Tensor) -> Tensor:
@@ -312,7 +316,13 @@ class Program:
         self.rewind(steps_done)
 
     def rewind(self, steps_done: int) -> None:
-        """Set the number of steps done; the weights and states do not change."""
+        """Set the number of steps done; the weights and states do not change.
+
+        Raises InputError unless it is an integer of 0 or more.
+        """
+        require(steps_done, int, "rewind: steps_done", "a number of steps")
+        if not 0 <= steps_done < 2**63:
+            raise InputError(f"rewind: steps_done: expected 0 or more, got {shown(steps_done)}.")
         self._trained.rewind(steps_done, every=len(self.accumulation.order))
 
 

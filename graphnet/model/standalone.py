@@ -15,7 +15,7 @@ from graphnet.model.slots import set_up
 from graphnet.model.standalone_files import MARK, write_files
 from graphnet.model.standalone_sizes import OFF, find
 from graphnet.sdk import Writer, Written
-from graphnet.system import temporary_folder
+from graphnet.system import as_path, temporary_folder
 
 
 class StandaloneFolder(Writer):
@@ -91,7 +91,7 @@ def export_standalone(
     """
     check_model(model)
     writer = StandaloneFolder(**fields)  # type: ignore[arg-type]  # it checks the types
-    return told(writer.write(model, Path(folder), shapes), model)
+    return told(writer.write(model, as_path(folder, "export_standalone"), shapes), model)
 
 
 def _check_folder(path: Path, *, overwrite: bool) -> None:

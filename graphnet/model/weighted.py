@@ -28,7 +28,8 @@ from graphnet.model.taken import Taken
 from graphnet.model.weights import Weights
 from graphnet.passes import Everywhere, choose, substitute
 from graphnet.plan import CompileOptions
-from graphnet.sdk import Registry, default_registry
+from graphnet.sdk import Registry, default_registry, registry_or_default
+from graphnet.system import as_path, as_seed, require
 
 
 class Weighted:
@@ -54,8 +55,8 @@ class Weighted:
         if not isinstance(description, ModelDescription):
             description = parse(description)
         self.description = description
-        self.registry = registry or default_registry()
-        self.seed = seed
+        self.registry = registry_or_default(registry)
+        self.seed = as_seed(seed, "Model")
         self.taken: Taken | None = None
         self._plans = Plans(expand(description, self.registry), self.registry)
         self._take(None if weights is None else Weights.copied(weights))
@@ -66,12 +67,12 @@ class Weighted:
 
         Raises DescriptionError or CheckpointError if the file is wrong, or nothing reads such a file.
         """
-        path = Path(path)
+        registry, path = registry_or_default(registry), as_path(path, "load")
         if path.suffix.lower() != ".safetensors":
-            file = read_model(path, registry or default_registry(), others=(".safetensors",))
+            file = read_model(path, registry, others=(".safetensors",))
             return cls(file.description, weights=file.weights, registry=registry)
         saved = read_checkpoint(path)
-        problems = mismatches(saved, registry or default_registry())
+        problems = mismatches(saved, registry)
         if problems:
             raise CheckpointError(f"{path}: {'; '.join(problems)}")
         return cls(saved.description, weights=saved.weights, registry=registry)
@@ -110,6 +111,7 @@ class Weighted:
         copies the trained weights into the model. Raises InputError for an unknown name or another shape;
         then nothing is copied.
         """
+        require(weights, Mapping, "set_weights", "weights by name")
         if self._weights is not None:
             self._weights.set(weights)
             return
@@ -128,6 +130,8 @@ class Weighted:
         Raises:
             InputError: `strict` is False, this model has no weights, and no shapes are given.
         """
+        require(weights, Mapping, "with_weights", "weights by name")
+        require(strict, bool, "with_weights: strict", "True or False")
         if strict:
             return self._with(Weights.copied(weights))
         mine = self._start(inputs)
@@ -181,7 +185,7 @@ class Weighted:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.registry = self.registry or default_registry()
+        self.registry = registry_or_default(self.registry)
         self._plans = Plans(expand(self.description, self.registry), self.registry)
         self._take(None if self._weights is None else Weights.copied(self._weights))
 

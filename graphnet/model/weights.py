@@ -19,6 +19,7 @@ from torch.utils.dlpack import from_dlpack
 from graphnet.errors import InputError, nearest
 from graphnet.model.slots import Copy
 from graphnet.sdk import unreadable
+from graphnet.system import require
 
 
 class Weights(Mapping[str, Tensor]):
@@ -136,6 +137,7 @@ class Weights(Mapping[str, Tensor]):
             InputError: a name is unknown, a shape differs, or a value is not a tensor of real numbers.
         """
         for name, tensor in tensors.items():
+            require(name, str, "weights", "names as text")
             if name not in self.own:
                 raise InputError(f"weights: there is no {name!r}. {nearest(name, self.own)}")
             expected = tuple(self.own[name].shape)

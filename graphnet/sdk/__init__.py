@@ -11,7 +11,7 @@ from graphnet.sdk.command import Command
 from graphnet.sdk.contract import CHANGES, CONTRACT, changes_since
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
 from graphnet.sdk.definition import Definition, changed_fields, summary
-from graphnet.sdk.discovery import default_registry, load_registry
+from graphnet.sdk.discovery import default_registry, load_registry, registry_or_default
 from graphnet.sdk.executor import Event, Executor, Make, Run, as_given
 from graphnet.sdk.fields import Bound, Factor, Fraction, Rate, Sides
 from graphnet.sdk.floating import (
@@ -240,6 +240,7 @@ __all__ = [
     "problems",
     "random",
     "register_operator",
+    "registry_or_default",
     "rule_and_share",
     "scratch_bytes",
     "sizes",

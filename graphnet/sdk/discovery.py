@@ -33,6 +33,7 @@ from graphnet.system import (
     Installed,
     installed,
     normalized,
+    require,
     warn_of_namesake,
     without_gc,
 )
@@ -101,6 +102,14 @@ def default_registry() -> Registry:
     True
     """
     return load_registry()
+
+
+def registry_or_default(registry: Registry | None) -> Registry:
+    """A registry that a caller gave, or the default one for None. Raises InputError for anything else."""
+    if registry is None:
+        return default_registry()
+    require(registry, Registry, "registry", "a Registry, as gn.sdk.load_registry() makes it,")
+    return registry
 
 
 def _installed(found: Entries, kinds: dict[str, PluginKind]) -> Iterable[Plugin]:

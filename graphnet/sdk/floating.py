@@ -25,7 +25,7 @@ def check_dtype(dtype: object, where: str) -> None:
     Traceback (most recent call last):
     graphnet.errors.InputError: dtype: expected float32, float64, bfloat16 or float16, got torch.int64.
     """
-    if dtype not in FLOATING:
+    if not isinstance(dtype, torch.dtype) or dtype not in FLOATING:
         raise InputError(f"{where}: expected {_NAMES}, got {dtype!r}.")
 
 

@@ -107,6 +107,10 @@ class Pass(Generic[G]):
     def __post_init__(self) -> None:
         if not callable(self.run):
             raise PluginError(f"a pass runs a function of a graph, found {self.run!r}")
+        if not isinstance(self.after, str):
+            raise PluginError(
+                f"a pass runs after the pass that `after` names, found {self.after!r}"
+            )
         if self.after and "/" not in self.after and self.after not in PASSES:
             raise PluginError(
                 f"a pass is to run after {self.after!r}, which is no pass. {nearest(self.after, PASSES)}"

@@ -6,6 +6,7 @@ torch only where a function needs it.
 
 from __future__ import annotations
 
+from graphnet.system.arguments import as_path, as_seed, require
 from graphnet.system.cache import Cache, Hit, Key, Miss, cache_folder, open_cache
 from graphnet.system.device import (
     device_name,
@@ -45,6 +46,8 @@ __all__ = [
     "Key",
     "Miss",
     "Native",
+    "as_path",
+    "as_seed",
     "atomic_folder",
     "atomic_write",
     "bytes_text",
@@ -62,6 +65,7 @@ __all__ = [
     "open_cache",
     "parse_bytes",
     "processor",
+    "require",
     "resolve_device",
     "return_freed_memory",
     "seconds_text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from graphnet.errors import InputError
@@ -97,10 +98,10 @@ def parse_bytes(text: int | str, *, whole: int) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(%|[a-z]*)\s*", str(text), re.IGNORECASE | re.ASCII)
     unit = found[2].upper() if found else "?"
     factor, parts = (whole, 100) if unit == "%" else (_BYTES.get(unit), 1)
-    amount = 0 if found is None or factor is None else int(float(found[1]) * factor / parts)
-    if isinstance(text, bool) or amount < 1:
+    amount = 0 if found is None or factor is None else float(found[1]) * factor / parts
+    if isinstance(text, bool) or not 1 <= amount < math.inf:
         raise InputError(
             f"expected an amount of memory such as '2GiB', '500MB', '50%' or a number of bytes, "
             f"found {text!r}. Units: KiB, MiB, GiB, TiB (powers of 1024), kB, MB, GB, TB (of 1000)."
         )
-    return amount
+    return int(amount)

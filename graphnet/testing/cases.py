@@ -20,7 +20,7 @@ from graphnet.sdk import (
     Optimizer,
     Plugin,
     Registry,
-    default_registry,
+    registry_or_default,
 )
 from graphnet.testing.blocks import in_plain_layout
 from graphnet.testing.case import Case
@@ -126,7 +126,7 @@ def _made(
         raise CheckFailure(
             f"expected a {checked_kinds()}, found {cls.__name__}: the kit has no checks for it"
         )
-    registry = registry or default_registry()
+    registry = registry_or_default(registry)
     if samples is not None:
         given = tuple(as_sample(sample) for sample in samples)
     elif isinstance(target, Layer) and not isinstance(target, Kernel):

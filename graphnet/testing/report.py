@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from graphnet.errors import GraphnetError, UnknownNameError, nearest
-from graphnet.sdk import Definition, MultiTensorKernel, Registry, default_registry
+from graphnet.sdk import Definition, MultiTensorKernel, Registry, registry_or_default
 from graphnet.testing.author import raised, with_lines
 from graphnet.testing.case import Case
 from graphnet.testing.cases import Given, of_rules, varied_cases_for
@@ -163,7 +163,7 @@ def run_checks(
     """
     cls = target if isinstance(target, type) else type(target)
     require_known(expected_failures, cls)
-    name = (registry or default_registry()).name_of(cls)
+    name = registry_or_default(registry).name_of(cls)
     if issubclass(cls, MultiTensorKernel):
         name += " (kernel)"  # a kernel may have the name of its rule
     try:
