@@ -36,19 +36,21 @@ PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu de
 
 install: $(VENV)/installed
 
-# A build of torch for CPUs and one for CUDA have different hashes: requirements.lock leaves torch out.
+# A build of torch for CPUs and one for CUDA have different hashes, and the latter needs CUDA's libraries:
+# requirements.lock leaves them out.
 $(VENV)/installed: $(PROJECTS) requirements.in requirements.lock constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -r requirements.in
+	$(BIN)/python -m pip check --quiet
 	touch $@
 
-LOCKED := torch graphnet-framework $(patsubst plugins/%/pyproject.toml,%,$(filter plugins/%,$(PROJECTS)))
+NOT_LOCKED := torch graphnet-framework $(patsubst plugins/%/pyproject.toml,%,$(filter plugins/%,$(PROJECTS)))
 
 lock: .venv-lock/installed
 	.venv-lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --no-header $(LOCKED:%=--no-emit-package %) -c constraints.txt \
+		--no-annotate --no-header $(NOT_LOCKED:%=--no-emit-package %) -c constraints.txt \
 		--group dev --group plugins/graphnet-onnx/pyproject.toml:test requirements.in -o requirements.lock
 
 audit: .venv-lock/installed

@@ -1,14 +1,16 @@
 """Time commands beside a program that keeps a processor busy: `python -m benchmarks.neighbour`.
 
 `graphnet denoise` of 30 small images and the first steps of a training run alone and beside a busy process,
-in turn, with one thread and with two. Medians of whole processes, and their ratios. A process that waits for
+in turn, with each number of threads. Medians of whole processes, and their ratios. A process that waits for
 its threads by spinning would lose much more than the processor time that the neighbour takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -64,37 +67,44 @@ def prepare(folder: Path) -> dict[str, Callable[[int], list[str]]]:
     }
 
 
-def seconds(arguments: list[str], threads: int) -> float:
+def elapsed_s(arguments: list[str], threads: int) -> float:
     """The wall time of a command."""
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "graphnet", *arguments]
     start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "graphnet", *arguments], env=env, capture_output=True, check=True
-    )
-    return time.perf_counter() - start
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    elapsed = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"error: {' '.join(command)} failed:\n{done.stderr}")
+    return elapsed
+
+
+def spread(times: list[float]) -> str:
+    """The median, and the least and the largest."""
+    return f"{statistics.median(times):.2f} s ({min(times):.2f} to {max(times):.2f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
+    cores = os.cpu_count() or 1
+    print(f"{platform.machine()}, {cores} cores, torch {version('torch')}, {given.rounds} rounds")
+    print("| command | threads | alone | beside a busy process | ratio |")
+    print("|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as name:
-        commands, number = prepare(Path(name)), 0
-        for title, arguments in commands.items():
-            for threads in sorted({1, min(2, os.cpu_count() or 1)}):
-                alone, beside = [], []
-                for _ in range(given.rounds + 1):
-                    alone.append(seconds(arguments(number), threads))
+        numbers = itertools.count()
+        for title, arguments in prepare(Path(name)).items():
+            for threads in range(1, cores + 1):
+                elapsed_s(arguments(next(numbers)), threads)  # fills the caches
+                alone_s, beside_s = [], []
+                for _ in range(given.rounds):
+                    alone_s.append(elapsed_s(arguments(next(numbers)), threads))
                     with neighbour():
-                        beside.append(seconds(arguments(number + 1), threads))
-                    number += 2
-                a, b = (
-                    statistics.median(alone[1:]),
-                    statistics.median(beside[1:]),
-                )  # the first fills caches
-                print(
-                    f"{title}, {threads} threads: {a:.2f} s alone, {b:.2f} s beside, {b / a:.2f}x"
-                )
+                        beside_s.append(elapsed_s(arguments(next(numbers)), threads))
+                ratio = statistics.median(beside_s) / statistics.median(alone_s)
+                cells = (title, str(threads), spread(alone_s), spread(beside_s), f"{ratio:.2f}")
+                print(f"| {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ def main() -> None:
         from graphnet.cli import main as cli
 
         cli()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ImportError) as error:
+        if not isinstance(error.__cause__ or error.__context__ or error, KeyboardInterrupt):
+            raise
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 

@@ -18,7 +18,7 @@ import click
 
 from graphnet.cli.commands import OWN, table
 from graphnet.cli.options import compile_options, flag, input_shapes, make_options
-from graphnet.cli.signals import ended_by_signals, status_of, stop_requested
+from graphnet.cli.signals import ended_by_signals, raise_again, status_of, stop_requested
 from graphnet.cli.streams import tolerant_streams
 from graphnet.errors import GraphnetError, GraphnetWarning
 from graphnet.system import warn_of_namesake
@@ -81,6 +81,7 @@ def _imported(target: str) -> click.Command:
     """The object that "module:attribute" names."""
     module, _, attribute = target.partition(":")
     found: click.Command = getattr(importlib.import_module(module), attribute)
+    raise_again()
     return found
 
 

@@ -8,14 +8,18 @@ takes the first signal as a request, by `stop_requested`.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
+from typing import Any
 
 _NUMBERS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]  # Windows has no SIGHUP
+Handler = Callable[[int, FrameType | None], Any] | int | None
 _UNCHANGED = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -50,6 +54,9 @@ def status_of(error: BaseException) -> int:
     return 128 + (error.number if isinstance(error, Ended) else signal.SIGINT)
 
 
+_received: ContextVar[Stop | None] = ContextVar("received", default=None)
+
+
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Let signals that would end the process raise Ended in the `with` block.
@@ -63,38 +70,77 @@ def ended_by_signals() -> Iterator[None]:
         received.number = number
         raise Ended(number)
 
-    with _handled(handle, only=_UNCHANGED):
-        try:
+    before = _received.set(received)
+    try:
+        with _unraised_in_silence(), _handled(handle, only=_UNCHANGED):
             yield
-        except Exception as error:
-            if received:
-                raise Ended(received.number) from error
-            raise
+    except (Exception, SystemExit) as error:
+        if received:
+            raise Ended(received.number) from error
+        raise
+    finally:
+        _received.reset(before)
+
+
+def raise_again() -> None:
+    """Raise Ended if a signal has come and the command goes on all the same.
+
+    Some code has taken it: `except:` around an import, or Python itself, where a function that cannot raise
+    is called. It is called where a command begins its work, after its imports.
+    """
+    if received := _received.get():
+        raise Ended(received.number)
+
+
+@contextmanager
+def _unraised_in_silence() -> Iterator[None]:
+    """Print nothing about an Ended in a function that cannot raise, such as one that imports call back."""
+    print_it = sys.unraisablehook
+
+    def hook(unraised: sys.UnraisableHookArgs) -> None:
+        if not isinstance(unraised.exc_value, Ended):
+            print_it(unraised)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = print_it
 
 
 @contextmanager
 def stop_requested() -> Iterator[Stop]:
     """Give the `with` block a Stop, which the first signal makes true; the second signal raises Ended.
 
-    A signal that the process ignores stays ignored, such as SIGHUP under nohup.
+    A signal that the process ignores stays ignored, such as SIGHUP under nohup. Raises Ended if a signal came
+    before, as `raise_again` does.
     """
+    raise_again()
     stop = Stop()
+    before: dict[int, Handler] = {}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop:
-            raise Ended(number)
-        stop.number = number
+        if not stop:
+            stop.number = number
+            return
+        if callable(earlier := before.get(number)):
+            earlier(number, frame)  # ended_by_signals notes the signal
+        raise Ended(number)
 
-    with _handled(handle, only=None):
+    with _handled(handle, only=None) as replaced:
+        before.update(replaced)
         yield stop
 
 
 @contextmanager
 def _handled(
     handle: Callable[[int, FrameType | None], None], *, only: tuple[object, ...] | None
-) -> Iterator[None]:
-    """Handle the signals that are not ignored, or those with one of the handlers `only`."""
-    before: dict[int, object] = {}
+) -> Iterator[Mapping[int, Handler]]:
+    """Handle the signals that are not ignored, or those with one of the handlers `only`.
+
+    The `with` block gets the handlers that are replaced.
+    """
+    before: dict[int, Handler] = {}
     if threading.current_thread() is threading.main_thread():  # others cannot set handlers
         handlers = {number: signal.getsignal(number) for number in _NUMBERS}
         before = {
@@ -105,7 +151,7 @@ def _handled(
     try:
         for number in before:
             signal.signal(number, handle)
-        yield
+        yield before
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what getsignal has returned
+            signal.signal(number, handler)

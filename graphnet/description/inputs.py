@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import SupportsIndex
+from typing import Any
 
 import torch
 
@@ -148,7 +148,7 @@ def check_shapes(
 def as_shape(title: str, given: object) -> tuple[int, ...]:
     """The shape as a tuple of int: an equal shape of floats would be the key of wrong cached results.
 
-    Raises InputError unless it has one size or more, integers from 0 to 2**63 - 1; `title` says whose it is.
+    Raises InputError unless it has one size or more, all from 0 to 2**63 - 1; `title` says whose it is.
 
     >>> as_shape("model", [1, 3, 8, 8])
     (1, 3, 8, 8)
@@ -158,15 +158,18 @@ def as_shape(title: str, given: object) -> tuple[int, ...]:
         raise InputError(f"{title}: expected a shape, got a tensor. Give tuple(x.shape).")
     if isinstance(given, int):
         raise InputError(f"{title}: expected a shape, got the number {given}. {example}")
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-        raise InputError(f"{title}: expected a shape, got {given!r}. {example}")
-    sizes = tuple(given)
-    integers = all(isinstance(one, SupportsIndex) and not isinstance(one, bool) for one in sizes)
-    if not sizes or not integers or not all(0 <= index(one) < 2**63 for one in sizes):
+    try:
+        sizes: tuple[Any, ...] = tuple(given)  # type: ignore[arg-type]  # or TypeError
+        shape = tuple(map(index, sizes))
+    except TypeError:
+        sizes = shape = ()
+    booleans = any(isinstance(size, bool) for size in sizes)
+    if not shape or booleans or not all(0 <= size < 2**63 for size in shape):
         raise InputError(
-            f"{title}: expected integers of 0 or more in a shape, got {shown(sizes)}. {example}"
+            f"{title}: expected a shape of one size or more, integers of 0 or more, got {shown(given)}. "
+            f"{example}"
         )
-    return tuple(map(index, sizes))
+    return shape
 
 
 def _check_axes(title: str, name: str, described: InputDescription, shape: tuple[int, ...]) -> None:

@@ -86,7 +86,7 @@ class UpdateSettings(Definition):
       training file. All selectors that match apply; a later one overrides the field of an earlier one.
     clip_grad_norm: the largest norm of all gradients together (see passes/clip.py).
     accumulate: the number of steps for one update, which uses the mean of their gradients (see
-      passes/accumulate.py).
+      passes/accumulate.py): 1 to 2**31.
     ema: decay of a moving average of the weights, for prediction (see passes/ema.py).
     report: what a step computes besides the loss: "losses", each loss of a sum, and "gradient_norm", the norm
       of all gradients together, before `clip_grad_norm` (see passes/report.py).

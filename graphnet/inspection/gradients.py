@@ -23,7 +23,7 @@ from graphnet.model import Model, set_up
 from graphnet.passes import SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import by, check_kind
-from graphnet.system import finite
+from graphnet.system import as_seed, finite
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
@@ -156,7 +156,7 @@ class Gradients:
         )
         slots = [plan.values[name] for name in plan.slots]
         tensors = set_up(slots, seed=model.seed, given=model.weights)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(as_seed(seed, "gradients"))
         given = list(data) or [
             random_input(plan.values[name].spec, generator) for name in plan.inputs
         ]

@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from graphnet.errors import InputError
 from graphnet.executors import prepare
 from graphnet.graph import Kind
 from graphnet.inspection.report import Timing
 from graphnet.inspection.walk import complete
 from graphnet.plan import Plan, Source, generate
 from graphnet.sdk import Spec
-from graphnet.system import synchronize
+from graphnet.system import as_count, as_seed, synchronize
 
 # A generated function has no other name that starts with an underscore, except `_`.
 CLOCK = "_clock"
@@ -42,6 +43,9 @@ def time_steps(plan: Plan, *, rounds: int = 7, warm_up: int = 2, seed: int = 0) 
     Raises:
         LayerError: a layer's code failed.
     """
+    if as_count(rounds, "time_steps: rounds") == 0:
+        raise InputError("time_steps: rounds: expected 1 or more, got 0.")
+    as_count(warm_up, "time_steps: warm_up")
     arguments = tuple(random_arguments(plan, seed=seed).values())
     device = plan.device
     stamps: list[float] = []
@@ -74,7 +78,7 @@ def random_arguments(plan: Plan, *, seed: int) -> Mapping[str, Tensor]:
 
     Inputs are uniform in 0..1, integers 0; the other arguments are as at the start of a run.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(as_seed(seed, "random_arguments"))
     inputs = {name: random_input(plan.values[name].spec, generator) for name in plan.of(Kind.INPUT)}
     return complete(plan, inputs, seed=seed)
 

@@ -136,7 +136,7 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
 
 def inspect_file(path: Path | str) -> TensorFile:
     """Read and check the file of a model or checkpoint. Raises CheckpointError as `read_checkpoint` does."""
-    file = read_tensors(Path(path))
+    file = read_tensors(as_path(path, "inspect_file"))
     _as_checkpoint(path, file)
     return file
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graphnet.description import ModelDescription
-from graphnet.errors import CheckpointError, InputError, nearest, shown
+from graphnet.errors import CheckpointError, InputError, nearest
 from graphnet.graph import Kind
 from graphnet.model.accumulation import Accumulation
 from graphnet.model.arrays import Array, as_tensors, like_given
@@ -27,7 +27,7 @@ from graphnet.model.weights import Weights
 from graphnet.passes import DONE, EMA, SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors, dtype_name
-from graphnet.system import require
+from graphnet.system import as_count
 
 
 class Program:
@@ -204,7 +204,7 @@ class Program:
         """Bring inputs and targets to the device and the layouts that the plan reads, for `step_packed`.
 
         They are images (N, C, H, W) of any dtype and any N, so a whole data set can be packed once. Raises
-        InputError if one is no tensor, or there are more or fewer than the plan reads.
+        InputError if an argument is no dense tensor, or their number is not that of the inputs and targets.
         """
         self._check_count(tensors)
         check_tensors(tensors, "pack")
@@ -220,7 +220,7 @@ class Program:
         check_tensors(tensors, "step")
         for tensor, value in zip(tensors, self._input_values, strict=True):
             check_input(tensor, value)
-        return self.step_packed(*self.pack(*tensors))
+        return self.step_packed(*map(packed, tensors, self._input_values))
 
     def step_packed(self, *tensors: Tensor) -> Tensor:
         """Run a step without checks, on tensors that `pack` returned, or samples of them."""
@@ -302,8 +302,10 @@ class Program:
                 them.
 
         Raises:
+            InputError: `steps_done` is no integer of 0 or more.
             CheckpointError: the state or the weights have other names or shapes than this program's.
         """
+        steps_done = as_count(steps_done, "restore: steps_done")
         mine = self.training_state
         _check_same(state, mine, "the training state")
         if weights is not None:
@@ -320,9 +322,7 @@ class Program:
 
         Raises InputError unless it is an integer of 0 or more.
         """
-        require(steps_done, int, "rewind: steps_done", "a number of steps")
-        if not 0 <= steps_done < 2**63:
-            raise InputError(f"rewind: steps_done: expected 0 or more, got {shown(steps_done)}.")
+        steps_done = as_count(steps_done, "rewind: steps_done")
         self._trained.rewind(steps_done, every=len(self.accumulation.order))
 
 

@@ -75,7 +75,7 @@ class Module(Tree):
         self._states: dict[str, Tensor] = {}
         self._modules: dict[str, Tree] = {}
         self._device = resolve_device("cpu" if device is None else device)
-        self._dtype = dtype or torch.get_default_dtype()
+        self._dtype = torch.get_default_dtype() if dtype is None else dtype
         check_dtype(self._dtype, f"{type(self).__name__}: dtype")
         self._generator = generator
         self._made = False

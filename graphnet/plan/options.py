@@ -7,7 +7,7 @@ CompileOptions.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -84,9 +84,12 @@ def _memory(value: int | str | None) -> int | str | None:
 
 
 def _passes(value: object) -> frozenset[str]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    try:
+        names = None if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+    except TypeError:
+        names = None
+    if names is None:
         raise ValueError(f"expected a list of the names of passes, found {value!r}")
-    names = list(value)
     for name in names:
         if not isinstance(name, str):
             raise ValueError(f"expected the name of a pass, found {name!r}")

@@ -108,7 +108,7 @@ def registry_or_default(registry: Registry | None) -> Registry:
     """A registry that a caller gave, or the default one for None. Raises InputError for anything else."""
     if registry is None:
         return default_registry()
-    require(registry, Registry, "registry", "a Registry, as gn.sdk.load_registry() makes it,")
+    require(registry, Registry, "registry", "a Registry, such as gn.sdk.load_registry()")
     return registry
 
 
@@ -154,6 +154,8 @@ def _isolated(plugin: Plugin) -> Iterator[list[Plugin]]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # somebody else's code: anything may come, SystemExit too
+        if isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise  # its import was interrupted
         taken = error.taken if isinstance(error, NameTakenError) else None
         result.append(replace(plugin, error=_cause(error), taken=taken))
 

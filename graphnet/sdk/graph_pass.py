@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from graphnet.errors import PluginError, nearest
+from graphnet.errors import PluginError, nearest, shown
 
 PASSES = (
     "loss",
@@ -108,9 +108,7 @@ class Pass(Generic[G]):
         if not callable(self.run):
             raise PluginError(f"a pass runs a function of a graph, found {self.run!r}")
         if not isinstance(self.after, str):
-            raise PluginError(
-                f"a pass runs after the pass that `after` names, found {self.after!r}"
-            )
+            raise PluginError(f"after: expected the name of a pass, found {shown(self.after)}")
         if self.after and "/" not in self.after and self.after not in PASSES:
             raise PluginError(
                 f"a pass is to run after {self.after!r}, which is no pass. {nearest(self.after, PASSES)}"

@@ -20,7 +20,7 @@ from graphnet.sdk.dataset import DataSet
 from graphnet.sdk.definition import Definition
 from graphnet.sdk.kinds import KINDS, PluginKind
 from graphnet.sdk.validation import MUST_BE_GIVEN
-from graphnet.system import normalized
+from graphnet.system import as_path, normalized
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class Registry:
             dataset = self.make("datasets", form)
             assert isinstance(dataset, DataSet)
             return dataset
-        path = Path(form)
+        path = as_path(form, "data")
         if str(form) in self.datasets and not path.exists():
             named: DataSet = self.make("datasets", str(form))
             return named

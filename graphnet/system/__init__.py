@@ -6,7 +6,7 @@ torch only where a function needs it.
 
 from __future__ import annotations
 
-from graphnet.system.arguments import as_path, as_seed, require
+from graphnet.system.arguments import as_count, as_path, as_seed, require
 from graphnet.system.cache import Cache, Hit, Key, Miss, cache_folder, open_cache
 from graphnet.system.device import (
     device_name,
@@ -46,6 +46,7 @@ __all__ = [
     "Key",
     "Miss",
     "Native",
+    "as_count",
     "as_path",
     "as_seed",
     "atomic_folder",

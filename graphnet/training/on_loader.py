@@ -9,6 +9,7 @@ from pathlib import Path
 from graphnet.errors import InputError
 from graphnet.model import Program
 from graphnet.sdk import Epoch
+from graphnet.system import as_path
 from graphnet.training.config import label_of
 from graphnet.training.loader import Data, Loader
 from graphnet.training.loop import Loop, Settings
@@ -112,7 +113,8 @@ def train(
     measured = None
     if validation is not None:
         measured = Loader(validation, program, name="the validation data")
-    with nullcontext() if folder is None else RunFolder(Path(folder), resume=resume) as run:
+    path = None if folder is None else as_path(folder, "train: folder")
+    with nullcontext() if path is None else RunFolder(path, resume=resume) as run:
         saved = run.resume() if run is not None and resume else None
         state = None if saved is None else LoaderState.of(saved)
         forms = [*reporters, *(() if run is None else ("log",))]

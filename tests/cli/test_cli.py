@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import chdir, redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from graphnet import cli
-from graphnet.cli import run
+from graphnet.cli import run, stop_requested
 from graphnet.cli.options import parse_shape
 from graphnet.errors import GraphnetError, InputError
 from graphnet.testing import Report, Row, Status
@@ -183,6 +183,8 @@ def test_a_signal_stops_with_a_checkpoint_and_its_status_and_resume_finishes(
 def test_a_signal_during_imports_ends_the_command_with_its_status(
     config: Path, number: int, status: int
 ) -> None:
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("the shell ignores this signal here")
     process = spawn("train", config, "--run", config.parent / "run")
     time.sleep(0.5)  # torch takes longer than that to be imported
     process.send_signal(number)
@@ -207,6 +209,69 @@ def test_an_error_that_an_import_raises_from_a_signal_is_the_signals(
     monkeypatch.setattr(cli, "graphnet", command)
     done = graphnet()
     assert done == Done(128 + number, "", "interrupted\n")
+
+
+def test_nothing_is_printed_where_python_itself_has_taken_a_signal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Ends:
+        def __del__(self) -> None:  # cannot raise
+            signal.raise_signal(signal.SIGTERM)
+
+    @click.command()
+    def command() -> None:
+        Ends()
+        with stop_requested():
+            raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(cli, "graphnet", command)
+    assert graphnet() == Done(143, "", "\ninterrupted\n")  # click ends the line of a ^C
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_an_import_has_taken_ends_the_command_before_its_work(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def command() -> None:
+        with suppress(BaseException):  # as packages have it around their imports
+            signal.raise_signal(number)
+        with stop_requested():
+            raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(cli, "graphnet", command)
+    assert graphnet() == Done(128 + number, "", "\ninterrupted\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_second_signal_ends_work_that_could_stop_between_steps(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def command() -> None:
+        with stop_requested() as stop:
+            signal.raise_signal(number)
+            assert stop
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(cli, "graphnet", command)
+    assert graphnet().returncode == 128 + number
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "ImportError"])
+def test_ctrl_c_while_the_commands_code_is_imported(raised: str, tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text(
+        "try:\n    raise KeyboardInterrupt\nexcept KeyboardInterrupt as error:\n"
+        f"    raise {raised} from error\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "graphnet", "--version"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_a_training_goes_on_when_nobody_reads_its_messages(config: Path) -> None:

@@ -34,8 +34,18 @@ class Anything:
 def wrong_values() -> Iterator[object]:
     yield from (None, True, 0, -1, 1.5, float("nan"), float("inf"), 10**400, -(10**9), 1j)
     yield from (np.float32(1), np.int64(3), np.zeros(3), np.array(["a"]))
-    yield from ("", "\0", "nothing", "x" * 5000, b"\xff", "auto", Path("/nothing"), Path("/"))
+    yield from (
+        "",
+        "\0",
+        "nothing",
+        "x" * 5000,
+        b"\xff",
+        "auto",
+        Path("missing/file"),
+        Path("/dev/null/x"),
+    )
     yield from ([], [None], (), {}, {"a": None}, {1: 2}, set(), range(3), iter([1]))
+    yield from ([IMAGE], [np.zeros(2)], np.array(1), [2**63], [True])
     yield from (SHAPE, (SHAPE,), [[*SHAPE]], (0, 3, 4, 4), (1, 3, 10**9, 10**9))
     yield from (object(), Anything(), lambda: 0, int, Ellipsis, NotImplemented)
     yield from (

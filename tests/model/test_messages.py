@@ -52,7 +52,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     "floats in a shape": (lambda: compiled((1.0, 3, 4, 4)), r"integers of 0 or more.*got \(1\.0, 3"),
     "a size below 0": (lambda: compiled((1, 3, -4, 4)), r"integers of 0 or more.*-4"),
     "a bool for a size": (lambda: compiled((True, 3, 4, 4)), "integers of 0 or more.*True"),
-    "text for a shape": (lambda: compiled("1x3x4x4"), "expected a shape, got '1x3x4x4'"),
+    "text for a shape": (lambda: compiled("1x3x4x4"), "expected a shape of one size or more.* got '1x3x4x4'"),
     "no shape": (compiled, "expected 1 input shapes"),
     "no loss": (lambda: MODEL.compile(SHAPE, optimizer=SGD), r'loss="mse".*model\.predict'),
     "no optimizer": (lambda: MODEL.compile(SHAPE, loss="mse"), r'optimizer=\{"adam": .*model\.plan'),

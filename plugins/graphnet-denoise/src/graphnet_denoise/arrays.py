@@ -234,7 +234,10 @@ def _found(model: str | Path | Denoiser | None, settings: Settings) -> Path | Re
 
 def _given(value_range: tuple[float, float]) -> Range:
     """The range that a user states. Raises InputError unless black is below white."""
-    black, white = map(float, value_range)
+    try:
+        black, white = map(float, value_range)
+    except (TypeError, ValueError):
+        black = white = math.nan
     if not (math.isfinite(black) and math.isfinite(white) and black < white):
         raise InputError(
             f"value_range: expected two numbers, black and a larger white, found {value_range!r}."

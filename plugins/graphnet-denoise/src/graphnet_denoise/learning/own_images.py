@@ -138,15 +138,15 @@ class Learning:
         run: str | Path | None = None,
         memory: int | str = MEMORY,
     ) -> None:
-        if not minutes > 0:
+        if not isinstance(minutes, int | float) or not minutes > 0:
             raise InputError(f"minutes: expected a number above 0, found {minutes!r}.")
         self._started = time.monotonic()
         self._minutes, self._steps = minutes, steps
         if isinstance(images, str | Path):
             folder = Path(images)
-            self._run = Path(run or Path("runs") / f"learn-{folder.resolve().stem}")
+            self._run = _run_folder(run, folder.resolve().stem)
         else:
-            self._run = Path(run or Path("runs") / f"learn-{ARRAYS}")
+            self._run = _run_folder(run, ARRAYS)
             _refuse_another(self._run)
             folder = self._run / ARRAYS
             write_arrays(folder, images if isinstance(images, list | tuple) else [images], axes)
@@ -244,6 +244,10 @@ class Learning:
         data = training_file(self.findings.choice, self._run, length, held_out=held_out)
         comment = "What `graphnet learn` trained; to train it again: graphnet train learn.yaml --run NEW\n"
         write_yaml(self._run / RECIPE, data, comment + "\n".join(self.lines()))
+
+
+def _run_folder(run: str | Path | None, name: str) -> Path:
+    return Path("runs") / f"learn-{name}" if run is None else Path(run)
 
 
 def _refuse_another(run: Path) -> None:
