@@ -105,7 +105,11 @@ def default_registry() -> Registry:
 
 
 def registry_or_default(registry: Registry | None) -> Registry:
-    """A registry that a caller gave, or the default one for None. Raises InputError for anything else."""
+    """A registry that a caller gave, or the default one for None. Raises InputError for anything else.
+
+    >>> registry_or_default(None) is default_registry()
+    True
+    """
     if registry is None:
         return default_registry()
     require(registry, Registry, "registry", "a Registry, such as gn.sdk.load_registry()")
