@@ -29,7 +29,7 @@ TRAINING = """
 model: {model}
 data: {{train: {pairs}}}
 loss: mse
-optimizer: {{sgd: {{lr: 1.0}}}}
+optimizer: {{sgd: {{lr: 0.001}}}}
 epochs: 10
 batch_size: 16
 device: cpu
