@@ -10,16 +10,14 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any
 
 _NUMBERS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]  # Windows has no SIGHUP
-Handler = Callable[[int, FrameType | None], Any] | int | None
 _UNCHANGED = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -94,7 +92,7 @@ def raise_again() -> None:
 
 @contextmanager
 def _unraised_in_silence() -> Iterator[None]:
-    """Print nothing about an Ended in a function that cannot raise, such as one that imports call back."""
+    """Let Python print nothing if it drops an Ended, as it does in a function that an import calls back."""
     print_it = sys.unraisablehook
 
     def hook(unraised: sys.UnraisableHookArgs) -> None:
@@ -116,31 +114,26 @@ def stop_requested() -> Iterator[Stop]:
     before, as `raise_again` does.
     """
     raise_again()
-    stop = Stop()
-    before: dict[int, Handler] = {}
+    stop, received = Stop(), _received.get()
 
     def handle(number: int, frame: FrameType | None) -> None:
         if not stop:
             stop.number = number
             return
-        if callable(earlier := before.get(number)):
-            earlier(number, frame)  # ended_by_signals notes the signal
+        if received is not None:
+            received.number = number
         raise Ended(number)
 
-    with _handled(handle, only=None) as replaced:
-        before.update(replaced)
+    with _handled(handle, only=None):
         yield stop
 
 
 @contextmanager
 def _handled(
     handle: Callable[[int, FrameType | None], None], *, only: tuple[object, ...] | None
-) -> Iterator[Mapping[int, Handler]]:
-    """Handle the signals that are not ignored, or those with one of the handlers `only`.
-
-    The `with` block gets the handlers that are replaced.
-    """
-    before: dict[int, Handler] = {}
+) -> Iterator[None]:
+    """Handle the signals that are not ignored, or those with one of the handlers `only`."""
+    before: dict[int, object] = {}
     if threading.current_thread() is threading.main_thread():  # others cannot set handlers
         handlers = {number: signal.getsignal(number) for number in _NUMBERS}
         before = {
@@ -151,7 +144,7 @@ def _handled(
     try:
         for number in before:
             signal.signal(number, handle)
-        yield before
+        yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler)  # type: ignore[arg-type]  # what getsignal has returned

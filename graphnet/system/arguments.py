@@ -1,4 +1,4 @@
-"""Arguments: what a caller gives is of the right kind, or an error says what was expected."""
+"""Arguments: functions that check what a caller gives; their errors say what was expected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a caller gives to a public function, the exception that comes is a GraphnetError.
+"""Public functions raise GraphnetErrors and no other exceptions, whatever a caller gives them.
 
 Each argument of a right call is replaced by each of some 50 wrong values in turn. A call may also succeed:
 many functions take more than one kind of value.

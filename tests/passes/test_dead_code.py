@@ -37,7 +37,7 @@ def test_the_same_layer_on_the_same_value_runs_once() -> None:
 
 
 def test_equal_calls_stay_in_a_training_if_they_have_backward_calls() -> None:
-    """So that each backward call belongs to a call, whatever later passes and `graphnet gradients` ask."""
+    """Later passes and `graphnet gradients` look for the call to which a backward call belongs."""
     layers = [
         {"id": "c", **CONVOLUTION},
         {"id": "a", "sigmoid": {}},

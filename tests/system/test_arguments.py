@@ -28,7 +28,9 @@ from graphnet.system import as_count, as_path, as_seed, require
         (lambda: require(True, int, "explain: width", "a number"), "expected a number, got a bool"),
     ],
 )
-def test_what_is_wrong_is_said(call: Callable[[], object], message: str) -> None:
+def test_the_error_says_what_was_expected_and_found(
+    call: Callable[[], object], message: str
+) -> None:
     with pytest.raises(InputError, match=message):
         call()
 
