@@ -4,8 +4,9 @@
 # make check     lint, types, imports and the fast tests of the rooms from system to cli: while working
 # make test      lint, types, imports and all tests
 # make site      the documentation as a site in build/site, with a reference that is made from the source
-# make fuzz      2,000 random models through every pass and executor, 20,000 wrong plans, 11,000 damaged image files,
-#                and 300,000 mutated model files, training files and checkpoints
+# make fuzz      5,000 random models of all layers and 2,000 with shared and nested parts through every pass and
+#                executor, 20,000 wrong plans, 1,000 sound passes, 11,000 damaged image files, and 300,000 mutated
+#                model files, training files and checkpoints
 # make torture   trainings that are killed, or whose changes of files fail, at every place and at random moments
 # make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
@@ -100,7 +101,9 @@ test: lint site
 	TRITON_INTERPRET=1 $(PYTEST) plugins/graphnet-triton
 
 fuzz: install
-	GRAPHNET_FUZZ_MODELS=2000 GRAPHNET_FUZZ_FAULTS=10000 $(PYTEST) tests/plan/test_fuzz.py tests/plan/test_training_rules.py
+	GRAPHNET_FUZZ_MODELS=2000 GRAPHNET_FUZZ_FAULTS=10000 GRAPHNET_FUZZ_SOUND=1000 $(PYTEST) \
+		tests/plan/test_fuzz.py tests/plan/test_training_rules.py tests/plan/test_sound_passes.py
+	GRAPHNET_FUZZ_GRAPHS=5000 GRAPHNET_FUZZ_COMPILED=300 $(PYTEST) tests/plan/test_every_layer.py
 	GRAPHNET_FUZZ_FILES=100000 $(PYTEST) tests/fuzz
 	GRAPHNET_DAMAGES=60 $(PYTEST) plugins/graphnet-denoise/tests/test_zoo.py -k damaged
 

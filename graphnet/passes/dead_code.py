@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from graphnet.graph import SOURCES, Call, Graph, Kind, Slot
@@ -15,8 +16,14 @@ def dead_code(graph: Graph) -> Graph:
         if call.kind is Kind.UPDATE or any(name in needed for name in call.makes()):
             alive.add(call.name)
             needed.update(call.reads())
+    heirs: dict[str, str] = {}  # a call that is removed -> the first that computes the same again
+    for call in graph.calls.values():
+        if call.name in alive and call.repeats and call.repeats not in alive:
+            heirs.setdefault(call.repeats, call.name)
     calls = {
-        name: _trimmed(call, needed, alive) for name, call in graph.calls.items() if name in alive
+        name: _inherited(_trimmed(call, needed, alive), heirs)
+        for name, call in graph.calls.items()
+        if name in alive
     }
     if len(calls) == len(graph.calls) and all(calls[n] is c for n, c in graph.calls.items()):
         return graph
@@ -34,6 +41,18 @@ def _trimmed(call: Call, needed: set[str], alive: set[str]) -> Call:
     if (results, after) == (call.results, call.after):
         return call
     return replace(call, results=results, after=after)
+
+
+def _inherited(call: Call, heirs: Mapping[str, str]) -> Call:
+    """The call with heirs in the place of calls that are removed; the same object if it names none."""
+    if call.repeats not in heirs and call.backward_of not in heirs:
+        return call
+    original = heirs.get(call.repeats, call.repeats)
+    return replace(
+        call,
+        repeats="" if original == call.name else original,
+        backward_of=heirs.get(call.backward_of, call.backward_of),
+    )
 
 
 def _kept(slot: Slot, needed: set[str], call: Call) -> Slot:

@@ -39,3 +39,12 @@ def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits() -
     assert result["kills"] == 9
     assert result["trainings"] >= 1
     assert result["wrong"] == []
+
+
+@pytest.mark.parametrize(("name", "number"), [("threads", 800), ("folder", 1)])
+def test_long_use(name: str, number: int) -> None:
+    command = [sys.executable, "-m", "tests.crash.endurance", name, "--number", str(number)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["wrong"] == []

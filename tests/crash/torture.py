@@ -10,7 +10,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tests.crash.endurance import TRIALS
 from tests.crash.faults import run_with_faults
+
+Attack = Callable[[], tuple[str, str, list[str]]]
+"""Returns what was done, the result, and what was wrong."""
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def each_change() -> tuple[str, str, list[str]]:
@@ -25,15 +30,25 @@ def each_change() -> tuple[str, str, list[str]]:
 
 def random_kills() -> tuple[str, str, list[str]]:
     """Kills at random moments."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.crash.kills", "--kills", "200"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True)
     found = _result(done)
     return (
         f"SIGKILL and SIGTERM at {found['kills']} random moments",
         f"{found['trainings']} trainings with the bits of undisturbed ones",
         found["wrong"],
     )
+
+
+def endurance(name: str) -> Attack:
+    """One of the trials of long use."""
+
+    def attack() -> tuple[str, str, list[str]]:
+        command = [sys.executable, "-m", "tests.crash.endurance", name]
+        found = _result(subprocess.run(command, env=ONE_THREAD, capture_output=True, text=True))
+        return found["what"], found["result"], found["wrong"]
+
+    return attack
 
 
 def _result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -43,7 +58,7 @@ def _result(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
-ATTACKS: list[Callable[[], tuple[str, str, list[str]]]] = [each_change, random_kills]
+ATTACKS: list[Attack] = [each_change, random_kills, *map(endurance, TRIALS)]
 
 
 def main() -> int:

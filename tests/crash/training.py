@@ -13,7 +13,7 @@ import torch
 from graphnet.model import read_checkpoint
 from graphnet.sdk import default_registry
 from graphnet.training import RunFolder, Saving, Trainer
-from graphnet.training.config import make_job
+from graphnet.training.config import Job, make_job
 
 FILES = {
     ".lock",
@@ -30,6 +30,33 @@ def make_pairs(path: Path) -> None:
     draw = np.random.default_rng(0)
     noisy, clean = draw.integers(0, 256, (2, 8, 1, 4, 4), dtype=np.uint8)
     np.savez(path, noisy=noisy, clean=clean)
+
+
+def job_of(pairs: Path, fields: Mapping[str, Any]) -> Job:
+    """A small training on a file of pairs.
+
+    Args:
+        fields: fields of the training file that differ from the usual ones.
+    """
+    return make_job(
+        {
+            "model": {
+                "input": {"channels": 1},
+                "layers": [{"conv2d": {"out_channels": 1, "kernel_size": 1}}],
+            },
+            "data": {"train": str(pairs)},
+            "loss": "mse",
+            "optimizer": {"adam": {"lr": 0.01}},
+            "schedule": "cosine",
+            "epochs": 3,
+            "batch_size": 4,
+            "log_every": 2,
+            "device": "cpu",
+            "checkpoints": {"every_s": 1e-9},
+            **fields,
+        },
+        registry=default_registry(),
+    )
 
 
 def train(
@@ -50,30 +77,11 @@ def train(
         in_order: whether steps wait for the thread that writes checkpoints, so that changes of files come in
             the same order in each training.
     """
-    registry = default_registry()
-    job = make_job(
-        {
-            "model": {
-                "input": {"channels": 1},
-                "layers": [{"conv2d": {"out_channels": 1, "kernel_size": 1}}],
-            },
-            "data": {"train": str(pairs)},
-            "loss": "mse",
-            "optimizer": {"adam": {"lr": 0.01}},
-            "schedule": "cosine",
-            "epochs": 3,
-            "batch_size": 4,
-            "log_every": 2,
-            "device": "cpu",
-            "checkpoints": {"every_s": 1e-9},
-            **fields,
-        },
-        registry=registry,
-    )
+    job = job_of(pairs, fields)
     resume = any(folder.glob("checkpoint*.safetensors"))
     with RunFolder(folder, resume=resume) as run:
         saved = run.resume() if resume else None
-        log = registry.make("reporters", "log")
+        log = default_registry().make("reporters", "log")
         trainer = Trainer(job, resume=saved, folder=run, reporters=[log])
         with Saving(trainer, run) as saving:
             for record in trainer.run():

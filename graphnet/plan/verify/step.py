@@ -135,12 +135,14 @@ class Step:
 
     @functools.cached_property
     def _sums(self) -> Mapping[tuple[str, ...], str]:
-        """The sorted arguments of each sum -> its result."""
-        return {
-            tuple(sorted(flatten(call.args))): next(call.makes())
-            for call in self.graph.calls.values()
-            if call.kind is Kind.ACCUMULATE and isinstance(call.layer, Accumulate)
-        }
+        """The sorted summands of each sum -> its result; a sum in a sum stands for its own summands."""
+        summands: dict[str, list[str]] = {}
+        for call in self.graph.calls.values():
+            if call.kind is Kind.ACCUMULATE and isinstance(call.layer, Accumulate):
+                summands[next(call.makes())] = [
+                    one for name in call.reads() for one in summands.get(name, [name])
+                ]
+        return {tuple(sorted(names)): result for result, names in summands.items()}
 
     def total(self, value: str) -> str | None:
         """The value in the graph that is the whole gradient of a value; None if there is none."""

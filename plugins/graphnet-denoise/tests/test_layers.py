@@ -44,6 +44,7 @@ class TestCropTo(LayerTests):
         Sample(CropTo(), [(2, 3, 8, 8), (2, 1, 5, 7)]),
         Sample(CropTo(), [(1, 1, 3, 3), (1, 1, 3, 3)]),
         Sample(CropTo(), [(1, 1, 3, 3), (1, 1, 4, 3)], raises=GraphError),
+        Sample(CropTo(), [(1, 3, 3), (1, 3, 3)], raises=GraphError),
     ]
 
 

@@ -54,13 +54,15 @@ class PadToMultiple(Layer):
     x: (N, C, H, W); y: (N, C, H', W'), with the new rows and columns after the old ones. The image is
     mirrored at its last row and column, which are not repeated, then at its first ones, as often as needed
     (graphnet.model.pad_to_multiple). The gradient of a pixel is the sum of those of its copies. Backward
-    keeps no tensor.
+    keeps no tensor. Raises GraphError if x has other axes.
     """
 
     divisor: PositiveInt
     precision: ClassVar[Precision] = "follow"
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4:
+            raise GraphError(f"expected N x C x H x W, got {tuple(x.shape)}")
         return pad_to_multiple(x, self.divisor).clone()
 
     def backward(self, grad_y: Tensor, specs: Specs) -> Tensor:
@@ -77,13 +79,15 @@ class CropTo(Layer):
 
     x: (N, C, H', W'), H' >= H, W' >= W; like: (N, C', H, W), which gets no gradient; y: (N, C, H, W).
     The gradient of the pixels that are cut off is 0. Backward keeps no tensor. Raises GraphError if x is
-    smaller.
+    smaller, or one of them has other axes.
     """
 
     nondifferentiable: ClassVar[tuple[str, ...]] = ("like",)
     precision: ClassVar[Precision] = "follow"
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        if x.ndim != 4 or like.ndim != 4:
+            raise GraphError(f"expected N x C x H x W twice, got {tuple(x.shape)}, {tuple(like.shape)}")
         h, w = like.shape[2:]
         if x.shape[2] < h or x.shape[3] < w:
             raise GraphError(f"expected x of at least {h} x {w}, got {tuple(x.shape)}")
