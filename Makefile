@@ -7,6 +7,7 @@
 # make fuzz      5,000 random models of all layers and 2,000 with shared and nested parts through every pass and
 #                executor, 20,000 wrong plans, 1,000 sound passes, 11,000 damaged image files, and 300,000 mutated
 #                model files, training files and checkpoints
+# make guided    1,000,000 inputs for each of seven readers, of which those that reach new code are kept (atheris)
 # make torture   trainings that are killed, or whose changes of files fail, at every place and at random moments
 # make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
@@ -32,7 +33,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test site fuzz torture mutants opinfo hour onnx alone lint lock audit napari programs stub public \
+.PHONY: install demo examples speedrun check test site fuzz guided torture mutants opinfo hour onnx alone lint lock audit napari programs stub public \
 	matrix clean
 
 install: $(VENV)/installed
@@ -106,6 +107,14 @@ fuzz: install
 	GRAPHNET_FUZZ_GRAPHS=5000 GRAPHNET_FUZZ_COMPILED=300 $(PYTEST) tests/plan/test_every_layer.py
 	GRAPHNET_FUZZ_FILES=100000 $(PYTEST) tests/fuzz
 	GRAPHNET_DAMAGES=60 $(PYTEST) plugins/graphnet-denoise/tests/test_zoo.py -k damaged
+
+GUIDED := model-descriptions training-descriptions model-files training-files checkpoints pickles images
+
+guided: install build/atheris
+	for name in $(GUIDED); do PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz.guided $$name || exit 1; done
+
+build/atheris:
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ 'atheris>=3'
 
 torture: install
 	$(BIN)/python -m tests.crash.torture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 _INTERESTING = [
     *("0", "-1", "1e400", "-1e-400", "nan", ".inf", "1_000", "0x7f", "0o17", "1" * 30, "9" * 5000),
@@ -93,3 +95,100 @@ def _characters(draw: random.Random, text: str, other: str) -> str:
 
 
 _CHANGES = (_word, _word, _lines, _characters)
+
+
+def mutated_data(draw: random.Random, corpus: Sequence[Any]) -> Any:
+    """Plain data of a corpus with a few changes: other values, keys, and parts of others."""
+    data = copy.deepcopy(draw.choice(corpus))
+    for _ in range(draw.choice((1, 1, 1, 2, 3, 8))):
+        others = [*_places(draw.choice(corpus))]
+        places = [*_places(data)]
+        if not places:
+            return draw.choice(_PLAIN)
+        holder, key = draw.choice(places)
+        part, other = draw.choice(others) if others else ([None], 0)
+        match draw.randrange(6):
+            case 0:
+                holder[key] = draw.choice(_PLAIN)
+            case 1:
+                holder[key] = copy.deepcopy(part[other])
+            case 2:
+                del holder[key]
+            case 3 if isinstance(holder, dict):
+                holder[
+                    draw.choice([other, *_KEYS]) if isinstance(part, dict) else draw.choice(_KEYS)
+                ] = holder.pop(key)
+            case 3:
+                holder.insert(key, copy.deepcopy(holder[draw.randrange(len(holder))]))
+            case 4:
+                holder[key] = draw.choice(
+                    ([holder[key]], {"relu": holder[key]}, {str(key): holder[key]})
+                )
+            case 5 if isinstance(holder[key], (int, float)):
+                holder[key] = draw.choice(
+                    (-1, 0, holder[key] + 1, holder[key] * 1000, -holder[key], 0.5, 2**63, 1e300)
+                )
+            case 5:
+                holder[key] = str(holder[key])[: draw.randrange(1, 40)]
+    return data
+
+
+def _places(data: Any) -> Iterator[tuple[Any, Any]]:
+    """Each place in plain data: the dict or list, and the key or index."""
+    left = [data]
+    while left:
+        holder = left.pop()
+        items = (
+            holder.items()
+            if isinstance(holder, dict)
+            else enumerate(holder)
+            if isinstance(holder, list)
+            else ()
+        )
+        for key, value in items:
+            yield holder, key
+            left.append(value)
+
+
+_PLAIN = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    3,
+    0.5,
+    -0.0,
+    1e400,
+    2**31,
+    2**64,
+    "",
+    "x",
+    "$input",
+    "$",
+    "a.b",
+    "²",
+    [],
+    {},
+    [[]],
+    {"": None},
+    "relu",
+    {"relu": {}},
+    "é" * 300,
+    "\0",
+)
+_KEYS = (
+    "id",
+    "inputs",
+    "share",
+    "layers",
+    "name",
+    "input",
+    "blocks",
+    "outputs",
+    "",
+    "match",
+    "0",
+    "$input",
+)

@@ -34,9 +34,12 @@ class FitsFile(FlatFile):
     def __init__(self, path: Path) -> None:
         self.path = path
         fits = load("astropy.io.fits", extra="fits", path=path)
-        with fits.open(
-            path, memmap=False, lazy_load_hdus=True, disable_image_compression=True
-        ) as units:
+        with (
+            path.open("rb") as stream,  # astropy leaves a file open that it cannot read
+            fits.open(
+                stream, memmap=False, lazy_load_hdus=True, disable_image_compression=True
+            ) as units,
+        ):
             unit = next((unit for unit in units if _is_image(unit)), None)
             if unit is None:
                 kinds = ", ".join(type(unit).__name__ for unit in units)

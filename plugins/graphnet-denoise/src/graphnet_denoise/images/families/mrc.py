@@ -18,6 +18,9 @@ from graphnet_denoise.images.levels import Levels
 
 _AXES = {2: "YX", 3: "ZYX", 4: "IZYX"}
 _STATISTICS, _RMS, _LABEL_COUNT, _LABELS = 76, 216, 220, 224  # bytes of the header
+_MODE, _EXTENSION, _STAMP = 12, 92, 212
+_MODES = range(128)  # those that exist are less than this, in the right order of their bytes
+_BIG_ENDIAN = 0x11
 _HEADER_BYTES = 1024
 _LABEL_BYTES, _MOST_LABELS = 80, 10
 
@@ -31,6 +34,7 @@ class MrcFile(FlatFile):
     def __init__(self, path: Path) -> None:
         self.path = path
         mrcfile = load("mrcfile", extra="mrc", path=path)
+        _check_extension(path)
         with mrcfile.mmap(path, mode="r", permissive=True) as opened:
             data = opened.data
             if data is None or data.size == 0:
@@ -48,6 +52,18 @@ class MrcFile(FlatFile):
         """The header, but for the extension that some programs add to it."""
         with self.path.open("rb") as file:
             return file.read(_HEADER_BYTES)
+
+
+def _check_extension(path: Path) -> None:
+    """Raise ValueError if the header is longer than the file: mrcfile would take the memory at once."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES).ljust(_HEADER_BYTES, b"\0")
+    order = ">" if header[_STAMP] == _BIG_ENDIAN else "<"
+    if struct.unpack_from(f"{order}i", header, _MODE)[0] not in _MODES:
+        order = "<" if order == ">" else ">"  # as mrcfile reads a file with a wrong stamp
+    (length,) = struct.unpack_from(f"{order}i", header, _EXTENSION)
+    if length > path.stat().st_size - _HEADER_BYTES:
+        raise ValueError(f"its extended header has {length:,} bytes, more than the file")
 
 
 class MrcSink(FlatSink):

@@ -1,0 +1,127 @@
+"""Guided: a fuzzer that keeps what reaches new code (atheris): `python -m tests.fuzz.guided TARGET --runs N`.
+
+Inputs that reach new code are kept in the folder of the corpus, and the next run starts from them. An input
+that raises an undocumented exception, takes too long or takes too much memory is kept as well, and counted;
+the run goes on. `make guided` installs atheris and runs all targets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import json
+import os
+import random
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["graphnet", "graphnet_denoise"]):
+    from tests.fuzz.targets import TARGETS, Target
+
+_SLOW_S = 2.0
+_LARGE_KIB = 256 << 10
+
+
+class Run:
+    """Runs a target on each input that the fuzzer makes, and counts what happens."""
+
+    def __init__(self, target: Target, runs: int, found: Path) -> None:
+        self.target = target
+        self.runs = runs
+        self.found = found
+        self.done = 0
+        self.times = array.array("d")
+        self.faults: dict[str, str] = {}
+        self._peak = _peak_kib()
+
+    def __call__(self, data: bytes) -> None:
+        started = time.process_time()
+        try:
+            self.target.run(data)
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._keep(
+                f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}", data
+            )
+        took = time.process_time() - started
+        self.times.append(took)
+        if took > _SLOW_S:
+            self._keep(f"takes {took:.0f} s", data)
+        peak = _peak_kib()
+        if peak - self._peak > _LARGE_KIB:
+            self._keep("takes more than 256 MiB", data)
+        self._peak = peak
+        self.done += 1
+        if self.done == self.runs:
+            self.end()
+
+    def _keep(self, what: str, data: bytes) -> None:
+        """Write the first input of each fault."""
+        if what not in self.faults:
+            path = self.found / f"fault-{len(self.faults)}"
+            path.write_bytes(data)
+            self.faults[what] = str(path)
+
+    def end(self) -> None:
+        """Print what happened, and end the process: the fuzzer itself never returns."""
+        times = sorted(self.times)
+        print(
+            json.dumps(
+                {
+                    "runs": self.done,
+                    "p99_ms": 1e3 * times[int(0.99 * len(times))],
+                    "slowest_s": times[-1],
+                    "peak_mib": _peak_kib() >> 10,
+                    "corpus": len(os.listdir(self.found.parent / "corpus")),
+                    "faults": self.faults,
+                }
+            ),
+            flush=True,
+        )
+        os._exit(bool(self.faults))
+
+
+def _peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def mutator(target: Target) -> Callable[[bytes, int, int], bytes]:
+    """How the fuzzer changes an input: mostly as the target says, else byte by byte."""
+    starts = target.corpus()
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        draw = random.Random(seed)
+        if draw.random() < 0.1:
+            return bytes(atheris.Mutate(data, most))
+        return target.mutate(draw, [data, data, draw.choice(starts)])[:most]
+
+    return mutate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("target", choices=[name.replace(" ", "-") for name in TARGETS])
+    parser.add_argument("--runs", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, default=Path("build") / "fuzz")
+    given = parser.parse_args()
+    target = TARGETS[given.target.replace("-", " ")]
+    folder = given.folder / given.target
+    corpus, found = folder / "corpus", folder / "found"
+    for one in (corpus, found):
+        one.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(target.corpus()):
+        (corpus / f"start-{number}").write_bytes(start)
+    run = Run(target, given.runs, found)
+    options = [f"-max_len={1 << 16}", "-rss_limit_mb=0", "-timeout=60", "-verbosity=0"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], run, custom_mutator=mutator(target))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
