@@ -23,7 +23,7 @@ from graphnet.model import Model, set_up
 from graphnet.passes import SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import by, check_kind
-from graphnet.system import as_seed, finite
+from graphnet.system import as_seed, finite, require
 
 _LIMIT = 16
 _Edge = tuple[Use, str]
@@ -143,6 +143,9 @@ class Gradients:
             device, dtype, kernels: as for `Model.compile`.
             seed: the seed of random data.
         """
+        require(model, Model, "gradients", "a model")
+        seed = as_seed(seed, "gradients")
+        require(data, (list, tuple), "gradients: data", "a list of tensors")
         if loss is None:
             loss = dict.fromkeys(model.outputs, next(iter(model.registry.losses)))
         # Without these passes, each node has its own calls, on images N C H W.
@@ -156,7 +159,7 @@ class Gradients:
         )
         slots = [plan.values[name] for name in plan.slots]
         tensors = set_up(slots, seed=model.seed, given=model.weights)
-        generator = torch.Generator().manual_seed(as_seed(seed, "gradients"))
+        generator = torch.Generator().manual_seed(seed)
         given = list(data) or [
             random_input(plan.values[name].spec, generator) for name in plan.inputs
         ]

@@ -27,7 +27,7 @@ from graphnet.model.weights import Weights
 from graphnet.passes import DONE, EMA, SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors, dtype_name
-from graphnet.system import as_count
+from graphnet.system import as_count, require
 
 
 class Program:
@@ -328,8 +328,9 @@ class Program:
 
 def _check_same(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor], what: str) -> None:
     """Raise CheckpointError if tensors have other names or shapes than those of this program."""
+    require(saved, Mapping, f"restore: {what}", "tensors by name")
     if unknown := set(saved) ^ set(mine):
-        raise CheckpointError(f"{what} of the checkpoint differs in {', '.join(sorted(unknown))}")
+        raise CheckpointError(f"{what} of the checkpoint differs in {', '.join(sorted(map(str, unknown)))}")
     for name, tensor in mine.items():
         if saved[name].shape != tensor.shape or saved[name].dtype != tensor.dtype:
             expected, found = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from graphnet.errors import InputError
 from graphnet.model import Program
 from graphnet.sdk import Epoch
-from graphnet.system import as_path
+from graphnet.system import as_count, as_path, require
 from graphnet.training.config import label_of
 from graphnet.training.loader import Data, Loader
 from graphnet.training.loop import Loop, Settings
@@ -79,10 +79,12 @@ def train(
             f"train: expected a program, got a {type(program).__name__}. Make one with model.compile(shape, "
             f"loss=..., optimizer=...)."
         )
-    _check_count("epochs", epochs)
-    _check_count("log_every", log_every)
+    epochs, log_every = _count("epochs", epochs), _count("log_every", log_every)
     if steps_per_epoch is not None:
-        _check_count("steps_per_epoch", steps_per_epoch)
+        steps_per_epoch = _count("steps_per_epoch", steps_per_epoch)
+    require(resume, bool, "train: resume", "True or False")
+    for name, given in (("metrics", metrics), ("reporters", reporters)):
+        require(given, (list, tuple), f"train: {name}", f"a list of {name}")
     if resume and folder is None:
         raise InputError("train: resume needs the folder of the run: folder=..., resume=True")
     if metrics and validation is None:
@@ -137,6 +139,7 @@ def train(
         return found
 
 
-def _check_count(name: str, count: object) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InputError(f"train: {name}: expected an integer greater than 0, got {count!r}")
+def _count(name: str, count: object) -> int:
+    if (number := as_count(count, f"train: {name}")) == 0:
+        raise InputError(f"train: {name}: expected an integer greater than 0, got 0.")
+    return number

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from graphnet_denoise import denoise, denoise_graphnet
 
 import graphnet as gn
 from graphnet.errors import GraphnetError
+from graphnet.inspection import Gradients
 
 SHAPE = (1, 3, 4, 4)
 MODEL = gn.Model(
@@ -25,6 +27,7 @@ MODEL = gn.Model(
 OPTIMIZER = gn.SGD(lr=0.1)
 TRAINING: Mapping[str, Any] = {"loss": "mse", "optimizer": OPTIMIZER, "device": "cpu"}
 IMAGE = torch.rand(SHAPE)
+PHOTO = np.full((16, 16, 3), 100, np.uint8)
 
 
 class Anything:
@@ -131,6 +134,12 @@ def right_calls() -> dict[str, Right]:
         "Uniform": Right(gn.Uniform, (1.0,)),
         "ParameterSpec": Right(gn.ParameterSpec, ((3,), gn.Constant(0.0))),
         "StateSpec": Right(gn.StateSpec, ((3,),)),
+        "export": Right(gn.export, (trained, "model.onnx", SHAPE)),
+        "train": Right(gn.train, (program, [(IMAGE, IMAGE)]), {"epochs": 1}),
+        "Gradients.of": Right(Gradients.of, (MODEL, SHAPE), {"loss": "mse"}),
+        "program.restore": Right(program.restore, (program.training_state,), {"steps_done": 1}),
+        "denoise": Right(denoise, (PHOTO,), {"noise": "gaussian"}),
+        "denoise_graphnet": Right(denoise_graphnet, (PHOTO,), {"channel_axis": 2}),
         "Pass": Right(gn.Pass, (lambda graph: graph,), {"after": "dead_code"}),
     }
 

@@ -13,6 +13,7 @@ import math
 import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast, get_args
 
@@ -67,7 +68,10 @@ class Request:
             return _shipped(self.noise, self.settings).choose(torch.from_numpy(sample)).restorer
         if isinstance(self.model, Restorer):
             return self.model
-        changed = self.model.stat().st_mtime_ns if self.model.exists() else 0
+        try:
+            changed = self.model.stat().st_mtime_ns
+        except (OSError, ValueError):  # loading says why it cannot be read
+            changed = 0
         return _loaded(self.model, changed, self.settings)
 
 
@@ -176,13 +180,20 @@ def denoise_graphnet(
     >>> clean.dtype, round(clean.mean(), 1), round(same_range.mean() / 255, 1)
     (dtype('float64'), np.float64(0.5), np.float64(0.5))
     """
-    image = np.asarray(image)
+    settings = _settings(strength)
+    _check_flag("preserve_range", preserve_range)
+    image = np.asarray(_dense(image))
     check_dtype(image.dtype)
     spatial = image.ndim - (channel_axis is not None)
     if not 2 <= spatial <= 4:
         raise InputError(
             f"expected an image of 2 to 4 axes beside channel_axis, found {image.shape} with "
-            f"channel_axis={channel_axis}."
+            f"channel_axis={channel_axis!r:.80}."
+        )
+    if channel_axis is not None and not _is_axis(channel_axis, image.ndim):
+        raise InputError(
+            f"channel_axis: expected an axis of {image.shape}, which are 0 to {image.ndim - 1}, found "
+            f"{channel_axis!r:.80}."
         )
     integers = image.dtype.kind != "f"
     narrow = image.dtype in (np.float16, np.float32)
@@ -192,7 +203,6 @@ def denoise_graphnet(
         values = np.moveaxis(values, channel_axis, 0)
         axes = f"C{axes}"
     own = find_range(_numbers(image), Levels.of(image.dtype))
-    settings = _settings(strength)
     request = Request(_found(model, settings), "auto", None, own, settings)
     clean = _numpy(values, axes, request)
     if integers and not preserve_range:
@@ -207,17 +217,35 @@ def denoise_graphnet(
 def _settings(
     strength: float, self_ensemble: bool = False, device: str = "auto", memory: str = "2GiB"
 ) -> Settings:
-    if not 0 <= strength <= 1:
-        raise InputError(f"strength: expected a number between 0 and 1, found {strength!r}.")
+    if not isinstance(strength, Real) or not 0 <= strength <= 1:
+        raise InputError(f"strength: expected a number between 0 and 1, found {strength!r:.80}.")
+    _check_flag("self_ensemble", self_ensemble)
     options = graphnet.CompileOptions(device=device, memory=memory)
     return Settings(options, self_ensemble, float(strength))
+
+
+def _check_flag(name: str, value: object) -> None:
+    """Raise InputError for anything but True and False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name}: expected True or False, found {value!r:.80}.")
+
+
+def _is_axis(axis: object, count: int) -> bool:
+    return isinstance(axis, Integral) and -count <= axis < count
+
+
+def _dense(array: Any) -> Any:
+    """The array. Raises InputError for a sparse torch tensor, which is no image."""
+    if isinstance(array, torch.Tensor) and array.layout != torch.strided:
+        raise InputError("expected an image, found a sparse tensor. Convert it: image.to_dense().")
+    return array
 
 
 def _check_noise(request: Request) -> None:
     """Raise InputError for a kind of noise that does not exist, or a level that no model takes."""
     kinds = get_args(Noise)[:1] + get_args(Kind)
-    if request.noise not in kinds:
-        raise InputError(f"noise: expected {', '.join(kinds)}, found {request.noise!r}.")
+    if not isinstance(request.noise, str) or request.noise not in kinds:
+        raise InputError(f"noise: expected {', '.join(kinds)}, found {request.noise!r:.80}.")
     if request.model is None and request.noise_level is not None:
         raise InputError(
             "noise_level: it is for a model that takes the noise level as an input. The included models do "
@@ -229,7 +257,11 @@ def _found(model: str | Path | Denoiser | None, settings: Settings) -> Path | Re
     """What Request takes as a model."""
     if model is None:
         return None
-    return Path(model) if isinstance(model, str | Path) else Restorer.of(model, settings)
+    if isinstance(model, str | Path):
+        return Path(model)
+    if not isinstance(model, Denoiser):
+        raise InputError(f"model: expected a file or a graphnet.Model, found {model!r:.80}.")
+    return Restorer.of(model, settings)
 
 
 def _given(value_range: tuple[float, float]) -> Range:
@@ -269,7 +301,7 @@ def _numpy(array: NDArray[Any], axes: str | None, request: Request) -> NDArray[A
 
 
 def _torch(tensor: torch.Tensor, axes: str | None, request: Request) -> torch.Tensor:
-    host = tensor.detach().cpu()
+    host = _dense(tensor).detach().cpu()
     wide = host.float() if tensor.dtype == torch.bfloat16 else host  # numpy has no bfloat16
     found = torch.from_numpy(_numpy(wide.numpy(), axes, request))
     return found.to(device=tensor.device, dtype=tensor.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ _TURNS = 8
 _ONE_AT_A_TIME = threading.Lock()  # a prediction uses all processors and the memory that it may use
 
 
+@runtime_checkable
 class Denoiser(Protocol):
     """The attributes and methods that a model needs; graphnet.Model has them."""
 
