@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from graphnet.errors import CompileError
+from graphnet.executors.inductor_faults import CORRECTIONS, put_in_order, settings
 from graphnet.executors.to_fx import Captured, capture, fingerprint
 from graphnet.graph import Value
 from graphnet.plan import Plan
@@ -88,6 +89,7 @@ def make_job(plan: Plan, arguments: Sequence[Tensor]) -> CompileJob:
         for name, tensor in zip(plan.arguments, arguments, strict=True)
     )
     captured = capture(plan, examples)
+    put_in_order(captured.graph)
     device = arguments[0].device
     key = {
         "model": _model_digest(plan),
@@ -99,6 +101,7 @@ def make_job(plan: Plan, arguments: Sequence[Tensor]) -> CompileJob:
         "device": device_text(device),
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        "corrections": CORRECTIONS,
         "compiler settings": torch._inductor.config.get_hash().hex()[:16],
         "matrix products": torch.get_float32_matmul_precision(),
     }
@@ -170,7 +173,7 @@ def compile_into(folder: Path, graph: GraphModule, examples: Sequence[Tensor]) -
     from torch._inductor.cpu_vec_isa import pick_vec_isa
     from torch._inductor.runtime.cache_dir_utils import temporary_cache_dir
 
-    with _quiet():
+    with _quiet(), settings(graph):
         if examples[0].device.type == "cpu":
             pick_vec_isa()
         with temporary_cache_dir(str(folder)), torch.no_grad():
@@ -240,7 +243,7 @@ def _compiled(artifact: Artifact, job: CompileJob, how: str) -> Compiled:
 def _by_torch_compile(job: CompileJob, failure: Exception) -> Artifact:
     function: Any = torch.compile(job.captured.graph, fullgraph=True, dynamic=False)
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), settings(job.captured.graph), torch.no_grad():
             function(*(torch.zeros_like(example) for example in job.examples))
     except Exception as error:
         raise CompileError(

@@ -29,7 +29,7 @@ from tests.support.random_graphs import (
 )
 
 GRAPHS = int(os.environ.get("GRAPHNET_FUZZ_GRAPHS", "100"))
-COMPILED = int(os.environ.get("GRAPHNET_FUZZ_COMPILED", "2"))
+COMPILED = int(os.environ.get("GRAPHNET_FUZZ_COMPILED", "1"))
 CHUNK = 50  # models in one test
 TOLERANCE = {"float64": 1e-7, "float32": 1e-3}
 ROUNDING = {"float64": 1e-14, "float32": 1e-7}
@@ -66,7 +66,9 @@ def expect_the_same(trial: Trial, registry: Registry, seed: int) -> None:
 
     if found := wrong(trial):
         refused = found.startswith(REFUSED)  # an invalid model is another fault than a wrong number
-        small = shrink(trial, lambda one: bool(w := wrong(one)) and w.startswith(REFUSED) == refused)
+        small = shrink(
+            trial, lambda one: bool(w := wrong(one)) and w.startswith(REFUSED) == refused
+        )
         pytest.fail(f"seed {seed}: {wrong(small)}\n{small}")
 
 

@@ -154,10 +154,15 @@ def run(
     program = model.compile(
         *shapes, loss=_losses(trial), device="cpu", seed=5, **trial.settings, **trial.options
     )
+    values = [program.plan.values[name] for name in program.plan.inputs]
     dtype = program.plan.values[program.plan.outputs[0]].spec.dtype
     generator = torch.Generator().manual_seed(11)
+    targets = [
+        torch.rand(value.spec.shape, generator=generator, dtype=FLOAT)
+        for value in values[len(trial.inputs) :]
+    ]
     tensors = []
-    for x in (*trial.inputs.values(), *_targets(trial)):
+    for x in (*trial.inputs.values(), *targets):
         if x.is_floating_point():
             noise = torch.rand(x.shape, generator=generator, dtype=FLOAT) * 2 - 1
             x = (x * (1 + nudge * noise)).to(dtype)
@@ -291,12 +296,6 @@ def _real(spec: Spec) -> bool:
 
 def _losses(trial: Trial) -> Any:
     return dict(trial.losses) if len(trial.losses) > 1 else next(iter(trial.losses.values()))
-
-
-def _targets(trial: Trial) -> Iterator[Tensor]:
-    for i, name in enumerate(trial.losses):
-        generator = torch.Generator().manual_seed(100 + i)
-        yield torch.rand(trial.specs[name].shape, generator=generator, dtype=FLOAT)
 
 
 def _largest(x: Tensor) -> float:

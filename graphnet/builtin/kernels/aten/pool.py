@@ -122,7 +122,11 @@ class AtenMaxPool3d(_MaxPool):
 
 
 class _AvgPool(_Operators):
-    """Average pooling by aten's operators; in 3-D on CUDA it does not match windows that overlap."""
+    """Average pooling by aten's operators; in 3-D on CUDA it does not match windows that overlap.
+
+    It does not match windows that reach beyond the padding (`ceil_mode`) if these count all their pixels:
+    Inductor divides the gradients of such windows by the wrong number (torch 2.13).
+    """
 
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
@@ -135,6 +139,8 @@ class _AvgPool(_Operators):
         (layer,), x = site.layers, site.specs["x"]
         assert isinstance(layer, AvgPooling)
         overlap = any(s < k for s, k in zip(layer.steps, layer.kernel_size, strict=True))
+        if layer.ceil_mode and layer.count_include_pad:
+            return None
         if cls.axes == 3 and ((overlap and site.device.type != "cpu") or not x or not x.numel):
             return None
         return cls(
