@@ -9,6 +9,8 @@
 #                model files, training files and checkpoints
 # make guided    1,000,000 inputs for each of seven readers, of which those that reach new code are kept (atheris)
 # make torture   trainings that are killed, or whose changes of files fail, at every place and at random moments
+# make shuffled  all tests in a random order, whose seed is printed
+# make separate  each file of tests in a process of its own
 # make mutants   600 faults in the built-in layers, losses and kernels: which the conformance kit catches
 # make opinfo    every layer against torch's operators on all of torch's own sample inputs, in float64
 # make hour      a plugin with one of each kind, from an empty folder to a training, with installed wheels, on
@@ -33,7 +35,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 CHECKED := system sdk description graph passes plan model training cli
 PROJECTS := pyproject.toml $(patsubst %,plugins/graphnet-%/pyproject.toml,cpu denoise onnx triton)
 
-.PHONY: install demo examples speedrun check test site fuzz guided torture mutants opinfo hour onnx alone lint lock audit napari programs stub public \
+.PHONY: install demo examples speedrun check test site fuzz guided torture shuffled separate mutants opinfo hour onnx alone lint lock audit napari programs stub public \
 	matrix clean
 
 install: $(VENV)/installed
@@ -118,6 +120,14 @@ build/atheris:
 
 torture: install
 	$(BIN)/python -m tests.crash.torture
+
+shuffled: install
+	seed=$${GRAPHNET_SHUFFLE:-$$$$}; echo "GRAPHNET_SHUFFLE=$$seed"; \
+		GRAPHNET_SHUFFLE=$$seed $(PYTEST) --ignore plugins/graphnet-triton
+
+separate: install
+	find tests plugins/graphnet-*/tests -name 'test_*.py' -not -path '*triton*' | sort | OMP_NUM_THREADS=1 xargs -P 2 -I FILE \
+		sh -c '$(BIN)/python -m pytest -q FILE > /dev/null 2>&1 || { test $$? = 5 || { echo FILE fails alone; exit 1; }; }'
 
 mutants: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.mutants

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 
@@ -23,7 +24,16 @@ settings.load_profile("default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests run first, so that no process is left alone with one at the end."""
+    """Files with slow tests run first, so that no process is left alone with one at the end.
+
+    With GRAPHNET_SHUFFLE, a seed, the order of the files and of the tests in each is random.
+    """
+    if seed := os.environ.get("GRAPHNET_SHUFFLE"):
+        draw = random.Random(seed)
+        places = {path: draw.random() for path in dict.fromkeys(item.path for item in items)}
+        draw.shuffle(items)
+        items.sort(key=lambda item: places[item.path])
+        return
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -67,6 +67,11 @@ def test_large_arguments_cannot_be_repeated_without_bound(registry: Registry) ->
         expand(parse({"blocks": {"b": block}, "layers": layers}), registry)
 
 
+def test_an_anchor_may_be_used_again() -> None:
+    data, _ = read_text("a: &x 1\nb: *x\nc: &x 2\nd: *x")
+    assert data == {"a": 1, "b": 1, "c": 2, "d": 2}
+
+
 def test_aliases_cannot_grow_a_document_without_bound() -> None:
     text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)

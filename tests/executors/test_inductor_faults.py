@@ -1,4 +1,4 @@
-"""Models for which Inductor makes wrong code: graphnet avoids it, so each computes what the reference does."""
+"""Models for which Inductor makes wrong code, which graphnet avoids: each is computed as by the reference."""
 
 from __future__ import annotations
 

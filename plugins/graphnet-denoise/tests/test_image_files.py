@@ -945,3 +945,33 @@ def test_other_distributions_add_formats(tmp_path: Path, monkeypatch: pytest.Mon
     with open_image(tmp_path / "a.dots") as source:
         assert source.read().tolist() == [[[1, 1, 0, 1]]]
     assert ".dots" in Names.known().endings
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_mrc_whose_header_is_longer_than_the_file_takes_no_memory(
+    tmp_path: Path, order: str
+) -> None:
+    import mrcfile
+
+    path = tmp_path / "a.mrc"
+    with mrcfile.new(path) as made:
+        made.set_data(np.zeros((4, 4), f"{order}i2"))
+    header = bytearray(path.read_bytes())
+    struct.pack_into(f"{order}i", header, 92, 1 << 30)  # the bytes of its extended header
+    path.write_bytes(header)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="extended header has 1,073,741,824 bytes, more than"):
+            open_image(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
+
+
+def test_damaged_fits_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    path.write_bytes(b"SIMPLE  =                    T".ljust(2880))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DataError):
+            open_image(path)

@@ -87,7 +87,9 @@ class CropTo(Layer):
 
     def forward(self, x: Tensor, like: Tensor) -> Tensor:
         if x.ndim != 4 or like.ndim != 4:
-            raise GraphError(f"expected N x C x H x W twice, got {tuple(x.shape)}, {tuple(like.shape)}")
+            raise GraphError(
+                f"expected N x C x H x W twice, got {tuple(x.shape)}, {tuple(like.shape)}"
+            )
         h, w = like.shape[2:]
         if x.shape[2] < h or x.shape[3] < w:
             raise GraphError(f"expected x of at least {h} x {w}, got {tuple(x.shape)}")
