@@ -9,10 +9,7 @@ higher or wider than a tile, so it crosses the seams between tiles. FOLDER is ma
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +18,8 @@ import tifffile
 from graphnet_denoise import denoise
 from numpy.typing import NDArray
 from rich.progress import track
+
+from benchmarks import processes
 
 MODEL: Final = "gaussian"
 ROWS = 1_000  # of the image, made at a time
@@ -40,20 +39,6 @@ def write_image(file: Path, side: int) -> None:
         noisy = clean + SIGMA * random.standard_normal(clean.shape, dtype=np.float32)
         image[top : top + ROWS] = noisy.clip(0, 65_535).astype(np.uint16)
         image.flush()
-
-
-def run(image: Path, result: Path, memory: str | None) -> tuple[float, float]:
-    """Denoise the image by the command; returns its seconds and the GiB that its process took at most."""
-    command = [sys.executable, "-m", "graphnet", "denoise", str(image), "--overwrite"]
-    command += ["--noise", MODEL, "-o", str(result)]
-    command += [] if memory is None else ["--memory", memory]
-    start = time.perf_counter()
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"error: graphnet denoise ended with status {process.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss / 2**20
 
 
 def difference(
@@ -91,7 +76,10 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     image, result = given.folder / "image.tif", given.folder / "result.tif"
     write_image(image, given.side)
-    seconds, gib = run(image, result, given.memory)
+    command = [sys.executable, "-m", "graphnet", "denoise", str(image), "--overwrite"]
+    command += ["--noise", MODEL, "-o", str(result)]
+    command += [] if given.memory is None else ["--memory", given.memory]
+    seconds, gib = processes.run(command)
     megapixels = given.side**2 / 1e6
     print(
         f"{megapixels:,.0f} megapixels: {seconds:,.0f} s, {seconds / megapixels:.3f} s each, "

@@ -10,11 +10,8 @@ average, the seconds of everything, and the memory of the largest process.
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,20 +20,16 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from benchmarks import processes
+
 Pixels = NDArray[Any]
 _SIDE = Path(__file__).with_name("careamics_side.py")
 
 
 def run(commands: list[list[str]]) -> tuple[float, float]:
     """Run commands one after the other; return their seconds, and the GiB of the largest process."""
-    started, most = time.perf_counter(), 0
-    for command in commands:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        if status:
-            raise SystemExit(f"error: {' '.join(command)} failed")
-        most = max(most, usage.ru_maxrss)
-    return time.perf_counter() - started, most / 2**20
+    found = [processes.run(command, quiet=True) for command in commands]
+    return sum(seconds for seconds, _ in found), max(gib for _, gib in found)
 
 
 def write_tiffs(folder: Path, images: Pixels) -> None:

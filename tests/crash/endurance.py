@@ -69,7 +69,7 @@ def predictions(number: int, sizes: int = 500) -> dict[str, Any]:
     draw = random.Random(0)
     warm = 0
     for done in range(number):
-        if done == number // 10:
+        if done == number // 5:
             warm = resident()
         height, width = divmod(draw.randrange(sizes), 25)
         model.predict(torch.zeros(1, 1, height + 1, width + 1), device="cpu")
@@ -79,7 +79,7 @@ def predictions(number: int, sizes: int = 500) -> dict[str, Any]:
 def _growth(what: str, warm: int) -> dict[str, Any]:
     growth = resident() / warm - 1
     wrong = [f"{what}: the memory grew by {growth:.2%}"] if growth >= 0.01 else []
-    result = f"the memory grew by {growth:.2%} after a tenth of them"
+    result = f"the memory grew by {growth:.2%} after a warm-up"
     return {"what": what, "result": result, "wrong": wrong}
 
 

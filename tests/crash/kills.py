@@ -18,18 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from graphnet.sdk import default_registry
-from tests.crash.training import differences, make_pairs, train
+from tests.crash.training import differences, make_pairs, make_photo, train
 
 _CONV = {"conv2d": {"out_channels": 2, "kernel_size": 3, "padding": 1}}
 _LAST = {"conv2d": {"out_channels": 1, "kernel_size": 1}}
 _MODEL = {"input": {"channels": 1}, "layers": [_CONV, "relu", _LAST]}
 _DROPOUT = {"input": {"channels": 1}, "layers": [_CONV, {"dropout": {"p": 0.5}}, _LAST]}
+_PATCHES = {
+    "path": "photos",
+    "size": 4,
+    "per_epoch": 8,
+    "noise": {"gaussian": {"std": 25}},
+    "augment": True,
+}
 WAYS: dict[str, dict[str, Any]] = {
     "sgd": {"model": _MODEL, "optimizer": {"sgd": {"lr": 0.1, "momentum": 0.9}}},
     "adam, ema": {"model": _MODEL, "ema": 0.9},
     "muon, clip": {"model": _MODEL, "optimizer": {"muon": {"lr": 0.01}}, "clip_grad_norm": 0.1},
     "accumulate": {"model": _MODEL, "accumulate": 2, "batch_size": 2},
     "dropout": {"model": _DROPOUT},
+    "stream": {"model": _MODEL, "data": {"train": {"patches": _PATCHES}}},
     "reference": {"model": _MODEL, "executor": "reference"},
     "inductor": {"model": _MODEL, "executor": "inductor"},
 }
@@ -40,6 +48,8 @@ def attack(place: Path, kills: int, ways: Mapping[str, Mapping[str, Any]]) -> di
     """Kill trainings at random moments; return what was tried and what went wrong."""
     pairs = place / "pairs.npz"
     make_pairs(pairs)
+    os.chdir(place)
+    make_photo(Path("photos"))
     draw = random.Random(0)
     wrong: list[str] = []
     done = finished = 0
@@ -50,21 +60,25 @@ def attack(place: Path, kills: int, ways: Mapping[str, Mapping[str, Any]]) -> di
         if status := _run(folder, pairs, ways[name], in_order=True):
             raise SystemExit(f"{name}: the training without a kill ended with status {status}")
         whole[name] = folder, time.monotonic() - started
-    while done < kills:
-        name, in_order = cases[finished % len(cases)]
-        folder = place / f"{name}-{finished}"
-        status = -1
-        while status:
-            after = draw.uniform(0.0, 0.6) * whole[name][1] if done < kills else None
-            number = draw.choice((signal.SIGKILL, signal.SIGTERM))
-            status = _run(folder, pairs, ways[name], in_order=in_order, after=after, number=number)
-            done += status < 0
-            if status > 0:
-                wrong.append(f"{name}: cannot be resumed (status {status})")
-                break
-        else:
-            wrong += [f"{name}: {one}" for one in differences(folder, whole[name][0])]
-        finished += 1
+    each = -(-kills // len(cases))  # kills of a case, in one training or more
+    for name, in_order in cases:
+        killed = 0
+        while killed < each:
+            folder, status = place / f"{name}-{finished}", -1
+            while status:
+                after = draw.uniform(0.0, 0.6) * whole[name][1] if killed < each else None
+                number = draw.choice((signal.SIGKILL, signal.SIGTERM))
+                status = _run(
+                    folder, pairs, ways[name], in_order=in_order, after=after, number=number
+                )
+                killed += status < 0
+                if status > 0:
+                    wrong.append(f"{name}: cannot be resumed (status {status})")
+                    break
+            else:
+                wrong += [f"{name}: {one}" for one in differences(folder, whole[name][0])]
+            finished += 1
+        done += killed
     return {"kills": done, "trainings": finished, "wrong": wrong}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from graphnet.model import read_checkpoint
 from graphnet.sdk import default_registry
@@ -30,6 +31,13 @@ def make_pairs(path: Path) -> None:
     draw = np.random.default_rng(0)
     noisy, clean = draw.integers(0, 256, (2, 8, 1, 4, 4), dtype=np.uint8)
     np.savez(path, noisy=noisy, clean=clean)
+
+
+def make_photo(folder: Path) -> None:
+    """Write a grey photo of 16x16 pixels into a new folder."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "photo.png")
 
 
 def job_of(pairs: Path, fields: Mapping[str, Any]) -> Job:

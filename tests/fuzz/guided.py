@@ -21,11 +21,14 @@ from pathlib import Path
 
 import atheris
 
+from tests.fuzz.kept import kept
+
 with atheris.instrument_imports(include=["graphnet", "graphnet_denoise"]):
     from tests.fuzz.targets import TARGETS, Target
 
 _SLOW_S = 2.0
 _LARGE_KIB = 256 << 10
+_TOLD = 50_000  # runs between two messages
 
 
 class Run:
@@ -58,6 +61,8 @@ class Run:
             self._keep("takes more than 256 MiB", data)
         self._peak = peak
         self.done += 1
+        if self.done % _TOLD == 0:
+            print(f"{self.done:,} of {self.runs:,} runs", file=sys.stderr, flush=True)
         if self.done == self.runs:
             self.end()
 
@@ -115,7 +120,7 @@ def main() -> None:
     corpus, found = folder / "corpus", folder / "found"
     for one in (corpus, found):
         one.mkdir(parents=True, exist_ok=True)
-    for number, start in enumerate(target.corpus()):
+    for number, start in enumerate([*target.corpus(), *kept(given.target)]):
         (corpus / f"start-{number}").write_bytes(start)
     run = Run(target, given.runs, found)
     options = [f"-max_len={1 << 16}", "-rss_limit_mb=0", "-timeout=60", "-verbosity=0"]

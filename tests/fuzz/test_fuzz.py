@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from tests.fuzz.kept import FOLDER, kept
 from tests.fuzz.targets import TARGETS
 
 TRIALS = int(os.environ.get("GRAPHNET_FUZZ_FILES", "150"))
@@ -30,3 +31,14 @@ def test_mutated_inputs_are_read_or_refused(name: str) -> None:
         except Exception as error:
             raise AssertionError(f"seed {seed}: {type(error).__name__}: {error}") from error
         assert time.monotonic() - started < _SLOW_S, f"seed {seed}"
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("name", TARGETS)
+def test_inputs_that_once_reached_new_code_are_read_or_refused(name: str) -> None:
+    for data in kept(name.replace(" ", "-")):
+        TARGETS[name].run(data)
+
+
+def test_each_file_of_kept_inputs_belongs_to_a_target() -> None:
+    assert {path.stem.replace("-", " ") for path in FOLDER.glob("*.txt")} <= {*TARGETS}
