@@ -100,7 +100,7 @@ def read_text(text: str, *, name: str = "<text>") -> tuple[Any, Locations]:
             ]
         )
     yaml = YAML(typ="safe", pure=True)
-    yaml.composer.warn_double_anchors = False  # YAML allows it: an alias means the last one before it
+    yaml.composer.warn_double_anchors = False  # an alias means the last anchor before it
     try:
         root = yaml.compose(text)
     except MarkedYAMLError as error:

@@ -330,7 +330,9 @@ def _check_same(saved: Mapping[str, Tensor], mine: Mapping[str, Tensor], what: s
     """Raise CheckpointError if tensors have other names or shapes than those of this program."""
     require(saved, Mapping, f"restore: {what}", "tensors by name")
     if unknown := set(saved) ^ set(mine):
-        raise CheckpointError(f"{what} of the checkpoint differs in {', '.join(sorted(map(str, unknown)))}")
+        raise CheckpointError(
+            f"{what} of the checkpoint differs in {', '.join(sorted(map(str, unknown)))}"
+        )
     for name, tensor in mine.items():
         if saved[name].shape != tensor.shape or saved[name].dtype != tensor.dtype:
             expected, found = (

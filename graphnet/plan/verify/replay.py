@@ -97,6 +97,8 @@ def _reverse(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
             narrow = name in call.layer.kept
             mine = [_readings(value, graph, narrow=narrow) for value in flatten((arg,))]
             theirs = list(flatten((ports[name],)))
+            if mine and not theirs:  # nobody else reads this result: a repetition may still make it
+                theirs = _again(forward, name, graph, numbers)
             if len(mine) != len(theirs) or not all(
                 numbers[value] in {numbers[one] for one in readings}
                 for readings, value in zip(mine, theirs, strict=True)
@@ -104,6 +106,23 @@ def _reverse(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
                 raise PlanError(
                     f"plan rejected: {call.name} reads another {name!r} than {forward.name!r} did"
                 )
+
+
+def _again(forward: Call, name: str, graph: Graph, numbers: dict[str, int]) -> list[str]:
+    """The result with this name of a call that repeats a forward call on the same values."""
+    for call in graph.calls.values():
+        if call.repeats == forward.name and (found := list(flatten((call.ports()[name],)))):
+            return found
+    return []
+
+
+def _numbered(call: Call, numbers: dict[str, int]) -> list[object]:
+    """The method of a call, and its arguments by the numbers of their values."""
+    args = (arg if isinstance(arg, Const) else [*flatten((arg,))] for arg in call.args)
+    return [
+        call.method,
+        *([numbers[n] for n in arg] if isinstance(arg, list) else arg for arg in args),
+    ]
 
 
 def _readings(name: str, graph: Graph, *, narrow: bool) -> list[str]:
@@ -134,6 +153,11 @@ def _repetition(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
     if original is None:
         raise PlanError(
             f"plan rejected: {call.name} repeats {call.repeats!r}, which is not in the graph"
+        )
+    if call.layer != original.layer or _numbered(call, numbers) != _numbered(original, numbers):
+        raise PlanError(
+            f"plan rejected: {call.name} computes something else than {call.repeats!r}, which it repeats: "
+            f"another layer, or on other values"
         )
     for name, again in zip(flat(original.results), flat(call.results), strict=True):
         if name is not None and again is not None and numbers[name] != numbers[again]:

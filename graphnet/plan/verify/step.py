@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from graphnet.graph import Arg, Call, Const, Graph, Kind, flat, flatten, gradient_names
+from graphnet.graph import Arg, Call, Const, Graph, Kind, Slot, flat, flatten, gradient_names
 from graphnet.sdk import (
     Accumulate,
     Cast,
@@ -32,16 +32,16 @@ class Step:
     """A graph with a reverse pass, and what the rules ask of it."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+        self.graph = graph = _without_repetitions(graph)
         self.forward = [
             one
             for call in graph.calls.values()
-            if call.kind in _FORWARD and not call.repeats
+            if call.kind in _FORWARD
             for one in self._single(call)
         ]
         self.backward: dict[str, Call] = {}  # name of a forward call -> its backward call
         for call in graph.calls.values():
-            if call.kind is Kind.BACKWARD and not call.repeats:
+            if call.kind is Kind.BACKWARD:
                 self.backward.setdefault(call.backward_of, call)
 
     def _single(self, call: Call) -> Iterator[Call]:
@@ -217,3 +217,55 @@ class Step:
 def _rule(layer: Definition) -> Definition:
     """The rule of each of the calls that a multi-tensor kernel stands for; of others, the layer itself."""
     return layer.rule if isinstance(layer, MultiTensorKernel) else layer
+
+
+def _without_repetitions(graph: Graph) -> Graph:
+    """The graph in which the results of a call stand for those of all calls that repeat it.
+
+    That a repetition computes the same is checked elsewhere (replay.py).
+    """
+    again = {name: call for name, call in graph.calls.items() if call.repeats in graph.calls}
+    if not again:
+        return graph
+    results = {call.repeats: graph.calls[call.repeats].results for call in again.values()}
+    for (
+        call
+    ) in again.values():  # a result that the first call no longer makes is that of a repetition
+        results[call.repeats] = _merged(results[call.repeats], call.results)
+    names = {
+        mine: first
+        for call in again.values()
+        for mine, first in zip(flat(call.results), flat(results[call.repeats]), strict=True)
+        if mine is not None and first is not None
+    }
+    calls = {
+        name: replace(
+            call,
+            args=tuple(_renamed(arg, names) for arg in call.args),
+            results=results.get(name, call.results),
+        )
+        for name, call in graph.calls.items()
+        if name not in again
+    }
+    return replace(
+        graph,
+        calls=calls,
+        outputs=tuple(names.get(name, name) for name in graph.outputs),
+        gradients={of: names.get(name, name) for of, name in graph.gradients.items()},
+    )
+
+
+def _merged(first: tuple[Slot, ...], second: tuple[Slot, ...]) -> tuple[Slot, ...]:
+    """Results, with those of a second tuple where the first has none."""
+    return tuple(
+        tuple(a or b for a, b in zip(one, other, strict=True))
+        if isinstance(one, tuple) and isinstance(other, tuple)
+        else one or other
+        for one, other in zip(first, second, strict=True)
+    )
+
+
+def _renamed(arg: Arg, names: Mapping[str, str]) -> Arg:
+    if isinstance(arg, tuple):
+        return tuple(names.get(name, name) for name in arg)
+    return names.get(arg, arg) if isinstance(arg, str) else arg

@@ -48,9 +48,7 @@ class Rule:
 
 def _reversed_once(step: Step) -> Iterator[str]:
     counts = Counter(
-        call.backward_of
-        for call in step.graph.calls.values()
-        if call.kind is Kind.BACKWARD and not call.repeats
+        call.backward_of for call in step.graph.calls.values() if call.kind is Kind.BACKWARD
     )
     known = {call.name: call for call in step.forward}
     for name, count in counts.items():
