@@ -123,7 +123,7 @@ def main() -> None:
     for number, start in enumerate([*target.corpus(), *kept(given.target)]):
         (corpus / f"start-{number}").write_bytes(start)
     run = Run(target, given.runs, found)
-    options = [f"-max_len={1 << 16}", "-rss_limit_mb=0", "-timeout=60", "-verbosity=0"]
+    options = [f"-max_len={1 << 16}", "-rss_limit_mb=0", "-timeout=3600", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], run, custom_mutator=mutator(target))
     atheris.Fuzz()
 

@@ -98,14 +98,14 @@ class Trial:
 
 
 def cases_of(registry: Registry) -> Mapping[str, Sequence[Case]]:
-    """The cases of each layer that take inputs and give no error, by its name."""
+    """The cases of each layer that train, and have no inputs or outputs of 0 axes, by its name."""
     found: dict[str, list[Case]] = {}
     for name, entry in registry.layers.items():
         for case in varied_cases_for(entry.value, registry=registry)[0]:
             if not isinstance(case, Case) or case.raises is not None:
                 continue
-            specs = case.input_specs()
-            if all(spec.shape for spec in specs) and case.usable and case.layer.signature.backward:
+            trains = case.usable and bool(case.layer.signature.backward)
+            if trains and _outputs(case.layer, case.input_specs()):
                 found.setdefault(name, []).append(case)
     return found
 
@@ -268,7 +268,8 @@ def _outputs(layer: Layer, specs: Sequence[Spec], *, most: float = math.inf) -> 
     except Exception:  # a refusal: which errors it raises is tested elsewhere
         return None
     made = [Spec(spec.shape, spec.dtype) for spec in made[: len(layer.outputs)]]
-    return made if all(0 < spec.numel <= most and spec.shape for spec in made) else None
+    fits = all(0 < spec.numel <= most and spec.shape for spec in made)
+    return made if fits and all(spec.shape for spec in specs) else None
 
 
 def _same(trial: Trial, case: Case, specs: Sequence[Spec]) -> str | None:
