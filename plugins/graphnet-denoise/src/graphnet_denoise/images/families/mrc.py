@@ -58,9 +58,10 @@ def _check_extension(path: Path) -> None:
     """Raise ValueError if the header is longer than the file: mrcfile would take the memory at once."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES).ljust(_HEADER_BYTES, b"\0")
-    order = ">" if header[_STAMP] == _BIG_ENDIAN else "<"
-    if struct.unpack_from(f"{order}i", header, _MODE)[0] not in _MODES:
-        order = "<" if order == ">" else ">"  # as mrcfile reads a file with a wrong stamp
+    order, other = "><" if header[_STAMP] == _BIG_ENDIAN else "<>"
+    mode, other_mode = (struct.unpack_from(f"{one}i", header, _MODE)[0] for one in (order, other))
+    if mode not in _MODES and other_mode in _MODES:  # as mrcfile reads a file with a wrong stamp
+        order = other
     (length,) = struct.unpack_from(f"{order}i", header, _EXTENSION)
     if length > path.stat().st_size - _HEADER_BYTES:
         raise ValueError(f"its extended header has {length:,} bytes, more than the file")
