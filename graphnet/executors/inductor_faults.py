@@ -21,8 +21,8 @@ CORRECTIONS = 1
 """Incremented with each fault that is avoided: the cache may hold plans with that fault."""
 
 _MAX_POOLS = ("max_pool2d_with_indices", "max_pool3d_with_indices")
-_SOFTMAX = frozenset({"_softmax", "softmax", "exp"})
-_PRODUCTS = frozenset({"bmm", "matmul", "baddbmm"})
+_SOFTMAX = frozenset({"_softmax", "exp"})
+_PRODUCTS = frozenset({"bmm", "baddbmm"})
 
 
 def put_in_order(graph: GraphModule) -> None:

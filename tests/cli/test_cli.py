@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +69,19 @@ def fails(*arguments: object, cwd: Path | None = None) -> str:
     assert "unexpected" not in done.stderr
     assert done.stdout == ""
     return done.stderr
+
+
+@pytest.fixture(autouse=True)
+def _heard_signals() -> Iterator[None]:
+    """No signal is ignored, as SIGINT is in programs that a script starts in the background."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.getsignal(number) for number in usual}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, usual[number])
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -183,8 +197,6 @@ def test_a_signal_stops_with_a_checkpoint_and_its_status_and_resume_finishes(
 def test_a_signal_during_imports_ends_the_command_with_its_status(
     config: Path, number: int, status: int
 ) -> None:
-    if signal.getsignal(number) == signal.SIG_IGN:
-        pytest.skip("the shell ignores this signal here")
     process = spawn("train", config, "--run", config.parent / "run")
     time.sleep(0.5)  # torch takes longer than that to be imported
     process.send_signal(number)
