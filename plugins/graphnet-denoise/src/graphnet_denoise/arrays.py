@@ -231,7 +231,7 @@ def _check_flag(name: str, value: object) -> None:
 
 
 def _is_axis(axis: object, count: int) -> bool:
-    return isinstance(axis, Integral) and -count <= axis < count
+    return isinstance(axis, Integral) and -count <= int(axis) < count
 
 
 def _dense(array: Any) -> Any:
