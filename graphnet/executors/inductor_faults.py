@@ -2,8 +2,8 @@
 
 - The indices of a maximum over more than 25 pixels are wrong if Inductor keeps the image with its rows and
   columns swapped (pytorch issue 197434): such images are put in order before.
-- Two products with a softmax between them are taken for attention, whatever the axis of the softmax and the
-  order of the keys' axes (196468, 195320): graphs that have both are compiled without that rewrite.
+- Inductor takes two products with a softmax between them for attention, whatever the axis of the softmax and
+  the order of the keys' axes (196468, 195320): graphs that have both are compiled without that rewrite.
 
 The gradients of averages over windows that reach beyond the image are a third fault (198119): no kernel of
 graphnet uses that operator. tests/executors/test_inductor_faults.py holds a model for each.

@@ -40,6 +40,7 @@ from graphnet.graph.ir import (
     Slot,
     Value,
     flatten,
+    renamed,
     spec_of,
 )
 from graphnet.graph.lifetimes import (
@@ -136,6 +137,7 @@ __all__ = [
     "operations_until_failure",
     "positional",
     "predicted_seconds",
+    "renamed",
     "resolve_view",
     "result_names",
     "run_on_meta",

@@ -178,6 +178,17 @@ def flatten(items: Iterable[Arg | Slot]) -> Iterator[str]:
             yield from (name for name in item if name is not None)
 
 
+def renamed(arg: Arg, names: Mapping[str, str]) -> Arg:
+    """The argument with the values in `names` replaced."""
+    match arg:
+        case str():
+            return names.get(arg, arg)
+        case tuple():
+            return tuple(names.get(name, name) for name in arg)
+        case Const():
+            return arg
+
+
 def spec_of(arg: Arg, values: Mapping[str, Value]) -> Any:
     """The Spec of an argument, a tuple of Specs for `*xs`, None for an absent parameter."""
     match arg:

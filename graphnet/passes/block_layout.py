@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from graphnet.errors import LayerError
-from graphnet.graph import SOURCES, Arg, Call, Graph, Kind, Value, flatten
-from graphnet.passes.rewrite import at, bound_arguments, renamed, rewire
+from graphnet.graph import SOURCES, Arg, Call, Graph, Kind, Value, flatten, renamed
+from graphnet.passes.rewrite import at, bound_arguments, rewire
 from graphnet.sdk import Convert, Layer, Layout, blocked_shape
 
 _PLAIN = 0  # the variable that stands for N C H W

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphnet.graph import Arg, Call, Const, Graph, Kind
-from graphnet.passes.rewrite import renamed
+from graphnet.graph import Arg, Call, Const, Graph, Kind, renamed
 
 
 def common_subexpressions(graph: Graph) -> Graph:

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from graphnet.errors import LayerError
-from graphnet.graph import SLOTS, Arg, Call, Const, Graph, Kind, flatten, result_names
-from graphnet.passes.rewrite import at, bound_arguments, call_method, renamed, rewire
+from graphnet.graph import SLOTS, Arg, Call, Const, Graph, Kind, flatten, renamed, result_names
+from graphnet.passes.rewrite import at, bound_arguments, call_method, rewire
 from graphnet.sdk import AFFINE, Kernel, Layer
 
 _WEIGHTS = SLOTS | {Kind.FOLD}

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphnet.graph import Arg, Call, Graph, Kind, flatten
-from graphnet.passes.rewrite import add_cast, bound_arguments, dtype_of_value, renamed, rewire
+from graphnet.graph import Arg, Call, Graph, Kind, flatten, renamed
+from graphnet.passes.rewrite import add_cast, bound_arguments, dtype_of_value, rewire
 from graphnet.sdk import FLOATING, DType, Layer, Precision
 
 _WEIGHTS = frozenset({Kind.PARAMETER, Kind.FROZEN, Kind.FOLD})

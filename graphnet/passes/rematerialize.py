@@ -24,9 +24,9 @@ from graphnet.graph import (
     Storages,
     flat,
     item,
+    renamed,
 )
 from graphnet.passes.eviction import Eviction, Inserted
-from graphnet.passes.rewrite import renamed
 from graphnet.passes.run_order import RunOrder, run_order, with_clones
 
 _MOST_CLONES = 200  # in one eviction

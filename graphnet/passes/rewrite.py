@@ -96,17 +96,6 @@ def call_method(
     )
 
 
-def renamed(arg: Arg, names: Mapping[str, str]) -> Arg:
-    """The argument with the values in `names` replaced."""
-    match arg:
-        case str():
-            return names.get(arg, arg)
-        case tuple():
-            return tuple(names.get(name, name) for name in arg)
-        case Const():
-            return arg
-
-
 def norms(xs: tuple[Tensor, ...], order: float) -> Tensor:
     """The norm of each x, in float32 or the widest of their dtypes: (number of xs,)."""
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import torch
 
-from graphnet.graph import Arg, Call, Graph, Kind, flatten
-from graphnet.passes.rewrite import add_cast, dtype_of_value, renamed
+from graphnet.graph import Arg, Call, Graph, Kind, flatten, renamed
+from graphnet.passes.rewrite import add_cast, dtype_of_value
 from graphnet.sdk import FLOATING, DType, Layer
 
 _LEAST_ELEMENTS = 4096  # smaller values are not worth two more calls

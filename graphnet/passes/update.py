@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 
 from graphnet.description import UpdateSettings
-from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value
-from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, renamed, scalar, write
+from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value, renamed
+from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, scalar, write
 from graphnet.sdk import Assign, Optimizer, Times, update_arguments
 
 

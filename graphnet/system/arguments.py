@@ -1,4 +1,4 @@
-"""Arguments: functions that check what a caller gives; their errors say what was expected."""
+"""Arguments: functions that check an argument of a call; their errors say what they expected."""
 
 from __future__ import annotations
 

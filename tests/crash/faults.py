@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).with_name("faults.c")
 FAULTS = {"SIGKILL": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
@@ -27,13 +29,24 @@ def compile_faults(folder: Path) -> Path:
     return library
 
 
-def run_with_faults(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a module of Python with the library loaded before libc, and torch on one thread."""
+def run_attack(module: str, *arguments: str, **environment: str) -> dict[str, Any]:
+    """Run a module of Python with torch on one thread, since threads do not survive a fork.
+
+    Returns what it prints: a JSON object.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def run_with_faults(module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module as `run_attack` does, with the library loaded before libc."""
     with tempfile.TemporaryDirectory() as folder:
-        library = compile_faults(Path(folder))
-        more = {"LD_PRELOAD": str(library), _PRELOADED: str(library), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", module, *arguments]
-        return subprocess.run(command, env={**os.environ, **more}, capture_output=True, text=True)
+        library = str(compile_faults(Path(folder)))
+        return run_attack(module, *arguments, **{"LD_PRELOAD": library, _PRELOADED: library})
 
 
 @dataclass(frozen=True, slots=True)

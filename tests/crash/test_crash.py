@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 
-from tests.crash.faults import run_with_faults
+from tests.crash.faults import run_attack, run_with_faults
 
 pytestmark = [
     pytest.mark.crash,
@@ -21,9 +18,7 @@ pytestmark = [
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_a_training_survives_a_fault_at_every_change_of_a_file() -> None:
-    done = run_with_faults("tests.crash.each_change", "--every", "23")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = run_with_faults("tests.crash.each_change", "--every", "23")
     assert result["changes"] > 60
     assert result["trials"] >= 9
     assert result["wrong"] == []
@@ -31,11 +26,7 @@ def test_a_training_survives_a_fault_at_every_change_of_a_file() -> None:
 
 def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits() -> None:
     ways = "adam, ema;accumulate;dropout;stream"
-    command = [sys.executable, "-m", "tests.crash.kills", "--kills", "8", "--ways", ways]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads do not survive a fork
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = run_attack("tests.crash.kills", "--kills", "8", "--ways", ways)
     assert result["kills"] == 8
     assert result["trainings"] >= 8
     assert result["wrong"] == []
@@ -43,8 +34,4 @@ def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits() -
 
 @pytest.mark.parametrize(("name", "number"), [("threads", 800), ("folder", 1)])
 def test_long_use(name: str, number: int) -> None:
-    command = [sys.executable, "-m", "tests.crash.endurance", name, "--number", str(number)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["wrong"] == []
+    assert run_attack("tests.crash.endurance", name, "--number", str(number))["wrong"] == []

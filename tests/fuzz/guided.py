@@ -111,11 +111,11 @@ def mutator(target: Target) -> Callable[[bytes, int, int], bytes]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("target", choices=[name.replace(" ", "-") for name in TARGETS])
+    parser.add_argument("target", choices=[*TARGETS])
     parser.add_argument("--runs", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path("build") / "fuzz")
     given = parser.parse_args()
-    target = TARGETS[given.target.replace("-", " ")]
+    target = TARGETS[given.target]
     folder = given.folder / given.target
     corpus, found = folder / "corpus", folder / "found"
     for one in (corpus, found):
@@ -124,6 +124,7 @@ def main() -> None:
         (corpus / f"start-{number}").write_bytes(start)
     run = Run(target, given.runs, found)
     options = [f"-max_len={1 << 16}", "-rss_limit_mb=0", "-timeout=3600", "-verbosity=0"]
+    options.append(f"-artifact_prefix={found}{os.sep}")  # else it writes into the current folder
     atheris.Setup([sys.argv[0], *options, str(corpus)], run, custom_mutator=mutator(target))
     atheris.Fuzz()
 

@@ -1,6 +1,6 @@
 """Kept: inputs that reached new code when they were found, in tests/fuzz/kept; the tests run all of them.
 
-`python -m tests.fuzz.kept` takes the smallest of those that `make guided` has left in build/fuzz.
+`python -m tests.fuzz.kept` copies the smallest inputs that `make guided` has found, from build/fuzz.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST = 200  # inputs for a target
 
 
 def kept(target: str) -> list[bytes]:
-    """The inputs that are kept for a target, by its name with "-" in place of spaces."""
+    """The inputs that are kept for a target, by its name."""
     path = FOLDER / f"{target}.txt"
     lines = path.read_text(encoding="ascii").split() if path.is_file() else []
     return [base64.b64decode(line) for line in lines]

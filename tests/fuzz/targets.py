@@ -1,4 +1,4 @@
-"""Targets: what is fuzzed. Each takes bytes, and raises nothing but the errors that graphnet documents."""
+"""Targets: the functions that are fuzzed. Each takes bytes, and may raise only GraphnetErrors."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def trainings() -> list[str]:
 
 @dataclass(frozen=True)
 class Target:
-    """What is fuzzed.
+    """A function that reads inputs, and how inputs for it are made.
 
     Args:
         read: takes an input.
@@ -225,10 +225,10 @@ _LARGE = 1 << 15
 _ENDINGS = sorted({Path(specimen.name).suffix for specimen in ZOO})
 
 TARGETS = {
-    "model descriptions": Target(model_description, model_descriptions, _data),
-    "training descriptions": Target(training_description, training_descriptions, _data),
-    "model files": Target(model_file, lambda: [*map(str.encode, models())], _text),
-    "training files": Target(training_file, lambda: [*map(str.encode, trainings())], _text),
+    "model-descriptions": Target(model_description, model_descriptions, _data),
+    "training-descriptions": Target(training_description, training_descriptions, _data),
+    "model-files": Target(model_file, lambda: [*map(str.encode, models())], _text),
+    "training-files": Target(training_file, lambda: [*map(str.encode, trainings())], _text),
     "checkpoints": Target(_written(read_checkpoint, f"m{SUFFIX}"), checkpoints, _checkpoint),
     "pickles": Target(_written(read_tensors, "pairs.pkl"), pickles, mutated_bytes),
     "images": Target(_written(_read_image, "image"), images, mutated_bytes),

@@ -1,4 +1,4 @@
-"""Public functions raise GraphnetErrors and no other exceptions, whatever a caller gives them.
+"""A public function raises only GraphnetErrors, whatever arguments a caller gives it.
 
 Each argument of a right call is replaced by each of some 50 wrong values in turn. A call may also succeed:
 many functions take more than one kind of value.

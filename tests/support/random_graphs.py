@@ -20,7 +20,7 @@ from torch import Tensor
 from graphnet.errors import GraphnetError, MemoryBudgetError
 from graphnet.graph import Ports, bind_inputs, observe
 from graphnet.model import Model
-from graphnet.sdk import Layer, Registry, Spec
+from graphnet.sdk import Layer, Registry, Spec, dtype_name
 from graphnet.testing.case import Case
 from graphnet.testing.cases import varied_cases_for
 from graphnet.testing.layer_model import with_random_weights
@@ -77,15 +77,10 @@ class Trial:
     def data(self) -> dict[str, Any]:
         """The model file."""
         inputs = {
-            name: {
-                "shape": list(tensor.shape[1:]),
-                "dtype": str(tensor.dtype).removeprefix("torch."),
-            }
-            for name, tensor in self.inputs.items()
+            name: {"shape": list(x.shape[1:])}
+            | ({} if x.dtype == FLOAT else {"dtype": dtype_name(x.dtype)})
+            for name, x in self.inputs.items()
         }
-        for one in inputs.values():
-            if one["dtype"] == str(FLOAT).removeprefix("torch."):
-                del one["dtype"]
         return {"inputs": inputs, "layers": [*map(dict, self.nodes)], "outputs": [*self.losses]}
 
     def __str__(self) -> str:
@@ -233,7 +228,7 @@ def _with_node(trial: Trial, case: Case, draw: random.Random) -> Trial:
         assert made is not None, case
     new = {name: x for name, x in fresh.items() if f"${name}" in chosen}
     name = f"n{len(trial.nodes)}"
-    config = json.loads(json.dumps(case.layer.configuration()))
+    config = _config(case)
     node: dict[str, Any] = {"id": name, case.name: config, "inputs": chosen}
     if (other := _same(trial, case, specs)) and draw.random() < 0.3:
         node["share"] = other
@@ -251,10 +246,16 @@ def _with_node(trial: Trial, case: Case, draw: random.Random) -> Trial:
     )
 
 
+def _config(case: Case) -> dict[str, Any]:
+    """The fields of a layer as a model file states them: with lists in place of tuples."""
+    found: dict[str, Any] = json.loads(json.dumps(case.layer.configuration()))
+    return found
+
+
 def _tensor(case: Case, position: int) -> Tensor:
-    name = [*case.ports.inputs]
+    """The tensor at a position of a case's inputs."""
     arguments = case.arguments(seed=position)
-    bound = [arguments[one] for one in name]
+    bound = [arguments[name] for name in case.ports.inputs]
     tensors = [x for one in bound for x in (one if isinstance(one, tuple) else (one,))]
     found: Tensor = tensors[position]
     return found
@@ -276,10 +277,7 @@ def _same(trial: Trial, case: Case, specs: Sequence[Spec]) -> str | None:
     """An earlier node with the same layer and parameters of the same shapes."""
     mine = _slots(bind_inputs(case.layer, list(specs), FLOAT))
     for node in trial.nodes:
-        if (
-            node.get(case.name) != json.loads(json.dumps(case.layer.configuration()))
-            or "share" in node
-        ):
+        if node.get(case.name) != _config(case) or "share" in node:
             continue
         theirs = bind_inputs(case.layer, [trial.specs[name] for name in node["inputs"]], FLOAT)
         if mine and mine == _slots(theirs) and not theirs.states:
@@ -377,7 +375,7 @@ def _pruned(trial: Trial) -> Trial:
 
 
 def failure(trial: Trial, registry: Registry, tolerance: float, rounding: float) -> str:
-    """What is wrong with a trial; an empty text if nothing is."""
+    """Say what is wrong with a trial; return an empty text if nothing is wrong."""
     plain = replace(trial, options={**PLAIN, "dtype": FLOAT})
     try:
         expected, nudged = run(plain, registry), run(plain, registry, nudge=rounding)

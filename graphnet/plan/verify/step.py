@@ -11,7 +11,18 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from graphnet.graph import Arg, Call, Const, Graph, Kind, Slot, flat, flatten, gradient_names
+from graphnet.graph import (
+    Arg,
+    Call,
+    Const,
+    Graph,
+    Kind,
+    Slot,
+    flat,
+    flatten,
+    gradient_names,
+    renamed,
+)
 from graphnet.sdk import (
     Accumulate,
     Cast,
@@ -228,9 +239,7 @@ def _without_repetitions(graph: Graph) -> Graph:
     if not again:
         return graph
     results = {call.repeats: graph.calls[call.repeats].results for call in again.values()}
-    for (
-        call
-    ) in again.values():  # a result that the first call no longer makes is that of a repetition
+    for call in again.values():  # what the first call no longer makes is made by a repetition
         results[call.repeats] = _merged(results[call.repeats], call.results)
     names = {
         mine: first
@@ -241,7 +250,7 @@ def _without_repetitions(graph: Graph) -> Graph:
     calls = {
         name: replace(
             call,
-            args=tuple(_renamed(arg, names) for arg in call.args),
+            args=tuple(renamed(arg, names) for arg in call.args),
             results=results.get(name, call.results),
         )
         for name, call in graph.calls.items()
@@ -263,9 +272,3 @@ def _merged(first: tuple[Slot, ...], second: tuple[Slot, ...]) -> tuple[Slot, ..
         else one or other
         for one, other in zip(first, second, strict=True)
     )
-
-
-def _renamed(arg: Arg, names: Mapping[str, str]) -> Arg:
-    if isinstance(arg, tuple):
-        return tuple(names.get(name, name) for name in arg)
-    return names.get(arg, arg) if isinstance(arg, str) else arg
