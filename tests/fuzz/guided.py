@@ -13,11 +13,13 @@ import json
 import os
 import random
 import resource
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import atheris
 
@@ -27,7 +29,7 @@ with atheris.instrument_imports(include=["graphnet", "graphnet_denoise"]):
     from tests.fuzz.targets import TARGETS, Target
 
 _SLOW_S = 2.0
-_LARGE_KIB = 256 << 10
+_ENDED_S = 20.0  # a run that takes longer is ended
 _TOLD = 50_000  # runs between two messages
 
 
@@ -45,6 +47,7 @@ class Run:
 
     def __call__(self, data: bytes) -> None:
         started = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, _ENDED_S)
         try:
             self.target.run(data)
         except Exception as error:
@@ -52,13 +55,15 @@ class Run:
             self._keep(
                 f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}", data
             )
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         took = time.process_time() - started
         self.times.append(took)
         if took > _SLOW_S:
             self._keep(f"takes {took:.0f} s", data)
         peak = _peak_kib()
-        if peak - self._peak > _LARGE_KIB:
-            self._keep("takes more than 256 MiB", data)
+        if peak - self._peak > self.target.most_mib << 10:
+            self._keep(f"takes more than {self.target.most_mib} MiB", data)
         self._peak = peak
         self.done += 1
         if self.done % _TOLD == 0:
@@ -72,6 +77,7 @@ class Run:
             path = self.found / f"fault-{len(self.faults)}"
             path.write_bytes(data)
             self.faults[what] = str(path)
+            print(f"{what}: {path}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Print what happened, and end the process: the fuzzer itself never returns."""
@@ -90,6 +96,10 @@ class Run:
             flush=True,
         )
         os._exit(bool(self.faults))
+
+
+def _end(*_: object) -> NoReturn:
+    raise TimeoutError(f"takes more than {_ENDED_S:.0f} s")
 
 
 def _peak_kib() -> int:
@@ -122,6 +132,7 @@ def main() -> None:
         one.mkdir(parents=True, exist_ok=True)
     for number, start in enumerate([*target.corpus(), *kept(given.target)]):
         (corpus / f"start-{number}").write_bytes(start)
+    signal.signal(signal.SIGPROF, _end)
     run = Run(target, given.runs, found)
     options = [f"-max_len={1 << 16}", "-rss_limit_mb=0", "-timeout=3600", "-verbosity=0"]
     options.append(f"-artifact_prefix={found}{os.sep}")  # else it writes into the current folder

@@ -28,7 +28,7 @@ def main() -> int:
         files = sorted((folder / "corpus").iterdir(), key=lambda path: (path.stat().st_size, path))
         new = [path.read_bytes() for path in files if path.stat().st_size <= _MOST_BYTES]
         chosen = new[:: max(1, len(new) // _MOST)][:_MOST]
-        faults = [path.read_bytes() for path in (folder / "found").glob("fault-*")]
+        faults = [path.read_bytes() for path in sorted((folder / "found").iterdir())]
         lines = sorted({base64.b64encode(one).decode() for one in (*chosen, *faults)})
         (FOLDER / f"{folder.name}.txt").write_text("\n".join(lines) + "\n", encoding="ascii")
     return 0

@@ -91,11 +91,13 @@ class Target:
         read: takes an input.
         corpus: makes the inputs to start from.
         mutate: makes an input from some others.
+        most_mib: the memory that reading an input may take.
     """
 
     read: Callable[[bytes], object]
     corpus: Callable[[], list[bytes]]
     mutate: Callable[[random.Random, Sequence[bytes]], bytes]
+    most_mib: int = 256
 
     def run(self, data: bytes) -> None:
         """Read an input, or get a GraphnetError; any other exception is a fault."""
@@ -231,5 +233,5 @@ TARGETS = {
     "training-files": Target(training_file, lambda: [*map(str.encode, trainings())], _text),
     "checkpoints": Target(_written(read_checkpoint, f"m{SUFFIX}"), checkpoints, _checkpoint),
     "pickles": Target(_written(read_tensors, "pairs.pkl"), pickles, mutated_bytes),
-    "images": Target(_written(_read_image, "image"), images, mutated_bytes),
+    "images": Target(_written(_read_image, "image"), images, mutated_bytes, most_mib=1024),
 }

@@ -607,6 +607,49 @@ def test_tiff_whose_strips_do_not_cover_it_is_refused(tmp_path: Path) -> None:
         source.read()
 
 
+def test_tiff_whose_directories_form_a_loop_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.tif"
+    tifffile.imwrite(path, np.zeros((3, 5, 7), np.uint8), photometric="minisblack", metadata=None)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        first, last = tiff.pages[0].offset, tiff.pages[-1].offset
+    (entries,) = struct.unpack_from("<H", data, last)
+    struct.pack_into("<I", data, last + 2 + 12 * entries, first)  # the next one after the last
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="directories form a loop"):
+        open_image(path)
+
+
+def test_tiff_of_many_pages_is_no_loop(tmp_path: Path) -> None:
+    path = tmp_path / "many.tif"
+    tifffile.imwrite(path, np.zeros((300, 2, 2), np.uint8), photometric="minisblack", bigtiff=True)
+    with open_image(path) as source:
+        assert source.planes == 300
+
+
+def test_file_too_small_for_its_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.gif"
+    Image.new("L", (8, 8)).save(path)
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<HH", data, 6, 32_000, 32_000)
+    path.write_bytes(data)
+    with open_image(path) as source, pytest.raises(DataError, match="bytes cannot hold an image"):
+        source.read()
+
+
+def test_tiff_whose_height_is_no_whole_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "float.tif"
+    tifffile.imwrite(path, np.zeros((5, 7), np.uint8), photometric="minisblack", metadata=None)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        tag = tiff.pages[0].tags["ImageLength"]
+        at = tag.offset
+    struct.pack_into("<HHIf", data, at, 257, 11, 1, 5.0)  # of the type FLOAT
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged"):
+        open_image(path)
+
+
 @pytest.mark.parametrize(
     ("array", "options", "found"),
     [

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from graphnet.errors import DataError, GraphnetError, WriteError
-from graphnet.system import machine_memory
+from graphnet.system import bytes_text, machine_memory
 
 # tifffile reports odd metadata by logging, which Python prints if nobody listens.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -125,6 +125,17 @@ def check_memory(size_bytes: int) -> None:
     machine = machine_memory()
     if machine is not None and size_bytes > machine:
         raise MemoryError
+
+
+_BOMB_BYTES = 128 << 20
+_MOST_RATIO = 2_000  # decoded bytes for one of the file; deflate reaches 1,032
+
+
+def check_ratio(size_bytes: int, path: Path) -> None:
+    """Raise ValueError if a file of a few bytes states a large image, which only fills the memory."""
+    stored = path.stat().st_size
+    if size_bytes > max(_BOMB_BYTES, _MOST_RATIO * stored):
+        raise ValueError(f"{stored} bytes cannot hold an image of {bytes_text(size_bytes)}")
 
 
 def _reason(error: Exception) -> str:

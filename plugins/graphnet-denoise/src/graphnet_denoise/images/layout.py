@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class Layout:
                 f"axes {self.axes!r}: expected Y, X and another letter for each further axis of the shape "
                 f"{self.shape}"
             )
-        if min(self.shape) < 1:
+        if not all(isinstance(size, Integral) for size in self.shape) or min(self.shape) < 1:
             raise ValueError(f"its size is {self.shape}")
 
     def size(self, axis: str) -> int:

@@ -149,6 +149,28 @@ class Form(NamedTuple):
         last = struct.unpack(self.offset, following)[0] if len(following) == self._inline else 0
         return Directory(entries, children), int(last)
 
+    def check_chain(self, file: BinaryIO) -> None:
+        """Raise ValueError if a directory states as the next one itself or one before it.
+
+        A chain that leaves the file, or breaks off, ends there: a reader then says what is missing.
+        """
+        seen: set[int] = set()
+        link = self.first
+        while True:
+            file.seek(link)
+            if len(stored := file.read(self._inline)) < self._inline:
+                return
+            (place,) = struct.unpack(self.offset, stored)
+            if place in seen:
+                raise ValueError("its directories form a loop")
+            seen.add(place)
+            file.seek(place)
+            size = struct.calcsize(self._count)
+            if place == 0 or len(stored := file.read(size)) < size:
+                return
+            (count,) = struct.unpack(self._count, stored)
+            link = place + size + count * (12 + 8 * self.big)
+
     def _child(self, file: BinaryIO, data: bytes, depth: int) -> Directory | None:
         place = int.from_bytes(data, "little" if self.order == "<" else "big")
         try:

@@ -18,7 +18,7 @@ from graphnet_denoise.images.families.tiff.page import (
     segment_bytes,
 )
 from graphnet_denoise.images.families.tiff.tags import metadata_of
-from graphnet_denoise.images.faults import check_memory, unsupported
+from graphnet_denoise.images.faults import check_memory, check_ratio, unsupported
 from graphnet_denoise.images.file import Colour, ImageFile
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
@@ -59,6 +59,9 @@ class TiffImage(ImageFile):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        with path.open("rb") as file:
+            self.form = form_of(file)
+            self.form.check_chain(file)
         self._checked: set[int] = set()  # pages that are known to be covered
         self._whole: dict[int, Samples] = {}  # the decoded pages of one plane, if they are kept
         self.tiff = tifffile.TiffFile(path, _multifile=False)
@@ -81,7 +84,6 @@ class TiffImage(ImageFile):
         self._lay_out(height, width)
         self.levels = self._levels()
         with self.path.open("rb") as file:
-            self.form = form_of(file)
             self.metadata = self._metadata(file)
 
     def _only_series(self) -> tifffile.TiffPageSeries:
@@ -241,7 +243,9 @@ class TiffImage(ImageFile):
         whole = self._whole.get(number)
         if whole is None:
             height, width = self.height, self.width
-            check_memory(self.stored * height * width * self.dtype.itemsize)
+            size_bytes = self.stored * height * width * self.dtype.itemsize
+            check_memory(size_bytes)
+            check_ratio(size_bytes, self.path)
             whole = self._whole[number] = read_region(page, slice(0, height), slice(0, width))
         return whole
 
