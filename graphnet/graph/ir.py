@@ -112,7 +112,8 @@ class Call:
     argument if the call works `in_place`. `after` names calls that must run earlier. `title` is the layer's
     name for people; `node` and `where` give the node of the description and its place in the file; `port`
     names the parameter or state of that node, if the call is for only one. `backward_of` names the forward
-    call of a backward call; `repeats` names the call that a recomputed call runs again.
+    call of a backward call; `repeats` names the call that a recomputed call runs again. `part` is the number
+    of the micro-batch that the call computes, None for a call of the whole batch.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Call:
     backward_of: str = ""
     in_place: bool = False
     port: str = ""
+    part: int | None = None
 
     @property
     def function(self) -> str:
@@ -215,6 +217,7 @@ class Graph:
     """Calls by name, in an order in which they can run; values by name; inputs and outputs.
 
     `gradients` maps a parameter to the value that holds its gradient, if the graph has a reverse pass.
+    `partial_gradients` maps it to its gradients of each micro-batch, until they are added up.
     `prelude` is a graph that computes the values of Kind.PRELUDE from parameters and states, once for many
     runs.
     """
@@ -226,6 +229,7 @@ class Graph:
     output_names: tuple[str, ...] = ("output",)
     targets: tuple[str, ...] = ()
     gradients: Mapping[str, str] = field(default_factory=dict)
+    partial_gradients: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prelude: Graph | None = None
 
     def sources(self, *kinds: Kind) -> tuple[str, ...]:

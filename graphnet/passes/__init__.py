@@ -28,6 +28,7 @@ from graphnet.passes.loss_scale import (
     skipped,
     unscale,
 )
+from graphnet.passes.micro_batches import RANK, MicroBatches, add_parts, split
 from graphnet.passes.mixed_precision import mixed_precision
 from graphnet.passes.pipeline import Change, run
 from graphnet.passes.placed import placed
@@ -43,10 +44,13 @@ __all__ = [
     "EMA",
     "FINITE",
     "GRAD",
+    "RANK",
     "SCALE",
     "UPDATES",
     "Change",
     "Everywhere",
+    "MicroBatches",
+    "add_parts",
     "add_up",
     "attach_loss",
     "batch_updates",
@@ -79,6 +83,7 @@ __all__ = [
     "single",
     "skip",
     "skipped",
+    "split",
     "store_bfloat16",
     "substitute",
     "target_specs",

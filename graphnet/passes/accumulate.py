@@ -28,9 +28,9 @@ def update_counter(updates: UpdateSettings) -> str:
 
 
 def add_up(graph: Graph) -> Graph:
-    """Add each gradient to the slot of its parameter; no parameter is updated."""
+    """Add each gradient to a slot of its parameter; no parameter is updated."""
     calls, values = dict(graph.calls), dict(graph.values)
-    for parameter, gradient, slot in _slots(graph, values):
+    for parameter, gradient, slot, _ in _slots(graph, values):
         args = (slot, gradient)
         call = write(values, AddTo(), "accumulate", args, (slot,), values[parameter].node)
         calls[call.name] = call
@@ -38,13 +38,13 @@ def add_up(graph: Graph) -> Graph:
 
 
 def total(graph: Graph) -> Graph:
-    """Set `gradients` to the sums over all k batches, for the optimizer, and clear the slots."""
+    """Add the slots to the gradients, which are then the sums over all k batches, and clear the slots."""
     calls, values = dict(graph.calls), dict(graph.values)
-    totals: dict[str, str] = {}
-    for parameter, gradient, slot in _slots(graph, values):
+    totals: dict[tuple[str, str], str] = {}  # parameter and gradient -> the sum with the slot
+    for parameter, gradient, slot, part in _slots(graph, values):
         of = values[parameter]
-        whole = of.sibling(":total", Kind.ACCUMULATE, values[slot].spec)
-        name = totals[parameter] = whole.name
+        whole = of.sibling(f":total{part}", Kind.ACCUMULATE, values[slot].spec)
+        name = totals[parameter, gradient] = whole.name
         values[name] = whole
         calls[name] = Call(
             name=name,
@@ -58,12 +58,28 @@ def total(graph: Graph) -> Graph:
         )
         call = write(values, Clear(), "clear", (slot,), (slot,), of.node)
         calls[call.name] = call
-    return replace(graph, calls=calls, values=values, gradients=totals)
+    return replace(
+        graph,
+        calls=calls,
+        values=values,
+        gradients={of: totals[of, gradient] for of, gradient in graph.gradients.items()},
+        partial_gradients={
+            of: tuple(totals[of, gradient] for gradient in parts)
+            for of, parts in graph.partial_gradients.items()
+        },
+    )
 
 
-def _slots(graph: Graph, values: dict[str, Value]) -> Iterator[tuple[str, str, str]]:
-    """Yield each parameter, its gradient and a new slot, which has the wider dtype of the two."""
-    for parameter, gradient in graph.gradients.items():
-        of, by = values[parameter].spec, values[gradient].spec
-        spec = StateSpec(of.shape, dtype=torch.promote_types(of.dtype, by.dtype))
-        yield parameter, gradient, beside(values, parameter, GRAD, spec)
+def _slots(graph: Graph, values: dict[str, Value]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield each parameter, its gradient and a new slot, which has the wider dtype of the two.
+
+    With micro-batches, a parameter has a slot for each of them; last comes what tells them apart in names.
+    """
+    whole = {parameter: (gradient,) for parameter, gradient in graph.gradients.items()}
+    for parameter, parts in (whole | dict(graph.partial_gradients)).items():
+        for number, gradient in enumerate(parts):
+            of, by = values[parameter].spec, values[gradient].spec
+            spec = StateSpec(of.shape, dtype=torch.promote_types(of.dtype, by.dtype))
+            part = "" if len(parts) == 1 else f".{number}"
+            slot = beside(values, parameter, f"{GRAD}{part}", spec, role=GRAD)
+            yield parameter, gradient, slot, part

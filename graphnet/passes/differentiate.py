@@ -7,7 +7,7 @@ explicit sum of its gradients.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -76,6 +76,7 @@ class _Differentiator:
         self.values = dict(graph.values)
         self.order = graph.order()
         self.contributions: dict[str, list[str]] = {}
+        self.parts: dict[str, int] = {}  # contribution -> the micro-batch that it belongs to
         self.live = live_values(graph)
 
     def run(self, loss: str, share: float, start: str | None) -> Graph:
@@ -88,32 +89,62 @@ class _Differentiator:
         for call in reversed(self.order):
             if call.kind in _DIFFERENTIABLE and call.method == "forward":
                 self.backward(call)
-        gradients = {
-            name: total for name in self.graph.parameters if (total := self.total(name)) is not None
-        }
-        return replace(self.graph, calls=self.calls, values=self.values, gradients=gradients)
+        gradients: dict[str, str] = {}
+        partial: dict[str, tuple[str, ...]] = {}
+        for name in self.graph.parameters:
+            totals = self.totals(name)
+            if len(totals) == 1:
+                gradients[name] = totals[0]
+            elif totals:
+                partial[name] = totals
+        return replace(
+            self.graph,
+            calls=_part_by_part(self.calls),
+            values=self.values,
+            gradients=gradients,
+            partial_gradients=partial,
+        )
+
+    def totals(self, value: str) -> tuple[str, ...]:
+        """The gradients of a value: one for each micro-batch, or for the whole batch."""
+        parts: dict[int | None, list[str]] = {}
+        for name in self.contributions.get(value, ()):
+            parts.setdefault(self.parts.get(name), []).append(name)
+        if len(parts) < 2:
+            total = self.total(value)
+            return () if total is None else (total,)
+        return tuple(
+            self.sum(value, names, part) for part, names in sorted(parts.items(), key=_number)
+        )
 
     def total(self, value: str) -> str | None:
         """The whole gradient of a value: its only contribution, or the sum of several."""
         parts = self.contributions.get(value)
         if not parts:
             return None
-        if len(parts) > 1:
-            of = self.values[value]
-            total = of.sibling(":grad", Kind.ACCUMULATE, self.values[parts[0]].spec)
-            self.values[total.name] = replace(total, layout=of.layout)
-            self.calls[f"{value}:accumulate"] = Call(
-                name=f"{value}:accumulate",
-                kind=Kind.ACCUMULATE,
-                layer=Accumulate(),
-                method="forward",
-                args=(tuple(parts),),
-                results=(total.name,),
-                title="accumulate",
-                node=of.node or value,
-            )
-            self.contributions[value] = [total.name]
+        self.contributions[value] = [self.sum(value, parts, self.parts.get(parts[0]))]
         return self.contributions[value][0]
+
+    def sum(self, value: str, names: Sequence[str], part: int | None) -> str:
+        """The sum of gradients of a value, all of one micro-batch; a single one is its own sum."""
+        if len(names) == 1:
+            return names[0]
+        of, mark = self.values[value], "" if part is None else f"@{part}"
+        total = of.sibling(f":grad{mark}", Kind.ACCUMULATE, self.values[names[0]].spec)
+        self.values[total.name] = replace(total, layout=of.layout)
+        call = f"{value}:accumulate{mark}"
+        self.calls[call] = Call(
+            name=call,
+            kind=Kind.ACCUMULATE,
+            layer=Accumulate(),
+            method="forward",
+            args=(tuple(names),),
+            results=(total.name,),
+            title="accumulate",
+            node=of.node or value,
+            part=part,
+        )
+        return total.name
 
     def backward(self, call: Call) -> None:
         layer = call.layer
@@ -228,4 +259,24 @@ class _Differentiator:
             of=value,
         )
         self.contributions.setdefault(value, []).append(name)
+        if call.part is not None:
+            self.parts[name] = call.part
         return name
+
+
+def _number(item: tuple[int | None, object]) -> int:
+    part, _ = item
+    return -1 if part is None else part
+
+
+def _part_by_part(calls: Mapping[str, Call]) -> dict[str, Call]:
+    """The calls in an order in which each micro-batch runs forward and backward before the next begins."""
+    count = 1 + max((call.part for call in calls.values() if call.part is not None), default=-1)
+
+    def position(item: tuple[str, Call]) -> int:
+        _, call = item
+        if call.part is not None:
+            return call.part
+        return -1 if call.kind is Kind.BACKWARD else count  # the first start from a constant
+
+    return dict(sorted(calls.items(), key=position)) if count else dict(calls)

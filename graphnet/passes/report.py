@@ -35,7 +35,9 @@ def report(graph: Graph, *, wanted: Collection[str]) -> Graph:
         outputs += [
             str(call.results[0])
             for call in graph.calls.values()
-            if call.kind is Kind.LOSS and not isinstance(call.layer, (Accumulate, WeightedSum))
+            if call.kind is Kind.LOSS
+            and call.part is None
+            and not isinstance(call.layer, (Accumulate, WeightedSum))
         ]
     if "gradient_norm" in wanted and graph.gradients:
         norm = GradientNorm()

@@ -215,15 +215,20 @@ def write(
     )
 
 
-def beside(values: dict[str, Value], parameter: str, state: str, spec: StateSpec) -> str:
-    """Add a slot that belongs to a parameter and has its strides; returns the slot's name."""
+def beside(
+    values: dict[str, Value], parameter: str, state: str, spec: StateSpec, *, role: str = ""
+) -> str:
+    """Add a slot that belongs to a parameter and has its strides; returns the slot's name.
+
+    Its role is `state`, the end of its name, unless another one is given.
+    """
     of = values[parameter]
     shape = Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device)
     slot = replace(
         of.sibling(f":{state}", Kind.STATE, shape),
         initializer=spec.initializer,
         memory_format=of.memory_format,
-        role=state,
+        role=role or state,
     )
     values[slot.name] = slot
     return slot.name

@@ -21,6 +21,8 @@ from graphnet.graph import Graph, Kind, aliases, build, no_overwrites, predicted
 from graphnet.passes import (
     DONE,
     Everywhere,
+    MicroBatches,
+    add_parts,
     add_up,
     attach_loss,
     batch_updates,
@@ -49,6 +51,7 @@ from graphnet.passes import (
     run,
     single,
     skip,
+    split,
     store_bfloat16,
     substitute,
     total,
@@ -62,6 +65,8 @@ from graphnet.plan.plan import Plan, schedule
 from graphnet.plan.verify import verify
 from graphnet.sdk import Entry, Pass, Registry, Spec
 from graphnet.system import parse_bytes
+
+_WHOLE = MicroBatches()
 
 
 def forward_graph(
@@ -105,10 +110,14 @@ def training_plan(
     *,
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
+    parts: MicroBatches = _WHOLE,
 ) -> Plan:
-    """The verified plan of a whole training step: forward, loss, reverse pass and update."""
-    passes, optimizes = _updating(updates, options), updates.optimizer is not None
-    return _step(graph, registry, options, losses, updates, passes, optimizes=optimizes)
+    """The verified plan of a whole training step: forward, loss, reverse pass and update.
+
+    With `parts`, `graph` is that of one micro-batch, and the step computes `parts.count` of them.
+    """
+    passes, optimizes = _updating(updates, options, parts), updates.optimizer is not None
+    return _step(graph, registry, options, losses, updates, passes, parts, optimizes=optimizes)
 
 
 def adding_plan(
@@ -118,15 +127,19 @@ def adding_plan(
     *,
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
+    parts: MicroBatches = _WHOLE,
 ) -> Plan:
-    """The verified plan of a step that adds gradients to their slots, for a later update."""
+    """The verified plan of a step that adds gradients to their slots, for a later update.
+
+    `parts` is that of `training_plan`.
+    """
     states = partial(update, updates=UpdateSettings())
     passes = (
         *_reports([one for one in updates.report if one != "gradient_norm"]),
         _adds("accumulate", "The gradients are added to their slots.", add_up, needed=True),
         _adds("update", "The new states of layers are written.", states, needed=True),
     )
-    return _step(graph, registry, options, losses, updates, passes, optimizes=False)
+    return _step(graph, registry, options, losses, updates, passes, parts, optimizes=False)
 
 
 def _step(
@@ -136,6 +149,7 @@ def _step(
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
     from_gradients: Sequence[Pass[Graph]],
+    parts: MicroBatches,
     *,
     optimizes: bool,
 ) -> Plan:
@@ -156,6 +170,7 @@ def _step(
         *((frozen,) if freezes else ()),
         *_forward_passes(registry, options, training=True),
         *((states,) if freezes else ()),
+        *(() if parts == _WHOLE else (_split(parts),)),
         _adds(
             "chain_states",
             "A layer that shares its states reads those that the layer before it made.",
@@ -178,12 +193,20 @@ def _step(
     return _plan(graph, passes, options, registry, optimizes=optimizes)
 
 
+def _split(parts: MicroBatches) -> Pass[Graph]:
+    """The pass that lets a step compute its batch in parts."""
+    summary = "The batch is computed in parts, whose gradients are added up in a fixed order."
+    return _adds("micro_batches", summary, partial(split, parts=parts), needed=True)
+
+
 def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
     """Whether the loss is scaled: gradients in float16 can become 0 or infinite without it."""
     return updates.optimizer is not None and options.target.narrow == "float16"
 
 
-def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass[Graph], ...]:
+def _updating(
+    updates: UpdateSettings, options: CompileOptions, parts: MicroBatches
+) -> tuple[Pass[Graph], ...]:
     """The passes from gradients to new weights that the settings request."""
     found: list[Pass[Graph]] = []
     counter = update_counter(updates)
@@ -191,6 +214,15 @@ def _updating(updates: UpdateSettings, options: CompileOptions) -> tuple[Pass[Gr
         if updates.accumulate > 1:
             found.append(
                 _adds("accumulate", "The gradients of earlier steps are added.", total, needed=True)
+            )
+        if parts.count > 1:
+            found.append(
+                _adds(
+                    "add_parts",
+                    "The gradients of the micro-batches are added up.",
+                    add_parts,
+                    needed=True,
+                )
             )
         if _scales(updates, options):
             found.append(

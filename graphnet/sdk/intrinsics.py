@@ -86,6 +86,38 @@ class Times(Layer):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.factor
 
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return grad_y * self.factor
+
+
+class MicroBatch(Layer):
+    """The samples of one micro-batch: part `index` of `count` equal parts of x along axis 0, as a view."""
+
+    index: int
+    count: int
+
+    @property
+    def layouts(self) -> Mapping[str, Layout]:
+        return {"x": (), "y": ()}
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[0] // self.count
+        return x.narrow(0, self.index * size, size)
+
+
+class MicroStep(Layer):
+    """The step count from which the random keys of one micro-batch are made: step * total + its number.
+
+    The micro-batch is number rank * count + index of the `total` in all processes, of which each has `count`.
+    """
+
+    index: int
+    count: int
+    total: int
+
+    def forward(self, step: Tensor, rank: Tensor) -> Tensor:
+        return step * self.total + (rank * self.count + self.index)
+
 
 class Scaled(Layer):
     """x times a 0-dim factor, in the dtype of x."""

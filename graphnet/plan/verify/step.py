@@ -8,8 +8,9 @@ added to the gradients of earlier steps.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from graphnet.graph import (
     Arg,
@@ -37,6 +38,19 @@ from graphnet.sdk import (
 )
 
 _FORWARD = frozenset({Kind.LAYER, Kind.LOSS})
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What values carry together: the sum of results of backward calls, and of slots.
+
+    `gradients` and `slots` say how often each of them is in the sum. `factors` are the factors of a summand;
+    a sum whose summands have been multiplied by different ones has several.
+    """
+
+    gradients: Mapping[str, int]
+    slots: Mapping[str, int]
+    factors: frozenset[tuple[str, ...]]
 
 
 class Step:
@@ -160,44 +174,46 @@ class Step:
         parts = self.contributions.get(value, ())
         return parts[0] if len(parts) == 1 else self._sums.get(tuple(sorted(parts)))
 
-    def path(self, name: str) -> tuple[str, frozenset[str]]:
-        """The gradient that a value carries, and the slots that are added to it on the way."""
-        added: set[str] = set()
-        while (call := self.graph.producers.get(name)) is not None:
-            source = self._carries(call, name)
-            if source is None:
-                break
-            added.update(n for n in call.reads() if self.graph.values[n].kind is Kind.STATE)
-            name = source
-        return name, frozenset(added)
+    def carried(self, *names: str) -> Carried:
+        """What values carry together: gradients that are cast, scaled, and added up."""
+        gradients, slots = Counter[str](), Counter[str]()
+        all_factors: set[tuple[str, ...]] = set()
+        left: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in names]
+        while left:
+            name, factors = left.pop()
+            call = self.graph.producers.get(name)
+            rule = None if call is None else _rule(call.layer)
+            if call is not None and isinstance(rule, Cast | Scaled):
+                source = next(call.reads())
+                if rule is not call.layer:
+                    source = tuple(flatten((call.args[0],)))[list(call.makes()).index(name)]
+                if isinstance(rule, Scaled):
+                    factors = (*factors, *flatten(call.args[1:]))
+                left.append((source, factors))
+            elif call is not None and isinstance(rule, Accumulate) and call.kind is Kind.ACCUMULATE:
+                left += [(one, factors) for one in call.reads()]
+            else:
+                all_factors.add(factors)
+                is_slot = self.graph.values[name].kind is Kind.STATE
+                (slots if is_slot else gradients)[name] += 1
+        return Carried(gradients, slots, frozenset(all_factors))
 
-    def is_gradient(self, name: str, parameter: str) -> bool:
-        """Whether a value carries the whole gradient of a parameter."""
-        total = self.total(parameter)
-        return total is not None and self.path(name)[0] == self.path(total)[0]
+    def are_gradients(self, names: Sequence[str], parameter: str) -> bool:
+        """Whether values, one or one of each micro-batch, carry the whole gradient of a parameter."""
+        contributions = self.contributions.get(parameter, ())
+        found = self.carried(*names)
+        one = len(found.factors) == 1
+        return one and found.gradients == self.carried(*contributions).gradients
 
     @functools.cached_property
-    def cleared(self) -> Mapping[str, str]:
-        """Parameter -> the slot of its gradients in earlier steps, which this step clears."""
-        return {
-            self.graph.values[slot].of: slot
-            for call in self.graph.calls.values()
-            if isinstance(_rule(call.layer), Clear)
-            for slot in call.writes.values()
-        }
-
-    def _carries(self, call: Call, result: str) -> str | None:
-        """The gradient among the arguments of a call that only casts, scales or adds to it."""
-        rule = _rule(call.layer)
-        if isinstance(rule, Cast | Scaled):
-            if rule is call.layer:
-                return next(call.reads())
-            return tuple(flatten((call.args[0],)))[list(call.makes()).index(result)]
-        if isinstance(rule, Accumulate) and call.kind is Kind.ACCUMULATE:
-            kept = [n for n in call.reads() if self.graph.values[n].kind is not Kind.STATE]
-            if len(kept) == 1 and len(list(call.reads())) == 2:
-                return kept[0]
-        return None
+    def cleared(self) -> Mapping[str, frozenset[str]]:
+        """Parameter -> the slots of its gradients in earlier steps, which this step clears."""
+        found: dict[str, set[str]] = {}
+        for call in self.graph.calls.values():
+            if isinstance(_rule(call.layer), Clear):
+                for slot in call.writes.values():
+                    found.setdefault(self.graph.values[slot].of, set()).add(slot)
+        return {parameter: frozenset(slots) for parameter, slots in found.items()}
 
     def original(self, arg: Arg) -> object:
         """What identifies an argument: a constant, or the values before casts."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from graphnet.errors import PlanError
 from graphnet.graph import SLOTS, Const, Graph, Kind, flat, run_on_meta
 from graphnet.plan.verify.step import Step
-from graphnet.sdk import Layer
+from graphnet.sdk import Layer, MicroBatch
 
 
 def verify_training(graph: Graph, *, updates: bool) -> None:
@@ -130,12 +130,36 @@ def _reads_forward(step: Step) -> Iterator[str]:
 
 def _parameter_gradients(step: Step) -> Iterator[str]:
     reached = {name for name in step.graph.parameters if step.contributions.get(name)}
-    stated = step.graph.gradients
+    whole = {parameter: (name,) for parameter, name in step.graph.gradients.items()}
+    stated = {**whole, **step.graph.partial_gradients}
     for name in sorted(reached ^ stated.keys()):
         yield f"{name!r} {'has no' if name in reached else 'needs no'} gradient"
-    for parameter, gradient in stated.items():
-        if not step.is_gradient(gradient, parameter):
-            yield f"{gradient!r} is not the gradient of {parameter!r}"
+    for parameter, gradients in stated.items():
+        if not step.are_gradients(gradients, parameter):
+            what = " and ".join(map(repr, gradients))
+            yield f"{what} is not the gradient of {parameter!r}"
+
+
+def _micro_batches(step: Step) -> Iterator[str]:
+    calls = step.graph.calls.values()
+    parts = {call.part for call in calls if call.part is not None}
+    taken: dict[str, Counter[int]] = {}  # input -> the parts of it that are read
+    for call in calls:
+        if isinstance(call.layer, MicroBatch):
+            (source,) = call.reads()
+            taken.setdefault(source, Counter())[call.layer.index] += 1
+            if call.layer.index != call.part or call.layer.count != len(parts):
+                yield f"{call.name!r} takes another part of {source!r} than its own"
+        elif call.part is not None:
+            for name in call.reads():
+                maker = step.graph.producers.get(name)
+                if maker is not None and maker.part not in (None, call.part):
+                    yield f"{call.name!r} reads {name!r}, which belongs to another part of the batch"
+                if len(parts) > 1 and step.graph.values[name].kind is Kind.INPUT:
+                    yield f"{call.name!r} reads all of {name!r}"
+    for source, counts in taken.items():
+        if counts != Counter(range(len(parts))):
+            yield f"not every part of {source!r} is read once"
 
 
 def _updated_once(step: Step) -> Iterator[str]:
@@ -144,9 +168,10 @@ def _updated_once(step: Step) -> Iterator[str]:
         found[parameter] += 1
         if parameter not in call.writes.values():
             yield f"{call.name!r} does not write {parameter!r}"
-        if not step.is_gradient(gradient, parameter):
+        if not step.are_gradients((gradient,), parameter):
             yield f"{parameter!r} is updated by {gradient!r}, which is not its gradient"
-        if parameter in step.cleared and step.cleared[parameter] not in step.path(gradient)[1]:
+        earlier = step.cleared.get(parameter, frozenset())
+        if step.carried(gradient).slots != Counter(earlier):
             yield f"{parameter!r} is updated without the gradients of earlier steps"
     for parameter in step.graph.gradients:
         if found[parameter] != 1:
@@ -189,6 +214,7 @@ RULES = (
     Rule("A backward call reads the whole gradients of the outputs of its call", _reads_gradients),
     Rule("A backward call reads what its call has read and made", _reads_forward),
     Rule("Each parameter that the loss depends on has its own gradient", _parameter_gradients),
+    Rule("Each part of a batch is computed once, and from no other part", _micro_batches),
     Rule(
         "Each parameter with a gradient is updated once, by this gradient and those that were added up",
         _updated_once,

@@ -642,7 +642,7 @@ def test_tiff_whose_height_is_no_whole_number_is_refused(tmp_path: Path) -> None
     tifffile.imwrite(path, np.zeros((5, 7), np.uint8), photometric="minisblack", metadata=None)
     data = bytearray(path.read_bytes())
     with tifffile.TiffFile(path) as tiff:
-        tag = tiff.pages[0].tags["ImageLength"]
+        tag = tiff.pages.first.tags["ImageLength"]
         at = tag.offset
     struct.pack_into("<HHIf", data, at, 257, 11, 1, 5.0)  # of the type FLOAT
     path.write_bytes(data)
