@@ -633,7 +633,18 @@ def test_file_too_small_for_its_image_is_refused_before_it_is_decoded(tmp_path: 
     data = bytearray(path.read_bytes())
     struct.pack_into("<HH", data, 6, 32_000, 32_000)
     path.write_bytes(data)
-    with open_image(path) as source, pytest.raises(DataError, match="bytes cannot hold an image"):
+    with pytest.raises(DataError, match="bytes cannot hold an image"):
+        open_image(path)
+
+
+def test_jpeg_in_a_tiff_that_is_larger_than_its_strip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, noise(40, 30), compression="jpeg", rowsperstrip=40)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\xff\xc0") + 5  # the frame's height and width
+    struct.pack_into(">HH", data, at, 65_000, 65_000)
+    path.write_bytes(data)
+    with open_image(path) as source, pytest.raises(DataError, match="holds 65000 x 65000 pixels"):
         source.read()
 
 

@@ -19,8 +19,8 @@ from graphnet_denoise.images.levels import Levels
 _AXES = {2: "YX", 3: "ZYX", 4: "IZYX"}
 _STATISTICS, _RMS, _LABEL_COUNT, _LABELS = 76, 216, 220, 224  # bytes of the header
 _MODE, _EXTENSION, _STAMP = 12, 92, 212
-_MODES = range(128)  # those that exist are less than this, in the right order of their bytes
-_BIG_ENDIAN = 0x11
+_MODES = frozenset({0, 1, 2, 4, 6, 12, 101})  # those that mrcfile knows
+_BIG_ENDIAN = b"\x11\x11"
 _HEADER_BYTES = 1024
 _LABEL_BYTES, _MOST_LABELS = 80, 10
 
@@ -58,7 +58,7 @@ def _check_extension(path: Path) -> None:
     """Raise ValueError if the header is longer than the file: mrcfile would take the memory at once."""
     with path.open("rb") as file:
         header = file.read(_HEADER_BYTES).ljust(_HEADER_BYTES, b"\0")
-    order, other = "><" if header[_STAMP] == _BIG_ENDIAN else "<>"
+    order, other = "><" if header[_STAMP : _STAMP + 2] == _BIG_ENDIAN else "<>"
     mode, other_mode = (struct.unpack_from(f"{one}i", header, _MODE)[0] for one in (order, other))
     if mode not in _MODES and other_mode in _MODES:  # as mrcfile reads a file with a wrong stamp
         order = other

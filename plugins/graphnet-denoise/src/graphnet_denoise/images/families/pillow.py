@@ -15,7 +15,7 @@ from PIL import ImageFile as PillowFile
 
 from graphnet.errors import DataError
 from graphnet_denoise.images.families.depths import refuse, shape_for, together
-from graphnet_denoise.images.faults import unsupported
+from graphnet_denoise.images.faults import check_ratio, unsupported
 from graphnet_denoise.images.file import DecodedFile, EncodedSink, ImageFile
 from graphnet_denoise.images.format import Format
 from graphnet_denoise.images.layout import Samples
@@ -37,6 +37,7 @@ class PillowImage(DecodedFile):
         self.path = path
         self._data = path.read_bytes()
         image = self._image()
+        check_ratio(image.width * image.height, path)  # Pillow counts pictures by decoding them
         if getattr(image, "n_frames", 1) > 1:
             found = f"an animation of {getattr(image, 'n_frames', 1)} pictures"
             raise unsupported(path, "a still picture", found, "Save each picture as a file.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,22 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL import Jpeg2KImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import ImageFile as PillowFile
 
 from graphnet_denoise.images.flat import Place, read_in_bands
 from graphnet_denoise.images.layout import Samples
 
 Page = tifffile.TiffPage | tifffile.TiffFrame
 _JPEG = (6, 7, 34892, 33007)  # the codes of JPEG compressions, whose segments share tables
+_PICTURES: dict[int, type[PillowFile.ImageFile]] = {
+    **dict.fromkeys(_JPEG, JpegImagePlugin.JpegImageFile),
+    **dict.fromkeys((33003, 33004, 33005, 34712), Jpeg2KImagePlugin.Jpeg2KImageFile),
+    **dict.fromkeys((34927, 50001), WebPImagePlugin.WebPImageFile),
+    34933: PngImagePlugin.PngImageFile,
+}
+"""The codes of compressions whose segments state a size of their own, and what reads it."""
+_MOST_TIMES = 4  # the last strip may be a whole one
 
 
 def segment_bytes(keyframe: tifffile.TiffPage) -> int:
@@ -94,6 +105,8 @@ def _paste_segments(
         [page.dataoffsets[i] for i in wanted], [page.databytecounts[i] for i in wanted], wanted
     )
     for data, index in segments:
+        assert isinstance(index, int) and not isinstance(data, tuple)  # segments come one by one
+        _check_picture(data, keyframe, index)
         decoded, (separate, _, top, left, _), shape = keyframe.decode(data, index, **options)
         if decoded is None:
             raise ValueError(f"strip or tile {index} is empty")
@@ -108,13 +121,34 @@ def _paste_segments(
         ] = part
 
 
+def _check_picture(data: bytes | None, keyframe: tifffile.TiffPage, index: int) -> None:
+    """Raise ValueError if a strip or tile is a picture of its own, of much more pixels than it should have."""
+    kind = _PICTURES.get(keyframe.compression)
+    if kind is None or not data:
+        return
+    try:
+        width, height = kind(io.BytesIO((keyframe.jpegheader or b"") + data)).size
+    except (OSError, SyntaxError, ValueError):
+        return  # the decoder says what is wrong
+    tall, wide = _segment_size(keyframe)
+    if width * height > _MOST_TIMES * tall * wide:
+        raise ValueError(
+            f"strip or tile {index} holds {width} x {height} pixels, expected {wide} x {tall}"
+        )
+
+
+def _segment_size(keyframe: tifffile.TiffPage) -> tuple[int, int]:
+    """The height and width of a strip or tile."""
+    _, _, height, width, _ = keyframe.shaped
+    if keyframe.is_tiled:
+        return keyframe.tilelength, keyframe.tilewidth
+    return min(keyframe.rowsperstrip, height), width
+
+
 def _touching(keyframe: tifffile.TiffPage, rows: slice, columns: slice) -> list[int]:
     """The numbers of the strips or tiles that a region touches."""
     separate, _, height, width, _ = keyframe.shaped
-    if keyframe.is_tiled:
-        tall, wide = keyframe.tilelength, keyframe.tilewidth
-    else:
-        tall, wide = min(keyframe.rowsperstrip, height), width
+    tall, wide = _segment_size(keyframe)
     down, across = math.ceil(height / tall), math.ceil(width / wide)
     return [
         (plane * down + row) * across + column
