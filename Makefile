@@ -126,7 +126,7 @@ shuffled: install
 		GRAPHNET_SHUFFLE=$$seed $(PYTEST) --ignore plugins/graphnet-triton
 
 separate: install
-	find tests plugins/graphnet-*/tests -name 'test_*.py' -not -path '*triton*' | sort | OMP_NUM_THREADS=1 xargs -P 2 -I FILE \
+	find tests $(patsubst %,plugins/graphnet-%/tests,cpu denoise onnx) -name 'test_*.py' | sort | OMP_NUM_THREADS=1 xargs -P 2 -I FILE \
 		sh -c '$(BIN)/python -m pytest -q FILE > /dev/null 2>&1 || { test $$? = 5 || { echo FILE fails alone; exit 1; }; }'
 
 mutants: install

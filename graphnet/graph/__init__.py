@@ -27,6 +27,7 @@ from graphnet.graph.invoke import (
 )
 from graphnet.graph.ir import (
     LR,
+    RANK,
     SEED,
     SLOTS,
     SOON,
@@ -82,6 +83,7 @@ from graphnet.graph.roofline import (
 __all__ = [
     "LR",
     "META",
+    "RANK",
     "SEED",
     "SLOTS",
     "SOON",

@@ -36,6 +36,8 @@ class Kind(StrEnum):
     FOLD = "fold"  # computes parameters from parameters: affine_map and absorb
     BACKWARD = "backward"
     ACCUMULATE = "accumulate"
+    COLLECTIVE = "collective"  # starts an exchange between processes
+    WAIT = "wait"  # waits for the result of an exchange
     SCALE = "scale"  # between gradients and updates: factors, and gradients times a factor
     UPDATE = "update"
 
@@ -47,8 +49,11 @@ SOURCES = frozenset(
     }
 )
 SLOTS = frozenset({Kind.PARAMETER, Kind.FROZEN, Kind.STATE})
-SOON = frozenset({Kind.ACCUMULATE, Kind.SCALE, Kind.UPDATE})  # calls that run as early as they can
+SOON = frozenset(  # calls that run as early as they can
+    {Kind.ACCUMULATE, Kind.COLLECTIVE, Kind.SCALE, Kind.UPDATE}
+)
 LR, STEP, SEED = "@lr", "@step", "@seed"  # no id in a description has an "@"
+RANK = "@rank"  # the number of a process among those of a training
 
 
 @dataclass(frozen=True, slots=True)

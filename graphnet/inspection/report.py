@@ -27,6 +27,8 @@ class Phase(StrEnum):
 _PHASES = {
     Kind.BACKWARD: Phase.REVERSE,
     Kind.ACCUMULATE: Phase.REVERSE,
+    Kind.COLLECTIVE: Phase.REVERSE,
+    Kind.WAIT: Phase.UPDATE,
     Kind.SCALE: Phase.UPDATE,
     Kind.UPDATE: Phase.UPDATE,
 }

@@ -10,6 +10,7 @@ from graphnet.passes.batch_updates import batch_updates
 from graphnet.passes.block_layout import block_layout, in_blocks
 from graphnet.passes.clip import clip
 from graphnet.passes.common_subexpressions import common_subexpressions
+from graphnet.passes.data_parallel import data_parallel, share_results
 from graphnet.passes.dead_code import dead_code
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.ema import EMA, ema
@@ -28,7 +29,7 @@ from graphnet.passes.loss_scale import (
     skipped,
     unscale,
 )
-from graphnet.passes.micro_batches import RANK, MicroBatches, add_parts, split
+from graphnet.passes.micro_batches import MicroBatches, add_parts, split
 from graphnet.passes.mixed_precision import mixed_precision
 from graphnet.passes.pipeline import Change, run
 from graphnet.passes.placed import placed
@@ -44,7 +45,6 @@ __all__ = [
     "EMA",
     "FINITE",
     "GRAD",
-    "RANK",
     "SCALE",
     "UPDATES",
     "Change",
@@ -60,6 +60,7 @@ __all__ = [
     "choose_multi_tensor",
     "clip",
     "common_subexpressions",
+    "data_parallel",
     "dead_code",
     "differentiate",
     "differentiate_scaled",
@@ -80,6 +81,7 @@ __all__ = [
     "recompute",
     "report",
     "run",
+    "share_results",
     "single",
     "skip",
     "skipped",

@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from graphnet.errors import GraphError
-from graphnet.graph import STEP, Arg, Call, Graph, Kind, Slot, Value, renamed
+from graphnet.graph import RANK, STEP, Arg, Call, Graph, Kind, Slot, Value, renamed
 from graphnet.passes.rewrite import at, scalar
 from graphnet.sdk import Accumulate, Layer, MicroBatch, MicroStep, Spec, Times, WeightedSum
-
-RANK = "@rank"  # the scalar that numbers the processes
 
 
 @dataclass(frozen=True, slots=True)

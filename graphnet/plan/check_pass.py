@@ -14,7 +14,7 @@ from graphnet.plan.verify import (
     verify_rewrite,
     verify_training,
 )
-from graphnet.sdk import PASSES, Pass, Registry
+from graphnet.sdk import ALONE, PASSES, Pass, Processes, Registry
 
 
 class PassCheck:
@@ -26,11 +26,15 @@ class PassCheck:
     Args:
         registry: says which pass is a plugin's.
         optimizes: whether an optimizer updates the parameters after the pass "update".
+        processes: those that compute the step together.
     """
 
-    def __init__(self, registry: Registry, *, optimizes: bool) -> None:
+    def __init__(
+        self, registry: Registry, *, optimizes: bool, processes: Processes = ALONE
+    ) -> None:
         self.registry = registry
         self.optimizes = optimizes
+        self.processes = processes
         self._updated = False  # whether the pass "update" has run
 
     def __call__(
@@ -72,7 +76,8 @@ class PassCheck:
         if step.exact:
             verify_rewrite(before, after)
         elif any(call.kind is Kind.BACKWARD for call in after.calls.values()):
-            verify_training(after, updates=self.optimizes and self._updated)
+            updates = self.optimizes and self._updated
+            verify_training(after, updates=updates, processes=self.processes)
         if step.settled:
             verify_graph(after, since=settled)
 

@@ -134,7 +134,7 @@ class _Writer:
     def verb(self, call: Call) -> str:
         if call.port:  # "weight:update"
             return re.sub(r"\W+", "_", call.port)
-        named = (Kind.KEY, Kind.ACCUMULATE, Kind.SCALE)
+        named = (Kind.KEY, Kind.ACCUMULATE, Kind.COLLECTIVE, Kind.WAIT, Kind.SCALE)
         return str(call.kind) if call.kind in named else call.function
 
     def comment(self, call: Call) -> str:

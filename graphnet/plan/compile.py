@@ -31,6 +31,7 @@ from graphnet.passes import (
     choose,
     choose_multi_tensor,
     clip,
+    data_parallel,
     dead_code,
     differentiate,
     differentiate_scaled,
@@ -49,6 +50,7 @@ from graphnet.passes import (
     recompute,
     report,
     run,
+    share_results,
     single,
     skip,
     split,
@@ -63,7 +65,7 @@ from graphnet.plan.check_pass import PassCheck, check_known
 from graphnet.plan.options import CompileOptions
 from graphnet.plan.plan import Plan, schedule
 from graphnet.plan.verify import verify
-from graphnet.sdk import Entry, Pass, Registry, Spec
+from graphnet.sdk import ALONE, Entry, Pass, Processes, Registry, Spec
 from graphnet.system import parse_bytes
 
 _WHOLE = MicroBatches()
@@ -111,13 +113,17 @@ def training_plan(
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
     parts: MicroBatches = _WHOLE,
+    processes: Processes = ALONE,
 ) -> Plan:
     """The verified plan of a whole training step: forward, loss, reverse pass and update.
 
-    With `parts`, `graph` is that of one micro-batch, and the step computes `parts.count` of them.
+    With `parts`, `graph` is that of one micro-batch, and the step computes `parts.count` of them. `processes`
+    are those that compute the step together.
     """
-    passes, optimizes = _updating(updates, options, parts), updates.optimizer is not None
-    return _step(graph, registry, options, losses, updates, passes, parts, optimizes=optimizes)
+    passes, optimizes = _updating(updates, options, parts, processes), updates.optimizer is not None
+    return _step(
+        graph, registry, options, losses, updates, passes, parts, processes, optimizes=optimizes
+    )
 
 
 def adding_plan(
@@ -128,10 +134,11 @@ def adding_plan(
     losses: Mapping[str, Sequence[LossTerm]],
     updates: UpdateSettings,
     parts: MicroBatches = _WHOLE,
+    processes: Processes = ALONE,
 ) -> Plan:
     """The verified plan of a step that adds gradients to their slots, for a later update.
 
-    `parts` is that of `training_plan`.
+    `parts` and `processes` are those of `training_plan`.
     """
     states = partial(update, updates=UpdateSettings())
     passes = (
@@ -139,7 +146,9 @@ def adding_plan(
         _adds("accumulate", "The gradients are added to their slots.", add_up, needed=True),
         _adds("update", "The new states of layers are written.", states, needed=True),
     )
-    return _step(graph, registry, options, losses, updates, passes, parts, optimizes=False)
+    return _step(
+        graph, registry, options, losses, updates, passes, parts, processes, optimizes=False
+    )
 
 
 def _step(
@@ -150,6 +159,7 @@ def _step(
     updates: UpdateSettings,
     from_gradients: Sequence[Pass[Graph]],
     parts: MicroBatches,
+    processes: Processes,
     *,
     optimizes: bool,
 ) -> Plan:
@@ -190,7 +200,7 @@ def _step(
         *((_bound(options),) if options.memory is not None else ()),
         _IN_PLACE,
     )
-    return _plan(graph, passes, options, registry, optimizes=optimizes)
+    return _plan(graph, passes, options, registry, optimizes=optimizes, processes=processes)
 
 
 def _split(parts: MicroBatches) -> Pass[Graph]:
@@ -205,7 +215,7 @@ def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
 
 
 def _updating(
-    updates: UpdateSettings, options: CompileOptions, parts: MicroBatches
+    updates: UpdateSettings, options: CompileOptions, parts: MicroBatches, processes: Processes
 ) -> tuple[Pass[Graph], ...]:
     """The passes from gradients to new weights that the settings request."""
     found: list[Pass[Graph]] = []
@@ -224,6 +234,10 @@ def _updating(
                     needed=True,
                 )
             )
+        if processes.count > 1:
+            together = partial(data_parallel, processes=processes)
+            summary = "The gradients are added up over all processes."
+            found.append(_adds("data_parallel", summary, together, needed=True))
         if _scales(updates, options):
             found.append(
                 _adds(
@@ -237,7 +251,10 @@ def _updating(
             found.append(
                 _adds("clip", "All gradients are scaled down to a norm.", clipped, needed=True)
             )
-    optimize = partial(update, updates=updates, counter=counter)
+
+    def optimize(graph: Graph) -> Graph:
+        return share_results(update(graph, updates=updates, counter=counter), processes=processes)
+
     found.append(_adds("update", "The optimizer updates each parameter.", optimize, needed=True))
     if updates.optimizer is not None and (decay := updates.ema) is not None:
         follow = partial(ema, decay=decay, counter=update_counter(updates))
@@ -346,10 +363,11 @@ def _plan(
     registry: Registry,
     *,
     optimizes: bool = False,
+    processes: Processes = ALONE,
 ) -> Plan:
     every = placed(passes, registry.passes)
     check_known(options.without, registry)
-    check = PassCheck(registry, optimizes=optimizes)
+    check = PassCheck(registry, optimizes=optimizes, processes=processes)
     graph, changes = run(graph, every, without=options.without, check=check)
     plan = replace(schedule(graph), changes=changes)
     verify(graph, plan)

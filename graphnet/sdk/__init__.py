@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plain_shape, unpack
+from graphnet.sdk.collectives import ALONE, BUCKET_BYTES, AllReduce, FromBucket, Processes, Wait
 from graphnet.sdk.command import Command
 from graphnet.sdk.contract import CHANGES, CONTRACT, changes_since
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
@@ -110,7 +111,9 @@ from graphnet.sdk.writer import Writer, Written
 
 __all__ = [
     "AFFINE",
+    "ALONE",
     "ARITHMETIC",
+    "BUCKET_BYTES",
     "CHAIN",
     "CHANGES",
     "COMMON",
@@ -124,6 +127,7 @@ __all__ = [
     "RESERVED",
     "Accumulate",
     "AddTo",
+    "AllReduce",
     "Assign",
     "Bound",
     "Cast",
@@ -145,6 +149,7 @@ __all__ = [
     "Follow",
     "Found",
     "Fraction",
+    "FromBucket",
     "Gallery",
     "Gradients",
     "IfFinite",
@@ -176,6 +181,7 @@ __all__ = [
     "PluginKind",
     "PositiveSizes",
     "Precision",
+    "Processes",
     "Rate",
     "Record",
     "Register",
@@ -203,6 +209,7 @@ __all__ = [
     "Tensors",
     "Times",
     "Uniform",
+    "Wait",
     "WeightedSum",
     "Writer",
     "Written",

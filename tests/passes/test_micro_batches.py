@@ -14,12 +14,12 @@ from graphnet import SGD, CompileOptions
 from graphnet.description import UpdateSettings, expand, losses_for, parse
 from graphnet.errors import GraphError, PlanError
 from graphnet.executors import prepare
-from graphnet.graph import LR, STEP, Graph, Kind
+from graphnet.graph import LR, RANK, STEP, Graph, Kind
 from graphnet.model import set_up
-from graphnet.passes import GRAD, RANK, MicroBatches
+from graphnet.passes import GRAD, MicroBatches
 from graphnet.plan import Plan, adding_plan, forward_graph, training_plan
 from graphnet.plan.verify import verify_training
-from graphnet.sdk import Accumulate, MicroBatch, default_registry
+from graphnet.sdk import ALONE, Accumulate, MicroBatch, Processes, default_registry
 
 REGISTRY = default_registry()
 CONV = {"out_channels": 8, "kernel_size": 3, "padding": 1}
@@ -46,6 +46,7 @@ def plan_of(
     updates: UpdateSettings = UPDATES,
     loss: object = "mse",
     adding: bool = False,
+    processes: Processes = ALONE,
     **options: Any,
 ) -> Plan:
     network = expand(parse(net), REGISTRY)
@@ -53,16 +54,24 @@ def plan_of(
     graph = forward_graph(network, [shape], chosen)
     make = adding_plan if adding else training_plan
     losses = losses_for(loss, graph.output_names, REGISTRY)
-    return make(graph, REGISTRY, chosen, losses=losses, updates=updates, parts=parts)
+    return make(
+        graph,
+        REGISTRY,
+        chosen,
+        losses=losses,
+        updates=updates,
+        parts=parts,
+        processes=processes,
+    )
 
 
-def tensors_of(plan: Plan, *, step: int = 0, rank: int = 0) -> dict[str, Tensor]:
-    """The arguments of a plan but its inputs: weights that depend on their names alone, lr 1."""
+def tensors_of(plan: Plan, *, step: int = 0, rank: int = 0, lr: float = 1.0) -> dict[str, Tensor]:
+    """The arguments of a plan but its inputs; weights depend on their names alone."""
     tensors: dict[str, Tensor] = {}
     for name in plan.arguments[len(plan.inputs) :]:
         value = plan.values[name]
         if value.kind is Kind.SCALAR:
-            number = {LR: 1, STEP: step, RANK: rank}.get(name, 7)
+            number = {LR: lr, STEP: step, RANK: rank}.get(name, 7)
             tensors[name] = torch.full((), number, dtype=value.spec.dtype)
         else:
             seed = sum(map(ord, name))
@@ -99,7 +108,7 @@ def updated(
 
 def gradients(batch: Sequence[Tensor], *, rank: int, step: int = 5, **options: Any) -> Any:
     """The share of the loss, and the gradients, of one process of four."""
-    plan = plan_of(ONE_OF_FOUR, adding=True, **options)
+    plan = plan_of(ONE_OF_FOUR, adding=True, processes=Processes(4, ("all",)), **options)
     tensors = tensors_of(plan, step=step, rank=rank)
     loss, *_ = run(plan, [tensor.chunk(4)[rank] for tensor in batch], tensors)
     slots = {name: plan.values[name] for name in plan.slots}
@@ -248,9 +257,9 @@ def part_is_left_out(graph: Graph) -> Iterator[Graph]:
 def test_verifier_rejects_wrong_parts(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Graph] = []
 
-    def remember(graph: Graph, *, updates: bool) -> None:
+    def remember(graph: Graph, **given: Any) -> None:
         seen.append(graph)
-        verify_training(graph, updates=updates)
+        verify_training(graph, **given)
 
     monkeypatch.setattr("graphnet.plan.check_pass.verify_training", remember)
     plan_of(FOUR)

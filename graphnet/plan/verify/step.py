@@ -25,15 +25,20 @@ from graphnet.graph import (
     renamed,
 )
 from graphnet.sdk import (
+    ALONE,
     Accumulate,
+    AllReduce,
     Cast,
     Clear,
     Definition,
+    FromBucket,
     IfFinite,
     Layer,
     MultiTensorKernel,
     Optimizer,
+    Processes,
     Scaled,
+    Times,
     arguments_of,
 )
 
@@ -56,8 +61,9 @@ class Carried:
 class Step:
     """A graph with a reverse pass, and what the rules ask of it."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, processes: Processes = ALONE) -> None:
         self.graph = graph = _without_repetitions(graph)
+        self.processes = processes
         self.forward = [
             one
             for call in graph.calls.values()
@@ -192,11 +198,41 @@ class Step:
                 left.append((source, factors))
             elif call is not None and isinstance(rule, Accumulate) and call.kind is Kind.ACCUMULATE:
                 left += [(one, factors) for one in call.reads()]
+            elif call is not None and (sent := self._sent(call)) is not None:
+                left.append((sent, factors))
             else:
                 all_factors.add(factors)
                 is_slot = self.graph.values[name].kind is Kind.STATE
                 (slots if is_slot else gradients)[name] += 1
         return Carried(gradients, slots, frozenset(all_factors))
+
+    def _sent(self, call: Call) -> str | None:
+        """The value whose sum over all processes a call takes from a bucket; None for another call."""
+        layer, producers = call.layer, self.graph.producers
+        if not isinstance(layer, FromBucket):
+            return None
+        waiting = producers.get(str(call.args[0]))
+        start = None if waiting is None else producers.get(next(waiting.reads()))
+        if start is None or not isinstance(start.layer, AllReduce):
+            return None
+        place = 0
+        for name, last in zip(start.reads(), start.layer.channels_last, strict=True):
+            spec = self.graph.values[name].spec
+            if (place, spec.shape, last) == (layer.start, layer.shape, layer.channels_last):
+                return name
+            place += spec.numel
+        return None
+
+    def averaged(self, name: str) -> str:
+        """The value of which a value is the mean over all processes; with one process, the value itself."""
+        call = self.graph.producers.get(name)
+        share = 1.0 / self.processes.count
+        if self.processes.count > 1 and call is not None and call.layer == Times(factor=share):
+            name = next(call.reads())
+            for _ in self.processes.groups:
+                call = self.graph.producers.get(name)
+                name = "" if call is None else self._sent(call) or ""
+        return name
 
     def are_gradients(self, names: Sequence[str], parameter: str) -> bool:
         """Whether values, one or one of each micro-batch, carry the whole gradient of a parameter."""

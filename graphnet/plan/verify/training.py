@@ -10,23 +10,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import networkx as nx
+
 from graphnet.errors import PlanError
 from graphnet.graph import SLOTS, Const, Graph, Kind, flat, run_on_meta
+from graphnet.plan.verify.processes import all_reduces, same_everywhere, shares
 from graphnet.plan.verify.step import Step
-from graphnet.sdk import Layer, MicroBatch
+from graphnet.sdk import ALONE, Assign, Layer, MicroBatch, Processes
 
 
-def verify_training(graph: Graph, *, updates: bool) -> None:
+def verify_training(graph: Graph, *, updates: bool, processes: Processes = ALONE) -> None:
     """Check the rules on the graph of a training step.
 
     Args:
         graph: a graph with a reverse pass.
         updates: whether an optimizer updates the parameters in this graph.
+        processes: those that compute the step together.
 
     Raises:
         PlanError: a rule is broken; the message names the rule, and the call or value.
     """
-    step = Step(graph)
+    step = Step(graph, processes)
     for rule in RULES:
         if rule.of_updates and not updates:
             continue
@@ -44,6 +48,12 @@ class Rule:
     sentence: str
     faults: Callable[[Step], Iterator[str]]
     of_updates: bool = False
+
+
+def _without_cycles(step: Step) -> Iterator[str]:
+    if not nx.is_directed_acyclic_graph(step.graph.network):
+        (first, *_), *_ = nx.find_cycle(step.graph.network)
+        yield f"the graph has a cycle through {first!r}"
 
 
 def _reversed_once(step: Step) -> Iterator[str]:
@@ -203,9 +213,15 @@ def _new_states(step: Step) -> Iterator[str]:
             origin[new] = slot
             if slot not in written and step.graph.values[slot].kind is Kind.STATE:
                 yield f"{call.name!r} makes a new state of {slot!r}, which nothing writes"
+    for call in step.graph.calls.values():
+        if isinstance(call.layer, Assign):
+            slot, written_value = map(str, call.args)
+            if origin.get(step.averaged(written_value)) != slot:
+                yield f"{call.name!r} writes {written_value!r}, which is no new state of {slot!r}"
 
 
 RULES = (
+    Rule("No call waits for its own results", _without_cycles),
     Rule(
         "A call of the forward pass has at most one backward call, of the same layer",
         _reversed_once,
@@ -215,6 +231,9 @@ RULES = (
     Rule("A backward call reads what its call has read and made", _reads_forward),
     Rule("Each parameter that the loss depends on has its own gradient", _parameter_gradients),
     Rule("Each part of a batch is computed once, and from no other part", _micro_batches),
+    Rule("A process computes its share of the loss", shares),
+    Rule("Processes add up what differs between them, once, and wait for it", all_reduces),
+    Rule("What processes return and update is the same in all of them", same_everywhere, True),
     Rule(
         "Each parameter with a gradient is updated once, by this gradient and those that were added up",
         _updated_once,

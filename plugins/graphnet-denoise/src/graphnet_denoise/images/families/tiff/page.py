@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Jpeg2KImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL import ImageFile as PillowFile
+from PIL import Jpeg2KImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from graphnet_denoise.images.flat import Place, read_in_bands
 from graphnet_denoise.images.layout import Samples
@@ -105,7 +105,8 @@ def _paste_segments(
         [page.dataoffsets[i] for i in wanted], [page.databytecounts[i] for i in wanted], wanted
     )
     for data, index in segments:
-        assert isinstance(index, int) and not isinstance(data, tuple)  # segments come one by one
+        assert isinstance(index, int)
+        assert not isinstance(data, tuple)  # segments come one by one
         _check_picture(data, keyframe, index)
         decoded, (separate, _, top, left, _), shape = keyframe.decode(data, index, **options)
         if decoded is None:
@@ -122,7 +123,7 @@ def _paste_segments(
 
 
 def _check_picture(data: bytes | None, keyframe: tifffile.TiffPage, index: int) -> None:
-    """Raise ValueError if a strip or tile is a picture of its own, of much more pixels than it should have."""
+    """Raise ValueError if a strip or tile is a picture of its own that states far too many pixels."""
     kind = _PICTURES.get(keyframe.compression)
     if kind is None or not data:
         return

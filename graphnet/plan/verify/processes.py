@@ -1,0 +1,109 @@
+"""Processes: the rules of a step that several processes compute together.
+
+A value is the same on all processes unless it depends on their samples. An all-reduce of values that differ
+makes one that is the same, once it has added up over all groups. Each process computes its share of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from graphnet.graph import RANK, SLOTS, Call, Graph, Kind
+from graphnet.plan.verify.step import Step
+from graphnet.sdk import Accumulate, AddTo, AllReduce, Clear, FromBucket, Processes, Times, Wait
+
+Sums = Mapping[str, int]
+"""Value that differs from process to process -> the number of groups over which it was added up."""
+
+
+def differing(graph: Graph, processes: Processes) -> tuple[dict[str, int], list[str]]:
+    """The values that are not the same on all processes, and what is wrong with the all-reduces."""
+    found: dict[str, int] = dict.fromkeys((*graph.inputs, *graph.targets, RANK), 0)
+    faults: list[str] = []
+    for call in graph.calls.values():
+        if isinstance(call.layer, AddTo | Clear):
+            found.update(dict.fromkeys(call.writes.values(), 0))
+    for call in graph.order():
+        mine = {name: found[name] for name in call.reads() if name in found}
+        if isinstance(call.layer, AllReduce):
+            faults += _wrong(call, mine, processes)
+            done = max(mine.values(), default=0) + 1
+            if done < len(processes.groups):
+                found.update(dict.fromkeys(call.makes(), done))
+        elif mine:
+            sent = isinstance(call.layer, Wait | FromBucket)
+            found.update(dict.fromkeys(call.makes(), max(mine.values()) if sent else 0))
+    return found, faults
+
+
+def _wrong(call: Call, mine: Sums, processes: Processes) -> Iterator[str]:
+    same = [name for name in call.reads() if name not in mine]
+    if same:
+        yield f"{call.name!r} adds up {same[0]!r}, which is the same on all processes"
+    if len({*mine.values()}) > 1:
+        yield f"{call.name!r} adds up values that were added up over different groups"
+    done = max(mine.values(), default=0)
+    layer = call.layer
+    assert isinstance(layer, AllReduce)
+    if done >= len(processes.groups) or layer.group != processes.groups[done]:
+        yield f"{call.name!r} adds up over the group {layer.group!r}, which is not the next one"
+
+
+def all_reduces(step: Step) -> Iterator[str]:
+    """What is wrong with the exchanges between processes."""
+    _, faults = differing(step.graph, step.processes)
+    yield from faults
+    for call in step.graph.calls.values():
+        if isinstance(call.layer, AllReduce):
+            for name in call.makes():
+                readers = [step.graph.calls[one] for one in step.graph.readers.get(name, ())]
+                if [type(one.layer) for one in readers] != [Wait]:
+                    yield f"{name!r} is read before it is waited for, or never"
+
+
+def same_everywhere(step: Step) -> Iterator[str]:
+    """What differs from process to process after the step, and should not."""
+    found, _ = differing(step.graph, step.processes)
+    if step.processes.count == 1:
+        return
+    for name in step.graph.outputs:
+        if name in found:
+            yield f"the output {name!r} differs from process to process"
+    for call in step.graph.calls.values():
+        if call.kind is not Kind.UPDATE or isinstance(call.layer, Clear | AddTo):
+            continue
+        for name in call.reads():
+            if name in found and step.graph.values[name].kind not in SLOTS:
+                yield f"{call.name!r} reads {name!r}, which differs from process to process"
+    for _, parameter, gradient in step.optimizer_updates():
+        for factor in {one for factors in step.carried(gradient).factors for one in factors}:
+            if factor in found:
+                yield f"the gradient of {parameter!r} is multiplied by {factor!r}, which differs"
+
+
+def shares(step: Step) -> Iterator[str]:
+    """Losses of micro-batches that are not counted by their share of the loss of all."""
+    parts = {call.part for call in step.graph.calls.values() if call.part is not None}
+    total = len(parts) * step.processes.count
+    if step.processes.count > 1 and not parts:
+        yield "no loss is counted by its share"
+    readers = step.graph.readers
+    for call in step.forward:
+        if call.kind is not Kind.LOSS or call.part is None:
+            continue
+        name = str(call.results[0])
+        while True:
+            after = [step.graph.calls[one] for one in readers.get(name, ())]
+            after = [one for one in after if one.kind is Kind.LOSS]
+            if len(after) != 1:
+                yield f"the loss {call.name!r} is counted {len(after)} times"
+                break
+            (one,) = after
+            if isinstance(one.layer, Times):
+                if one.layer.factor != 1.0 / total:
+                    yield f"the loss {call.name!r} is multiplied by {one.layer.factor}, expected 1 / {total}"
+                break
+            if not isinstance(one.layer, Accumulate):
+                yield f"the loss {call.name!r} is not counted by its share"
+                break
+            name = next(one.makes())

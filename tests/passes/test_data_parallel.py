@@ -1,0 +1,306 @@
+"""Several processes that compute parts of a batch have the gradients of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from graphnet import SGD
+from graphnet.errors import PlanError
+from graphnet.graph import Call, Graph, Kind, Value, renamed
+from graphnet.passes import MicroBatches
+from graphnet.plan.verify import verify_training
+from graphnet.sdk import AllReduce, FromBucket, Processes, Scaled, Times
+from tests.passes.test_micro_batches import (
+    LAYERS,
+    NET,
+    RANDOM,
+    SHAPE,
+    UPDATES,
+    batch_of,
+    plan_of,
+    run,
+    tensors_of,
+)
+from tests.support.processes import in_processes
+
+NORMS = {"input": {"channels": 3}, "layers": [*LAYERS[:1], "batch_norm2d", *LAYERS[2:]]}
+SETTINGS = {
+    "plain": UPDATES,
+    "clip": replace(UPDATES, clip_grad_norm=0.01),
+    "momentum": replace(UPDATES, optimizer=SGD(lr=1.0, momentum=0.9), ema=0.9),
+}
+
+
+def groups_of(count: int, *, pairs: bool) -> tuple[str, ...]:
+    """Name the groups of processes that add up; every process gives the same names to its own groups."""
+    distributed = torch.distributed
+    if not pairs:
+        return (distributed.group.WORLD.group_name,)
+    names: list[str] = []
+    for distance in (1, 2)[: count.bit_length() - 1]:
+        for first in range(count):
+            if not first & distance:
+                group = distributed.new_group([first, first | distance])
+                if distributed.get_rank() in (first, first | distance):
+                    torch._C._distributed_c10d._register_process_group(f"pairs {distance}", group)
+        names.append(f"pairs {distance}")
+    return tuple(names)
+
+
+def steps(
+    count: int, deterministic: bool, groups: tuple[str, ...], options: dict[str, Any]
+) -> dict[str, Tensor]:
+    """The losses of three steps on this process's part of the batches, and the slots afterwards."""
+    options = {**options}
+    rank = torch.distributed.get_rank() if count > 1 else 0
+    total = 4 if deterministic else count
+    bucket_bytes = options.pop("bucket_bytes", 1 << 20)
+    plan = plan_of(
+        MicroBatches(total // count, total),
+        processes=Processes(count, groups, bucket_bytes),
+        shape=(8 // total, *SHAPE[1:]),
+        **options,
+    )
+    tensors = tensors_of(plan, rank=rank, lr=0.05)
+    losses = []
+    for number in range(3):
+        batch = [tensor.roll(number, 0).chunk(count)[rank] for tensor in batch_of(8)]
+        losses.append(run(plan, batch, tensors)[0])
+    return {"losses": torch.stack(losses), **{name: tensors[name] for name in plan.slots}}
+
+
+def many_steps(count: int, deterministic: bool, cases: list[dict[str, Any]]) -> list[Any]:
+    groups = groups_of(count, pairs=deterministic) if count > 1 else ()
+    return [steps(count, deterministic, groups, case) for case in cases]
+
+
+CASES: list[dict[str, Any]] = [
+    {"net": net, "updates": updates, "dtype": dtype}
+    for net in (NET, RANDOM)
+    for updates in SETTINGS.values()
+    for dtype in ("float32", "float64")
+] + [
+    {"precision": "bfloat16"},
+    {"bucket_bytes": 100},
+    {"memory": "90%"},
+    {"kernels": "auto"},
+]
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_deterministic_steps_have_the_bits_of_one_process(count: int) -> None:
+    expected = many_steps(1, True, CASES)
+    for found in in_processes(count, many_steps, count, True, CASES):
+        for mine, theirs in zip(found, expected, strict=True):
+            assert mine.keys() == theirs.keys()
+            for name, tensor in theirs.items():
+                assert torch.equal(mine[name], tensor), name
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_steps_are_those_of_one_process_up_to_rounding(count: int) -> None:
+    cases = [case for case in CASES if case.get("net") is not RANDOM and "precision" not in case]
+    expected = many_steps(1, False, cases)
+    every = in_processes(count, many_steps, count, False, cases)
+    for found in every:
+        for case, mine, theirs in zip(cases, found, expected, strict=True):
+            bound = 1e-12 if case.get("dtype") == "float64" else 1e-5
+            for name, tensor in theirs.items():
+                torch.testing.assert_close(mine[name], tensor, rtol=bound, atol=bound)
+
+
+def one_step_with_norms(count: int) -> dict[str, Tensor]:
+    rank = torch.distributed.get_rank()
+    plan = plan_of(
+        MicroBatches(1, count),
+        processes=Processes(count, groups_of(count, pairs=False)),
+        shape=(4, *SHAPE[1:]),
+        net=NORMS,
+    )
+    tensors = tensors_of(plan, rank=rank)
+    run(plan, [tensor.chunk(count)[rank] for tensor in batch_of(8)], tensors)
+    return {name: tensors[name] for name in plan.slots if "running" in name}
+
+
+def test_running_statistics_are_the_means_over_the_processes() -> None:
+    first, second = in_processes(2, one_step_with_norms, 2)
+    halves = []
+    for half in zip(*(tensor.chunk(2) for tensor in batch_of(8)), strict=True):
+        plan = plan_of(MicroBatches(), shape=(4, *SHAPE[1:]), net=NORMS)
+        tensors = tensors_of(plan)
+        run(plan, half, tensors)
+        halves.append(tensors)
+    assert len(first) == 2
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name])
+        assert not torch.equal(halves[0][name], halves[1][name])
+        torch.testing.assert_close(tensor, (halves[0][name] + halves[1][name]) / 2)
+
+
+GROUPS = "pairs 1", "pairs 2"
+TWO, FOUR_IN_PAIRS = Processes(2, ("all",), 100), Processes(4, GROUPS, 100)
+WAYS: dict[str, tuple[Processes, dict[str, Any]]] = {
+    "two": (TWO, {}),
+    "pairs": (FOUR_IN_PAIRS, {}),
+    "clip": (TWO, {"updates": SETTINGS["clip"]}),
+    "accumulate": (TWO, {"updates": replace(UPDATES, accumulate=2)}),
+    "norms": (TWO, {"net": NORMS}),
+}
+
+
+def changed(graph: Graph, *calls: Call) -> Graph:
+    return replace(graph, calls={**graph.calls, **{call.name: call for call in calls}})
+
+
+def reduces(graph: Graph) -> list[Call]:
+    return [call for call in graph.calls.values() if isinstance(call.layer, AllReduce)]
+
+
+def taken(graph: Graph) -> list[Call]:
+    return [call for call in graph.calls.values() if isinstance(call.layer, FromBucket)]
+
+
+def missing(graph: Graph) -> Iterator[Graph]:
+    """Readers of a sum over all processes read this process's summand."""
+    for call in taken(graph):
+        wait = graph.producers[str(call.args[0])]
+        start = graph.producers[str(wait.args[0])]
+        specs = [graph.values[name].spec for name in start.reads()]
+        place = 0
+        for name, spec in zip(start.reads(), specs, strict=True):
+            if place == call.layer.start:  # type: ignore[attr-defined]
+                names = {next(call.makes()): name}
+            place += spec.numel
+        readers = [graph.calls[one] for one in graph.readers.get(next(call.makes()), ())]
+        outputs = tuple(names.get(name, name) for name in graph.outputs)
+        yield replace(
+            changed(
+                graph,
+                *(
+                    replace(one, args=tuple(renamed(arg, names) for arg in one.args))
+                    for one in readers
+                ),
+            ),
+            outputs=outputs,
+        )
+
+
+def doubled(graph: Graph) -> Iterator[Graph]:
+    """A bucket is added up a second time."""
+    for call in reduces(graph):
+        (wait,) = (graph.calls[one] for one in graph.readers[next(call.makes())])
+        again = replace(call, name=f"{call.name}:2", args=(tuple(wait.makes()),), results=("r2",))
+        layer = replace(call.layer, channels_last=(False,))  # type: ignore[arg-type]
+        waited = replace(wait, name=f"{wait.name}:2", args=("r2",), results=("w2",))
+        of = graph.values[next(call.makes())]
+        values = {**graph.values, "r2": replace(of, name="r2"), "w2": replace(of, name="w2")}
+        names = {next(wait.makes()): "w2"}
+        readers = [graph.calls[one] for one in graph.readers[next(wait.makes())]]
+        moved = [
+            replace(one, args=tuple(renamed(arg, names) for arg in one.args)) for one in readers
+        ]
+        added = replace(again, layer=layer)
+        yield replace(changed(graph, added, waited, *moved), values=values)
+
+
+def wrong_group(graph: Graph) -> Iterator[Graph]:
+    for call in reduces(graph):
+        for group in {"some", *GROUPS} - {call.layer.group}:  # type: ignore[attr-defined]
+            yield changed(graph, replace(call, layer=replace(call.layer, group=group)))  # type: ignore[call-arg]
+
+
+def wrong_scale(graph: Graph) -> Iterator[Graph]:
+    for call in graph.calls.values():
+        if isinstance(call.layer, Times) and call.kind is Kind.LOSS and call.method == "forward":
+            for factor in (1.0, 0.3, 2.0, -0.5):
+                yield changed(graph, replace(call, layer=Times(factor=factor)))
+
+
+def not_waited(graph: Graph) -> Iterator[Graph]:
+    """A result is read while the exchange is still going on."""
+    for call in taken(graph):
+        wait = graph.producers[str(call.args[0])]
+        yield changed(graph, replace(call, args=wait.args))
+
+
+def another_place(graph: Graph) -> Iterator[Graph]:
+    """The gradient of another parameter of the same shape is taken from a bucket."""
+    for call in taken(graph):
+        for other in taken(graph):
+            same = call.layer.shape == other.layer.shape  # type: ignore[attr-defined]
+            if same and (call.args, call.layer) != (other.args, other.layer):
+                yield changed(graph, replace(call, args=other.args, layer=other.layer))
+
+
+def after_a_factor(graph: Graph) -> Iterator[Graph]:
+    """A gradient is multiplied by a number of this process's own before it is added up."""
+    for call in reduces(graph):
+        (arg,) = call.args
+        assert isinstance(arg, tuple)
+        spec = graph.values[arg[0]].spec
+        if graph.values[arg[0]].spec.shape == ():
+            continue
+        by = next(
+            n
+            for n in graph.values
+            if n in graph.producers
+            and not graph.values[n].spec.shape
+            and graph.values[n].kind is Kind.LOSS
+        )
+        scaled = Call("own", Kind.SCALE, Scaled(), "forward", (arg[0], by), ("own",), "own", "own")
+        values = {**graph.values, "own": Value("own", spec, Kind.SCALE)}
+        moved = replace(call, args=(("own", *arg[1:]),))
+        yield replace(changed(graph, scaled, moved), values=values)
+
+
+def late(graph: Graph) -> Iterator[Graph]:
+    """Updates read this process's summands, and the sum over all processes is made after them."""
+    updates = tuple(call.name for call in graph.calls.values() if call.kind is Kind.UPDATE)
+    for one in missing(graph):
+        for call in reduces(one):
+            yield changed(one, replace(call, after=updates))
+
+
+FAULTS = [
+    missing,
+    late,
+    doubled,
+    wrong_group,
+    wrong_scale,
+    not_waited,
+    another_place,
+    after_a_factor,
+]
+
+
+def graphs_of(way: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph, Processes]:
+    """The graph of a step of several processes after all updates have been added."""
+    processes, options = WAYS[way]
+    seen: list[Graph] = []
+
+    def remember(graph: Graph, **given: Any) -> None:
+        seen.append(graph)
+        verify_training(graph, **given)
+
+    monkeypatch.setattr("graphnet.plan.check_pass.verify_training", remember)
+    plan_of(MicroBatches(1, processes.count), processes=processes, **options)
+    return seen[-1], processes
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_verifier_rejects_wrong_exchanges(
+    fault: Any, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, processes = graphs_of(way, monkeypatch)
+    wrong = [*fault(graph)]
+    assert wrong
+    for one in wrong:
+        with pytest.raises(PlanError):
+            verify_training(one, updates=True, processes=processes)
