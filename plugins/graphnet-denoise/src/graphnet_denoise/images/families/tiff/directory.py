@@ -152,24 +152,25 @@ class Form(NamedTuple):
     def check_chain(self, file: BinaryIO) -> None:
         """Raise ValueError if a directory states as the next one itself or one before it.
 
-        A chain that leaves the file, or breaks off, ends there: a reader then says what is missing.
+        A chain that leaves the file, or breaks off, ends there: a reader then says what is missing. Of a
+        directory that is cut off, the last bytes are taken for the next place, as tifffile does.
         """
         seen: set[int] = set()
-        link = self.first
-        while True:
-            file.seek(link)
-            if len(stored := file.read(self._inline)) < self._inline:
-                return
+        file.seek(self.first)
+        stored = file.read(self._inline)
+        while len(stored) == self._inline:
             (place,) = struct.unpack(self.offset, stored)
             if place in seen:
                 raise ValueError("its directories form a loop")
             seen.add(place)
             file.seek(place)
             size = struct.calcsize(self._count)
-            if place == 0 or len(stored := file.read(size)) < size:
+            if place == 0 or len(head := file.read(size)) < size:
                 return
-            (count,) = struct.unpack(self._count, stored)
-            link = place + size + count * (12 + 8 * self.big)
+            (count,) = struct.unpack(self._count, head)
+            if count > _MOST_ENTRIES:
+                return
+            stored = file.read(count * (12 + 8 * self.big) + self._inline)[-self._inline :]
 
     def _child(self, file: BinaryIO, data: bytes, depth: int) -> Directory | None:
         place = int.from_bytes(data, "little" if self.order == "<" else "big")
