@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from graphnet.model import export as export
     from graphnet.model import export_standalone as export_standalone
     from graphnet.model import from_nn as from_nn
+    from graphnet.model import join_processes as join_processes
     from graphnet.model import to_nn as to_nn
     from graphnet.plan import CompileOptions as CompileOptions
     from graphnet.plan import source as source
@@ -121,6 +122,7 @@ _ROOMS = {
     "from_torch": "bridges",
     "from_torch_module": "bridges",
     "hookimpl": "sdk",
+    "join_processes": "model",
     "source": "plan",
     "to_nn": "model",
     "train": "training",

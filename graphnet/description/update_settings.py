@@ -88,6 +88,8 @@ class UpdateSettings(Definition):
     accumulate: the number of steps for one update, which uses the mean of their gradients (see
       passes/accumulate.py): 1 to 2**31.
     ema: decay of a moving average of the weights, for prediction (see passes/ema.py).
+    deterministic: whether a step computes its batch in four parts and adds up their gradients by pairs, so
+      that 1, 2 and 4 processes give the same bits (see passes/micro_batches.py).
     report: what a step computes besides the loss: "losses", each loss of a sum, and "gradient_norm", the norm
       of all gradients together, before `clip_grad_norm` (see passes/report.py).
     """
@@ -97,6 +99,7 @@ class UpdateSettings(Definition):
     clip_grad_norm: Norm | None = None
     ema: Decay | None = None
     accumulate: Annotated[int, Field(ge=1, le=2**31)] = 1
+    deterministic: bool = False
     report: Annotated[Reports, BeforeValidator(frozen)] = ()
 
     def record(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from graphnet.model.export import export, writer_for
 from graphnet.model.free_sizes import open_sizes, resized
 from graphnet.model.model import Model
 from graphnet.model.padding import pad_to_multiple
+from graphnet.model.processes import Joined, join_processes
 from graphnet.model.program import Program
 from graphnet.model.slots import plain_spec, set_up
 from graphnet.model.standalone import StandaloneFolder, export_standalone
@@ -26,6 +27,7 @@ from graphnet.model.standalone import StandaloneFolder, export_standalone
 __all__ = [
     "Builder",
     "Checkpoint",
+    "Joined",
     "Model",
     "Output",
     "Program",
@@ -34,6 +36,7 @@ __all__ = [
     "export_standalone",
     "from_nn",
     "inspect_file",
+    "join_processes",
     "open_sizes",
     "pad_to_multiple",
     "plain_spec",

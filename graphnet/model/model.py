@@ -14,6 +14,7 @@ from graphnet.model.arrays import Array, as_tensors, like_given
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
 from graphnet.model.fits import fitting
 from graphnet.model.plans import Shape
+from graphnet.model.processes import Joined, plan_digest, tensors_digest
 from graphnet.model.program import Program
 from graphnet.model.trained import Trained
 from graphnet.model.weighted import Weighted
@@ -23,10 +24,11 @@ from graphnet.plan import (
     Tiling,
 )
 from graphnet.sdk import Optimizer
-from graphnet.system import as_seed
+from graphnet.system import as_seed, require
 
 _OPTIONS = CompileOptions()
 _ON_CPU = CompileOptions(device="cpu")
+_ALONE = Joined()
 
 
 class Model(Weighted):
@@ -98,6 +100,7 @@ class Model(Weighted):
         options: CompileOptions = _OPTIONS,
         executor: object = "eager",
         seed: int | None = None,
+        processes: Joined = _ALONE,
         **overrides: Any,
     ) -> Program:
         """Compile a whole training step on inputs of these shapes into a program.
@@ -114,11 +117,15 @@ class Model(Weighted):
             optimizer: a name, {name: {field: value}}, or an instance.
             executor: the same forms; it runs the plan.
             seed: the seed of random layers, and of the parameters if the model has no weights.
+            processes: those that train the model together, from `join_processes`. The shapes are those of
+                this process's part of a batch, which `step` takes; the loss and the update are those of the
+                whole batch.
             options, overrides: the options of the compilation. Overrides are fields of CompileOptions, which
                 replace those of `options`, or of UpdateSettings: `precision="bfloat16", ema=0.999`.
 
         Raises:
-            InputError: there is no loss or no optimizer, or an override has an unknown name.
+            InputError: there is no loss or no optimizer, an override has an unknown name, or the processes
+                have different models, settings, weights or versions of the code.
             DescriptionError: a value does not fit its field.
         """
         check_training(loss, optimizer)
@@ -127,9 +134,15 @@ class Model(Weighted):
         runner = definition_of("executors", executor, self.registry)
         options.warn_if_slow(stacklevel=2)
         seed = self.seed if seed is None else as_seed(seed, "compile")
-        plans = self._step_plans(inputs, options, loss, updates)
+        require(processes, Joined, "compile: processes", "what join_processes returns")
+        plans = self._step_plans(inputs, options, loss, updates, processes)
         given = None if self._weights is None else self._weights.own
-        trained = Trained(plans, given=given, seed=seed, lr=rule.lr)
+        trained = Trained(plans, given=given, seed=seed, lr=rule.lr, rank=processes.rank)
+        processes.check_same(
+            "other weights",
+            tensors_digest(trained.weights.own.values()),
+            "Give the same seed or file.",
+        )
         slots = {**trained.weights.own, **trained.averages.own}
         predictor = self._predictions.predictor(slots, options.for_inference(), runner)
         measurer = self._predictions.measurer(slots, options.for_inference(), runner, loss)
@@ -147,7 +160,9 @@ class Model(Weighted):
                 measurer=measurer,
                 executor=runner,
                 seed=seed,
-                other=lambda *shapes: made(*self._step_plans(shapes, options, loss, updates)),
+                other=lambda *shapes: made(
+                    *self._step_plans(shapes, options, loss, updates, processes)
+                ),
             )
 
         return made(*plans)
@@ -164,11 +179,14 @@ class Model(Weighted):
         options: CompileOptions,
         loss: object,
         updates: UpdateSettings,
+        processes: Joined,
     ) -> tuple[Plan, ...]:
         """The plan of a step with an update and, if updates take several steps, that of the others."""
-        plan = fitting(self._plans.plan(inputs, options, loss=loss, updates=updates))
-        adding = self._plans.adding_plan(inputs, options, loss=loss, updates=updates)
-        return (plan,) if adding is None else (plan, adding)
+        plan, *adding = self._plans.steps(inputs, options, loss, updates, processes)
+        plans = fitting(plan), *adding
+        advice = "Compare the models, the settings, the shapes, and the installed versions."
+        processes.check_same("another plan", plan_digest(plans), advice)
+        return plans
 
     def predict(
         self,

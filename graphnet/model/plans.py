@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from graphnet.description import Expanded, UpdateSettings, losses_for, term_names
+from graphnet.errors import InputError
 from graphnet.graph import Graph
 from graphnet.model.fits import fitting
+from graphnet.model.processes import Joined
 from graphnet.passes import attach_loss
 from graphnet.plan import (
     CompileOptions,
@@ -47,29 +49,45 @@ class Plans:
         updates: UpdateSettings = _NO_UPDATES,
     ) -> Plan:
         """Make the plan of a training step; without a loss, the plan of inference."""
-        graph = self.graph(inputs, options)
         if loss is None:
-            return inference_plan(graph, self.registry, options)
-        losses = losses_for(loss, graph.output_names, self.registry)
-        return training_plan(graph, self.registry, options, losses=losses, updates=updates)
+            return inference_plan(self.graph(inputs, options), self.registry, options)
+        return self._step(training_plan, inputs, options, loss, updates, Joined())
 
-    def adding_plan(
+    @without_gc()
+    def steps(
         self,
         inputs: Sequence[Shape],
         options: CompileOptions,
-        *,
         loss: object,
         updates: UpdateSettings,
-    ) -> Plan | None:
-        """Make the plan of the steps that only add up gradients.
+        joined: Joined,
+    ) -> tuple[Plan, ...]:
+        """Make the plan of a step with an update and, if updates take several steps, that of the others."""
+        adds = () if updates.accumulate == 1 else (adding_plan,)
+        settings = inputs, options, loss, updates, joined
+        return tuple(self._step(make, *settings) for make in (training_plan, *adds))
 
-        Without gradient accumulation there are no such steps: return None.
-        """
-        if updates.accumulate == 1:
-            return None
-        graph = self.graph(inputs, options)
-        losses = losses_for(loss, graph.output_names, self.registry)
-        return adding_plan(graph, self.registry, options, losses=losses, updates=updates)
+    def _step(
+        self,
+        make: Callable[..., Plan],
+        inputs: Sequence[Shape],
+        options: CompileOptions,
+        loss: object,
+        updates: UpdateSettings,
+        joined: Joined,
+    ) -> Plan:
+        """Make the plan of a step on this process's part of a batch."""
+        parts = joined.micro_batches(deterministic=updates.deterministic)
+        graph = self.graph([_micro(shape, parts.count) for shape in inputs], options)
+        return make(
+            graph,
+            self.registry,
+            options,
+            losses=losses_for(loss, graph.output_names, self.registry),
+            updates=updates,
+            parts=parts,
+            processes=joined.named(deterministic=updates.deterministic),
+        )
 
     def reported(self, loss: object, updates: UpdateSettings) -> tuple[str, ...]:
         """Return the names of the values that a step returns after the loss, in order."""
@@ -115,3 +133,16 @@ class Plans:
         tiling = self.tiling(inputs, unbound, plan, memory=options.memory)
         fitting(tiling.plan)
         return tiling
+
+
+def _micro(shape: Shape, count: int) -> Shape:
+    """The shape of one of `count` parts of a batch. Raises InputError if they are not equal."""
+    if count == 1 or not shape:
+        return shape
+    samples, *rest = shape
+    if not isinstance(samples, int) or samples % count:
+        raise InputError(
+            f"deterministic: true computes the {samples} samples of an input in {count} equal parts. Give a "
+            f"multiple of {count} samples."
+        )
+    return (samples // count, *rest)

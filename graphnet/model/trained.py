@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from graphnet.errors import InputError, shown
-from graphnet.graph import LR, SEED, STEP, Kind
+from graphnet.graph import LR, RANK, SEED, STEP, Kind
 from graphnet.model.slots import set_up
 from graphnet.model.weights import Weights
 from graphnet.passes import EMA, UPDATES
@@ -24,10 +24,17 @@ class Trained:
         given: the weights to start from; None draws them.
         seed: the seed of weights that are drawn, and of random layers.
         lr: the learning rate.
+        rank: the number of this process.
     """
 
     def __init__(
-        self, plans: Sequence[Plan], *, given: Mapping[str, Tensor] | None, seed: int, lr: float
+        self,
+        plans: Sequence[Plan],
+        *,
+        given: Mapping[str, Tensor] | None,
+        seed: int,
+        lr: float,
+        rank: int = 0,
     ) -> None:
         plan = plans[0]
         names = [n for n in plan.slots if not plan.values[n].role]
@@ -49,6 +56,8 @@ class Trained:
         }
         if SEED in self.scalars:
             self.scalars[SEED].fill_(seed)
+        if RANK in self.scalars:
+            self.scalars[RANK].fill_(rank)
         self.steps_done = 0
         self._lr = 0.0
         self.lr = lr

@@ -10,7 +10,7 @@ from graphnet.passes.batch_updates import batch_updates
 from graphnet.passes.block_layout import block_layout, in_blocks
 from graphnet.passes.clip import clip
 from graphnet.passes.common_subexpressions import common_subexpressions
-from graphnet.passes.data_parallel import data_parallel, share_results
+from graphnet.passes.data_parallel import average_states, data_parallel, share_outputs
 from graphnet.passes.dead_code import dead_code
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.ema import EMA, ema
@@ -53,6 +53,7 @@ __all__ = [
     "add_parts",
     "add_up",
     "attach_loss",
+    "average_states",
     "batch_updates",
     "block_layout",
     "chain_states",
@@ -81,7 +82,7 @@ __all__ = [
     "recompute",
     "report",
     "run",
-    "share_results",
+    "share_outputs",
     "single",
     "skip",
     "skipped",

@@ -2,7 +2,8 @@
 
 Each process has the same weights and its own samples. A process computes its share of the loss
 (passes/micro_batches.py), so its gradients are summands of the gradients of the whole batch. `data_parallel`
-adds up the gradients over all processes, `share_results` the losses and the new states of layers.
+adds up the gradients over all processes, `share_outputs` the losses; `average_states` writes the means of the
+new states of layers.
 Gradients are sent in buckets, in the order in which the reverse pass finishes them. A bucket is sent as soon
 as it is full, and waited for after the reverse pass, so that both run at the same time.
 
@@ -28,12 +29,17 @@ def data_parallel(graph: Graph, *, processes: Processes) -> Graph:
     return graph if processes.count == 1 else _DataParallel(graph, processes).gradients()
 
 
-def share_results(graph: Graph, *, processes: Processes) -> Graph:
-    """Add up the outputs over all processes, and write the means of the new states of layers.
+def share_outputs(graph: Graph, *, processes: Processes) -> Graph:
+    """Add up the outputs over all processes; one that depends on no sample is the same everywhere."""
+    return graph if processes.count == 1 else _DataParallel(graph, processes).outputs()
 
-    It runs after the updates have been added. What depends on no sample is the same everywhere, and stays.
+
+def average_states(graph: Graph, *, processes: Processes) -> Graph:
+    """Write the means over all processes of the new states of layers, such as a norm's running mean.
+
+    It runs after the updates have been added. A state that depends on no sample is the same everywhere.
     """
-    return graph if processes.count == 1 else _DataParallel(graph, processes).results()
+    return graph if processes.count == 1 else _DataParallel(graph, processes).states()
 
 
 class _DataParallel:
@@ -63,9 +69,14 @@ class _DataParallel:
             found[parameter] = gradient
         return found
 
-    def results(self) -> Graph:
+    def outputs(self) -> Graph:
         own = _depend_on_samples(self.graph)
-        outputs = self.summed({name: name for name in self.graph.outputs if name in own})
+        sums = self.summed({name: name for name in self.graph.outputs if name in own})
+        named = tuple(sums.get(name, name) for name in self.graph.outputs)
+        return replace(self.graph, calls=self.calls, values=self.values, outputs=named)
+
+    def states(self) -> Graph:
+        own = _depend_on_samples(self.graph)
         writes = {
             name: (slot, new)
             for name, call in self.calls.items()
@@ -82,8 +93,7 @@ class _DataParallel:
             call = self.calls.pop(name)  # it runs after what it reads
             args = tuple(renamed(arg, {new: mean}) for arg in call.args)
             self.calls[name] = replace(call, args=args)
-        named = tuple(outputs.get(name, name) for name in self.graph.outputs)
-        return replace(self.graph, calls=self.calls, values=self.values, outputs=named)
+        return replace(self.graph, calls=self.calls, values=self.values)
 
     def summed(self, items: dict[str, str]) -> dict[str, str]:
         """Add up values over all processes; a key is the parameter, state or output that one belongs to."""

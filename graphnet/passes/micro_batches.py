@@ -23,10 +23,14 @@ from graphnet.sdk import Accumulate, Layer, MicroBatch, MicroStep, Spec, Times, 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatches:
-    """The equal parts of a batch: how many this process computes, and how many there are in all processes."""
+    """The equal parts of a batch: how many this process computes, and how many there are in all processes.
+
+    With `deterministic`, any number of processes must give the same bits.
+    """
 
     count: int = 1
     total: int = 1
+    deterministic: bool = False
 
 
 def split(graph: Graph, *, parts: MicroBatches) -> Graph:
@@ -37,7 +41,7 @@ def split(graph: Graph, *, parts: MicroBatches) -> Graph:
     Raises:
         GraphError: a layer changes its states in a step, which micro-batches would do one after the other.
     """
-    return graph if parts.total == 1 else _Split(graph, parts.count, parts.total).run()
+    return graph if parts.total == 1 else _Split(graph, parts).run()
 
 
 def add_parts(graph: Graph) -> Graph:
@@ -55,9 +59,10 @@ def add_parts(graph: Graph) -> Graph:
 
 
 class _Split:
-    def __init__(self, graph: Graph, count: int, total: int) -> None:
+    def __init__(self, graph: Graph, parts: MicroBatches) -> None:
         self.graph = graph
-        self.count, self.total = count, total
+        self.count, self.total = parts.count, parts.total
+        self.together = parts.deterministic or parts.count > 1
         self.calls: dict[str, Call] = {}
         self.values = dict(graph.values)
 
@@ -66,7 +71,7 @@ class _Split:
         losses: list[Call] = []
         whole: list[Call] = []
         for call in graph.calls.values():
-            if isinstance(call.layer, Layer) and call.layer.updates and self.count > 1:
+            if isinstance(call.layer, Layer) and call.layer.updates and self.together:
                 raise GraphError(
                     f"{at(call)}deterministic: true computes a batch in {self.total} parts, but this layer "
                     f"computes statistics of the whole batch. Use a layer that treats each sample alone, "

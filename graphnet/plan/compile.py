@@ -25,6 +25,7 @@ from graphnet.passes import (
     add_parts,
     add_up,
     attach_loss,
+    average_states,
     batch_updates,
     block_layout,
     chain_states,
@@ -50,7 +51,7 @@ from graphnet.passes import (
     recompute,
     report,
     run,
-    share_results,
+    share_outputs,
     single,
     skip,
     split,
@@ -140,7 +141,10 @@ def adding_plan(
 
     `parts` and `processes` are those of `training_plan`.
     """
-    states = partial(update, updates=UpdateSettings())
+
+    def states(graph: Graph) -> Graph:
+        return share_outputs(update(graph, updates=UpdateSettings()), processes=processes)
+
     passes = (
         *_reports([one for one in updates.report if one != "gradient_norm"]),
         _adds("accumulate", "The gradients are added to their slots.", add_up, needed=True),
@@ -253,7 +257,9 @@ def _updating(
             )
 
     def optimize(graph: Graph) -> Graph:
-        return share_results(update(graph, updates=updates, counter=counter), processes=processes)
+        updated = update(graph, updates=updates, counter=counter)
+        shared = share_outputs(updated, processes=processes)
+        return average_states(shared, processes=processes)
 
     found.append(_adds("update", "The optimizer updates each parameter.", optimize, needed=True))
     if updates.optimizer is not None and (decay := updates.ema) is not None:

@@ -31,6 +31,9 @@ class Processes:
         groups: the names of the groups in torch.distributed over which sums are made, one after the other:
             the group of all processes, or groups of pairs.
         bucket_bytes: gradients are sent when so many bytes are ready.
+
+    >>> Processes(count=2, groups=("0",)).bucket_bytes
+    26214400
     """
 
     count: int = 1

@@ -91,7 +91,12 @@ class Times(Layer):
 
 
 class MicroBatch(Layer):
-    """The samples of one micro-batch: part `index` of `count` equal parts of x along axis 0, as a view."""
+    """The samples of one micro-batch: one of several equal parts of x along axis 0, as a view.
+
+    Attributes:
+        index: the number of the part, from 0.
+        count: the number of parts.
+    """
 
     index: int
     count: int
@@ -108,7 +113,12 @@ class MicroBatch(Layer):
 class MicroStep(Layer):
     """The step count from which the random keys of one micro-batch are made: step * total + its number.
 
-    The micro-batch is number rank * count + index of the `total` in all processes, of which each has `count`.
+    The number is rank * count + index.
+
+    Attributes:
+        index: the number of the micro-batch among those of its process.
+        count: the number of micro-batches of a process.
+        total: their number in all processes.
     """
 
     index: int

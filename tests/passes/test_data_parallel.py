@@ -95,7 +95,7 @@ CASES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_deterministic_steps_have_the_bits_of_one_process(count: int) -> None:
-    expected = many_steps(1, True, CASES)
+    (expected,) = in_processes(1, many_steps, 1, True, CASES)
     for found in in_processes(count, many_steps, count, True, CASES):
         for mine, theirs in zip(found, expected, strict=True):
             assert mine.keys() == theirs.keys()
@@ -106,7 +106,7 @@ def test_deterministic_steps_have_the_bits_of_one_process(count: int) -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_steps_are_those_of_one_process_up_to_rounding(count: int) -> None:
     cases = [case for case in CASES if case.get("net") is not RANDOM and "precision" not in case]
-    expected = many_steps(1, False, cases)
+    (expected,) = in_processes(1, many_steps, 1, False, cases)
     every = in_processes(count, many_steps, count, False, cases)
     for found in every:
         for case, mine, theirs in zip(cases, found, expected, strict=True):

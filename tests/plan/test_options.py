@@ -65,11 +65,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[gn.CompileOptions]:
     """The options with which plans are made, instead of the plans."""
     found: list[gn.CompileOptions] = []
 
-    def plan(self: Plans, inputs: object, options: gn.CompileOptions, **others: object) -> Plan:
+    def plan(
+        self: Plans, inputs: object, options: gn.CompileOptions, *rest: object, **others: object
+    ) -> Plan:
         found.append(options)
         raise StopIteration
 
-    monkeypatch.setattr(Plans, "plan", plan)
+    for name in ("plan", "steps"):
+        monkeypatch.setattr(Plans, name, plan)
     return found
 
 

@@ -1,0 +1,129 @@
+"""Processes: the processes of torch.distributed that compute one training together.
+
+    torch.distributed.init_process_group("gloo")  # or "nccl", on GPUs; torchrun says how many there are
+    processes = gn.join_processes()
+    program = model.compile((8, 3, 32, 32), loss="mse", optimizer=gn.SGD(lr=10.0), processes=processes)
+
+Each process compiles the same model, and calls `step` with its own part of each batch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from xxhash import xxh3_128
+
+from graphnet.errors import InputError
+from graphnet.passes import MicroBatches
+from graphnet.plan import Plan, generate
+from graphnet.sdk import ALONE, BUCKET_BYTES, Processes
+
+MICRO_BATCHES = 4  # in a step with deterministic: true, in all processes together
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The processes of a training, and which of them this one is.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        count: the number of processes.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def micro_batches(self, *, deterministic: bool) -> MicroBatches:
+        """The parts into which a batch is cut, and how many of them this process computes.
+
+        Raises InputError if the processes cannot share the parts.
+        """
+        if not deterministic:
+            return MicroBatches(1, self.count)
+        if MICRO_BATCHES % self.count:
+            raise InputError(
+                f"deterministic: true cuts a batch into {MICRO_BATCHES} parts, so that 1, 2 and 4 processes "
+                f"give the same bits; there are {self.count} processes. Start another number, or leave "
+                f"deterministic out."
+            )
+        return MicroBatches(MICRO_BATCHES // self.count, MICRO_BATCHES, deterministic=True)
+
+    def named(self, *, deterministic: bool) -> Processes:
+        """The processes as a plan knows them, with the names of the groups that add up."""
+        if self.count == 1:
+            return ALONE
+        if deterministic:
+            return Processes(self.count, _pairs(self.count), BUCKET_BYTES)
+        world = torch.distributed.group.WORLD
+        assert world is not None
+        return Processes(self.count, (world.group_name,), BUCKET_BYTES)
+
+    def check_same(self, what: str, digest: bytes, advice: str) -> None:
+        """Raise InputError if processes have different digests; `what` says of what, as in "another plan"."""
+        if self.count == 1:
+            return
+        mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+        every = [torch.empty_like(mine) for _ in range(self.count)]
+        torch.distributed.all_gather(every, mine)
+        others = [rank for rank, one in enumerate(every) if not torch.equal(one, every[0])]
+        if others:
+            raise InputError(
+                f"process {others[0]} has {what} than process 0, but all processes of a training need "
+                f"the same. {advice}"
+            )
+
+
+def join_processes() -> Joined:
+    """The processes of torch.distributed, after torch.distributed.init_process_group; alone without it.
+
+    >>> join_processes()
+    Joined(rank=0, count=1)
+    """
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized():
+        return Joined()
+    return Joined(distributed.get_rank(), distributed.get_world_size())
+
+
+def plan_digest(plans: Iterable[Plan]) -> bytes:
+    """A digest of the text of plans and of the definitions in them; equal plans have equal digests."""
+    digest = xxh3_128()
+    for plan in plans:
+        digest.update(generate(plan).text.encode())
+        for step in plan.steps:
+            digest.update(f"{step.call.name} {step.call.layer!r}\n".encode())
+    return digest.digest()
+
+
+def tensors_digest(tensors: Iterable[Tensor]) -> bytes:
+    """A digest of the bytes of tensors."""
+    digest = xxh3_128()
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(memoryview(flat.numpy()))
+    return digest.digest()
+
+
+@functools.cache
+def _pairs(count: int) -> tuple[str, ...]:
+    """Make the groups of pairs: processes 0 and 1, 2 and 3; then 0 and 2, 1 and 3.
+
+    Each process registers its own group of a level under the same name, so that the plans of all are equal.
+    """
+    distributed = torch.distributed
+    rank, names, distance = distributed.get_rank(), list[str](), 1
+    while distance < count:
+        name = f"graphnet pairs {distance}"
+        for first in range(count):
+            if not first & distance:
+                group = distributed.new_group([first, first | distance])
+                if rank in (first, first | distance):
+                    register = torch._C._distributed_c10d._register_process_group
+                    register(name, group)  # type: ignore[arg-type]
+        names.append(name)
+        distance *= 2
+    return tuple(names)
