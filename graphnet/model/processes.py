@@ -104,7 +104,7 @@ def tensors_digest(tensors: Iterable[Tensor]) -> bytes:
     digest = xxh3_128()
     for tensor in tensors:
         flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(flat.numpy()))
+        digest.update(flat.numpy().data)
     return digest.digest()
 
 
