@@ -9,7 +9,7 @@ following steps; otherwise eager does, and an event says why.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -43,6 +43,7 @@ class Auto(Executor):
             then waits for the compiler at that step, so that it gives the same bits as the earlier run.
     """
 
+    switches: ClassVar[bool] = True
     switch_after: Annotated[int, Field(ge=1)] | None = None
 
     def prepare(self, plan: Plan) -> Run:

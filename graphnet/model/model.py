@@ -11,6 +11,7 @@ from torch import Tensor
 from graphnet.description import UpdateSettings, check_inputs
 from graphnet.errors import InputError
 from graphnet.model.arrays import Array, as_tensors, like_given
+from graphnet.model.checkpoint import versions_of
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
 from graphnet.model.fits import fitting
 from graphnet.model.plans import Shape
@@ -23,7 +24,7 @@ from graphnet.plan import (
     Plan,
     Tiling,
 )
-from graphnet.sdk import Optimizer
+from graphnet.sdk import Executor, Optimizer
 from graphnet.system import as_seed, require
 
 _OPTIONS = CompileOptions()
@@ -129,13 +130,14 @@ class Model(Weighted):
             DescriptionError: a value does not fit its field.
         """
         check_training(loss, optimizer)
+        require(processes, Joined, "compile: processes", "what join_processes returns")
         rule = definition_of("optimizers", optimizer, self.registry)
         updates, options = self._training(rule, options, overrides)
         runner = definition_of("executors", executor, self.registry)
+        processes.check_executor(runner)
         options.warn_if_slow(stacklevel=2)
         seed = self.seed if seed is None else as_seed(seed, "compile")
-        require(processes, Joined, "compile: processes", "what join_processes returns")
-        plans = self._step_plans(inputs, options, loss, updates, processes)
+        plans = self._step_plans(inputs, options, loss, updates, processes, runner)
         given = None if self._weights is None else self._weights.own
         trained = Trained(plans, given=given, seed=seed, lr=rule.lr, rank=processes.rank)
         processes.check_same(
@@ -161,7 +163,7 @@ class Model(Weighted):
                 executor=runner,
                 seed=seed,
                 other=lambda *shapes: made(
-                    *self._step_plans(shapes, options, loss, updates, processes)
+                    *self._step_plans(shapes, options, loss, updates, processes, runner)
                 ),
             )
 
@@ -180,12 +182,15 @@ class Model(Weighted):
         loss: object,
         updates: UpdateSettings,
         processes: Joined,
+        runner: Executor,
     ) -> tuple[Plan, ...]:
         """The plan of a step with an update and, if updates take several steps, that of the others."""
         plan, *adding = self._plans.steps(inputs, options, loss, updates, processes)
         plans = fitting(plan), *adding
         advice = "Compare the models, the settings, the shapes, and the installed versions."
-        processes.check_same("another plan", plan_digest(plans), advice)
+        versions = versions_of(self.registry, self.description)
+        digest = plan_digest(plans, versions, runner)
+        processes.check_same("another plan", digest, advice)
         return plans
 
     def predict(

@@ -20,7 +20,7 @@ from xxhash import xxh3_128
 from graphnet.errors import InputError
 from graphnet.passes import MicroBatches
 from graphnet.plan import Plan, generate
-from graphnet.sdk import ALONE, BUCKET_BYTES, Processes
+from graphnet.sdk import ALONE, BUCKET_BYTES, Executor, Processes
 
 MICRO_BATCHES = 4  # in a step with deterministic: true, in all processes together
 
@@ -51,6 +51,15 @@ class Joined:
                 f"deterministic out."
             )
         return MicroBatches(MICRO_BATCHES // self.count, MICRO_BATCHES, deterministic=True)
+
+    def check_executor(self, executor: Executor) -> None:
+        """Raise InputError for an executor with which the processes would not run the same code."""
+        if self.count > 1 and executor.switches:
+            name = type(executor).__name__.lower()
+            raise InputError(
+                f"the executor {name} goes over to compiled code when that is ready, which is at another "
+                f"step in each process. Give eager or inductor."
+            )
 
     def named(self, *, deterministic: bool) -> Processes:
         """The processes as a plan knows them, with the names of the groups that add up."""
@@ -89,9 +98,9 @@ def join_processes() -> Joined:
     return Joined(distributed.get_rank(), distributed.get_world_size())
 
 
-def plan_digest(plans: Iterable[Plan]) -> bytes:
-    """A digest of the text of plans and of the definitions in them; equal plans have equal digests."""
-    digest = xxh3_128()
+def plan_digest(plans: Iterable[Plan], *others: object) -> bytes:
+    """A digest of the text of plans, of the definitions in them, and of what else decides the results."""
+    digest = xxh3_128(repr((torch.__version__, *others)).encode())
     for plan in plans:
         digest.update(generate(plan).text.encode())
         for step in plan.steps:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -122,6 +122,10 @@ def as_given(*tensors: Tensor) -> tuple[Tensor, ...]:
 class Executor(Definition):
     """A way to run plans; a subclass defines `prepare`.
 
+    Attributes:
+        switches: whether a run goes over to other code between two steps, when that is ready. Several
+            processes would do so at different steps, so they refuse such an executor.
+
     >>> from graphnet.sdk import default_registry
     >>> class Loud(Executor):
     ...     def prepare(self, plan):
@@ -132,6 +136,8 @@ class Executor(Definition):
     a plan of 1 step
     tensor([[0., 2.]])
     """
+
+    switches: ClassVar[bool] = False
 
     def prepare(self, plan: Any) -> Run:
         """Make a plan ready to run.

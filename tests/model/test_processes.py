@@ -99,6 +99,7 @@ def refused(changes: list[dict[str, Any]]) -> list[str]:
     [
         ({"clip_grad_norm": 1.0}, "process 1 has another plan than process 0"),
         ({"optimizer": gn.SGD(lr=0.1, momentum=0.5)}, "process 1 has another plan than process 0"),
+        ({"executor": "inductor"}, "process 1 has another plan than process 0"),
         ({"seed": 4}, "process 1 has other weights than process 0"),
     ],
     ids=str,
@@ -106,6 +107,11 @@ def refused(changes: list[dict[str, Any]]) -> list[str]:
 def test_processes_with_other_settings_are_refused(change: dict[str, Any], message: str) -> None:
     for (found,) in in_processes(2, refused, [{}, change]):
         assert message in found
+
+
+def test_executor_that_switches_by_itself_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the executor auto goes over to compiled code.*inductor"):
+        program_of(Joined(0, 2), **SETTINGS["plain"], executor="auto")
 
 
 def test_three_processes_cannot_share_four_parts() -> None:
