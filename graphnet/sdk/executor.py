@@ -128,6 +128,8 @@ class Executor(Definition):
 
     >>> from graphnet.sdk import default_registry
     >>> class Loud(Executor):
+    ...     switches = False
+    ...
     ...     def prepare(self, plan):
     ...         print(f"a plan of {len(plan.steps)} step")
     ...         return default_registry().make("executors", "eager").prepare(plan)

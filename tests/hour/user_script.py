@@ -310,7 +310,12 @@ def train(registry: gn.Registry, folder: Path) -> list[float]:
     options = gn.CompileOptions(device="cpu", without=("common_subexpressions",))
     for optimizer in optimizers():
         program: gn.Program = model.compile(
-            (4, 3, 8, 8), loss=HalfSquare(), optimizer=optimizer, options=options, executor=Timed()
+            (4, 3, 8, 8),
+            loss=HalfSquare(),
+            optimizer=optimizer,
+            options=options,
+            executor=Timed(),
+            processes=gn.join_processes(),
         )
         loss: Tensor = program.step(noisy, other)
         assert loss.ndim == 0

@@ -108,7 +108,7 @@ def updated(
 
 def gradients(batch: Sequence[Tensor], *, rank: int, step: int = 5, **options: Any) -> Any:
     """The share of the loss, and the gradients, of one process of four."""
-    plan = plan_of(ONE_OF_FOUR, adding=True, processes=Processes(4, ("all",)), **options)
+    plan = plan_of(ONE_OF_FOUR, adding=True, processes=Processes(4), **options)
     tensors = tensors_of(plan, step=step, rank=rank)
     loss, *_ = run(plan, [tensor.chunk(4)[rank] for tensor in batch], tensors)
     slots = {name: plan.values[name] for name in plan.slots}

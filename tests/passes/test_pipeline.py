@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from graphnet.builtin import SGD
+from graphnet.description import UpdateSettings, losses_for
 from graphnet.errors import InputError, PlanError
 from graphnet.graph import Graph
 from graphnet.model import Model
-from graphnet.passes import run
+from graphnet.passes import MicroBatches, run
+from graphnet.plan import CompileOptions, training_plan
 from graphnet.plan.verify import verify_rewrite
-from graphnet.sdk import PASSES, Pass
+from graphnet.sdk import PASSES, Pass, Processes
 from tests.support.models import SEED
 
 SHAPE = (2, 3, 8, 8)
@@ -41,7 +43,17 @@ def test_every_pass_of_every_plan_is_known(
         parameters=[{"match": "*.bias", "freeze": True}],
         report=("losses",),
     )
-    found = {*names(training.changes), *names(model.plan(SHAPE).changes)}
+    together = training_plan(
+        model.graph(SHAPE),
+        model.registry,
+        CompileOptions(device="cpu"),
+        losses=losses_for("mse", ("output",), model.registry),
+        updates=UpdateSettings(optimizer=SGD(lr=0.1)),
+        parts=MicroBatches(2, 4),
+        processes=Processes(2, ("all",)),
+    )
+    plans = training, together, model.plan(SHAPE)
+    found = {name for plan in plans for name in names(plan.changes)}
     assert found == set(PASSES)
 
 
