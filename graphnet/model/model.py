@@ -15,7 +15,7 @@ from graphnet.model.checkpoint import versions_of
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
 from graphnet.model.fits import fitting
 from graphnet.model.plans import Shape
-from graphnet.model.processes import Joined, plan_digest, tensors_digest
+from graphnet.model.processes import Joined
 from graphnet.model.program import Program
 from graphnet.model.trained import Trained
 from graphnet.model.weighted import Weighted
@@ -140,11 +140,7 @@ class Model(Weighted):
         plans = self._step_plans(inputs, options, loss, updates, processes, runner)
         given = None if self._weights is None else self._weights.own
         trained = Trained(plans, given=given, seed=seed, lr=rule.lr, rank=processes.rank)
-        processes.check_same(
-            "other weights",
-            tensors_digest(trained.weights.own.values()),
-            "Give the same seed or file.",
-        )
+        processes.check_weights(trained.weights.own.values())
         slots = {**trained.weights.own, **trained.averages.own}
         predictor = self._predictions.predictor(slots, options.for_inference(), runner)
         measurer = self._predictions.measurer(slots, options.for_inference(), runner, loss)
@@ -187,10 +183,7 @@ class Model(Weighted):
         """The plan of a step with an update and, if updates take several steps, that of the others."""
         plan, *adding = self._plans.steps(inputs, options, loss, updates, processes)
         plans = fitting(plan), *adding
-        advice = "Compare the models, the settings, the shapes, and the installed versions."
-        versions = versions_of(self.registry, self.description)
-        digest = plan_digest(plans, versions, runner)
-        processes.check_same("another plan", digest, advice)
+        processes.check_plans(plans, versions_of(self.registry, self.description), runner)
         return plans
 
     def predict(

@@ -71,10 +71,20 @@ class Joined:
         assert world is not None
         return Processes(self.count, (world.group_name,), BUCKET_BYTES)
 
-    def check_same(self, what: str, digest: bytes, advice: str) -> None:
+    def check_plans(self, plans: Iterable[Plan], *others: object) -> None:
+        """Raise InputError unless all processes have these plans, and the same `others`."""
+        if self.count > 1:
+            advice = "Compare the models, the settings, the shapes, and the installed versions."
+            self._check_same("another plan", _plan_digest(plans, *others), advice)
+
+    def check_weights(self, weights: Iterable[Tensor]) -> None:
+        """Raise InputError unless all processes start from these weights."""
+        if self.count > 1:
+            digest = _tensors_digest(weights)
+            self._check_same("other weights", digest, "Give the same seed or file.")
+
+    def _check_same(self, what: str, digest: bytes, advice: str) -> None:
         """Raise InputError if processes have different digests; `what` says of what, as in "another plan"."""
-        if self.count == 1:
-            return
         mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
         every = [torch.empty_like(mine) for _ in range(self.count)]
         torch.distributed.all_gather(every, mine)
@@ -98,7 +108,7 @@ def join_processes() -> Joined:
     return Joined(distributed.get_rank(), distributed.get_world_size())
 
 
-def plan_digest(plans: Iterable[Plan], *others: object) -> bytes:
+def _plan_digest(plans: Iterable[Plan], *others: object) -> bytes:
     """A digest of the text of plans, of the definitions in them, and of what else decides the results."""
     digest = xxh3_128(repr((torch.__version__, *others)).encode())
     for plan in plans:
@@ -108,7 +118,7 @@ def plan_digest(plans: Iterable[Plan], *others: object) -> bytes:
     return digest.digest()
 
 
-def tensors_digest(tensors: Iterable[Tensor]) -> bytes:
+def _tensors_digest(tensors: Iterable[Tensor]) -> bytes:
     """A digest of the bytes of tensors."""
     digest = xxh3_128()
     for tensor in tensors:

@@ -4,8 +4,9 @@ Each process has the same weights and its own samples. A process computes its sh
 (passes/micro_batches.py), so its gradients are summands of the gradients of the whole batch. `data_parallel`
 adds up the gradients over all processes, `share_outputs` the losses; `average_states` writes the means of the
 new states of layers.
-Gradients are sent in buckets, in the order in which the reverse pass finishes them. A bucket is sent as soon
-as it is full, and waited for after the reverse pass, so that both run at the same time.
+A process sends its gradients in buckets, in the order in which the reverse pass finishes them. It sends a
+bucket as soon as the bucket is full, and waits for the sum after the reverse pass, so that both run at the
+same time.
 
 With several groups, the processes of each pair of the first group add up first, then those of the second.
 Such sums have the same bits on all processes, and the bits of one process that adds up the same micro-batches
@@ -30,7 +31,7 @@ def data_parallel(graph: Graph, *, processes: Processes) -> Graph:
 
 
 def share_outputs(graph: Graph, *, processes: Processes) -> Graph:
-    """Add up the outputs over all processes; one that depends on no sample is the same everywhere."""
+    """Add up the outputs over all processes, but for outputs that depend on no sample."""
     return graph if processes.count == 1 else _DataParallel(graph, processes).outputs()
 
 

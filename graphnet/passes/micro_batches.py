@@ -10,13 +10,13 @@ get the bits of one process with 4 micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from graphnet.errors import GraphError
-from graphnet.graph import RANK, STEP, Arg, Call, Graph, Kind, Slot, Value, renamed
+from graphnet.graph import RANK, STEP, Call, Graph, Kind, Value, renamed
 from graphnet.passes.rewrite import at, scalar
 from graphnet.sdk import Accumulate, Layer, MicroBatch, MicroStep, Spec, Times, WeightedSum
 
@@ -108,7 +108,9 @@ class _Split:
                 call,
                 name=name,
                 args=tuple(renamed(arg, names) for arg in call.args),
-                results=tuple(_renamed(slot, names) for slot in call.results),
+                results=tuple(
+                    names[slot] if isinstance(slot, str) else slot for slot in call.results
+                ),
                 part=part,
             )
 
@@ -193,8 +195,3 @@ def _by_pairs(
             left.append(made.name)
         level += 1
     return left[0]
-
-
-def _renamed(slot: Slot, names: Mapping[str, str]) -> Slot:
-    arg: Arg | None = renamed(slot, names) if isinstance(slot, str) else None
-    return arg if isinstance(arg, str) else slot

@@ -1,7 +1,8 @@
 """Processes: the rules of a step that several processes compute together.
 
-A value is the same on all processes unless it depends on their samples. An all-reduce of values that differ
-makes one that is the same, once it has added up over all groups. Each process computes its share of the loss.
+A value is equal in all processes unless it depends on their samples. All-reduces add up values that differ:
+after the sums over all groups, the result is equal in all processes. Each process computes its share of the
+loss.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Sums = Mapping[str, int]
 
 
 def differing(graph: Graph, processes: Processes) -> tuple[dict[str, int], list[str]]:
-    """The values that are not the same on all processes, and what is wrong with the all-reduces."""
+    """Find the values that differ between processes, and the faults of the all-reduces."""
     found: dict[str, int] = dict.fromkeys((*graph.inputs, *graph.targets, RANK), 0)
     faults: list[str] = []
     for call in graph.calls.values():
@@ -50,7 +51,9 @@ def _wrong(call: Call, mine: Sums, processes: Processes) -> Iterator[str]:
 
 
 def all_reduces(step: Step) -> Iterator[str]:
-    """What is wrong with the exchanges between processes."""
+    """Yield the faults of the exchanges between processes."""
+    if not any(isinstance(call.layer, AllReduce) for call in step.graph.calls.values()):
+        return
     _, faults = differing(step.graph, step.processes)
     yield from faults
     for call in step.graph.calls.values():
@@ -63,9 +66,9 @@ def all_reduces(step: Step) -> Iterator[str]:
 
 def same_everywhere(step: Step) -> Iterator[str]:
     """What differs from process to process after the step, and should not."""
-    found, _ = differing(step.graph, step.processes)
     if step.processes.count == 1:
         return
+    found, _ = differing(step.graph, step.processes)
     for name in step.graph.outputs:
         if name in found:
             yield f"the output {name!r} differs from process to process"

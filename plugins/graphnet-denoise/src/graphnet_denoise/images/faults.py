@@ -120,11 +120,17 @@ def load(module: str, *, extra: str, path: Path) -> ModuleType:
         ) from error
 
 
-def check_memory(size_bytes: int) -> None:
-    """Raise MemoryError if so many bytes are more than the machine has, before it swaps itself to death."""
+def check_memory(size_bytes: int, path: Path) -> None:
+    """Raise an error before an image of so many bytes is decoded, if the machine or the file has too few.
+
+    Raises:
+        MemoryError: the machine has less memory.
+        ValueError: the file is too small for such an image.
+    """
     machine = machine_memory()
     if machine is not None and size_bytes > machine:
         raise MemoryError
+    check_ratio(size_bytes, path)
 
 
 _BOMB_BYTES = 128 << 20

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from graphnet.errors import DataError, InputError
-from graphnet_denoise.images.faults import check_memory, check_ratio, reading
+from graphnet_denoise.images.faults import check_memory, reading
 from graphnet_denoise.images.layout import Layout, Samples, span
 from graphnet_denoise.images.levels import Levels
 from graphnet_denoise.images.metadata import Metadata
@@ -134,9 +134,7 @@ class DecodedFile(ImageFile):
 
     def _samples(self, plane: int, rows: slice, columns: slice) -> Samples:
         if self._decoded is None:
-            size_bytes = math.prod(self.shape) * self.dtype.itemsize
-            check_memory(size_bytes)
-            check_ratio(size_bytes, self.path)
+            check_memory(math.prod(self.shape) * self.dtype.itemsize, self.path)
             self._decoded = self._decode()
             if self._decoded.shape != (self.layout.samples, self.height, self.width):
                 raise ValueError(f"its pixels are {self._decoded.shape}")

@@ -152,8 +152,8 @@ class Form(NamedTuple):
     def check_chain(self, file: BinaryIO) -> None:
         """Raise ValueError if a directory states as the next one itself or one before it.
 
-        A chain that leaves the file, or breaks off, ends there: a reader then says what is missing. Of a
-        directory that is cut off, the last bytes are taken for the next place, as tifffile does.
+        The check ends where the chain leaves the file or breaks off; the reader then reports what is missing.
+        If a directory is cut off, its last bytes count as the place of the next one, as in tifffile.
         """
         seen: set[int] = set()
         file.seek(self.first)

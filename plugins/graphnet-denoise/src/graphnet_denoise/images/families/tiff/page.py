@@ -130,7 +130,7 @@ def _check_picture(data: bytes | None, keyframe: tifffile.TiffPage, index: int) 
     try:
         width, height = kind(io.BytesIO((keyframe.jpegheader or b"") + data)).size
     except (OSError, SyntaxError, ValueError):
-        return  # the decoder says what is wrong
+        return  # the decoder reports the fault
     tall, wide = _segment_size(keyframe)
     if width * height > _MOST_TIMES * tall * wide:
         raise ValueError(

@@ -18,7 +18,7 @@ from graphnet_denoise.images.families.tiff.page import (
     segment_bytes,
 )
 from graphnet_denoise.images.families.tiff.tags import metadata_of
-from graphnet_denoise.images.faults import check_memory, check_ratio, unsupported
+from graphnet_denoise.images.faults import check_memory, unsupported
 from graphnet_denoise.images.file import Colour, ImageFile
 from graphnet_denoise.images.layout import Layout, Samples
 from graphnet_denoise.images.levels import Levels
@@ -243,9 +243,7 @@ class TiffImage(ImageFile):
         whole = self._whole.get(number)
         if whole is None:
             height, width = self.height, self.width
-            size_bytes = self.stored * height * width * self.dtype.itemsize
-            check_memory(size_bytes)
-            check_ratio(size_bytes, self.path)
+            check_memory(self.stored * height * width * self.dtype.itemsize, self.path)
             whole = self._whole[number] = read_region(page, slice(0, height), slice(0, width))
         return whole
 
