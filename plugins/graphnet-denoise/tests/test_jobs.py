@@ -459,6 +459,12 @@ def test_an_image_that_memory_cannot_hold_is_refused_in_words(folder: Path) -> N
     assert "Allow more with --memory, or take TIFF for image and result" in error
 
 
+def test_a_bound_that_the_process_itself_exceeds_is_refused_before_the_first_image() -> None:
+    with pytest.raises(MemoryBudgetError, match="--memory is 300 MiB, and the process takes 464 MiB"):
+        Bound.of_process(300 << 20)
+    assert Bound.of_process(None).limit is None
+
+
 # -- overlap
 
 

@@ -41,11 +41,21 @@ class Bound:
 
     @classmethod
     def of_process(cls, memory: int | None) -> Bound:
-        """Bound all that this process takes, and set the C library to fit; before the first image."""
+        """Bound all that this process takes, and set the C library to fit; before the first image.
+
+        Raises:
+            MemoryBudgetError: the process takes as much already.
+        """
         if memory is None:
             keep_freed_memory()
             return cls(None)
-        limit = max(0, memory - taken_bytes() - _LATER_BYTES)
+        taken = taken_bytes() + _LATER_BYTES
+        limit = memory - taken
+        if limit <= 0:
+            raise MemoryBudgetError(
+                f"--memory is {bytes_text(memory)}, and the process takes {bytes_text(taken)} without any image. "
+                f"Allow at least {bytes_text(taken + _AMPLE_BYTES // 8)}."
+            )
         if limit >= _AMPLE_BYTES:
             keep_freed_memory()
             return cls(limit, _KEPT)
