@@ -1,4 +1,4 @@
-"""Commands that a test calls have a fresh process's memory, whatever the tests before have left in this one."""
+"""A command that a test calls has the memory of a fresh process."""
 
 import pytest
 from graphnet_denoise.jobs import memory
@@ -6,5 +6,5 @@ from graphnet_denoise.jobs import memory
 
 @pytest.fixture(autouse=True)
 def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken = 400 << 20  # a process that has run thousands of tests takes more than --memory allows by default
-    monkeypatch.setattr(memory, "taken_bytes", lambda: taken)
+    """This process has run many tests, and may take more than a command's --memory allows by default."""
+    monkeypatch.setattr(memory, "taken_bytes", lambda: 400 << 20)

@@ -460,7 +460,9 @@ def test_an_image_that_memory_cannot_hold_is_refused_in_words(folder: Path) -> N
 
 
 def test_a_bound_that_the_process_itself_exceeds_is_refused_before_the_first_image() -> None:
-    with pytest.raises(MemoryBudgetError, match="--memory is 300 MiB, and the process takes 464 MiB"):
+    with pytest.raises(
+        MemoryBudgetError, match="--memory is 300.0 MiB, but the process takes 464.0 MiB"
+    ):
         Bound.of_process(300 << 20)
     assert Bound.of_process(None).limit is None
 

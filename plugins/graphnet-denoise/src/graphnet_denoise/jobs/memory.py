@@ -53,8 +53,8 @@ class Bound:
         limit = memory - taken
         if limit <= 0:
             raise MemoryBudgetError(
-                f"--memory is {bytes_text(memory)}, and the process takes {bytes_text(taken)} without any image. "
-                f"Allow at least {bytes_text(taken + _AMPLE_BYTES // 8)}."
+                f"--memory is {bytes_text(memory)}, but the process takes {bytes_text(taken)} without any "
+                f"image. Allow at least {bytes_text(taken + _AMPLE_BYTES // 8)}."
             )
         if limit >= _AMPLE_BYTES:
             keep_freed_memory()
