@@ -174,12 +174,12 @@ def json_text(data: Any) -> str:
     return json.dumps(data, indent=2, sort_keys=False)
 
 
-def make_console(*, stderr: bool = False) -> Console:
+def make_console(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Make a console of rich that prints each text unchanged.
 
     By default, rich would replace "[red]" in a name by a colour and ":x:" by a picture, and would break
-    lines at the width of the terminal, or after 80 characters in a file.
+    lines at the width of the terminal, or after 80 characters in a file. A quiet console prints nothing.
     """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, soft_wrap=True)
+    return Console(stderr=stderr, quiet=quiet, markup=False, emoji=False, soft_wrap=True)

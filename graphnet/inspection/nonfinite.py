@@ -103,7 +103,8 @@ def first_nonfinite(
     """Find the origin of the NaN or infinity that reaches the loss or an update; None if all is finite.
 
     The origin is an argument that is not finite, or the call that computed a value that is not finite from
-    finite ones. A NaN or infinity that disappears again, such as -inf before a softmax, is not reported.
+    finite ones. A NaN or infinity that disappears again, such as -inf before a softmax, is not reported. A
+    plan of several processes runs to its end in each, and a number that came from another is not reported.
 
     Args:
         plan: the plan; it runs on the reference executor.
@@ -123,6 +124,40 @@ def first_nonfinite(
     ends = {*plan.outputs}
     if gradients:
         ends |= {name for step in plan.steps for name in _checked(step.call)}
+    # The other processes of a training wait for this one's part in each sum, so the plan runs to its end.
+    together = any(step.call.kind is Kind.COLLECTIVE for step in plan.steps)
+    first = _first_argument(plan, tensors, skipped)
+    if first is not None and not together:
+        return first
+    origins: dict[str, NonFinite | None] = {}  # None if another process has sent the value
+    for step, values in walk(plan, tensors):
+        call = step.call
+        inherited = [origins[read] for read in call.reads() if read in origins]
+        known = next(filter(None, inherited), None)
+        made = tuple(call.writes.values()) if call.kind is Kind.UPDATE else tuple(call.makes())
+        if call.kind is Kind.COLLECTIVE:  # its result may only be read after the wait
+            origins |= dict.fromkeys(made, known)
+            continue
+        for name in made:
+            if not _is_nonfinite(values[name]):
+                continue
+            if inherited:
+                origins[name] = known
+            else:
+                one = _single(call, name, plan.values[name].node)
+                origins[name] = _origin(one, name, values, tensors, registry_or_default(registry))
+            lasts = call.kind is Kind.UPDATE or name not in plan.last_use
+            if name in ends or (lasts and (gradients or name not in skipped)):
+                first = first or origins[name]
+                if not together:
+                    return first
+    return first
+
+
+def _first_argument(
+    plan: Plan, tensors: Mapping[str, Tensor], skipped: set[str]
+) -> NonFinite | None:
+    """The first argument that is not finite."""
     for name, tensor in tensors.items():
         if _is_nonfinite(tensor) and name not in skipped:
             value = plan.values[name]
@@ -135,22 +170,6 @@ def first_nonfinite(
                 samples=samples,
                 argument=f"{word} {value.label!r}",
             )
-    origins: dict[str, NonFinite] = {}
-    for step, values in walk(plan, tensors):
-        call = step.call
-        made = tuple(call.writes.values()) if call.kind is Kind.UPDATE else tuple(call.makes())
-        for name in made:
-            if not _is_nonfinite(values[name]):
-                continue
-            inherited = [origins[read] for read in call.reads() if read in origins]
-            if inherited:
-                origins[name] = inherited[0]
-            else:
-                one = _single(call, name, plan.values[name].node)
-                origins[name] = _origin(one, name, values, tensors, registry_or_default(registry))
-            lasts = call.kind is Kind.UPDATE or name not in plan.last_use
-            if name in ends or (lasts and (gradients or name not in skipped)):
-                return origins[name]
     return None
 
 

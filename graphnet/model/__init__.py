@@ -19,12 +19,13 @@ from graphnet.model.export import export, writer_for
 from graphnet.model.free_sizes import open_sizes, resized
 from graphnet.model.model import Model
 from graphnet.model.padding import pad_to_multiple
-from graphnet.model.processes import Joined, join_processes
+from graphnet.model.processes import SINGLE, Joined, join_processes
 from graphnet.model.program import Program
 from graphnet.model.slots import plain_spec, set_up
 from graphnet.model.standalone import StandaloneFolder, export_standalone
 
 __all__ = [
+    "SINGLE",
     "Builder",
     "Checkpoint",
     "Joined",

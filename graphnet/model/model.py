@@ -15,7 +15,7 @@ from graphnet.model.checkpoint import versions_of
 from graphnet.model.choices import changed_options, check_training, definition_of, training_choices
 from graphnet.model.fits import fitting
 from graphnet.model.plans import Shape
-from graphnet.model.processes import Joined
+from graphnet.model.processes import SINGLE, Joined
 from graphnet.model.program import Program
 from graphnet.model.trained import Trained
 from graphnet.model.weighted import Weighted
@@ -29,7 +29,6 @@ from graphnet.system import as_seed, require
 
 _OPTIONS = CompileOptions()
 _ON_CPU = CompileOptions(device="cpu")
-_ALONE = Joined()
 
 
 class Model(Weighted):
@@ -101,7 +100,7 @@ class Model(Weighted):
         options: CompileOptions = _OPTIONS,
         executor: object = "eager",
         seed: int | None = None,
-        processes: Joined = _ALONE,
+        processes: Joined = SINGLE,
         **overrides: Any,
     ) -> Program:
         """Compile a whole training step on inputs of these shapes into a program.

@@ -10,14 +10,16 @@ Each process compiles the same model, and calls `step` with its own part of each
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
 from graphnet.errors import InputError
+from graphnet.model.exchange import all_tensors, every_tensor, every_text
 from graphnet.passes import MicroBatches
 from graphnet.plan import Plan, generate
 from graphnet.sdk import ALONE, BUCKET_BYTES, Executor, Processes
@@ -32,10 +34,12 @@ class Joined:
     Attributes:
         rank: the number of this process, from 0.
         count: the number of processes.
+        timeout_s: how many seconds a process waits for another in groups of two; None for torch's default.
     """
 
     rank: int = 0
     count: int = 1
+    timeout_s: float | None = None
 
     def micro_batches(self, *, deterministic: bool) -> MicroBatches:
         """The parts into which a batch is cut, and how many of them this process computes.
@@ -66,7 +70,7 @@ class Joined:
         if self.count == 1:
             return ALONE
         if deterministic:
-            return Processes(self.count, _pairs(self.count), BUCKET_BYTES)
+            return Processes(self.count, _pairs(self.count, self.timeout_s), BUCKET_BYTES)
         world = torch.distributed.group.WORLD
         assert world is not None
         return Processes(self.count, (world.group_name,), BUCKET_BYTES)
@@ -80,14 +84,19 @@ class Joined:
     def check_weights(self, weights: Iterable[Tensor]) -> None:
         """Raise InputError unless all processes start from these weights."""
         if self.count > 1:
-            digest = _tensors_digest(weights)
-            self._check_same("other weights", digest, "Give the same seed or file.")
+            self._check_same(
+                "other weights", _tensors_digest(weights), "Give the same seed or file."
+            )
+
+    def check_data(self, identity: str) -> None:
+        """Raise InputError unless all processes have data with this identity."""
+        if self.count > 1:
+            digest = xxh3_128(identity.encode()).digest()
+            self._check_same("other data", digest, "Give all of them the same files.")
 
     def _check_same(self, what: str, digest: bytes, advice: str) -> None:
         """Raise InputError if processes have different digests; `what` says of what, as in "another plan"."""
-        mine = torch.frombuffer(bytearray(digest), dtype=torch.uint8)
-        every = [torch.empty_like(mine) for _ in range(self.count)]
-        torch.distributed.all_gather(every, mine)
+        every = every_tensor(torch.frombuffer(bytearray(digest), dtype=torch.uint8))
         others = [rank for rank, one in enumerate(every) if not torch.equal(one, every[0])]
         if others:
             raise InputError(
@@ -95,17 +104,43 @@ class Joined:
                 f"the same. {advice}"
             )
 
+    def part(self, batch: int) -> slice:
+        """The part of a batch of so many samples that this process computes."""
+        size = batch // self.count
+        return slice(size * self.rank, size * (self.rank + 1))
 
-def join_processes() -> Joined:
+    def greatest(self, *numbers: int) -> tuple[int, ...]:
+        """For each number, the greatest that any process gives; all processes call it."""
+        if self.count == 1:
+            return numbers
+        return tuple(torch.stack(every_tensor(torch.tensor(numbers))).amax(0).tolist())
+
+    def texts(self, mine: str) -> list[str]:
+        """The text that each process gives, in their order; all processes call it."""
+        return [mine] if self.count == 1 else every_text(mine)
+
+    def tensors(self, mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that the processes give, each under its own names; all processes call it."""
+        return dict(mine) if self.count == 1 else all_tensors(mine)
+
+
+SINGLE = Joined()
+
+
+def join_processes(timeout_s: float | None = None) -> Joined:
     """The processes of torch.distributed, after torch.distributed.init_process_group; alone without it.
 
-    >>> join_processes()
-    Joined(rank=0, count=1)
+    Args:
+        timeout_s: how many seconds a process waits for another in the sums of `deterministic`, if that is not
+            torch's default. In all else it waits as long as init_process_group was told.
+
+    >>> join_processes().count
+    1
     """
     distributed = torch.distributed
     if not distributed.is_available() or not distributed.is_initialized():
-        return Joined()
-    return Joined(distributed.get_rank(), distributed.get_world_size())
+        return SINGLE
+    return Joined(distributed.get_rank(), distributed.get_world_size(), timeout_s)
 
 
 def _plan_digest(plans: Iterable[Plan], *others: object) -> bytes:
@@ -128,18 +163,19 @@ def _tensors_digest(tensors: Iterable[Tensor]) -> bytes:
 
 
 @functools.cache
-def _pairs(count: int) -> tuple[str, ...]:
+def _pairs(count: int, timeout_s: float | None) -> tuple[str, ...]:
     """Make the groups of pairs: processes 0 and 1, 2 and 3; then 0 and 2, 1 and 3.
 
     Each process registers its own group of a level under the same name, so that the plans of all are equal.
     """
     distributed = torch.distributed
     rank, names, distance = distributed.get_rank(), list[str](), 1
+    timeout = None if timeout_s is None else timedelta(seconds=timeout_s)
     while distance < count:
         name = f"graphnet pairs {distance}"
         for first in range(count):
             if not first & distance:
-                group = distributed.new_group([first, first | distance])
+                group = distributed.new_group([first, first | distance], timeout=timeout)
                 if rank in (first, first | distance):
                     register = torch._C._distributed_c10d._register_process_group
                     register(name, group)  # type: ignore[arg-type]

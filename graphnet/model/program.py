@@ -24,7 +24,7 @@ from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
 from graphnet.model.trained import Trained
 from graphnet.model.weights import Weights
-from graphnet.passes import DONE, EMA, SCALE
+from graphnet.passes import DONE, EMA, GRAD, SCALE
 from graphnet.plan import Plan
 from graphnet.sdk import Executor, Make, Registry, as_given, check_tensors, dtype_name
 from graphnet.system import as_count, require
@@ -135,9 +135,18 @@ class Program:
 
     @property
     def training_state(self) -> dict[str, Tensor]:
-        """The tensors that a resumed run needs besides `model_weights`: states, and averaged weights."""
+        """The tensors that a resumed run needs besides `model_weights`: states, and averaged weights.
+
+        Sums of gradients are among them only after a step that adds to them without an update.
+        """
+        return self._states(self.steps_done)
+
+    def _states(self, steps_done: int) -> dict[str, Tensor]:
+        """The `training_state` after so many steps."""
+        updated = steps_done % len(self.accumulation.order) == 0
+        without = (EMA, GRAD) if updated else (EMA,)
         values = self.plan.values
-        states = {n: t for n, t in self.optimizer_state.items() if values[n].role != EMA}
+        states = {n: t for n, t in self.optimizer_state.items() if values[n].role not in without}
         return states | {name: self.weights.own[name] for name in self.averages}
 
     @property
@@ -306,14 +315,19 @@ class Program:
             CheckpointError: the state or the weights have other names or shapes than this program's.
         """
         steps_done = as_count(steps_done, "restore: steps_done")
-        mine = self.training_state
-        _check_same(state, mine, "the training state")
+        require(state, Mapping, "restore: the training state", "tensors by name")
+        mine = self._states(steps_done)
+        sums = {n: t for n, t in self.optimizer_state.items() if self.plan.values[n].role == GRAD}
+        given = {n: t for n, t in state.items() if n in mine or n not in sums}
+        _check_same(given, mine, "the training state")
         if weights is not None:
             _check_same(weights, self.weights.own, "the weights")
             self.averages.set({name: weights[name] for name in self.averages})
             own = [name for name in self.weights if name not in self.averages]
             self.weights.set({name: weights[name] for name in own})
-        for name, tensor in state.items():
+        for tensor in sums.values():
+            tensor.zero_()
+        for name, tensor in given.items():
             mine[name].copy_(tensor)
         self.rewind(steps_done)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from graphnet.sdk import Decided, Epoch, Steps, Stopped
 from graphnet.training.config import Job, read_job
 from graphnet.training.on_loader import train
-from graphnet.training.run_folder import RunFolder
+from graphnet.training.run_folder import RunFolder, checkpoints_in
 from graphnet.training.saving import Saving
 from graphnet.training.trainer import Trainer
 
@@ -22,6 +22,7 @@ __all__ = [
     "Steps",
     "Stopped",
     "Trainer",
+    "checkpoints_in",
     "read_job",
     "train",
 ]

@@ -1,7 +1,7 @@
 """Batches: the batch of each training step, selected from tensors in memory or prefetched by threads.
 
 The samples of a batch depend on (seed, step) alone, so a resumed run sees the same batches as a run that was
-not interrupted.
+not interrupted. Several processes take equal parts of that batch, in the order of their numbers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from graphnet.errors import DataError, blame
 from graphnet.graph import Value
+from graphnet.model import SINGLE, Joined
 from graphnet.plan import Plan
 from graphnet.sdk import Layout, Pairs, Stream, converted, pack
 from graphnet.training.samples import title_of
@@ -54,12 +55,17 @@ class BatchSource(ABC):
         plan: its inputs are the input and the targets of a batch.
         seed: the seed of the order of the samples.
         every: the number of batches for one update.
+        processes: those that share each batch; the plan is one of this process's part.
     """
 
-    def __init__(self, count: int, plan: Plan, *, seed: int, every: int = 1) -> None:
+    def __init__(
+        self, count: int, plan: Plan, *, seed: int, every: int = 1, processes: Joined = SINGLE
+    ) -> None:
         self.values = [plan.values[name] for name in plan.inputs]
         spec = self.values[0].spec
-        self.batch_size, self.device = spec.shape[0], spec.device
+        self.device = spec.device
+        self.batch_size = spec.shape[0] * processes.count  # of all processes together
+        self._part = processes.part(self.batch_size)
         self.channels_last = prefers_channels_last(self.values)
         self.count = count
         self.steps_per_epoch = steps_per_epoch(count, self.batch_size, every)
@@ -76,11 +82,11 @@ class BatchSource(ABC):
         return given
 
     def samples(self, step: int) -> tuple[int, Tensor]:
-        """Return the epoch of a step, and the indices of its samples, int64 (batch_size,)."""
+        """Return the epoch of a step, and the indices of this process's samples, int64 (N,)."""
         epoch, number = divmod(step, self.steps_per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, self.order(epoch))
-        return epoch, self._order[1][number * self.batch_size :][: self.batch_size]
+        return epoch, self._order[1][number * self.batch_size :][self._part]
 
     def order(self, epoch: int) -> Tensor:
         """Return the order of an epoch's samples: a permutation drawn from (seed, epoch), int64 (count,)."""
@@ -91,8 +97,10 @@ class BatchSource(ABC):
 class MemoryBatches(BatchSource):
     """Selects batches from pairs in memory, which are brought into the plan's layout once."""
 
-    def __init__(self, pairs: Pairs, plan: Plan, *, seed: int, every: int = 1) -> None:
-        super().__init__(len(pairs), plan, seed=seed, every=every)
+    def __init__(
+        self, pairs: Pairs, plan: Plan, *, seed: int, every: int = 1, processes: Joined = SINGLE
+    ) -> None:
+        super().__init__(len(pairs), plan, seed=seed, every=every, processes=processes)
         for tensor, value in zip((pairs.inputs, pairs.targets), self.values, strict=True):
             with blame(f"the data: {value.label}: ", "convert"):
                 converted(tensor[:1], value.spec.dtype)
@@ -128,6 +136,7 @@ class PrefetchedBatches(BatchSource):
         steps: the number of steps of the run.
         predict: the model with its current weights, for streams whose batches depend on predictions.
         every: the number of batches for one update.
+        processes: those that share each batch.
 
     Raises:
         DataError: a batch has other shapes than the stream states.
@@ -143,8 +152,9 @@ class PrefetchedBatches(BatchSource):
         steps: int,
         predict: Callable[[Tensor], Any],
         every: int = 1,
+        processes: Joined = SINGLE,
     ) -> None:
-        super().__init__(len(stream), plan, seed=seed, every=every)
+        super().__init__(len(stream), plan, seed=seed, every=every, processes=processes)
         self.stream = stream
         self.steps = steps
         self.predict = predict

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import blame
-from graphnet.model import Program, pad_to_multiple
+from graphnet.model import SINGLE, Joined, Program, pad_to_multiple
 from graphnet.sdk import Gallery, Metric, Pairs, converted
 from graphnet.training.loader import Loader
 
@@ -25,10 +25,12 @@ def score(
     dtype: torch.dtype,
     target_dtype: torch.dtype,
     divisor: int,
+    processes: Joined = SINGLE,
 ) -> dict[str, float]:
     """Compute each metric of a model on a validation set.
 
     Pairs are predicted in batches. The images of a gallery differ in size, so they are predicted one by one.
+    Several processes take the batches, or images, in turns, and each gets the metrics of all of them.
 
     Args:
         validation: the inputs and targets.
@@ -38,6 +40,7 @@ def score(
         dtype: the dtype of the model's inputs.
         target_dtype: the dtype in which the metrics take the targets, that of the loss.
         divisor: the images of a gallery are padded by reflection to multiples of this number.
+        processes: those that measure together.
 
     Returns:
         The value of each metric by name.
@@ -45,15 +48,19 @@ def score(
     Raises:
         LayerError: a metric's own code failed; the message names the metric.
     """
-    rows: dict[str, list[Tensor]] = {name: [] for name in metrics}
-    for image, target in _batches(validation, dtype, target_dtype):
+    measured: dict[str, Tensor] = {}
+    size = 1 if isinstance(validation, Gallery) else _BATCH
+    starts = range(0, len(validation), size)
+    for start in starts[processes.rank :: processes.count]:
+        image, target = _batch(validation, start, dtype, target_dtype)
         output = predict(_padded(image, validation, divisor).to(device)).cpu()
         if isinstance(validation, Gallery):
             output = output[..., : target.shape[-2], : target.shape[-1]]
         for name, metric in metrics.items():
             with blame(f"metric {name!r}: ", "measure"), torch.no_grad():
-                rows[name].append(metric.rows(output, target))
-    return _combined(metrics, rows)
+                measured[f"{start} {name}"] = metric.rows(output, target)
+    measured = processes.tensors(measured)
+    return _combined(metrics, {n: [measured[f"{start} {n}"] for start in starts] for n in metrics})
 
 
 def measure(
@@ -98,18 +105,16 @@ def _combined(
     return found
 
 
-def _batches(
-    validation: Pairs | Gallery, dtype: torch.dtype, target_dtype: torch.dtype
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _batch(
+    validation: Pairs | Gallery, start: int, dtype: torch.dtype, target_dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The image with this number, as a batch of one; or the pairs from this number on."""
     if isinstance(validation, Gallery):
-        for index in range(len(validation)):
-            image, target = validation[index]
-            yield converted(image, dtype)[None], converted(target, target_dtype)[None]
-        return
-    for start in range(0, len(validation), _BATCH):
-        part = slice(start, start + _BATCH)
-        inputs, targets = validation.inputs[part], validation.targets[part]
-        yield converted(inputs, dtype), converted(targets, target_dtype)
+        image, target = validation[start]
+        return converted(image, dtype)[None], converted(target, target_dtype)[None]
+    part = slice(start, start + _BATCH)
+    inputs, targets = validation.inputs[part], validation.targets[part]
+    return converted(inputs, dtype), converted(targets, target_dtype)
 
 
 def _padded(image: Tensor, validation: Pairs | Gallery, divisor: int) -> Tensor:

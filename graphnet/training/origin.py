@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphnet.errors import TrainingError
 from graphnet.inspection import first_nonfinite
-from graphnet.model import Program
+from graphnet.model import SINGLE, Joined, Program
 from graphnet.sdk import Make
 
 _LEAST_SCALE = 2.0**-24  # the initial loss scale, halved 40 times
@@ -40,10 +40,12 @@ class Origin:
 
     Args:
         program: the program of the training.
+        processes: those that train it together.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, processes: Joined = SINGLE) -> None:
         self.program = program
+        self.processes = processes
         self._before: dict[str, Tensor] = {}
 
     @property
@@ -120,9 +122,14 @@ class Origin:
                 registry=program.registry,
                 gradients=gradients,
             )
+            said = ""
             if found is not None:
                 samples = tuple(int(one.samples[i]) for i in found.samples)
-                where = f", {one.where}" if one.where else ""
-                return f"In step {step}{where}, {replace(found, samples=samples)}."
+                said = str(replace(found, samples=samples))
+            where = f", {one.where}" if one.where else ""
+            for rank, found_there in enumerate(self.processes.texts(said)):
+                if found_there:
+                    who = f", process {rank}" if self.processes.count > 1 else ""
+                    return f"In step {step}{where}{who}, {found_there}."
             one.program.step_made(one.make, *one.given)
         return "When the same steps run again, they are finite: a layer is not deterministic."

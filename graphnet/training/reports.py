@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from graphnet.errors import GraphnetError, TrainingError
+from graphnet.model import SINGLE, Joined
 from graphnet.sdk import (
     Epoch,
     Record,
@@ -80,14 +81,21 @@ class Reports:
                     reasons.append(f"{label}: {reason}")
         return "; ".join(reasons)
 
-    def follow(self, running: Running, records: Iterator[Record]) -> Iterator[Record]:
-        """Give each record to all, then yield it; a record Stopped ends a training that a reporter stops."""
+    def follow(
+        self, running: Running, records: Iterator[Record], processes: Joined = SINGLE
+    ) -> Iterator[Record]:
+        """Give each record to all, then yield it; a record Stopped ends a training that a reporter stops.
+
+        The reporters of one process end the training in all.
+        """
         self.start(running)
         try:
             for record in records:
                 reason = self.record(record)
                 yield record
-                if reason and isinstance(record, (Steps, Epoch)):
+                if not isinstance(record, (Steps, Epoch)):
+                    continue
+                if reason := "; ".join(filter(None, processes.texts(reason))):
                     stopped = Stopped(record.epoch, record.step, reason)
                     self.record(stopped)
                     yield stopped

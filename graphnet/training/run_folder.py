@@ -62,6 +62,8 @@ class RunFolder:
         self._keep = keep
         self.notes: list[str] = []
         """What `resume` has found: sentences for the log."""
+        self.resumed: Path | None = None
+        """The checkpoint that `resume` has read."""
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / self._LOCK, timeout=0)
@@ -81,11 +83,11 @@ class RunFolder:
 
     def _take(self, *, resume: bool) -> None:
         sweep(self.path)
-        if resume and not self._checkpoints():
+        if resume and not checkpoints_in(self.path):
             raise CheckpointError(
                 f"{self.path}: no checkpoint to resume from. Leave out --resume to start."
             )
-        if not resume and self._checkpoints():
+        if not resume and checkpoints_in(self.path):
             raise CheckpointError(
                 f"{self.path}: already holds a run. Continue it with --resume, or choose another --run."
             )
@@ -111,9 +113,10 @@ class RunFolder:
             CheckpointError: no checkpoint can be read, or it is none of a training.
         """
         found: dict[Path, str] = {}
-        for path in self._checkpoints():
+        for path in checkpoints_in(self.path):
             try:
                 saved = read_checkpoint(path)
+                self.resumed = path
                 break
             except CheckpointError as error:
                 found[path] = str(error)
@@ -136,9 +139,9 @@ class RunFolder:
 
     def write(self, stamped: Checkpoint) -> None:
         """Write a checkpoint, completely or not at all; the last ones before it are kept."""
-        older = [self._older(number) for number in range(1, self._keep)]
+        older = [_older(self.path, number) for number in range(1, self._keep)]
         write_checkpoint(self.checkpoint_path, stamped, older=older)
-        for path in self._checkpoints()[self._keep :]:  # of a run that kept more
+        for path in checkpoints_in(self.path)[self._keep :]:  # of a run that kept more
             path.unlink(missing_ok=True)
 
     def save(self, saved: Checkpoint) -> None:
@@ -156,16 +159,6 @@ class RunFolder:
         model = replace(saved, training=recipe, training_state={})
         write_checkpoint(self.path / name, model)
 
-    def _older(self, number: int) -> Path:
-        """The path of the checkpoint so many times before the last one."""
-        return self.path / f"checkpoint-{number}.safetensors"
-
-    def _checkpoints(self) -> list[Path]:
-        """The checkpoints in the folder, the newest first."""
-        numbers = [_OLDER.fullmatch(path.name) for path in self.path.glob("checkpoint-*")]
-        older = [self._older(n) for n in sorted(int(match[1]) for match in numbers if match)]
-        return [path for path in (self.checkpoint_path, *older) if path.exists()]
-
     def _cut_log(self, size: int) -> None:
         """Cut the log to its first bytes, which a checkpoint knows of; without a log, make an empty one."""
         try:
@@ -179,6 +172,18 @@ class RunFolder:
                 f"{self.log_path.name} lacks records: it has {whole:,} of the {size:,} bytes that it had "
                 f"when the checkpoint was written"
             )
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The checkpoints in the folder of a run, the newest first."""
+    numbers = [_OLDER.fullmatch(path.name) for path in folder.glob("checkpoint-*")]
+    older = [_older(folder, n) for n in sorted(int(match[1]) for match in numbers if match)]
+    return [path for path in (folder / RunFolder.CHECKPOINT, *older) if path.exists()]
+
+
+def _older(folder: Path, number: int) -> Path:
+    """The path of the checkpoint so many times before the last one."""
+    return folder / f"checkpoint-{number}.safetensors"
 
 
 def append(path: Path, kind: str, record: Mapping[str, Any]) -> None:

@@ -49,15 +49,19 @@ class Saving:
         """Save the state if it is time to, given the last record of the training."""
         match record:
             # Before the metrics of an epoch are measured, since measuring may fail.
-            case Steps() if record.step % self.trainer.steps_per_epoch == 0 or self._is_due():
-                self._save()
+            case Steps() if record.step % self.trainer.steps_per_epoch == 0 or self._is_due(record):
+                self.save()
             case Epoch() | Stopped():
-                self._save()
+                self.save()
 
-    def _is_due(self) -> bool:
+    def _is_due(self, record: Steps) -> bool:
+        job, processes = self.trainer.job, self.trainer.processes
+        if processes.count > 1 and record.step % job.updates.accumulate:
+            return False  # each process has its own sums of gradients
         return self._every_s is not None and time.monotonic() - self._saved_at >= self._every_s
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Save the state of this moment."""
         self.wait()
         saved = self.folder.stamped(self.trainer.checkpoint())
         copy = replace(

@@ -10,8 +10,8 @@ from functools import partial
 from torch import Tensor
 
 from graphnet.description import loss_terms
-from graphnet.errors import DataError, GraphError
-from graphnet.model import Checkpoint, Program, plain_spec, versions_of
+from graphnet.errors import DataError, GraphError, InputError
+from graphnet.model import SINGLE, Checkpoint, Joined, Program, plain_spec, versions_of
 from graphnet.sdk import (
     Decided,
     Epoch,
@@ -24,6 +24,7 @@ from graphnet.sdk import (
     Stopped,
     Stream,
 )
+from graphnet.training.agreement import Agreement
 from graphnet.training.batches import BatchSource, MemoryBatches, PrefetchedBatches, steps_per_epoch
 from graphnet.training.config import Job
 from graphnet.training.datasets import check_sizes, to_measure_on, to_train_on
@@ -52,9 +53,12 @@ class Trainer:
         resume: the checkpoint of an earlier run that is continued.
         folder: where reporters write; None if no reporter of the job writes anything.
         reporters: get the records, besides those of the job.
+        processes: those that train together, each with a trainer of the same job; the first has the folder
+            and the reporters.
 
     Raises:
         DataError: the data does not fit the job.
+        InputError: the processes cannot share a batch, or have different data, models or versions.
         CheckpointError: the checkpoint is of another job, model or data set.
     """
 
@@ -65,9 +69,11 @@ class Trainer:
         resume: Checkpoint | None = None,
         folder: RunFolder | None = None,
         reporters: Sequence[Reporter] = (),
+        processes: Joined = SINGLE,
     ) -> None:
         config = job.config
         self.job = job
+        self.processes = processes
         self._notes: list[str] = []  # yielded as records before the first step of a resumed run
         self.device = job.options.target.device
         if len(outputs := job.model.description.outputs) > 1:
@@ -84,12 +90,19 @@ class Trainer:
             self._notes += check_same_data(state, self._fingerprints)
             if isinstance(self.pairs, Samples):
                 self._notes.append(self.pairs.resumed)
+        if processes.count > 1:
+            processes.check_data(str(self._fingerprints))
         accumulate = job.updates.accumulate
         if len(self.pairs) < config.batch_size * accumulate:  # the pairs of one update
             times = f" and accumulate {accumulate}" if accumulate > 1 else ""
             raise DataError(
                 f"batch_size is {config.batch_size}{times}, but the data set has {len(self.pairs)} "
                 f"pairs; lower batch_size or give more pairs"
+            )
+        if config.batch_size % processes.count:
+            raise InputError(
+                f"batch_size is {config.batch_size}, which {processes.count} processes cannot divide into "
+                f"equal parts. Give a multiple of {processes.count}."
             )
         self.steps_per_epoch = steps_per_epoch(len(self.pairs), config.batch_size, accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
@@ -109,19 +122,26 @@ class Trainer:
         # To find the divisor, graphs are built, which takes a while; only a gallery needs it.
         self._divisor = job.model.divisor() if isinstance(self.validation, Gallery) else 1
         self.feed = self._feed()
-        self._origin = Origin(self.program)
+        self._origin = Origin(self.program, processes)
+        self._agreement = Agreement(processes, every=accumulate)
         self.folder = folder
         states = {} if state is None else state.reporters
-        self.reports = Reports([*reporters, *job.reporters], states, job.registry)
+        reporting = [] if processes.rank else [*reporters, *job.reporters]
+        self.reports = Reports(reporting, states, job.registry)
 
     def _feed(self) -> BatchSource:
         plan, config = self.program.plan, self.job.config
         seed, every = config.seed, self.job.updates.accumulate
         if isinstance(self.pairs, Pairs):
-            return MemoryBatches(self.pairs, plan, seed=seed, every=every)
-        steps, predict = self.total_steps, self.program.predict
+            return MemoryBatches(self.pairs, plan, seed=seed, every=every, processes=self.processes)
         return PrefetchedBatches(
-            self.pairs, plan, seed=seed, steps=steps, predict=predict, every=every
+            self.pairs,
+            plan,
+            seed=seed,
+            steps=self.total_steps,
+            predict=self.program.predict,
+            every=every,
+            processes=self.processes,
         )
 
     def _compile(self, pairs: Pairs | Stream, resume: Checkpoint | None) -> Program:
@@ -130,11 +150,12 @@ class Trainer:
         options = replace(self.job.options, precision=self.precision)
         try:
             program = model.compile(
-                (config.batch_size, *pairs.input_shape),
+                (config.batch_size // self.processes.count, *pairs.input_shape),
                 loss=config.loss,
                 options=options,
                 executor=config.executor,
                 seed=config.seed,
+                processes=self.processes,
                 **self.job.updates.configuration(),
             )
         except GraphError as error:
@@ -177,6 +198,7 @@ class Trainer:
         self.loss_sum = state.loss_sum
         self.elapsed_s = state.elapsed_s
         self._group = Group(self.device, state.group)
+        self.processes.check_weights(saved.training_state.values())
         if note := changed_kernels(state.kernels, self.kernels):
             self._notes.append(note)
 
@@ -221,6 +243,7 @@ class Trainer:
             "pairs": len(self.pairs),
             "input": [self.job.config.batch_size, *self.pairs.input_shape],
             "steps_per_epoch": self.steps_per_epoch,
+            "processes": self.processes.count,
         }
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Record]:
@@ -233,7 +256,8 @@ class Trainer:
             TrainingError: the loss is not finite. The message names the step, node and plugin that computed
                 the first value that is not finite. The weights are then those before that step.
         """
-        yield from self.reports.follow(self._running(), self._records(should_stop))
+        records = self._records(should_stop)
+        yield from self.reports.follow(self._running(), records, self.processes)
 
     def _running(self) -> Running:
         higher = {name: metric.higher_is_better for name, metric in self.job.metrics.items()}
@@ -260,7 +284,7 @@ class Trainer:
             trained_s, waited_s = self.elapsed_s, self.feed.waited_s
             while program.steps_done < (epoch + 1) * self.steps_per_epoch:
                 group = self._group
-                if should_stop():
+                if self._agreement.stops(program.steps_done, should_stop):
                     self._read(group)
                     yield Stopped(epoch + 1, program.steps_done)
                     return
@@ -326,4 +350,5 @@ class Trainer:
             dtype=self.feed.values[0].spec.dtype,
             target_dtype=self.feed.values[1].spec.dtype,
             divisor=self._divisor,
+            processes=self.processes,
         )
