@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -91,6 +92,7 @@ class _LastWords:
         self.rank = rank
         self.count = count
         self.mine = ""
+        store.set(self._place(rank), f"{os.getpid()} {socket.gethostname()}")
 
     def leave(self, words: str) -> None:
         """Tell the others why this process ends; an empty text if it only lost the others."""
@@ -100,6 +102,10 @@ class _LastWords:
     def to_print(self, error: Exception, timeout_s: float) -> str:
         """What this process has to print; an empty text if another prints why all end."""
         said = self._wait()
+        silent = [rank for rank in range(self.count) if rank not in (*said, self.rank)]
+        timed_out = not self.mine and "Timed out" in str(_root(error))
+        if timed_out:
+            self._end(silent)
         same = [rank for rank, words in said.items() if words == self.mine]
         if self.mine:
             if not same:
@@ -107,14 +113,15 @@ class _LastWords:
             return self.mine if self.rank < min(same) else ""
         if any(said.values()) or any(rank < self.rank for rank in same):
             return ""
-        silent = [rank for rank in range(self.count) if rank not in (*said, self.rank)]
         if not silent:
-            return f"the processes have lost each other: {[*_chain(error)][-1]}"
-        who = f"process {silent[0]} has" if len(silent) == 1 else f"processes {silent} have"
-        return (
-            f"{who} ended without a word, or did not answer for {timeout_s:g} s. Perhaps it was killed, "
-            f"since memory ran out. Continue from the last checkpoint with --resume."
+            return f"the processes have lost each other: {_root(error)}"
+        who = ", ".join(f"process {rank}" for rank in silent)
+        what = (
+            f"did not answer for {timeout_s:g} s; it hangs, or its machine cannot be reached"
+            if timed_out
+            else "ended without a word; it may have been killed because memory ran out"
         )
+        return f"{who} {what}. Continue from the last checkpoint with --resume."
 
     def _wait(self) -> dict[int, str]:
         """The words of the others by rank, as soon as all have left some, or after a while."""
@@ -128,8 +135,19 @@ class _LastWords:
             time.sleep(0.05)
         return said
 
+    def _end(self, silent: Sequence[int]) -> None:
+        """End processes on this machine that hang; torchrun would wait for half a minute."""
+        for rank in silent:
+            pid, _, host = self.store.get(self._place(rank)).decode().partition(" ")
+            if host == socket.gethostname():
+                with suppress(OSError):
+                    os.kill(int(pid), signal.SIGKILL)
+
     def _key(self, rank: int) -> str:
         return f"graphnet last words {rank}"
+
+    def _place(self, rank: int) -> str:
+        return f"graphnet place {rank}"
 
 
 def _text(error: Exception) -> str:
@@ -139,6 +157,11 @@ def _text(error: Exception) -> str:
 def _is_of_exchange(error: BaseException) -> bool:
     """Whether an exchange with the other processes has raised this error."""
     return any("gloo" in str(one) or "NCCL" in str(one) for one in _chain(error))
+
+
+def _root(error: BaseException) -> BaseException:
+    *_, last = _chain(error)
+    return last
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -163,6 +186,7 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # without warnings of unfinished exchanges
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

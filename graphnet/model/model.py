@@ -139,7 +139,7 @@ class Model(Weighted):
         plans = self._step_plans(inputs, options, loss, updates, processes, runner)
         given = None if self._weights is None else self._weights.own
         trained = Trained(plans, given=given, seed=seed, lr=rule.lr, rank=processes.rank)
-        processes.check_weights(trained.weights.own.values())
+        processes.check_weights(trained.weights.own)
         slots = {**trained.weights.own, **trained.averages.own}
         predictor = self._predictions.predictor(slots, options.for_inference(), runner)
         measurer = self._predictions.measurer(slots, options.for_inference(), runner, loss)

@@ -81,8 +81,8 @@ class Joined:
             advice = "Compare the models, the settings, the shapes, and the installed versions."
             self._check_same("another plan", _plan_digest(plans, *others), advice)
 
-    def check_weights(self, weights: Iterable[Tensor]) -> None:
-        """Raise InputError unless all processes start from these weights."""
+    def check_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Raise InputError unless all processes start from these weights, or other tensors by name."""
         if self.count > 1:
             self._check_same(
                 "other weights", _tensors_digest(weights), "Give the same seed or file."
@@ -153,11 +153,12 @@ def _plan_digest(plans: Iterable[Plan], *others: object) -> bytes:
     return digest.digest()
 
 
-def _tensors_digest(tensors: Iterable[Tensor]) -> bytes:
-    """A digest of the bytes of tensors."""
+def _tensors_digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """A digest of tensors and their names."""
     digest = xxh3_128()
-    for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(flat.numpy().data)
     return digest.digest()
 

@@ -198,7 +198,7 @@ class Trainer:
         self.loss_sum = state.loss_sum
         self.elapsed_s = state.elapsed_s
         self._group = Group(self.device, state.group)
-        self.processes.check_weights(saved.training_state.values())
+        self.processes.check_weights(self.program.training_state)
         if note := changed_kernels(state.kernels, self.kernels):
             self._notes.append(note)
 
