@@ -186,7 +186,9 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # without warnings of unfinished exchanges
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # without warnings of unfinished exchanges
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

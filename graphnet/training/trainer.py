@@ -81,6 +81,11 @@ class Trainer:
                 f"a training file is for a model of one output, this one has {', '.join(outputs)}. From "
                 f"Python, compile takes a loss for each, None for one that has none: loss={{output: loss}}."
             )
+        if config.batch_size % processes.count:
+            raise InputError(
+                f"batch_size is {config.batch_size}, which {processes.count} processes cannot divide into "
+                f"equal parts. Give a multiple of {processes.count}."
+            )
         self.pairs = to_train_on(job.train)
         shape = self.pairs.input_shape
         self.validation = None if (held := job.validation) is None else to_measure_on(held, shape)
@@ -98,11 +103,6 @@ class Trainer:
             raise DataError(
                 f"batch_size is {config.batch_size}{times}, but the data set has {len(self.pairs)} "
                 f"pairs; lower batch_size or give more pairs"
-            )
-        if config.batch_size % processes.count:
-            raise InputError(
-                f"batch_size is {config.batch_size}, which {processes.count} processes cannot divide into "
-                f"equal parts. Give a multiple of {processes.count}."
             )
         self.steps_per_epoch = steps_per_epoch(len(self.pairs), config.batch_size, accumulate)
         self.total_steps = self.steps_per_epoch * config.epochs
