@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,6 +19,8 @@ from types import FrameType
 _NUMBERS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]  # Windows has no SIGHUP
+_AGAIN_S = 0.05
+_IMPORT_S = 10.0  # an import that takes longer is interrupted
 _UNCHANGED = (signal.SIG_DFL, signal.default_int_handler)
 
 
@@ -63,21 +66,54 @@ def ended_by_signals() -> Iterator[None]:
     an import that was interrupted raises ImportError, and click raises Abort.
     """
     received = Stop()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        received.number = number
-        raise Ended(number)
-
     before = _received.set(received)
+    ending = _Ending(received)
     try:
-        with _unraised_in_silence(), _handled(handle, only=_UNCHANGED):
+        with _unraised_in_silence(), _handled(ending, only=_UNCHANGED):
             yield
     except (Exception, SystemExit) as error:
         if received:
             raise Ended(received.number) from error
         raise
     finally:
+        ending.close()
         _received.reset(before)
+
+
+class _Ending:
+    """Raises Ended; within an import, the signal comes again later, since C++ code there may not raise.
+
+    Args:
+        received: takes the number of the signal at once.
+    """
+
+    def __init__(self, received: Stop) -> None:
+        self.received = received
+        self._until = 0.0  # until then, imports are waited for
+        self._timer: threading.Timer | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if not self.received:
+            self.received.number = number
+            self._until = now + _IMPORT_S
+        if not _is_importing(frame) or now > self._until:
+            raise Ended(number)
+        self._timer = threading.Timer(_AGAIN_S, signal.raise_signal, (number,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def raise_again() -> None:

