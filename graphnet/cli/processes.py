@@ -37,7 +37,11 @@ def is_one_of_several() -> bool:
 
 def is_restarted() -> bool:
     """Whether torchrun has started this process again, since one of the processes had failed."""
-    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return _restarts() != "0"
+
+
+def _restarts() -> str:
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
 
 
 @contextmanager
@@ -57,10 +61,18 @@ def joined(timeout_s: float) -> Iterator[Joined]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
-    store, rank, count = next(rendezvous("env://", timeout=timeout))
-    distributed.init_process_group(
-        backend, store=store, rank=rank, world_size=count, timeout=timeout
-    )
+    try:
+        shared, rank, count = next(rendezvous("env://", timeout=timeout))
+        # torchrun keeps its store when it starts processes again: what the last ones wrote is not for these.
+        store = distributed.PrefixStore(f"graphnet {_restarts()}", shared)  # type: ignore[attr-defined]
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=count, timeout=timeout
+        )
+    except (RuntimeError, ValueError) as error:  # torch's own errors are of the former
+        raise Failed(
+            f"the processes cannot join: {error}. Check the address and port that torchrun was given, and "
+            f"that all processes were started."
+        ) from error
     words = _LastWords(store, rank, count)
     try:
         yield join_processes(timeout_s)

@@ -10,7 +10,7 @@ from graphnet.passes.batch_updates import batch_updates
 from graphnet.passes.block_layout import block_layout, in_blocks
 from graphnet.passes.clip import clip
 from graphnet.passes.common_subexpressions import common_subexpressions
-from graphnet.passes.data_parallel import average_states, data_parallel, share_outputs
+from graphnet.passes.data_parallel import average_states, data_parallel, share_outputs, sum_weights
 from graphnet.passes.dead_code import dead_code
 from graphnet.passes.differentiate import differentiate
 from graphnet.passes.ema import EMA, ema
@@ -89,6 +89,7 @@ __all__ = [
     "split",
     "store_bfloat16",
     "substitute",
+    "sum_weights",
     "target_specs",
     "total",
     "unscale",

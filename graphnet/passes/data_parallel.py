@@ -2,8 +2,9 @@
 
 Each process has the same weights and its own samples. A process computes its share of the loss
 (passes/micro_batches.py), so its gradients are summands of the gradients of the whole batch. `data_parallel`
-adds up the gradients over all processes, `share_outputs` the losses; `average_states` writes the means of the
-new states of layers.
+adds up the gradients over all processes, `share_outputs` the losses, and `sum_weights` the weights by which a
+loss is divided; `average_states` writes the means of the new states of layers.
+
 A process sends its gradients in buckets, in the order in which the reverse pass finishes them. It sends a
 bucket as soon as the bucket is full, and waits for the sum after the reverse pass, so that both run at the
 same time.
@@ -22,12 +23,27 @@ import torch
 
 from graphnet.graph import RANK, Arg, Call, Graph, Kind, Value, renamed
 from graphnet.passes.rewrite import add_cast, dtype_of_value
-from graphnet.sdk import AllReduce, Assign, FromBucket, Layer, Processes, Spec, Times, Wait
+from graphnet.sdk import (
+    AllReduce,
+    Assign,
+    FromBucket,
+    Layer,
+    Processes,
+    Spec,
+    Times,
+    Wait,
+    Weighted,
+)
 
 
 def data_parallel(graph: Graph, *, processes: Processes) -> Graph:
     """Add up the gradients over all processes."""
     return graph if processes.count == 1 else _DataParallel(graph, processes).gradients()
+
+
+def sum_weights(graph: Graph, *, processes: Processes) -> Graph:
+    """Add up the divisors of losses with weights over all processes."""
+    return graph if processes.count == 1 else _DataParallel(graph, processes).weights()
 
 
 def share_outputs(graph: Graph, *, processes: Processes) -> Graph:
@@ -69,6 +85,18 @@ class _DataParallel:
                 gradient = add_cast(gradient, name, wanted, calls=self.calls, values=self.values)
             found[parameter] = gradient
         return found
+
+    def weights(self) -> Graph:
+        calls, self.calls = self.calls, {}
+        sums: dict[str, str] = {}
+        for call in calls.values():
+            if isinstance(call.layer, Weighted):
+                loss, weight, total = map(str, call.args)
+                if total not in sums:
+                    sums |= self.summed({total: total})
+                call = replace(call, args=(loss, weight, sums[total]))
+            self.calls[call.name] = call
+        return replace(self.graph, calls=self.calls, values=self.values)
 
     def outputs(self) -> Graph:
         own = _depend_on_samples(self.graph)

@@ -27,7 +27,7 @@ from graphnet.graph import (
     resolve_view,
 )
 from graphnet.passes.rewrite import at
-from graphnet.sdk import Accumulate, Constant, Layer
+from graphnet.sdk import Accumulate, Constant, Layer, Weighted
 
 _DIFFERENTIABLE = frozenset({Kind.LAYER, Kind.LOSS})
 
@@ -270,13 +270,32 @@ def _number(item: tuple[int | None, object]) -> int:
 
 
 def _part_by_part(calls: Mapping[str, Call]) -> dict[str, Call]:
-    """The calls in an order in which each micro-batch runs forward and backward before the next begins."""
+    """The calls in an order in which each micro-batch runs forward and backward before the next begins.
+
+    First comes what all micro-batches read: the start of the reverse pass, and the sum of their weights.
+    """
     count = 1 + max((call.part for call in calls.values() if call.part is not None), default=-1)
+    shared = _before_weights(calls)
 
     def position(item: tuple[str, Call]) -> int:
-        _, call = item
+        name, call = item
+        if name in shared:
+            return -1
         if call.part is not None:
             return call.part
         return -1 if call.kind is Kind.BACKWARD else count  # the first start from a constant
 
     return dict(sorted(calls.items(), key=position)) if count else dict(calls)
+
+
+def _before_weights(calls: Mapping[str, Call]) -> set[str]:
+    """The calls that compute the sums of the weights of micro-batches."""
+    makers = {name: call for call in calls.values() for name in call.makes()}
+    left = [str(c.args[2]) for c in calls.values() if isinstance(c.layer, Weighted)]
+    found: set[str] = set()
+    while left:
+        call = makers.get(left.pop())
+        if call is not None and call.name not in found:
+            found.add(call.name)
+            left += call.reads()
+    return found

@@ -8,14 +8,18 @@ from dataclasses import replace
 from graphnet.description import LossTerm
 from graphnet.errors import GraphError, blame, nearest
 from graphnet.graph import Graph, GraphBuilder, Kind, Value
-from graphnet.sdk import Accumulate, Spec, WeightedSum
+from graphnet.passes.rewrite import dtype_of_value
+from graphnet.sdk import Accumulate, Loss, LossWeight, Spec, WeightedSum
 
 
-def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph:
+def attach_loss(
+    graph: Graph, losses: Mapping[str, Sequence[LossTerm]], *, in_parts: bool = False
+) -> Graph:
     """Add losses to the named outputs; the graph's only output is then their weighted sum, 0-dim.
 
     The target of each output becomes a new input. A further argument of a loss, such as a mask, becomes an
-    input with the argument's name. Their specs are those that the loss states.
+    input with the argument's name. Their specs are those that the loss states. With `in_parts`, the graph is
+    that of a part of a batch, and has the weight of the part in each loss that defines `weight`.
 
     Raises:
         GraphError: the graph has no output of this name, or two losses of one output take different targets.
@@ -48,7 +52,14 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph
                 given.append(value.name)
             targets += [target for target in given if target not in targets]
             inputs = [prediction.name, *given]
-            totals += builder.call(node, term.loss, term.title, inputs, kind=Kind.LOSS, owner=node)
+            made = builder.call(node, term.loss, term.title, inputs, kind=Kind.LOSS, owner=node)
+            totals += made
+            if in_parts and type(term.loss).weight is not Loss.weight:
+                dtype = dtype_of_value(builder.values[made[0]])
+                layer = LossWeight(loss=term.loss, dtype=dtype)
+                name = weight_of(node)
+                builder.call(name, layer, "weight", given, kind=Kind.LAYER, owner=node)
+                builder.calls[name] = replace(builder.calls[name], node=node)
     if not single:
         whole = Accumulate() if set(weights) == {1.0} else WeightedSum(weights=tuple(weights))
         totals = builder.call("@loss", whole, "sum", totals, kind=Kind.LOSS, owner="@loss")
@@ -60,6 +71,11 @@ def attach_loss(graph: Graph, losses: Mapping[str, Sequence[LossTerm]]) -> Graph
         output_names=("loss",),
         targets=tuple(targets),
     )
+
+
+def weight_of(node: str) -> str:
+    """The name of the call that computes the weight of a loss, given the loss's node."""
+    return f"{node}:weight"
 
 
 def target_specs(term: LossTerm, prediction: Spec) -> dict[str, Spec]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphnet.graph import Graph, Kind
 from graphnet.passes.rewrite import norms, of_gradients
-from graphnet.sdk import Accumulate, Layer, WeightedSum
+from graphnet.sdk import Layer
 
 _NORM = "@gradient_norm"
 
@@ -33,11 +33,9 @@ def report(graph: Graph, *, wanted: Collection[str]) -> Graph:
     calls, values, outputs = dict(graph.calls), dict(graph.values), list(graph.outputs)
     if "losses" in wanted:
         outputs += [
-            str(call.results[0])
-            for call in graph.calls.values()
-            if call.kind is Kind.LOSS
-            and call.part is None
-            and not isinstance(call.layer, (Accumulate, WeightedSum))
+            name
+            for name, value in values.items()
+            if value.kind is Kind.LOSS and value.port == "loss" and name == f"{value.node}.loss"
         ]
     if "gradient_norm" in wanted and graph.gradients:
         norm = GradientNorm()

@@ -57,6 +57,7 @@ from graphnet.passes import (
     split,
     store_bfloat16,
     substitute,
+    sum_weights,
     total,
     unscale,
     update,
@@ -167,7 +168,7 @@ def _step(
     *,
     optimizes: bool,
 ) -> Plan:
-    attach = partial(attach_loss, losses=losses)
+    attach = partial(attach_loss, losses=losses, in_parts=parts.total > 1)
     scales = _scales(updates, options)
     of_loss = differentiate_scaled if scales else differentiate
     reverse = partial(of_loss, share=1.0 / updates.accumulate)
@@ -184,7 +185,7 @@ def _step(
         *((frozen,) if freezes else ()),
         *_forward_passes(registry, options, training=True),
         *((states,) if freezes else ()),
-        *(() if parts == _WHOLE else (_split(parts),)),
+        *(() if parts == _WHOLE else (_split(parts, processes),)),
         _adds(
             "chain_states",
             "A layer that shares its states reads those that the layer before it made.",
@@ -207,10 +208,14 @@ def _step(
     return _plan(graph, passes, options, registry, optimizes=optimizes, processes=processes)
 
 
-def _split(parts: MicroBatches) -> Pass[Graph]:
+def _split(parts: MicroBatches, processes: Processes) -> Pass[Graph]:
     """The pass that lets a step compute its batch in parts."""
+
+    def in_parts(graph: Graph) -> Graph:
+        return sum_weights(split(graph, parts=parts), processes=processes)
+
     summary = "The batch is computed in parts, whose gradients are added up in a fixed order."
-    return _adds("micro_batches", summary, partial(split, parts=parts), needed=True)
+    return _adds("micro_batches", summary, in_parts, needed=True)
 
 
 def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:

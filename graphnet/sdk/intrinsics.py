@@ -11,7 +11,7 @@ from torch import Tensor
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, pack, unpack
 from graphnet.sdk.definition import Definition
-from graphnet.sdk.layer import Layer, Precision, Specs
+from graphnet.sdk.layer import Layer, Loss, Precision, Specs
 
 DType = Literal["float32", "bfloat16", "float16", "float64"]
 DTYPES: dict[DType, torch.dtype] = {
@@ -20,6 +20,7 @@ DTYPES: dict[DType, torch.dtype] = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+_LEAST_WEIGHT = 1e-12  # the least divisor, so that a batch in which nothing counts has a loss of 0
 
 
 class Key(Layer):
@@ -88,6 +89,38 @@ class Times(Layer):
 
     def backward(self, grad_y: Tensor) -> Tensor:
         return grad_y * self.factor
+
+
+class LossWeight(Layer):
+    """The weight of a part of a batch in the loss of the whole batch.
+
+    Attributes:
+        loss: the loss, which defines `weight`.
+        dtype: that of the loss.
+    """
+
+    nondifferentiable: ClassVar[tuple[str, ...]] = ("targets",)
+    loss: Loss
+    dtype: DType
+
+    def forward(self, *targets: Tensor) -> Tensor:
+        weight: Tensor = self.loss.weight(*targets)
+        return weight.to(DTYPES[self.dtype])
+
+
+class Weighted(Layer):
+    """x weight / total, where total is the sum of all weights: the share of a part in the loss of a batch.
+
+    If total is 0, the share is 0. All are 0-dim; weight and total get no gradient.
+    """
+
+    nondifferentiable: ClassVar[tuple[str, ...]] = ("weight", "total")
+
+    def forward(self, x: Tensor, weight: Tensor, total: Tensor) -> Tensor:
+        return x * (weight / total.clamp_min(_LEAST_WEIGHT))
+
+    def backward(self, grad_y: Tensor, weight: Tensor, total: Tensor) -> tuple[Tensor, None, None]:
+        return grad_y * (weight / total.clamp_min(_LEAST_WEIGHT)), None, None
 
 
 class MicroBatch(Layer):

@@ -35,6 +35,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from graphnet.errors import ContractError
 from graphnet.sdk.blocks import Layout
@@ -338,3 +339,27 @@ class Loss(Layer):
         '8 int64'
         """
         return prediction
+
+    def weight(self, *targets: Tensor) -> Tensor:
+        """What forward divides by, if it can differ between parts of a batch, such as the sum of a mask.
+
+        When a batch is computed in parts, one after the other or in several processes, its loss is
+            sum over the parts of weight_i loss_i / sum of weight_i.
+        A loss without this method is a mean over all elements; its parts count equally.
+
+        Args:
+            *targets: what forward takes after the prediction: the target, and further inputs.
+
+        Returns:
+            A 0-dim tensor, at least 0, of any dtype.
+
+        >>> class MaskedSum(Loss):
+        ...     def forward(self, prediction, target, mask):
+        ...         return (mask * (prediction - target).square()).sum() / mask.sum()
+        ...
+        ...     def weight(self, target, mask):
+        ...         return mask.sum()
+        >>> MaskedSum().weight(torch.zeros(3), torch.tensor([1.0, 1.0, 0.0]))
+        tensor(2.)
+        """
+        raise ContractError(f"{type(self).__name__} defines no weight(*targets)")

@@ -32,6 +32,12 @@ def test_a_training_that_is_killed_at_random_moments_ends_with_the_same_bits() -
     assert result["wrong"] == []
 
 
+def test_processes_of_which_one_is_killed_are_restarted_and_end_with_the_same_bits() -> None:
+    result = run_attack("tests.crash.processes", "--kills", "2")
+    assert result["kills"] == 2
+    assert result["wrong"] == []
+
+
 @pytest.mark.parametrize(("name", "number"), [("threads", 800), ("folder", 1)])
 def test_long_use(name: str, number: int) -> None:
     assert run_attack("tests.crash.endurance", name, "--number", str(number))["wrong"] == []

@@ -33,6 +33,16 @@ def random_kills() -> tuple[str, str, list[str]]:
     )
 
 
+def kills_of_one_process() -> tuple[str, str, list[str]]:
+    """Kills of one of two processes."""
+    found = run_attack("tests.crash.processes", "--kills", "20")
+    return (
+        f"SIGKILL of one of two processes at {found['kills']} random moments, restarted by torchrun",
+        f"{found['steps']} steps with the bits of one process that nobody kills",
+        found["wrong"],
+    )
+
+
 def endurance(name: str) -> Attack:
     """One of the trials of long use."""
 
@@ -43,7 +53,7 @@ def endurance(name: str) -> Attack:
     return attack
 
 
-ATTACKS: list[Attack] = [each_change, random_kills, *map(endurance, TRIALS)]
+ATTACKS: list[Attack] = [each_change, random_kills, kills_of_one_process, *map(endurance, TRIALS)]
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from graphnet.errors import PlanError
 from graphnet.graph import Call, Graph, Kind, Value, renamed
 from graphnet.passes import MicroBatches
 from graphnet.plan.verify import verify_training
-from graphnet.sdk import AllReduce, FromBucket, Processes, Scaled, Times
+from graphnet.sdk import AllReduce, FromBucket, Processes, Scaled, Times, Weighted
 from tests.passes.test_micro_batches import (
     LAYERS,
     NET,
@@ -26,6 +26,7 @@ from tests.passes.test_micro_batches import (
     plan_of,
     run,
     tensors_of,
+    updated,
 )
 from tests.support.processes import in_processes
 
@@ -70,7 +71,8 @@ def steps(
     tensors = tensors_of(plan, rank=rank, lr=0.05)
     losses = []
     for number in range(3):
-        batch = [tensor.roll(number, 0).chunk(count)[rank] for tensor in batch_of(8)]
+        whole = batch_of(8, len(plan.inputs))
+        batch = [tensor.roll(number, 0).chunk(count)[rank] for tensor in whole]
         losses.append(run(plan, batch, tensors)[0])
     return {"losses": torch.stack(losses), **{name: tensors[name] for name in plan.slots}}
 
@@ -90,6 +92,8 @@ CASES: list[dict[str, Any]] = [
     {"bucket_bytes": 100},
     {"memory": "90%"},
     {"kernels": "auto"},
+    {"loss": "masked_mse", "dtype": "float64"},
+    {"loss": ["masked_mse", "mse"]},
 ]
 
 
@@ -101,6 +105,16 @@ def test_deterministic_steps_have_the_bits_of_one_process(count: int) -> None:
             assert mine.keys() == theirs.keys()
             for name, tensor in theirs.items():
                 assert torch.equal(mine[name], tensor), name
+
+
+def test_a_loss_with_a_mask_is_that_of_the_whole_batch() -> None:
+    """Not the mean of the losses of parts whose masks select different numbers of pixels."""
+    options = {"loss": "masked_mse", "dtype": "float64"}
+    expected, _, whole = updated(MicroBatches(), batch_of(8, 3), shape=(8, *SHAPE[1:]), **options)
+    found, _, weights = updated(MicroBatches(4, 4), batch_of(8, 3), **options)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("count", [2, 4])
@@ -151,6 +165,7 @@ WAYS: dict[str, tuple[Processes, dict[str, Any]]] = {
     "clip": (TWO, {"updates": SETTINGS["clip"]}),
     "accumulate": (TWO, {"updates": replace(UPDATES, accumulate=2)}),
     "norms": (TWO, {"net": NORMS}),
+    "weights": (FOUR_IN_PAIRS, {"loss": ["masked_mse", "mse"]}),
 }
 
 
@@ -218,7 +233,7 @@ def wrong_group(graph: Graph) -> Iterator[Graph]:
 def wrong_scale(graph: Graph) -> Iterator[Graph]:
     for call in graph.calls.values():
         if isinstance(call.layer, Times) and call.kind is Kind.LOSS and call.method == "forward":
-            for factor in (1.0, 0.3, 2.0, -0.5):
+            for factor in {1.0, 0.3, 2.0, -0.5} - {call.layer.factor}:
                 yield changed(graph, replace(call, layer=Times(factor=factor)))
 
 
@@ -267,7 +282,22 @@ def late(graph: Graph) -> Iterator[Graph]:
             yield changed(one, replace(call, after=updates))
 
 
+def other_weights(graph: Graph) -> Iterator[Graph]:
+    """A loss with a mask is weighted by something else, or divided by something else than all weights."""
+    for call in graph.calls.values():
+        if isinstance(call.layer, Weighted) and call.method == "forward":
+            loss, weight, total = map(str, call.args)
+            taken = graph.producers[total]
+            sent = graph.producers[next(graph.producers[str(taken.args[0])].reads())]
+            for wrong in (loss, weight, *sent.reads()):
+                yield changed(graph, replace(call, args=(loss, weight, wrong)))
+            yield changed(graph, replace(call, args=(loss, loss, total)))
+            yield changed(graph, replace(call, args=(loss, total, total)))
+            yield changed(graph, replace(call, layer=Times(factor=0.25), args=(loss,)))
+
+
 FAULTS = [
+    other_weights,
     missing,
     late,
     doubled,
@@ -300,7 +330,7 @@ def test_verifier_rejects_wrong_exchanges(
 ) -> None:
     graph, processes = graphs_of(way, monkeypatch)
     wrong = [*fault(graph)]
-    assert wrong
+    assert wrong or (fault is other_weights and way != "weights")
     for one in wrong:
         with pytest.raises(PlanError):
             verify_training(one, updates=True, processes=processes)

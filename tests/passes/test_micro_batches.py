@@ -90,9 +90,13 @@ def run(
         return prepare(plan, executor)(*packed, *tensors.values())
 
 
-def batch_of(samples: int) -> list[Tensor]:
+def batch_of(samples: int, count: int = 2) -> list[Tensor]:
+    """Inputs, targets, and for a count of 3 a mask, which is empty for the first quarter of the samples."""
     draw = torch.Generator().manual_seed(3)
-    return [torch.rand(samples, *SHAPE[1:], generator=draw) for _ in range(2)]
+    first, second, third = (torch.rand(samples, *SHAPE[1:], generator=draw) for _ in range(3))
+    mask = (third < 0.3).to(third.dtype)
+    mask[: samples // 4] = 0
+    return [first, second, mask][:count]
 
 
 def updated(

@@ -12,7 +12,7 @@ import torch
 from graphnet.builtin import BatchNorm2d, ReLU
 from graphnet.builtin.kernels.aten.norm import AtenBatchNorm2d
 from graphnet.errors import GraphError
-from graphnet.sdk import Constant, Kernel, Layer, ParameterSpec, Site, StateSpec
+from graphnet.sdk import Constant, Kernel, Layer, Loss, ParameterSpec, Site, StateSpec
 from graphnet.sdk.random import uniform
 from graphnet.testing import Sample
 
@@ -1108,3 +1108,29 @@ class WritesWhileAbsorbing(Affine):
         moved = bias * scale + shift
         shift.zero_()
         return weight * scale, moved
+
+
+@fails("distributed", says="as the mean of those of its halves", inputs=((4, 3), (4, 3)))
+class SquaredSum(Loss):
+    """sum((prediction - target)^2), whose parts would have to be added up."""
+
+    nondifferentiable = ("target",)
+
+    def forward(self, prediction, target):
+        return (prediction - target).square().sum()
+
+    def backward(self, grad_loss, prediction, target):
+        return grad_loss * 2 * (prediction - target), None
+
+
+@fails("distributed", says="the new state 'seen' in floating point")
+class CountingBatches(Twice):
+    """2 x, with a count of batches in integers."""
+
+    updates = ("seen",)
+
+    def states(self, specs):
+        return {"seen": StateSpec((), dtype=torch.int64)}
+
+    def forward(self, x, seen):
+        return 2 * x, seen + 1

@@ -294,10 +294,11 @@ def clones(graph: Graph, draw: random.Random) -> list[Call]:
 
 @says("computes something else than")
 def clone_with_another_key(graph: Graph, plan: Plan, draw: random.Random) -> Planted:
-    keys = [name for name, value in graph.values.items() if value.kind is Kind.KEY]
+    keys = {n: graph.producers[n].layer for n, v in graph.values.items() if v.kind is Kind.KEY}
     for call in clones(graph, draw):
         mine = [name for name in call.reads() if name in keys]
-        others = [name for name in keys if ":again" not in name and name not in mine]
+        same = {keys[name] for name in mine}  # a key may be a repetition of another
+        others = [name for name, layer in keys.items() if layer not in same]
         if mine and others:
             args = tuple(others[0] if arg == mine[0] else arg for arg in call.args)
             return scheduled(with_call(graph, replace(call, args=args)))

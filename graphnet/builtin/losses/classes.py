@@ -45,6 +45,10 @@ class LabelLoss(Loss):
         labels = target[:, None].masked_fill(~counts, 0)
         return counts, labels, counts.sum().clamp_min(1).to(prediction.dtype)
 
+    def weight(self, *targets: Tensor) -> Tensor:
+        (target,) = targets
+        return (target != self.ignore_index).sum()
+
     @classmethod
     def samples(cls) -> list[tuple[Layer, list[Any]]]:
         """Samples for the conformance kit, which draws no integers."""

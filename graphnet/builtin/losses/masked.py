@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from graphnet.builtin.losses.pixel import check_shape, subtract
-from graphnet.sdk import Layout, Loss
+from graphnet.sdk import Layer, Layout, Loss
 
 _LEAST = 1e-12  # the least divisor, so that an empty mask gives a loss of 0
 
@@ -44,3 +45,13 @@ class MaskedMSE(Loss):
         self, grad_loss: Tensor, difference: Tensor, total: Tensor
     ) -> tuple[Tensor, None, None]:
         return difference * (2.0 * grad_loss / total), None, None
+
+    def weight(self, *targets: Tensor) -> Tensor:
+        _, mask = targets
+        return mask.sum()
+
+    @classmethod
+    def samples(cls) -> list[tuple[Layer, list[Any]]]:
+        """A sample for the conformance kit, which draws no weights of at least 0."""
+        mask = torch.linspace(0.0, 1.0, 288, dtype=torch.float64).reshape(2, 4, 6, 6)
+        return [(cls(), [(2, 4, 6, 6), (2, 4, 6, 6), mask])]

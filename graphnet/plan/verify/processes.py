@@ -7,11 +7,24 @@ loss.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from graphnet.graph import RANK, SLOTS, Call, Graph, Kind
 from graphnet.plan.verify.step import Step
-from graphnet.sdk import Accumulate, AddTo, AllReduce, Clear, FromBucket, Processes, Times, Wait
+from graphnet.sdk import (
+    Accumulate,
+    AddTo,
+    AllReduce,
+    Clear,
+    FromBucket,
+    LossWeight,
+    Processes,
+    Times,
+    Wait,
+    Weighted,
+    WeightedSum,
+)
 
 Sums = Mapping[str, int]
 """Value that differs from process to process -> the number of groups over which it was added up."""
@@ -87,26 +100,67 @@ def same_everywhere(step: Step) -> Iterator[str]:
 def shares(step: Step) -> Iterator[str]:
     """Losses of micro-batches that are not counted by their share of the loss of all."""
     parts = {call.part for call in step.graph.calls.values() if call.part is not None}
-    total = len(parts) * step.processes.count
     if step.processes.count > 1 and not parts:
         yield "no loss is counted by its share"
-    readers = step.graph.readers
-    for call in step.forward:
-        if call.kind is not Kind.LOSS or call.part is None:
-            continue
-        name = str(call.results[0])
-        while True:
-            after = [step.graph.calls[one] for one in readers.get(name, ())]
-            after = [one for one in after if one.kind is Kind.LOSS]
-            if len(after) != 1:
-                yield f"the loss {call.name!r} is counted {len(after)} times"
-                break
-            (one,) = after
-            if isinstance(one.layer, Times):
-                if one.layer.factor != 1.0 / total:
-                    yield f"the loss {call.name!r} is multiplied by {one.layer.factor}, expected 1 / {total}"
-                break
-            if not isinstance(one.layer, Accumulate):
-                yield f"the loss {call.name!r} is not counted by its share"
-                break
-            name = next(one.makes())
+    if not parts:
+        return
+    output = step.before_sums(step.graph.outputs[0])
+    whole = step.graph.producers.get(output)
+    if whole is None or whole.kind is not Kind.LOSS:
+        yield f"the output {step.graph.outputs[0]!r} is not the loss"
+        return
+    weights: dict[str, Counter[str]] = {}  # the sum of all weights -> those of the losses
+    for call in _leading_to(step, whole):
+        factor = 1.0 / (len(parts) * step.processes.count)
+        if not isinstance(call.layer, _COUNTING):
+            readers = [step.graph.calls[one] for one in step.graph.readers[str(call.results[0])]]
+            found = [one for one in readers if isinstance(one.layer, Weighted | Times)]
+            found = [one for one in found if one.kind is Kind.LOSS and one.part == call.part]
+            if len(found) != 1:
+                yield f"the loss {call.name!r} is counted {len(found)} times by its share"
+                continue
+            layer = found[0].layer
+            if isinstance(layer, Times) and layer.factor != factor:
+                yield f"the loss {call.name!r} is multiplied by {layer.factor}, expected {factor}"
+        elif isinstance(call.layer, Weighted | Times):
+            source = step.graph.producers.get(str(call.args[0]))
+            if (
+                source is None
+                or source.kind is not Kind.LOSS
+                or isinstance(source.layer, _COUNTING)
+            ):
+                yield f"{call.name!r} is the share of no loss"
+            elif isinstance(call.layer, Weighted):
+                _, weight, total = map(str, call.args)
+                yield from _other_weight(step, source, weight)
+                weights.setdefault(total, Counter())[weight] += 1
+    differ = differing(step.graph, step.processes)[0] if step.processes.count > 1 else {}
+    for total, expected in weights.items():
+        if step.summands(total) != expected or total in differ:
+            yield f"losses are divided by {total!r}, which is not the sum of all their weights"
+
+
+_COUNTING = (Accumulate, Times, Weighted, WeightedSum)
+"""What makes the loss of a step from the losses of micro-batches: each is the argument of one share."""
+
+
+def _leading_to(step: Step, whole: Call) -> Iterator[Call]:
+    """The calls of losses that a loss is made from, and itself."""
+    found, left = {whole.name}, [whole]
+    while left:
+        call = left.pop()
+        yield call
+        for name in call.reads() if isinstance(call.layer, _COUNTING) else ():
+            maker = step.graph.producers.get(name)
+            if maker is not None and maker.kind is Kind.LOSS and maker.name not in found:
+                found.add(maker.name)
+                left.append(maker)
+
+
+def _other_weight(step: Step, loss: Call, name: str) -> Iterator[str]:
+    """The fault of a loss that is not weighted by the weight of its own micro-batch."""
+    maker = step.graph.producers.get(name)
+    if maker is None or not isinstance(maker.layer, LossWeight):
+        yield f"the loss {loss.name!r} is multiplied by {name!r}, which is no weight of a loss"
+    elif (maker.part, maker.node) != (loss.part, loss.node):
+        yield f"the loss {loss.name!r} has the weight of another"

@@ -223,15 +223,33 @@ class Step:
             place += spec.numel
         return None
 
+    def summands(self, name: str) -> Counter[str]:
+        """The values of which a value is the sum, in this process."""
+        found, left = Counter[str](), [name]
+        while left:
+            one = left.pop()
+            call = self.graph.producers.get(one)
+            if call is not None and isinstance(call.layer, Accumulate):
+                left += call.reads()
+            elif call is not None and (sent := self._sent(call)) is not None:
+                left.append(sent)
+            else:
+                found[one] += 1
+        return found
+
     def averaged(self, name: str) -> str:
         """The value of which a value is the mean over all processes; with one process, the value itself."""
         call = self.graph.producers.get(name)
         share = 1.0 / self.processes.count
         if self.processes.count > 1 and call is not None and call.layer == Times(factor=share):
-            name = next(call.reads())
-            for _ in self.processes.groups:
-                call = self.graph.producers.get(name)
-                name = "" if call is None else self._sent(call) or ""
+            name = self.before_sums(next(call.reads()))
+        return name
+
+    def before_sums(self, name: str) -> str:
+        """The value of which a value is the sum over all processes, or the value itself."""
+        call = self.graph.producers.get(name)
+        while call is not None and (sent := self._sent(call)) is not None:
+            name, call = sent, self.graph.producers.get(sent)
         return name
 
     def are_gradients(self, names: Sequence[str], parameter: str) -> bool:

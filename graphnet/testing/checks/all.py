@@ -41,6 +41,7 @@ from graphnet.testing.checks.observed import (
     gradient_shapes,
     parameter_gradients,
 )
+from graphnet.testing.checks.parts import distributed
 from graphnet.testing.checks.precision import (
     bfloat16,
     cuda,
@@ -105,6 +106,7 @@ CHECKS: tuple[Check[Case], ...] = (
     parameter_gradients,
     gradient_shapes,
     own_memory,
+    distributed,
     saves_used,
     expected_values,
     starting_values,
