@@ -2,8 +2,8 @@
 
 For three networks with group norms, in float32 and float64, it trains on the same batches in one process, in
 two and in four, each with one thread, with and without `deterministic`. It compares the losses of all steps,
-the weights, their averages, and the states of the optimizer, and prints whether all bits are equal, or else the
-largest relative difference of a tensor.
+the weights, their averages, and the states of the optimizer, and prints whether all bits are equal, or else
+the largest relative difference of a tensor.
 """
 
 from __future__ import annotations
