@@ -574,7 +574,7 @@ def test_progress_counts_what_is_computed_and_never_goes_back(
     """Results that wait for the disk count too."""
 
     class Watched(JsonReport):
-        def progress(self, job: Job, images: float) -> None:
+        def progress(self, images: float, job: Job | None = None) -> None:
             seen.append(images)
             if images == 3:
                 all_computed.set()
@@ -916,9 +916,9 @@ def test_the_text_says_how_long_it_takes_where_there_is_no_terminal(
     job = Job.of(Path("a.png"), Path("b.png"))
     report.start(200, 0)
     report.begun = report.last = report.last - 60
-    report.progress(job, 50.5)
+    report.progress(50.5, job)
     assert capsys.readouterr().err == "25% of 200 images, 2 min 58 s left\n"
-    report.progress(job, 51)  # not again at once
+    report.progress(51, job)  # not again at once
     assert capsys.readouterr().err == ""
 
 

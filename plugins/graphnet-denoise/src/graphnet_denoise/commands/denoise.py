@@ -5,9 +5,10 @@ What takes long to import, torch above all, is imported after the first line is 
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -75,6 +76,12 @@ if TYPE_CHECKING:
     help="With --zero-shot: how many steps to train.  [default: 2000]",
 )
 @self_ensemble_option
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Divide the images among so many processes.  [default: 1]",
+)
 @compile_options(*OF_PREDICTION, device="auto", memory=MEMORY)
 def denoise(
     files: tuple[Path, ...],
@@ -89,6 +96,7 @@ def denoise(
     zero_shot: bool,
     steps: int | None,
     self_ensemble: bool,
+    processes: int,
     options: Mapping[str, object],
 ) -> None:
     """Denoise images of any size with an included model, or with a trained MODEL (.safetensors).
@@ -105,8 +113,9 @@ def denoise(
     so are earlier results that are named beside their images. A link to an image counts as an image; a link
     to a folder is not followed.
 
-    The process takes at most --memory (on a GPU: the images and the network). An image that needs more is
-    read, denoised and written in tiles, with the same result. 100% means no bound.
+    The process takes at most --memory (on a GPU: the images and the network); several --processes share it.
+    An image that needs more is read, denoised and written in tiles, with the same result. 100% means no
+    bound.
     """
     check_flags(resume=resume, overwrite=overwrite, zero_shot=zero_shot, steps=steps)
     model, inputs = split_model(files)
@@ -144,18 +153,25 @@ def denoise(
         for folder, reason in found.unreadable:
             report.folder(folder, reason)
         chosen = make_options(options)
-        method = make_method(
+        made = functools.partial(
+            make_method,
             model,
             noise=noise or "auto",
             noise_level=noise_level,
             zero_shot=(steps or STEPS) if zero_shot else None,
             settings=Settings(chosen, self_ensemble, strength),
         )
+        method = made()
         left, done = jobs.split_done(planned, existing)
+        count = min(processes, len(left))  # the standard input and output are for one image
         jobs.make_folders(left)
     try:
-        bound = bound_of(chosen)
-        failed = _run(method, report, left, skipped=len(done), bound=bound)
+        if count > 1:
+            ready = functools.partial(_ready, made, chosen, count)
+            summary = jobs.run_in_processes(count, ready, report, left, skipped=len(done))
+            failed = summary.failed
+        else:
+            failed = _run(method, report, left, skipped=len(done), bound=bound_of(chosen))
     finally:
         report.close()
     if failed or found.unreadable:
@@ -180,13 +196,23 @@ def _ending_of(path: Path) -> str:
         return ""  # it is reported when its turn comes
 
 
-def bound_of(options: CompileOptions) -> Bound:
-    """Say how much memory images may take: on a CPU, all of the process together keeps to --memory."""
+def _ready(
+    made: Callable[[], Method], options: CompileOptions, processes: int
+) -> tuple[Method, Bound]:
+    """What one of several processes needs."""
+    return made(), bound_of(options, processes)
+
+
+def bound_of(options: CompileOptions, processes: int = 1) -> Bound:
+    """Say how much memory images may take: on a CPU, all of the process together keeps to --memory.
+
+    Several processes have equal shares of it.
+    """
     from graphnet_denoise.jobs import Bound
 
     memory = str(options.memory)
     # A share is one of what the network takes for a whole image; only the network's own tiles bound it.
-    size = None if memory.endswith("%") else parse_bytes(memory, whole=0)
+    size = None if memory.endswith("%") else parse_bytes(memory, whole=0) // processes
     on_cpu = options.target.device.type == "cpu"
     return Bound.of_process(size) if on_cpu else Bound(size)
 

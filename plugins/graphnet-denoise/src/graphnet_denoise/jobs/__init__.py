@@ -12,6 +12,7 @@ engine      runs a method on parts, smaller ones if a device is out of memory
 memory      how large parts may be
 overlap     reading and writing while the network computes
 loop        all of it, image by image
+processes   the loop in several processes
 reports     what a user and a program see of it
 """
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 from graphnet_denoise.jobs.loop import Loop
 from graphnet_denoise.jobs.memory import Bound
 from graphnet_denoise.jobs.methods import ByImage, ByModel, ByNoise, Method
+from graphnet_denoise.jobs.processes import run_in_processes
 from graphnet_denoise.jobs.reports import JsonReport, Report, Summary, TextReport
 from graphnet_denoise.jobs.sources import STDIN, Found, Source, find_sources
 from graphnet_denoise.jobs.streams import streamed
@@ -46,6 +48,7 @@ __all__ = [
     "find_sources",
     "make_folders",
     "plan_jobs",
+    "run_in_processes",
     "split_done",
     "streamed",
 ]

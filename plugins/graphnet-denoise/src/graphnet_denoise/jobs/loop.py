@@ -188,7 +188,7 @@ class Loop:
     def _progress(self, image: OpenedImage, parts: float) -> None:
         with self.report.lock:
             share = min(1.0, parts / image.parts_count)
-            self.report.progress(image.job, self.computed + share)
+            self.report.progress(self.computed + share, image.job)
 
     def note(self, text: str, job: Job | None = None) -> None:
         with self.report.lock:

@@ -98,7 +98,7 @@ class Report(ABC):
         """The noise of an image was measured."""
 
     @abstractmethod
-    def progress(self, job: Job, images: float) -> None:
+    def progress(self, images: float, job: Job | None = None) -> None:
         """So many images are computed, the share of the present one included."""
 
     @abstractmethod
@@ -162,7 +162,7 @@ class TextReport(Report):
         if self.total <= _NAMED and found.plane == 0:
             self._print(f"{found.job.source}: {found.text}")
 
-    def progress(self, job: Job, images: float) -> None:
+    def progress(self, images: float, job: Job | None = None) -> None:
         # Only the bar; names of files do not belong into it, as they may hold anything.
         self.bar.update(
             self.task,
@@ -250,13 +250,14 @@ class JsonReport(Report):
         where = {"input": str(found.job.source), "plane": found.plane}
         self._event("noise", **where, model=found.model, **numbers)
 
-    def progress(self, job: Job, images: float) -> None:
+    def progress(self, images: float, job: Job | None = None) -> None:
         now = time.monotonic()
         if now - self.last < _EVERY_JSON_S or not images:
             return
         self.last = now
         left = (now - self.begun) * (self.total - images) / images
-        fields = {"input": str(job.source), "done": round(images, 3), "images": self.total}
+        source = None if job is None else str(job.source)
+        fields = {"input": source, "done": round(images, 3), "images": self.total}
         self._event("progress", **fields, seconds_left=round(left, 1))
 
     def image(self, result: Done | Failed) -> None:
