@@ -78,15 +78,20 @@ def joined(timeout_s: float) -> Iterator[Joined]:
         yield join_processes(timeout_s)
     except Exception as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it as soon as one has ended
-        words.leave("" if _is_of_exchange(error) else _text(error))
-        distributed.destroy_process_group()  # the others need not wait for this one any more
         if os.environ.get("GRAPHNET_TRACEBACK"):
             raise
-        if message := words.to_print(error, timeout_s):
+        try:
+            words.leave("" if _is_of_exchange(error) else _text(error))
+            distributed.destroy_process_group()  # the others need not wait for this one any more
+            message = words.to_print(error, timeout_s)
+        except RuntimeError:  # torchrun's store is gone, and with it the first machine
+            message = f"process {rank}: {_text(error)}"
+        if message:
             raise Failed(message) from error
         raise click.exceptions.Exit(2) from error
     except BaseException:
-        words.leave("it was interrupted")
+        with suppress(RuntimeError):
+            words.leave("it was interrupted")
         distributed.destroy_process_group()
         raise
     distributed.destroy_process_group()
@@ -168,7 +173,10 @@ def _text(error: Exception) -> str:
 
 def _is_of_exchange(error: BaseException) -> bool:
     """Whether an exchange with the other processes has raised this error."""
-    return any("gloo" in str(one) or "NCCL" in str(one) for one in _chain(error))
+    return any(
+        isinstance(one, RuntimeError) and ("gloo" in str(one) or "NCCL" in str(one))
+        for one in _chain(error)
+    )
 
 
 def _root(error: BaseException) -> BaseException:
@@ -198,9 +206,8 @@ def start_processes(count: int, arguments: Sequence[str]) -> int:
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    os.environ.setdefault(
-        "TORCH_CPP_LOG_LEVEL", "ERROR"
-    )  # without warnings of unfinished exchanges
+    # Without warnings of exchanges that nobody waits for any more.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
