@@ -59,7 +59,7 @@ def main() -> int:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
     joined = gn.join_processes()
-    console = Console(quiet=joined.rank > 0)
+    console = Console(quiet=joined.rank > 0, markup=False)
     for row in rows:
         workload = next(one for one in WORKLOADS if one.name == ROWS[row])
         measure(workload, joined, console, rounds=options.rounds)

@@ -91,7 +91,7 @@ def main() -> int:
                 cells = _cells(changed, settings, dtype, exact, steps)
                 table.add_row(row, dtype, *cells)
                 print(row, dtype, *cells, file=sys.stderr, flush=True)
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0
 
 

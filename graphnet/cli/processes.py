@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -27,6 +28,10 @@ from graphnet.errors import GraphnetError
 from graphnet.model import SINGLE, Joined, join_processes
 
 TIMEOUT_S = 300.0
+_EXCHANGE = re.compile(
+    r"gloo|NCCL|pair closure|Connection (closed|reset)"
+)  # torch has no class for it
+_TIMEOUT = re.compile("timed out|timeout", re.IGNORECASE)
 _PATIENCE_S = 5.0  # for the others' last words, after an exchange has failed
 
 
@@ -120,7 +125,7 @@ class _LastWords:
         """What this process has to print; an empty text if another prints why all end."""
         said = self._wait()
         silent = [rank for rank in range(self.count) if rank not in (*said, self.rank)]
-        timed_out = not self.mine and "Timed out" in str(_root(error))
+        timed_out = not self.mine and _TIMEOUT.search(str(_root(error))) is not None
         if timed_out:
             self._end(silent)
         same = [rank for rank, words in said.items() if words == self.mine]
@@ -174,8 +179,7 @@ def _text(error: Exception) -> str:
 def _is_of_exchange(error: BaseException) -> bool:
     """Whether an exchange with the other processes has raised this error."""
     return any(
-        isinstance(one, RuntimeError) and ("gloo" in str(one) or "NCCL" in str(one))
-        for one in _chain(error)
+        isinstance(one, RuntimeError) and _EXCHANGE.search(str(one)) for one in _chain(error)
     )
 
 
