@@ -204,7 +204,7 @@ class _Split:
         return loss if self.count == 1 else f"{loss}@{part}:share"
 
     def by_pairs(self, names: Sequence[str], of: str, kind: Kind) -> str:
-        """Add up the values of micro-batches to the one that had this name; returns the name of the sum."""
+        """Add up the values of all micro-batches by pairs; returns the name of the sum."""
         return _by_pairs(names, self.values[of], of, kind, calls=self.calls, values=self.values)
 
 

@@ -47,7 +47,7 @@ _LIFE_S = 1.5
 
 
 def attack(place: Path, kills: int) -> dict[str, Any]:
-    """Kill processes at random moments; return what was tried and what went wrong."""
+    """Kill processes at random moments; return the number of kills, the steps, and each fault as a text."""
     make_pairs(place / "pairs.npz")  # 8 pairs: an epoch has 2 steps
     steps = max(1, kills) * _STEPS_OF_A_LIFE
     (place / "train.yaml").write_text(json.dumps({**_FIELDS, "epochs": steps // 2}))

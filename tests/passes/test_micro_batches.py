@@ -242,12 +242,12 @@ def value_of_another_part(graph: Graph) -> Iterator[Graph]:
 
 
 def part_is_left_out(graph: Graph) -> Iterator[Graph]:
-    """A sum of gradients in which one micro-batch stands for another."""
+    """A sum of gradients or losses in which one micro-batch stands for another."""
     for call in graph.calls.values():
         if (
             isinstance(call.layer, Accumulate)
             and call.part is None
-            and call.kind is Kind.ACCUMULATE
+            and call.kind in (Kind.ACCUMULATE, Kind.LOSS)
         ):
             ((first, _),) = call.args
             yield replace(

@@ -104,57 +104,43 @@ def shares(step: Step) -> Iterator[str]:
         yield "no loss is counted by its share"
     if not parts:
         return
-    output = step.before_sums(step.graph.outputs[0])
-    whole = step.graph.producers.get(output)
-    if whole is None or whole.kind is not Kind.LOSS:
-        yield f"the output {step.graph.outputs[0]!r} is not the loss"
-        return
+    factor = 1.0 / (len(parts) * step.processes.count)
+    expected: Counter[str] = Counter()  # the shares of the losses
     weights: dict[str, Counter[str]] = {}  # the sum of all weights -> those of the losses
-    for call in _leading_to(step, whole):
-        factor = 1.0 / (len(parts) * step.processes.count)
-        if not isinstance(call.layer, _COUNTING):
-            readers = [step.graph.calls[one] for one in step.graph.readers[str(call.results[0])]]
-            found = [one for one in readers if isinstance(one.layer, Weighted | Times)]
-            found = [one for one in found if one.kind is Kind.LOSS and one.part == call.part]
-            if len(found) != 1:
-                yield f"the loss {call.name!r} is counted {len(found)} times by its share"
-                continue
-            layer = found[0].layer
-            if isinstance(layer, Times) and layer.factor != factor:
-                yield f"the loss {call.name!r} is multiplied by {layer.factor}, expected {factor}"
-        elif isinstance(call.layer, Weighted | Times):
-            source = step.graph.producers.get(str(call.args[0]))
-            if (
-                source is None
-                or source.kind is not Kind.LOSS
-                or isinstance(source.layer, _COUNTING)
-            ):
-                yield f"{call.name!r} is the share of no loss"
-            elif isinstance(call.layer, Weighted):
-                _, weight, total = map(str, call.args)
-                yield from _other_weight(step, source, weight)
-                weights.setdefault(total, Counter())[weight] += 1
+    for call in step.forward:
+        if call.kind is not Kind.LOSS or call.part is None or isinstance(call.layer, _COUNTING):
+            continue
+        readers = [
+            step.graph.calls[one] for one in step.graph.readers.get(str(call.results[0]), ())
+        ]
+        found = [
+            one
+            for one in readers
+            if isinstance(one.layer, Weighted | Times)
+            and (one.kind, one.part) == (Kind.LOSS, call.part)
+        ]
+        if len(found) != 1:
+            yield f"the loss {call.name!r} is counted {len(found)} times by its share"
+            continue
+        (share,) = found
+        expected.update(share.makes())
+        if isinstance(share.layer, Weighted):
+            _, weight, total = map(str, share.args)
+            yield from _other_weight(step, call, weight)
+            weights.setdefault(total, Counter())[weight] += 1
+        elif isinstance(share.layer, Times) and share.layer.factor != factor:
+            yield f"the loss {call.name!r} is multiplied by {share.layer.factor}, expected {factor}"
+    output = step.graph.outputs[0]
+    if step.summands(output) != expected:
+        yield f"the output {output!r} is not the sum of the shares of all losses"
     differ = differing(step.graph, step.processes)[0] if step.processes.count > 1 else {}
-    for total, expected in weights.items():
-        if step.summands(total) != expected or total in differ:
+    for total, summands in weights.items():
+        if step.summands(total) != summands or total in differ:
             yield f"losses are divided by {total!r}, which is not the sum of all their weights"
 
 
 _COUNTING = (Accumulate, Times, Weighted, WeightedSum)
-"""What makes the loss of a step from the losses of micro-batches: each is the argument of one share."""
-
-
-def _leading_to(step: Step, whole: Call) -> Iterator[Call]:
-    """The calls of losses that a loss is made from, and itself."""
-    found, left = {whole.name}, [whole]
-    while left:
-        call = left.pop()
-        yield call
-        for name in call.reads() if isinstance(call.layer, _COUNTING) else ():
-            maker = step.graph.producers.get(name)
-            if maker is not None and maker.kind is Kind.LOSS and maker.name not in found:
-                found.add(maker.name)
-                left.append(maker)
+"""What makes the loss of a step from the losses of micro-batches."""
 
 
 def _other_weight(step: Step, loss: Call, name: str) -> Iterator[str]:

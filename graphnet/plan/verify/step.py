@@ -39,6 +39,7 @@ from graphnet.sdk import (
     Processes,
     Scaled,
     Times,
+    WeightedSum,
     arguments_of,
 )
 
@@ -224,12 +225,12 @@ class Step:
         return None
 
     def summands(self, name: str) -> Counter[str]:
-        """The values of which a value is the sum, in this process."""
+        """The values of which a value is the sum, with weights or without, in this process."""
         found, left = Counter[str](), [name]
         while left:
             one = left.pop()
             call = self.graph.producers.get(one)
-            if call is not None and isinstance(call.layer, Accumulate):
+            if call is not None and isinstance(call.layer, Accumulate | WeightedSum):
                 left += call.reads()
             elif call is not None and (sent := self._sent(call)) is not None:
                 left.append(sent)

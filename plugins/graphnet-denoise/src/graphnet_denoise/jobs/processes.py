@@ -160,7 +160,7 @@ class _Worker:
 
 
 class _Sender(Report):
-    """Sends what happens in this process to the one that has started it."""
+    """Sends each event of this process to the process that has started it."""
 
     def __init__(self, connection: Connection) -> None:
         super().__init__()

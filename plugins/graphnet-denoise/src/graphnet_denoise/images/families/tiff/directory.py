@@ -152,7 +152,7 @@ class Form(NamedTuple):
     def check_chain(self, file: BinaryIO) -> None:
         """Raise ValueError if a directory states as the next one itself or one before it.
 
-        The check ends where the chain leaves the file or breaks off; the reader then reports what is missing.
+        The check ends where the chain leaves the file or breaks off; the reader reports such a chain later.
         If a directory is cut off, its last bytes count as the place of the next one, as in tifffile.
         """
         seen: set[int] = set()
