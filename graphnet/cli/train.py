@@ -129,7 +129,7 @@ def _run(job: Job, path: Path, processes: Joined, *, resume: bool) -> int:
         if stopped:
             console.print(f"stopped after step {stopped.step}: {stopped.reason}")
         if run is not None:
-            run.finish(trainer.checkpoint())
+            run.finish(trainer.result())
             console.print(f"the model is in {run.model_path}")
     return 0
 
@@ -157,12 +157,11 @@ def _file_name(model: Model) -> str:
 
 def _train(trainer: Trainer, run: RunFolder | None, stop: Stop) -> Stopped | None:
     """Train and write checkpoints; return the record Stopped, if the training stops before its end."""
-    with Saving(trainer, run) if run is not None else nullcontext() as saving:
-        if saving is not None and trainer.processes.count > 1:
+    with Saving(trainer, run) as saving:
+        if trainer.processes.count > 1:
             saving.save()  # from here on, there is a checkpoint whichever process fails
         for record in trainer.run(lambda: bool(stop)):
-            if saving is not None:
-                saving.record(record)
+            saving.record(record)
             if isinstance(record, Stopped):
                 return record
     return None

@@ -90,6 +90,7 @@ class UpdateSettings(Definition):
     ema: decay of a moving average of the weights, for prediction (see passes/ema.py).
     deterministic: whether a step computes its batch in four parts and adds up their gradients by pairs, so
       that 1, 2 and 4 processes give the same bits (see passes/micro_batches.py).
+    shard: "optimizer" divides the optimizer's states among several processes (see passes/shard_optimizer.py).
     report: what a step computes besides the loss: "losses", each loss of a sum, and "gradient_norm", the norm
       of all gradients together, before `clip_grad_norm` (see passes/report.py).
     """
@@ -100,6 +101,7 @@ class UpdateSettings(Definition):
     ema: Decay | None = None
     accumulate: Annotated[int, Field(ge=1, le=2**31)] = 1
     deterministic: bool = False
+    shard: Literal["optimizer"] | None = None
     report: Annotated[Reports, BeforeValidator(frozen)] = ()
 
     def record(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import networkx as nx
 import torch
 
-from graphnet.sdk import IN_PLACE, Definition, Initializer, Layer, Layout, Spec
+from graphnet.sdk import IN_PLACE, Definition, Initializer, Layer, Layout, Sharding, Spec
 
 
 class Kind(StrEnum):
@@ -83,7 +83,8 @@ class Value:
     belongs to, empty for a value of the whole step. `port` is its role there, such as "y" or "weight"; for
     an input that a loss reads, it is the loss's argument. `of` is the value that this one belongs to, such
     as the parameter of an average. `role` says what a slot of the training is for, in the word of the
-    optimizer or the pass; the slot of a layer has no role.
+    optimizer or the pass; the slot of a layer has no role. `sharding` says how the tensor is divided of
+    which each process has a shard here.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Value:
     port: str = ""
     of: str = ""
     role: str = ""
+    sharding: Sharding | None = None
 
     @property
     def label(self) -> str:

@@ -21,7 +21,7 @@ from graphnet.inspection.step_timing import random_input
 from graphnet.inspection.walk import complete, execute, walk
 from graphnet.model import Model, set_up
 from graphnet.passes import SCALE
-from graphnet.plan import Plan
+from graphnet.plan import Plan, Step
 from graphnet.sdk import by, check_kind
 from graphnet.system import as_seed, finite, require
 
@@ -104,8 +104,7 @@ class Gradients:
         self._values: dict[str, Tensor] = dict(tensors)
         self._uses = uses_of(plan)
         self._totals: dict[str, str] = {}  # value -> the value that holds its whole gradient
-        quiet = replace(plan, steps=tuple(s for s in plan.steps if s.call.kind is not Kind.UPDATE))
-        for step, values in walk(quiet, complete(plan, tensors, seed=seed)):
+        for step, values in walk(_without_updates(plan), complete(plan, tensors, seed=seed)):
             self._values.update({name: values[name] for name in step.call.makes()})
             self._values.update({name: values[name] for name in step.call.reads()})
         # A gradient belongs to one sum at most.
@@ -295,3 +294,15 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def _without_updates(plan: Plan) -> Plan:
+    """The plan without its updates, and without what depends on them."""
+    steps: list[Step] = []
+    updated: set[str] = set()
+    for step in plan.steps:
+        if step.call.kind is Kind.UPDATE or not updated.isdisjoint(step.call.reads()):
+            updated.update(step.call.makes())
+        else:
+            steps.append(step)
+    return replace(plan, steps=tuple(steps))

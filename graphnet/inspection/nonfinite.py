@@ -134,7 +134,10 @@ def first_nonfinite(
         call = step.call
         inherited = [origins[read] for read in call.reads() if read in origins]
         known = next(filter(None, inherited), None)
-        made = tuple(call.writes.values()) if call.kind is Kind.UPDATE else tuple(call.makes())
+        made = tuple(
+            call.writes[name] if plan.values[name].kind is Kind.UPDATE else name
+            for name in call.makes()
+        )
         if call.kind is Kind.COLLECTIVE:  # its result may only be read after the wait
             origins |= dict.fromkeys(made, known)
             continue

@@ -138,7 +138,7 @@ class Model(Weighted):
         seed = self.seed if seed is None else as_seed(seed, "compile")
         plans = self._step_plans(inputs, options, loss, updates, processes, runner)
         given = None if self._weights is None else self._weights.own
-        trained = Trained(plans, given=given, seed=seed, lr=rule.lr, rank=processes.rank)
+        trained = Trained(plans, given=given, seed=seed, lr=rule.lr, processes=processes)
         processes.check_weights(trained.weights.own)
         slots = {**trained.weights.own, **trained.averages.own}
         predictor = self._predictions.predictor(slots, options.for_inference(), runner)

@@ -22,7 +22,7 @@ from graphnet.errors import InputError
 from graphnet.model.exchange import all_tensors, every_tensor, every_text
 from graphnet.passes import MicroBatches
 from graphnet.plan import Plan, generate
-from graphnet.sdk import ALONE, BUCKET_BYTES, Executor, Processes
+from graphnet.sdk import ALONE, BUCKET_BYTES, Executor, Processes, Sharding
 
 MICRO_BATCHES = 4  # in a step with deterministic: true, in all processes together
 
@@ -122,6 +122,18 @@ class Joined:
     def tensors(self, mine: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors that the processes give, each under its own names; all processes call it."""
         return dict(mine) if self.count == 1 else all_tensors(mine)
+
+    def whole(self, shard: Tensor, sharding: Sharding) -> Tensor:
+        """The tensor of which each process has a shard; all processes call it."""
+        if sharding.count == 1:
+            return shard
+        every = every_tensor(shard)
+        numbers = [sharding.number(rank) for rank in range(self.count)]
+        return sharding.whole(torch.stack([every[numbers.index(i)] for i in range(self.count)]))
+
+    def shard(self, whole: Tensor, sharding: Sharding) -> Tensor:
+        """The shard of a tensor that this process has."""
+        return whole if sharding.count == 1 else sharding.rows(whole)[sharding.number(self.rank)]
 
 
 SINGLE = Joined()

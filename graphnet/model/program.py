@@ -137,12 +137,14 @@ class Program:
     def training_state(self) -> dict[str, Tensor]:
         """The tensors that a resumed run needs besides `model_weights`: states, and averaged weights.
 
-        Sums of gradients are among them only after a step that adds to them without an update.
+        Sums of gradients are among them only after a step that adds to them without an update. With
+        `shard="optimizer"` all processes must read this together, and the first alone gets the divided
+        states, which are whole there.
         """
-        return self._states(self.steps_done)
+        return self._trained.whole(self._states(self.steps_done))
 
     def _states(self, steps_done: int) -> dict[str, Tensor]:
-        """The `training_state` after so many steps."""
+        """The `training_state` after so many steps; of divided states, the shards of this process."""
         updated = steps_done % len(self.accumulation.order) == 0
         without = (EMA, GRAD) if updated else (EMA,)
         values = self.plan.values
@@ -161,8 +163,16 @@ class Program:
 
     @property
     def optimizer_state(self) -> dict[str, Tensor]:
-        """The tensors of the optimizer, and others that steps update, by name."""
+        """The tensors of the optimizer, and others that steps update, by name.
+
+        With `shard="optimizer"`, a process has its shard of a state, as a tensor with one axis.
+        """
         return self._trained.optimizer_state
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether states of the optimizer are divided among the processes of the training."""
+        return bool(self._trained.shardings)
 
     @property
     def steps_done(self) -> int:
@@ -317,6 +327,8 @@ class Program:
         steps_done = as_count(steps_done, "restore: steps_done")
         require(state, Mapping, "restore: the training state", "tensors by name")
         mine = self._states(steps_done)
+        for name, sharding in self._trained.shardings.items():
+            mine[name] = torch.empty(sharding.shape, dtype=mine[name].dtype, device="meta")
         sums = {n: t for n, t in self.optimizer_state.items() if self.plan.values[n].role == GRAD}
         given = {n: t for n, t in state.items() if n in mine or n not in sums}
         _check_same(given, mine, "the training state")
@@ -328,7 +340,10 @@ class Program:
         for tensor in sums.values():
             tensor.zero_()
         for name, tensor in given.items():
-            mine[name].copy_(tensor)
+            if name in self.averages:
+                self.weights.own[name].copy_(tensor)
+            else:
+                self._trained.set_state(name, tensor)
         self.rewind(steps_done)
 
     def rewind(self, steps_done: int) -> None:

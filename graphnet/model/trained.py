@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphnet.errors import InputError, shown
 from graphnet.graph import LR, RANK, SEED, STEP, Kind
+from graphnet.model.processes import SINGLE, Joined
 from graphnet.model.slots import set_up
 from graphnet.model.weights import Weights
 from graphnet.passes import EMA, UPDATES
@@ -24,7 +25,7 @@ class Trained:
         given: the weights to start from; None draws them.
         seed: the seed of weights that are drawn, and of random layers.
         lr: the learning rate.
-        rank: the number of this process.
+        processes: those that train together.
     """
 
     def __init__(
@@ -34,13 +35,19 @@ class Trained:
         given: Mapping[str, Tensor] | None,
         seed: int,
         lr: float,
-        rank: int = 0,
+        processes: Joined = SINGLE,
     ) -> None:
         plan = plans[0]
+        self.processes = processes
         names = [n for n in plan.slots if not plan.values[n].role]
         self.weights = Weights(set_up([plan.values[n] for n in names], seed=seed, given=given))
         states = [plan.values[n] for n in plan.slots if plan.values[n].role]
         self.optimizer_state = set_up(states, seed=seed)
+        self.shardings = {
+            value.name: value.sharding
+            for value in states
+            if value.sharding is not None and value.sharding.count > 1
+        }
         averages = {v.of: self.optimizer_state[v.name] for v in states if v.role == EMA}
         self.averages = Weights({name: averages[name] for name in names if name in averages})
         for name, average in self.averages.own.items():
@@ -57,7 +64,7 @@ class Trained:
         if SEED in self.scalars:
             self.scalars[SEED].fill_(seed)
         if RANK in self.scalars:
-            self.scalars[RANK].fill_(rank)
+            self.scalars[RANK].fill_(processes.rank)
         self.steps_done = 0
         self._lr = 0.0
         self.lr = lr
@@ -82,6 +89,26 @@ class Trained:
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that plans take besides inputs and constants, by name."""
         return {**self.scalars, **self.weights.own, **self.optimizer_state}
+
+    def whole(self, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Optimizer states, each of them whole; all processes call it.
+
+        The first process alone gets the states that are divided among the processes.
+        """
+        found: dict[str, Tensor] = {}
+        for name, tensor in states.items():
+            if (sharding := self.shardings.get(name)) is not None:
+                tensor = self.processes.whole(tensor, sharding)
+                if self.processes.rank:
+                    continue
+            found[name] = tensor
+        return found
+
+    def set_state(self, name: str, whole: Tensor) -> None:
+        """Copy a whole state into its slot, or this process's shard of it."""
+        if (sharding := self.shardings.get(name)) is not None:
+            whole = self.processes.shard(whole, sharding)
+        self.optimizer_state[name].copy_(whole)
 
     def age(self) -> object:
         """A value that changes whenever a tensor may have changed."""

@@ -36,6 +36,7 @@ from graphnet.passes.placed import placed
 from graphnet.passes.recompute import recompute
 from graphnet.passes.report import report
 from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, kernel_for, single
+from graphnet.passes.shard_optimizer import gather_parameters, shardings
 from graphnet.passes.store_bfloat16 import store_bfloat16
 from graphnet.passes.substitute import Everywhere, plain_calls, substitute
 from graphnet.passes.update import chain_states, update
@@ -69,6 +70,7 @@ __all__ = [
     "fold_affine",
     "freeze",
     "fused",
+    "gather_parameters",
     "hoist_constants",
     "in_blocks",
     "in_place",
@@ -82,6 +84,7 @@ __all__ = [
     "recompute",
     "report",
     "run",
+    "shardings",
     "share_outputs",
     "single",
     "skip",

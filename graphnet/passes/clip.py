@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from graphnet.graph import Graph
-from graphnet.passes.rewrite import multiplied, norms, of_gradients
-from graphnet.sdk import Layer
+from graphnet.passes.rewrite import multiplied, of_values
+from graphnet.passes.shard_optimizer import norms_of_gradients
+from graphnet.sdk import ALONE, Layer, Processes, norms
 
 CLIP = "@clip"
 
@@ -30,12 +31,13 @@ class ClipFactor(Layer):
         return factor.clamp_max(1.0)
 
 
-def clip(graph: Graph, *, max_norm: float) -> Graph:
+def clip(graph: Graph, *, max_norm: float, processes: Processes = ALONE) -> Graph:
     """Multiply the gradient of each parameter by the clip factor; `gradients` then names the products."""
     if not graph.gradients:
         return graph
+    graph, names = norms_of_gradients(graph, "2", processes=processes)
     calls, values = dict(graph.calls), dict(graph.values)
     layer = ClipFactor(max_norm=max_norm)
-    factor = of_gradients(graph, layer, CLIP, f"{CLIP}:factor", "clip", calls=calls, values=values)
+    factor = of_values(names, layer, CLIP, f"{CLIP}:factor", "clip", calls=calls, values=values)
     clipped = multiplied(graph.gradients, factor, "clip", "clipped", calls=calls, values=values)
     return replace(graph, calls=calls, values=values, gradients=clipped)

@@ -16,29 +16,29 @@ by pairs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
-
-from graphnet.graph import RANK, Arg, Call, Graph, Kind, Value, renamed
+from graphnet.graph import RANK, Graph, Kind, renamed
+from graphnet.passes.exchanges import Exchanges
 from graphnet.passes.rewrite import add_cast, dtype_of_value
-from graphnet.sdk import (
-    AllReduce,
-    Assign,
-    FromBucket,
-    Layer,
-    Processes,
-    Spec,
-    Times,
-    Wait,
-    Weighted,
-)
+from graphnet.sdk import Assign, Processes, Sharding, Times, Weighted
+
+_NOTHING: Mapping[str, Sharding] = {}
 
 
-def data_parallel(graph: Graph, *, processes: Processes) -> Graph:
-    """Add up the gradients over all processes."""
-    return graph if processes.count == 1 else _DataParallel(graph, processes).gradients()
+def data_parallel(
+    graph: Graph, *, processes: Processes, shardings: Mapping[str, Sharding] = _NOTHING
+) -> Graph:
+    """Add up the gradients over all processes.
+
+    Args:
+        graph: a graph with a reverse pass.
+        processes: those that compute the step together.
+        shardings: for parameters whose optimizer's state is divided, how: each process then gets its shard of
+            the sum.
+    """
+    return _DataParallel(graph, processes).gradients(shardings)
 
 
 def sum_weights(graph: Graph, *, processes: Processes) -> Graph:
@@ -59,18 +59,17 @@ def average_states(graph: Graph, *, processes: Processes) -> Graph:
     return graph if processes.count == 1 else _DataParallel(graph, processes).states()
 
 
-class _DataParallel:
-    def __init__(self, graph: Graph, processes: Processes) -> None:
-        self.graph = graph
-        self.processes = processes
-        self.calls = dict(graph.calls)
-        self.values = dict(graph.values)
-        self.number = sum(isinstance(call.layer, AllReduce) for call in graph.calls.values())
-
-    def gradients(self) -> Graph:
-        found = self.summed(self.ready_gradients())
-        gradients = {of: found[of] for of in self.graph.gradients}
-        return replace(self.graph, calls=self.calls, values=self.values, gradients=gradients)
+class _DataParallel(Exchanges):
+    def gradients(self, shardings: Mapping[str, Sharding]) -> Graph:
+        ready = self.ready_gradients()
+        if self.processes.count == 1:  # norms are computed in the pieces of shards all the same
+            for of, name in ready.items():
+                self.values[name] = replace(self.values[name], sharding=shardings.get(of))
+            return self.changed(gradients={of: ready[of] for of in self.graph.gradients})
+        own = {of: name for of, name in ready.items() if of in shardings}
+        found = self.summed({of: name for of, name in ready.items() if of not in shardings})
+        found |= self.divided(own, shardings)
+        return self.changed(gradients={of: found[of] for of in self.graph.gradients})
 
     def ready_gradients(self) -> dict[str, str]:
         """Parameter -> its gradient in the parameter's dtype, in the order in which they become ready."""
@@ -96,13 +95,12 @@ class _DataParallel:
                     sums |= self.summed({total: total})
                 call = replace(call, args=(loss, weight, sums[total]))
             self.calls[call.name] = call
-        return replace(self.graph, calls=self.calls, values=self.values)
+        return self.changed()
 
     def outputs(self) -> Graph:
         own = _depend_on_samples(self.graph)
         sums = self.summed({name: name for name in self.graph.outputs if name in own})
-        named = tuple(sums.get(name, name) for name in self.graph.outputs)
-        return replace(self.graph, calls=self.calls, values=self.values, outputs=named)
+        return self.changed(outputs=tuple(sums.get(name, name) for name in self.graph.outputs))
 
     def states(self) -> Graph:
         own = _depend_on_samples(self.graph)
@@ -122,80 +120,13 @@ class _DataParallel:
             call = self.calls.pop(name)  # it runs after what it reads
             args = tuple(renamed(arg, {new: mean}) for arg in call.args)
             self.calls[name] = replace(call, args=args)
-        return replace(self.graph, calls=self.calls, values=self.values)
-
-    def summed(self, items: dict[str, str]) -> dict[str, str]:
-        """Add up values over all processes; a key is the parameter, state or output that one belongs to."""
-        found: dict[str, str] = {}
-        for keys in self.buckets(items):
-            names = [items[key] for key in keys]
-            for group in self.processes.groups:
-                names = self.all_reduce(keys, names, group)
-            found.update(zip(keys, names, strict=True))
-        return found
-
-    def buckets(self, items: dict[str, str]) -> Iterable[list[str]]:
-        """Cut the keys into runs of one dtype, each as soon as it has `bucket_bytes`."""
-        bucket: list[str] = []
-        size_bytes, dtype = 0, None
-        for key, name in items.items():
-            spec = self.values[name].spec
-            if bucket and (spec.dtype != dtype or size_bytes >= self.processes.bucket_bytes):
-                yield bucket
-                bucket, size_bytes = [], 0
-            bucket.append(key)
-            size_bytes, dtype = size_bytes + spec.size_bytes, spec.dtype
-        if bucket:
-            yield bucket
-
-    def all_reduce(self, keys: Sequence[str], names: Sequence[str], group: str) -> list[str]:
-        """Add the calls that add up one bucket over a group; returns the names of the sums."""
-        self.number += 1
-        name = f"@all_reduce:{self.number}"
-        specs = [self.values[one].spec for one in names]
-        last = tuple(
-            self.values[key].memory_format == torch.channels_last and len(spec.shape) == 4
-            for key, spec in zip(keys, specs, strict=True)
-        )
-        whole = Spec((sum(spec.numel for spec in specs),), specs[0].dtype, specs[0].device)
-        layer = AllReduce(group=group, channels_last=last)
-        self.add(name, Kind.COLLECTIVE, layer, (tuple(names),), whole, "all_reduce")
-        waited = f"{name}:wait"
-        self.add(waited, Kind.WAIT, Wait(), (name,), whole, "wait")
-        sums: list[str] = []
-        start = 0
-        for key, spec, channels_last in zip(keys, specs, last, strict=True):
-            taken = f"{key}:reduced{self.number}"
-            taking = FromBucket(start=start, shape=spec.shape, channels_last=channels_last)
-            self.add(
-                taken, Kind.SCALE, taking, (waited,), spec, "from_bucket", of=key, view_of=waited
-            )
-            sums.append(taken)
-            start += spec.numel
-        return sums
-
-    def add(
-        self,
-        name: str,
-        kind: Kind,
-        layer: Layer,
-        args: tuple[Arg, ...],
-        spec: Spec,
-        title: str,
-        *,
-        of: str = "",
-        view_of: str | None = None,
-    ) -> None:
-        """Add a call of `forward`, and its one result, which has the name of the call."""
-        node = self.values[of].node if of else name
-        self.values[name] = Value(name, spec, kind, view_of=view_of, node=node, of=of)
-        self.calls[name] = Call(name, kind, layer, "forward", args, (name,), title, node)
+        return self.changed()
 
 
 def _depend_on_samples(graph: Graph) -> set[str]:
     """The values that depend on the inputs or targets, and so differ from process to process."""
     found = {*graph.inputs, *graph.targets, RANK}
     for call in graph.order():
-        if not found.isdisjoint(call.reads()) and not isinstance(call.layer, AllReduce):
+        if not found.isdisjoint(call.reads()) and call.kind is not Kind.COLLECTIVE:
             found.update(call.makes())
     return found

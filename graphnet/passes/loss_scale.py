@@ -17,16 +17,20 @@ from torch import Tensor
 
 from graphnet.graph import Arg, Call, Graph, Kind, Value, flatten
 from graphnet.passes.differentiate import differentiate
-from graphnet.passes.rewrite import multiplied, norms, write
+from graphnet.passes.rewrite import multiplied, write
+from graphnet.passes.shard_optimizer import norms_of_gradients
 from graphnet.sdk import (
+    ALONE,
     Constant,
     Definition,
     IfFinite,
     Layer,
     MultiTensorKernel,
     Optimizer,
+    Processes,
     Spec,
     Times,
+    norms,
 )
 
 # Slots: the scale, the number of updates, and the number of good steps since the scale changed.
@@ -82,7 +86,7 @@ def differentiate_scaled(graph: Graph, *, share: float = 1.0) -> Graph:
     return differentiate(replace(graph, calls=calls, values=values), start=start)
 
 
-def unscale(graph: Graph) -> Graph:
+def unscale(graph: Graph, *, processes: Processes = ALONE) -> Graph:
     """Divide the gradients by the scale, and update the scale by whether all of them are finite."""
     if not graph.gradients:
         return graph
@@ -96,11 +100,14 @@ def unscale(graph: Graph) -> Graph:
     gradients = multiplied(
         graph.gradients, _INVERSE, "unscale", "unscaled", calls=calls, values=values
     )
-    calls[FINITE] = _scalar(FINITE, AllFinite(), tuple(gradients.values()), "all finite")
+    graph = replace(graph, calls=calls, values=values, gradients=gradients)
+    graph, names = norms_of_gradients(graph, "inf", processes=processes)
+    calls, values = dict(graph.calls), dict(graph.values)
+    calls[FINITE] = _scalar(FINITE, AllFinite(), names, "all finite")
     args = (SCALE, GOOD, DONE, FINITE)
     follow = write(values, FollowFit(), "scale", args, (SCALE, GOOD, DONE), _NODE)
     calls[follow.name] = follow
-    return replace(graph, calls=calls, values=values, gradients=gradients)
+    return replace(graph, calls=calls, values=values)
 
 
 def skip(graph: Graph) -> Graph:

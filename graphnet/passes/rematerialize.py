@@ -32,6 +32,7 @@ from graphnet.passes.run_order import RunOrder, run_order, with_clones
 _MOST_CLONES = 200  # in one eviction
 _MOST_UNDONE = 300
 _TINY = 8  # an input this many times smaller than the evicted storage is kept, not computed again
+_ONCE = (Kind.UPDATE, Kind.COLLECTIVE, Kind.WAIT)  # the kinds of calls that run once in a step
 
 
 class Rematerialization:
@@ -67,6 +68,12 @@ class Rematerialization:
             number
             for name, number in self.storages.number.items()
             if graph.values[name].kind in SLOTS
+        }
+        self.updated = {
+            self.storages.number[target]
+            for call in order
+            if call.kind is Kind.UPDATE
+            for target in call.writes.values()
         }
         self.now = self.run_order()
         self.least = self.now.peak(self.storages, self.sources)
@@ -117,7 +124,7 @@ class Rematerialization:
             size = self.storages.sizes[storage]
             if not uses[0] < at < last[storage] or not size:
                 continue
-            if storage in self.storages.kept or at in uses:
+            if storage in self.storages.kept or storage in self.updated or at in uses:
                 continue
             until = next(position for position in uses if position > at)
             gap = until - max(position for position in uses if position < at)
@@ -146,7 +153,7 @@ class Rematerialization:
             if position in chosen:
                 continue
             chosen[position] = None
-            if maker.call.kind is Kind.UPDATE or len(chosen) > _MOST_CLONES:
+            if maker.call.kind in _ONCE or len(chosen) > _MOST_CLONES:
                 return None
             for name in maker.inputs:
                 lives_in = number[name]

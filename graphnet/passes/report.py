@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from graphnet.graph import Graph, Kind
-from graphnet.passes.rewrite import norms, of_gradients
-from graphnet.sdk import Layer
+from graphnet.passes.rewrite import of_values
+from graphnet.passes.shard_optimizer import norms_of_gradients
+from graphnet.sdk import ALONE, Layer, Processes, norms
 
 _NORM = "@gradient_norm"
 
@@ -23,13 +24,17 @@ class GradientNorm(Layer):
         return norm
 
 
-def report(graph: Graph, *, wanted: Collection[str]) -> Graph:
+def report(graph: Graph, *, wanted: Collection[str], processes: Processes = ALONE) -> Graph:
     """Add outputs after the loss: each loss of the sum, in order, then the norm of the gradients.
 
     Args:
         graph: a graph with a reverse pass.
         wanted: "losses", "gradient_norm" or both. Without gradients there is no norm.
+        processes: those that compute the step together.
     """
+    xs: tuple[str, ...] = ()
+    if "gradient_norm" in wanted and graph.gradients:
+        graph, xs = norms_of_gradients(graph, "2", processes=processes)
     calls, values, outputs = dict(graph.calls), dict(graph.values), list(graph.outputs)
     if "losses" in wanted:
         outputs += [
@@ -37,7 +42,7 @@ def report(graph: Graph, *, wanted: Collection[str]) -> Graph:
             for name, value in values.items()
             if value.kind is Kind.LOSS and value.port == "loss" and name == f"{value.node}.loss"
         ]
-    if "gradient_norm" in wanted and graph.gradients:
+    if xs:
         norm = GradientNorm()
-        outputs.append(of_gradients(graph, norm, _NORM, _NORM, "norm", calls=calls, values=values))
+        outputs.append(of_values(xs, norm, _NORM, _NORM, "norm", calls=calls, values=values))
     return replace(graph, calls=calls, values=values, outputs=tuple(outputs))

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from graphnet.errors import LayerError, blame
 from graphnet.graph import (
+    SLOTS,
     Arg,
     Call,
     Const,
-    Graph,
     Kind,
     Value,
     observe,
@@ -22,7 +21,7 @@ from graphnet.graph import (
     result_names,
     spec_of,
 )
-from graphnet.sdk import DTYPES, Cast, Definition, DType, Layer, Scaled, Spec, StateSpec
+from graphnet.sdk import DTYPES, Cast, Definition, DType, Layer, Scaled, Sharding, Spec, StateSpec
 
 
 def bound_arguments(call: Call) -> dict[str, Arg]:
@@ -96,14 +95,8 @@ def call_method(
     )
 
 
-def norms(xs: tuple[Tensor, ...], order: float) -> Tensor:
-    """The norm of each x, in float32 or the widest of their dtypes: (number of xs,)."""
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in xs), torch.float32)
-    return torch.stack(torch._foreach_norm(xs, order, dtype))
-
-
-def of_gradients(
-    graph: Graph,
+def of_values(
+    xs: tuple[str, ...],
     layer: Layer,
     name: str,
     result: str,
@@ -112,15 +105,14 @@ def of_gradients(
     calls: dict[str, Call],
     values: dict[str, Value],
 ) -> str:
-    """Add a call of a layer that reads every gradient of a graph; its result is one number.
+    """Add a call of a layer that reads values; its result is one number.
 
-    The number has float32, or the widest dtype of the gradients. Returns its name, `result`.
+    The number has float32, or the widest dtype of the values. Returns its name, `result`.
     """
-    gradients = tuple(graph.gradients.values())
-    specs = [values[gradient].spec for gradient in gradients]
+    specs = [values[x].spec for x in xs]
     dtype = functools.reduce(torch.promote_types, (spec.dtype for spec in specs), torch.float32)
     values[result] = Value(result, Spec((), dtype, specs[0].device), Kind.SCALE)
-    calls[name] = Call(name, Kind.SCALE, layer, "forward", (gradients,), (result,), title, name)
+    calls[name] = Call(name, Kind.SCALE, layer, "forward", (xs,), (result,), title, name)
     return result
 
 
@@ -138,6 +130,7 @@ def multiplied(
     for parameter, gradient in gradients.items():
         call, of = f"{parameter}:{title}", values[parameter]
         product = of.sibling(f":{result}", Kind.SCALE, values[gradient].spec)
+        product = replace(product, sharding=values[gradient].sharding)
         found[parameter] = product.name
         values[product.name] = product
         calls[call] = Call(
@@ -196,10 +189,16 @@ def write(
     slots: tuple[str, ...],
     node: str,
 ) -> Call:
-    """A call of a rule's `update` that writes the slots; adds the written values, `slot:next`."""
-    written = [values[slot].sibling(":next", Kind.UPDATE, values[slot].spec) for slot in slots]
-    for new in written:
-        values[new.name] = replace(new, view_of=new.of)
+    """A call of a rule's `update` that writes the slots; adds the written values, `slot:next`.
+
+    It may write a value of this step in the place of a slot: the new value then has the kind of that one.
+    """
+    written: list[Value] = []
+    for slot in slots:
+        of = values[slot]
+        kind = Kind.UPDATE if of.kind in SLOTS else of.kind
+        written.append(of.sibling(":next", kind, of.spec))
+        values[f"{slot}:next"] = replace(written[-1], view_of=slot, sharding=of.sharding)
     first = values[slots[0]]
     return Call(
         name=f"{slots[0]}:update",
@@ -216,19 +215,27 @@ def write(
 
 
 def beside(
-    values: dict[str, Value], parameter: str, state: str, spec: StateSpec, *, role: str = ""
+    values: dict[str, Value],
+    parameter: str,
+    state: str,
+    spec: StateSpec,
+    *,
+    role: str = "",
+    sharding: Sharding | None = None,
 ) -> str:
     """Add a slot that belongs to a parameter and has its strides; returns the slot's name.
 
-    Its role is `state`, the end of its name, unless another one is given.
+    Its role is `state`, the end of its name, unless another one is given. With a sharding, the slot holds
+    this process's shard.
     """
     of = values[parameter]
     shape = Spec(spec.shape, spec.dtype or of.spec.dtype, of.spec.device)
     slot = replace(
         of.sibling(f":{state}", Kind.STATE, shape),
         initializer=spec.initializer,
-        memory_format=of.memory_format,
+        memory_format=of.memory_format if sharding is None else None,
         role=role or state,
+        sharding=sharding,
     )
     values[slot.name] = slot
     return slot.name

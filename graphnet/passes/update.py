@@ -11,9 +11,9 @@ from dataclasses import replace
 import torch
 
 from graphnet.description import UpdateSettings
-from graphnet.graph import LR, SLOTS, STEP, Arg, Call, Const, Graph, Kind, Value, renamed
+from graphnet.graph import LR, RANK, STEP, Arg, Call, Const, Graph, Kind, Value, renamed
 from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, scalar, write
-from graphnet.sdk import Assign, Optimizer, Times, update_arguments
+from graphnet.sdk import Assign, Optimizer, Shard, Sharding, Spec, Times, update_arguments
 
 
 def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Graph:
@@ -44,9 +44,14 @@ def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Gra
             if values[gradient].spec.dtype != spec.dtype:
                 wanted, name = dtype_of_value(values[parameter]), f"{parameter}:grad"
                 gradient = add_cast(gradient, name, wanted, calls=calls, values=values)
-            call = _optimize(values, optimizer, parameter, gradient, rates[scale], step)
+            target, sharding = parameter, values[gradient].sharding
+            if sharding is not None and sharding.count > 1:
+                cut = _own_shard(values, parameter, sharding)
+                calls[cut.name] = cut
+                target = cut.name
+            call = _optimize(values, optimizer, target, gradient, rates[scale], step)
             calls[call.name] = call
-    return _after_readers(replace(graph, calls=calls, values=values))
+    return after_readers(replace(graph, calls=calls, values=values))
 
 
 def chain_states(graph: Graph) -> Graph:
@@ -85,46 +90,67 @@ def _rate(values: dict[str, Value], name: str, factor: float) -> Call:
     return Call(name, Kind.SCALE, Times(factor=factor), "forward", (LR,), (name,), "lr", LR)
 
 
+def _own_shard(values: dict[str, Value], parameter: str, sharding: Sharding) -> Call:
+    """A call that copies this process's shard of a parameter, for an update of the shard alone."""
+    of = values[parameter]
+    rank = scalar(values, RANK, Spec((), torch.int64, of.spec.device))
+    shard = of.sibling(":shard", Kind.SCALE, replace(of.spec, shape=(sharding.size,)))
+    values[shard.name] = replace(shard, sharding=sharding)
+    args, layer = (parameter, rank), Shard(sharding=sharding)
+    return Call(
+        name=shard.name,
+        kind=Kind.SCALE,
+        layer=layer,
+        method="forward",
+        args=args,
+        results=(shard.name,),
+        title="shard",
+        node=of.node,
+        port=shard.port,
+    )
+
+
 def _optimize(
     values: dict[str, Value],
     optimizer: Optimizer,
-    parameter: str,
+    target: str,
     gradient: str,
     lr: str,
     step: str,
 ) -> Call:
-    spec = values[parameter].spec
-    named: dict[str, Arg] = {"parameter": parameter, "grad": gradient, "lr": lr, "step": step}
-    slots = [parameter]
+    """The update of a parameter, or of this process's shard of one."""
+    of, spec = values[target], values[target].spec
+    parameter = target if of.sharding is None else of.of
+    named: dict[str, Arg] = {"parameter": target, "grad": gradient, "lr": lr, "step": step}
+    slots = [target]
     for state, state_spec in optimizer.states(spec).items():
         if state_spec is None:
             named[state] = Const(None)
             continue
-        named[state] = beside(values, parameter, state, state_spec)
+        named[state] = beside(values, parameter, state, state_spec, sharding=of.sharding)
         slots.append(f"{parameter}:{state}")
     args = update_arguments(optimizer, named)
     title = type(optimizer).__name__.lower()
-    return write(values, optimizer, title, args, tuple(slots), values[parameter].node)
+    return write(values, optimizer, title, args, tuple(slots), of.node)
 
 
-def _after_readers(graph: Graph) -> Graph:
+def after_readers(graph: Graph) -> Graph:
     """Let each update wait for every call that reads the old value of its slot or a view of it."""
+    updates = [call for call in graph.calls.values() if call.kind is Kind.UPDATE]
+    written = {new for call in updates for new in call.writes}
     views: dict[str, list[str]] = {}
     for name, value in graph.values.items():
-        if value.view_of is not None and value.kind is not Kind.UPDATE:
+        if value.view_of is not None and name not in written:
             views.setdefault(value.view_of, []).append(name)
     calls = dict(graph.calls)
-    for name, call in graph.calls.items():
-        if call.kind is not Kind.UPDATE:
-            continue
+    for call in updates:
         waiting: dict[str, None] = {}
         for slot in call.writes.values():
-            assert graph.values[slot].kind in SLOTS
             pending = [slot]
             while pending:
                 read = pending.pop()
                 waiting.update(dict.fromkeys(graph.readers.get(read, ())))
                 pending.extend(views.get(read, ()))
-        waiting.pop(name, None)
-        calls[name] = replace(call, after=tuple(waiting))
+        waiting.pop(call.name, None)
+        calls[call.name] = replace(call, after=tuple(waiting))
     return replace(graph, calls=calls)

@@ -124,6 +124,9 @@ class _Writer:
         expression = f"{function}({self.arguments(call, function)})"
         if call.kind is Kind.UPDATE:
             self.lines.append(f"    {expression}")
+            for new, target in call.writes.items():
+                if self.plan.values[new].kind is not Kind.UPDATE:  # it writes a value of this step
+                    self.lines.append(f"    {self.value(new)} = {self.value(target)}")
         else:
             self.lines.append(f"    {self.targets(call)} = {expression}")
         discarded = call.kind is not Kind.UPDATE and self.discards(call.results)

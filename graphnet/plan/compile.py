@@ -12,31 +12,25 @@ pass that its `after` names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from graphnet.description import Expanded, LossTerm, UpdateSettings, check_shapes
 from graphnet.graph import Graph, Kind, aliases, build, no_overwrites, predicted_seconds
 from graphnet.passes import (
-    DONE,
     Everywhere,
     MicroBatches,
-    add_parts,
     add_up,
     attach_loss,
-    average_states,
     batch_updates,
     block_layout,
     chain_states,
     choose,
     choose_multi_tensor,
-    clip,
-    data_parallel,
     dead_code,
     differentiate,
     differentiate_scaled,
-    ema,
     fold_affine,
     freeze,
     fused,
@@ -49,7 +43,6 @@ from graphnet.passes import (
     placed,
     plain_calls,
     recompute,
-    report,
     run,
     share_outputs,
     single,
@@ -58,14 +51,12 @@ from graphnet.passes import (
     store_bfloat16,
     substitute,
     sum_weights,
-    total,
-    unscale,
     update,
-    update_counter,
 )
 from graphnet.plan.check_pass import PassCheck, check_known
 from graphnet.plan.options import CompileOptions
 from graphnet.plan.plan import Plan, schedule
+from graphnet.plan.update_passes import adding_pass, is_scaled, reports, update_passes
 from graphnet.plan.verify import verify
 from graphnet.sdk import ALONE, Entry, Pass, Processes, Registry, Spec
 from graphnet.system import parse_bytes
@@ -89,13 +80,15 @@ def forward_graph(
 def inference_plan(graph: Graph, registry: Registry, options: CompileOptions) -> Plan:
     """The verified plan that computes the outputs of a forward graph."""
     passes = (
-        _adds(
+        adding_pass(
             "fold_affine",
             "The scale and shift of channels move into the layer before.",
             fold_affine,
         ),
         *_forward_passes(registry, options, training=False),
-        _adds("inference", "Results that only training needs are removed.", inference, needed=True),
+        adding_pass(
+            "inference", "Results that only training needs are removed.", inference, needed=True
+        ),
         *_SIMPLIFY,
         Pass(
             hoist_constants,
@@ -122,7 +115,8 @@ def training_plan(
     With `parts`, `graph` is that of one micro-batch, and the step computes `parts.count` of them. `processes`
     are those that compute the step together.
     """
-    passes, optimizes = _updating(updates, options, parts, processes), updates.optimizer is not None
+    passes = update_passes(updates, options, parts, processes)
+    optimizes = updates.optimizer is not None
     return _step(
         graph, registry, options, losses, updates, passes, parts, processes, optimizes=optimizes
     )
@@ -147,9 +141,9 @@ def adding_plan(
         return share_outputs(update(graph, updates=UpdateSettings()), processes=processes)
 
     passes = (
-        *_reports([one for one in updates.report if one != "gradient_norm"]),
-        _adds("accumulate", "The gradients are added to their slots.", add_up, needed=True),
-        _adds("update", "The new states of layers are written.", states, needed=True),
+        *reports([one for one in updates.report if one != "gradient_norm"]),
+        adding_pass("accumulate", "The gradients are added to their slots.", add_up, needed=True),
+        adding_pass("update", "The new states of layers are written.", states, needed=True),
     )
     return _step(
         graph, registry, options, losses, updates, passes, parts, processes, optimizes=False
@@ -169,32 +163,34 @@ def _step(
     optimizes: bool,
 ) -> Plan:
     attach = partial(attach_loss, losses=losses, in_parts=parts.total > 1)
-    scales = _scales(updates, options)
+    scales = is_scaled(updates, options)
     of_loss = differentiate_scaled if scales else differentiate
     reverse = partial(of_loss, share=1.0 / updates.accumulate)
     gather = partial(batch_updates, kernels=choose_multi_tensor(registry, options.kernels))
     updates.check_matches(graph.parameters, graph.sources(Kind.STATE))
     freezes = any(one.freeze for one in updates.parameters)
     kept = partial(freeze, updates=updates)
-    frozen = _adds("freeze", "Frozen parameters get no gradient and no update.", kept, needed=True)
-    states = _adds(
+    frozen = adding_pass(
+        "freeze", "Frozen parameters get no gradient and no update.", kept, needed=True
+    )
+    states = adding_pass(
         "keep_states", "Frozen states are read, as in a prediction.", keep_states, needed=True
     )
     passes = (
-        _adds("loss", "The losses are put on the outputs.", attach, needed=True),
+        adding_pass("loss", "The losses are put on the outputs.", attach, needed=True),
         *((frozen,) if freezes else ()),
         *_forward_passes(registry, options, training=True),
         *((states,) if freezes else ()),
         *(() if parts == _WHOLE else (_split(parts, processes),)),
-        _adds(
+        adding_pass(
             "chain_states",
             "A layer that shares its states reads those that the layer before it made.",
             chain_states,
             needed=True,
         ),
-        _adds("differentiate", "The reverse pass is added.", reverse, needed=True),
+        adding_pass("differentiate", "The reverse pass is added.", reverse, needed=True),
         *from_gradients,
-        _adds(
+        adding_pass(
             "batch_updates",
             "On a GPU one call casts all parameters, and one call makes all updates of a rule.",
             gather,
@@ -215,90 +211,16 @@ def _split(parts: MicroBatches, processes: Processes) -> Pass[Graph]:
         return sum_weights(split(graph, parts=parts), processes=processes)
 
     summary = "The batch is computed in parts, whose gradients are added up in a fixed order."
-    return _adds("micro_batches", summary, in_parts, needed=True)
-
-
-def _scales(updates: UpdateSettings, options: CompileOptions) -> bool:
-    """Whether the loss is scaled: gradients in float16 can become 0 or infinite without it."""
-    return updates.optimizer is not None and options.target.narrow == "float16"
-
-
-def _updating(
-    updates: UpdateSettings, options: CompileOptions, parts: MicroBatches, processes: Processes
-) -> tuple[Pass[Graph], ...]:
-    """The passes from gradients to new weights that the settings request."""
-    found: list[Pass[Graph]] = []
-    counter = update_counter(updates)
-    if updates.optimizer is not None:
-        if updates.accumulate > 1:
-            found.append(
-                _adds("accumulate", "The gradients of earlier steps are added.", total, needed=True)
-            )
-        if parts.count > 1:
-            found.append(
-                _adds(
-                    "add_parts",
-                    "The gradients of the micro-batches are added up.",
-                    add_parts,
-                    needed=True,
-                )
-            )
-        if processes.count > 1:
-            together = partial(data_parallel, processes=processes)
-            summary = "The gradients are added up over all processes."
-            found.append(_adds("data_parallel", summary, together, needed=True))
-        if _scales(updates, options):
-            found.append(
-                _adds(
-                    "unscale", "The gradients are divided by the loss scale.", unscale, needed=True
-                )
-            )
-            counter = DONE
-        found += _reports(updates.report)
-        if (norm := updates.clip_grad_norm) is not None:
-            clipped = partial(clip, max_norm=norm)
-            found.append(
-                _adds("clip", "All gradients are scaled down to a norm.", clipped, needed=True)
-            )
-
-    def optimize(graph: Graph) -> Graph:
-        updated = update(graph, updates=updates, counter=counter)
-        shared = share_outputs(updated, processes=processes)
-        return average_states(shared, processes=processes)
-
-    found.append(_adds("update", "The optimizer updates each parameter.", optimize, needed=True))
-    if updates.optimizer is not None and (decay := updates.ema) is not None:
-        follow = partial(ema, decay=decay, counter=update_counter(updates))
-        found.append(_adds("ema", "Averages of the parameters are updated.", follow, needed=True))
-    return tuple(found)
-
-
-def _reports(wanted: Sequence[str]) -> list[Pass[Graph]]:
-    """The pass that adds outputs after the loss, if any are wanted."""
-    summary = "The step also returns each loss, or the norm of the gradients."
-    run = partial(report, wanted=wanted)
-    return [_adds("report", summary, run, needed=True)] if wanted else []
-
-
-def _adds(
-    name: str,
-    summary: str,
-    run: Callable[[Graph], Graph],
-    *,
-    needed: bool = False,
-    settled: bool = True,
-) -> Pass[Graph]:
-    """A pass after which the graph computes more, or something else, than before."""
-    return Pass(run, summary, name=name, needed=needed, exact=False, settled=settled)
+    return adding_pass("micro_batches", summary, in_parts, needed=True)
 
 
 _SIMPLIFY = (
     Pass(dead_code, "Calls whose results nobody reads are removed.", name="dead_code"),
 )  # after it runs common_subexpressions, by the hook graphnet_passes
-_SKIP = _adds(
+_SKIP = adding_pass(
     "skip", "A step with a gradient that is not finite updates nothing.", skip, needed=True
 )
-_STORE = _adds(
+_STORE = adding_pass(
     "store_bfloat16",
     "Values that wait for the reverse pass are stored in bfloat16.",
     store_bfloat16,
@@ -343,23 +265,23 @@ def _forward_passes(
     if (narrow := options.target.narrow) is not None:
         lower = partial(mixed_precision, compute=narrow)
         summary = f"Values are cast to {narrow} where layers compute in it."
-        casts.append(_adds("mixed_precision", summary, lower))
+        casts.append(adding_pass("mixed_precision", summary, lower))
 
     return (
         *casts,
-        _adds(
+        adding_pass(
             "fusion",
             "One kernel takes the place of several layers.",
             partial(place, kernels=fused(chosen)),
             settled=False,
         ),
-        _adds(
+        adding_pass(
             "select_kernels",
             "A kernel takes the place of each layer that is left.",
             partial(place, kernels=single(chosen)),
             settled=False,
         ),
-        _adds(
+        adding_pass(
             "block_layout",
             "Pixels are stored in the order that matrix products read them.",
             partial(block_layout, packed_inputs=training),

@@ -126,13 +126,12 @@ def schedule(graph: Graph) -> Plan:
     outlive = set(graph.outputs)
     last: dict[str, int] = {}
     for position, call in enumerate(order):
-        made = () if call.kind is Kind.UPDATE else call.makes()
-        for name in (*made, *call.reads()):
+        for name in (*call.makes(), *call.reads()):
             last[name] = position
     frees: dict[int, list[str]] = {}
     for name, position in last.items():
-        maker = graph.producers.get(name)
-        if maker is not None and maker.kind is not Kind.UPDATE and name not in outlive:
+        in_slot = graph.values[name].kind is Kind.UPDATE
+        if name in graph.producers and not in_slot and name not in outlive:
             frees.setdefault(position, []).append(name)
     used = {name for call in order for name in (*call.reads(), *call.makes())}
     return Plan(

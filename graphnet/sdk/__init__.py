@@ -7,7 +7,22 @@ from __future__ import annotations
 
 from graphnet.sdk import random
 from graphnet.sdk.blocks import Layout, blocked_shape, channels_last, pack, plain_shape, unpack
-from graphnet.sdk.collectives import ALONE, BUCKET_BYTES, AllReduce, FromBucket, Processes, Wait
+from graphnet.sdk.collectives import (
+    ALONE,
+    BUCKET_BYTES,
+    AllGather,
+    AllReduce,
+    AssignGathered,
+    FromBucket,
+    Processes,
+    ReduceScatter,
+    Shard,
+    Sharding,
+    ShardNorms,
+    ToBucket,
+    Wait,
+    norms,
+)
 from graphnet.sdk.command import Command
 from graphnet.sdk.contract import CHANGES, CONTRACT, changes_since
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
@@ -129,8 +144,10 @@ __all__ = [
     "RESERVED",
     "Accumulate",
     "AddTo",
+    "AllGather",
     "AllReduce",
     "Assign",
+    "AssignGathered",
     "Bound",
     "Cast",
     "Clear",
@@ -187,6 +204,7 @@ __all__ = [
     "Processes",
     "Rate",
     "Record",
+    "ReduceScatter",
     "Register",
     "Registry",
     "Report",
@@ -199,6 +217,9 @@ __all__ = [
     "Scaled",
     "Schedule",
     "Shape",
+    "Shard",
+    "ShardNorms",
+    "Sharding",
     "Sides",
     "Site",
     "Size",
@@ -211,6 +232,7 @@ __all__ = [
     "Stream",
     "Tensors",
     "Times",
+    "ToBucket",
     "Uniform",
     "Wait",
     "Weighted",
@@ -247,6 +269,7 @@ __all__ = [
     "no_results",
     "node_constant",
     "nodes_of",
+    "norms",
     "not_floating",
     "not_of_dtype",
     "only",

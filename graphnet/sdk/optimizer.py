@@ -23,6 +23,9 @@ class Optimizer(Definition):
     Attributes:
         lr: the learning rate, 0 or more.
         arguments: the names of the arguments of `update`, read when the class is made.
+        elementwise: whether `update` computes each element of the parameter and of its states, which have the
+            parameter's shape, from the same element of the gradient and of these. Several processes can then
+            divide the states (`shard: optimizer`). A subclass states it anew.
 
     >>> class SignDescent(Optimizer):
     ...     def update(self, parameter, grad, lr):
@@ -36,10 +39,12 @@ class Optimizer(Definition):
     """
 
     arguments: ClassVar[tuple[str, ...]]
+    elementwise: ClassVar[bool] = False
     lr: Rate
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.elementwise = vars(cls).get("elementwise", False)
         if cls.update is not Optimizer.update:
             cls.arguments = tuple(inspect.signature(cls.update).parameters)[1:]
             if cls.arguments[:2] != ("parameter", "grad"):

@@ -87,6 +87,12 @@ def train(
         require(given, (list, tuple), f"train: {name}", f"a list of {name}")
     if resume and folder is None:
         raise InputError("train: resume needs the folder of the run: folder=..., resume=True")
+    if folder is not None and program.is_divided:
+        raise InputError(
+            "train: the optimizer's states of this program are divided among processes (shard='optimizer'), "
+            "and no process alone can write a checkpoint of them. Leave folder out, or train with "
+            "`graphnet train`."
+        )
     if metrics and validation is None:
         raise InputError("train: metrics are measured on validation data: give validation=...")
     if metrics and len(outputs := program.description.outputs) > 1:

@@ -14,7 +14,7 @@ from graphnet.training.config import Job
 from graphnet.training.fingerprint import difference, is_comparable
 from graphnet.training.state import Fingerprint, TrainerState
 
-MAY_CHANGE = ("checkpoints", "device", "epochs", "log_every", "metrics", "reporters")
+MAY_CHANGE = ("checkpoints", "device", "epochs", "log_every", "metrics", "reporters", "shard")
 """The fields of a training file that a resumed run may change."""
 
 

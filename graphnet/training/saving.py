@@ -23,13 +23,14 @@ class Saving:
 
     Args:
         trainer: the training.
-        folder: where checkpoints are written.
+        folder: where checkpoints are written; None in the other processes of a training, which take part in
+            what the first process saves.
 
     Raises:
         CheckpointError: a checkpoint could not be written; at the next record, or at the end of the block.
     """
 
-    def __init__(self, trainer: Trainer, folder: RunFolder) -> None:
+    def __init__(self, trainer: Trainer, folder: RunFolder | None) -> None:
         self.trainer = trainer
         self.folder = folder
         self._every_s = trainer.job.config.checkpoints.every_s
@@ -56,12 +57,21 @@ class Saving:
 
     def _is_due(self, record: Steps) -> bool:
         job, processes = self.trainer.job, self.trainer.processes
+        if self._every_s is None:
+            return False
         if processes.count > 1 and record.step % job.updates.accumulate:
             return False  # each process has its own sums of gradients
-        return self._every_s is not None and time.monotonic() - self._saved_at >= self._every_s
+        due = time.monotonic() - self._saved_at >= self._every_s
+        if self.trainer.program.is_divided:  # all processes take part, at the times of the first
+            due = bool(processes.greatest(int(due and self.folder is not None))[0])
+        return due
 
     def save(self) -> None:
         """Save the state of this moment."""
+        if self.folder is None:
+            if self.trainer.program.is_divided:
+                self.trainer.checkpoint()
+            return
         self.wait()
         saved = self.folder.stamped(self.trainer.checkpoint())
         copy = replace(

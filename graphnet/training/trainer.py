@@ -198,7 +198,7 @@ class Trainer:
         self.loss_sum = state.loss_sum
         self.elapsed_s = state.elapsed_s
         self._group = Group(self.device, state.group)
-        self.processes.check_weights(self.program.training_state)
+        self.processes.check_weights(saved.training_state)
         if note := changed_kernels(state.kernels, self.kernels):
             self._notes.append(note)
 
@@ -208,7 +208,15 @@ class Trainer:
         return kernels_of(self.program)
 
     def checkpoint(self) -> Checkpoint:
-        """Return everything that a resumed run needs."""
+        """Return everything that a resumed run needs.
+
+        If the optimizer's states are divided among processes, all of them call it, and that of the first has
+        the states.
+        """
+        return replace(self.result(), training_state=self.program.training_state)
+
+    def result(self) -> Checkpoint:
+        """Return the trained model, without the tensors that only a resumed run needs."""
         state = TrainerState(
             step=self.program.steps_done,
             epochs_done=self.epochs_done,
@@ -227,7 +235,6 @@ class Trainer:
             weights=self.program.model_weights,
             versions=versions_of(self.job.registry, self.job.model.description),
             training=state.plain(),
-            training_state=self.program.training_state,
         )
 
     @property
@@ -272,7 +279,7 @@ class Trainer:
         if (folder := self.folder) is None:
             return running
         return replace(
-            running, folder=folder.path, keep=lambda name: folder.keep(name, self.checkpoint())
+            running, folder=folder.path, keep=lambda name: folder.keep(name, self.result())
         )
 
     def _records(self, should_stop: Callable[[], bool]) -> Iterator[Record]:

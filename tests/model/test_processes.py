@@ -76,6 +76,38 @@ def test_processes_train_as_one_to_the_bit(count: int, name: str) -> None:
             assert torch.equal(found[key], tensor), key
 
 
+def divided(count: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """What `trained` returns, and the bytes of the optimizer's states of this process."""
+    found = trained({**settings, "shard": "optimizer"})
+    program = program_of(gn.join_processes(), **settings, shard="optimizer")
+    states = {n: t for n, t in program.optimizer_state.items() if "exp_avg" in n}
+    predicted = sum(program.plan.values[name].spec.size_bytes for name in states)
+    measured = sum(t.untyped_storage().nbytes() for t in states.values())
+    return {"trained": found, "bytes": torch.tensor([predicted, measured])}
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("name", ["adam, clip, ema", "compiled"])
+def test_processes_divide_the_states_of_adam(count: int, name: str) -> None:
+    """Each has 1 / count of them, and all bits are those of one process."""
+    compiled = {"optimizer": gn.Adam(lr=0.01), "executor": "inductor"}
+    settings = compiled if name == "compiled" else SETTINGS[name]
+    (expected,) = in_processes(1, divided, 1, settings)
+    every = in_processes(count, divided, count, settings)
+    for found in every:
+        predicted, measured = found["bytes"].tolist()
+        assert predicted == measured
+        whole = int(expected["bytes"][0])
+        assert whole / count <= predicted < whole / count + 5 * 2 * 4 * 4  # 5 padded parameters
+        for key in found["trained"]:
+            mine, theirs = found["trained"][key], expected["trained"][key]
+            if name == "compiled":
+                torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+            else:
+                assert torch.equal(mine, theirs), key
+    assert every[0]["trained"].keys() == expected["trained"].keys()
+
+
 def test_compiled_processes_train_as_one_to_the_bit() -> None:
     settings = {**SETTINGS["plain"], "executor": "inductor"}
     (expected,) = in_processes(1, trained, settings)

@@ -10,12 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphnet import SGD
+from graphnet import SGD, Adam, AdamW, Muon
 from graphnet.errors import PlanError
-from graphnet.graph import Call, Graph, Kind, Value, renamed
+from graphnet.graph import RANK, STEP, Call, Graph, Kind, Value, renamed
+from graphnet.model import join_processes
 from graphnet.passes import MicroBatches
 from graphnet.plan.verify import verify_training
-from graphnet.sdk import AllReduce, FromBucket, Processes, Scaled, Times, Weighted
+from graphnet.sdk import (
+    AllGather,
+    AllReduce,
+    AssignGathered,
+    Definition,
+    FromBucket,
+    Processes,
+    ReduceScatter,
+    Scaled,
+    Shard,
+    Times,
+    ToBucket,
+    Weighted,
+)
 from tests.passes.test_micro_batches import (
     LAYERS,
     NET,
@@ -35,6 +49,18 @@ SETTINGS = {
     "plain": UPDATES,
     "clip": replace(UPDATES, clip_grad_norm=0.01),
     "momentum": replace(UPDATES, optimizer=SGD(lr=1.0, momentum=0.9), ema=0.9),
+}
+SHARDED = {
+    "adam": replace(UPDATES, optimizer=Adam(lr=0.01), shard="optimizer"),
+    "adam, clip, ema": replace(
+        UPDATES,
+        optimizer=AdamW(lr=0.01),
+        clip_grad_norm=0.01,
+        ema=0.9,
+        report=("gradient_norm",),
+        shard="optimizer",
+    ),
+    "muon": replace(UPDATES, optimizer=Muon(lr=0.01), clip_grad_norm=0.01, shard="optimizer"),
 }
 
 
@@ -73,8 +99,14 @@ def steps(
     for number in range(3):
         whole = batch_of(8, len(plan.inputs))
         batch = [tensor.roll(number, 0).chunk(count)[rank] for tensor in whole]
-        losses.append(run(plan, batch, tensors)[0])
-    return {"losses": torch.stack(losses), **{name: tensors[name] for name in plan.slots}}
+        losses.append(torch.stack(run(plan, batch, tensors)))
+    slots = {name: gathered(tensors[name], plan.values[name]) for name in plan.slots}
+    return {"losses": torch.stack(losses), **slots}
+
+
+def gathered(tensor: Tensor, value: Value) -> Tensor:
+    """A slot, or the tensor of which each process has a shard in it."""
+    return tensor if value.sharding is None else join_processes().whole(tensor, value.sharding)
 
 
 def many_steps(count: int, deterministic: bool, cases: list[dict[str, Any]]) -> list[Any]:
@@ -94,6 +126,13 @@ CASES: list[dict[str, Any]] = [
     {"kernels": "auto"},
     {"loss": "masked_mse", "dtype": "float64"},
     {"loss": ["masked_mse", "mse"]},
+    *({"updates": updates} for updates in SHARDED.values()),
+    {"updates": SHARDED["adam"], "dtype": "float64", "bucket_bytes": 100},
+    {"updates": SHARDED["adam, clip, ema"], "dtype": "float64"},
+    {"updates": SHARDED["adam"], "precision": "bfloat16", "kernels": "auto"},
+    {"precision": "float16"},
+    {"updates": SHARDED["adam, clip, ema"], "precision": "float16"},
+    {"updates": SHARDED["adam"], "memory": "90%"},
 ]
 
 
@@ -166,6 +205,9 @@ WAYS: dict[str, tuple[Processes, dict[str, Any]]] = {
     "accumulate": (TWO, {"updates": replace(UPDATES, accumulate=2)}),
     "norms": (TWO, {"net": NORMS}),
     "weights": (FOUR_IN_PAIRS, {"loss": ["masked_mse", "mse"]}),
+    **{f"divided, {name}": (TWO, {"updates": updates}) for name, updates in SHARDED.items()},
+    "divided, pairs": (FOUR_IN_PAIRS, {"updates": SHARDED["adam, clip, ema"]}),
+    "divided, float16": (TWO, {"updates": SHARDED["adam"], "precision": "float16"}),
 }
 
 
@@ -178,7 +220,9 @@ def reduces(graph: Graph) -> list[Call]:
 
 
 def taken(graph: Graph) -> list[Call]:
-    return [call for call in graph.calls.values() if isinstance(call.layer, FromBucket)]
+    """The calls that take the sum of a whole value from a bucket."""
+    sums = {f"{call.name}:wait" for call in reduces(graph)}
+    return [call for call, _ in of_kind(graph, FromBucket) if call.args[0] in sums]
 
 
 def missing(graph: Graph) -> Iterator[Graph]:
@@ -296,6 +340,109 @@ def other_weights(graph: Graph) -> Iterator[Graph]:
             yield changed(graph, replace(call, layer=Times(factor=0.25), args=(loss,)))
 
 
+def of_kind(graph: Graph, kind: type[Definition]) -> Iterator[tuple[Call, Any]]:
+    for call in graph.calls.values():
+        if isinstance(call.layer, kind):
+            yield call, call.layer
+
+
+def wrong_group_of_shards(graph: Graph) -> Iterator[Graph]:
+    for call, layer in (*of_kind(graph, ReduceScatter), *of_kind(graph, AllGather)):
+        for group in {"some", *GROUPS} - {layer.group}:
+            yield changed(graph, replace(call, layer=replace(layer, group=group)))
+
+
+def shard_of_another_rank(graph: Graph) -> Iterator[Graph]:
+    for call, _ in of_kind(graph, Shard):
+        yield changed(graph, replace(call, args=(call.args[0], STEP)))
+
+
+def shard_of_another_parameter(graph: Graph) -> Iterator[Graph]:
+    for call, layer in of_kind(graph, Shard):
+        for other, same in of_kind(graph, Shard):
+            if other is not call and layer == same:
+                yield changed(graph, replace(call, args=other.args))
+
+
+def cut_in_another_way(graph: Graph) -> Iterator[Graph]:
+    """The parameter, its gradient or the gathered shards, but not all of them."""
+    for kind in (Shard, AssignGathered):
+        for call, layer in of_kind(graph, kind):
+            if len(layer.sharding.shape) == 4:
+                last = not layer.sharding.channels_last
+                wrong = replace(layer.sharding, channels_last=last)
+                yield changed(graph, replace(call, layer=replace(layer, sharding=wrong)))
+    for call, layer in of_kind(graph, ToBucket):
+        for number, one in enumerate(layer.shardings):
+            if len(one.shape) == 4:
+                several = [*layer.shardings]
+                several[number] = replace(one, channels_last=not one.channels_last)
+                wrong = replace(layer, shardings=tuple(several))
+                yield changed(graph, replace(call, layer=wrong))
+
+
+def own_gradient(graph: Graph) -> Iterator[Graph]:
+    """The shard of this process's gradient, in the place of that of the sum."""
+    for packing, layer in of_kind(graph, ToBucket):
+        for gradient, sharding in zip(packing.reads(), layer.shardings, strict=True):
+            found = [
+                call
+                for call, taking in of_kind(graph, FromBucket)
+                if taking.shape == (sharding.size,)
+                and graph.values[next(call.makes())].sharding == sharding
+            ]
+            for taken in found:
+                result = next(taken.makes())
+                cut = replace(
+                    taken, name="own", layer=Shard(sharding=sharding), args=(gradient, RANK)
+                )
+                value = replace(graph.values[result], name="own", view_of=None)
+                moved = [
+                    replace(one, args=tuple(renamed(arg, {result: "own"}) for arg in one.args))
+                    for one in map(graph.calls.__getitem__, graph.readers[result])
+                ]
+                values = {**graph.values, "own": value}
+                yield replace(changed(graph, replace(cut, results=("own",)), *moved), values=values)
+
+
+def not_written(graph: Graph) -> Iterator[Graph]:
+    """A shard is updated, and no process writes the parameter."""
+    for call, _ in of_kind(graph, AssignGathered):
+        yield replace(graph, calls={n: c for n, c in graph.calls.items() if n != call.name})
+
+
+def gathered_before_the_update(graph: Graph) -> Iterator[Graph]:
+    for call, _ in of_kind(graph, AllGather):
+        reads = [*call.reads()]
+        before = {name: str(graph.values[name].view_of) for name in reads}
+        if all(one in graph.values and "shard" in one for one in before.values()):
+            yield changed(graph, replace(call, args=(tuple(before.values()),)))
+
+
+def gathered_into_another_place(graph: Graph) -> Iterator[Graph]:
+    for call, layer in of_kind(graph, AssignGathered):
+        for other, same in of_kind(graph, AssignGathered):
+            if other is not call and same.sharding == layer.sharding:
+                yield changed(graph, replace(call, args=(call.args[0], other.args[1]), layer=same))
+
+
+def added_up_twice(graph: Graph) -> Iterator[Graph]:
+    """A partial sum over one group is added up over the same group again."""
+    for call, layer in of_kind(graph, ReduceScatter):
+        yield changed(graph, replace(call, layer=replace(layer, size=layer.size + 1)))
+
+
+OF_SHARDS = [
+    wrong_group_of_shards,
+    shard_of_another_rank,
+    shard_of_another_parameter,
+    cut_in_another_way,
+    own_gradient,
+    not_written,
+    gathered_before_the_update,
+    gathered_into_another_place,
+    added_up_twice,
+]
 FAULTS = [
     other_weights,
     missing,
@@ -323,6 +470,32 @@ def graphs_of(way: str, monkeypatch: pytest.MonkeyPatch) -> tuple[Graph, Process
     return seen[-1], processes
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if "divided" in way])
+def test_verifier_rejects_wrong_shards(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, processes = graphs_of(way, monkeypatch)
+    verify_training(graph, updates=True, processes=processes)
+    for fault in OF_SHARDS:
+        wrong = [*fault(graph)]
+        assert wrong or "muon" in way, fault.__name__
+        for number, one in enumerate(wrong):
+            try:
+                verify_training(one, updates=True, processes=processes)
+            except PlanError:
+                continue
+            pytest.fail(f"{fault.__name__} {number} was accepted")
+
+
+def test_divided_states_change_no_bit() -> None:
+    """One process, whose states are not divided, has the bits of two that divide them."""
+    divided = [{"updates": SHARDED["adam"]}, {"updates": SHARDED["adam"], "dtype": "float64"}]
+    whole = [{**one, "updates": replace(one["updates"], shard=None)} for one in divided]
+    (expected,) = in_processes(1, many_steps, 1, True, whole)
+    for found in in_processes(2, many_steps, 2, True, divided):
+        for mine, theirs in zip(found, expected, strict=True):
+            for name, tensor in theirs.items():
+                assert torch.equal(mine[name], tensor), name
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_verifier_rejects_wrong_exchanges(
@@ -330,7 +503,7 @@ def test_verifier_rejects_wrong_exchanges(
 ) -> None:
     graph, processes = graphs_of(way, monkeypatch)
     wrong = [*fault(graph)]
-    assert wrong or (fault is other_weights and way != "weights")
+    assert wrong or "divided" in way or (fault is other_weights and way != "weights")
     for one in wrong:
         with pytest.raises(PlanError):
             verify_training(one, updates=True, processes=processes)

@@ -83,6 +83,28 @@ class Greedy(Lion):
         parameter.sub_(grad.mul_(lr))
 
 
+class Mixing(Lion):
+    """Divides by the norm of the whole gradient, and says that it is elementwise."""
+
+    elementwise = True
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, exp_avg: Tensor) -> None:
+        parameter.sub_(lr * grad / grad.norm())
+
+
+class MeanState(Lion):
+    """Keeps one number for all elements, and says that it is elementwise."""
+
+    elementwise = True
+
+    def states(self, parameter: Spec) -> Mapping[str, StateSpec | None]:
+        return {"mean": StateSpec(())}
+
+    def update(self, parameter: Tensor, grad: Tensor, lr: Tensor, mean: Tensor) -> None:
+        mean.add_(grad.mean())
+        parameter.sub_(lr * grad)
+
+
 class Counting(Lion):
     """Counts its calls outside of the states."""
 
@@ -161,6 +183,8 @@ BROKEN = [
     ("rule_runs", Forgetful, "found 'exp_avg'. Return it from states"),
     ("rule_runs", Returning, "expected nothing back for tensor 0, found Tensor"),
     ("rule_writes", Greedy, "'grad[0]': a step wrote to it"),
+    ("rule_elementwise", Mixing, "a part of the parameter is updated in another way"),
+    ("rule_elementwise", MeanState, "expected the state 'mean' to have the parameter's shape"),
     ("rule_repeats", Counting, "'parameter[0]': the same steps gave another result"),
     ("rule_host_reads", Reading, "found aten._local_scalar_dense"),
     ("rule_random", Drawing, "a step"),

@@ -94,6 +94,7 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 STEPS = {"deterministic": True, "accumulate": 3, "clip_grad_norm": 0.1, "ema": 0.9}
+DIVIDED = {**STEPS, "shard": "optimizer"}
 PLAIN = {
     "model": {"input": {"channels": 3}, "layers": [{"conv2d": {"out_channels": 3, **CONV}}]},
     "precision": "float64",
@@ -122,15 +123,20 @@ def stopped(folder: Path, fields: dict[str, Any]) -> list[int]:
     last = joined.rank == joined.count - 1
     records = list(trainer.run(lambda: last and trainer.program.steps_done >= 2))
     assert isinstance(records[-1], Stopped)
+    saved = trainer.checkpoint()
     if joined.rank == 0:
-        write_checkpoint(folder / f"stopped-{joined.count}.safetensors", trainer.checkpoint())
+        write_checkpoint(_stopped(folder, joined.count, fields), saved)
     return [trainer.program.steps_done]
 
 
-def resumed(folder: Path, count: int) -> dict[str, Tensor]:
+def _stopped(folder: Path, count: int, fields: dict[str, Any]) -> Path:
+    return folder / f"stopped-{count}-{fields.get('shard')}.safetensors"
+
+
+def resumed(folder: Path, count: int, fields: dict[str, Any]) -> dict[str, Tensor]:
     """Go on where `stopped` has stopped so many processes."""
-    path = folder / f"stopped-{count}.safetensors"
-    trainer = trainer_of(folder, gn.join_processes(), path, **STEPS)
+    path = _stopped(folder, count, fields)
+    trainer = trainer_of(folder, gn.join_processes(), path, **fields)
     list(trainer.run())
     return slots(trainer)
 
@@ -186,7 +192,9 @@ def in_two(folder: Path) -> dict[str, Any]:
         "steps": trained(folder, STEPS),
         "stream": trained(folder, stream_of(folder)),
         "plain": trained(folder, PLAIN),
+        "divided": trained(folder, DIVIDED),
         "stopped": stopped(folder, STEPS),
+        "stopped divided": stopped(folder, DIVIDED),
         "patient": patient(folder),
         "refused": refused(folder),
         **{f"spoiled {name}": spoiled(folder, fields) for name, fields in SPOILED.items()},
@@ -197,7 +205,9 @@ def in_four(folder: Path) -> dict[str, Any]:
     return {
         "steps": trained(folder, STEPS),
         "stream": trained(folder, stream_of(folder)),
-        "resumed": resumed(folder, 2),
+        "divided": trained(folder, DIVIDED),
+        "resumed": resumed(folder, 2, STEPS),
+        "resumed divided": resumed(folder, 2, DIVIDED),
     }
 
 
@@ -211,15 +221,20 @@ def four(folder: Path, two: object) -> list[dict[str, Any]]:
     return in_processes(4, in_four, folder)
 
 
-@pytest.mark.parametrize("name", ["steps", "stream"])
+@pytest.mark.parametrize("name", ["steps", "stream", "divided"])
 def test_trainings_in_1_2_and_4_processes_have_equal_bits(
     folder: Path, two: list[dict[str, Any]], four: list[dict[str, Any]], name: str
 ) -> None:
     """Their weights, averages, optimizer states, logged losses, gradient norms and metrics."""
-    alone = trained(folder, STEPS if name == "steps" else stream_of(folder))
+    fields = {"steps": STEPS, "stream": stream_of(folder), "divided": DIVIDED}
+    alone = trained(folder, fields[name])
     assert len(alone["numbers"]) > 10
-    for found in (*two, *four):
-        assert_same(found[name], alone)
+    for every in (two, four):
+        for rank, found in enumerate(every):
+            expected = alone
+            if name == "divided" and rank:  # the first process has the states
+                expected = {n: t for n, t in alone.items() if "exp_avg" not in n}
+            assert_same(found[name], expected)
 
 
 def test_without_deterministic_trainings_are_equal_to_rounding(
@@ -239,9 +254,20 @@ def test_processes_stop_together_and_another_number_of_them_goes_on(
     assert first % 3 == 0  # after an update
     alone = trained(folder, STEPS)
     del alone["numbers"]
-    assert_same(resumed(folder, 2), alone)
+    assert_same(resumed(folder, 2, STEPS), alone)
     for found in four:
         assert_same(found["resumed"], alone)
+
+
+def test_divided_states_go_on_in_another_number_of_processes(
+    folder: Path, two: list[dict[str, Any]], four: list[dict[str, Any]]
+) -> None:
+    assert two[0]["stopped divided"][0] < 12
+    alone = trained(folder, DIVIDED)
+    del alone["numbers"]
+    assert any("exp_avg" in name for name in alone)
+    assert_same(resumed(folder, 2, DIVIDED), alone)
+    assert_same(four[0]["resumed divided"], alone)
 
 
 def test_a_reporter_of_the_first_process_stops_all(two: list[dict[str, Any]]) -> None:

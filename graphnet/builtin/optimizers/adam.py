@@ -22,6 +22,7 @@ class Adam(Optimizer):
     (0.9, 0.999)
     """
 
+    elementwise: ClassVar[bool] = True
     lr: Rate = 1e-3
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
@@ -65,6 +66,7 @@ class AdamW(Adam):
     0.01
     """
 
+    elementwise: ClassVar[bool] = True
     weight_decay: Rate = 1e-2
     decoupled: ClassVar[bool] = True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ class SGD(Optimizer):
     0.9
     """
 
+    elementwise: ClassVar[bool] = True
     momentum: Rate = 0.0
     dampening: float = 0.0
     weight_decay: Rate = 0.0

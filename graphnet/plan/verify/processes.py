@@ -1,100 +1,93 @@
 """Processes: the rules of a step that several processes compute together.
 
-A value is equal in all processes unless it depends on their samples. All-reduces add up values that differ:
-after the sums over all groups, the result is equal in all processes. Each process computes its share of the
-loss.
+What they return and update is equal in all of them, or a shard that each of them has. Each process computes
+its share of the loss.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from graphnet.graph import RANK, SLOTS, Call, Graph, Kind
+from graphnet.graph import Call, Kind
+from graphnet.plan.verify.spreads import rule_of
 from graphnet.plan.verify.step import Step
 from graphnet.sdk import (
     Accumulate,
     AddTo,
-    AllReduce,
+    AssignGathered,
     Clear,
-    FromBucket,
     LossWeight,
-    Processes,
     Times,
     Wait,
     Weighted,
     WeightedSum,
 )
 
-Sums = Mapping[str, int]
-"""Value that differs from process to process -> the number of groups over which it was added up."""
 
-
-def differing(graph: Graph, processes: Processes) -> tuple[dict[str, int], list[str]]:
-    """Find the values that differ between processes, and the faults of the all-reduces."""
-    found: dict[str, int] = dict.fromkeys((*graph.inputs, *graph.targets, RANK), 0)
-    faults: list[str] = []
-    for call in graph.calls.values():
-        if isinstance(call.layer, AddTo | Clear):
-            found.update(dict.fromkeys(call.writes.values(), 0))
-    for call in graph.order():
-        mine = {name: found[name] for name in call.reads() if name in found}
-        if isinstance(call.layer, AllReduce):
-            faults += _wrong(call, mine, processes)
-            done = max(mine.values(), default=0) + 1
-            if done < len(processes.groups):
-                found.update(dict.fromkeys(call.makes(), done))
-        elif mine:
-            sent = isinstance(call.layer, Wait | FromBucket)
-            found.update(dict.fromkeys(call.makes(), max(mine.values()) if sent else 0))
-    return found, faults
-
-
-def _wrong(call: Call, mine: Sums, processes: Processes) -> Iterator[str]:
-    same = [name for name in call.reads() if name not in mine]
-    if same:
-        yield f"{call.name!r} adds up {same[0]!r}, which is the same on all processes"
-    if len({*mine.values()}) > 1:
-        yield f"{call.name!r} adds up values that were added up over different groups"
-    done = max(mine.values(), default=0)
-    layer = call.layer
-    assert isinstance(layer, AllReduce)
-    if done >= len(processes.groups) or layer.group != processes.groups[done]:
-        yield f"{call.name!r} adds up over the group {layer.group!r}, which is not the next one"
-
-
-def all_reduces(step: Step) -> Iterator[str]:
+def exchanges(step: Step) -> Iterator[str]:
     """Yield the faults of the exchanges between processes."""
-    if not any(isinstance(call.layer, AllReduce) for call in step.graph.calls.values()):
+    calls = [call for call in step.graph.calls.values() if call.kind is Kind.COLLECTIVE]
+    if not calls:
         return
-    _, faults = differing(step.graph, step.processes)
-    yield from faults
-    for call in step.graph.calls.values():
-        if isinstance(call.layer, AllReduce):
-            for name in call.makes():
-                readers = [step.graph.calls[one] for one in step.graph.readers.get(name, ())]
-                if [type(one.layer) for one in readers] != [Wait]:
-                    yield f"{name!r} is read before it is waited for, or never"
+    yield from step.spreads.faults
+    for call in calls:
+        for name in call.makes():
+            readers = [step.graph.calls[one] for one in step.graph.readers.get(name, ())]
+            if [type(one.layer) for one in readers] != [Wait]:
+                yield f"{name!r} is read before it is waited for, or never"
 
 
 def same_everywhere(step: Step) -> Iterator[str]:
     """What differs from process to process after the step, and should not."""
     if step.processes.count == 1:
         return
-    found, _ = differing(step.graph, step.processes)
+    found = step.spreads
     for name in step.graph.outputs:
-        if name in found:
+        if name in found.of:
             yield f"the output {name!r} differs from process to process"
     for call in step.graph.calls.values():
-        if call.kind is not Kind.UPDATE or isinstance(call.layer, Clear | AddTo):
+        if call.kind is not Kind.UPDATE or isinstance(rule_of(call.layer), Clear | AddTo):
             continue
-        for name in call.reads():
-            if name in found and step.graph.values[name].kind not in SLOTS:
+        differing = [name for name in call.reads() if name in found.of]
+        expected = found.shard if differing else None
+        for new, target in call.writes.items():
+            if {found.of.get(new), found.of.get(target)} != {expected}:
+                name = next(iter(differing), target)
                 yield f"{call.name!r} reads {name!r}, which differs from process to process"
     for _, parameter, gradient in step.optimizer_updates():
         for factor in {one for factors in step.carried(gradient).factors for one in factors}:
-            if factor in found:
+            if factor in found.of:
                 yield f"the gradient of {parameter!r} is multiplied by {factor!r}, which differs"
+
+
+def divided(step: Step) -> Iterator[str]:
+    """Faults of shards: cut in different ways, or not written into the parameter of all processes."""
+    taken = {
+        call.name: (str(call.args[0]), call.layer, step.sent(call))
+        for call in step.graph.calls.values()
+        if isinstance(call.layer, AssignGathered)
+    }
+    for call, target, gradient in step.optimizer_updates():
+        parameter = step.cut_from(target)
+        if parameter is None:
+            continue
+        sharding, spec = step.sharding(target), step.graph.values[parameter].spec
+        assert sharding is not None
+        if sharding.sizes != step.processes.sizes or sharding.shape != spec.shape:
+            yield f"{target!r} is cut for another tensor or other processes than {parameter!r} has"
+        if step.sharding(gradient) != sharding:
+            yield f"{target!r} is updated by {gradient!r}, which is cut in another way"
+        new = next((one for one, old in call.writes.items() if old == target), None)
+        writers = [name for name, (_, _, sent) in taken.items() if sent is not None and sent == new]
+        if len(writers) != 1:
+            yield f"the shard {target!r} is written {len(writers)} times into its parameter"
+            continue
+        written, layer, _ = taken.pop(writers[0])
+        if written != parameter or layer.sharding != sharding:
+            yield f"{writers[0]!r} writes the shards of {parameter!r} into another place"
+    for name in taken:
+        yield f"{name!r} writes something else than the updated shards of a parameter"
 
 
 def shares(step: Step) -> Iterator[str]:
@@ -133,7 +126,7 @@ def shares(step: Step) -> Iterator[str]:
     output = step.graph.outputs[0]
     if step.summands(output) != expected:
         yield f"the output {output!r} is not the sum of the shares of all losses"
-    differ = differing(step.graph, step.processes)[0] if step.processes.count > 1 else {}
+    differ = step.spreads.of if step.processes.count > 1 else {}
     for total, summands in weights.items():
         if step.summands(total) != summands or total in differ:
             yield f"losses are divided by {total!r}, which is not the sum of all their weights"

@@ -166,6 +166,8 @@ def _repetition(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
                 f"repeats: {again!r} is another function of the sources than {name!r}"
             )
     states = len(original.layer.updates) if isinstance(original.layer, Layer) else 0
+    if call.kind in (Kind.COLLECTIVE, Kind.WAIT):
+        raise PlanError(f"plan rejected: {call.name} repeats an exchange between processes")
     moved = call.kind is Kind.UPDATE or call.writes.keys() - set(call.makes())
     forward = call.method == "forward"
     if moved or (forward and any(tuple(flat(call.results))[len(call.results) - states :])):
@@ -307,8 +309,14 @@ class _Replay:
             self.reject("is an update, but has results that it does not write")
         for name, slot in call.writes.items():
             self.assign(name)
-            if self.graph.values[slot].kind not in SLOTS:
-                self.reject(f"writes {slot!r}, which is no parameter or state")
+            known = self.graph.values[slot]
+            is_slot = known.kind in SLOTS
+            if not is_slot and (known.kind in SOURCES or slot not in call.reads()):
+                self.reject(
+                    f"writes {slot!r}, which is no parameter, no state, and no value that it reads"
+                )
+            if (self.graph.values[name].kind is Kind.UPDATE) != is_slot:
+                self.reject(f"{name!r} is of another kind than {slot!r}, into which it is written")
             if self.storage[name] != slot:
                 self.reject(f"{name!r} does not live in {slot!r}")
             if slot in self.written:

@@ -24,21 +24,28 @@ from graphnet.graph import (
     gradient_names,
     renamed,
 )
+from graphnet.plan.verify.spreads import Spreads, rule_of
 from graphnet.sdk import (
     ALONE,
     Accumulate,
+    AllGather,
     AllReduce,
+    AssignGathered,
     Cast,
     Clear,
-    Definition,
     FromBucket,
     IfFinite,
     Layer,
     MultiTensorKernel,
     Optimizer,
     Processes,
+    ReduceScatter,
     Scaled,
+    Shard,
+    Sharding,
     Times,
+    ToBucket,
+    Wait,
     WeightedSum,
     arguments_of,
 )
@@ -75,6 +82,11 @@ class Step:
         for call in graph.calls.values():
             if call.kind is Kind.BACKWARD:
                 self.backward.setdefault(call.backward_of, call)
+
+    @functools.cached_property
+    def spreads(self) -> Spreads:
+        """The values that differ from process to process."""
+        return Spreads(self.graph, self.processes)
 
     def _single(self, call: Call) -> Iterator[Call]:
         """The calls of one layer that a call stands for: itself, or those that a multi-tensor kernel does."""
@@ -189,7 +201,7 @@ class Step:
         while left:
             name, factors = left.pop()
             call = self.graph.producers.get(name)
-            rule = None if call is None else _rule(call.layer)
+            rule = None if call is None else rule_of(call.layer)
             if call is not None and isinstance(rule, Cast | Scaled):
                 source = next(call.reads())
                 if rule is not call.layer:
@@ -199,7 +211,7 @@ class Step:
                 left.append((source, factors))
             elif call is not None and isinstance(rule, Accumulate) and call.kind is Kind.ACCUMULATE:
                 left += [(one, factors) for one in call.reads()]
-            elif call is not None and (sent := self._sent(call)) is not None:
+            elif call is not None and (sent := self.sent(call)) is not None:
                 left.append((sent, factors))
             else:
                 all_factors.add(factors)
@@ -207,22 +219,76 @@ class Step:
                 (slots if is_slot else gradients)[name] += 1
         return Carried(gradients, slots, frozenset(all_factors))
 
-    def _sent(self, call: Call) -> str | None:
-        """The value whose sum over all processes a call takes from a bucket; None for another call."""
-        layer, producers = call.layer, self.graph.producers
-        if not isinstance(layer, FromBucket):
+    def sent(self, call: Call) -> str | None:
+        """The value that a call takes from a bucket after an exchange; None for another call.
+
+        It takes the sum of the value over a group or a shard of the sum over all processes. AssignGathered
+        takes the value of all processes.
+        """
+        layer = call.layer
+        if not isinstance(layer, FromBucket | AssignGathered):
             return None
-        waiting = producers.get(str(call.args[0]))
-        start = None if waiting is None else producers.get(next(waiting.reads()))
-        if start is None or not isinstance(start.layer, AllReduce):
+        packing, place = self._packing(str(call.args[-1])), 0
+        if packing is None:
             return None
-        place = 0
-        for name, last in zip(start.reads(), start.layer.channels_last, strict=True):
-            spec = self.graph.values[name].spec
-            if (place, spec.shape, last) == (layer.start, layer.shape, layer.channels_last):
+        taken = (layer.shape, layer.channels_last) if isinstance(layer, FromBucket) else None
+        for number, name in enumerate(packing.reads()):
+            spec, packer = self.graph.values[name].spec, packing.layer
+            packed: object = None
+            match packer:
+                case AllReduce():
+                    size, packed = spec.numel, (spec.shape, packer.channels_last[number])
+                case ToBucket():
+                    size = packer.shardings[number].size
+                    packed = ((size,), False)
+                case AllGather():
+                    size = spec.numel
+            if (place, packed) == (layer.start, taken):
                 return name
-            place += spec.numel
+            place += size
         return None
+
+    def _packing(self, bucket: str) -> Call | None:
+        """The call that lays values into a bucket, before all exchanges of it; None if there is none."""
+        producers = self.graph.producers
+        call = producers.get(bucket)
+        while call is not None:
+            reads = [*call.reads()]
+            first = producers.get(reads[0])
+            of_bucket = len(reads) == 1 and first is not None and isinstance(first.layer, Wait)
+            if not (
+                isinstance(call.layer, Wait | ReduceScatter)
+                or (isinstance(call.layer, AllGather) and of_bucket)
+            ):
+                break
+            call = first
+        return (
+            call
+            if call is not None and isinstance(call.layer, AllReduce | ToBucket | AllGather)
+            else None
+        )
+
+    def sharding(self, name: str) -> Sharding | None:
+        """How the tensor is divided of which a value is this process's shard; None for no shard."""
+        call = self.graph.producers.get(name)
+        while call is not None and isinstance(rule_of(call.layer), Scaled | Cast):
+            reads = tuple(flatten((call.args[0],)))
+            name = reads[[*call.makes()].index(name)]
+            call = self.graph.producers.get(name)
+        if call is None:
+            return None
+        if isinstance(call.layer, Shard):
+            return call.layer.sharding
+        if isinstance(call.layer, FromBucket) and (sent := self.sent(call)) is not None:
+            packing = self._packing(str(call.args[0]))
+            if packing is not None and isinstance(packing.layer, ToBucket):
+                return packing.layer.shardings[[*packing.reads()].index(sent)]
+        return None
+
+    def cut_from(self, name: str) -> str | None:
+        """The value of which a value is this process's shard; None if it is no copy of one."""
+        call = self.graph.producers.get(name)
+        return str(call.args[0]) if call is not None and isinstance(call.layer, Shard) else None
 
     def summands(self, name: str) -> Counter[str]:
         """The values of which a value is the sum, with weights or without, in this process."""
@@ -232,7 +298,7 @@ class Step:
             call = self.graph.producers.get(one)
             if call is not None and isinstance(call.layer, Accumulate | WeightedSum):
                 left += call.reads()
-            elif call is not None and (sent := self._sent(call)) is not None:
+            elif call is not None and (sent := self.sent(call)) is not None:
                 left.append(sent)
             else:
                 found[one] += 1
@@ -249,7 +315,7 @@ class Step:
     def before_sums(self, name: str) -> str:
         """The value of which a value is the sum over all processes, or the value itself."""
         call = self.graph.producers.get(name)
-        while call is not None and (sent := self._sent(call)) is not None:
+        while call is not None and (sent := self.sent(call)) is not None:
             name, call = sent, self.graph.producers.get(sent)
         return name
 
@@ -265,7 +331,7 @@ class Step:
         """Parameter -> the slots of its gradients in earlier steps, which this step clears."""
         found: dict[str, set[str]] = {}
         for call in self.graph.calls.values():
-            if isinstance(_rule(call.layer), Clear):
+            if isinstance(rule_of(call.layer), Clear):
                 for slot in call.writes.values():
                     found.setdefault(self.graph.values[slot].of, set()).add(slot)
         return {parameter: frozenset(slots) for parameter, slots in found.items()}
@@ -282,23 +348,21 @@ class Step:
         return name
 
     def optimizer_updates(self) -> Iterator[tuple[Call, str, str]]:
-        """Yield each update of a parameter by an optimizer: the call, the parameter, and its gradient."""
+        """Yield each update of a parameter by an optimizer: the call, the parameter, and its gradient.
+
+        If a shard is updated, it stands for the parameter: see `cut_from`.
+        """
         for call in self.graph.calls.values():
             layer, args = call.layer, call.args
             if isinstance(layer, IfFinite):
                 layer, args = layer.rule, args[1:]
-            rule = _rule(layer)
+            rule = rule_of(layer)
             if call.kind is not Kind.UPDATE or not isinstance(rule, Optimizer):
                 continue
             named = dict(zip(arguments_of(type(rule)), args, strict=False))
             pairs = zip(flatten((named["parameter"],)), flatten((named["grad"],)), strict=True)
             for parameter, gradient in pairs:
                 yield call, parameter, gradient
-
-
-def _rule(layer: Definition) -> Definition:
-    """The rule of each of the calls that a multi-tensor kernel stands for; of others, the layer itself."""
-    return layer.rule if isinstance(layer, MultiTensorKernel) else layer
 
 
 def _without_repetitions(graph: Graph) -> Graph:

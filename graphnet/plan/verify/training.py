@@ -14,7 +14,7 @@ import networkx as nx
 
 from graphnet.errors import PlanError
 from graphnet.graph import SLOTS, Const, Graph, Kind, flat, run_on_meta
-from graphnet.plan.verify.processes import all_reduces, same_everywhere, shares
+from graphnet.plan.verify.processes import divided, exchanges, same_everywhere, shares
 from graphnet.plan.verify.step import Step
 from graphnet.sdk import ALONE, Assign, Layer, MicroBatch, Processes
 
@@ -97,8 +97,8 @@ def _has_gradient(step: Step, name: str) -> bool:
 
 
 def _losses(step: Step) -> frozenset[str]:
-    """The value from which the reverse pass starts: the first output."""
-    return frozenset(step.graph.outputs[:1])
+    """The value from which the reverse pass starts: the first output, before sums over processes."""
+    return frozenset(map(step.before_sums, step.graph.outputs[:1]))
 
 
 def _reads_gradients(step: Step) -> Iterator[str]:
@@ -174,10 +174,11 @@ def _micro_batches(step: Step) -> Iterator[str]:
 
 def _updated_once(step: Step) -> Iterator[str]:
     found: Counter[str] = Counter()
-    for call, parameter, gradient in step.optimizer_updates():
+    for call, target, gradient in step.optimizer_updates():
+        parameter = step.cut_from(target) or target
         found[parameter] += 1
-        if parameter not in call.writes.values():
-            yield f"{call.name!r} does not write {parameter!r}"
+        if target not in call.writes.values():
+            yield f"{call.name!r} does not write {target!r}"
         if not step.are_gradients((gradient,), parameter):
             yield f"{parameter!r} is updated by {gradient!r}, which is not its gradient"
         earlier = step.cleared.get(parameter, frozenset())
@@ -232,8 +233,13 @@ RULES = (
     Rule("Each parameter that the loss depends on has its own gradient", _parameter_gradients),
     Rule("Each part of a batch is computed once, and from no other part", _micro_batches),
     Rule("A process computes its share of the loss", shares),
-    Rule("Processes add up what differs between them, once, and wait for it", all_reduces),
+    Rule("Processes add up what differs between them, once, and wait for it", exchanges),
     Rule("What processes return and update is the same in all of them", same_everywhere, True),
+    Rule(
+        "A shard is updated by the same shard of its gradient, and written into the parameter everywhere",
+        divided,
+        True,
+    ),
     Rule(
         "Each parameter with a gradient is updated once, by this gradient and those that were added up",
         _updated_once,

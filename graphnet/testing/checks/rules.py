@@ -17,7 +17,7 @@ from graphnet.testing.checks.precision import unsynchronized
 from graphnet.testing.checks.purity import undrawn
 from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
 from graphnet.testing.outcome import CheckFailure, NotApplicable
-from graphnet.testing.rule_case import CPU, RATES, RuleCase, kernel_for
+from graphnet.testing.rule_case import CPU, RATES, Own, RuleCase, kernel_for
 
 _TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}  # of kernels; bfloat16 is too coarse
 
@@ -83,6 +83,45 @@ def rule_repeats(case: RuleCase) -> None:
         what="the same steps gave another result the second time",
         advice="Keep nothing outside of the states, and add up in one order.",
     )
+
+
+@check
+def rule_elementwise(case: RuleCase) -> None:
+    """If the rule says that it is elementwise, parts of a parameter are updated as the whole one is."""
+    rule = case.rule
+    if case.kernel is not None or not isinstance(rule, Optimizer) or not rule.elementwise:
+        raise NotApplicable("the rule does not say that it is elementwise")
+    for shape in case.shapes():
+        for name, spec in rule.states(Spec(shape)).items():
+            if spec is not None and spec.shape != shape:
+                raise CheckFailure(
+                    f"expected the state {name!r} to have the parameter's shape {shape}, found {spec.shape}. "
+                    f"Leave elementwise out."
+                )
+    parts: list[Own] = [
+        {n: None if t is None else t.reshape(-1)[first::2].clone() for n, t in own.items()}
+        for own in case.drawn().own
+        for first in (0, 1)
+    ]
+    whole, cut = case.drawn(), replace(case.drawn(), own=parts)
+    case.step(whole)
+    case.step(cut)
+    for number, own in enumerate(whole.own):
+        even, odd = cut.own[2 * number : 2 * number + 2]
+        expect_close(
+            {name: torch.cat((_there(even[name]), _there(odd[name]))) for name in _given(own)},
+            {
+                name: torch.cat((t.reshape(-1)[::2], t.reshape(-1)[1::2]))
+                for name, t in _given(own).items()
+            },
+            what="a part of the parameter is updated in another way than the whole",
+            advice="Leave elementwise out if an element depends on others.",
+            tolerance=1e-6,
+        )
+
+
+def _given(own: Own) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in own.items() if tensor is not None}
 
 
 @check
@@ -282,6 +321,7 @@ RULE_CHECKS: tuple[Check[RuleCase], ...] = (
     rule_runs,
     rule_writes,
     rule_repeats,
+    rule_elementwise,
     rule_rate,
     rule_host_reads,
     rule_meta,
