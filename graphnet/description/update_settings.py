@@ -18,10 +18,11 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo
 
 from graphnet.errors import DescriptionError, Problem, nearest, shown
 from graphnet.sdk import Definition, Optimizer, Rate, Spec, frozen, rule_and_share, thawed
+from graphnet.system import parse_bytes
 
 Decay = Annotated[float, Field(gt=0.0, lt=1.0)]
 Norm = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -78,6 +79,12 @@ def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
     return tuple(made)
 
 
+def _bytes(value: int | str | None) -> int | str | None:
+    if value is not None:
+        parse_bytes(value, whole=0)  # raises InputError if the value is no number of bytes
+    return value
+
+
 class UpdateSettings(Definition):
     """The optimizer, and the settings of the passes before and after it.
 
@@ -91,6 +98,9 @@ class UpdateSettings(Definition):
     deterministic: whether a step computes its batch in four parts and adds up their gradients by pairs, so
       that 1, 2 and 4 processes give the same bits (see passes/micro_batches.py).
     shard: "optimizer" divides the optimizer's states among several processes (see passes/shard_optimizer.py).
+    reduce_dtype: the dtype in which several processes send gradients; None is that of the parameters. It
+      cannot be used with `deterministic`.
+    bucket: how many bytes of gradients several processes send at once, such as "4MiB"; None is 25 MiB.
     report: what a step computes besides the loss: "losses", each loss of a sum, and "gradient_norm", the norm
       of all gradients together, before `clip_grad_norm` (see passes/report.py).
     """
@@ -102,7 +112,17 @@ class UpdateSettings(Definition):
     accumulate: Annotated[int, Field(ge=1, le=2**31)] = 1
     deterministic: bool = False
     shard: Literal["optimizer"] | None = None
+    reduce_dtype: Literal["bfloat16"] | None = None
+    bucket: Annotated[int | str | None, AfterValidator(_bytes)] = None
     report: Annotated[Reports, BeforeValidator(frozen)] = ()
+
+    def __post_init__(self) -> None:
+        if self.deterministic and self.reduce_dtype is not None:
+            message = (
+                "gradients that are rounded before they are added up depend on the number of processes, "
+                "which `deterministic` excludes. Leave one of the two out"
+            )
+            raise DescriptionError([Problem(message, "reduce_dtype")])
 
     def record(self) -> dict[str, Any]:
         """All fields but the optimizer as plain data, as a training file states them."""

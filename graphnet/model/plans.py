@@ -86,7 +86,7 @@ class Plans:
             losses=losses_for(loss, graph.output_names, self.registry),
             updates=updates,
             parts=parts,
-            processes=joined.named(deterministic=updates.deterministic),
+            processes=joined.named(updates),
         )
 
     def reported(self, loss: object, updates: UpdateSettings) -> tuple[str, ...]:

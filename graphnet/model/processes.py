@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 from xxhash import xxh3_128
 
+from graphnet.description import UpdateSettings
 from graphnet.errors import InputError
 from graphnet.model.exchange import all_tensors, every_tensor, every_text
 from graphnet.passes import MicroBatches
 from graphnet.plan import Plan, generate
 from graphnet.sdk import ALONE, BUCKET_BYTES, Executor, Processes, Sharding
+from graphnet.system import parse_bytes
 
 MICRO_BATCHES = 4  # in a step with deterministic: true, in all processes together
 
@@ -65,15 +67,19 @@ class Joined:
                 f"step in each process. Give eager or inductor."
             )
 
-    def named(self, *, deterministic: bool) -> Processes:
+    def named(self, updates: UpdateSettings) -> Processes:
         """The processes as a plan knows them, with the names of the groups that add up."""
         if self.count == 1:
             return ALONE
-        if deterministic:
-            return Processes(self.count, _pairs(self.count, self.timeout_s), BUCKET_BYTES)
         world = torch.distributed.group.WORLD
         assert world is not None
-        return Processes(self.count, (world.group_name,), BUCKET_BYTES)
+        pairs, bucket = updates.deterministic, updates.bucket
+        return Processes(
+            self.count,
+            _pairs(self.count, self.timeout_s) if pairs else (world.group_name,),
+            BUCKET_BYTES if bucket is None else parse_bytes(bucket, whole=0),
+            updates.reduce_dtype,
+        )
 
     def check_plans(self, plans: Iterable[Plan], *others: object) -> None:
         """Raise InputError unless all processes have these plans, and the same `others`."""

@@ -39,6 +39,7 @@ from graphnet.passes.select_kernels import choose, choose_multi_tensor, fused, k
 from graphnet.passes.shard_optimizer import gather_parameters, shardings
 from graphnet.passes.store_bfloat16 import store_bfloat16
 from graphnet.passes.substitute import Everywhere, plain_calls, substitute
+from graphnet.passes.sync_statistics import sync_statistics
 from graphnet.passes.update import chain_states, update
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "store_bfloat16",
     "substitute",
     "sum_weights",
+    "sync_statistics",
     "target_specs",
     "total",
     "unscale",

@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphnet.graph import RANK, Graph, Kind, renamed
+from graphnet.graph import RANK, Graph, Kind, Value, renamed
 from graphnet.passes.exchanges import Exchanges
 from graphnet.passes.rewrite import add_cast, dtype_of_value
-from graphnet.sdk import Assign, Processes, Sharding, Times, Weighted
+from graphnet.sdk import Assign, Exchange, Processes, Sharding, Times, Weighted
 
 _NOTHING: Mapping[str, Sharding] = {}
 
@@ -66,24 +66,35 @@ class _DataParallel(Exchanges):
             for of, name in ready.items():
                 self.values[name] = replace(self.values[name], sharding=shardings.get(of))
             return self.changed(gradients={of: ready[of] for of in self.graph.gradients})
-        own = {of: name for of, name in ready.items() if of in shardings}
-        found = self.summed({of: name for of, name in ready.items() if of not in shardings})
+        sent = {of: self.narrowed(of, name) for of, name in ready.items()}
+        own = {of: name for of, name in sent.items() if of in shardings}
+        found = self.summed({of: name for of, name in sent.items() if of not in shardings})
         found |= self.divided(own, shardings)
+        found = {
+            of: self.cast(name, f"{of}:received", self.values[of]) for of, name in found.items()
+        }
         return self.changed(gradients={of: found[of] for of in self.graph.gradients})
 
     def ready_gradients(self) -> dict[str, str]:
         """Parameter -> its gradient in the parameter's dtype, in the order in which they become ready."""
         position = {name: i for i, call in enumerate(self.graph.order()) for name in call.makes()}
-        found: dict[str, str] = {}
-        for parameter, gradient in sorted(
-            self.graph.gradients.items(), key=lambda item: position.get(item[1], -1)
-        ):
-            of = self.values[parameter]
-            if self.values[gradient].spec.dtype != of.spec.dtype:
-                wanted, name = dtype_of_value(of), f"{parameter}:grad"
-                gradient = add_cast(gradient, name, wanted, calls=self.calls, values=self.values)
-            found[parameter] = gradient
-        return found
+        by_time = sorted(self.graph.gradients.items(), key=lambda item: position.get(item[1], -1))
+        return {of: self.cast(name, f"{of}:grad", self.values[of]) for of, name in by_time}
+
+    def cast(self, source: str, name: str, like: Value) -> str:
+        """A gradient in the dtype of a parameter."""
+        if self.values[source].spec.dtype == like.spec.dtype:
+            return source
+        wanted = dtype_of_value(like)
+        return add_cast(source, name, wanted, calls=self.calls, values=self.values)
+
+    def narrowed(self, parameter: str, gradient: str) -> str:
+        """A gradient in the dtype in which it is sent."""
+        dtype = self.processes.reduce_dtype
+        if dtype is None or dtype == dtype_of_value(self.values[gradient]):
+            return gradient
+        name = f"{parameter}:sent"
+        return add_cast(gradient, name, dtype, calls=self.calls, values=self.values)
 
     def weights(self) -> Graph:
         calls, self.calls = self.calls, {}
@@ -127,6 +138,7 @@ def _depend_on_samples(graph: Graph) -> set[str]:
     """The values that depend on the inputs or targets, and so differ from process to process."""
     found = {*graph.inputs, *graph.targets, RANK}
     for call in graph.order():
-        if not found.isdisjoint(call.reads()) and call.kind is not Kind.COLLECTIVE:
+        whole = isinstance(call.layer, Exchange) and call.method == "forward"
+        if not found.isdisjoint(call.reads()) and not whole:
             found.update(call.makes())
     return found

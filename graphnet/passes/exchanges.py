@@ -55,8 +55,8 @@ class Exchanges:
         found: dict[str, str] = {}
         for keys in self.buckets(items):
             names = [items[key] for key in keys]
-            for group in self.processes.groups:
-                names = self._all_reduce(keys, names, group)
+            for group, size in zip(self.processes.groups, self.processes.sizes, strict=True):
+                names = self._all_reduce(keys, names, group, size)
             found.update(zip(keys, names, strict=True))
         return found
 
@@ -118,14 +118,17 @@ class Exchanges:
         if bucket:
             yield bucket
 
-    def _all_reduce(self, keys: Sequence[str], names: Sequence[str], group: str) -> list[str]:
+    def _all_reduce(
+        self, keys: Sequence[str], names: Sequence[str], group: str, size: int
+    ) -> list[str]:
         """Add the calls that add up one bucket over a group; returns the names of the sums."""
         specs = [self.values[one].spec for one in names]
         last = tuple(
             self.values[key].memory_format == torch.channels_last and len(spec.shape) == 4
             for key, spec in zip(keys, specs, strict=True)
         )
-        layer, count = AllReduce(group=group, channels_last=last), sum(spec.numel for spec in specs)
+        layer = AllReduce(group=group, size=size, channels_last=last)
+        count = sum(spec.numel for spec in specs)
         bucket = self._exchange(layer, (tuple(names),), specs[0], count, "all_reduce")
         sums: list[str] = []
         start = 0

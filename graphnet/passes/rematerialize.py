@@ -28,11 +28,12 @@ from graphnet.graph import (
 )
 from graphnet.passes.eviction import Eviction, Inserted
 from graphnet.passes.run_order import RunOrder, run_order, with_clones
+from graphnet.sdk import Exchange
 
 _MOST_CLONES = 200  # in one eviction
 _MOST_UNDONE = 300
 _TINY = 8  # an input this many times smaller than the evicted storage is kept, not computed again
-_ONCE = (Kind.UPDATE, Kind.COLLECTIVE, Kind.WAIT)  # the kinds of calls that run once in a step
+_ONCE = (Kind.UPDATE, Kind.WAIT)  # the kinds of calls that run once in a step
 
 
 class Rematerialization:
@@ -153,7 +154,8 @@ class Rematerialization:
             if position in chosen:
                 continue
             chosen[position] = None
-            if maker.call.kind in _ONCE or len(chosen) > _MOST_CLONES:
+            once = maker.call.kind in _ONCE or isinstance(maker.call.layer, Exchange)
+            if once or len(chosen) > _MOST_CLONES:
                 return None
             for name in maker.inputs:
                 lives_in = number[name]

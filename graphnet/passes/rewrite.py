@@ -161,7 +161,14 @@ def add_cast(
         value = values[source]
         spec = replace(value.spec, dtype=DTYPES[dtype])
         values[result] = Value(
-            result, spec, Kind.LAYER, layout=value.layout, node=name, port="y", of=source
+            result,
+            spec,
+            Kind.LAYER,
+            layout=value.layout,
+            node=name,
+            port="y",
+            of=source,
+            sharding=value.sharding,
         )
         calls[name] = Call(
             name=name,

@@ -51,6 +51,7 @@ from graphnet.passes import (
     store_bfloat16,
     substitute,
     sum_weights,
+    sync_statistics,
     update,
 )
 from graphnet.plan.check_pass import PassCheck, check_known
@@ -179,6 +180,7 @@ def _step(
     passes = (
         adding_pass("loss", "The losses are put on the outputs.", attach, needed=True),
         *((frozen,) if freezes else ()),
+        *((_synced(processes),) if processes.count > 1 else ()),
         *_forward_passes(registry, options, training=True),
         *((states,) if freezes else ()),
         *(() if parts == _WHOLE else (_split(parts, processes),)),
@@ -202,6 +204,13 @@ def _step(
         _IN_PLACE,
     )
     return _plan(graph, passes, options, registry, optimizes=optimizes, processes=processes)
+
+
+def _synced(processes: Processes) -> Pass[Graph]:
+    """The pass that lets norms compute their statistics over all processes."""
+    summary = "Statistics of a batch are computed over all processes."
+    run = partial(sync_statistics, processes=processes)
+    return adding_pass("sync_statistics", summary, run, needed=True)
 
 
 def _split(parts: MicroBatches, processes: Processes) -> Pass[Graph]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from graphnet.sdk.definition import Definition
+from graphnet.sdk.intrinsics import DType
 from graphnet.sdk.layer import Layer
 
 if torch.distributed.is_available():  # it registers the operators on meta tensors
@@ -33,6 +34,7 @@ class Processes:
         groups: the names of the groups in torch.distributed over which sums are made, one after the other:
             the group of all processes, or groups of pairs.
         bucket_bytes: gradients are sent when so many bytes are ready.
+        reduce_dtype: the dtype in which gradients are sent; None is that of the parameters.
 
     >>> Processes(count=2, groups=("0",)).bucket_bytes
     26214400
@@ -41,6 +43,7 @@ class Processes:
     count: int = 1
     groups: tuple[str, ...] = ()
     bucket_bytes: int = BUCKET_BYTES
+    reduce_dtype: DType | None = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -118,18 +121,28 @@ class Sharding:
         return tensor.permute(0, 3, 1, 2) if self.channels_last else tensor
 
 
-class AllReduce(Layer):
+class Exchange(Layer):
+    """A layer by which processes exchange values: all of them must call it at the same place of a step.
+
+    Attributes:
+        group: the name of the group in torch.distributed.
+        size: the number of its processes.
+    """
+
+    group: str
+    size: int
+
+
+class AllReduce(Exchange):
     """Starts the sum of the xs over the processes of a group; `Wait` ends it.
 
     The xs are laid one after the other into one bucket, so that many small tensors are sent at once.
     xs: any shapes, all of one dtype; y: (number of all elements,).
 
     Attributes:
-        group: the name of the group in torch.distributed.
         channels_last: for each x, whether its elements lie in the order N H W C, in which they are sent.
     """
 
-    group: str
     channels_last: tuple[bool, ...]
 
     def forward(self, *xs: Tensor) -> Tensor:
@@ -148,8 +161,7 @@ class Wait(Layer):
     overwrites: ClassVar[Mapping[str, str]] = {"y": "bucket"}
 
     def forward(self, bucket: Tensor) -> Tensor:
-        done: Tensor = torch.ops._c10d_functional.wait_tensor(bucket)
-        return done
+        return _wait(bucket)
 
     def forward_(self, bucket: Tensor) -> Tensor:
         if bucket.is_meta:  # there the operator returns another storage than it does elsewhere
@@ -195,18 +207,11 @@ class ToBucket(Layer):
         return torch.cat(rows, dim=1).reshape(-1)
 
 
-class ReduceScatter(Layer):
+class ReduceScatter(Exchange):
     """Starts the sum of buckets over a group, of which each process gets its own part; `Wait` ends it.
 
     bucket: (n,); y: (n / size,).
-
-    Attributes:
-        group: the name of the group in torch.distributed.
-        size: the number of its processes.
     """
-
-    group: str
-    size: int
 
     def forward(self, bucket: Tensor) -> Tensor:
         scatter = torch.ops._c10d_functional.reduce_scatter_tensor
@@ -214,24 +219,40 @@ class ReduceScatter(Layer):
         return part
 
 
-class AllGather(Layer):
+class AllGather(Exchange):
     """Starts to send the xs of each process of a group to all others; `Wait` ends it.
 
     xs: (n_i,), all of one dtype; y: (size * sum of all n_i,), the xs of the first process of the group first.
-
-    Attributes:
-        group: the name of the group in torch.distributed.
-        size: the number of its processes.
     """
-
-    group: str
-    size: int
 
     def forward(self, *xs: Tensor) -> Tensor:
         bucket = xs[0] if len(xs) == 1 else torch.cat(xs)
         gather = torch.ops._c10d_functional.all_gather_into_tensor
         every: Tensor = gather(bucket, self.size, self.group)
         return every
+
+
+class GatherStatistics(Exchange):
+    """The tensors x of all processes of a group; it waits for them.
+
+    The gradient of x is the sum over all processes of the gradients of its part of y.
+    x: any shape; y: (size, *shape of x).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        gather = torch.ops._c10d_functional.all_gather_into_tensor
+        every = _wait(gather(x.reshape(-1), self.size, self.group))
+        return every.view(self.size, *x.shape)
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        scatter = torch.ops._c10d_functional.reduce_scatter_tensor
+        own = _wait(scatter(grad_y.reshape(-1), "sum", self.size, self.group))
+        return own.view(grad_y.shape[1:])
+
+
+def _wait(started: Tensor) -> Tensor:
+    done: Tensor = torch.ops._c10d_functional.wait_tensor(started)
+    return done
 
 
 class Shard(Layer):

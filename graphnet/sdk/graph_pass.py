@@ -12,6 +12,7 @@ from graphnet.errors import PluginError, nearest, shown
 PASSES = (
     "loss",
     "freeze",
+    "sync_statistics",
     "fold_affine",
     "mixed_precision",
     "fusion",

@@ -298,6 +298,22 @@ class Layer(Definition):
         """The tensors that are kept between steps but not trained, in the form of `parameters`."""
         return {}
 
+    def across_processes(self) -> tuple[Layer, Layer] | None:
+        """This layer in two parts, if it computes statistics of a batch over the samples of all processes.
+
+        Returns:
+            A layer that takes inputs of this one and returns one tensor, the statistics of a process's
+            samples, and a layer that takes all arguments of this one and `statistics`: those of all
+            processes, (number of processes, *their shape). It returns `y` and the new states. None if the
+            layer computes from its own samples only; several processes then take the mean of its states.
+
+        >>> from graphnet.builtin import BatchNorm2d
+        >>> first, second = BatchNorm2d(sync=True).across_processes()
+        >>> first.forward(torch.ones(2, 3, 4, 4)).shape  # the mean and the variance of each channel
+        torch.Size([2, 3])
+        """
+        return None
+
 
 class Loss(Layer):
     """A layer whose one output, `loss`, is a 0-dim mean or sum; `grad_loss` is 0-dim too.

@@ -14,7 +14,9 @@ from graphnet.training.config import Job
 from graphnet.training.fingerprint import difference, is_comparable
 from graphnet.training.state import Fingerprint, TrainerState
 
-MAY_CHANGE = ("checkpoints", "device", "epochs", "log_every", "metrics", "reporters", "shard")
+MAY_CHANGE = (
+    *("bucket", "checkpoints", "device", "epochs", "log_every", "metrics", "reporters", "shard"),
+)
 """The fields of a training file that a resumed run may change."""
 
 

@@ -86,19 +86,23 @@ def workers(process: subprocess.Popen[str], folder: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_processes_and_torchrun_train_the_same_model_as_one_process(folder: Path) -> None:
-    models = []
+    models, states = [], []
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "4", "-m", "--"]
     for more, by in (((), ()), (("--processes", 2), ()), ((), launcher)):
-        status, errors = finish(start(folder, *more, launcher=by))
+        status, errors = finish(start(folder, "--set", "shard=optimizer", *more, launcher=by))
         assert status == 0, errors
         assert errors.count("epoch 2/2") == 1  # one of the processes prints
         records = list(log(folder))
         assert [one["kind"] for one in records].count("epoch") == 2
         assert records[0]["processes"] == {(): 1, ("--processes", 2): 2}[more] if not by else 4
+        saved = read_checkpoint(folder / "run" / "checkpoint.safetensors")
         models.append((folder / "run" / "model.safetensors").read_bytes())
+        states.append({name: tensor.tolist() for name, tensor in saved.training_state.items()})
         for path in (folder / "run").iterdir():
             path.unlink()
     assert models[0] == models[1] == models[2]
+    assert states[0] == states[1] == states[2]
+    assert len(states[0]) == 2 * 4  # those of Adam for each parameter, which processes divide
 
 
 @pytest.mark.slow

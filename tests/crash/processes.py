@@ -40,6 +40,7 @@ _FIELDS: dict[str, Any] = {
     "log_every": 50,
     "device": "cpu",
     "deterministic": True,
+    "shard": "optimizer",
     "checkpoints": {"every_s": 0.2},
 }
 _STEPS_OF_A_LIFE = 300  # about as many as fit between two kills

@@ -88,9 +88,10 @@ def steps(
     rank = torch.distributed.get_rank() if count > 1 else 0
     total = 4 if deterministic else count
     bucket_bytes = options.pop("bucket_bytes", 1 << 20)
+    reduce_dtype = options.pop("reduce_dtype", None)
     plan = plan_of(
         MicroBatches(total // count, total),
-        processes=Processes(count, groups, bucket_bytes),
+        processes=Processes(count, groups, bucket_bytes, reduce_dtype),
         shape=(8 // total, *SHAPE[1:]),
         **options,
     )
@@ -168,6 +169,45 @@ def test_steps_are_those_of_one_process_up_to_rounding(count: int) -> None:
                 torch.testing.assert_close(mine[name], tensor, rtol=bound, atol=bound)
 
 
+@pytest.mark.parametrize("updates", [UPDATES, SHARDED["adam"]], ids=["whole", "divided"])
+def test_gradients_are_rounded_to_the_dtype_in_which_they_are_sent(updates: Any) -> None:
+    case = {"updates": updates, "reduce_dtype": "bfloat16"}
+    ((exact,),) = in_processes(1, many_steps, 1, False, [case])
+    (mine,), (other,) = in_processes(2, many_steps, 2, False, [case])
+    for name, tensor in exact.items():
+        assert torch.equal(mine[name], other[name])
+        torch.testing.assert_close(mine[name], tensor, rtol=0.02, atol=0.02)
+    assert not torch.allclose(mine["c1.weight"], exact["c1.weight"], rtol=1e-5, atol=1e-7)
+
+
+SYNCED = {
+    "input": {"channels": 3},
+    "layers": [
+        *LAYERS[:1],
+        {"batch_norm2d": {"sync": True}},
+        "relu",
+        {"batch_norm2d": {"sync": True, "affine": False}},
+        *LAYERS[3:],
+    ],
+}
+
+
+def test_norms_with_sync_train_as_one_process_on_the_whole_batch() -> None:
+    cases = [
+        {"net": SYNCED, "dtype": "float64"},
+        {"net": SYNCED, "dtype": "float64", "updates": SHARDED["adam, clip, ema"]},
+        {"net": SYNCED, "dtype": "float64", "kernels": "reference", "memory": "95%"},
+        {"net": SYNCED, "precision": "bfloat16"},
+    ]
+    (expected,) = in_processes(1, many_steps, 1, False, cases)
+    for count in (2, 4):
+        for found in in_processes(count, many_steps, count, False, cases):
+            for case, mine, theirs in zip(cases, found, expected, strict=True):
+                bound = 1e-10 if "dtype" in case else 0.05
+                for name, tensor in theirs.items():
+                    torch.testing.assert_close(mine[name], tensor, rtol=bound, atol=bound)
+
+
 def one_step_with_norms(count: int) -> dict[str, Tensor]:
     rank = torch.distributed.get_rank()
     plan = plan_of(
@@ -204,6 +244,7 @@ WAYS: dict[str, tuple[Processes, dict[str, Any]]] = {
     "clip": (TWO, {"updates": SETTINGS["clip"]}),
     "accumulate": (TWO, {"updates": replace(UPDATES, accumulate=2)}),
     "norms": (TWO, {"net": NORMS}),
+    "sync": (TWO, {"net": SYNCED}),
     "weights": (FOUR_IN_PAIRS, {"loss": ["masked_mse", "mse"]}),
     **{f"divided, {name}": (TWO, {"updates": updates}) for name, updates in SHARDED.items()},
     "divided, pairs": (FOUR_IN_PAIRS, {"updates": SHARDED["adam, clip, ema"]}),

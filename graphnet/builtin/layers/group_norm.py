@@ -8,11 +8,11 @@ from typing import ClassVar
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from graphnet.builtin.layers.channels import per_channel
 from graphnet.builtin.layers.norm import (
     affine_gradients,
     checked_channels,
     input_gradient,
-    per_channel,
     scale_and_shift,
 )
 from graphnet.errors import ContractError, GraphError

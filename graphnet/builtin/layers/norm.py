@@ -8,6 +8,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from graphnet.builtin.layers.channels import per_channel, pixel_axes
+from graphnet.builtin.layers.sync_norm import ChannelStatistics, NormByStatistics
 from graphnet.errors import GraphError
 from graphnet.sdk import Constant, Layer, ParameterSpec, Spec, Specs, StateSpec
 
@@ -25,6 +27,10 @@ class BatchNorm(Layer):
     running_var, where v = var n / (n - 1) is the unbiased variance, 0 if n is 1. Inference normalizes by
     running_mean and running_var in place of mean and var.
 
+    In a training of several processes, each normalizes by its own samples, and running_mean and running_var
+    are the means over the processes, as in torch. With sync, a step normalizes by the mean and the variance
+    of the samples of all processes, as torch.nn.SyncBatchNorm does (see `NormByStatistics`).
+
     x, y: (N, C, *S), float; weight, bias: (C,), none if affine is false; running_mean, running_var: (C,).
     Backward keeps x, and the mean and 1 / sqrt(var + eps) of each channel.
 
@@ -39,6 +45,7 @@ class BatchNorm(Layer):
     eps: NonNegativeFloat = 1e-5
     momentum: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     affine: bool = True
+    sync: bool = False
 
     def channels(self, x: Spec) -> int:
         """The number of channels. Raises GraphError unless the axes and num_features allow it."""
@@ -54,6 +61,11 @@ class BatchNorm(Layer):
             "running_mean": StateSpec(shape, Constant(0.0)),
             "running_var": StateSpec(shape, Constant(1.0)),
         }
+
+    def across_processes(self) -> tuple[Layer, Layer] | None:
+        if not self.sync:
+            return None
+        return ChannelStatistics(), NormByStatistics(eps=self.eps, momentum=self.momentum)
 
     def window(self, rows: range, axis: int) -> range:
         return rows  # inference normalizes by states, not by statistics of x
@@ -206,19 +218,9 @@ def scale_and_shift(channels: int) -> dict[str, ParameterSpec | None]:
     }
 
 
-def pixel_axes(x: Tensor) -> tuple[int, ...]:
-    """All axes of (N, C, *S) but that of the channels."""
-    return (0, *range(2, x.ndim))
-
-
 def _count(x: Tensor) -> int:
     """Return the number of values of one channel."""
     return x.shape[0] * math.prod(x.shape[2:])
-
-
-def per_channel(channels: Tensor, x: Tensor) -> Tensor:
-    """Reshape (C,) so that it broadcasts along the channels of x (N, C, *S)."""
-    return channels.view(-1, *(1,) * (x.ndim - 2))
 
 
 _AXES = {

@@ -18,7 +18,7 @@ from graphnet.plan.verify.calls import disagreement
 from graphnet.plan.verify.storages import storages
 from graphnet.plan.verify.value_numbering import ValueNumbers
 from graphnet.plan.verify.waits import check_names, missing_waits
-from graphnet.sdk import Cast, Layer, Spec
+from graphnet.sdk import Cast, Exchange, Layer, Spec, Wait
 
 _OUTLIVES = SOURCES | {Kind.UPDATE}  # what an update writes is in its slot
 
@@ -166,7 +166,7 @@ def _repetition(call: Call, graph: Graph, numbers: dict[str, int]) -> None:
                 f"repeats: {again!r} is another function of the sources than {name!r}"
             )
     states = len(original.layer.updates) if isinstance(original.layer, Layer) else 0
-    if call.kind in (Kind.COLLECTIVE, Kind.WAIT):
+    if isinstance(call.layer, Exchange | Wait):
         raise PlanError(f"plan rejected: {call.name} repeats an exchange between processes")
     moved = call.kind is Kind.UPDATE or call.writes.keys() - set(call.makes())
     forward = call.method == "forward"

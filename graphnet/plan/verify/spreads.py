@@ -16,9 +16,12 @@ from graphnet.sdk import (
     AddTo,
     AllGather,
     AllReduce,
+    Cast,
     Clear,
     Definition,
+    Exchange,
     FromBucket,
+    GatherStatistics,
     IfFinite,
     MultiTensorKernel,
     Optimizer,
@@ -71,8 +74,8 @@ class Spreads:
     def _made(self, call: Call) -> Spread | None:
         """How the results of a call differ; None if they are equal in all processes."""
         mine = {name: self.of[name] for name in call.reads() if name in self.of}
-        if call.kind is Kind.COLLECTIVE:
-            return self._exchanged(call, mine)
+        if isinstance(call.layer, Exchange):
+            return self._exchanged(call, call.layer, mine)
         if isinstance(call.layer, Shard):
             if [*mine] != [RANK] or call.args[-1] != RANK:
                 self.faults.append(
@@ -97,13 +100,13 @@ class Spreads:
         layer = rule_of(call.layer)
         layer = rule_of(layer.rule) if isinstance(layer, IfFinite) else layer
         by_element = (isinstance(layer, Optimizer) and layer.elementwise) or isinstance(
-            layer, Scaled | ShardNorms
+            layer, Cast | Scaled | ShardNorms
         )
         return by_element and {*mine.values()} == {self.shard}
 
-    def _exchanged(self, call: Call, mine: Mapping[str, Spread]) -> Spread | None:
+    def _exchanged(self, call: Call, layer: Exchange, mine: Mapping[str, Spread]) -> Spread | None:
         """How the results of an exchange differ; adds its faults."""
-        layer, count = call.layer, len(self.groups)
+        count = len(self.groups)
         same = [name for name in call.reads() if name not in mine]
         if same:
             self.faults.append(
@@ -122,6 +125,9 @@ class Spreads:
             case AllGather():
                 done, fits = found.cuts - 1, found.sums == count
                 made = Spread(found.sums, found.cuts - 1)
+            case GatherStatistics():
+                done, fits = 0, found == _SUMMAND and count == 1
+                made = Spread(1, 0) if call.method == "forward" else _SUMMAND
             case _:
                 self.faults.append(f"{call.name!r} is an exchange of an unknown kind")
                 return _SUMMAND
@@ -131,10 +137,7 @@ class Spreads:
             self.faults.append(
                 f"{call.name!r} runs over the group {layer.group!r}, which is not the next one"
             )
-        elif (
-            isinstance(layer, ReduceScatter | AllGather)
-            and layer.size != self.processes.sizes[done]
-        ):
+        elif layer.size != self.processes.sizes[done]:
             self.faults.append(f"{call.name!r} divides by {layer.size}, expected the group's size")
         whole = made.sums >= count and made.cuts <= 0
         return None if whole else made
