@@ -56,6 +56,14 @@ from graphnet.graph.lifetimes import (
     no_overwrites,
 )
 from graphnet.graph.meta_run import Returned, flat, run_on_meta
+from graphnet.graph.network import (
+    Network,
+    exchanged_bytes,
+    load_network,
+    network_path,
+    save_network,
+    stated_network,
+)
 from graphnet.graph.observe import (
     META,
     Bound,
@@ -102,6 +110,7 @@ __all__ = [
     "Lifetimes",
     "Machine",
     "MemoryUse",
+    "Network",
     "Operation",
     "Overwrites",
     "Ports",
@@ -119,6 +128,7 @@ __all__ = [
     "call_cost",
     "compute_dtype",
     "count",
+    "exchanged_bytes",
     "flat",
     "flatten",
     "gradient_names",
@@ -129,9 +139,11 @@ __all__ = [
     "item",
     "lifetimes",
     "load_machine",
+    "load_network",
     "machine_data",
     "machine_path",
     "memory_use",
+    "network_path",
     "no_overwrites",
     "observe",
     "observe_backward",
@@ -144,9 +156,11 @@ __all__ = [
     "result_names",
     "run_on_meta",
     "save_machine",
+    "save_network",
     "spec_of",
     "star_of",
     "stated_machine",
+    "stated_network",
     "storage_of",
     "wrong_results",
 ]

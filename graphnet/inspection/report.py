@@ -10,9 +10,19 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from graphnet.graph import Call, Cost, Kind, Machine, Value, call_cost, compute_dtype
+from graphnet.graph import (
+    Call,
+    Cost,
+    Kind,
+    Machine,
+    Network,
+    Value,
+    call_cost,
+    compute_dtype,
+    stated_network,
+)
 from graphnet.plan import Plan
-from graphnet.sdk import dtype_name
+from graphnet.sdk import Exchange, dtype_name
 
 
 class Phase(StrEnum):
@@ -21,21 +31,27 @@ class Phase(StrEnum):
     FORWARD = "forward"
     RECOMPUTE = "recompute"
     REVERSE = "reverse"
+    EXCHANGE = "exchange"
     UPDATE = "update"
 
 
 _PHASES = {
     Kind.BACKWARD: Phase.REVERSE,
     Kind.ACCUMULATE: Phase.REVERSE,
-    Kind.COLLECTIVE: Phase.REVERSE,
-    Kind.WAIT: Phase.UPDATE,
+    Kind.COLLECTIVE: Phase.EXCHANGE,
+    Kind.WAIT: Phase.EXCHANGE,
     Kind.SCALE: Phase.UPDATE,
     Kind.UPDATE: Phase.UPDATE,
 }
 
 
 def phase_of(call: Call) -> Phase:
-    """Return the phase of a call; RECOMPUTE is for values that are computed a second time."""
+    """Return the phase of a call.
+
+    RECOMPUTE is for values that are computed a second time, EXCHANGE for what processes tell each other.
+    """
+    if isinstance(call.layer, Exchange):
+        return Phase.EXCHANGE
     return Phase.RECOMPUTE if call.repeats else _PHASES.get(call.kind, Phase.FORWARD)
 
 
@@ -65,7 +81,8 @@ class Row:
     """One step: its call, its cost, and the memory in use while it runs.
 
     Args:
-        seconds: the least time that the machine's numbers allow.
+        seconds: the least time that the machine's numbers allow; of an exchange, its time by the numbers of
+            the network.
         alive_bytes: the memory in use, the temporary memory of the step included.
         work_bytes: the temporary memory of the step.
         frees: the values that are freed after the step.
@@ -103,10 +120,11 @@ class Timing:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The rows and storages of a plan, and the machine from whose numbers the least times follow."""
+    """The rows and storages of a plan, and the machine and network from whose numbers the times follow."""
 
     plan: Plan
     machine: Machine
+    network: Network
     rows: tuple[Row, ...]
     storages: tuple[Storage, ...]
 
@@ -140,34 +158,39 @@ class Breakdown:
         return tuple(sorted(found, key=lambda one: (-one.size_bytes, one.first, one.name)))
 
 
-def breakdown(plan: Plan, machine: Machine) -> Breakdown:
+def breakdown(plan: Plan, machine: Machine, network: Network | None = None) -> Breakdown:
     """Compute the cost and memory of each step of a plan.
 
     Args:
         plan: the plan.
         machine: the numbers from which the least times follow.
+        network: those from which the times of exchanges between processes follow; None for stated numbers.
     """
-    storages = _storages(plan)
+    storages, network = _storages(plan), network or stated_network(plan.device)
     made: dict[int, list[Storage]] = {}
     for storage in storages:
         made.setdefault(storage.first, []).append(storage)
     rows = []
     for number, (step, alive_bytes) in enumerate(zip(plan.steps, plan.memory(), strict=True)):
-        cost = call_cost(step.call, plan.values)
+        call, cost = step.call, call_cost(step.call, plan.values)
+        if isinstance(call.layer, Exchange):
+            seconds = network.seconds(call, plan.values)
+        else:
+            seconds = machine.seconds(cost, compute_dtype(call, plan.values))
         rows.append(
             Row(
                 number=number,
-                call=step.call,
-                phase=phase_of(step.call),
+                call=call,
+                phase=phase_of(call),
                 cost=cost,
-                seconds=machine.seconds(cost, compute_dtype(step.call, plan.values)),
+                seconds=seconds,
                 alive_bytes=alive_bytes,
                 work_bytes=plan.memory_use.items[number].work_bytes,
                 frees=step.frees,
                 makes=tuple(made.get(number, ())),
             )
         )
-    return Breakdown(plan, machine, tuple(rows), storages)
+    return Breakdown(plan, machine, network, tuple(rows), storages)
 
 
 def _storages(plan: Plan) -> tuple[Storage, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import NoneType
 
 from graphnet.errors import elide
-from graphnet.graph import SLOTS, Kind, Machine, Value, stated_machine
+from graphnet.graph import SLOTS, Kind, Machine, Network, Value, stated_machine
 from graphnet.inspection.report import (
     Breakdown,
     Phase,
@@ -37,6 +37,7 @@ def explain(
     plan: Plan,
     *,
     machine: Machine | None = None,
+    network: Network | None = None,
     timing: Timing | None = None,
     width: int = WIDTH,
 ) -> str:
@@ -46,6 +47,8 @@ def explain(
         plan: the plan.
         machine: the numbers from which the least time of each step follows; None takes typical numbers of
             the plan's device.
+        network: the numbers from which the time of each exchange between processes follows, from
+            `measure_network`; None takes typical numbers.
         timing: the measured times of the steps, from `time_steps`.
         width: the number of characters in a line; longer names are shortened in the middle.
 
@@ -55,9 +58,10 @@ def explain(
     """
     check_plan(plan, "explain")
     require(machine, (Machine, NoneType), "explain: machine", "a Machine")
+    require(network, (Network, NoneType), "explain: network", "a Network")
     require(timing, (Timing, NoneType), "explain: timing", "the result of time_steps")
     require(width, int, "explain: width", "a number of characters")
-    seen = breakdown(plan, machine or stated_machine(plan.device))
+    seen = breakdown(plan, machine or stated_machine(plan.device), network)
     parts = [table(seen, timing=timing, width=width), totals(seen, timing=timing), peak(seen)]
     if plan.prelude is not None:
         parts.append(prelude_table(breakdown(plan.prelude, seen.machine), width=width))
@@ -203,9 +207,13 @@ def legend(seen: Breakdown) -> str:
         if seen.machine.measured_on
         else "`graphnet machine` measures this one"
     )
+    exchanges = ""
+    if Phase.EXCHANGE in seen.phases:
+        exchanges = f"\nexchanges: while other calls run, on {seen.network}"
     return (
         "K, M, G of bytes are powers of 1024, of FLOPs powers of 1000.\n"
         f"at least: max(bytes / bandwidth, FLOPs / ceiling) + a launch, on {seen.machine}; {source}"
+        f"{exchanges}"
     )
 
 

@@ -1123,6 +1123,42 @@ class SquaredSum(Loss):
         return grad_loss * 2 * (prediction - target), None
 
 
+@fails("distributed", says="its parts on two halves of a batch return something else")
+class HalfSynced(Layer):
+    """x - mean of x over the batch; its second part reads the mean of the first process alone. x: (N, C)."""
+
+    def across_processes(self):
+        return MeanOfBatch(), MinusFirstMean()
+
+    def forward(self, x):
+        return x - x.mean(0)
+
+    def backward(self, grad_y):
+        return grad_y - grad_y.mean(0)
+
+
+class MeanOfBatch(Layer):
+    """mean of x over the batch."""
+
+    def forward(self, x):
+        return x.mean(0)
+
+    def backward(self, grad_y, x):
+        return (grad_y / len(x)).expand_as(x)
+
+
+class MinusFirstMean(Layer):
+    """x - statistics[0]."""
+
+    def forward(self, x, statistics):
+        return x - statistics[0]
+
+    def backward(self, grad_y, statistics):
+        grad_statistics = torch.zeros_like(statistics)
+        grad_statistics[0] = -grad_y.sum(0)
+        return grad_y, grad_statistics
+
+
 @fails("distributed", says="the new state 'seen' in floating point")
 class CountingBatches(Twice):
     """2 x, with a count of batches in integers."""

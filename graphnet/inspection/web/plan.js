@@ -5,7 +5,7 @@
 const plan = JSON.parse(document.getElementById("plan").textContent);
 const steps = plan.steps;
 const storages = [...plan.storages].sort((a, b) => b.bytes - a.bytes || a.first - b.first);
-const PHASES = ["forward", "recompute", "reverse", "update"];
+const PHASES = ["forward", "recompute", "reverse", "exchange", "update"];
 const CATEGORIES = [
   ["parameters", "parameters, states"],
   ["inputs", "inputs, targets"],
@@ -189,7 +189,7 @@ function drawGraph() {
     id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, markerUnits: "userSpaceOnUse", orient: "auto",
   });
   put(marker, "path", { d: "M0 0L8 4L0 8z" });
-  const names = { forward: "forward ↓", recompute: "recompute", reverse: "reverse ↑", update: "update" };
+  const names = { forward: "forward ↓", recompute: "recompute", reverse: "reverse ↑", exchange: "exchange", update: "update" };
   for (const phase of Object.keys(left)) put(svg, "text", { class: "lane", x: left[phase], y: 20 }, names[phase]);
   const lines = put(svg, "g");
   before.forEach((sources, i) => sources.forEach((j) => {

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphnet.sdk import Layer
 from graphnet.testing.case import Case, is_kernel
 from graphnet.testing.check import check
 from graphnet.testing.compare import same_bits
@@ -50,6 +51,9 @@ def _matters(case: Case, name: str) -> bool:
             continue  # the type refuses it
         if getattr(layer, name) == getattr(case.layer, name):
             continue
+        in_parts = isinstance(layer, Layer) and layer.across_processes() is not None
+        if in_parts != (case.layer.across_processes() is not None):
+            return True  # it says what several processes compute
         expected = expected or _everything(case)
         try:
             found = _everything(_with(case, layer))
