@@ -137,11 +137,13 @@ class _LastWords:
             return ""
         if not silent:
             return f"the processes have lost each other: {_root(error)}"
-        who = ", ".join(f"process {rank}" for rank in silent)
+        *most, last = map(str, silent)
+        who = f"processes {', '.join(most)} and {last}" if most else f"process {last}"
+        they, hang, their = ("they", "hang", "their") if most else ("it", "hangs", "its")
         what = (
-            f"did not answer for {timeout_s:g} s; it hangs, or its machine cannot be reached"
+            f"did not answer for {timeout_s:g} s; {they} {hang}, or {their} machine cannot be reached"
             if timed_out
-            else "ended without a word; it may have been killed because memory ran out"
+            else f"ended without a word; {they} may have been killed because memory ran out"
         )
         return f"{who} {what}. Continue from the last checkpoint with --resume."
 
