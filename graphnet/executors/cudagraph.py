@@ -4,6 +4,9 @@ A replay is one launch for all kernels of the step, so no kernel waits for Pytho
 times from the same weights: by eager, by the function that is captured, and by the replay. The replay is
 used only if it agrees with eager.
 
+Several processes run the same step three times too, so their exchanges of values belong to each other; NCCL
+captures them with the other kernels.
+
 A CUDA graph reads fixed addresses. So the tensors that the inputs are made of are copied to the addresses
 that the graph reads; all other arguments must be the same tensors at each step. Where a data set lies on the
 device, the graph also selects the batch from it, and a step only passes the index of the samples.
@@ -27,7 +30,7 @@ from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
 from graphnet.passes import skipped
 from graphnet.plan import Plan
-from graphnet.sdk import Event, Executor, Make, Run, as_given
+from graphnet.sdk import Event, Exchange, Executor, Make, Run, as_given
 
 Outputs = tuple[Tensor, ...]
 
@@ -184,6 +187,12 @@ class Replayed(Run):
             found = self._replay(self.recording, given)
         except (RuntimeError, CompileError, LayerError) as error:
             problem: str | None = f"the plan cannot be captured: {str(error).strip()}"
+            if any(isinstance(step.call.layer, Exchange) for step in self.plan.steps):
+                # The others run the step again: this process would answer them with another step.
+                raise CompileError(
+                    f"{problem}. The other processes of the training capture it, so this one cannot go on. "
+                    f"Choose the executor eager for all."
+                ) from error
         else:
             problem = disagreement(
                 self.plan, before, expected=(expected, after), found=(found, slots)

@@ -13,11 +13,12 @@ from graphnet.builtin import Adam
 from graphnet.errors import CompileError
 from graphnet.executors import CUDAGraph, CUDARecording, Eager
 from graphnet.executors.cudagraph import Outputs, Recording, Replayed
-from graphnet.model import Model, Program
+from graphnet.model import Model, Program, join_processes
 from graphnet.plan import Plan
-from graphnet.sdk import Layer, Register, Run, hookimpl, load_registry
+from graphnet.sdk import Executor, Layer, Register, Run, hookimpl, load_registry
 from tests.support.models import SEED
 from tests.support.oracle import random_tensor
+from tests.support.processes import in_processes
 
 SHAPE = (4, 3, 8, 8)
 
@@ -286,3 +287,44 @@ def test_on_cuda_a_plan_is_captured_after_one_that_cannot_be() -> None:
     )
     fine.step(*pair)
     assert fine.accumulation.record() == {"captured": True, "stayed": None}
+
+
+def of_processes(executors: list[Executor]) -> dict[str, Any]:
+    """The weights of four steps of several processes, each with its own executor, or its error."""
+    joined = join_processes()
+    made = Model(SEED).compile(
+        SHAPE,
+        loss="mse",
+        optimizer=Adam(lr=1e-3),
+        device="cpu",
+        executor="eager",
+        shard="optimizer",
+        processes=joined,
+    )
+    run = executors[joined.rank].prepare(made.plan)
+    object.__setattr__(made.accumulation.updating, "run", run)  # compile wants one executor for all
+    try:
+        for number in range(4):
+            made.step(*(tensor.float() for tensor in batch(10 * number + joined.rank)))
+    except Exception as error:
+        return {"error": torch.tensor([*f"{type(error).__name__}: {error}".encode()])}
+    events = [event.kind for event in made.accumulation.events()]
+    return {**made.model_weights, "captured": torch.tensor(events.count("captured"))}
+
+
+def test_processes_capture_a_step_together() -> None:
+    theirs = in_processes(2, of_processes, [Eager(), Eager()])
+    mine = in_processes(2, of_processes, [OnTheCPU(), OnTheCPU()])
+    for found, expected in zip(mine, theirs, strict=True):
+        assert int(found.pop("captured")) == 1
+        assert int(expected.pop("captured")) == 0
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), name
+
+
+def test_a_process_that_cannot_capture_a_step_does_not_go_on_with_another() -> None:
+    failing = OnTheCPU(recording="Failing")
+    _, second = in_processes(2, of_processes, [OnTheCPU(), failing])
+    text = bytes(second["error"].tolist()).decode()
+    assert text.startswith("CompileError: the plan cannot be captured: operation not permitted")
+    assert "Choose the executor eager for all." in text
