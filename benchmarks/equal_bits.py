@@ -3,7 +3,8 @@
 For three networks with group norms, in float32 and float64, it trains on the same batches in one process, in
 two and in four, each with one thread, with and without `deterministic`. It compares the losses of all steps,
 the weights, their averages, and the states of the optimizer, and prints whether all bits are equal, or else
-the largest relative difference of a tensor.
+the largest relative difference of a tensor. With `--shard` the processes divide the states; the bytes of the
+states that a process has are printed too.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import graphnet as gn
 from tests.support.processes import in_processes
 
 _BATCH, _SIZE = 8, 32
+_STATES = "bytes of states"
 _NORM = "{group_norm: {num_groups: 4}}"
 _EXAMPLES = Path(__file__).parents[1] / "examples" / "denoisers"
 CASES: Mapping[str, tuple[str, Mapping[str, str], Mapping[str, Any]]] = {
@@ -62,33 +64,51 @@ def train(
         images = torch.rand(2, _BATCH, 3, _SIZE, _SIZE, generator=draw)
         noisy, target = images.to(getattr(torch, dtype))
         losses.append(program.step(noisy[part], target[part]).clone())
-    return {"losses": torch.stack(losses), **program.model_weights, **program.training_state}
+    states = [tensor.untyped_storage().nbytes() for tensor in program.optimizer_state.values()]
+    return {
+        _STATES: torch.tensor(sum(states)),
+        "losses": torch.stack(losses),
+        **program.model_weights,
+        **program.training_state,
+    }
 
 
 def compare(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
-    """The largest relative difference of a tensor; 0 if all bits are equal."""
-    if all(torch.equal(found[name], tensor) for name, tensor in expected.items()):
+    """The largest relative difference of a tensor; 0 if all bits are equal.
+
+    Of divided states, only the first process has the whole ones.
+    """
+    names = [name for name in found if name != _STATES]
+    if all(torch.equal(found[name], expected[name]) for name in names):
         return 0.0
     return max(
-        float((found[name] - tensor).double().norm() / tensor.double().norm().clamp_min(1e-30))
-        for name, tensor in expected.items()
+        float(
+            (found[name] - expected[name]).double().norm()
+            / expected[name].double().norm().clamp_min(1e-30)
+        )
+        for name in names
     )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=200)
-    steps = parser.parse_args().steps
-    table = Table("training", "dtype", "2 processes", "4 processes", title=f"{steps} steps")
+    parser.add_argument("--shard", action="store_true", help="divide the optimizer's states")
+    parser.add_argument("--rows", default="", help="only trainings whose name has this text")
+    options = parser.parse_args()
+    steps, more = options.steps, {"shard": "optimizer"} if options.shard else {}
+    counts = ("1 process", "2 processes", "4 processes")
+    table = Table("training", "dtype", *counts, title=f"{steps} steps")
     with tempfile.TemporaryDirectory() as folder:
-        for name, (file, changes, settings) in CASES.items():
+        rows = {name: case for name, case in CASES.items() if options.rows in name}
+        for name, (file, changes, settings) in rows.items():
             text = (_EXAMPLES / file).read_text()
             for old, new in changes.items():
                 text = text.replace(old, new)
             (changed := Path(folder, file)).write_text(text)
             for dtype, exact in itertools.product(("float32", "float64"), (True, False)):
                 row = name + (", deterministic" if exact else "")
-                cells = _cells(changed, settings, dtype, exact, steps)
+                cells = _cells(changed, {**settings, **more}, dtype, exact, steps)
                 table.add_row(row, dtype, *cells)
                 print(row, dtype, *cells, file=sys.stderr, flush=True)
     Console(markup=False).print(table)
@@ -96,13 +116,18 @@ def main() -> int:
 
 
 def _cells(*given: Any) -> list[str]:
-    """How 2 and 4 processes compare with one."""
+    """The bytes of states in one process, and how 2 and 4 processes compare with it."""
     (alone,) = in_processes(1, train, *given)
-    cells = []
+    cells = [_bytes(alone)]
     for count in (2, 4):
-        worst = max(compare(one, alone) for one in in_processes(count, train, *given))
-        cells.append(f"{worst:.1e}" if worst else "equal bits")
+        every = in_processes(count, train, *given)
+        worst = max(compare(one, alone) for one in every)
+        cells.append(f"{f'{worst:.1e}' if worst else 'equal bits'}, {_bytes(every[0])}")
     return cells
+
+
+def _bytes(found: Mapping[str, Tensor]) -> str:
+    return f"{int(found[_STATES]) / 1e6:.3f} MB of states"
 
 
 if __name__ == "__main__":

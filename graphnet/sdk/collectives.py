@@ -127,6 +127,9 @@ class Exchange(Layer):
     Attributes:
         group: the name of the group in torch.distributed.
         size: the number of its processes.
+
+    >>> [kind.__name__ for kind in Exchange.__subclasses__()]
+    ['AllReduce', 'ReduceScatter', 'AllGather', 'GatherStatistics']
     """
 
     group: str

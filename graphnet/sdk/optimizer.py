@@ -28,6 +28,8 @@ class Optimizer(Definition):
             divide the states (`shard: optimizer`). A subclass states it anew.
 
     >>> class SignDescent(Optimizer):
+    ...     elementwise = True
+    ...
     ...     def update(self, parameter, grad, lr):
     ...         parameter.sub_(lr * grad.sign())
     >>> weight = torch.tensor([1.0, 2.0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -14,8 +14,20 @@ from graphnet.errors import CompileError
 from graphnet.executors import CUDAGraph, CUDARecording, Eager
 from graphnet.executors.cudagraph import Outputs, Recording, Replayed
 from graphnet.model import Model, Program, join_processes
+from graphnet.passes import MicroBatches
 from graphnet.plan import Plan
-from graphnet.sdk import Executor, Layer, Register, Run, hookimpl, load_registry
+from graphnet.sdk import (
+    Executor,
+    Layer,
+    Make,
+    Processes,
+    Register,
+    Run,
+    as_given,
+    hookimpl,
+    load_registry,
+)
+from tests.passes.test_micro_batches import plan_of, tensors_of
 from tests.support.models import SEED
 from tests.support.oracle import random_tensor
 from tests.support.processes import in_processes
@@ -289,32 +301,28 @@ def test_on_cuda_a_plan_is_captured_after_one_that_cannot_be() -> None:
     assert fine.accumulation.record() == {"captured": True, "stayed": None}
 
 
-def of_processes(executors: list[Executor]) -> dict[str, Any]:
-    """The weights of four steps of several processes, each with its own executor, or its error."""
+def of_processes(executor: Executor) -> dict[str, Any]:
+    """The weights of four steps of several processes, and the number of captures."""
     joined = join_processes()
     made = Model(SEED).compile(
         SHAPE,
         loss="mse",
         optimizer=Adam(lr=1e-3),
         device="cpu",
-        executor="eager",
+        dtype=torch.float64,
+        executor=executor,
         shard="optimizer",
         processes=joined,
     )
-    run = executors[joined.rank].prepare(made.plan)
-    object.__setattr__(made.accumulation.updating, "run", run)  # compile wants one executor for all
-    try:
-        for number in range(4):
-            made.step(*(tensor.float() for tensor in batch(10 * number + joined.rank)))
-    except Exception as error:
-        return {"error": torch.tensor([*f"{type(error).__name__}: {error}".encode()])}
+    for number in range(4):
+        made.step(*batch(10 * number + joined.rank))
     events = [event.kind for event in made.accumulation.events()]
     return {**made.model_weights, "captured": torch.tensor(events.count("captured"))}
 
 
 def test_processes_capture_a_step_together() -> None:
-    theirs = in_processes(2, of_processes, [Eager(), Eager()])
-    mine = in_processes(2, of_processes, [OnTheCPU(), OnTheCPU()])
+    theirs = in_processes(2, of_processes, Eager())
+    mine = in_processes(2, of_processes, OnTheCPU())
     for found, expected in zip(mine, theirs, strict=True):
         assert int(found.pop("captured")) == 1
         assert int(expected.pop("captured")) == 0
@@ -322,9 +330,21 @@ def test_processes_capture_a_step_together() -> None:
             assert torch.equal(found[name], tensor), name
 
 
+class Still(Run):
+    """Returns a loss, and changes nothing."""
+
+    def __call__(self, *arguments: Tensor) -> Outputs:
+        return (torch.zeros(()),)
+
+    def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
+        return self()
+
+
 def test_a_process_that_cannot_capture_a_step_does_not_go_on_with_another() -> None:
-    failing = OnTheCPU(recording="Failing")
-    _, second = in_processes(2, of_processes, [OnTheCPU(), failing])
-    text = bytes(second["error"].tolist()).decode()
-    assert text.startswith("CompileError: the plan cannot be captured: operation not permitted")
-    assert "Choose the executor eager for all." in text
+    plan = plan_of(MicroBatches(1, 2), processes=Processes(2, ("all",)))
+    run = Replayed(plan, Still(), record=Failing)
+    run.eager = Still()
+    tensors = tensors_of(plan)
+    given = [torch.zeros(plan.values[name].spec.shape) for name in plan.inputs]
+    with pytest.raises(CompileError, match=r"not permitted.* Choose the executor eager for all"):
+        run.on(as_given, given, [*tensors.values()])

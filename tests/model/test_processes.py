@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import multiprocessing
 import os
 import subprocess
 import sys
 import textwrap
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import graphnet as gn
 from graphnet.errors import InputError
@@ -183,3 +187,34 @@ def test_script_of_the_documentation_prints_the_same_bits(tmp_path: Path) -> Non
         assert done.stdout.startswith(f"{count} processes: loss 0.0")
         printed.append(done.stdout.partition(": ")[2])
     assert len({*printed}) == 1
+
+
+def one_of_many(pipe: Connection, count: int) -> None:
+    """Train as one of many processes whose exchanges torch only pretends."""
+    torch.distributed.init_process_group("fake", rank=2, world_size=count, store=FakeStore())
+    joined = gn.join_processes()
+    settings = {"optimizer": gn.Adam(lr=0.01), "clip_grad_norm": 0.1, "shard": "optimizer"}
+    layers = [*NET["layers"][:1], {"batch_norm2d": {"sync": True}}, *NET["layers"][2:]]
+    model = gn.Model({**NET, "layers": layers}, seed=3)
+    program = model.compile((2, 3, 8, 8), loss="mse", device="cpu", processes=joined, **settings)
+    for x, y in batches():
+        program.step(x[:2], y[:2])
+    states = {name: tuple(t.shape) for name, t in program.optimizer_state.items()}
+    pipe.send((joined.count, states, {n: tuple(t.shape) for n, t in program.weights.items()}))
+
+
+@pytest.mark.parametrize("count", [3, 64])
+def test_a_plan_of_many_processes_runs(count: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=one_of_many, args=(theirs, count))
+    process.start()
+    theirs.close()
+    found, states, weights = mine.recv()
+    process.join()
+    assert process.exitcode == 0
+    assert found == count
+    for name, shape in states.items():
+        parameter, _, state = name.rpartition(":")
+        assert state in ("exp_avg", "exp_avg_sq")
+        assert shape == (math.ceil(math.prod(weights[parameter]) / count),)

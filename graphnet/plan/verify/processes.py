@@ -64,19 +64,19 @@ def same_everywhere(step: Step) -> Iterator[str]:
 def divided(step: Step) -> Iterator[str]:
     """Faults of shards: cut in different ways, or not written into the parameter of all processes."""
     taken = {
-        call.name: (str(call.args[0]), call.layer, step.sent(call))
+        call.name: (str(call.args[0]), call.layer, step.buckets.sent(call))
         for call in step.graph.calls.values()
         if isinstance(call.layer, AssignGathered)
     }
     for call, target, gradient in step.optimizer_updates():
-        parameter = step.cut_from(target)
+        parameter = step.buckets.cut_from(target)
         if parameter is None:
             continue
-        sharding, spec = step.sharding(target), step.graph.values[parameter].spec
+        sharding, spec = step.buckets.sharding(target), step.graph.values[parameter].spec
         assert sharding is not None
         if sharding.sizes != step.processes.sizes or sharding.shape != spec.shape:
             yield f"{target!r} is cut for another tensor or other processes than {parameter!r} has"
-        if step.sharding(gradient) != sharding:
+        if step.buckets.sharding(gradient) != sharding:
             yield f"{target!r} is updated by {gradient!r}, which is cut in another way"
         new = next((one for one, old in call.writes.items() if old == target), None)
         writers = [name for name, (_, _, sent) in taken.items() if sent is not None and sent == new]

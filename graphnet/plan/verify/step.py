@@ -24,28 +24,20 @@ from graphnet.graph import (
     gradient_names,
     renamed,
 )
+from graphnet.plan.verify.buckets import Buckets
 from graphnet.plan.verify.spreads import Spreads, rule_of
 from graphnet.sdk import (
     ALONE,
     Accumulate,
-    AllGather,
-    AllReduce,
-    AssignGathered,
     Cast,
     Clear,
-    FromBucket,
     IfFinite,
     Layer,
     MultiTensorKernel,
     Optimizer,
     Processes,
-    ReduceScatter,
     Scaled,
-    Shard,
-    Sharding,
     Times,
-    ToBucket,
-    Wait,
     WeightedSum,
     arguments_of,
 )
@@ -72,6 +64,7 @@ class Step:
     def __init__(self, graph: Graph, processes: Processes = ALONE) -> None:
         self.graph = graph = _without_repetitions(graph)
         self.processes = processes
+        self.buckets = Buckets(graph)
         self.forward = [
             one
             for call in graph.calls.values()
@@ -211,84 +204,13 @@ class Step:
                 left.append((source, factors))
             elif call is not None and isinstance(rule, Accumulate) and call.kind is Kind.ACCUMULATE:
                 left += [(one, factors) for one in call.reads()]
-            elif call is not None and (sent := self.sent(call)) is not None:
+            elif call is not None and (sent := self.buckets.sent(call)) is not None:
                 left.append((sent, factors))
             else:
                 all_factors.add(factors)
                 is_slot = self.graph.values[name].kind is Kind.STATE
                 (slots if is_slot else gradients)[name] += 1
         return Carried(gradients, slots, frozenset(all_factors))
-
-    def sent(self, call: Call) -> str | None:
-        """The value that a call takes from a bucket after an exchange; None for another call.
-
-        It takes the sum of the value over a group or a shard of the sum over all processes. AssignGathered
-        takes the value of all processes.
-        """
-        layer = call.layer
-        if not isinstance(layer, FromBucket | AssignGathered):
-            return None
-        packing, place = self._packing(str(call.args[-1])), 0
-        if packing is None:
-            return None
-        taken = (layer.shape, layer.channels_last) if isinstance(layer, FromBucket) else None
-        for number, name in enumerate(packing.reads()):
-            spec, packer = self.graph.values[name].spec, packing.layer
-            packed: object = None
-            match packer:
-                case AllReduce():
-                    size, packed = spec.numel, (spec.shape, packer.channels_last[number])
-                case ToBucket():
-                    size = packer.shardings[number].size
-                    packed = ((size,), False)
-                case AllGather():
-                    size = spec.numel
-            if (place, packed) == (layer.start, taken):
-                return name
-            place += size
-        return None
-
-    def _packing(self, bucket: str) -> Call | None:
-        """The call that lays values into a bucket, before all exchanges of it; None if there is none."""
-        producers = self.graph.producers
-        call = producers.get(bucket)
-        while call is not None:
-            reads = [*call.reads()]
-            first = producers.get(reads[0])
-            of_bucket = len(reads) == 1 and first is not None and isinstance(first.layer, Wait)
-            if not (
-                isinstance(call.layer, Wait | ReduceScatter)
-                or (isinstance(call.layer, AllGather) and of_bucket)
-            ):
-                break
-            call = first
-        return (
-            call
-            if call is not None and isinstance(call.layer, AllReduce | ToBucket | AllGather)
-            else None
-        )
-
-    def sharding(self, name: str) -> Sharding | None:
-        """How the tensor is divided of which a value is this process's shard; None for no shard."""
-        call = self.graph.producers.get(name)
-        while call is not None and isinstance(rule_of(call.layer), Scaled | Cast):
-            reads = tuple(flatten((call.args[0],)))
-            name = reads[[*call.makes()].index(name)]
-            call = self.graph.producers.get(name)
-        if call is None:
-            return None
-        if isinstance(call.layer, Shard):
-            return call.layer.sharding
-        if isinstance(call.layer, FromBucket) and (sent := self.sent(call)) is not None:
-            packing = self._packing(str(call.args[0]))
-            if packing is not None and isinstance(packing.layer, ToBucket):
-                return packing.layer.shardings[[*packing.reads()].index(sent)]
-        return None
-
-    def cut_from(self, name: str) -> str | None:
-        """The value of which a value is this process's shard; None if it is no copy of one."""
-        call = self.graph.producers.get(name)
-        return str(call.args[0]) if call is not None and isinstance(call.layer, Shard) else None
 
     def summands(self, name: str) -> Counter[str]:
         """The values of which a value is the sum, with weights or without, in this process."""
@@ -298,7 +220,7 @@ class Step:
             call = self.graph.producers.get(one)
             if call is not None and isinstance(call.layer, Accumulate | WeightedSum):
                 left += call.reads()
-            elif call is not None and (sent := self.sent(call)) is not None:
+            elif call is not None and (sent := self.buckets.sent(call)) is not None:
                 left.append(sent)
             else:
                 found[one] += 1
@@ -315,7 +237,7 @@ class Step:
     def before_sums(self, name: str) -> str:
         """The value of which a value is the sum over all processes, or the value itself."""
         call = self.graph.producers.get(name)
-        while call is not None and (sent := self.sent(call)) is not None:
+        while call is not None and (sent := self.buckets.sent(call)) is not None:
             name, call = sent, self.graph.producers.get(sent)
         return name
 
@@ -350,7 +272,7 @@ class Step:
     def optimizer_updates(self) -> Iterator[tuple[Call, str, str]]:
         """Yield each update of a parameter by an optimizer: the call, the parameter, and its gradient.
 
-        If a shard is updated, it stands for the parameter: see `cut_from`.
+        If a shard is updated, it stands for the parameter: see `Buckets.cut_from`.
         """
         for call in self.graph.calls.values():
             layer, args = call.layer, call.args

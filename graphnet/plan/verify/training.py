@@ -175,7 +175,7 @@ def _micro_batches(step: Step) -> Iterator[str]:
 def _updated_once(step: Step) -> Iterator[str]:
     found: Counter[str] = Counter()
     for call, target, gradient in step.optimizer_updates():
-        parameter = step.cut_from(target) or target
+        parameter = step.buckets.cut_from(target) or target
         found[parameter] += 1
         if target not in call.writes.values():
             yield f"{call.name!r} does not write {target!r}"
