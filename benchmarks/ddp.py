@@ -3,7 +3,8 @@
 Each process has one thread and half of each batch; gradients travel by gloo over loopback. Opponents are DDP
 in eager mode and compiled, each in N C H W and channels_last, with static graphs and gradients as views of
 its buckets. For each network it prints
-- the largest relative difference of the losses of 50 steps, from the same weights, beside DDP in eager mode,
+- the largest relative difference of the losses of 50 steps, from the same weights, beside DDP in eager mode;
+  and that of torch in one process on the whole batch beside DDP, which rounding alone makes,
 - the time of a training step, all contenders interleaved, and the best of DDP's divided by the best of ours,
 - how much of the communication our fastest executor hides: 1 - (step - step without communication) / the
   communication alone.
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from rich.console import Console
@@ -69,12 +70,16 @@ def main() -> int:
 
 def measure(workload: Workload, joined: Joined, console: Console, *, rounds: int) -> None:
     """Print the losses' difference, the times and the share of communication that is hidden."""
-    x, target = (images[joined.part(len(images))] for images in workload.images(CPU))
+    whole = workload.images(CPU)
+    x, target = (images[joined.part(len(images))] for images in whole)
     console.print(f"\n{workload.network.title}, {workload.shape}, {joined.count} processes")
     for dtype in (torch.float32, torch.float64):
         ours, theirs = _losses(workload.network, joined, x.to(dtype), target.to(dtype))
-        far = max(abs(a - b) / abs(b) for a, b in zip(ours, theirs, strict=True))
-        console.print(f"losses of {STEPS} steps in {dtype}: relative difference to DDP {far:.1e}")
+        alone = _torch_losses(workload.network, *(images.to(dtype) for images in whole))
+        console.print(
+            f"losses of {STEPS} steps in {dtype}: relative difference to DDP {_apart(ours, theirs):.1e}; "
+            f"of torch in one process {_apart(alone, theirs):.1e}"
+        )
     contenders: dict[str, Run] = {}
     for executor in ("eager", "inductor"):
         contenders[f"graphnet: {executor}"] = _step_of(
@@ -170,6 +175,24 @@ def _ddp_step(network: Network, setting: Setting, x: Tensor, target: Tensor) -> 
         return loss.detach()
 
     return step
+
+
+def _apart(found: Sequence[float], expected: Sequence[float]) -> float:
+    """The largest relative difference."""
+    return max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
+
+
+def _torch_losses(network: Network, x: Tensor, target: Tensor) -> list[float]:
+    """The losses of torch in one process."""
+    module = network.module().to(x.dtype).train()
+    rule, losses = optimizer_of(network, module), list[float]()
+    for _ in range(STEPS):
+        rule.zero_grad(set_to_none=True)
+        loss = nn.functional.mse_loss(module(x), target)
+        loss.backward()  # type: ignore[no-untyped-call]
+        rule.step()
+        losses.append(float(loss))
+    return losses
 
 
 def _losses(
