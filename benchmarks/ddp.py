@@ -75,10 +75,10 @@ def measure(workload: Workload, joined: Joined, console: Console, *, rounds: int
     console.print(f"\n{workload.network.title}, {workload.shape}, {joined.count} processes")
     for dtype in (torch.float32, torch.float64):
         ours, theirs = _losses(workload.network, joined, x.to(dtype), target.to(dtype))
-        alone = _torch_losses(workload.network, *(images.to(dtype) for images in whole))
+        torch_alone = _torch_losses(workload.network, *(images.to(dtype) for images in whole))
         console.print(
             f"losses of {STEPS} steps in {dtype}: relative difference to DDP {_apart(ours, theirs):.1e}; "
-            f"of torch in one process {_apart(alone, theirs):.1e}"
+            f"of torch in one process {_apart(torch_alone, theirs):.1e}"
         )
     contenders: dict[str, Run] = {}
     for executor in ("eager", "inductor"):
@@ -191,7 +191,7 @@ def _torch_losses(network: Network, x: Tensor, target: Tensor) -> list[float]:
         loss = nn.functional.mse_loss(module(x), target)
         loss.backward()  # type: ignore[no-untyped-call]
         rule.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return losses
 
 
