@@ -25,21 +25,25 @@ from graphnet.system import cache_folder, find_compiler, resolve_device
 @click.option(
     "--processes",
     type=click.IntRange(min=2),
-    default=2,
-    show_default=True,
-    help="With --network: the number of processes on this machine.",
+    help="With --network: the number of processes on this machine; by default 2.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def machine(device: str, as_network: bool, processes: int, as_json: bool) -> int:
+def machine(device: str, as_network: bool, processes: int | None, as_json: bool) -> int:
     """Measure how fast a device moves bytes, multiplies and starts an operator; this takes a few seconds.
 
     The numbers are written to the cache folder ($GRAPHNET_CACHE, or that of the platform), for this device
     and this version of torch. `graphnet explain` computes the least time of each step from them. They do
     not influence any plan.
     """
+    if processes is not None and not as_network:
+        raise click.UsageError(
+            "--processes belongs to --network: a machine is measured by one process."
+        )
+    if processes is not None and is_one_of_several():
+        raise click.UsageError("torchrun has started the processes already: leave --processes out.")
     if as_network and not is_one_of_several():
         options = ["--device", device, "--network", *(["--json"] if as_json else [])]
-        return start_processes(processes, ["machine", *options])
+        return start_processes(processes or 2, ["machine", *options])
     if as_network:
         _network(device, as_json=as_json)
     else:

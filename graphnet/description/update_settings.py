@@ -80,6 +80,8 @@ def _selectors(forms: object, info: ValidationInfo) -> tuple[Selector, ...]:
 
 
 def _bytes(value: int | str | None) -> int | str | None:
+    if "%" in str(value):
+        raise ValueError(f"expected a number of bytes, such as '4MiB', found {value!r}")
     if value is not None:
         parse_bytes(value, whole=0)  # raises InputError if the value is no number of bytes
     return value

@@ -16,8 +16,10 @@ import click
 import numpy as np
 import pytest
 
+from graphnet.cli.machine import machine
 from graphnet.cli.processes import arguments_again
 from graphnet.cli.train import train
+from graphnet.graph import load_network, network_path
 from graphnet.model import read_checkpoint
 
 CONFIG = """
@@ -181,3 +183,26 @@ def test_processes_of_torchrun_cannot_start_others(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(click.UsageError, match="leave --processes out"):
         train.main(["x.yaml", "--processes", "2"], standalone_mode=False)
+
+
+@pytest.mark.slow
+def test_the_network_between_processes_is_measured(tmp_path: Path) -> None:
+    environment = {**os.environ, "GRAPHNET_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "graphnet", "machine", "--network", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["name"] == "2 processes, gloo on cpu"
+    assert found["latency_s"] > 0
+    kept = load_network(network_path(found["name"], tmp_path))
+    assert kept is not None
+    assert kept.bandwidth == found["bandwidth"]
+
+
+def test_processes_belong_to_the_network() -> None:
+    with pytest.raises(click.UsageError, match="--processes belongs to --network"):
+        machine.main(["--processes", "3"], standalone_mode=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import graphnet as gn
-from graphnet.errors import InputError
+from graphnet.errors import GraphError, GraphnetError, InputError
 from graphnet.model import Joined, Program
 from graphnet.passes import GRAD
 from tests.support.processes import in_processes
@@ -218,3 +219,26 @@ def test_a_plan_of_many_processes_runs(count: int) -> None:
         parameter, _, state = name.rpartition(":")
         assert state in ("exp_avg", "exp_avg_sq")
         assert shape == (math.ceil(math.prod(weights[parameter]) / count),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shard": "states"}, "shard: expected 'optimizer', found 'states'"),
+        ({"bucket": "50%"}, "bucket: expected a number of bytes, such as '4MiB', found '50%'"),
+        ({"bucket": 0}, "bucket: expected an amount of memory"),
+        ({"reduce_dtype": "float16"}, "reduce_dtype: expected 'bfloat16', found 'float16'"),
+        ({"reduce_dtype": "bfloat16", "deterministic": True}, "which `deterministic` excludes"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_of_processes_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(GraphnetError, match=re.escape(message)):
+        gn.Model(NET).plan((4, 3, 8, 8), loss="mse", optimizer=gn.Adam(), **settings)
+
+
+def test_norms_with_sync_are_refused_with_deterministic() -> None:
+    layers = [*NET["layers"][:1], {"batch_norm2d": {"sync": True}}]
+    settings = {"loss": "mse", "optimizer": gn.Adam(), "deterministic": True}
+    with pytest.raises(GraphError, match="this layer computes statistics of the whole batch"):
+        gn.Model({**NET, "layers": layers}).plan((4, 3, 8, 8), **settings)
