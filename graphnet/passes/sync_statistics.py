@@ -28,7 +28,9 @@ def sync_statistics(graph: Graph, *, processes: Processes) -> Graph:
     for call in calls.values():
         layer = call.layer
         parts = layer.across_processes() if isinstance(layer, Layer) else None
-        if parts is None or call.method != "forward":
+        if (
+            parts is None or not call.new_states()
+        ):  # frozen states are read, and nothing is computed
             exchanges.calls[call.name] = call
         else:
             _split(call, parts, exchanges)

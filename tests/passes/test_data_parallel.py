@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from graphnet import SGD, Adam, AdamW, Muon
+from graphnet.description import UpdateSettings
 from graphnet.errors import PlanError
 from graphnet.graph import RANK, STEP, Call, Graph, Kind, Value, renamed
 from graphnet.model import join_processes
@@ -180,6 +181,9 @@ def test_gradients_are_rounded_to_the_dtype_in_which_they_are_sent(updates: Any)
     assert not torch.allclose(mine["c1.weight"], exact["c1.weight"], rtol=1e-5, atol=1e-7)
 
 
+FROZEN = UpdateSettings(
+    optimizer=SGD(lr=0.1), parameters=({"match": "batch_norm2d_1.*", "freeze": True},)
+)
 SYNCED = {
     "input": {"channels": 3},
     "layers": [
@@ -198,6 +202,7 @@ def test_norms_with_sync_train_as_one_process_on_the_whole_batch() -> None:
         {"net": SYNCED, "dtype": "float64", "updates": SHARDED["adam, clip, ema"]},
         {"net": SYNCED, "dtype": "float64", "kernels": "reference", "memory": "95%"},
         {"net": SYNCED, "precision": "bfloat16"},
+        {"net": SYNCED, "dtype": "float64", "updates": FROZEN},
     ]
     (expected,) = in_processes(1, many_steps, 1, False, cases)
     for count in (2, 4):
