@@ -36,7 +36,8 @@ from benchmarks.torch_side import Setting, optimizer_of
 from benchmarks.workloads import WORKLOADS, Workload
 from graphnet.graph import Kind
 from graphnet.model import SINGLE, Joined
-from graphnet.sdk import AllReduce
+from graphnet.plan import Plan
+from graphnet.sdk import Exchange
 
 CPU = torch.device("cpu")
 STEPS = 50
@@ -88,12 +89,14 @@ def measure(workload: Workload, joined: Joined, console: Console, *, rounds: int
     contenders["graphnet: eager, no communication"] = _step_of(
         workload.network, SINGLE, "eager", x, target
     )
-    contenders["communication alone"] = _communication(workload.network, joined, x)
+    contenders["communication alone"] = exchanges(
+        _program(workload.network, joined, "eager", x).plan
+    )
     for mode in ("eager", "compile"):
         for last in (False, True):
             setting = Setting(mode, last, "float32")
             contenders[f"DDP: {setting}"] = _ddp_step(workload.network, setting, x, target)
-    times = _interleaved(contenders, joined, console, rounds=rounds)
+    times = interleaved(contenders, joined, console, rounds=rounds)
     table = Table("contender", "ms a step")
     for name, all_ms in times.items():
         table.add_row(name, f"{statistics.median(all_ms):.2f}")
@@ -141,15 +144,15 @@ def _step_of(network: Network, joined: Joined, executor: str, x: Tensor, target:
     return lambda: made.step_packed(*packed)
 
 
-def _communication(network: Network, joined: Joined, x: Tensor) -> Run:
+def exchanges(plan: Plan) -> Run:
     """All exchanges of a step, one after the other."""
-    plan = _program(network, joined, "eager", x).plan
-    calls = [step.call for step in plan.steps if isinstance(step.call.layer, AllReduce)]
-    buckets = [torch.zeros(plan.values[next(call.makes())].spec.shape) for call in calls]
+    wait = torch.ops._c10d_functional.wait_tensor
+    calls = [step.call for step in plan.steps if isinstance(step.call.layer, Exchange)]
+    given = [[torch.zeros(plan.values[n].spec.shape) for n in call.reads()] for call in calls]
 
     def run() -> None:
-        for bucket in buckets:
-            torch.distributed.all_reduce(bucket)
+        for call, tensors in zip(calls, given, strict=True):
+            wait(call.layer.forward(*tensors))  # type: ignore[attr-defined]
 
     return run
 
@@ -211,7 +214,7 @@ def _losses(
     return ours, theirs
 
 
-def _interleaved(
+def interleaved(
     contenders: Mapping[str, Run], joined: Joined, console: Console, *, rounds: int
 ) -> dict[str, list[float]]:
     """Milliseconds of each contender in every round; all processes run the same calls."""

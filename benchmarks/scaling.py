@@ -14,14 +14,14 @@ import os
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import graphnet as gn
+from benchmarks.ddp import CPU, ROWS, exchanges, interleaved
 from benchmarks.graphnet_side import optimizer
 from benchmarks.timing import Run
 from benchmarks.workloads import WORKLOADS, Workload
@@ -29,10 +29,7 @@ from graphnet.graph import Call, Network, predicted_seconds
 from graphnet.inspection import measure_network, predict_step, time_steps
 from graphnet.model import SINGLE, Joined
 from graphnet.plan import Plan
-from graphnet.sdk import Exchange
 
-CPU = torch.device("cpu")
-ROWS = {name.partition("-")[0]: name for name in ("a512-train", "b-train", "c-train")}
 _ROUNDS = 25
 _NONE = Network("no network", latency_s=1e-9, bandwidth=1e15)
 
@@ -103,9 +100,10 @@ def compare(
     runs: dict[str, Run] = {
         "alone": lambda: alone.step_packed(*packed),
         "together": lambda: together.step_packed(*packed),
-        "exchanges": _exchanges(together.plan),
+        "exchanges": exchanges(together.plan),
     }
-    measured = _interleaved(runs, joined)
+    times = interleaved(runs, joined, Console(quiet=joined.rank > 0, markup=False), rounds=_ROUNDS)
+    measured = {name: 1e-3 * statistics.median(all_ms) for name, all_ms in times.items()}
     ratio = predicted.seconds / measured["together"]
     sent = measured["exchanges"]
     cells = [str(workload), _ms(measured["together"]), _ms(predicted.seconds), f"{ratio:.2f}"]
@@ -135,33 +133,6 @@ def _seconds(plan: Plan, together: Plan) -> Callable[[Call], float]:
 def _key(call: Call) -> object:
     """What a call has in common with the same call in the plan of one process, whose name may differ."""
     return call.node, call.function, call.port, call.title
-
-
-def _exchanges(plan: Plan) -> Run:
-    """All exchanges of a step, one after the other."""
-    wait = torch.ops._c10d_functional.wait_tensor
-    calls = [step.call for step in plan.steps if isinstance(step.call.layer, Exchange)]
-    given = [[torch.zeros(plan.values[n].spec.shape) for n in call.reads()] for call in calls]
-
-    def run() -> None:
-        for call, tensors in zip(calls, given, strict=True):
-            wait(call.layer.forward(*tensors))  # type: ignore[attr-defined]
-
-    return run
-
-
-def _interleaved(runs: Mapping[str, Run], joined: Joined) -> dict[str, float]:
-    """The median seconds of each run, of the slowest process in each round."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(_ROUNDS + 2):
-        for name, run in runs.items():
-            torch.distributed.barrier()
-            started = time.perf_counter()
-            run()
-            (slowest_us,) = joined.greatest(int(1e6 * (time.perf_counter() - started)))
-            if number > 1:
-                times[name].append(1e-6 * slowest_us)
-    return {name: statistics.median(found) for name, found in times.items()}
 
 
 def _ms(seconds: float) -> str:

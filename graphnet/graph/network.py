@@ -9,20 +9,17 @@ and 5). graphnet.inspection measures the numbers of a network. No decision about
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 
-from graphnet.errors import MachineError
 from graphnet.graph.ir import Call, Value
+from graphnet.graph.measured import file_name, load_numbers, save_numbers
 from graphnet.sdk import AllReduce, Exchange
-from graphnet.system import write_text
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Network:
     """The numbers of a network between processes.
 
     Args:
-        name: what it connects.
+        name: which processes the network connects, for people.
         latency_s: the seconds that a message without content takes.
         bandwidth: the bytes that a process sends and receives in a second.
         hidden: the share of an exchange during which the process computes something else as fast as without
@@ -107,28 +104,18 @@ def exchanged_bytes(call: Call, values: Mapping[str, Value]) -> int:
 
 def network_path(name: str, folder: Path) -> Path:
     """The file in a cache folder for a network of this name."""
-    return folder / f"network-{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    return folder / file_name("network", name)
 
 
 def save_network(network: Network, path: Path) -> None:
     """Write a measurement in one step: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_text(path, json.dumps(asdict(network), indent=2) + "\n")
+    save_numbers(network, path)
 
 
 def load_network(path: Path) -> Network | None:
     """Read a measurement; None if the file does not exist. Raises MachineError if it has other content."""
-    try:
-        data = json.loads(path.read_text())
-        network = Network(**data)
-        fine = network.latency_s > 0 and network.bandwidth > 0 and 0 <= network.hidden <= 1
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        fine = False
-    if not fine:
-        raise MachineError(
-            f"{path}: expected the numbers of a measured network, found something else. "
-            f"`graphnet machine --network` measures again and replaces it."
-        )
-    return network
+    return load_numbers(path, Network, _fits, what="network", command="graphnet machine --network")
+
+
+def _fits(network: Network) -> bool:
+    return network.latency_s > 0 and network.bandwidth > 0 and 0 <= network.hidden <= 1

@@ -10,8 +10,6 @@ give equal plans on every machine.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,11 +18,11 @@ from typing import Any
 
 import torch
 
-from graphnet.errors import MachineError
 from graphnet.graph.cost import Cost, call_cost
 from graphnet.graph.ir import Call, Value
+from graphnet.graph.measured import file_name, load_numbers, save_numbers
 from graphnet.sdk import dtype_name
-from graphnet.system import device_name, write_text
+from graphnet.system import device_name
 
 
 @dataclass(frozen=True)
@@ -106,35 +104,22 @@ def compute_dtype(call: Call, values: Mapping[str, Value]) -> torch.dtype:
 
 def machine_path(device: torch.device, folder: Path) -> Path:
     """The file in a cache folder for this device and these versions."""
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{device_name(device)} torch {torch.__version__}".lower())
-    return folder / f"machine-{slug.strip('-')}.json"
+    return folder / file_name("machine", f"{device_name(device)} torch {torch.__version__}")
 
 
 def save_machine(machine: Machine, path: Path) -> None:
     """Write a measurement in one step: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_text(path, json.dumps(machine_data(machine), indent=2) + "\n")
+    save_numbers(machine, path)
 
 
 def load_machine(path: Path) -> Machine | None:
     """Read a measurement; None if the file does not exist. Raises MachineError if it has other content."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return None
-    try:
-        data = json.loads(text)
-        numbers = [data["bandwidth"], data["launch_s"], *data["flops"].values()]
-        fine = "float32" in data["flops"] and all(number > 0 for number in numbers)
-        machine = Machine(**data)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        fine = False
-    if not fine:
-        raise MachineError(
-            f"{path}: expected the numbers of a measured machine, found something else. "
-            f"`graphnet machine` measures again and replaces it."
-        )
-    return machine
+    return load_numbers(path, Machine, _fits, what="machine", command="graphnet machine")
+
+
+def _fits(machine: Machine) -> bool:
+    numbers = [machine.bandwidth, machine.launch_s, *machine.flops.values()]
+    return "float32" in machine.flops and all(number > 0 for number in numbers)
 
 
 def machine_data(machine: Machine) -> dict[str, Any]:

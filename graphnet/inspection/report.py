@@ -38,7 +38,6 @@ class Phase(StrEnum):
 _PHASES = {
     Kind.BACKWARD: Phase.REVERSE,
     Kind.ACCUMULATE: Phase.REVERSE,
-    Kind.COLLECTIVE: Phase.EXCHANGE,
     Kind.WAIT: Phase.EXCHANGE,
     Kind.SCALE: Phase.UPDATE,
     Kind.UPDATE: Phase.UPDATE,

@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from graphnet.graph import RANK, Graph, Kind, Value, renamed
+from graphnet.graph import RANK, Graph, Kind, renamed
 from graphnet.passes.exchanges import Exchanges
-from graphnet.passes.rewrite import add_cast, dtype_of_value
+from graphnet.passes.rewrite import add_cast, cast_to, dtype_of_value
 from graphnet.sdk import Assign, Exchange, Processes, Sharding, Times, Weighted
 
 _NOTHING: Mapping[str, Sharding] = {}
@@ -70,23 +70,18 @@ class _DataParallel(Exchanges):
         own = {of: name for of, name in sent.items() if of in shardings}
         found = self.summed({of: name for of, name in sent.items() if of not in shardings})
         found |= self.divided(own, shardings)
-        found = {
-            of: self.cast(name, f"{of}:received", self.values[of]) for of, name in found.items()
-        }
+        found = {of: self.cast(of, name, f"{of}:received") for of, name in found.items()}
         return self.changed(gradients={of: found[of] for of in self.graph.gradients})
 
     def ready_gradients(self) -> dict[str, str]:
         """Parameter -> its gradient in the parameter's dtype, in the order in which they become ready."""
         position = {name: i for i, call in enumerate(self.graph.order()) for name in call.makes()}
         by_time = sorted(self.graph.gradients.items(), key=lambda item: position.get(item[1], -1))
-        return {of: self.cast(name, f"{of}:grad", self.values[of]) for of, name in by_time}
+        return {of: self.cast(of, name, f"{of}:grad") for of, name in by_time}
 
-    def cast(self, source: str, name: str, like: Value) -> str:
-        """A gradient in the dtype of a parameter."""
-        if self.values[source].spec.dtype == like.spec.dtype:
-            return source
-        wanted = dtype_of_value(like)
-        return add_cast(source, name, wanted, calls=self.calls, values=self.values)
+    def cast(self, of: str, gradient: str, name: str) -> str:
+        """A gradient in the dtype of its parameter."""
+        return cast_to(self.values[of], gradient, name, calls=self.calls, values=self.values)
 
     def narrowed(self, parameter: str, gradient: str) -> str:
         """A gradient in the dtype in which it is sent."""

@@ -75,20 +75,9 @@ class Exchanges:
                 count //= size
                 scatter = ReduceScatter(group=group, size=size)
                 bucket = self._exchange(scatter, (bucket,), whole, count, "reduce_scatter")
-            start = 0
-            for key, spec, sharding in zip(keys, specs, own, strict=True):
-                shape = (sharding.size,)
-                layer = FromBucket(start=start, shape=shape)
-                name = f"{key}:reduced{self._number}"
-                part = Spec(shape, spec.dtype, spec.device)
-                self.add(
-                    *(name, Kind.SCALE, layer, (bucket,), part, "from_bucket"),
-                    of=key,
-                    view_of=bucket,
-                    sharding=sharding,
-                )
-                found[key] = name
-                start += sharding.size
+            parts = [replace(whole, shape=(one.size,)) for one in own]
+            takes = zip(keys, parts, (False,) * len(keys), own, strict=True)
+            found.update(zip(keys, self._taken(bucket, takes), strict=True))
         return found
 
     def gathered(self, names: Sequence[str]) -> str:
@@ -123,24 +112,33 @@ class Exchanges:
     ) -> list[str]:
         """Add the calls that add up one bucket over a group; returns the names of the sums."""
         specs = [self.values[one].spec for one in names]
-        last = tuple(
-            self.values[key].memory_format == torch.channels_last and len(spec.shape) == 4
-            for key, spec in zip(keys, specs, strict=True)
-        )
+        last = tuple(is_channels_last(self.values[key]) for key in keys)
         layer = AllReduce(group=group, size=size, channels_last=last)
         count = sum(spec.numel for spec in specs)
         bucket = self._exchange(layer, (tuple(names),), specs[0], count, "all_reduce")
-        sums: list[str] = []
+        return self._taken(bucket, zip(keys, specs, last, (None,) * len(keys), strict=True))
+
+    def _taken(
+        self, bucket: str, takes: Iterable[tuple[str, Spec, bool, Sharding | None]]
+    ) -> list[str]:
+        """Add the calls that take values from a bucket, one after the other; returns the values' names.
+
+        Of each value, `takes` has the key, the spec, whether its elements lie in the order N H W C, and how
+        the tensor is divided of which it is a shard.
+        """
+        names: list[str] = []
         start = 0
-        for key, spec, channels_last in zip(keys, specs, last, strict=True):
-            taken = f"{key}:reduced{self._number}"
-            taking = FromBucket(start=start, shape=spec.shape, channels_last=channels_last)
+        for key, spec, last, sharding in takes:
+            layer = FromBucket(start=start, shape=spec.shape, channels_last=last)
+            names.append(f"{key}:reduced{self._number}")
             self.add(
-                taken, Kind.SCALE, taking, (bucket,), spec, "from_bucket", of=key, view_of=bucket
+                *(names[-1], Kind.SCALE, layer, (bucket,), spec, "from_bucket"),
+                of=key,
+                view_of=bucket,
+                sharding=sharding,
             )
-            sums.append(taken)
             start += spec.numel
-        return sums
+        return names
 
     def _exchange(
         self, layer: Layer, args: tuple[Arg, ...], like: Spec, count: int, title: str
@@ -175,3 +173,8 @@ class Exchanges:
         value = Value(name, spec, kind, view_of=view_of, node=node, of=of, sharding=sharding)
         self.values[name] = value
         self.calls[name] = Call(name, kind, layer, "forward", args, (name,), title, node)
+
+
+def is_channels_last(value: Value) -> bool:
+    """Whether the elements of a value lie in the order N H W C."""
+    return value.memory_format == torch.channels_last and len(value.spec.shape) == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -110,10 +110,14 @@ def of_values(
     The number has float32, or the widest dtype of the values. Returns its name, `result`.
     """
     specs = [values[x].spec for x in xs]
-    dtype = functools.reduce(torch.promote_types, (spec.dtype for spec in specs), torch.float32)
-    values[result] = Value(result, Spec((), dtype, specs[0].device), Kind.SCALE)
+    values[result] = Value(result, Spec((), widest(specs), specs[0].device), Kind.SCALE)
     calls[name] = Call(name, Kind.SCALE, layer, "forward", (xs,), (result,), title, name)
     return result
+
+
+def widest(specs: Iterable[Spec]) -> torch.dtype:
+    """float32, or the widest dtype of the specs."""
+    return functools.reduce(torch.promote_types, (one.dtype for one in specs), torch.float32)
 
 
 def multiplied(
@@ -181,6 +185,15 @@ def add_cast(
             node=name,
         )
     return result
+
+
+def cast_to(
+    of: Value, source: str, name: str, *, calls: dict[str, Call], values: dict[str, Value]
+) -> str:
+    """Add a cast of a gradient to the dtype of its parameter, if it has another; returns its name."""
+    if values[source].spec.dtype == of.spec.dtype:
+        return source
+    return add_cast(source, name, dtype_of_value(of), calls=calls, values=values)
 
 
 def dtype_of_value(value: Value) -> DType:

@@ -10,15 +10,12 @@ Rules that compute an element from others, such as muon, keep their whole states
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
-
-import torch
 
 from graphnet.description import UpdateSettings
 from graphnet.graph import Graph, Kind
-from graphnet.passes.exchanges import Exchanges
-from graphnet.passes.rewrite import write
+from graphnet.passes.exchanges import Exchanges, is_channels_last
+from graphnet.passes.rewrite import widest, write
 from graphnet.passes.update import after_readers
 from graphnet.sdk import AssignGathered, Processes, Sharding, ShardNorms, Spec
 
@@ -40,8 +37,7 @@ def shardings(
     for parameter in graph.gradients:
         value = graph.values[parameter]
         if updates.rule(parameter, value.spec)[0].elementwise:
-            last = value.memory_format == torch.channels_last and len(value.spec.shape) == 4
-            sizes = () if processes.count == 1 else processes.sizes
+            last, sizes = is_channels_last(value), processes.sizes
             found[parameter] = Sharding(value.spec.shape, last, sizes, pieces)
     return found
 
@@ -82,9 +78,9 @@ def _updated_shards(graph: Graph) -> dict[str, str]:
 def norms_of_gradients(
     graph: Graph, order: Literal["2", "inf"], *, processes: Processes
 ) -> tuple[Graph, tuple[str, ...]]:
-    """Values whose norm is that of all gradients together, and which are equal in all processes.
+    """Find values whose norm is that of all gradients together, and which are equal in all processes.
 
-    They are the gradients. In the place of those that are divided are the norms of their pieces.
+    They are the whole gradients, and one value with the norms of the pieces of all divided gradients.
 
     Args:
         graph: a graph with a reverse pass.
@@ -105,8 +101,7 @@ def norms_of_gradients(
     values = exchanges.values
     sharding = next(iter(divided.values()))
     specs = [values[name].spec for name in divided]
-    dtype = functools.reduce(torch.promote_types, (one.dtype for one in specs), torch.float32)
-    spec = Spec((sharding.pieces // sharding.count,), dtype, specs[0].device)
+    spec = Spec((sharding.pieces // sharding.count,), widest(specs), specs[0].device)
     layer = ShardNorms(order=order, shardings=tuple(divided.values()))
     exchanges.add(
         norms := exchanges.named("norms"), Kind.SCALE, layer, (tuple(divided),), spec, "norms"

@@ -28,9 +28,7 @@ def sync_statistics(graph: Graph, *, processes: Processes) -> Graph:
     for call in calls.values():
         layer = call.layer
         parts = layer.across_processes() if isinstance(layer, Layer) else None
-        if (
-            parts is None or not call.new_states()
-        ):  # frozen states are read, and nothing is computed
+        if parts is None or not call.new_states():  # a call with frozen states computes none
             exchanges.calls[call.name] = call
         else:
             _split(call, parts, exchanges)

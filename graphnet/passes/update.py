@@ -12,7 +12,7 @@ import torch
 
 from graphnet.description import UpdateSettings
 from graphnet.graph import LR, RANK, STEP, Arg, Call, Const, Graph, Kind, Value, renamed
-from graphnet.passes.rewrite import add_cast, beside, dtype_of_value, scalar, write
+from graphnet.passes.rewrite import beside, cast_to, scalar, write
 from graphnet.sdk import Assign, Optimizer, Shard, Sharding, Spec, Times, update_arguments
 
 
@@ -41,9 +41,8 @@ def update(graph: Graph, *, updates: UpdateSettings, counter: str = STEP) -> Gra
                 rates[scale] = f"{LR}:{len(rates)}"
                 calls[rates[scale]] = _rate(values, rates[scale], scale)
             step = scalar(values, counter, replace(spec, dtype=torch.int64))
-            if values[gradient].spec.dtype != spec.dtype:
-                wanted, name = dtype_of_value(values[parameter]), f"{parameter}:grad"
-                gradient = add_cast(gradient, name, wanted, calls=calls, values=values)
+            name = f"{parameter}:grad"
+            gradient = cast_to(values[parameter], gradient, name, calls=calls, values=values)
             target, sharding = parameter, values[gradient].sharding
             if sharding is not None and sharding.count > 1:
                 cut = _own_shard(values, parameter, sharding)

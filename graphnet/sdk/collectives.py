@@ -105,7 +105,7 @@ class Sharding:
 
     def rows(self, x: Tensor) -> Tensor:
         """The shards of a tensor: (count, size)."""
-        flat = (x.permute(0, 2, 3, 1) if self.channels_last else x).reshape(-1)
+        flat = _flat(x, self.channels_last)
         padding = self.count * self.size - flat.numel()
         if padding:
             flat = torch.nn.functional.pad(flat, (0, padding))
@@ -113,12 +113,21 @@ class Sharding:
 
     def whole(self, rows: Tensor) -> Tensor:
         """The tensor whose shards are these."""
-        stored = self.shape
-        if self.channels_last:
-            n, c, h, w = self.shape
-            stored = (n, h, w, c)
-        tensor = rows.reshape(-1)[: math.prod(stored)].view(stored)
-        return tensor.permute(0, 3, 1, 2) if self.channels_last else tensor
+        flat = rows.reshape(-1)[: math.prod(self.shape)]
+        return _shaped(flat, self.shape, self.channels_last)
+
+
+def _flat(x: Tensor, channels_last: bool) -> Tensor:
+    """The elements of a tensor as they lie in memory, in the order N H W C with channels_last."""
+    return (x.permute(0, 2, 3, 1) if channels_last else x).reshape(-1)
+
+
+def _shaped(flat: Tensor, shape: tuple[int, ...], channels_last: bool) -> Tensor:
+    """The tensor of this shape whose elements `_flat` has returned, as a view."""
+    if not channels_last:
+        return flat.view(shape)
+    n, c, h, w = shape
+    return flat.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class Exchange(Layer):
@@ -149,10 +158,7 @@ class AllReduce(Exchange):
     channels_last: tuple[bool, ...]
 
     def forward(self, *xs: Tensor) -> Tensor:
-        flat = [
-            (x.permute(0, 2, 3, 1) if last else x).reshape(-1)
-            for x, last in zip(xs, self.channels_last, strict=True)
-        ]
+        flat = [_flat(x, last) for x, last in zip(xs, self.channels_last, strict=True)]
         bucket = flat[0] if len(flat) == 1 else torch.cat(flat)
         total: Tensor = torch.ops._c10d_functional.all_reduce(bucket, "sum", self.group)
         return total
@@ -186,12 +192,8 @@ class FromBucket(Layer):
     channels_last: bool = False
 
     def forward(self, bucket: Tensor) -> Tensor:
-        stored = self.shape
-        if self.channels_last:
-            n, c, h, w = self.shape
-            stored = (n, h, w, c)
-        tensor = bucket.narrow(0, self.start, math.prod(stored)).view(stored)
-        return tensor.permute(0, 3, 1, 2) if self.channels_last else tensor
+        flat = bucket.narrow(0, self.start, math.prod(self.shape))
+        return _shaped(flat, self.shape, self.channels_last)
 
 
 class ToBucket(Layer):

@@ -109,6 +109,6 @@ def test_all_processes_measure_the_same_network() -> None:
     assert 0.0 <= hidden <= 1.0
 
 
-def test_one_process_has_no_network() -> None:
+def test_a_network_is_not_measured_with_one_process() -> None:
     with pytest.raises(InputError, match="between two processes or more"):
         measure_network(SINGLE, torch.device("cpu"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, ClassVar
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from graphnet.builtin.layers.channels import per_channel, pixel_axes
+from graphnet.builtin.layers.channels import per_channel, pixel_axes, values_per_channel
 from graphnet.builtin.layers.sync_norm import ChannelStatistics, NormByStatistics
 from graphnet.errors import GraphError
 from graphnet.sdk import Constant, Layer, ParameterSpec, Spec, Specs, StateSpec
@@ -78,7 +77,7 @@ class BatchNorm(Layer):
         running_mean: Tensor,
         running_var: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        n = _count(x)
+        n = values_per_channel(x)
         mean = x.sum(pixel_axes(x)) / max(n, 1)
         centered = x - per_channel(mean, x)
         squares = centered.square().sum(pixel_axes(x))
@@ -99,7 +98,7 @@ class BatchNorm(Layer):
         inverse_std: Tensor,
         wanted: frozenset[str],
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        n = max(_count(x), 1)
+        n = max(values_per_channel(x), 1)
         z = (x - per_channel(mean, x)) * per_channel(inverse_std, x)
         grad_bias = grad_y.sum(pixel_axes(x))
         grad_weight = (grad_y * z).sum(pixel_axes(x))
@@ -216,11 +215,6 @@ def scale_and_shift(channels: int) -> dict[str, ParameterSpec | None]:
         "weight": ParameterSpec((channels,), Constant(1.0)),
         "bias": ParameterSpec((channels,), Constant(0.0)),
     }
-
-
-def _count(x: Tensor) -> int:
-    """Return the number of values of one channel."""
-    return x.shape[0] * math.prod(x.shape[2:])
 
 
 _AXES = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from graphnet.builtin.layers.channels import per_channel, pixel_axes
+from graphnet.builtin.layers.channels import per_channel, pixel_axes, values_per_channel
 from graphnet.sdk import Layer
 
 
@@ -21,13 +20,13 @@ class ChannelStatistics(Layer):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        n = max(x.numel() // x.shape[1], 1)
+        n = max(values_per_channel(x), 1)
         mean = x.sum(pixel_axes(x)) / n
         squares = (x - per_channel(mean, x)).square().sum(pixel_axes(x))
         return torch.stack((mean, squares / n))
 
     def backward(self, grad_y: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        n = max(x.numel() // x.shape[1], 1)
+        n = max(values_per_channel(x), 1)
         centered = x - per_channel(y[0], x)
         return per_channel(grad_y[0] / n, x) + per_channel(2.0 * grad_y[1] / n, x) * centered
 
@@ -65,7 +64,7 @@ class NormByStatistics(Layer):
         y = (x - per_channel(mean, x)) * per_channel((var + self.eps).rsqrt(), x)
         if weight is not None and bias is not None:
             y = y * per_channel(weight, x) + per_channel(bias, x)
-        n = len(statistics) * x.shape[0] * math.prod(x.shape[2:])
+        n = len(statistics) * values_per_channel(x)
         unbiased = var * (n / max(n - 1, 1))
         next_mean = running_mean + self.momentum * (mean - running_mean)
         next_var = running_var + self.momentum * (unbiased - running_var)

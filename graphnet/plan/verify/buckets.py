@@ -1,4 +1,4 @@
-"""Buckets: what the values are that processes send and receive, and of what they are shards."""
+"""Buckets: which values processes send and receive, and which tensors their shards belong to."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Buckets:
         return None
 
     def _packing(self, bucket: str) -> Call | None:
-        """The call that lays values into a bucket, before all exchanges of it; None if there is none."""
+        """The call that puts values into a bucket, before processes exchange it; None for another value."""
         producers = self.graph.producers
         call = producers.get(bucket)
         while call is not None:

@@ -1,7 +1,7 @@
 """Processes: the rules of a step that several processes compute together.
 
-What they return and update is equal in all of them, or a shard that each of them has. Each process computes
-its share of the loss.
+A step returns and updates values that are equal in all processes; or each process updates its own shard. Each
+process computes its share of the loss.
 """
 
 from __future__ import annotations
