@@ -123,7 +123,10 @@ def _drawn(arg: Any, plan: Plan) -> Any:
 
 
 def training(device: torch.device) -> Iterator[dict[str, Any]]:
-    """The seconds of an epoch of 50,000 pairs, and of the recipe that learns fastest, and what they reach."""
+    """The seconds of an epoch of 50,000 pairs, and of the recipe that learns fastest, and what they reach.
+
+    Each training runs twice from the same weights. The first run also compiles kernels and captures steps.
+    """
     executor = "cudagraph" if device.type == "cuda" else "eager"
     with tempfile.TemporaryDirectory() as folder:
         train, held_out = copy_photos(Path(folder))
@@ -141,16 +144,28 @@ def training(device: torch.device) -> Iterator[dict[str, Any]]:
                 *(f"device={device}", f"executor={executor}", "log_every=10000", *more),
             ]
             trainer = Trainer(read_job(_CONFIG, settings=settings, registry=default_registry()))
+            start = {one: tensor.clone() for one, tensor in _changed(trainer).items()}
             records = list(trainer.run())
-            (epoch,) = (record for record in records if isinstance(record, Epoch))
+            (first,) = (record for record in records if isinstance(record, Epoch))
+            for one, tensor in _changed(trainer).items():
+                tensor.copy_(start[one])
+            trainer.program.rewind(0)
+            trainer.epochs_done = 0
+            (epoch,) = (record for record in trainer.run() if isinstance(record, Epoch))
             found[name] = {
-                "seconds": epoch.elapsed_s,
+                "seconds": epoch.elapsed_s - first.elapsed_s,
+                "seconds_with_capture": first.elapsed_s,
                 "steps": epoch.step,
                 "psnr_db": epoch.metrics.get("psnr"),
                 "events": [record.message for record in records if isinstance(record, Decided)],
                 "executor": trainer.program.accumulation.record(),
             }
             yield found
+
+
+def _changed(trainer: Trainer) -> dict[str, Tensor]:
+    """What steps change."""
+    return {**trainer.program.weights.own, **trainer.program.optimizer_state}
 
 
 if __name__ == "__main__":

@@ -23,15 +23,21 @@ from graphnet.sdk import Registry
 
 _EXECUTORS: Mapping[str, object] = {"eager": "eager", "inductor": "inductor"}
 _ON_CUDA: Mapping[str, object] = {
-    "cudagraph": "cudagraph",
-    "cudagraph of inductor": {"cudagraph": {"captures": "inductor"}},
+    "cudagraph": {"cudagraph": {"steps": 1}},
+    "cudagraph of inductor": {"cudagraph": {"captures": "inductor", "steps": 1}},
 }
+_TOGETHER = "cudagraph of several steps"
 NONE = Saving("none")
 
 
 def executors(device: torch.device) -> Mapping[str, object]:
     """The executors that are tried on a device, by the words that the table has for them."""
     return {**_EXECUTORS, **_ON_CUDA} if device.type == "cuda" else _EXECUTORS
+
+
+def together(workload: Workload) -> Mapping[str, object]:
+    """The executor that runs several training steps of a workload in one call."""
+    return {_TOGETHER: {"cudagraph": {"steps": workload.together}}}
 
 
 def contenders(workload: Workload, device: torch.device) -> list[Contender]:
@@ -53,6 +59,18 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
         for precision in workload.precisions
         for executor in executors(device)
     ]
+    if device.type == "cuda" and workload.together > 1:
+        found += [
+            Contender(
+                Side.GRAPHNET,
+                _TOGETHER,
+                precision,
+                builder(_TOGETHER, precision),
+                captured=True,
+                steps=workload.together,
+            )
+            for precision in workload.precisions
+        ]
     found += [
         Contender(
             Side.GRAPHNET,
@@ -85,7 +103,7 @@ def program(
         precision=precision,
         memory=saving.memory,
         saved_dtype=saving.saved_dtype,
-        executor=executors(device)[executor],
+        executor={**executors(device), **together(workload)}[executor],
     )
     module = workload.network.module()
     names = made.plan.of(Kind.PARAMETER)
@@ -109,6 +127,8 @@ def training(
 ) -> Run:
     """One training step on packed tensors."""
     made = program(workload, executor, precision, device, saving=saving)
+    if executor == _TOGETHER:
+        return captured(packed_steps(made, workload, device), made.accumulation.record)
     step = packed_step(made, workload, device)
     return captured(step, made.accumulation.record) if executor in _ON_CUDA else step
 
@@ -119,11 +139,24 @@ def packed_step(made: gn.Program, workload: Workload, device: torch.device) -> R
     return lambda: made.step_packed(*images)
 
 
+def packed_steps(made: gn.Program, workload: Workload, device: torch.device) -> Run:
+    """Several steps of a program on the same images, in one call."""
+    images = made.pack(*(preferred(made.plan, image) for image in workload.images(device)))
+    given, lrs = [()] * workload.together, [made.lr] * workload.together
+
+    def make() -> tuple[torch.Tensor, ...]:
+        return images
+
+    return lambda: made.steps_made(make, given, lrs=lrs)
+
+
 def captured(run: Run, record: Callable[[], Mapping[str, Any]]) -> Run:
     """`run` after its first time. Raises Unavailable if, by its record, it is not captured."""
     run()
     if stayed := record()["stayed"]:
         raise Unavailable(f"it stays on eager: {stayed}")
+    if one_by_one := record()["one_by_one"]:
+        raise Unavailable(f"its steps are replayed one by one: {one_by_one}")
     return run
 
 
@@ -135,20 +168,23 @@ def loss_after(
     *,
     steps: int,
     runs: int,
-) -> float:
-    """The loss after this many training steps from the same weights, each step on fresh noise.
+) -> list[float]:
+    """The loss after this many training steps, in some runs from the same weights on different noise.
 
     A single loss jumps by several percent with its noise and with the path that rounding led the weights
-    along, so it is the mean of the next quarter as many steps, and of some runs on different noise.
+    along, so that of a run is the mean of the next quarter as many steps. The noise of a run is the same for
+    all executors and precisions.
     """
     found = []
     for run in range(runs):
         made = program(workload, executor, precision, device)
+        losses = []
         for step in range(steps + steps // 4):
             loss = made.step(*workload.images(device, draw=run * 10_000 + step))
             if step >= steps:
-                found.append(float(loss))
-    return statistics.fmean(found)
+                losses.append(float(loss))
+        found.append(statistics.fmean(losses))
+    return found
 
 
 def preferred(plan: Plan, image: torch.Tensor) -> torch.Tensor:

@@ -33,13 +33,13 @@ class Effort:
     rounds: tuple[int, int]
     compiled: bool
     loss_steps: int
-    loss_runs: int = 3
+    loss_runs: int = 8
     building_s: float = 3600.0
 
 
 FULL = Effort(budget_s=12.0, rounds=(7, 60), compiled=True, loss_steps=200)
 BRIEF = Effort(  # on a GPU, where all of it ends within minutes
-    budget_s=2.0, rounds=(7, 60), compiled=True, loss_steps=200, loss_runs=1, building_s=40.0
+    budget_s=2.0, rounds=(7, 60), compiled=True, loss_steps=200, loss_runs=4, building_s=40.0
 )
 QUICK = Effort(budget_s=0.3, rounds=(3, 5), compiled=False, loss_steps=0)
 
@@ -98,7 +98,7 @@ def measure(
                 except torch.OutOfMemoryError:  # it is not to lose for what others hold
                     keep(runs, best_of_each_side(runs, warm, found))
                     run = ready(contender)
-                warm[name] = least_seconds(run, device)
+                warm[name] = least_seconds(run, device) / contender.steps
             runs[name] = run
         except Exception as error:  # whatever a compiler or a library raises is its reason
             unavailable[name] = reason(error)
@@ -106,7 +106,8 @@ def measure(
     say(f"{workload.name}: timing {len(runs)} contenders in turn")
     timings: dict[str, Timing] = {}
     if runs:
-        timings = interleave(runs, device=device, budget_s=effort.budget_s, rounds=effort.rounds)
+        calls = interleave(runs, device=device, budget_s=effort.budget_s, rounds=effort.rounds)
+        timings = {name: timing.divided(found[name].steps) for name, timing in calls.items()}
     timings |= {name: Timing(name, (1e3 * warm[name],)) for name in warm if name not in runs}
     keep(runs, set())
     for name, timing in timings.items():  # there even if what follows is cut off
@@ -135,7 +136,8 @@ def quick_enough(
         name
         for name, run in runs.items()
         if warm[name] <= (limit := _SLOW * fastest[found[name].side])
-        or least_seconds(run, device) <= limit  # once more: it may have been disturbed
+        or least_seconds(run, device) / found[name].steps
+        <= limit  # once more: it may have been disturbed
     }
 
 

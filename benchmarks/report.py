@@ -35,9 +35,10 @@ _METHOD = """\
   JAX runs the whole step jitted, with donated tensors and N H W C.
 - In a float32 row all sides compute in float32. In a bfloat16 row graphnet computes in bfloat16, and
   torch's best is the fastest of its settings in float32 and bfloat16 autocast. The row counts only if the
-  loss after 200 steps, each on new noise, is within 1 % of the loss in float32. A single loss varies by
-  more than 1 % with its noise and with rounding. The compared loss is therefore the mean of the next 50
-  steps, and of three runs on different noise.
+  loss after 200 steps, each on new noise, is at most 1 % higher than the loss in float32, or at most two
+  standard errors. A single loss varies by some percent with its noise and with rounding. So the loss of a
+  run is the mean of the next 50 steps, and the table shows the mean difference of eight runs, each on its
+  own noise in both precisions, and the standard error of that mean.
 - Torch's gradients are set to None, its SGD and Adam are the fused ones, autocast keeps its weight cache,
   and forward and loss are compiled as one graph with their backward. All sides start with the same weights
   and return the loss as a tensor.
@@ -77,8 +78,8 @@ Nothing has been measured on a GPU yet. The executor `cudagraph`, the plugin gra
 casts and updates of all parameters at once run on GPUs. Tests check them on CPUs as far as possible:
 Triton's interpreter runs the kernels, every kernel is compiled for a Hopper GPU, and the executor runs
 with a recording that any machine can make. So these facts are known: a captured training step of the
-paper's network in bfloat16 cuts its batch and launches seven kernels - two for casts, three for the
-chain, one for the gradients' scale and one for the update. No program needs more shared memory than a
+paper's network in bfloat16 cuts its batch and launches three kernels - two for the chain of all layers
+and the loss, and one for the update. No program needs more shared memory than a
 multiprocessor has. How long these kernels take is not known. On a GPU, `benchmarks/gpu.sh WHEELS OUT`
 runs the tests on CUDA and measures with CUDA events, next to torch's best settings; torch's whole step in
 a CUDA graph is one of them:
@@ -98,7 +99,7 @@ These measurements must end within minutes, so they differ from the table above:
 - Torch runs in few settings: bfloat16 in channels_last, float32 in N C H W; eager, compiled, with
   reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph. A
   workload has a time limit. Contenders that are not built by then are left out and named, max-autotune
-  and float32 first. The loss after 200 steps comes from one run only.
+  and float32 first. The loss after 200 steps comes from four runs.
 - If the plan of a contender cannot be captured, the contender is left out with the reason. It is not timed
   without capture.
 - float32 is multiplied in float32 on all sides, not in TF32.

@@ -59,9 +59,9 @@ def remarks(record: Record) -> str:
     if (later := record.get("later_s")) is not None:
         found.append(f"{abs(later):.1f} s {'later' if later > 0 else 'sooner'} than plain torch")
     if (counts := record.get("counts")) is not None:
-        off = record["loss_bfloat16"] / record["loss_float32"] - 1
+        off, error = (100 * record[f"loss_{name}"] for name in ("difference", "error"))
         said = "" if counts else ": does not count"
-        found.append(f"loss after {record['loss_steps']} steps {100 * off:+.2f} %{said}")
+        found.append(f"loss after {record['loss_steps']} steps {off:+.2f} % +- {error:.2f} %{said}")
     if record.get("graphnet_ms") is None:
         found.append("not measured")
     return "; ".join(found)

@@ -40,6 +40,10 @@ class Timing:
         low, _, high = statistics.quantiles(self.rounds_ms, n=4, method="inclusive")
         return (high - low) / 2
 
+    def divided(self, steps: int) -> Timing:
+        """The times of one of the steps that a call does."""
+        return Timing(self.name, tuple(ms / steps for ms in self.rounds_ms))
+
     def ratio_to(self, other: Timing) -> float:
         """The median of the paired ratios, round by round: below 1 is faster than `other`."""
         pairs = zip(self.rounds_ms, other.rounds_ms, strict=True)

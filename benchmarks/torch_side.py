@@ -36,10 +36,12 @@ class Setting:
     precision: str
     frozen: bool = False
     captured: bool = False
+    steps: int = 1
 
     def __str__(self) -> str:
         words = [self.mode, *(["frozen"] if self.frozen else [])]
         words += ["in a CUDA graph"] if self.captured else []
+        words += [f"of {self.steps} steps"] if self.steps > 1 else []
         return " ".join([*words, *(["channels_last"] if self.channels_last else [])])
 
     @property
@@ -54,15 +56,14 @@ def settings(workload: Workload, device: torch.device) -> Iterator[Setting]:
 
 def _on_cuda(workload: Workload) -> Iterator[Setting]:
     """Few: bfloat16 in channels_last, as tensor cores want it, float32 in N C H W, of which Inductor moves
-    what it likes. A training step also as one CUDA graph, its optimizer included."""
+    what it likes. A training step also as one CUDA graph, its optimizer included; so are several steps."""
+    counts = dict.fromkeys((1, workload.together)) if workload.task is Task.TRAIN else ()
     for precision in workload.precisions:
         last = precision == "bfloat16"
-        yield Setting("eager", last, precision)
-        if workload.task is Task.TRAIN:
-            yield Setting("eager", last, precision, captured=True)
-        yield Setting("compile", last, precision)
-        if workload.task is Task.TRAIN:
-            yield Setting("compile", last, precision, captured=True)
+        for mode in ("eager", "compile"):
+            yield Setting(mode, last, precision)
+            for steps in counts:
+                yield Setting(mode, last, precision, captured=True, steps=steps)
         yield Setting(_REPLAYED, last, precision)
         yield Setting(_TUNED, last, precision)
 
@@ -93,6 +94,7 @@ def contenders(workload: Workload, device: torch.device) -> list[Contender]:
             builder(setting),
             compiled=setting.mode != "eager",
             captured=setting.captured or setting.mode in _OPTIONS,
+            steps=setting.steps,
         )
         for setting in settings(workload, device)
     ]
@@ -117,11 +119,11 @@ def training(workload: Workload, setting: Setting, device: torch.device) -> Run:
         optimizer.step()
         return loss.detach()
 
-    return _captured(step) if setting.captured else step
+    return _captured(step, setting.steps) if setting.captured else step
 
 
-def _captured(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """The whole step, optimizer included, as one CUDA graph, made as torch's notes on CUDA graphs say."""
+def _captured(step: Callable[[], Tensor], steps: int) -> Callable[[], Tensor]:
+    """Whole steps, optimizer included, as one CUDA graph, made as torch's notes on CUDA graphs say."""
     beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     beside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(beside):
@@ -130,7 +132,8 @@ def _captured(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
     torch.cuda.current_stream().wait_stream(beside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        loss = step()
+        for _ in range(steps):
+            loss = step()
 
     def replay() -> Tensor:
         graph.replay()

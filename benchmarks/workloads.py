@@ -44,7 +44,8 @@ class Saving:
 class Workload:
     """A network on inputs of one shape (N, C, H, W); graphnet runs it with these savings too.
 
-    `devices` are the types of those that it is measured on.
+    `devices` are the types of those that it is measured on. On CUDA, `together` is a number of training steps
+    that are also measured as one CUDA graph.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Workload:
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     savings: tuple[Saving, ...] = ()
     devices: tuple[str, ...] = ("cpu", "cuda")
+    together: int = 1
 
     def __str__(self) -> str:
         what = "training step" if self.task is Task.TRAIN else "inference"
@@ -80,7 +82,8 @@ class Contender:
     """One way to run a workload. `build` makes its tensors and returns what is timed.
 
     `setting` says in words how it is run; names are unique in a workload. One with a `saving` is no
-    candidate for the best of its side. What is `captured` is replayed, without a call of the allocator.
+    candidate for the best of its side. What is `captured` is replayed, without a call of the allocator. A
+    call does `steps` training steps; times are those of one.
     """
 
     side: Side
@@ -90,6 +93,7 @@ class Contender:
     compiled: bool = False
     captured: bool = False
     saving: Saving | None = None
+    steps: int = 1
 
     @property
     def name(self) -> str:
@@ -110,7 +114,8 @@ def _both(
 
 
 WORKLOADS = (
-    *_both("a32", PAPER, (32, 3, 32, 32)),
+    Workload("a32-train", PAPER, (32, 3, 32, 32), Task.TRAIN, together=32),
+    Workload("a32-infer", PAPER, (32, 3, 32, 32), Task.INFER),
     *_both("a512", PAPER, (512, 3, 32, 32)),
     *_both("b", DNCNN, (16, 3, 40, 40)),
     Workload(

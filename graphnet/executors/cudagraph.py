@@ -4,6 +4,9 @@ A replay is one launch for all kernels of the step, so no kernel waits for Pytho
 times from the same weights: by eager, by the function that is captured, and by the replay. The replay is
 used only if it agrees with eager.
 
+A launch takes as long as several small kernels. So a training on a data set that lies on the device captures
+32 steps as one more graph, and compares its first replay with replays of single steps.
+
 Several processes run the same step three times too, so their exchanges of values belong to each other; NCCL
 captures them with the other kernels.
 
@@ -14,25 +17,26 @@ device, the graph also selects the batch from it, and a step only passes the ind
 
 from __future__ import annotations
 
-import contextlib
-import operator
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from graphnet.errors import CompileError, LayerError
 from graphnet.executors.compare import agreement, disagreement
 from graphnet.executors.eager import Eager
 from graphnet.executors.inductor import Inductor
+from graphnet.executors.recording import CUDARecording, Outputs, Recorded, Recording
+from graphnet.graph import Kind
 from graphnet.passes import skipped
 from graphnet.plan import Plan
-from graphnet.sdk import Event, Exchange, Executor, Make, Run, as_given
+from graphnet.sdk import Event, Exchange, Executor, Make, OneStep, Run, as_given
 
-Outputs = tuple[Tensor, ...]
+Tensors = Mapping[str, Tensor]
+_MOST_CALLS = 4096  # of a plan's steps, in one graph
 
 
 class CUDAGraph(Executor):
@@ -40,9 +44,12 @@ class CUDAGraph(Executor):
 
     Args:
         captures: "eager" captures the plan's own kernels, "inductor" the plan compiled by Inductor.
+        steps: the number of steps that are captured as one graph, for a training on a data set in memory; of
+            long plans fewer. 1 captures single steps only.
     """
 
     captures: Literal["eager", "inductor"] = "eager"
+    steps: Annotated[int, Field(ge=1)] = 32
 
     def prepare(self, plan: Plan) -> Run:
         device = plan.device
@@ -52,88 +59,50 @@ class CUDAGraph(Executor):
                 f"Choose --device cuda, or the executor eager."
             )
         captured: Executor = Inductor() if self.captures == "inductor" else Eager()
-        record = partial(CUDARecording, device=device)
-        return Replayed(plan, captured.prepare(plan), record=record)
+        record = partial(CUDARecording, device=device, pool=torch.cuda.graph_pool_handle())
+        run, steps = captured.prepare(plan), steps_together(plan, self.steps)
+        return Replayed(plan, run, record=record, steps=steps)
 
 
-class Recording(ABC):
-    """The recorded work of a function, which can run again on the same tensors."""
+def steps_together(plan: Plan, most: int) -> int:
+    """Return how many steps of a plan are captured as one graph, at most `most`.
 
-    @abstractmethod
-    def replay(self) -> Outputs:
-        """Run the recorded work again. Each replay returns the same tensors with new values."""
-
-
-class CUDARecording(Recording):
-    """The kernels that a function launches, captured as a CUDA graph.
-
-    Other threads, such as those that make batches, may use the device during the capture.
-
-    Args:
-        function: launches the kernels; it runs once, during the capture.
-        device: the CUDA device.
+    A graph of thousands of calls takes long to capture and much memory; and if a step has a thousand calls,
+    its launch takes no time beside them.
     """
-
-    def __init__(self, function: Callable[[], Outputs], *, device: torch.device) -> None:
-        self.graph = torch.cuda.CUDAGraph()
-        pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
-            try:
-                self.graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-                self.outputs = function()
-                self.graph.capture_end()
-            except Exception:
-                _abandon(self.graph, pool)
-                raise
-
-    def replay(self) -> Outputs:
-        self.graph.replay()
-        return self.outputs
-
-
-def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
-    """End a failed capture on the current device, so that a later capture can succeed.
-
-    torch ends the capture in CUDA. But if CUDA then reports the failure, torch's allocator still gives out
-    memory of the graph's pool, and torch's random generator still belongs to the graph: both are reset here.
-    """
-    try:
-        graph.capture_end()
-    except RuntimeError:
-        index = torch.cuda.current_device()
-        with contextlib.suppress(RuntimeError):  # torch has already ended the use of the pool
-            torch._C._cuda_endAllocateToPool(index, pool)
-            torch._C._cuda_releasePool(index, pool)
-        generator = torch.cuda.default_generators[index]
-        generator.graphsafe_set_state(generator.clone_state())
+    return max(1, min(most, _MOST_CALLS // max(1, len(plan.steps))))
 
 
 class Replayed(Run):
     """A Run that replays a recording of another Run, if the recording agrees with eager.
 
-    If it does not agree, or cannot be made, eager runs every step and `stayed` holds the reason.
+    If it does not agree, or cannot be made, eager runs every step and `stayed` holds the reason. Several
+    steps have a recording of their own, if it agrees with replays of single steps.
 
     Args:
         plan: the plan that both compute.
         run: the Run to record.
         record: makes a Recording of a function.
+        steps: the number of steps that are recorded together.
     """
 
     def __init__(
-        self, plan: Plan, run: Run, *, record: Callable[[Callable[[], Outputs]], Recording]
+        self,
+        plan: Plan,
+        run: Run,
+        *,
+        record: Callable[[Callable[[], Outputs]], Recording],
+        steps: int = 1,
     ) -> None:
         self.plan = plan
         self.run = run
         self.recorder = record
+        self.steps = steps
         self.eager = Eager().prepare(plan)
-        self.recording: Recording | None = None
-        self.stayed: str | None = None
-        self.make: Make = as_given
-        # The tensors that the recording reads: new values are copied into the first at each step.
-        self.static_inputs: tuple[Tensor, ...] = ()
-        self.static_rest: tuple[Tensor, ...] = ()
+        self.one: Recorded | None = None
+        self.several: Recorded | None = None
+        self.stayed: str | None = None  # the reason to run eager
+        self.one_by_one: str | None = None  # the reason to replay steps one by one
         self._events: list[Event] = []
 
     def __call__(self, *arguments: Tensor) -> Outputs:
@@ -143,50 +112,117 @@ class Replayed(Run):
     def on(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
         if self.stayed is not None:
             return self.eager.on(make, given, rest)
-        same = make == self.make and all(map(operator.is_, rest, self.static_rest))
-        if self.recording is None or not same:
-            return self._record(make, given, rest)
-        return self._replay(self.recording, given)
+        if self.one is None or not self.one.is_of(make, rest):
+            return self._record_one(make, given, rest)
+        for place, tensor in zip(self.one.inputs, given, strict=True):
+            place.copy_(tensor, non_blocking=True)
+        return self.one.replay()
+
+    @property
+    def steps_at_once(self) -> int:
+        return self.steps
+
+    def on_each(
+        self, one_step: OneStep, given: Sequence[Sequence[Tensor]], rest: Sequence[Tensor]
+    ) -> list[Outputs]:
+        if self.stayed or self.one_by_one or len(given) != self.steps or self.steps == 1:
+            return super().on_each(one_step, given, rest)
+        if self.several is None or not self.several.is_of(one_step, rest):
+            return self._record_several(one_step, given, rest)
+        for place, tensors in zip(self.several.inputs, zip(*given, strict=True), strict=True):
+            torch.stack(tensors, out=place)
+        return _apart(self.several.replay())
 
     def events(self) -> list[Event]:
         events, self._events = self._events, []
         return [*self.run.events(), *events]
 
     def record(self) -> dict[str, Any]:
-        return {**self.run.record(), "captured": self.recording is not None, "stayed": self.stayed}
+        return {
+            **self.run.record(),
+            "captured": self.one is not None,
+            "stayed": self.stayed,
+            "one_by_one": self.one_by_one,
+            "steps_at_once": self.steps if self.several else 1,
+        }
 
-    def _replay(self, recording: Recording, given: Sequence[Tensor]) -> Outputs:
-        for static, tensor in zip(self.static_inputs, given, strict=True):
-            static.copy_(tensor, non_blocking=True)
-        return tuple(output.clone() for output in recording.replay())
-
-    def _record(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
+    def _record_one(self, make: Make, given: Sequence[Tensor], rest: Sequence[Tensor]) -> Outputs:
         """Run the step by eager, record it, replay it from the same slots, and compare the two results."""
         # There is no recording if a line below fails.
-        again, self.recording = self.recording is not None, None
+        again, self.one, self.several = self.one is not None, None, None
+        changed = _Changed(self.plan, rest)
         copies = tuple(tensor.clone() for tensor in given)
-        self.make, self.static_inputs, self.static_rest = make, copies, tuple(rest)
-        arguments = (*make(*copies), *rest)
-        named = dict(zip(self.plan.arguments, arguments, strict=True))
-        slots = {name: named[name] for name in self.plan.slots}
-        before = {name: tensor.clone() for name, tensor in slots.items()}
-
-        def restore(values: dict[str, Tensor]) -> None:
-            for name, tensor in slots.items():
-                tensor.copy_(values[name])
-
-        expected = self.eager(*arguments)
-        after = {name: tensor.clone() for name, tensor in slots.items()}
-        if skipped(before, after):
+        expected = self.eager.on(make, copies, rest)
+        after = changed.copy()
+        if skipped(changed.before, after):
             return expected  # the next step is compared
-        restore(before)
+
+        def recorded() -> Outputs:
+            changed.restore(changed.before)
+            self.run.on(
+                make, copies, rest
+            )  # libraries choose kernels, which they cannot in a capture
+            changed.restore(changed.before)
+            recording = self.recorder(lambda: self.run.on(make, copies, rest))
+            self.one = Recorded(recording, make, copies, rest)
+            return self.one.replay()
+
+        found, problem = self._attempt(recorded, changed, expected, after, other="eager")
+        if found is None:
+            self.one, self.stayed = None, problem
+            self._events.append(Event("stayed", f"stays on eager: {problem}"))
+            return expected
+        reason = "again, because it now reads other tensors, " if again else ""
+        message = f"the plan was captured {reason}and {agreement(self.plan)}"
+        self._events.append(Event("captured", message))
+        return found
+
+    def _record_several(
+        self, one_step: OneStep, given: Sequence[Sequence[Tensor]], rest: Sequence[Tensor]
+    ) -> list[Outputs]:
+        """Replay the steps one by one, record them together, replay that, and compare the two results."""
+        self.several = None
+        changed = _Changed(self.plan, rest)
+        singles = super().on_each(one_step, given, rest)
+        if self.one is None:
+            return singles  # eager runs all steps, or the next one is compared
+        after, expected = changed.copy(), _together(singles)
+        inputs = _together(given)
+
+        def all_steps() -> Outputs:
+            each = zip(*(column.unbind() for column in inputs), strict=True)
+            return _together([one_step(self.run, tensors, rest) for tensors in each])
+
+        def recorded() -> Outputs:
+            changed.restore(changed.before)
+            self.several = Recorded(self.recorder(all_steps), one_step, inputs, rest)
+            return self.several.replay()
+
+        found, problem = self._attempt(recorded, changed, expected, after, other="single steps")
+        if found is None:
+            self.several, self.one_by_one = None, problem
+            self._events.append(Event("one_by_one", f"replays steps one by one: {problem}"))
+            return singles
+        self._events.append(Event("captured", f"{self.steps} steps were captured as one"))
+        return _apart(found)
+
+    def _attempt(
+        self,
+        recorded: Callable[[], Outputs],
+        changed: _Changed,
+        expected: Outputs,
+        after: Tensors,
+        *,
+        other: str,
+    ) -> tuple[Outputs | None, str]:
+        """Record, replay, and compare with the results of an `other` run.
+
+        Returns the results, or None and the problem, with the slots as in `after`.
+        """
         try:
-            self.run(*arguments)  # libraries choose their kernels now: they cannot during a capture
-            restore(before)
-            self.recording = self.recorder(lambda: self.run.on(make, copies, rest))
-            found = self._replay(self.recording, given)
+            found = recorded()
         except (RuntimeError, CompileError, LayerError) as error:
-            problem: str | None = f"the plan cannot be captured: {str(error).strip()}"
+            problem = f"the plan cannot be captured: {str(error).strip()}"
             if any(isinstance(step.call.layer, Exchange) for step in self.plan.steps):
                 # The others run the step again: this process would answer them with another step.
                 raise CompileError(
@@ -194,17 +230,42 @@ class Replayed(Run):
                     f"Choose the executor eager for all."
                 ) from error
         else:
-            problem = disagreement(
-                self.plan, before, expected=(expected, after), found=(found, slots)
+            where = disagreement(
+                self.plan, changed.before, expected=(expected, after), found=(found, changed.now)
             )
-            if problem is not None:
-                problem = f"the captured plan does not agree with eager: {problem}"
-        if problem is not None:
-            restore(after)
-            self.recording, self.stayed = None, problem
-            self._events.append(Event("stayed", f"stays on eager: {problem}"))
-            return expected
-        reason = "again, because it now reads other tensors, " if again else ""
-        message = f"the plan was captured {reason}and {agreement(self.plan)}"
-        self._events.append(Event("captured", message))
-        return found
+            if where is None:
+                return found, ""
+            problem = f"the captured plan does not agree with {other}: {where}"
+        changed.restore(after)
+        return None, problem
+
+
+class _Changed:
+    """What steps change: the slots, the learning rate and the counts; and a copy of it `before` the steps."""
+
+    def __init__(self, plan: Plan, rest: Sequence[Tensor]) -> None:
+        names = plan.arguments[len(plan.inputs) :]
+        kinds = {name: plan.values[name].kind for name in names}
+        self.now = {
+            name: tensor
+            for name, tensor in zip(names, rest, strict=True)
+            if name in plan.slots or kinds[name] is Kind.SCALAR
+        }
+        self.before = self.copy()
+
+    def copy(self) -> Tensors:
+        return {name: tensor.clone() for name, tensor in self.now.items()}
+
+    def restore(self, values: Tensors) -> None:
+        for name, tensor in self.now.items():
+            tensor.copy_(values[name])
+
+
+def _together(steps: Sequence[Sequence[Tensor]]) -> Outputs:
+    """The tensors of several steps, each with the steps as its first axis."""
+    return tuple(torch.stack(tensors) for tensors in zip(*steps, strict=True))
+
+
+def _apart(together: Outputs) -> list[Outputs]:
+    """The tensors of each step."""
+    return list(zip(*(tensor.unbind() for tensor in together), strict=True))

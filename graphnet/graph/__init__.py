@@ -26,6 +26,7 @@ from graphnet.graph.invoke import (
     star_of,
 )
 from graphnet.graph.ir import (
+    CAST,
     LR,
     RANK,
     SEED,
@@ -67,6 +68,7 @@ from graphnet.graph.network import (
 from graphnet.graph.observe import (
     META,
     Bound,
+    Gradient,
     Ports,
     Result,
     bind_inputs,
@@ -89,6 +91,7 @@ from graphnet.graph.roofline import (
 )
 
 __all__ = [
+    "CAST",
     "LR",
     "META",
     "RANK",
@@ -103,6 +106,7 @@ __all__ = [
     "Call",
     "Const",
     "Cost",
+    "Gradient",
     "Graph",
     "GraphBuilder",
     "Item",

@@ -54,6 +54,7 @@ SOON = frozenset(  # calls that run as early as they can
 )
 LR, STEP, SEED = "@lr", "@step", "@seed"  # no id in a description has an "@"
 RANK = "@rank"  # the number of a process among those of a training
+CAST = "@cast"  # the role of a slot that holds the cast of a parameter
 
 
 @dataclass(frozen=True, slots=True)

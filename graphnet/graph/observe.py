@@ -27,6 +27,9 @@ KEY_SPEC = Spec((2,), torch.int32)
 Bound = Spec | tuple[Spec, ...] | None
 """The spec of an argument: of one tensor, of the tensors of `*xs`, or None if it is absent."""
 
+Gradient = Spec | float | None
+"""The spec of an output's gradient; 1.0 if it is this number, None if nobody uses the output."""
+
 
 def bound_on(bound: Bound, device: torch.device) -> Bound:
     """The same on another device."""
@@ -138,11 +141,14 @@ def observe_backward(
     layer: Layer,
     specs: Mapping[str, Bound],
     *,
-    gradients: Mapping[str, Spec | None],
+    gradients: Mapping[str, Gradient],
     wanted: frozenset[str],
 ) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
     """What backward returns: a Result or None for each input and parameter, a tuple for `*xs`."""
-    return _observe_backward(layer, _freeze(specs), _freeze(gradients), wanted)
+    on_meta = tuple(
+        (name, one.on(META) if isinstance(one, Spec) else one) for name, one in gradients.items()
+    )
+    return _observe_backward(layer, _freeze(specs), on_meta, wanted)
 
 
 Frozen = tuple[tuple[str, Bound], ...]
@@ -172,10 +178,15 @@ def _observe(layer: Layer, method: str, specs: Frozen) -> tuple[Result, ...]:
 
 @functools.lru_cache(maxsize=65536)
 def _observe_backward(
-    layer: Layer, specs: Frozen, gradients: Frozen, wanted: frozenset[str]
+    layer: Layer,
+    specs: Frozen,
+    gradients: tuple[tuple[str, Gradient], ...],
+    wanted: frozenset[str],
 ) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
     bound = dict(specs)
-    tensors = {name: _tensors(spec) for name, spec in (*specs, *gradients)}
+    tensors = {name: _tensors(spec) for name, spec in specs}
+    for name, gradient in gradients:
+        tensors[name] = gradient.empty() if isinstance(gradient, Spec) else gradient
     values = {
         **tensors,
         "key": KEY_SPEC.on(META).empty(),

@@ -59,6 +59,11 @@ class Accumulation:
         """Return the plan that runs in this step; the first step of a training is 0."""
         return self.order[step % len(self.order)]
 
+    @property
+    def steps_at_once(self) -> int:
+        """The number of steps that are fastest in one call; 1 if two plans alternate."""
+        return self.updating.run.steps_at_once if len(self.order) == 1 else 1
+
     def events(self) -> list[Event]:
         """Return the executor's decisions since the last call."""
         more = [] if self.adding is None else self.adding.run.events()

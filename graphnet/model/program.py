@@ -22,7 +22,7 @@ from graphnet.model.arrays import Array, as_tensors, like_given
 from graphnet.model.checkpoint import Checkpoint, versions_of, write_checkpoint
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
-from graphnet.model.trained import Trained
+from graphnet.model.trained import OneStep, Trained
 from graphnet.model.weights import Weights
 from graphnet.passes import DONE, EMA, GRAD, SCALE
 from graphnet.plan import Plan
@@ -216,6 +216,7 @@ class Program:
 
     def packed_arguments(self, *tensors: Tensor) -> dict[str, Tensor]:
         """Return the same as `arguments`, for tensors that `pack` returned, or samples of them."""
+        self._trained.renew_casts()
         ready = self.accumulation.at(self.steps_done)
         return dict(zip(ready.plan.arguments, (*tensors, *ready.rest), strict=True))
 
@@ -252,11 +253,56 @@ class Program:
         `make` must depend only on the values of the tensors `given`, and must be the same object in every
         step, since the executor cudagraph captures it together with the step.
         """
-        ready = self.accumulation.at(self.steps_done)
+        ready, trained = self.accumulation.at(self.steps_done), self._trained
+        trained.renew_casts()
         loss, *others = ready.run.on(make, given, ready.rest)
         self.report = dict(zip(self._reported, others, strict=False))
-        self._trained.count(updated=ready is self.accumulation.updating)
+        trained.count(updated=ready is self.accumulation.updating)
         return loss
+
+    @property
+    def steps_at_once(self) -> int:
+        """The number of steps that `steps_made` runs fastest: 32, say, if the executor captures so many."""
+        return self.accumulation.steps_at_once
+
+    @torch.no_grad()
+    def steps_made(
+        self, make: Make, given: Sequence[Sequence[Tensor]], *, lrs: Sequence[float]
+    ) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """Run `step_made` several times, each time with other tensors and its learning rate.
+
+        The results have the same bits as those of single steps.
+
+        Args:
+            make: as in `step_made`.
+            given: the tensors of each step.
+            lrs: the learning rate of each step; the last one stays.
+
+        Returns:
+            The loss and the `report` of each step.
+        """
+        if len(given) == 1 or self.steps_at_once == 1:
+            return [
+                self._step_at(lr, make, tensors) for lr, tensors in zip(lrs, given, strict=True)
+            ]
+        trained, ready = self._trained, self.accumulation.updating
+        rates = trained.lrs_on_device(lrs)
+        trained.renew_casts()
+        steps = ready.run.on_each(
+            OneStep(make, trained),
+            [(lr, *tensors) for lr, tensors in zip(rates, given, strict=True)],
+            ready.rest,
+        )
+        trained.counted(len(steps), lr=lrs[-1])
+        found = [(loss, dict(zip(self._reported, others, strict=False))) for loss, *others in steps]
+        self.report = found[-1][1]
+        return found
+
+    def _step_at(
+        self, lr: float, make: Make, given: Sequence[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self.lr = lr
+        return self.step_made(make, *given), self.report
 
     def predict(self, *inputs: Tensor | Array) -> Any:
         """Run the model with the current `model_weights`, on inputs of any shape that the model takes.

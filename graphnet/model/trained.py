@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import torch
 from torch import Tensor
 
 from graphnet.errors import InputError, shown
-from graphnet.graph import LR, RANK, SEED, STEP, Kind
+from graphnet.graph import CAST, LR, RANK, SEED, STEP, Kind
 from graphnet.model.processes import SINGLE, Joined
 from graphnet.model.slots import set_up
 from graphnet.model.weights import Weights
 from graphnet.passes import EMA, UPDATES
 from graphnet.plan import Plan
+from graphnet.sdk import Make, Run
 
 
 class Trained:
@@ -38,10 +40,15 @@ class Trained:
         processes: Joined = SINGLE,
     ) -> None:
         plan = plans[0]
+        self.device = plan.device
         self.processes = processes
         names = [n for n in plan.slots if not plan.values[n].role]
         self.weights = Weights(set_up([plan.values[n] for n in names], seed=seed, given=given))
-        states = [plan.values[n] for n in plan.slots if plan.values[n].role]
+        states = [plan.values[n] for n in plan.slots if plan.values[n].role not in ("", CAST)]
+        kept = [value for n in plan.slots if (value := plan.values[n]).role == CAST]
+        self.casts = set_up(kept, seed=seed)  # the slots that hold casts of weights
+        self._cast_weights = [value.of for value in kept]
+        self._casts_age: int | None = None  # the age of the weights when they were cast
         self.optimizer_state = set_up(states, seed=seed)
         self.shardings = {
             value.name: value.sharding
@@ -76,19 +83,32 @@ class Trained:
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
-        dtype = self.scalars[LR].dtype if LR in self.scalars else torch.float64
-        most = torch.finfo(dtype).max
-        if not number or not 0.0 <= lr <= most:
-            raise InputError(f"lr: expected a number from 0 to {most:.3g}, got {shown(lr)}")
+        self._check_lr(lr)
         if lr != self._lr and LR in self.scalars:
             self.scalars[LR].fill_(lr)
         self._lr = lr
 
+    def _check_lr(self, lr: float) -> None:
+        number = isinstance(lr, (int, float)) and not isinstance(lr, bool)
+        most = torch.finfo(self._lr_dtype).max
+        if not number or not 0.0 <= lr <= most:
+            raise InputError(f"lr: expected a number from 0 to {most:.3g}, got {shown(lr)}")
+
+    @property
+    def _lr_dtype(self) -> torch.dtype:
+        return self.scalars[LR].dtype if LR in self.scalars else torch.float64
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors that plans take besides inputs and constants, by name."""
-        return {**self.scalars, **self.weights.own, **self.optimizer_state}
+        return {**self.scalars, **self.weights.own, **self.optimizer_state, **self.casts}
+
+    def renew_casts(self) -> None:
+        """Compute the casts of weights, if something else than a step may have written a weight."""
+        if self.casts and (age := self.weights.age()) != self._casts_age:
+            weights = [self.weights.own[weight] for weight in self._cast_weights]
+            torch._foreach_copy_(list(self.casts.values()), weights)
+            self._casts_age = age
 
     def whole(self, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Optimizer states, each of them whole; all processes call it.
@@ -117,15 +137,55 @@ class Trained:
     def count(self, *, updated: bool) -> None:
         """Count a step, and the update that it made."""
         self.steps_done += 1
+        self.count_on_device(updated=updated)
+
+    def count_on_device(self, *, updated: bool) -> None:
+        """Count a step in the tensors that plans read, but not in `steps_done`."""
         if STEP in self.scalars:
             self.scalars[STEP].add_(1)
         if UPDATES in self.scalars and updated:
             self.scalars[UPDATES].add_(1)
 
+    def lrs_on_device(self, lrs: Sequence[float]) -> Tensor:
+        """Return learning rates as a tensor (N,), from which each step on the device takes its own."""
+        for lr in lrs:
+            self._check_lr(lr)
+        on_host = torch.tensor(lrs, dtype=self._lr_dtype)
+        return on_host.to(self.device, non_blocking=True)
+
+    def counted(self, steps: int, *, lr: float) -> None:
+        """Take note of steps that were counted on the device, the last of them with this learning rate."""
+        self.steps_done += steps
+        self._lr = lr
+
     def rewind(self, steps_done: int, *, every: int) -> None:
         """Set the number of steps done; one of `every` steps makes an update."""
         self.steps_done = steps_done
+        self._casts_age = None  # the weights are those of another step
         if STEP in self.scalars:
             self.scalars[STEP].fill_(steps_done)
         if UPDATES in self.scalars:
             self.scalars[UPDATES].fill_(steps_done // every)
+
+
+@dataclass(frozen=True, slots=True)
+class OneStep:
+    """Runs one of several steps, whose learning rate is set and which is counted on the device.
+
+    Args:
+        make: makes the plan's inputs.
+        trained: has the tensors of the learning rate and the counts.
+    """
+
+    make: Make
+    trained: Trained
+
+    def __call__(
+        self, run: Run, given: Sequence[Tensor], rest: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        lr, *tensors = given
+        if LR in self.trained.scalars:
+            self.trained.scalars[LR].copy_(lr)
+        outputs = run.on(self.make, tensors, rest)
+        self.trained.count_on_device(updated=True)
+        return outputs

@@ -5,6 +5,7 @@ A Graph comes in; a Graph goes out. It imports graph and below.
 
 from __future__ import annotations
 
+from graphnet.passes.absorb_casts import absorb_casts
 from graphnet.passes.accumulate import GRAD, UPDATES, add_up, total, update_counter
 from graphnet.passes.batch_updates import batch_updates
 from graphnet.passes.block_layout import block_layout, in_blocks
@@ -19,6 +20,7 @@ from graphnet.passes.freeze import freeze, keep_states
 from graphnet.passes.hoist_constants import hoist_constants
 from graphnet.passes.in_place import in_place, overwritable
 from graphnet.passes.inference import inference
+from graphnet.passes.keep_casts import keep_casts
 from graphnet.passes.loss import attach_loss, target_specs
 from graphnet.passes.loss_scale import (
     DONE,
@@ -52,6 +54,7 @@ __all__ = [
     "Change",
     "Everywhere",
     "MicroBatches",
+    "absorb_casts",
     "add_parts",
     "add_up",
     "attach_loss",
@@ -76,6 +79,7 @@ __all__ = [
     "in_blocks",
     "in_place",
     "inference",
+    "keep_casts",
     "keep_states",
     "kernel_for",
     "mixed_precision",

@@ -16,6 +16,7 @@ from graphnet.graph import (
     Arg,
     Call,
     Const,
+    Gradient,
     Graph,
     Kind,
     Result,
@@ -169,9 +170,14 @@ class _Differentiator:
             )
         args: dict[str, Arg] = {**ports, "specs": Const(specs), "wanted": Const(wanted)}
         for name, gradient in grads.items():
-            args[name] = gradient or self.missing(layer, name, call)
+            if gradient is None:
+                args[name] = self.missing(layer, name, call)
+            elif name in layer.signature.ones and self.is_one(gradient):
+                args[name] = Const(1.0)
+            else:
+                args[name] = gradient
         asked = tuple(args[name] for name in layer.signature.backward)
-        observed = self.observe(call, layer, specs, grads, wanted, args)
+        observed = self.observe(call, layer, specs, wanted, args)
         results: list[Slot] = []
         for name, seen in zip(names, observed, strict=True):
             results.append(self.collect(call, name, ports[name], seen, name in wanted, args))
@@ -189,6 +195,10 @@ class _Differentiator:
             results=tuple(results),
         )
 
+    def is_one(self, gradient: str) -> bool:
+        """Whether a gradient is the number 1: the reverse pass starts from it."""
+        return self.values[gradient].initializer == Constant(1.0)
+
     def missing(self, layer: Layer, name: str, call: Call) -> Arg:
         """The gradient of an output that nobody reads: None if the layer accepts that, else zeros."""
         if name in layer.signature.optional:
@@ -204,20 +214,15 @@ class _Differentiator:
         call: Call,
         layer: Layer,
         specs: Mapping[str, Any],
-        grads: Mapping[str, str | None],
         wanted: frozenset[str],
         args: Mapping[str, Arg],
     ) -> tuple[Result | tuple[Result | None, ...] | None, ...]:
-        shapes = {
-            name: (
-                None
-                if gradient is None and name in layer.signature.optional
-                else self.values[gradient or str(args[name])].spec
-            )
-            for name, gradient in grads.items()
-        }
+        gradients: dict[str, Gradient] = {}
+        for output in layer.outputs:
+            arg = args[name := f"grad_{output}"]
+            gradients[name] = arg.value if isinstance(arg, Const) else self.values[str(arg)].spec
         with blame(at(call), "backward"):
-            return observe_backward(layer, specs, gradients=shapes, wanted=wanted)
+            return observe_backward(layer, specs, gradients=gradients, wanted=wanted)
 
     def collect(
         self,

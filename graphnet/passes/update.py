@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -136,20 +137,37 @@ def _optimize(
 def after_readers(graph: Graph) -> Graph:
     """Let each update wait for every call that reads the old value of its slot or a view of it."""
     updates = [call for call in graph.calls.values() if call.kind is Kind.UPDATE]
+    calls, views = dict(graph.calls), _views(graph)
+    for call in updates:
+        waiting: dict[str, None] = {}
+        for slot in call.writes.values():
+            waiting |= dict.fromkeys(_readers(graph, slot, views))
+        waiting.pop(call.name, None)
+        calls[call.name] = replace(call, after=tuple(waiting))
+    return replace(graph, calls=calls)
+
+
+def readers_of(graph: Graph, value: str) -> list[str]:
+    """The calls that read a value or a view of it."""
+    return _readers(graph, value, _views(graph))
+
+
+def _readers(graph: Graph, value: str, views: Mapping[str, Sequence[str]]) -> list[str]:
+    found: list[str] = []
+    pending = [value]
+    while pending:
+        read = pending.pop()
+        found += graph.readers.get(read, ())
+        pending += views.get(read, ())
+    return found
+
+
+def _views(graph: Graph) -> dict[str, list[str]]:
+    """Value -> its views, without the new values of slots."""
+    updates = (call for call in graph.calls.values() if call.kind is Kind.UPDATE)
     written = {new for call in updates for new in call.writes}
     views: dict[str, list[str]] = {}
     for name, value in graph.values.items():
         if value.view_of is not None and name not in written:
             views.setdefault(value.view_of, []).append(name)
-    calls = dict(graph.calls)
-    for call in updates:
-        waiting: dict[str, None] = {}
-        for slot in call.writes.values():
-            pending = [slot]
-            while pending:
-                read = pending.pop()
-                waiting.update(dict.fromkeys(graph.readers.get(read, ())))
-                pending.extend(views.get(read, ()))
-        waiting.pop(call.name, None)
-        calls[call.name] = replace(call, after=tuple(waiting))
-    return replace(graph, calls=calls)
+    return views

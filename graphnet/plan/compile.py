@@ -1,10 +1,10 @@
 """Compile: run the passes that turn a graph into a verified plan.
 
-Inference:  fold_affine, mixed_precision, fusion, select_kernels, block_layout, inference,
+Inference:  fold_affine, mixed_precision, fusion, select_kernels, absorb_casts, block_layout, inference,
             dead_code, common_subexpressions, hoist_constants, in_place.
-Training:   loss, freeze, mixed_precision, fusion, select_kernels, block_layout, keep_states,
+Training:   loss, freeze, mixed_precision, fusion, select_kernels, absorb_casts, block_layout, keep_states,
             chain_states, differentiate, accumulate, unscale, clip, update, ema, batch_updates, skip,
-            dead_code, common_subexpressions, store_bfloat16, recompute, in_place.
+            keep_casts, dead_code, common_subexpressions, store_bfloat16, recompute, in_place.
 
 Passes of plugins, and common_subexpressions, are registered by the hook graphnet_passes; each runs after the
 pass that its `after` names.
@@ -21,6 +21,7 @@ from graphnet.graph import Graph, Kind, aliases, build, no_overwrites, predicted
 from graphnet.passes import (
     Everywhere,
     MicroBatches,
+    absorb_casts,
     add_up,
     attach_loss,
     batch_updates,
@@ -37,6 +38,7 @@ from graphnet.passes import (
     hoist_constants,
     in_place,
     inference,
+    keep_casts,
     keep_states,
     mixed_precision,
     overwritable,
@@ -198,6 +200,7 @@ def _step(
             gather,
         ),
         *((_SKIP,) if scales else ()),
+        *((_KEEP,) if optimizes and options.target.narrow is not None else ()),
         *_SIMPLIFY,
         *((_STORE,) if options.saved_dtype is not None else ()),
         *((_bound(options),) if options.memory is not None else ()),
@@ -228,6 +231,11 @@ _SIMPLIFY = (
 )  # after it runs common_subexpressions, by the hook graphnet_passes
 _SKIP = adding_pass(
     "skip", "A step with a gradient that is not finite updates nothing.", skip, needed=True
+)
+_KEEP = adding_pass(
+    "keep_casts",
+    "The optimizer's kernel writes the new parameters in the narrow dtype too, for the next step.",
+    keep_casts,
 )
 _STORE = adding_pass(
     "store_bfloat16",
@@ -271,10 +279,13 @@ def _forward_passes(
         return substitute(graph, kernels=kernels, registry=registry, plain=plain[0])
 
     casts: list[Pass[Graph]] = []
+    absorb: list[Pass[Graph]] = []
     if (narrow := options.target.narrow) is not None:
         lower = partial(mixed_precision, compute=narrow)
         summary = f"Values are cast to {narrow} where layers compute in it."
         casts.append(adding_pass("mixed_precision", summary, lower))
+        summary = "A kernel that rounds its input itself reads it before the cast."
+        absorb.append(adding_pass("absorb_casts", summary, absorb_casts, settled=False))
 
     return (
         *casts,
@@ -290,6 +301,7 @@ def _forward_passes(
             partial(place, kernels=single(chosen)),
             settled=False,
         ),
+        *absorb,
         adding_pass(
             "block_layout",
             "Pixels are stored in the order that matrix products read them.",

@@ -30,7 +30,7 @@ from graphnet.sdk.contract import CHANGES, CONTRACT, changes_since
 from graphnet.sdk.dataset import DataSet, Gallery, Pairs, Shape, Stream, as_unit, converted
 from graphnet.sdk.definition import Definition, changed_fields, summary
 from graphnet.sdk.discovery import default_registry, load_registry, registry_or_default
-from graphnet.sdk.executor import Event, Executor, Make, Run, as_given
+from graphnet.sdk.executor import Event, Executor, Make, OneStep, Run, as_given
 from graphnet.sdk.fields import Bound, Factor, Fraction, Rate, Sides
 from graphnet.sdk.floating import (
     FLOATING,
@@ -78,6 +78,7 @@ from graphnet.sdk.multi_tensor import (
     MultiTensorKernel,
     Tensors,
     arguments_of,
+    arguments_of_run,
     matched,
     method_of,
 )
@@ -193,6 +194,7 @@ __all__ = [
     "Node",
     "NonNegativeSides",
     "NonNegativeSizes",
+    "OneStep",
     "Operand",
     "Optimizer",
     "OptionalSizes",
@@ -246,6 +248,7 @@ __all__ = [
     "advice",
     "alike",
     "arguments_of",
+    "arguments_of_run",
     "as_given",
     "as_unit",
     "blocked_shape",

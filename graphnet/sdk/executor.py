@@ -25,6 +25,12 @@ from graphnet.sdk.definition import Definition
 Make = Callable[..., tuple[Tensor, ...]]
 """Makes a plan's inputs of other tensors: of a data set's, by index."""
 
+OneStep = Callable[["Run", Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, ...]]
+"""Runs one step of several, `one_step(run, given, rest)`: it calls `run.on` and returns its outputs.
+
+It also sets the learning rate and counts the step, in tensors of `rest`.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -79,6 +85,39 @@ class Run(ABC):
         (tensor(7.),)
         """
         return self(*make(*given), *rest)
+
+    @property
+    def steps_at_once(self) -> int:
+        """The number of steps that are fastest in one call of `on_each`; 1 if they are not faster together.
+
+        >>> class Same(Run):
+        ...     def __call__(self, *arguments):
+        ...         return arguments
+        >>> Same().steps_at_once
+        1
+        """
+        return 1
+
+    def on_each(
+        self, one_step: OneStep, given: Sequence[Sequence[Tensor]], rest: Sequence[Tensor]
+    ) -> list[tuple[Tensor, ...]]:
+        """Run several steps, one after the other, and return the outputs of each.
+
+        Args:
+            one_step: runs a step with the run that it gets. It depends on the values of its tensors alone and
+                never waits for the device: an executor may capture several steps together.
+            given: the tensors that each step takes.
+            rest: the plan's arguments that are not inputs.
+
+        >>> class Double(Run):
+        ...     def __call__(self, *arguments):
+        ...         return tuple(2 * x for x in arguments)
+        >>> def one_step(run, given, rest):
+        ...     return run.on(as_given, given, rest)
+        >>> Double().on_each(one_step, [[torch.tensor(1.0)], [torch.tensor(3.0)]], [])
+        [(tensor(2.),), (tensor(6.),)]
+        """
+        return [one_step(self, tensors, rest) for tensors in given]
 
     def events(self) -> list[Event]:
         """What was decided since the last call of this method."""

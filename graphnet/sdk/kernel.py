@@ -50,6 +50,8 @@ class Kernel(Layer):
         pattern: `replaces` as nested tuples, parsed once, when the class is made.
         priority: of several kernels that replace equally many layers, the one with the highest priority is
             tried first.
+        casts: the names of inputs that the kernel takes in a wider dtype too, and rounds itself. If they are
+            data, the plan then has no casts of them. `match` sees them as they are after the cast.
 
     Raises:
         ContractError: when the class is made, if `replaces` is no such expression.
@@ -73,6 +75,7 @@ class Kernel(Layer):
 
     replaces: ClassVar[str]
     priority: ClassVar[int] = 0
+    casts: ClassVar[tuple[str, ...]] = ()
     pattern: ClassVar[tuple[Any, ...]]
 
     @classmethod

@@ -53,6 +53,9 @@ class MultiTensorKernel(Definition):
         skips: whether `run` takes one more argument, `finite`, with the default None. In float16 it is a
             0-dim bool; if it is False, `run` must write nothing. In other precisions it is not given. If
             `skips` is False, a step in float16 keeps copies of what the kernel writes.
+        copies: whether `run` of an optimizer takes one more argument, `copies`, with the default None: a
+            tuple with a tensor of a narrower dtype for each parameter, into which it writes the new parameter
+            too. In mixed precision the next step then needs no casts.
         rule: the rule of all the calls.
 
     Raises:
@@ -64,6 +67,7 @@ class MultiTensorKernel(Definition):
     ...     priority = 1
     ...     casts = False
     ...     skips = False
+    ...     copies = False
     ...
     ...     @classmethod
     ...     def match(cls, rule, specs):
@@ -81,6 +85,7 @@ class MultiTensorKernel(Definition):
     priority: ClassVar[int] = 0
     casts: ClassVar[bool] = False
     skips: ClassVar[bool] = False
+    copies: ClassVar[bool] = False
     rule: Definition
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -135,6 +140,17 @@ def arguments_of(rule: type[Definition]) -> tuple[str, ...]:
     return () if method is None else tuple(inspect.signature(method).parameters)[1:]
 
 
+def arguments_of_run(kernel: type[MultiTensorKernel]) -> tuple[str, ...]:
+    """The names of what a kernel's `run` takes: what the rule's method takes, and what the kernel adds.
+
+    >>> from graphnet.builtin.kernels.multi_tensor import FusedSGD
+    >>> arguments_of_run(FusedSGD)
+    ('parameter', 'grad', 'lr', 'step', 'momentum_buffer', 'finite')
+    """
+    added = (("finite", kernel.skips), ("copies", kernel.copies))
+    return (*arguments_of(kernel.replaces), *(name for name, taken in added if taken))
+
+
 def matched(
     kernel: type[MultiTensorKernel], rule: Definition, specs: Sequence[Spec]
 ) -> MultiTensorKernel | None:
@@ -169,7 +185,8 @@ def _check(cls: type[MultiTensorKernel]) -> None:
         )
     if cls.run is MultiTensorKernel.run:
         raise ContractError(f"{cls.__name__} defines no run(...)")
-    expected = [*map(_plurals, names), *([("finite",)] if cls.skips else [])]
+    more = arguments_of_run(cls)[len(names) :]
+    expected = [*map(_plurals, names), *((name,) for name in more)]
     found = tuple(inspect.signature(cls.run).parameters)[1:]
     if len(found) != len(expected) or any(f not in e for f, e in zip(found, expected, strict=True)):
         raise ContractError(

@@ -26,6 +26,8 @@ class Signature:
         forward, backward, inference, affine_map, absorb: the names of that method's arguments, in order.
         variadic: the name of forward's argument with a star, or None.
         optional: the arguments of backward that may arrive as None: gradients of unused outputs.
+        ones: the arguments of backward that may arrive as the number 1.0: the gradient of a loss from which
+            the reverse pass starts.
 
     >>> from graphnet.sdk import Layer
     >>> class Double(Layer):
@@ -40,6 +42,7 @@ class Signature:
     inference: tuple[str, ...]
     variadic: str | None
     optional: frozenset[str]
+    ones: frozenset[str] = frozenset()
     affine_map: tuple[str, ...] = ()
     absorb: tuple[str, ...] = ()
 
@@ -110,12 +113,11 @@ def read_signature(cls: type[Any], base: type[Any]) -> Signature:
                 f"{cls.__name__}.backward names {name!r}, which is no gradient, input, parameter, "
                 f"output or save of this layer. {nearest(name, known)}"
             )
-        if parameter.default is not parameter.empty and (
-            name not in gradients or parameter.default is not None
-        ):
+        given = parameter.default
+        if given is not parameter.empty and not (name in gradients and given in (None, 1.0)):
             raise ContractError(
-                f"{cls.__name__}.backward: only a gradient may have a default, and only None; "
-                f"found {name}={parameter.default!r}"
+                f"{cls.__name__}.backward: only a gradient may have a default, and only None (for an output "
+                f"that nobody uses) or 1.0 (for a loss that is the whole loss); found {name}={given!r}"
             )
         if parameter.kind is parameter.VAR_POSITIONAL:
             raise ContractError(
@@ -132,6 +134,7 @@ def read_signature(cls: type[Any], base: type[Any]) -> Signature:
         inference=tuple(inference),
         variadic=variadic[0] if variadic else None,
         optional=frozenset(n for n, p in backward.items() if p.default is None),
+        ones=frozenset(n for n, p in backward.items() if p.default == 1.0),
         affine_map=affine_map,
         absorb=absorb,
     )

@@ -24,6 +24,7 @@ from graphnet.sdk import (
     Optimizer,
     Spec,
     arguments_of,
+    arguments_of_run,
     matched,
     method_of,
 )
@@ -160,10 +161,15 @@ class RuleCase:
                 made[name] = _last(tensor) if tensor.ndim == 4 else tensor
         return made
 
-    def step(self, given: Tensors, finite: Tensor | None = None) -> list[Any]:
+    def step(
+        self,
+        given: Tensors,
+        finite: Tensor | None = None,
+        copies: tuple[Tensor, ...] | None = None,
+    ) -> list[Any]:
         """Run one step on all parameters, by the kernel, or by the rule for one after the other.
 
-        `finite` is an argument of kernels that skip updates.
+        Kernels that say so take `finite` and `copies`.
         """
         if self.kernel is None:
             function = getattr(self.rule, self.method)
@@ -178,7 +184,9 @@ class RuleCase:
             else:
                 column = tuple(own[name] for own in given.own)
                 columns.append(None if column[0] is None else column)
-        returned = self.kernel.run(*columns, *(() if finite is None else (finite,)))
+        added = {"finite": finite, "copies": copies}
+        names = arguments_of_run(type(self.kernel))[len(self.arguments) :]
+        returned = self.kernel.run(*columns, *(added[name] for name in names))
         return [None] * len(given.own) if returned is None else list(returned)
 
     def steps(

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +50,10 @@ class BatchSource(ABC):
     An epoch leaves out the last samples that do not fill a batch, and the last batches that do not fill an
     update. `waited_s` is the time in seconds for which steps have waited for their batches so far.
 
+    Attributes:
+        in_memory: whether all data is in memory, so that `given` costs nothing and does not depend on the
+            steps before.
+
     Args:
         count: the number of samples.
         plan: its inputs are the input and the targets of a batch.
@@ -57,6 +61,8 @@ class BatchSource(ABC):
         every: the number of batches for one update.
         processes: those that share each batch; the plan is one of this process's part.
     """
+
+    in_memory: ClassVar[bool] = False
 
     def __init__(
         self, count: int, plan: Plan, *, seed: int, every: int = 1, processes: Joined = SINGLE
@@ -96,6 +102,8 @@ class BatchSource(ABC):
 
 class MemoryBatches(BatchSource):
     """Selects batches from pairs in memory, which are brought into the plan's layout once."""
+
+    in_memory = True
 
     def __init__(
         self, pairs: Pairs, plan: Plan, *, seed: int, every: int = 1, processes: Joined = SINGLE

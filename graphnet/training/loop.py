@@ -123,7 +123,7 @@ class Loop:
     def _epoch(self, number: int) -> Iterator[Record]:
         program = self.program
         trained_s, waited_s = self.elapsed_s, self.loader.waited_s
-        group, batches, total, samples = Group(program.device), _Batches(), 0.0, 0
+        group, batches, total, samples = Group(), _Batches(), 0.0, 0
         for batch in self.loader.epoch(number):
             fitted = self.fitted.program(batch)
             tensors = self.fitted.packed(batch, fitted)
@@ -139,7 +139,7 @@ class Loop:
             if group.steps == self.settings.log_every:
                 yield self._close(group, batches, number)
                 total, samples = total + group.total, samples + group.samples
-                group, batches = Group(program.device), _Batches()
+                group, batches = Group(), _Batches()
         if group.steps:
             yield self._close(group, batches, number)
             total, samples = total + group.total, samples + group.samples

@@ -116,7 +116,7 @@ class Trainer:
         self.epochs_done = 0
         self.loss_sum = 0.0
         self.elapsed_s = 0.0
-        self._group = Group(self.device)
+        self._group = Group()
         if resume is not None and state is not None:
             self._restore(resume, state)
         # To find the divisor, graphs are built, which takes a while; only a gallery needs it.
@@ -197,7 +197,7 @@ class Trainer:
         self.epochs_done = state.epochs_done
         self.loss_sum = state.loss_sum
         self.elapsed_s = state.elapsed_s
-        self._group = Group(self.device, state.group)
+        self._group = Group(state.group)
         self.processes.check_weights(saved.training_state)
         if note := changed_kernels(state.kernels, self.kernels):
             self._notes.append(note)
@@ -297,7 +297,8 @@ class Trainer:
                     return
                 if group.steps_here == 0:
                     self._origin.remember()
-                group.add(program.step_made(self.feed.made, *self._next_step()), program.report)
+                for loss, reported in self._next_steps(group):
+                    group.add(loss, reported)
                 for event in program.accumulation.events():
                     yield Decided(program.steps_done, event.kind, event.message)
                 if (
@@ -314,18 +315,28 @@ class Trainer:
             numbers = mean, metrics, self.elapsed_s, waiting, program.loss_scale
             yield Epoch(epoch + 1, program.steps_done, *numbers)
 
-    def _next_step(self) -> tuple[Tensor, ...]:
-        """Set the learning rate of the next step, and return the tensors that its batch is made from."""
-        done, every = self.program.steps_done, self.job.updates.accumulate
-        updates = done // every, self.total_steps // every
-        self.program.lr = self._lr * self.job.schedule.factor(*updates)
-        return self.feed.given(done)
+    def _next_steps(self, group: Group) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """Run the next step, or several if no record is due before their end; return what each reports."""
+        program, at_once = self.program, self.program.steps_at_once
+        epoch_left = self.steps_per_epoch - program.steps_done % self.steps_per_epoch
+        left = min(self.job.config.log_every - group.steps, epoch_left)
+        count = at_once if self.feed.in_memory and at_once <= left else 1
+        steps = range(program.steps_done, program.steps_done + count)
+        given = [self.feed.given(step) for step in steps]
+        return program.steps_made(self.feed.made, given, lrs=[self._lr_of(step) for step in steps])
+
+    def _lr_of(self, step: int) -> float:
+        """The learning rate of a step; the first step is 0."""
+        every = self.job.updates.accumulate
+        return self._lr * self.job.schedule.factor(step // every, self.total_steps // every)
 
     def _again(self, count: int) -> Iterator[Again]:
         """The next steps once more, each when the one before it has run."""
         for _ in range(count):
-            _, index = self.feed.samples(self.program.steps_done)
-            yield Again(self.program, self.feed.made, self._next_step(), index)
+            step = self.program.steps_done
+            self.program.lr = self._lr_of(step)
+            _, index = self.feed.samples(step)
+            yield Again(self.program, self.feed.made, self.feed.given(step), index)
 
     def _read(self, group: Group) -> None:
         """Read the losses of a group from the device, which is done once for a group, and check them."""
@@ -339,7 +350,7 @@ class Trainer:
         """Read a group, make its record, and begin the next one."""
         self._read(group)
         self.loss_sum += group.total
-        self._group = Group(self.device)
+        self._group = Group()
         speed = group.steps_here / group.elapsed_s
         return Steps(
             epoch, self.program.steps_done, group.loss, self.program.lr, speed, group.reported

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -15,11 +16,11 @@ from benchmarks import graphnet_side, missing
 from benchmarks.gpu import kernels
 from benchmarks.measure import QUICK, Measured, measure
 from benchmarks.networks import PAPER
-from benchmarks.timing import Run
+from benchmarks.timing import Run, Timing
 from benchmarks.torch_side import settings
 from benchmarks.workloads import WORKLOADS, Contender, Side, Task, Unavailable, Workload
 from graphnet.graph import stated_machine
-from tests.executors.test_cudagraph import OnTheCPU
+from tests.support.recordings import OnTheCPU
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SMALL = Workload("w", PAPER, (1, 3, 8, 8), Task.TRAIN)
@@ -45,8 +46,10 @@ def test_torch_is_tried_in_few_settings_on_a_gpu() -> None:
     assert found == [
         "eager channels_last",
         "eager in a CUDA graph channels_last",
+        "eager in a CUDA graph of 32 steps channels_last",
         "compile channels_last",
         "compile in a CUDA graph channels_last",
+        "compile in a CUDA graph of 32 steps channels_last",
         "compile reduce-overhead channels_last",
         "compile max-autotune channels_last",
     ]
@@ -71,6 +74,27 @@ def test_a_contender_that_stays_on_eager_is_not_timed_as_captured(
     assert isinstance(run("Again")(), torch.Tensor)
     with pytest.raises(Unavailable, match="stays on eager: the plan cannot be captured: operation"):
         run("Failing")
+
+
+def test_several_steps_in_one_call_are_timed_by_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    workload = Workload("w", PAPER, (1, 3, 8, 8), Task.TRAIN, together=4)
+
+    def run(recording: str) -> Run:
+        chosen = {graphnet_side._TOGETHER: OnTheCPU(recording=recording, steps=4)}
+        monkeypatch.setattr(graphnet_side, "together", lambda workload: chosen)
+        return graphnet_side.training(workload, graphnet_side._TOGETHER, "float32", CPU)
+
+    assert len(run("Again")()) == 4
+    with pytest.raises(Unavailable, match="replayed one by one: the captured plan does not agree"):
+        run("WrongTogether")
+    calls = Timing("graphnet", (8.0, 12.0, 16.0))
+    assert calls.divided(4).rounds_ms == (2.0, 3.0, 4.0)
+    (several,) = (
+        one
+        for one in graphnet_side.contenders(workload, CUDA)
+        if one.precision == "float32" and one.steps == 4
+    )
+    assert several.setting == "cudagraph of several steps"
 
 
 def measured(
@@ -165,6 +189,49 @@ def test_missing_requirements_are_named(capsys: pytest.CaptureFixture[str], tmp_
     assert "These packages are missing, add their wheels: no-such-package." in said
 
 
-def test_gpu_script_has_valid_bash_syntax() -> None:
-    script = Path(missing.__file__).with_name("gpu.sh")
-    subprocess.run(["bash", "-n", str(script)], check=True)
+GPU_SH = Path(missing.__file__).with_name("gpu.sh")
+STAND_IN = """#!/usr/bin/env bash
+# In the place of Python: says what it was called with, and fails or hangs where the test wants it.
+echo "called with $*"
+case "$*" in
+    *table_a32.json*) echo "CUDA error: an illegal memory access"; exit 3 ;;
+    *table_e.json*) echo "building 2 of 9"; sleep 60 ;;
+    *--json*) echo "{}" >"${@: -1}" ;;
+esac
+"""
+
+
+def gpu_sh(folder: Path, *sections: str, seconds: int = 60) -> tuple[int, str]:
+    """The status and output of the script with a stand-in for Python."""
+    stand_in = folder / "python"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+    env = {**os.environ, "PYTHON": str(stand_in), "ALL_SECONDS": str(seconds)}
+    command = ["bash", str(GPU_SH), str(folder / "wheels"), str(folder / "out"), *sections]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_section_of_the_gpu_script_that_fails_is_named_and_the_others_run(tmp_path: Path) -> None:
+    status, said = gpu_sh(tmp_path, seconds=9)
+    assert status == 1
+    ended = said.partition("== how the sections ended\n")[2]
+    assert "tests-triton: ended after" in ended
+    assert "a32: failed with status 3: CUDA error: an illegal memory access" in ended
+    assert "training: ended after" in ended
+    assert "e: stopped after" in ended
+    assert "it got to: building 2 of 9" in ended
+    assert "f: did not run, no time was left" in ended
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"log.txt", "tests.txt", "training.json"}
+    assert "pytest -n 8" in (tmp_path / "out" / "tests.txt").read_text()
+    assert ended in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_the_gpu_script_runs_only_the_sections_that_are_named(tmp_path: Path) -> None:
+    status, said = gpu_sh(tmp_path, "f", "kernels")
+    assert status == 0
+    ended = said.partition("== how the sections ended\n")[2].splitlines()
+    assert [line.partition(":")[0] for line in ended] == ["f", "kernels"]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"log.txt", "table_f.json", "kernels.json"}

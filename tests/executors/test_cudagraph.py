@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from graphnet.builtin import Adam
-from graphnet.errors import CompileError
-from graphnet.executors import CUDAGraph, CUDARecording, Eager
-from graphnet.executors.cudagraph import Outputs, Recording, Replayed
+from graphnet.errors import CompileError, InputError
+from graphnet.executors import CUDARecording, Eager
+from graphnet.executors.cudagraph import Replayed, steps_together
+from graphnet.executors.recording import Outputs
 from graphnet.model import Model, Program, join_processes
 from graphnet.passes import MicroBatches
-from graphnet.plan import Plan
 from graphnet.sdk import (
     Executor,
     Layer,
@@ -31,55 +31,9 @@ from tests.passes.test_micro_batches import plan_of, tensors_of
 from tests.support.models import SEED
 from tests.support.oracle import random_tensor
 from tests.support.processes import in_processes
+from tests.support.recordings import Again, Failing, OnTheCPU, SecondFails, Strict
 
 SHAPE = (4, 3, 8, 8)
-
-
-class Again(Recording):
-    """Does the function again, into the results of the first time: what a CUDA graph does."""
-
-    made = 0
-
-    def __init__(self, function: Callable[[], Outputs]) -> None:
-        type(self).made += 1
-        self.function = function
-        self.outputs: Outputs = ()
-
-    def replay(self) -> Outputs:
-        outputs = self.function()
-        if not self.outputs:
-            self.outputs = tuple(output.clone() for output in outputs)
-        for place, output in zip(self.outputs, outputs, strict=True):
-            place.copy_(output)
-        return self.outputs
-
-
-class Wrong(Again):
-    """Replays with results that are a little too large."""
-
-    def replay(self) -> Outputs:
-        return tuple(output.mul_(1.01) for output in super().replay())
-
-
-class Failing(Again):
-    """Cannot record what reads a number back to Python, say."""
-
-    def __init__(self, function: Callable[[], Outputs]) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-
-class Strict(Again):
-    """Refuses, while it records, what waits for the device, as CUDA does."""
-
-    recording: ClassVar[bool] = False
-
-    def __init__(self, function: Callable[[], Outputs]) -> None:
-        Strict.recording = True
-        try:
-            function()
-        finally:
-            Strict.recording = False
-        super().__init__(function)
 
 
 class Peeks(Layer):
@@ -117,27 +71,9 @@ def peeking(executor: object, device: str) -> Program:
     )
 
 
-class OnTheCPU(CUDAGraph):
-    """The executor with a recording that any machine can make."""
-
-    recording: str = "Again"
-
-    def prepare(self, plan: Plan) -> Run:
-        kinds: dict[str, type[Recording]] = {
-            kind.__name__: kind for kind in (Again, Wrong, Failing, Strict)
-        }
-        return Replayed(plan, Eager().prepare(plan), record=kinds[self.recording])
-
-
-def program(executor: object) -> Program:
-    return Model(SEED).compile(
-        SHAPE,
-        loss="mse",
-        optimizer=Adam(lr=1e-3),
-        device="cpu",
-        dtype=torch.float64,
-        executor=executor,
-    )
+def program(executor: object, description: object = SEED, **settings: Any) -> Program:
+    given = {"optimizer": Adam(lr=1e-3), "dtype": torch.float64, **settings}
+    return Model(description).compile(SHAPE, loss="mse", device="cpu", executor=executor, **given)
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor]:
@@ -159,7 +95,8 @@ def test_steps_by_replay_are_those_of_eager() -> None:
     (event,) = mine.accumulation.events()
     assert event.kind == "captured"
     assert "agrees with eager on this step" in event.message
-    assert mine.accumulation.record() == {"captured": True, "stayed": None}
+    record = {"captured": True, "stayed": None, "one_by_one": None, "steps_at_once": 1}
+    assert mine.accumulation.record() == record
 
 
 def cut(images: Tensor, targets: Tensor) -> Callable[..., tuple[Tensor, ...]]:
@@ -193,6 +130,129 @@ def test_failed_step_discards_the_old_recording() -> None:
         mine.step_made(second, index + 50)
     assert torch.equal(*(one.step_made(second, index) for one in (mine, theirs)))
     assert Again.made == before + 1
+
+
+DROPPING: dict[str, Any] = {
+    "input": {"channels": 3},
+    "layers": [
+        {"conv2d": {"out_channels": 4, "kernel_size": 3, "padding": 1}},
+        {"batch_norm2d": {}},
+        {"dropout": {"p": 0.3}},
+        {"conv2d": {"out_channels": 3, "kernel_size": 1}},
+    ],
+}
+
+
+class Twin:
+    """Two programs that do the same steps: one in groups, and one by eager, step by step."""
+
+    def __init__(self, mine: Program, theirs: Program, samples: int = 40) -> None:
+        self.mine, self.theirs = mine, theirs
+        data = (random_tensor((samples, *SHAPE[1:]), seed=seed) for seed in (0, 1))
+        self.make = cut(*mine.pack(*data))
+        self.done = 0
+
+    def steps(self, count: int) -> None:
+        """Do so many steps at once, each with its samples and learning rate, and compare everything."""
+        steps = range(self.done, self.done + count)
+        given = [[torch.arange(4) * 3 + step] for step in steps]
+        lrs = [1e-3 * 0.9**step for step in steps]
+        found = self.mine.steps_made(self.make, given, lrs=lrs)
+        self.done += count
+        assert len(found) == count
+        for lr, (index,), (loss, reported) in zip(lrs, given, found, strict=True):
+            self.theirs.lr = lr
+            assert torch.equal(loss, self.theirs.step_made(self.make, index))
+            assert reported.keys() == self.theirs.report.keys()
+            for name, value in reported.items():
+                assert torch.equal(value, self.theirs.report[name])
+        self.compare()
+
+    def compare(self) -> None:
+        mine, theirs = self.mine, self.theirs
+        assert (mine.steps_done, mine.lr) == (theirs.steps_done, theirs.lr)
+        for name, tensor in {**theirs.model_weights, **theirs.optimizer_state}.items():
+            found = {**mine.model_weights, **mine.optimizer_state}[name]
+            assert torch.equal(found, tensor), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"ema": 0.9, "clip_grad_norm": 0.1, "report": ("losses", "gradient_norm")},
+        {"dtype": torch.float32, "precision": "float16"},
+        {"accumulate": 2},
+    ],
+    ids=str,
+)
+def test_several_steps_in_one_recording_have_the_bits_of_single_steps(
+    settings: dict[str, Any],
+) -> None:
+    """The random numbers, learning rates, counts and averages of each step too."""
+    executor = OnTheCPU(steps=4)
+    twin = Twin(program(executor, DROPPING, **settings), program("eager", DROPPING, **settings))
+    counts = (4, 4, 1, 3, 4, 4)
+    for count in counts:
+        twin.steps(count)
+    several = 1 if "accumulate" in settings else 4
+    record = twin.mine.accumulation.record()
+    assert record["captured"] is True
+    assert (twin.mine.steps_at_once, record["steps_at_once"]) == (several, several)
+    kinds = [event.kind for event in twin.mine.accumulation.events()]
+    assert kinds == ["captured"] * 2  # one step, and four; or the two plans that alternate
+
+
+def test_steps_of_several_recordings_continue_each_other() -> None:
+    """A step with other tensors is captured again, and so are several."""
+    executor = OnTheCPU(steps=4)
+    twin = Twin(program(executor), program("eager"))
+    twin.steps(4)
+    before, other = Again.made, twin.make
+    twin.make = cut(*twin.mine.pack(*(random_tensor((40, *SHAPE[1:]), seed=s) for s in (5, 6))))
+    twin.steps(4)
+    assert Again.made == before + 2
+    twin.make = other
+    twin.steps(1)
+    twin.steps(4)
+    assert Again.made == before + 4
+    assert all(event.kind == "captured" for event in twin.mine.accumulation.events())
+
+
+@pytest.mark.parametrize(
+    ("recording", "said"),
+    [("WrongTogether", "does not agree with single steps"), ("SecondFails", "cannot be captured")],
+)
+def test_several_steps_that_cannot_be_replayed_run_one_by_one(recording: str, said: str) -> None:
+    SecondFails.made = 0
+    executor = OnTheCPU(steps=4, recording=recording)
+    twin = Twin(program(executor), program("eager"))
+    for _ in range(3):
+        twin.steps(4)
+    first, second = twin.mine.accumulation.events()
+    assert (first.kind, second.kind) == ("captured", "one_by_one")
+    assert second.message.startswith("replays steps one by one: ")
+    assert said in second.message
+    record = twin.mine.accumulation.record()
+    assert (record["captured"], record["stayed"], record["steps_at_once"]) == (True, None, 1)
+    assert said in record["one_by_one"]
+
+
+def test_several_steps_are_checked_like_single_ones() -> None:
+    twin = Twin(program(OnTheCPU(steps=4)), program("eager"))
+    twin.steps(4)
+    given = [[torch.arange(4)]] * 4
+    with pytest.raises(InputError, match=r"lr: expected a number from 0 .* got nan"):
+        twin.mine.steps_made(twin.make, given, lrs=[0.1, 0.1, float("nan"), 0.1])
+    twin.compare()
+    twin.steps(4)
+
+
+def test_a_long_plan_is_captured_in_fewer_steps() -> None:
+    plan = Model(SEED).plan(SHAPE)
+    assert steps_together(plan, 32) == 32
+    assert steps_together(plan, 10**9) == 4096 // len(plan.steps)
+    assert steps_together(plan, 1) == 1
 
 
 def test_replay_that_differs_from_eager_is_rejected() -> None:
@@ -298,7 +358,7 @@ def test_on_cuda_a_plan_is_captured_after_one_that_cannot_be() -> None:
         SHAPE, loss="mse", optimizer=Adam(lr=1e-3), device="cuda", executor="cudagraph"
     )
     fine.step(*pair)
-    assert fine.accumulation.record() == {"captured": True, "stayed": None}
+    assert fine.accumulation.record()["captured"] is True
 
 
 def of_processes(executor: Executor) -> dict[str, Any]:

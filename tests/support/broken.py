@@ -680,6 +680,14 @@ class UnusedSecond(_Split):
         return 2 * grad_first + 3 * grad_second
 
 
+@fails("gradient_of_one", says="grad_y=1.0 gives something else")
+class HalfOfOne(Twice):
+    """2 x, whose gradient is forgotten if nothing scales it."""
+
+    def backward(self, grad_y=1.0):
+        return 2 * grad_y if isinstance(grad_y, torch.Tensor) else torch.ones(IMAGE)
+
+
 @fails("same_tensor_twice", says="are the same tensor", inputs=(IMAGE, IMAGE))
 class Identical(Layer):
     """x * z, which looks whether they are one."""

@@ -411,8 +411,58 @@ def test_a_kernel_that_takes_finite_writes_nothing_where_it_is_false() -> None:
     assert "the result where finite is True differs" in judged_by("kernel_skips", Halving)
 
 
+class Copying(ManyLions):
+    """Writes copies of the new parameters."""
+
+    replaces = Lion
+    copies = True
+    shift = 0
+
+    def run(
+        self,
+        parameters: Tensors,
+        grads: Tensors,
+        lr: Tensor,
+        exp_avgs: Tensors,
+        copies: Tensors | None = None,
+    ) -> None:
+        super().run(parameters, grads, lr, exp_avgs)
+        for i, copy in enumerate(copies or ()):
+            copy.fill_(0.0) if self.shift else copy.copy_(parameters[i])
+
+
+class Misplacing(Copying):
+    """Writes something else."""
+
+    replaces = Lion
+    shift = 1
+
+
+class Turning(Copying):
+    """Goes the other way if it writes copies."""
+
+    replaces = Lion
+
+    def run(
+        self,
+        parameters: Tensors,
+        grads: Tensors,
+        lr: Tensor,
+        exp_avgs: Tensors,
+        copies: Tensors | None = None,
+    ) -> None:
+        super().run(parameters, grads, lr if copies is None else -lr, exp_avgs, copies)
+
+
+def test_a_kernel_that_takes_copies_writes_the_new_parameters_into_them() -> None:
+    assert run_checks(Copying, registry=REGISTRY).failures == ()
+    assert "a copy is not the new parameter" in judged_by("kernel_copies", Misplacing)
+    assert "the result with copies differs" in judged_by("kernel_copies", Turning)
+
+
 def test_every_check_bites() -> None:
-    bitten = {check for check, _, _ in BROKEN} | {"kernel_equals_rule", "kernel_skips"}
+    of_kernels = {"kernel_equals_rule", "kernel_skips", "kernel_copies"}
+    bitten = {check for check, _, _ in BROKEN} | of_kernels
     assert {check.name for check in RULE_CHECKS} - bitten == {"rule_cuda"}  # needs a device
 
 

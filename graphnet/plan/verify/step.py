@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from graphnet.graph import (
+    CAST,
     Arg,
     Call,
     Const,
@@ -28,6 +29,7 @@ from graphnet.plan.verify.buckets import Buckets
 from graphnet.plan.verify.spreads import Spreads, rule_of
 from graphnet.sdk import (
     ALONE,
+    DTYPES,
     Accumulate,
     Cast,
     Clear,
@@ -62,7 +64,10 @@ class Step:
     """A graph with a reverse pass, and what the rules ask of it."""
 
     def __init__(self, graph: Graph, processes: Processes = ALONE) -> None:
-        self.graph = graph = _without_repetitions(graph)
+        self.kept_casts = {
+            name: value.of for name, value in graph.values.items() if value.role == CAST
+        }
+        self.graph = graph = _with_casts(_without_repetitions(graph), self.kept_casts)
         self.processes = processes
         self.buckets = Buckets(graph)
         self.forward = [
@@ -285,6 +290,28 @@ class Step:
             pairs = zip(flatten((named["parameter"],)), flatten((named["grad"],)), strict=True)
             for parameter, gradient in pairs:
                 yield call, parameter, gradient
+
+
+def _with_casts(graph: Graph, kept: Mapping[str, str]) -> Graph:
+    """The graph in which parameters are cast where it reads slots that hold their casts."""
+    if not kept:
+        return graph
+    values = dict(graph.values)
+    casts: dict[str, Call] = {}
+    for slot, parameter in kept.items():
+        value = values[slot]
+        values[slot] = replace(value, kind=Kind.LAYER, initializer=None)
+        casts[value.node] = Call(
+            name=value.node,
+            kind=Kind.LAYER,
+            layer=Cast(dtype=next(n for n, dtype in DTYPES.items() if dtype == value.spec.dtype)),
+            method="forward",
+            args=(parameter,),
+            results=(slot,),
+            title="cast",
+            node=value.node,
+        )
+    return replace(graph, calls={**casts, **graph.calls}, values=values)
 
 
 def _without_repetitions(graph: Graph) -> Graph:

@@ -13,10 +13,18 @@ from dataclasses import dataclass
 import networkx as nx
 
 from graphnet.errors import PlanError
-from graphnet.graph import SLOTS, Const, Graph, Kind, flat, run_on_meta
+from graphnet.graph import SLOTS, Call, Const, Graph, Kind, flat, flatten, run_on_meta
 from graphnet.plan.verify.processes import divided, exchanges, same_everywhere, shares
 from graphnet.plan.verify.step import Step
-from graphnet.sdk import ALONE, Assign, Layer, MicroBatch, Processes
+from graphnet.sdk import (
+    ALONE,
+    Assign,
+    Layer,
+    MicroBatch,
+    MultiTensorKernel,
+    Processes,
+    arguments_of_run,
+)
 
 
 def verify_training(graph: Graph, *, updates: bool, processes: Processes = ALONE) -> None:
@@ -113,7 +121,9 @@ def _reads_gradients(step: Step) -> Iterator[str]:
             if arg is None or not isinstance(made, str):
                 continue
             if made in _losses(step) and made not in step.contributions:
-                if not isinstance(arg, str) or step.graph.values[arg].spec.shape != ():
+                if arg != Const(1.0) and (
+                    not isinstance(arg, str) or step.graph.values[arg].spec.shape != ()
+                ):
                     yield f"the backward call of the loss {call.name!r} starts from no number"
             elif (total := step.total(made)) is not None:
                 if arg != total:
@@ -221,6 +231,26 @@ def _new_states(step: Step) -> Iterator[str]:
                 yield f"{call.name!r} writes {written_value!r}, which is no new state of {slot!r}"
 
 
+def _kept_casts(step: Step) -> Iterator[str]:
+    writers: dict[str, list[Call]] = {}
+    for call in step.graph.calls.values():
+        for slot in call.writes.values():
+            writers.setdefault(slot, []).append(call)
+    for slot, parameter in step.kept_casts.items():
+        mine, theirs = writers.get(slot, []), writers.get(parameter, [])
+        if mine != theirs:
+            yield f"{slot!r} and {parameter!r} are not written by the same call"
+        for call in mine:
+            kernel = call.layer
+            if not isinstance(kernel, MultiTensorKernel) or not kernel.copies:
+                yield f"{call.name!r} cannot write {slot!r}, the cast of {parameter!r}"
+                continue
+            last_argument = len(arguments_of_run(type(kernel))) - 1  # the copies
+            first, last = (tuple(flatten((call.args[i],))) for i in (0, last_argument))
+            if len(first) != len(last) or (parameter, slot) not in zip(first, last, strict=False):
+                yield f"{call.name!r} writes another parameter than {parameter!r} into {slot!r}"
+
+
 RULES = (
     Rule("No call waits for its own results", _without_cycles),
     Rule(
@@ -247,5 +277,9 @@ RULES = (
     ),
     Rule("A slot is written at most once, and a frozen parameter never", _written_once),
     Rule("Each new state of a layer is written into its slot", _new_states, True),
+    Rule(
+        "A slot that holds the cast of a parameter is written by the update of this parameter",
+        _kept_casts,
+    ),
 )
 """What must hold for the graph of a training step."""

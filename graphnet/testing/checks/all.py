@@ -75,7 +75,13 @@ from graphnet.testing.checks.strides import (
     overwrites,
     pointwise,
 )
-from graphnet.testing.checks.usage import same_tensor_twice, saves_used, unused_outputs, wanted
+from graphnet.testing.checks.usage import (
+    gradient_of_one,
+    same_tensor_twice,
+    saves_used,
+    unused_outputs,
+    wanted,
+)
 from graphnet.testing.checks.window import window
 
 CHECKS: tuple[Check[Case], ...] = (
@@ -120,6 +126,7 @@ CHECKS: tuple[Check[Case], ...] = (
     large_inputs,
     wanted,
     unused_outputs,
+    gradient_of_one,
     same_tensor_twice,
     accumulates,
     # declarations

@@ -17,7 +17,7 @@ from graphnet.testing.checks.precision import unsynchronized
 from graphnet.testing.checks.purity import undrawn
 from graphnet.testing.compare import expect_close, expect_same_bits, same_bits
 from graphnet.testing.outcome import CheckFailure, NotApplicable
-from graphnet.testing.rule_case import CPU, RATES, Own, RuleCase, kernel_for
+from graphnet.testing.rule_case import CPU, RATES, Own, RuleCase, Tensors, kernel_for
 
 _TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-12}  # of kernels; bfloat16 is too coarse
 
@@ -276,6 +276,46 @@ def kernel_skips(case: RuleCase) -> None:
     )
 
 
+@check
+def kernel_copies(case: RuleCase) -> None:
+    """A kernel that takes `copies` writes the new parameters into them, and else does the same."""
+    if case.kernel is None or not case.kernel.copies:
+        raise NotApplicable("the rule is no kernel that takes `copies`")
+    first = case.arguments[0]
+    plain, given = case.drawn(), case.drawn()
+    copies = _narrow(given, first)
+    case.step(plain)
+    case.step(given, copies=copies)
+    expect_same_bits(
+        given.leaves(),
+        plain.leaves(),
+        what="the result with copies differs from the result without them",
+        advice="With the argument copies, do the same as without it.",
+    )
+    expect_close(
+        {f"copy[{i}]": copy.float() for i, copy in enumerate(copies)},
+        {f"copy[{i}]": _there(own[first]).float() for i, own in enumerate(given.own)},
+        what="a copy is not the new parameter",
+        advice="Write each new parameter into the tensor of `copies` at the same position.",
+        tolerance=1e-2,
+    )
+    if case.kernel.skips:
+        before = [copy.clone() for copy in copies]
+        case.step(case.drawn(), torch.tensor(False, device=case.device), copies)
+        expect_same_bits(
+            {f"copy[{i}]": copy for i, copy in enumerate(copies)},
+            {f"copy[{i}]": copy for i, copy in enumerate(before)},
+            what="it has changed in a step whose gradients are not finite",
+            advice="Write nothing where the argument finite is False.",
+        )
+
+
+def _narrow(given: Tensors, name: str) -> tuple[Tensor, ...]:
+    """Tensors in bfloat16 like the parameters, with other numbers."""
+    parameters = (_there(own[name]) for own in given.own)
+    return tuple(torch.full_like(one, 7.0, dtype=torch.bfloat16) for one in parameters)
+
+
 def _there(tensor: Tensor | None) -> Tensor:
     assert tensor is not None
     return tensor
@@ -332,4 +372,5 @@ RULE_CHECKS: tuple[Check[RuleCase], ...] = (
     rule_cuda,
     kernel_equals_rule,
     kernel_skips,
+    kernel_copies,
 )

@@ -120,6 +120,25 @@ def unused_outputs(case: Case) -> None:
 
 
 @check
+def gradient_of_one(case: Case) -> None:
+    """If the gradient of a loss is the number 1.0, backward gives the same as for a tensor of ones."""
+    case.require_backward()
+    names = sorted(case.layer.signature.ones)
+    if not names:
+        raise NotApplicable("no gradient has the default 1.0")
+    one = case.run()
+    for name in names:
+        ones = {**one.grads, name: torch.ones_like(one.grads[name])}
+        expect_close(
+            leaves(case.backward(one.arguments, one.results, {**one.grads, name: 1.0})),
+            leaves(case.backward(one.arguments, one.results, ones)),
+            what=f"{name}=1.0 gives something else than a tensor of ones",
+            advice="1.0 says that this loss is the whole loss: leave the multiplication out.",
+            tolerance=1e-12,
+        )
+
+
+@check
 def same_tensor_twice(case: Case) -> None:
     """If two inputs are the same tensor, their gradients are those of two equal tensors."""
     case.require_backward()

@@ -145,10 +145,12 @@ def rules(dtype: torch.dtype) -> None:
         xs, grads = ([torch.zeros(n, dtype=d) for n in sizes] for d in (torch.float32, dtype))
         for flag in (True, False):
             rates, finite = (lr, step), torch.tensor(True) if flag else None
-            updates._sgd(xs, grads, xs, *rates, 0.9 * flag, 0.5 * flag, 0.1 * flag, flag, finite)
+            copies = grads if flag else ()
+            numbers = 0.9 * flag, 0.5 * flag, 0.1 * flag
+            updates._sgd(xs, grads, xs, *rates, *numbers, flag, finite, copies)
             betas, decay = (0.9 * flag, 0.999), 0.1 * flag
-            updates._adam(xs, grads, xs, xs, *rates, betas, 1e-8, decay, flag, finite)
-        updates._adam(xs, grads, xs, xs, lr, step, (0.9, 0.999), 1e-8, 0.1, False, None)
+            updates._adam(xs, grads, xs, xs, *rates, betas, 1e-8, decay, flag, finite, copies)
+        updates._adam(xs, grads, xs, xs, lr, step, (0.9, 0.999), 1e-8, 0.1, False, None, ())
         updates._follow(xs, xs, lr.double())
         updates._cast(xs, dtype)
 

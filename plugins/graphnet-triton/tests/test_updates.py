@@ -87,10 +87,10 @@ def test_launches_of_many_tensors(
 
 
 @pytest.mark.parametrize("rule", [gn.SGD(lr=0.1, momentum=0.9), gn.Adam(lr=0.01)], ids=str)
-def test_a_step_in_bfloat16_casts_and_updates_all_weights_at_once(
+def test_a_step_in_bfloat16_updates_and_casts_all_weights_at_once(
     rule: gn.Optimizer, device: torch.device
 ) -> None:
-    """Layers by torch, whose gradients are bfloat16; what is left of the launches are two."""
+    """Layers by torch, whose gradients are bfloat16; two launches are left."""
     registry = load_registry(plugins=[plugin], entry_points=False)
     description = {
         "input": {"channels": 3},
@@ -110,11 +110,10 @@ def test_a_step_in_bfloat16_casts_and_updates_all_weights_at_once(
     ]
     titles = [step.call.title for step in programs[0].plan.steps]
     name = type(rule).__name__.lower()
-    assert [t for t in titles if t.endswith("[triton]")] == [
-        "cast [triton]",
-        f"{name} [triton]",
-        "ema [triton]",
-    ]
+    assert [t for t in titles if t.endswith("[triton]")] == [f"{name} [triton]", "ema [triton]"]
+    assert (
+        "cast" in titles
+    )  # that of the image: those of the weights are slots, which the update writes
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         pair = [torch.rand((2, 3, 8, 8), generator=generator).to(device) for _ in range(2)]
@@ -130,8 +129,8 @@ def test_a_step_in_bfloat16_casts_and_updates_all_weights_at_once(
             torch.testing.assert_close(tensor, theirs[slot], rtol=0.05, atol=0.01)
 
 
-def test_a_step_of_a_chain_in_bfloat16_is_six_operators(device: torch.device) -> None:
-    """Casts of the image and of all weights, the chain, its gradients' scale, the update, the count."""
+def test_a_step_of_a_chain_in_bfloat16_is_two_operators_and_the_count(device: torch.device) -> None:
+    """The chain, which launches twice and reads the image before its cast, and the update, which casts."""
     registry = load_registry(plugins=[plugin], entry_points=False)
     description = {
         "input": {"channels": 3},
@@ -146,12 +145,10 @@ def test_a_step_of_a_chain_in_bfloat16_is_six_operators(device: torch.device) ->
         (2, 3, 8, 8), loss="mse", optimizer=gn.SGD(lr=0.1), device=str(device), precision="bfloat16"
     )
     images = program.pack(*(torch.rand(2, 3, 8, 8, device=device) for _ in range(2)))
+    program.step_packed(*images)  # the first step casts the initial weights
     operations = operations_of(lambda: program.step_packed(*images))
     assert [str(o) for o in operations if not views(o)] == [
-        "aten._to_copy",
-        "graphnet_triton.cast",
         "graphnet_triton.patch_chain",
-        "aten.mul.Tensor",
         "graphnet_triton.sgd",
         "aten.add_.Tensor",
     ]

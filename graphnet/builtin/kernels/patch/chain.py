@@ -138,9 +138,14 @@ class PatchChain(Kernel):
         return loss, slope, slopes
 
     def backward(
-        self, grad_loss: Tensor, slope: Tensor, slopes: Tensor, specs: Specs, wanted: frozenset[str]
+        self,
+        slope: Tensor,
+        slopes: Tensor,
+        specs: Specs,
+        wanted: frozenset[str],
+        grad_loss: Tensor | float = 1.0,
     ) -> tuple[Tensor | None, None, tuple[Tensor, ...]]:
-        scaled = slopes * grad_loss
+        scaled = slopes * grad_loss if isinstance(grad_loss, Tensor) else slopes
         gradients: list[Tensor] = []
         at = 0
         for spec in specs["parameters"]:
@@ -150,7 +155,10 @@ class PatchChain(Kernel):
                 first, second, high, wide = spec.shape
                 part = part.view(first, high, wide, second).permute(0, 3, 1, 2)
             gradients.append(part)
-        grad_x = (slope * grad_loss).to(slope.dtype) if "x" in wanted else None
+        grad_x: Tensor | None = None
+        if "x" in wanted:
+            scaled_x = slope * grad_loss if isinstance(grad_loss, Tensor) else slope
+            grad_x = scaled_x.to(slope.dtype)
         return grad_x, None, tuple(gradients)
 
 

@@ -4,9 +4,10 @@ torch.ops.graphnet_triton.patch_chain(x, target, parameters, flags, logistic, wa
 graphnet-cpu's operator of that name: the loss, the gradient of x, and the gradients of the parameters.
 
 A patch of the coarsest image needs nothing of its neighbours, so one program computes all products, forward
-and backward, for some patches; the values between the products lie in memory that no other program touches. A
-second launch reads them and sums the gradients of all weights in shares; a third launch adds up the shares.
-This is faster for small images, where launching a kernel for each layer would take longer than running it.
+and backward, for some patches; the values between the products lie in memory that no other program touches.
+A second launch reads them and sums the gradients of all weights in shares; the last program of a tile of a
+weight adds up the tile's shares. This is faster for small images, where launching a kernel for each layer
+would take longer than running it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 from triton.compiler.compiler import max_shared_mem
@@ -51,6 +53,9 @@ _SHARED_BYTES = 227 * 1024  # of an H100's multiprocessor, for one program
 _ROWS = 64  # of the factors of a weight's gradient that a program takes at once
 _SUMS = 2048  # numbers that a program reads at once to add them up
 
+Product = tuple[Tensor, Tensor | None, bool, bool]
+"""A weight, its bias, whether the layer is transposed, and whether relu follows it."""
+
 
 def _chain(
     x: Tensor,
@@ -60,15 +65,19 @@ def _chain(
     logistic: bool,
     wants_x: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Three launches, and nothing else where all is contiguous and weights are in channels_last."""
+    """Two launches, and nothing else where all is contiguous and weights are in channels_last.
+
+    All is computed in the dtype of the parameters; x may have a wider one.
+    """
     x, target = x.contiguous(), target.contiguous()
     loss, slope, sums = chain_shapes(x, target, parameters, list(flags), logistic, wants_x)
     products = list(products_of(parameters, flags))
     patches, rows = _patches(x, parameters, flags)
     weights = _matrices(parameters, flags)
-    made, gradients = _between(x, weights, patches, rows)
+    made, gradients = _between(weights, patches, rows)
     values, slopes = (x, *made), (slope, *gradients)
     cuts, shares = _shares(x, weights, flags[1::3], patches, rows)
+    counters = _counters(x, cuts)
     tiles = ceil_div(patches, _tile(patches))
     sides = tuple(size for w in weights for size in w.shape)
     same: dict[str, Any] = {
@@ -76,14 +85,14 @@ def _chain(
         "ROWS": tuple(rows),
         "SIDES": sides,
         "BIASES": tuple(flags[1::3]),
-        "SUM": sums_of(x),
-        "FACTOR": factor_of(x),
-        "PRECISION": precision_of(x),
+        "SUM": sums_of(weights[0]),
+        "FACTOR": factor_of(weights[0]),
+        "PRECISION": precision_of(weights[0]),
     }
     chains.forward_loss_reverse[(tiles,)](
         *(values, slopes, tuple(weights)),
         tuple(x if bias is None else bias.contiguous() for _, bias, *_ in products),
-        *(target, shares, patches),
+        *(target, shares, counters, patches),
         **same,
         STRIDES=tuple(stride for w in weights for stride in w.stride()),
         CHANNELS=tuple(_channels(weight, transposed) for weight, _, transposed, _ in products),
@@ -91,26 +100,26 @@ def _chain(
         LOGISTIC=logistic,
         WANTS_X=wants_x,
         NUMBERS=rows[-1] * sides[-1],
+        COUNTERS=len(counters),
         BLOCK=_BLOCK,
         **_blocks(x, weights, patches, rows),
     )
     starts = _starts(cut.tiles * cut.shares for cut in cuts)
+    into = _starts(weight.numel() + (0 if b is None else b.numel()) for weight, b, *_ in products)
     chains.weight_gradients[(starts[-1],)](
-        *(values, slopes, shares, patches),
+        *(values, slopes, shares, counters, loss, sums, patches),
         **same,
         TURNED=tuple(not transposed for transposed in flags[::3]),
         STARTS=starts,
         PLACES=tuple(cut.place for cut in cuts),
+        COUNTS=tuple(cut.shares for cut in cuts),
         STEPS=tuple(cut.steps for cut in cuts),
+        COUNTERS=_starts(cut.tiles + 1 for cut in cuts),
+        INTO=into,
+        LOSSES=_Total(0, 0, tiles, 1, 1, 1).arguments,
+        TOTALS=tuple(total.arguments for total in _totals(products, cuts, into)),
         SIZES=tuple(side(size) for size in sides),
         BM=_ROWS,
-    )
-    totals = [_Total(0, 0, tiles, 1, 1, 1), *_totals(parameters, flags, cuts)]
-    starts = _starts(ceil_div(total.size, total.blocks[1]) for total in totals)
-    chains.add_all_shares[(starts[-1],)](
-        *(shares, loss, sums),
-        STARTS=starts,
-        TOTALS=tuple((*total, *total.blocks) for total in totals),
     )
     return loss, slope, sums
 
@@ -119,7 +128,7 @@ def _blocks(
     x: Tensor, weights: Sequence[Tensor], patches: int, rows: Sequence[int]
 ) -> dict[str, Any]:
     """What a program takes at once, see programs.chains: a product is one block, read in a short loop."""
-    tile, size_bytes = _tile(patches), x.element_size()
+    tile, size_bytes = _tile(patches), weights[0].element_size()
     high: list[int] = []
     wide: list[int] = []
     deep: list[int] = []
@@ -165,11 +174,11 @@ class _Total(NamedTuple):
     size: int
 
     @property
-    def blocks(self) -> tuple[int, int]:
-        """How many rows of how many numbers are read at once: 64 rows, or more of few numbers."""
+    def arguments(self) -> tuple[int, ...]:
+        """All of it, and how many rows of how many numbers are read at once: 64, or more of few numbers."""
         rows, size = map(power_of_2, (self.shares * self.taps, self.size))
         wide = min(size, _SUMS // min(64, rows))
-        return min(rows, _SUMS // wide), wide
+        return (*self, min(rows, _SUMS // wide), wide)
 
 
 def _shares(
@@ -189,23 +198,22 @@ def _shares(
         width = (w.shape[0] + bias) * w.shape[1]
         cuts.append(_Cut(place, count, width, each, own))
         place += count * width
-    return cuts, x.new_empty(place, dtype=WIDE[x.dtype])
+    return cuts, x.new_empty(place, dtype=WIDE[weights[0].dtype])
 
 
 def _totals(
-    parameters: Sequence[Tensor], flags: Sequence[bool], cuts: Sequence[_Cut]
+    products: Sequence[Product], cuts: Sequence[_Cut], into: Sequence[int]
 ) -> Iterator[_Total]:
-    """The gradients of weights and biases, in the parameters' order."""
-    into = 0
-    for (weight, bias, transposed, _), (place, count, width, *_) in zip(
-        products_of(parameters, flags), cuts, strict=True
-    ):
+    """The gradient of the bias of each product; if it has no bias, nothing reads this."""
+    for (weight, _, transposed, _), own, begin in zip(products, cuts, into, strict=False):
         size, channels = weight.numel(), _channels(weight, transposed)
-        yield _Total(place, into, count, width, 1, size)
-        into += size
-        if bias is not None:
-            yield _Total(place + size, into, count, width, (width - size) // channels, channels)
-            into += channels
+        taps = (own.width - size) // channels
+        yield _Total(own.place + size, begin + size, own.shares, own.width, taps, channels)
+
+
+def _counters(x: Tensor, cuts: Sequence[_Cut]) -> Tensor:
+    """A counter for each tile of a weight, and one for the weight."""
+    return x.new_empty(power_of_2(sum(cut.tiles + 1 for cut in cuts)), dtype=torch.int32)
 
 
 def _starts(counts: Iterable[int]) -> tuple[int, ...]:
@@ -239,11 +247,11 @@ def _matrices(parameters: Sequence[Tensor], flags: Sequence[bool]) -> list[Tenso
 
 
 def _between(
-    x: Tensor, weights: Sequence[Tensor], patches: int, rows: Sequence[int]
+    weights: Sequence[Tensor], patches: int, rows: Sequence[int]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Room for what each product makes, and for the gradients of that."""
     made, gradients = (
-        [x.new_empty((patches * count, w.shape[1])) for w, count in zip(weights, rows, strict=True)]
+        [w.new_empty((patches * count, w.shape[1])) for w, count in zip(weights, rows, strict=True)]
         for _ in range(2)
     )
     return made, gradients
@@ -253,9 +261,9 @@ def _scratch(x: Tensor, parameters: Sequence[Tensor], flags: Sequence[bool]) -> 
     """What lies between the products, and the shares of all sums."""
     patches, rows = _patches(x, parameters, flags)
     weights = _matrices(parameters, flags)
-    made, gradients = _between(x, weights, patches, rows)
-    _, shares = _shares(x, weights, flags[1::3], patches, rows)
-    return [*made, *gradients, shares]
+    made, gradients = _between(weights, patches, rows)
+    cuts, shares = _shares(x, weights, flags[1::3], patches, rows)
+    return [*made, *gradients, shares, _counters(x, cuts)]
 
 
 patch_chain = register(
@@ -272,6 +280,7 @@ class TritonChain(PatchChain):
     """A chain of patch layers with its mean squared error."""
 
     operator = patch_chain
+    casts = ("x",)
 
     @classmethod
     def match(cls, site: Site) -> Self | None:

@@ -1,12 +1,12 @@
 """Updates and casts of all parameters in one launch: SGD, Adam, AdamW, moving averages.
 
 torch.ops.graphnet_triton.sgd(parameters, grads, buffers, lr, step, momentum, dampening, weight_decay,
-                              nesterov)
+                              nesterov, finite, copies)
 torch.ops.graphnet_triton.adam(parameters, grads, exp_avgs, exp_avg_sqs, lr, step, betas, eps, weight_decay,
-                               decoupled)
+                               decoupled, finite, copies)
 torch.ops.graphnet_triton.follow(averages, parameters, rate)
-    These do to each parameter what `update` of the rule does, in float32; gradients may have any floating
-    dtype.
+    The first two do to each parameter what `update` of the rule does, in float32; gradients may have any
+    floating dtype. They also write the new parameters into the `copies`, if there are any, in their dtype.
 torch.ops.graphnet_triton.cast(xs, dtype)
     The tensors in another dtype.
 
@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from graphnet.builtin import SGD, AdamW, FusedAdam, lie_alike
+from graphnet.builtin import SGD, Adam, AdamW, lie_alike
 from graphnet.sdk import (
     DTYPES,
     Cast,
@@ -100,15 +100,17 @@ def _sgd(
     weight_decay: float,
     nesterov: bool,
     finite: Tensor | None,
+    copies: Sequence[Tensor],
 ) -> None:
     columns = (parameters, _as(parameters, grads), *((buffers,) if momentum else ()))
     launch(
-        *(updates.sgd, *columns),
+        *(updates.sgd, *columns, *((copies,) if copies else ())),
         given=(lr, step, finite),
         MOMENTUM=momentum,
         DAMPENING=dampening,
         WEIGHT_DECAY=weight_decay,
         NESTEROV=nesterov,
+        COPIES=bool(copies),
     )
 
 
@@ -124,15 +126,18 @@ def _adam(
     weight_decay: float,
     decoupled: bool,
     finite: Tensor | None,
+    copies: Sequence[Tensor],
 ) -> None:
+    columns = (parameters, _as(parameters, grads), exp_avgs, exp_avg_sqs)
     launch(
-        *(updates.adam, parameters, _as(parameters, grads), exp_avgs, exp_avg_sqs),
+        *(updates.adam, *columns, *((copies,) if copies else ())),
         given=(lr, step, finite),
         LOG_BETAS=tuple(math.log(beta) if beta else -math.inf for beta in betas),
         SHARES=tuple(1.0 - beta for beta in betas),
         EPS=eps,
         WEIGHT_DECAY=weight_decay,
         DECOUPLED=decoupled,
+        COPIES=bool(copies),
     )
 
 
@@ -152,7 +157,8 @@ def _casts(xs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
 
 sgd = register(
     "sgd(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] buffers, Tensor lr, Tensor step, "
-    "float momentum, float dampening, float weight_decay, bool nesterov, Tensor? finite) -> ()",
+    "float momentum, float dampening, float weight_decay, bool nesterov, Tensor? finite, "
+    "Tensor(c!)[] copies) -> ()",
     _sgd,
     no_results,
     scratch=_scratch,
@@ -160,7 +166,7 @@ sgd = register(
 adam = register(
     "adam(Tensor(a!)[] parameters, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
     "Tensor lr, Tensor step, float[] betas, float eps, float weight_decay, bool decoupled, "
-    "Tensor? finite) -> ()",
+    "Tensor? finite, Tensor(d!)[] copies) -> ()",
     _adam,
     no_results,
     scratch=_scratch,
@@ -186,6 +192,7 @@ class TritonSGD(_Updates):
     replaces: ClassVar[type[Definition]] = SGD
     casts: ClassVar[bool] = True
     skips: ClassVar[bool] = True
+    copies: ClassVar[bool] = True
     rule: SGD
 
     def run(
@@ -196,18 +203,40 @@ class TritonSGD(_Updates):
         step: Tensor,
         momentum_buffers: Tensors | None,
         finite: Tensor | None = None,
+        copies: Tensors | None = None,
     ) -> None:
         rule, buffers = self.rule, momentum_buffers or ()
         sgd(
-            *(parameters, grads, buffers, lr, step),
-            *(rule.momentum, rule.dampening, rule.weight_decay, rule.nesterov, finite),
+            *(parameters, grads, buffers, lr, step, rule.momentum, rule.dampening),
+            *(rule.weight_decay, rule.nesterov, finite, copies or ()),
         )
 
 
-class TritonAdam(_Updates, FusedAdam):
+class TritonAdam(_Updates):
     """adam of all parameters."""
 
-    operator: ClassVar[Any] = adam
+    replaces: ClassVar[type[Definition]] = Adam
+    casts: ClassVar[bool] = True
+    skips: ClassVar[bool] = True
+    copies: ClassVar[bool] = True
+    rule: Adam
+
+    def run(
+        self,
+        parameters: Tensors,
+        grads: Tensors,
+        lr: Tensor,
+        step: Tensor,
+        exp_avgs: Tensors,
+        exp_avg_sqs: Tensors,
+        finite: Tensor | None = None,
+        copies: Tensors | None = None,
+    ) -> None:
+        rule = self.rule
+        adam(
+            *(parameters, grads, exp_avgs, exp_avg_sqs, lr, step, rule.betas, rule.eps),
+            *(rule.weight_decay, rule.decoupled, finite, copies or ()),
+        )
 
 
 class TritonAdamW(TritonAdam):

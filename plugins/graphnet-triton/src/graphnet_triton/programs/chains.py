@@ -68,6 +68,7 @@ def forward_loss_reverse(
     biases,
     target,
     losses,
+    counters,
     patches,
     LINKS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -79,6 +80,7 @@ def forward_loss_reverse(
     LOGISTIC: tl.constexpr,
     WANTS_X: tl.constexpr,
     NUMBERS: tl.constexpr,
+    COUNTERS: tl.constexpr,
     SUM: tl.constexpr,
     FACTOR: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -93,9 +95,12 @@ def forward_loss_reverse(
     values: x, then what each of the LINKS products makes; slopes: their gradients, masked, that of x only
     if it WANTS_X. For each patch a product has ROWS rows of SIDES[2 i] numbers and makes SIDES[2 i + 1]; its
     weight, in that shape, has the two STRIDES. NUMBERS: how many of the prediction belong to a patch.
-    losses: each program's share. A product takes BM of its rows at once, and of the axis SIDES[j] BN as
+    losses: each program's share. `counters` are set to 0 for `weight_gradients`; COUNTERS is a power of 2
+    that is not less than their number. A product takes BM of its rows at once, and of the axis SIDES[j] BN as
     columns or BK as depth.
     """
+    if tl.program_id(0) == 0:
+        tl.store(counters + tl.arange(0, COUNTERS), 0)
     first = tl.program_id(0) * TILE
     for i in tl.static_range(LINKS):
         _times(
@@ -131,10 +136,20 @@ def forward_loss_reverse(
 
 
 @triton.jit
+def _is_last(counter, COUNT: tl.constexpr):
+    """Whether this program is the last of COUNT to come here; it then reads what the others have written."""
+    tl.debug_barrier()  # all threads of this program have written
+    return tl.atomic_add(counter, 1, sem="acq_rel") == COUNT - 1
+
+
+@triton.jit
 def weight_gradients(
     values,
     slopes,
     shares,
+    counters,
+    loss,
+    sums,
     patches,
     LINKS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -146,16 +161,27 @@ def weight_gradients(
     PRECISION: tl.constexpr,
     STARTS: tl.constexpr,
     PLACES: tl.constexpr,
+    COUNTS: tl.constexpr,
     STEPS: tl.constexpr,
+    COUNTERS: tl.constexpr,
+    INTO: tl.constexpr,
+    LOSSES: tl.constexpr,
+    TOTALS: tl.constexpr,
     SIZES: tl.constexpr,
     BM: tl.constexpr,
 ):
-    """The shares of all gradients of weights and biases, see products.weight_gradient.
+    """The gradients of all weights and biases in sums, and the loss, the sum of the LOSSES first shares.
 
     values and slopes with LINKS, ROWS and SIDES as in `forward_loss_reverse`. The programs from STARTS[i]
-    to STARTS[i + 1] work for the weight i, on tiles of SIZES as SIDES; its shares start at PLACES[i].
+    to STARTS[i + 1] work for the weight i, on tiles of SIZES as SIDES; its COUNTS[i] shares start at
+    PLACES[i], see products.weight_gradient. A tile has a counter, from COUNTERS[i] on, which is 0 before: the
+    last program of a tile adds up its shares, always in the same order. So does the last program of a
+    weight with the shares of its bias, as TOTALS[i] tells `_add`. INTO[i] is where its gradient begins in
+    sums.
     """
     program = tl.program_id(0)
+    if program == 0:
+        _add(shares, loss, *LOSSES)
     for i in tl.static_range(LINKS):
         if (program >= STARTS[i]) & (program < STARTS[i + 1]):
             own = program - STARTS[i]
@@ -167,13 +193,47 @@ def weight_gradients(
                 *(SIDES[2 * i], SIDES[2 * i + 1], False, BIASES[i], TURNED[i]),
                 *(SUM, FACTOR, PRECISION, STEPS[i], SIZES[2 * i], SIZES[2 * i + 1], BM),
             )
+            if _is_last(counters + COUNTERS[i] + own % (high * wide), COUNTS[i]):
+                _add_tile(
+                    *(shares + PLACES[i], sums + INTO[i], own % high, own // high % wide),
+                    *(SIDES[2 * i], SIDES[2 * i + 1], BIASES[i], TURNED[i], COUNTS[i]),
+                    *(SIZES[2 * i], SIZES[2 * i + 1]),
+                )
+            if BIASES[i]:  # noqa: SIM102  (known when it is compiled, the other one is not)
+                if _is_last(counters + COUNTERS[i + 1] - 1, STARTS[i + 1] - STARTS[i]):
+                    _add(shares, sums, *TOTALS[i])
+
+
+@triton.jit
+def _add_tile(
+    shares,
+    sums,
+    high,
+    wide,
+    IN: tl.constexpr,
+    OUT: tl.constexpr,
+    BIAS: tl.constexpr,
+    TURNED: tl.constexpr,
+    COUNT: tl.constexpr,
+    BI: tl.constexpr,
+    BO: tl.constexpr,
+):
+    """The tile (`high`, `wide`) of sums: those of COUNT shares, see products.weight_gradient."""
+    i = high * BI + tl.arange(0, BI)
+    o = wide * BO + tl.arange(0, BO)
+    place = o[None, :] * IN + i[:, None] if TURNED else i[:, None] * OUT + o[None, :]
+    inside = (i[:, None] < IN) & (o[None, :] < OUT)
+    total = tl.zeros((BI, BO), dtype=shares.dtype.element_ty)
+    for share in range(COUNT):
+        own = shares + share * (IN * OUT + (OUT if BIAS else 0))
+        total += tl.load(own + place, mask=inside, other=0.0)
+    tl.store(sums + place, total, mask=inside)
 
 
 @triton.jit
 def _add(
     shares,
     sums,
-    block,
     PLACE: tl.constexpr,
     INTO: tl.constexpr,
     COUNT: tl.constexpr,
@@ -183,29 +243,18 @@ def _add(
     PART: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """BLOCK of the SIZE numbers that are written into sums from INTO on.
+    """The SIZE numbers that are written into sums from INTO on, BLOCK of them at once.
 
     Each is the sum of one in each of TAPS rows in each of COUNT shares; a share has WIDTH numbers, and the
     rows of the first one start at PLACE. PART rows are read at once.
     """
-    at = block * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), dtype=shares.dtype.element_ty)
-    for start in range(0, COUNT * TAPS, PART):
-        row = start + tl.arange(0, PART)
-        place = PLACE + row // TAPS * WIDTH + row % TAPS * SIZE
-        inside = (row[:, None] < COUNT * TAPS) & (at[None, :] < SIZE)
-        numbers = tl.load(shares + place[:, None] + at[None, :], mask=inside, other=0.0)
-        total += tl.sum(numbers, 0)
-    tl.store(sums + INTO + at, total, mask=at < SIZE)
-
-
-@triton.jit
-def add_all_shares(shares, loss, sums, STARTS: tl.constexpr, TOTALS: tl.constexpr):
-    """The loss, then the gradients of all weights and biases, each as TOTALS[i] tells `_add`.
-
-    The programs from STARTS[i] to STARTS[i + 1] make its blocks. The order of additions is always the same.
-    """
-    program = tl.program_id(0)
-    for i in tl.static_range(len(TOTALS)):
-        if (program >= STARTS[i]) & (program < STARTS[i + 1]):
-            _add(shares, loss if i == 0 else sums, program - STARTS[i], *TOTALS[i])
+    for first in range(0, SIZE, BLOCK):
+        at = first + tl.arange(0, BLOCK)
+        total = tl.zeros((BLOCK,), dtype=shares.dtype.element_ty)
+        for start in range(0, COUNT * TAPS, PART):
+            row = start + tl.arange(0, PART)
+            place = PLACE + row // TAPS * WIDTH + row % TAPS * SIZE
+            inside = (row[:, None] < COUNT * TAPS) & (at[None, :] < SIZE)
+            numbers = tl.load(shares + place[:, None] + at[None, :], mask=inside, other=0.0)
+            total += tl.sum(numbers, 0)
+        tl.store(sums + INTO + at, total, mask=at < SIZE)

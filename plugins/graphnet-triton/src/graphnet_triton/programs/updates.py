@@ -3,7 +3,8 @@
 `tensors` are the addresses of the tensors that a rule reads or writes, such as parameters, gradients and
 momentum buffers: one tuple of COUNT addresses for each, with the dtypes TYPES. The i-th tensors have SIZES[i]
 elements with equal strides, and the blocks from STARTS[i] on. Each tensor may lie anywhere in memory. If
-`finite` is given and False, nothing is written.
+`finite` is given and False, nothing is written. With COPIES, the new parameters are also written into the
+last tensors, in their dtype.
 """
 
 import triton
@@ -37,6 +38,14 @@ def _start(addresses, starts, COUNT: tl.constexpr, TYPE: tl.constexpr):
 
 
 @triton.jit
+def _copy(p, tensors, at, inside, starts, COUNT: tl.constexpr, TYPES: tl.constexpr):
+    """Writes p into the last of this program's tensors, in its dtype."""
+    LAST: tl.constexpr = len(TYPES) - 1
+    copies = _start(tensors[LAST], starts, COUNT, TYPES[LAST]) + at
+    tl.store(copies, p.to(TYPES[LAST]), mask=inside)
+
+
+@triton.jit
 def sgd(
     tensors,
     starts,
@@ -50,6 +59,7 @@ def sgd(
     DAMPENING: tl.constexpr,
     WEIGHT_DECAY: tl.constexpr,
     NESTEROV: tl.constexpr,
+    COPIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """graphnet.SGD: of parameters and gradients, and momentum buffers where there is MOMENTUM."""
@@ -68,7 +78,10 @@ def sgd(
         b = MOMENTUM * tl.load(buffers, mask=inside, other=0.0) + fresh
         tl.store(buffers, b, mask=inside)
         direction = direction + MOMENTUM * b if NESTEROV else b
-    tl.store(parameters, p - tl.load(lr) * direction, mask=inside)
+    p -= tl.load(lr) * direction
+    tl.store(parameters, p, mask=inside)
+    if COPIES:
+        _copy(p, tensors, at, inside, starts, COUNT, TYPES)
 
 
 @triton.jit
@@ -86,6 +99,7 @@ def adam(
     EPS: tl.constexpr,
     WEIGHT_DECAY: tl.constexpr,
     DECOUPLED: tl.constexpr,
+    COPIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """graphnet.Adam, or AdamW if DECOUPLED: of parameters, gradients, and their two moving averages.
@@ -117,6 +131,8 @@ def adam(
     root = tl.sqrt(1.0 - tl.exp(t * LOG_BETAS[1])).to(tl.float32)
     p -= step_size * (m / (tl.sqrt(v) / root + EPS))
     tl.store(parameters, p, mask=inside)
+    if COPIES:
+        _copy(p, tensors, at, inside, starts, COUNT, TYPES)
 
 
 @triton.jit
