@@ -79,10 +79,11 @@ casts and updates of all parameters at once run on GPUs. Tests check them on CPU
 Triton's interpreter runs the kernels, every kernel is compiled for a Hopper GPU, and the executor runs
 with a recording that any machine can make. So these facts are known: a captured training step of the
 paper's network in bfloat16 cuts its batch and launches three kernels - two for the chain of all layers
-and the loss, and one for the update. No program needs more shared memory than a
-multiprocessor has. How long these kernels take is not known. On a GPU, `benchmarks/gpu.sh WHEELS OUT`
-runs the tests on CUDA and measures with CUDA events, next to torch's best settings; torch's whole step in
-a CUDA graph is one of them:
+and the loss, and one for the update. 32 such steps are one launch of the host. No program needs more
+shared memory than a multiprocessor has. How long these kernels take is not known, nor for which sizes the
+3x3 convolutions of graphnet-triton are faster than cuDNN's. On a GPU, `benchmarks/gpu.sh WHEELS OUT` runs
+the tests on CUDA and measures with CUDA events, next to torch's best settings; torch's whole step in a
+CUDA graph is one of them, and for the paper's network 32 steps in one graph:
 
 | what | file | measured on |
 |---|---|---|
@@ -97,8 +98,8 @@ a CUDA graph is one of them:
 These measurements must end within minutes, so they differ from the table above:
 
 - Torch runs in few settings: bfloat16 in channels_last, float32 in N C H W; eager, compiled, with
-  reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph. A
-  workload has a time limit. Contenders that are not built by then are left out and named, max-autotune
+  reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph; of the
+  paper's network 32 steps too. A workload has a time limit. Contenders that are not built by then are left out and named, max-autotune
   and float32 first. The loss after 200 steps comes from four runs.
 - If the plan of a contender cannot be captured, the contender is left out with the reason. It is not timed
   without capture.

@@ -11,7 +11,17 @@ import sys
 from typing import Any
 
 import torch
-from graphnet_triton import affine, batch_norm, chain, convolution, gate, layer_norm, mse, updates
+from graphnet_triton import (
+    affine,
+    batch_norm,
+    chain,
+    convolution,
+    fused_convolution,
+    gate,
+    layer_norm,
+    mse,
+    updates,
+)
 from test_operators import CHAINS, drawn
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
@@ -128,6 +138,16 @@ def others(dtype: torch.dtype) -> None:
     mse._mse(x, x.float())
 
 
+def convolutions(dtype: torch.dtype) -> None:
+    """Of the networks that are measured: few channels, 64 of many pixels, and many of few pixels."""
+    sizes = ((128, 3, 40, 64), (128, 64, 40, 64), (16, 256, 16, 256))
+    for count, channels, side, made in sizes if ALL else sizes[1:2]:
+        x = torch.empty(count, channels, side, side, dtype=dtype)
+        weight = torch.empty(made, channels, 3, 3, dtype=dtype)
+        for bias in (torch.empty(made, dtype=dtype), None):
+            fused_convolution._convolution(x, weight, bias, (1, 1), (1, 1), (1, 1), bias is not None)
+
+
 def chains(dtype: torch.dtype) -> None:
     cpu = torch.device("cpu")
     for name in CHAINS if ALL else ("wide", "many"):
@@ -162,5 +182,5 @@ if __name__ == "__main__":
     torch.set_grad_enabled(False)
     driver.set_active(Hopper())
     JITFunction.run = compile_only
-    for part in (products, chains, norms, others, rules):
+    for part in (products, convolutions, chains, norms, others, rules):
         part(getattr(torch, sys.argv[1]))

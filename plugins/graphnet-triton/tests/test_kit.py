@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from graphnet_triton import affine, batch_norm, chain, convolution, gate, layer_norm, mse
+from graphnet_triton import (
+    affine,
+    batch_norm,
+    chain,
+    convolution,
+    fused_convolution,
+    gate,
+    layer_norm,
+    mse,
+)
 
 from graphnet.builtin import (
     MSE,
@@ -24,6 +33,7 @@ KERNELS: dict[str, type[Kernel]] = {
     **affine.KERNELS,
     **chain.KERNELS,
     **convolution.KERNELS,
+    **fused_convolution.KERNELS,
     **mse.KERNELS,
     **batch_norm.KERNELS,
     **layer_norm.KERNELS,
@@ -64,6 +74,14 @@ def samples(name: str) -> list[Sample]:
     if own == "conv2d_bias_relu":
         conv = Conv2d(out_channels=3, kernel_size=(3, 2), stride=(1, 2), padding=(1, 1))
         return [Sample((ReLU(), conv), [IMAGE])]
+    if own.startswith("fused_conv2d"):
+        convs = [
+            Conv2d(out_channels=3, kernel_size=3, stride=(1, 2), padding=(1, 0)),
+            Conv2d(out_channels=5, kernel_size=3, padding=1, dilation=(1, 2), bias=False),
+        ]
+        if own.endswith("_relu"):
+            return [Sample((ReLU(), convs[0]), [IMAGE])]
+        return [Sample(conv, [(2, 4, 5, 6)]) for conv in convs]
     layers = LAYERS[own.removesuffix("_relu")]
     if own.endswith("_relu"):  # with a bias, where the layer has one
         return [Sample((ReLU(), layers[0]), [IMAGE])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,6 +13,8 @@ from graphnet_triton.affine import TritonConv2d, _gradients, affine, affine_grad
 from graphnet_triton.batch_norm import batch_norm_relu
 from graphnet_triton.chain import patch_chain
 from graphnet_triton.convolution import conv2d_relu, mask_and_sum
+from graphnet_triton.fastest import fastest
+from graphnet_triton.fused_convolution import fused_conv2d
 from graphnet_triton.gate import TritonSimpleGate, gate, gate_gradient
 from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
@@ -296,6 +299,67 @@ def test_mse_and_its_slope_of_images_in_any_strides(
         assert loss.dtype == torch.float32
         assert close(loss, difference.square().mean(), 1e-5)
         assert close(slope, 2 * difference / difference.numel(), BOUNDS[dtype])
+
+
+@dtypes
+@pytest.mark.parametrize(
+    ("channels", "made", "sizes"),
+    [
+        (3, 5, ((1, 1), (1, 1), (1, 1))),
+        (20, 70, ((2, 1), (0, 1), (1, 2))),
+        (70, 20, ((1, 1), (2, 0), (2, 1))),
+    ],
+)
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_fused_convolution(
+    channels: int,
+    made: int,
+    sizes: Any,
+    relu: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    x = normal(3, channels, 13, 11, dtype=dtype, device=device)
+    weight = normal(made, channels, 3, 3, dtype=dtype, device=device, seed=1)
+    bias = normal(made, dtype=dtype, device=device, seed=2) if relu else None
+    exact = F.conv2d(x.double(), weight.double(), None if bias is None else bias.double(), *sizes)
+    exact = exact.relu() if relu else exact
+    for one in (x, x.contiguous(memory_format=torch.channels_last)):
+        y = fused_conv2d(one, weight, bias, *sizes, relu)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert close(y, exact, BOUNDS[dtype])
+    x[0, 0, 5, 5] = torch.nan
+    assert fused_conv2d(x, weight, bias, *sizes, relu).isnan().any()  # also after relu
+
+
+@pytest.mark.parametrize(("fast", "chosen"), [("torch", "torch"), ("fused", "fused")])
+def test_the_fastest_way_is_measured_once(
+    fast: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path))
+    called: list[str] = []
+
+    def way(name: str) -> Callable[[], None]:
+        return lambda: called.append(name)
+
+    def timer(one: Callable[[], object]) -> float:
+        one()
+        return 1.0 if called[-1] == fast else 2.0
+
+    ways = {name: way(name) for name in ("torch", "fused")}
+    assert fastest(ways, key={"size": 1}, timer=timer) == chosen
+    assert {*called} == {*ways}
+    called.clear()
+    assert fastest(ways, key={"size": 1}, timer=timer) == chosen
+    assert called == []
+    fastest(ways, key={"size": 2}, timer=timer)
+    assert called != []
+
+
+def test_processes_that_train_together_take_the_first_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    ways = {"torch": lambda: None, "fused": lambda: None}
+    assert fastest(ways, key={}, timer=lambda one: pytest.fail("measured")) == "torch"
 
 
 @dtypes

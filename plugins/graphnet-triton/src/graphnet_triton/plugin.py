@@ -20,12 +20,16 @@ def graphnet_kernels(register: Register) -> None:
         batch_norm,
         chain,
         convolution,
+        fused_convolution,
         gate,
         layer_norm,
         mse,
         updates,
     )
 
-    for module in (chain, affine, convolution, mse, batch_norm, layer_norm, gate, updates):
+    for module in (
+        *(chain, affine, fused_convolution, convolution),
+        *(mse, batch_norm, layer_norm, gate, updates),
+    ):
         for name, kernel in module.KERNELS.items():
             register(name, kernel)
