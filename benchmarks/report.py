@@ -99,8 +99,8 @@ These measurements must end within minutes, so they differ from the table above:
 
 - Torch runs in few settings: bfloat16 in channels_last, float32 in N C H W; eager, compiled, with
   reduce-overhead, with max-autotune, and a training step, eager or compiled, as one CUDA graph; of the
-  paper's network 32 steps too. A workload has a time limit. Contenders that are not built by then are left out and named, max-autotune
-  and float32 first. The loss after 200 steps comes from four runs.
+  paper's network 32 steps too. A workload has a time limit. Contenders that are not built by then are left
+  out and named, max-autotune and float32 first. The loss after 200 steps comes from four runs.
 - If the plan of a contender cannot be captured, the contender is left out with the reason. It is not timed
   without capture.
 - float32 is multiplied in float32 on all sides, not in TF32.

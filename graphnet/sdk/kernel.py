@@ -59,6 +59,7 @@ class Kernel(Layer):
     >>> class FastSigmoid(Kernel):
     ...     replaces = "sigmoid(x)"
     ...     priority = 1
+    ...     casts = ()  # x must have the dtype in which the plan computes
     ...
     ...     @classmethod
     ...     def match(cls, site):

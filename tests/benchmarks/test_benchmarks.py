@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import graphnet as gn
-from benchmarks import first_step, jax_side, memory, overhead, report, rows, run, table
+from benchmarks import first_step, jax_side, memory, overhead, records, report, rows, run, table
 from benchmarks.__main__ import main
 from benchmarks.contenders import of
 from benchmarks.measure import FULL, QUICK, Measured, measure
@@ -369,6 +369,8 @@ RECORD: dict[str, Any] = {
     "loss_steps": 200,
     "loss_float32": 0.1,
     "loss_bfloat16": 0.102,
+    "loss_difference": 0.02,
+    "loss_error": 0.005,
     "counts": False,
     "contenders": [{"name": "x", "ms": 1.0, "spread_ms": 0.1, "rounds": 9}],
     "unavailable": {"jax: jit": "jax is not installed"},
@@ -380,7 +382,21 @@ def test_row_that_does_not_count_says_so() -> None:
     assert line["ratio"] == "2.00, does not count"
     assert line["graphnet ms"] == "3.25"
     assert "0.50 of torch's memory" in line["remarks"]
-    assert "loss after 200 steps +2.00 %: does not count" in line["remarks"]
+    assert "loss after 200 steps +2.00 % +- 0.50 %: does not count" in line["remarks"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "expected"),
+    [
+        ([0.02, 0.02, 0.02], (0.02, 0.0)),
+        ([0.0, 0.04], (0.02, 0.02)),  # the standard deviation is 0.04 / sqrt(2)
+        ([0.005], (0.005, 0.0)),
+    ],
+)
+def test_difference_of_losses_has_a_standard_error(
+    runs: list[float], expected: tuple[float, float]
+) -> None:
+    assert records._relative_difference(runs) == pytest.approx(expected)
 
 
 def test_table_names_each_missing_contender_once_with_its_rows() -> None:

@@ -81,7 +81,12 @@ def define(**members: Any) -> type[Layer]:
         ),
         (
             {"forward": lambda self, x: x, "backward": lambda self, grad_y=0: grad_y},
-            "only a gradient may have a default, and only None; found grad_y=0",
+            "only a gradient may have a default, and only None (for an output that nobody uses) or 1.0 "
+            "(for a loss that is the whole loss); found grad_y=0",
+        ),
+        (
+            {"forward": lambda self, x: x, "backward": lambda self, grad_y, x=1.0: grad_y},
+            "found x=1.0",
         ),
         (
             {"forward": lambda self, *xs: xs[0], "backward": lambda self, grad_y, *xs: xs},

@@ -145,7 +145,9 @@ def convolutions(dtype: torch.dtype) -> None:
         x = torch.empty(count, channels, side, side, dtype=dtype)
         weight = torch.empty(made, channels, 3, 3, dtype=dtype)
         for bias in (torch.empty(made, dtype=dtype), None):
-            fused_convolution._convolution(x, weight, bias, (1, 1), (1, 1), (1, 1), bias is not None)
+            fused_convolution._convolution(
+                x, weight, bias, (1, 1), (1, 1), (1, 1), bias is not None
+            )
 
 
 def chains(dtype: torch.dtype) -> None:
