@@ -26,7 +26,7 @@ from benchmarks.timing import machine as facts
 from benchmarks.timing import seconds, settle
 from examples.demo import copy_photos
 from graphnet.executors import CUDARecording
-from graphnet.graph import Call, Kind, Machine, call_cost, positional
+from graphnet.graph import CAST, Call, Kind, Machine, call_cost, positional
 from graphnet.inspection import measure
 from graphnet.model import set_up
 from graphnet.plan import Plan
@@ -116,7 +116,7 @@ def _drawn(arg: Any, plan: Plan) -> Any:
     """Random tensors for what stands in a call, in the strides that they are stored with."""
     if isinstance(arg, str):
         value = plan.values[arg]
-        if value.initializer is not None:
+        if value.initializer is not None and value.role != CAST:
             return set_up([value], seed=0)[arg]
         return torch.randn(value.spec.shape, device=value.spec.device).to(value.spec.dtype)
     return tuple(_drawn(one, plan) for one in arg) if isinstance(arg, tuple) else arg.value

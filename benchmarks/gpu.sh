@@ -27,6 +27,15 @@ mkdir -p "$2"
 out=$(cd "$2" && pwd)
 shift 2
 chosen=" ${*:-all} "
+for name in "$@"; do
+    case " tests a32 training e f f24mp kernels sanitizer " in
+        *" $name "*) ;;
+        *)
+            echo "gpu.sh: there is no section '$name': see the first lines of this script" >&2
+            exit 2
+            ;;
+    esac
+done
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
 seconds=${ALL_SECONDS:-425}
@@ -115,7 +124,9 @@ rows e 60 30 e-train-bf16
 rows f 70 40 f-train-bf16
 rows f24mp 35 15 f24mp-infer-bf16
 numbers kernels 40
-if wanted sanitizer && command -v compute-sanitizer >/dev/null; then
+if wanted sanitizer && ! command -v compute-sanitizer >/dev/null; then
+    ended+=("sanitizer: did not run, the machine has no compute-sanitizer")
+elif wanted sanitizer; then
     part sanitizer 60 compute-sanitizer --error-exitcode 1 $python -m pytest -q -p no:cacheprovider \
         plugins/graphnet-triton/tests/test_operators.py plugins/graphnet-triton/tests/test_updates.py \
         -k "70x20x9 or hourglass or mse or gate or launches or first_moment"

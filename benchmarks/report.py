@@ -36,9 +36,9 @@ _METHOD = """\
 - In a float32 row all sides compute in float32. In a bfloat16 row graphnet computes in bfloat16, and
   torch's best is the fastest of its settings in float32 and bfloat16 autocast. The row counts only if the
   loss after 200 steps, each on new noise, is at most 1 % higher than the loss in float32, or at most two
-  standard errors. A single loss varies by some percent with its noise and with rounding. So the loss of a
-  run is the mean of the next 50 steps, and the table shows the mean difference of eight runs, each on its
-  own noise in both precisions, and the standard error of that mean.
+  standard errors, and if this error is at most 3 %. A single loss varies by some percent with its noise
+  and with rounding. So the loss of a run is the mean of the next 50 steps, and the table shows the mean
+  difference of eight runs, each on its own noise in both precisions, and the standard error of that mean.
 - Torch's gradients are set to None, its SGD and Adam are the fused ones, autocast keeps its weight cache,
   and forward and loss are compiled as one graph with their backward. All sides start with the same weights
   and return the loss as a tensor.
@@ -77,13 +77,14 @@ _GPU = """\
 Nothing has been measured on a GPU yet. The executor `cudagraph`, the plugin graphnet-triton, and the
 casts and updates of all parameters at once run on GPUs. Tests check them on CPUs as far as possible:
 Triton's interpreter runs the kernels, every kernel is compiled for a Hopper GPU, and the executor runs
-with a recording that any machine can make. So these facts are known: a captured training step of the
-paper's network in bfloat16 cuts its batch and launches three kernels - two for the chain of all layers
-and the loss, and one for the update. 32 such steps are one launch of the host. No program needs more
-shared memory than a multiprocessor has. How long these kernels take is not known, nor for which sizes the
-3x3 convolutions of graphnet-triton are faster than cuDNN's. On a GPU, `benchmarks/gpu.sh WHEELS OUT` runs
-the tests on CUDA and measures with CUDA events, next to torch's best settings; torch's whole step in a
-CUDA graph is one of them, and for the paper's network 32 steps in one graph:
+with a recording that any machine can make. So these facts are known: the plan of a training step of the
+paper's network in bfloat16 launches three kernels - two for the chain of all layers and the loss, and one
+for the update. A captured step also selects its batch, and counts itself. 32 such steps are one launch of
+the host. No program needs more shared memory than a multiprocessor has. How long these kernels take is
+not known, nor for which sizes the 3x3 convolutions of graphnet-triton are faster than cuDNN's. On a GPU,
+`benchmarks/gpu.sh WHEELS OUT` runs the tests on CUDA and measures with CUDA events, next to torch's best
+settings; torch's whole step in a CUDA graph is one of them, and for the paper's network 32 steps in one
+graph:
 
 | what | file | measured on |
 |---|---|---|

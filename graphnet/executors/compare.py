@@ -39,19 +39,21 @@ def disagreement(
     *,
     expected: tuple[Sequence[Tensor], Mapping[str, Tensor]],
     found: tuple[Sequence[Tensor], Mapping[str, Tensor]],
+    limit: float | None = None,
 ) -> str | None:
-    """Compare two runs of one step.
+    """Compare two runs of one step, or of several.
 
     Args:
         plan: the plan of the step.
         before: the slots before the step, by name.
         expected: the outputs and the slots after the first run, which counts as correct.
         found: the outputs and the slots after the second run.
+        limit: the largest difference that is allowed; by default that of two correct programs.
 
     Returns:
         A sentence that names the value with the largest difference; None if the two runs agree.
     """
-    limit = tolerance(plan)
+    limit = tolerance(plan) if limit is None else limit
     distances: dict[str, float] = {}
     for name, right, other in zip(plan.outputs, expected[0], found[0], strict=True):
         distances[name] = _distance(torch.zeros_like(right), right, other)
@@ -67,9 +69,14 @@ def disagreement(
 
 
 def _distance(start: Tensor, expected: Tensor, found: Tensor) -> float:
-    """Return |found - expected| / |expected - start|, after the rounding error is taken off the numerator."""
+    """Return |found - expected| / |expected - start|, after the rounding error is taken off the numerator.
+
+    Elements that are NaN in both, or the same infinity, have no difference.
+    """
     if not expected.is_floating_point():
         return 0.0 if torch.equal(expected, found) else float("inf")
+    alike = torch.where(expected.isinf(), expected == found, expected.isnan() & found.isnan())
+    start, expected, found = (one.masked_fill(alike, 0.0) for one in (start, expected, found))
     rounding = 4 * torch.finfo(expected.dtype).eps * _norm(expected)
     difference = max(_norm(found.double() - expected.double()) - rounding, 0.0)
     if difference == 0.0:

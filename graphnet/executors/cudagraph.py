@@ -36,7 +36,9 @@ from graphnet.plan import Plan
 from graphnet.sdk import Event, Exchange, Executor, Make, OneStep, Run, as_given
 
 Tensors = Mapping[str, Tensor]
-_MOST_CALLS = 4096  # of a plan's steps, in one graph
+_MOST_CALLS = 4096  # in the graph of several training steps
+_MOST_BYTES = 256 << 20  # of the predicted peak of a training step that is captured several times
+_SAME = 1e-3  # the largest difference between replays of several steps and of single ones
 
 
 class CUDAGraph(Executor):
@@ -44,8 +46,8 @@ class CUDAGraph(Executor):
 
     Args:
         captures: "eager" captures the plan's own kernels, "inductor" the plan compiled by Inductor.
-        steps: the number of steps that are captured as one graph, for a training on a data set in memory; of
-            long plans fewer. 1 captures single steps only.
+        steps: the number of training steps that are captured as one graph, for a training on a data set in
+            memory; see `steps_together`. 1 captures single steps only.
     """
 
     captures: Literal["eager", "inductor"] = "eager"
@@ -59,17 +61,21 @@ class CUDAGraph(Executor):
                 f"Choose --device cuda, or the executor eager."
             )
         captured: Executor = Inductor() if self.captures == "inductor" else Eager()
-        record = partial(CUDARecording, device=device, pool=torch.cuda.graph_pool_handle())
+        record = partial(CUDARecording, device=device)
         run, steps = captured.prepare(plan), steps_together(plan, self.steps)
         return Replayed(plan, run, record=record, steps=steps)
 
 
 def steps_together(plan: Plan, most: int) -> int:
-    """Return how many steps of a plan are captured as one graph, at most `most`.
+    """Return how many training steps are captured as one graph, at most `most`.
 
-    A graph of thousands of calls takes long to capture and much memory; and if a step has a thousand calls,
-    its launch takes no time beside them.
+    A training step of many calls, or on much memory, takes so long that its launch does not matter. So its
+    graph needs no second copy of its memory. Several processes capture single steps: each decides by itself
+    whether it replays, and all must run the same steps.
     """
+    together = any(isinstance(step.call.layer, Exchange) for step in plan.steps)
+    if together or plan.peak_bytes > _MOST_BYTES:
+        return 1
     return max(1, min(most, _MOST_CALLS // max(1, len(plan.steps))))
 
 
@@ -120,12 +126,12 @@ class Replayed(Run):
 
     @property
     def steps_at_once(self) -> int:
-        return self.steps
+        return 1 if self.stayed or self.one_by_one else self.steps
 
     def on_each(
         self, one_step: OneStep, given: Sequence[Sequence[Tensor]], rest: Sequence[Tensor]
     ) -> list[Outputs]:
-        if self.stayed or self.one_by_one or len(given) != self.steps or self.steps == 1:
+        if self.one is None or len(given) != self.steps_at_once or len(given) == 1:
             return super().on_each(one_step, given, rest)
         if self.several is None or not self.several.is_of(one_step, rest):
             return self._record_several(one_step, given, rest)
@@ -159,9 +165,7 @@ class Replayed(Run):
 
         def recorded() -> Outputs:
             changed.restore(changed.before)
-            self.run.on(
-                make, copies, rest
-            )  # libraries choose kernels, which they cannot in a capture
+            self.run.on(make, copies, rest)  # libraries choose kernels, as no capture lets them
             changed.restore(changed.before)
             recording = self.recorder(lambda: self.run.on(make, copies, rest))
             self.one = Recorded(recording, make, copies, rest)
@@ -185,7 +189,7 @@ class Replayed(Run):
         changed = _Changed(self.plan, rest)
         singles = super().on_each(one_step, given, rest)
         if self.one is None:
-            return singles  # eager runs all steps, or the next one is compared
+            return singles  # other tensors were given, and the step cannot be captured any more
         after, expected = changed.copy(), _together(singles)
         inputs = _together(given)
 
@@ -198,7 +202,9 @@ class Replayed(Run):
             self.several = Recorded(self.recorder(all_steps), one_step, inputs, rest)
             return self.several.replay()
 
-        found, problem = self._attempt(recorded, changed, expected, after, other="single steps")
+        found, problem = self._attempt(
+            recorded, changed, expected, after, other="single steps", limit=_SAME
+        )
         if found is None:
             self.several, self.one_by_one = None, problem
             self._events.append(Event("one_by_one", f"replays steps one by one: {problem}"))
@@ -214,6 +220,7 @@ class Replayed(Run):
         after: Tensors,
         *,
         other: str,
+        limit: float | None = None,
     ) -> tuple[Outputs | None, str]:
         """Record, replay, and compare with the results of an `other` run.
 
@@ -231,7 +238,11 @@ class Replayed(Run):
                 ) from error
         else:
             where = disagreement(
-                self.plan, changed.before, expected=(expected, after), found=(found, changed.now)
+                self.plan,
+                changed.before,
+                expected=(expected, after),
+                found=(found, changed.now),
+                limit=limit,
             )
             if where is None:
                 return found, ""

@@ -34,15 +34,11 @@ class CUDARecording(Recording):
     Args:
         function: launches the kernels; it runs once, during the capture.
         device: the CUDA device.
-        pool: the memory in which the kernels work. Recordings may share it if none of them reads what another
-            has left there.
     """
 
-    def __init__(
-        self, function: Callable[[], Outputs], *, device: torch.device, pool: Any = None
-    ) -> None:
+    def __init__(self, function: Callable[[], Outputs], *, device: torch.device) -> None:
         self.graph = torch.cuda.CUDAGraph()
-        pool = pool or torch.cuda.graph_pool_handle()
+        pool = torch.cuda.graph_pool_handle()
         with torch.cuda.device(device), torch.cuda.stream(torch.cuda.Stream(device)):  # type: ignore[no-untyped-call]
             torch.cuda.synchronize()
             torch.cuda.empty_cache()

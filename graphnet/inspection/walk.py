@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphnet.errors import InputError
 from graphnet.executors import Reference, prepare
-from graphnet.graph import Call, Kind
+from graphnet.graph import CAST, Call, Kind
 from graphnet.model import set_up
 from graphnet.plan import Plan, Step
 
@@ -18,7 +18,8 @@ from graphnet.plan import Plan, Step
 def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dict[str, Tensor]:
     """Return all arguments of a plan by name: the given tensors, and initial values for the others.
 
-    Missing parameters and states are drawn from `seed`; missing scalars, such as the learning rate, are 0.
+    Missing parameters and states are drawn from `seed`; casts of parameters are computed; missing scalars,
+    such as the learning rate, are 0.
 
     Raises:
         InputError: an input or target is missing, or a tensor has another shape than the plan expects.
@@ -36,7 +37,9 @@ def complete(plan: Plan, tensors: Mapping[str, Tensor], *, seed: int = 0) -> dic
             )
     ahead = plan.of(Kind.PRELUDE)
     fresh = [plan.values[name] for name in plan.arguments if name not in (*found, *ahead)]
-    found.update(set_up(fresh, seed=seed))
+    found.update(set_up([value for value in fresh if value.role != CAST], seed=seed))
+    casts = [value for value in fresh if value.role == CAST]
+    found.update({value.name: found[value.of].to(value.spec.dtype) for value in casts})
     if plan.prelude is not None and not found.keys() >= set(ahead):
         weights = complete(plan.prelude, {n: found[n] for n in plan.prelude.slots})
         made = prepare(plan.prelude, "reference")(*weights.values())

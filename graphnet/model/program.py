@@ -22,7 +22,7 @@ from graphnet.model.arrays import Array, as_tensors, like_given
 from graphnet.model.checkpoint import Checkpoint, versions_of, write_checkpoint
 from graphnet.model.predictor import Predictor
 from graphnet.model.slots import check_input, packed, set_up
-from graphnet.model.trained import OneStep, Trained
+from graphnet.model.trained import CountedStep, Trained
 from graphnet.model.weights import Weights
 from graphnet.passes import DONE, EMA, GRAD, SCALE
 from graphnet.plan import Plan
@@ -86,6 +86,7 @@ class Program:
         values = {**(adding.values if adding is not None else {}), **plan.values}
         constants = set_up([v for v in values.values() if v.kind is Kind.CONSTANT], seed=seed)
         self._input_values = [plan.values[name] for name in plan.inputs]
+        trained.check_casts(plan)
         tensors = {**constants, **trained.tensors}
         self.accumulation = Accumulation(
             plan, adding, every=accumulate, tensors=tensors, executor=executor
@@ -285,15 +286,19 @@ class Program:
             return [
                 self._step_at(lr, make, tensors) for lr, tensors in zip(lrs, given, strict=True)
             ]
-        trained, ready = self._trained, self.accumulation.updating
+        trained, ready, done = self._trained, self.accumulation.updating, self.steps_done
         rates = trained.lrs_on_device(lrs)
         trained.renew_casts()
-        steps = ready.run.on_each(
-            OneStep(make, trained),
-            [(lr, *tensors) for lr, tensors in zip(rates, given, strict=True)],
-            ready.rest,
-        )
-        trained.counted(len(steps), lr=lrs[-1])
+        try:
+            steps = ready.run.on_each(
+                CountedStep(make, trained),
+                [(lr, *tensors) for lr, tensors in zip(rates, given, strict=True)],
+                ready.rest,
+            )
+        except BaseException:
+            trained.counted(trained.steps_done, lr=None)  # of the steps before the one that failed
+            raise
+        trained.counted(done + len(steps), lr=lrs[-1])  # a replay does not count on the host
         found = [(loss, dict(zip(self._reported, others, strict=False))) for loss, *others in steps]
         self.report = found[-1][1]
         return found

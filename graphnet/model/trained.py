@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from graphnet.errors import InputError, shown
+from graphnet.errors import CompileError, InputError, shown
 from graphnet.graph import CAST, LR, RANK, SEED, STEP, Kind
 from graphnet.model.processes import SINGLE, Joined
 from graphnet.model.slots import set_up
@@ -103,6 +103,19 @@ class Trained:
         """The tensors that plans take besides inputs and constants, by name."""
         return {**self.scalars, **self.weights.own, **self.optimizer_state, **self.casts}
 
+    def check_casts(self, plan: Plan) -> None:
+        """Check that a plan for other shapes keeps the casts of the same weights: steps of all write them.
+
+        Raises CompileError if it does not; only a pass or kernel of a plugin can be the reason.
+        """
+        kept = {name for name in plan.slots if plan.values[name].role == CAST}
+        if kept != self.casts.keys():
+            differing = ", ".join(sorted(kept ^ self.casts.keys()))
+            raise CompileError(
+                f"the plans for several shapes keep different casts of weights: {differing}. Compile with "
+                f"without=['keep_casts']."
+            )
+
     def renew_casts(self) -> None:
         """Compute the casts of weights, if something else than a step may have written a weight."""
         if self.casts and (age := self.weights.age()) != self._casts_age:
@@ -137,10 +150,6 @@ class Trained:
     def count(self, *, updated: bool) -> None:
         """Count a step, and the update that it made."""
         self.steps_done += 1
-        self.count_on_device(updated=updated)
-
-    def count_on_device(self, *, updated: bool) -> None:
-        """Count a step in the tensors that plans read, but not in `steps_done`."""
         if STEP in self.scalars:
             self.scalars[STEP].add_(1)
         if UPDATES in self.scalars and updated:
@@ -153,10 +162,15 @@ class Trained:
         on_host = torch.tensor(lrs, dtype=self._lr_dtype)
         return on_host.to(self.device, non_blocking=True)
 
-    def counted(self, steps: int, *, lr: float) -> None:
-        """Take note of steps that were counted on the device, the last of them with this learning rate."""
-        self.steps_done += steps
-        self._lr = lr
+    def counted(self, steps_done: int, *, lr: float | None) -> None:
+        """Set the number of steps done, which the device has counted, and their last learning rate.
+
+        None reads the learning rate from the device.
+        """
+        self.steps_done = steps_done
+        if lr is None and LR in self.scalars:
+            lr = float(self.scalars[LR])
+        self._lr = self._lr if lr is None else lr
 
     def rewind(self, steps_done: int, *, every: int) -> None:
         """Set the number of steps done; one of `every` steps makes an update."""
@@ -169,7 +183,7 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class OneStep:
+class CountedStep:
     """Runs one of several steps, whose learning rate is set and which is counted on the device.
 
     Args:
@@ -187,5 +201,5 @@ class OneStep:
         if LR in self.trained.scalars:
             self.trained.scalars[LR].copy_(lr)
         outputs = run.on(self.make, tensors, rest)
-        self.trained.count_on_device(updated=True)
+        self.trained.count(updated=True)
         return outputs

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 
-from graphnet.errors import ContractError
+from graphnet.errors import ContractError, nearest
 from graphnet.sdk.layer import Layer
 from graphnet.sdk.spec import Spec
 
@@ -54,7 +54,7 @@ class Kernel(Layer):
             data, the plan then has no casts of them. `match` sees them as they are after the cast.
 
     Raises:
-        ContractError: when the class is made, if `replaces` is no such expression.
+        ContractError: when the class is made, if `replaces` is no such expression, or `casts` names no input.
 
     >>> class FastSigmoid(Kernel):
     ...     replaces = "sigmoid(x)"
@@ -90,6 +90,12 @@ class Kernel(Layer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         check_priority(cls, cls.priority)
+        for name in cls.casts:
+            if name not in cls.signature.tensors:
+                raise ContractError(
+                    f"{cls.__name__}.casts names {name!r}, which forward does not take. "
+                    f"{nearest(name, cls.signature.tensors)}"
+                )
         if "replaces" in vars(cls):  # else a base that leaves the pattern to its subclasses
             cls.pattern = parse_pattern(cls)
 

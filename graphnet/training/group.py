@@ -73,14 +73,14 @@ class Group:
     def _read_pending(self) -> None:
         pending, self._pending = self._pending, []
         losses = _numbers([loss for loss, _, _ in pending])
-        self._sum = sum(
-            (loss * samples for loss, (_, _, samples) in zip(losses, pending, strict=True)),
-            start=self._sum,
-        )
+        for loss, (_, _, samples) in zip(losses, pending, strict=True):
+            self._sum += loss * samples  # `sum` rounds in another way, from Python 3.12 on
         for name in {name: None for _, reported, _ in pending for name in reported}:
             found = _numbers([reported[name] for _, reported, _ in pending if name in reported])
             total, count = self._reported.get(name, (0.0, 0))
-            self._reported[name] = sum(found, start=total), count + len(found)
+            for number in found:
+                total += number
+            self._reported[name] = total, count + len(found)
 
 
 def _numbers(scalars: Sequence[Tensor]) -> list[float]:

@@ -213,7 +213,7 @@ def gpu_sh(folder: Path, *sections: str, seconds: int = 60) -> tuple[int, str]:
 
 
 def test_a_section_of_the_gpu_script_that_fails_is_named_and_the_others_run(tmp_path: Path) -> None:
-    status, said = gpu_sh(tmp_path, seconds=9)
+    status, said = gpu_sh(tmp_path, seconds=14)
     assert status == 1
     ended = said.partition("== how the sections ended\n")[2]
     assert "tests-triton: ended after" in ended
@@ -222,10 +222,18 @@ def test_a_section_of_the_gpu_script_that_fails_is_named_and_the_others_run(tmp_
     assert "e: stopped after" in ended
     assert "it got to: building 2 of 9" in ended
     assert "f: did not run, no time was left" in ended
+    assert "sanitizer: did not run" in ended
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"log.txt", "tests.txt", "training.json"}
     assert "pytest -n 8" in (tmp_path / "out" / "tests.txt").read_text()
     assert ended in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_the_gpu_script_refuses_a_section_that_it_does_not_have(tmp_path: Path) -> None:
+    status, said = gpu_sh(tmp_path, "f", "kernel")
+    assert status == 2
+    assert "there is no section 'kernel'" in said
+    assert not (tmp_path / "out").joinpath("table_f.json").exists()
 
 
 def test_the_gpu_script_runs_only_the_sections_that_are_named(tmp_path: Path) -> None:

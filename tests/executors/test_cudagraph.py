@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from graphnet.builtin import Adam
-from graphnet.errors import CompileError, InputError
+from graphnet.errors import CompileError, InputError, LayerError
 from graphnet.executors import CUDARecording, Eager
+from graphnet.executors.compare import disagreement
 from graphnet.executors.cudagraph import Replayed, steps_together
 from graphnet.executors.recording import Outputs
 from graphnet.model import Model, Program, join_processes
@@ -72,8 +73,8 @@ def peeking(executor: object, device: str) -> Program:
 
 
 def program(executor: object, description: object = SEED, **settings: Any) -> Program:
-    given = {"optimizer": Adam(lr=1e-3), "dtype": torch.float64, **settings}
-    return Model(description).compile(SHAPE, loss="mse", device="cpu", executor=executor, **given)
+    usual = {"optimizer": Adam(lr=1e-3), "dtype": torch.float64, "device": "cpu"}
+    return Model(description).compile(SHAPE, loss="mse", executor=executor, **{**usual, **settings})
 
 
 def batch(seed: int) -> tuple[Tensor, Tensor]:
@@ -181,7 +182,7 @@ class Twin:
     [
         {},
         {"ema": 0.9, "clip_grad_norm": 0.1, "report": ("losses", "gradient_norm")},
-        {"dtype": torch.float32, "precision": "float16"},
+        {"dtype": torch.float32, "precision": "float16", "report": ("gradient_norm",)},
         {"accumulate": 2},
     ],
     ids=str,
@@ -238,6 +239,70 @@ def test_several_steps_that_cannot_be_replayed_run_one_by_one(recording: str, sa
     assert said in record["one_by_one"]
 
 
+class Fails(Layer):
+    """x, until it has been called so often that it fails."""
+
+    calls: ClassVar[int] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Fails.calls += not x.is_meta
+        if Fails.calls == 5:
+            raise ValueError("the fifth call")
+        return x.clone()
+
+    def backward(self, grad_y: Tensor) -> Tensor:
+        return grad_y
+
+
+class Failable:
+    """The plugin with that layer."""
+
+    @hookimpl
+    def graphnet_layers(self, register: Register) -> None:
+        register("acme/fails", Fails)
+
+
+def test_a_step_of_several_that_fails_leaves_the_counts_of_those_before_it() -> None:
+    """The first step calls the layer three times: by eager, to prepare the recording, and to replay it."""
+    Fails.calls = 0
+    registry = load_registry(plugins=[Failable()])
+    layers = [{"conv2d": {"out_channels": 3, "kernel_size": 1}}, "acme/fails"]
+    mine = Model({"input": {"channels": 3}, "layers": layers}, registry=registry).compile(
+        *(SHAPE,), loss="mse", optimizer=Adam(lr=1e-3), device="cpu", executor=OnTheCPU(steps=4)
+    )
+    images = mine.pack(*(tensor.float() for tensor in batch(0)))
+    with pytest.raises(LayerError, match="the fifth call"):
+        mine.steps_made(lambda: images, [()] * 4, lrs=[0.1, 0.2, 0.3, 0.4])
+    assert mine.steps_done == 2
+    assert mine.lr == pytest.approx(0.3)  # that of the step that failed
+
+
+def test_what_is_not_finite_in_both_runs_does_not_differ() -> None:
+    plan = Model(SEED).plan(SHAPE)
+    (output,) = (torch.zeros(3, dtype=torch.bfloat16) for _ in plan.outputs)
+    odd = torch.tensor([float("nan"), float("inf"), 1.0], dtype=torch.bfloat16)
+
+    def said(found: Tensor) -> str | None:
+        return disagreement(plan, {}, expected=([odd], {}), found=([found], {}), limit=1e-3)
+
+    assert said(odd.clone()) is None
+    assert said(torch.tensor([float("nan"), -float("inf"), 1.0], dtype=torch.bfloat16)) is not None
+    assert said(torch.tensor([float("nan"), float("inf"), 1.5], dtype=torch.bfloat16)) is not None
+    assert said(output) is not None
+
+
+def test_a_small_error_in_several_steps_in_bfloat16_is_seen() -> None:
+    """One of 32 updates is 3 % of their change: less than two correct programs may differ by in bfloat16."""
+    settings = {"dtype": torch.float32, "precision": "bfloat16"}
+    executor = OnTheCPU(steps=4, recording="WrongTogether")  # by 1 %
+    twin = Twin(program(executor, **settings), program("eager", **settings))
+    for _ in range(3):
+        twin.steps(4)
+    kinds = [event.kind for event in twin.mine.accumulation.events()]
+    assert kinds == ["captured", "one_by_one"]
+    assert twin.mine.steps_at_once == 1
+
+
 def test_several_steps_are_checked_like_single_ones() -> None:
     twin = Twin(program(OnTheCPU(steps=4)), program("eager"))
     twin.steps(4)
@@ -253,6 +318,11 @@ def test_a_long_plan_is_captured_in_fewer_steps() -> None:
     assert steps_together(plan, 32) == 32
     assert steps_together(plan, 10**9) == 4096 // len(plan.steps)
     assert steps_together(plan, 1) == 1
+    large = Model(SEED).plan((64, 3, 512, 512))
+    assert large.peak_bytes > 256 * 2**20
+    assert steps_together(large, 32) == 1
+    with_others = plan_of(MicroBatches(1, 2), processes=Processes(2, ("all",)))
+    assert steps_together(with_others, 32) == 1
 
 
 def test_replay_that_differs_from_eager_is_rejected() -> None:
@@ -336,6 +406,29 @@ def test_on_cuda_steps_by_replay_are_those_of_eager(captures: str) -> None:
     for name, weight in mine.weights.items():
         torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-3, atol=1e-5)
     assert mine.accumulation.record()["captured"] is True
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@on_cuda
+def test_on_cuda_several_steps_in_one_graph_are_those_of_eager(precision: str) -> None:
+    settings = {"dtype": torch.float32, "device": "cuda", "precision": precision}
+    bound = {"float32": 1e-3, "bfloat16": 0.05, "float16": 0.05}[precision]
+    executor = {"cudagraph": {"steps": 4}}
+    mine, theirs = (program(one, DROPPING, ema=0.9, **settings) for one in (executor, "eager"))
+    data = mine.pack(*(random_tensor((20, *SHAPE[1:]), seed=seed).float() for seed in (0, 1)))
+    for make in (cut(*data), cut(*data), cut(*data[::-1])):  # captured, and twice again
+        for first in range(3):
+            given = [[torch.arange(4, device="cuda") * 3 + first + i] for i in range(4)]
+            lrs = [1e-3 * 0.9 ** (first + i) for i in range(4)]
+            losses = [
+                [loss for loss, _ in one.steps_made(make, given, lrs=lrs)] for one in (mine, theirs)
+            ]
+            torch.testing.assert_close(*map(torch.stack, losses), rtol=bound, atol=bound)
+    for name, weight in {**theirs.weights, **theirs.averages}.items():
+        found = {**mine.weights, **mine.averages}[name]
+        torch.testing.assert_close(found, weight, rtol=bound, atol=bound)
+    record = mine.accumulation.record()
+    assert (record["stayed"], record["one_by_one"], record["steps_at_once"]) == (None, None, 4)
 
 
 @on_cuda

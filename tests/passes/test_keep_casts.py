@@ -13,6 +13,8 @@ from torch import Tensor
 from graphnet.builtin import SGD
 from graphnet.errors import ContractError, PlanError
 from graphnet.graph import CAST, Call, Graph, Kind
+from graphnet.inspection import first_nonfinite
+from graphnet.inspection.walk import complete
 from graphnet.model import Model, Program
 from graphnet.sdk import (
     Definition,
@@ -188,6 +190,18 @@ def test_programs_for_other_shapes_share_the_casts(registry: Registry) -> None:
     check_same(mine, theirs, range(20, 22))
 
 
+def test_missing_casts_are_computed_from_the_weights(registry: Registry) -> None:
+    """Not from initial values: with zeros, no value of this step would be infinite."""
+    one = program(registry)
+    given = {name: torch.full_like(weight, 1e30) for name, weight in one.weights.items()}
+    for name in one.plan.inputs:
+        given[name] = torch.ones(one.plan.values[name].spec.shape)
+    whole = complete(one.plan, given)
+    for slot, parameter in kept(one).items():
+        assert torch.equal(whole[slot], given[parameter].bfloat16())
+    assert first_nonfinite(one.plan, given) is not None
+
+
 def test_no_checkpoint_holds_casts(registry: Registry) -> None:
     mine, theirs = both(registry)
     step(mine, 0), step(theirs, 0)
@@ -279,7 +293,7 @@ def with_call(graph: Graph, call: Call) -> Graph:
         (swapped, "writes another parameter than"),
         (not_written, "are not written by the same call"),
         (by_a_kernel_without_copies, "cannot write"),
-        (of_another_parameter, "gradient"),
+        (of_another_parameter, "'a.weight' needs no gradient"),
     ],
 )
 def test_a_wrong_slot_of_a_cast_is_refused(fault: Callable[[Graph], Graph], said: str) -> None:

@@ -76,8 +76,8 @@ def samples(name: str) -> list[Sample]:
         return [Sample((ReLU(), conv), [IMAGE])]
     if own.startswith("fused_conv2d"):
         convs = [
-            Conv2d(out_channels=3, kernel_size=3, stride=(1, 2), padding=(1, 0)),
-            Conv2d(out_channels=5, kernel_size=3, padding=1, dilation=(1, 2), bias=False),
+            Conv2d(out_channels=3, kernel_size=(3, 3), stride=(1, 2), padding=(1, 0)),
+            Conv2d(out_channels=5, kernel_size=(3, 3), padding=(1, 1), dilation=(1, 2), bias=False),
         ]
         if own.endswith("_relu"):
             return [Sample((ReLU(), convs[0]), [IMAGE])]

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from graphnet_triton import chain, plugin
+from graphnet_triton import chain, fused_convolution, plugin
 from graphnet_triton.affine import TritonConv2d, _gradients, affine, affine_gradients
 from graphnet_triton.batch_norm import batch_norm_relu
 from graphnet_triton.chain import patch_chain
 from graphnet_triton.convolution import conv2d_relu, mask_and_sum
 from graphnet_triton.fastest import fastest
-from graphnet_triton.fused_convolution import fused_conv2d
+from graphnet_triton.fused_convolution import _convolution, fused_conv2d
 from graphnet_triton.gate import TritonSimpleGate, gate, gate_gradient
 from graphnet_triton.layer_norm import layer_norm, layer_norm_gradient
 from graphnet_triton.mse import mse
@@ -332,34 +332,111 @@ def test_a_fused_convolution(
     assert fused_conv2d(x, weight, bias, *sizes, relu).isnan().any()  # also after relu
 
 
-@pytest.mark.parametrize(("fast", "chosen"), [("torch", "torch"), ("fused", "fused")])
-def test_the_fastest_way_is_measured_once(
-    fast: str, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_fused_convolution_is_one_launch_and_no_copy(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    launched: list[str] = []
+
+    def note(program: Any, grid: tuple[int]) -> Callable[..., None]:
+        launched.append(program.fn.__name__)
+        return lambda *_, **__: None
+
+    monkeypatch.setattr(KernelInterface, "__getitem__", note)
+    x, weight = (
+        torch.empty(shape, device=device, memory_format=torch.channels_last)
+        for shape in ((2, 16, 8, 8), (16, 16, 3, 3))
+    )
+    with Work() as work:
+        _convolution(x, weight, torch.empty(16, device=device), (1, 1), (1, 1), (1, 1), True)
+    assert launched == ["convolution"]
+    assert set(work.names) <= {"aten::empty.memory_format"}
+
+
+@pytest.fixture
+def measuring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ways are measured, and choices are kept in a folder of the test."""
     monkeypatch.setenv("GRAPHNET_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+
+
+@pytest.mark.parametrize("fast", ["torch", "fused"])
+def test_the_fastest_way_is_measured_once(fast: str, measuring: None) -> None:
     called: list[str] = []
 
-    def way(name: str) -> Callable[[], None]:
-        return lambda: called.append(name)
+    def way(name: str) -> Callable[[], Callable[[], None]]:
+        return lambda: lambda: called.append(name)
 
     def timer(one: Callable[[], object]) -> float:
         one()
         return 1.0 if called[-1] == fast else 2.0
 
     ways = {name: way(name) for name in ("torch", "fused")}
-    assert fastest(ways, key={"size": 1}, timer=timer) == chosen
+    assert fastest(ways, key={"size": 1}, timer=timer) == fast
     assert {*called} == {*ways}
     called.clear()
-    assert fastest(ways, key={"size": 1}, timer=timer) == chosen
+    assert fastest(ways, key={"size": 1}, timer=timer) == fast
     assert called == []
     fastest(ways, key={"size": 2}, timer=timer)
     assert called != []
 
 
-def test_processes_that_train_together_take_the_first_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def unmeasured() -> Callable[[], None]:
+    raise AssertionError("nothing may be measured")
+
+
+def test_processes_that_train_together_take_the_first_way(
+    measuring: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    ways = {"torch": lambda: None, "fused": lambda: None}
-    assert fastest(ways, key={}, timer=lambda one: pytest.fail("measured")) == "torch"
+    assert fastest({"torch": unmeasured, "fused": unmeasured}, key={}) == "torch"
+
+
+def test_nothing_is_measured_unless_torch_may_try_kernels() -> None:
+    assert not torch.backends.cudnn.benchmark
+    assert fastest({"torch": unmeasured, "fused": unmeasured}, key={}) == "torch"
+
+
+def test_the_first_way_is_taken_if_memory_is_short(measuring: None) -> None:
+    def large() -> Callable[[], None]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    assert fastest({"torch": large, "fused": large}, key={}) == "torch"
+
+
+@pytest.mark.parametrize("fast", ["torch", "fused"])
+def test_a_plan_takes_the_faster_convolution(
+    fast: str, measuring: None, monkeypatch: pytest.MonkeyPatch, device: torch.device
+) -> None:
+    """Both ways run on random tensors of the size of the plan's."""
+    monkeypatch.setattr(fused_convolution, "INTERPRETED", False)
+    monkeypatch.setattr(fused_convolution, "_fits", lambda site, conv: True)
+    order: list[torch.Size] = []
+
+    def timer(way: Callable[[], object]) -> float:
+        made = way()
+        assert isinstance(made, Tensor)
+        order.append(made.shape)
+        mine = "torch" if len(order) % 2 else "fused"
+        return 1.0 if mine == fast else 2.0
+
+    monkeypatch.setattr("graphnet_triton.fastest._seconds", timer)
+    registry = load_registry(plugins=[plugin], entry_points=False)
+    layers = [{"conv2d": {"out_channels": 5, "kernel_size": 3, "padding": 1}}, "relu"]
+    model = gn.Model({"input": {"channels": 3}, "layers": layers}, registry=registry)
+    plan = model.plan((2, 3, 7, 6), device=str(device), kernels="triton")
+    (title,) = (s.call.title for s in plan.steps if "conv2d" in s.call.title)
+    assert title == {"torch": "conv2d_bias_relu", "fused": "fused_conv2d_relu"}[fast] + " [triton]"
+    assert {*order} == {torch.Size((2, 5, 7, 6))}
+
+
+def test_a_large_image_is_measured_in_part() -> None:
+    spec = Spec((4, 64, 4000, 6000), torch.bfloat16)
+    smaller = fused_convolution._smaller(spec)
+    assert smaller is not None
+    assert smaller.numel <= 1 << 26
+    assert smaller.shape[1::2] == spec.shape[1::2]
+    same = Spec((4, 64, 40, 60), torch.bfloat16)
+    assert fused_convolution._smaller(same) == same
 
 
 @dtypes

@@ -114,7 +114,7 @@ def _chain(
         PLACES=tuple(cut.place for cut in cuts),
         COUNTS=tuple(cut.shares for cut in cuts),
         STEPS=tuple(cut.steps for cut in cuts),
-        COUNTERS=_starts(cut.tiles + 1 for cut in cuts),
+        FIRST_COUNTERS=_starts(cut.tiles + 1 for cut in cuts),
         INTO=into,
         LOSSES=_Total(0, 0, tiles, 1, 1, 1).arguments,
         TOTALS=tuple(total.arguments for total in _totals(products, cuts, into)),

@@ -4,8 +4,8 @@ torch.ops.graphnet_triton.fused_conv2d(x, weight, bias, stride, padding, dilatio
     conv2d(x, weight, bias), then relu if `relu`: an image in channels_last. bias may be None.
 
 torch computes a convolution by cuDNN, and then adds the bias and computes relu in a pass of its own, which
-reads and writes the whole image once more. cuDNN's kernels are faster for some sizes. So both ways are
-measured when a plan is made, once for each size: see fastest.py.
+reads and writes the whole image once more. cuDNN's kernels are faster for some sizes. So both ways can be
+measured when a plan is made, once for each size: see fastest.py. Otherwise torch computes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from graphnet.builtin import AtenConv2d, Correlation
 from graphnet.sdk import Kernel, Site, Spec
 from graphnet_triton import INTERPRETED
 from graphnet_triton.convolution import TritonConv2dBiasReLU, conv2d_relu
-from graphnet_triton.fastest import fastest
+from graphnet_triton.fastest import Way, fastest
 from graphnet_triton.launch import (
     PROCESSORS,
     ceil_div,
@@ -39,6 +39,9 @@ from graphnet_triton.programs import convolutions
 _LAST = torch.channels_last
 _KERNEL = (3, 3)
 _FUSED = "fused"
+_MOST_MEASURED = (
+    1 << 26
+)  # elements of an image on which both ways are measured: more take no other way
 
 
 def _shape(
@@ -56,7 +59,8 @@ def _shape(
             x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
         )
     ]
-    return x.new_empty((len(x), len(weight), *sizes)).to(memory_format=_LAST)
+    shape = (len(x), len(weight), *sizes)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_LAST)
 
 
 def _convolution(
@@ -132,41 +136,49 @@ def _is_faster(site: Site, conv: AtenConv2d, *, relu: bool) -> bool:
     """Whether the kernel is faster than torch's convolution; the interpreter has no times to compare."""
     if INTERPRETED:
         return True
-    x, weight, bias = (_drawn(site, name) for name in ("x", "weight", "bias"))
-    assert x is not None
-    assert weight is not None
+    given = {name: _smaller(site.specs[name]) for name in ("x", "weight", "bias")}
     sizes = conv.stride, conv.padding, conv.dilation
-    by_torch = partial(conv2d_relu, groups=1) if relu else partial(_by_torch, conv)
-    ways = {
-        "torch": partial(by_torch, x, weight, bias, *sizes),
-        _FUSED: partial(fused_conv2d, x, weight, bias, *sizes, relu),
-    }
+
+    def by_torch() -> Way:
+        x, weight, bias = drawn()
+        if relu:
+            return partial(conv2d_relu, x, weight, bias, *sizes, 1)
+        return partial(conv.forward, x, weight, bias)
+
+    def fused() -> Way:
+        return partial(fused_conv2d, *drawn(), *sizes, relu)
+
+    def drawn() -> tuple[Any, ...]:
+        generator = torch.Generator(site.device).manual_seed(0)
+        return tuple(_drawn(spec, generator) for spec in given.values())
+
     key = {
-        "kernel": "graphnet_triton.fused_conv2d",
-        "x": [*x.shape],
-        "weight": [*weight.shape],
-        "dtype": str(x.dtype),
+        "kernel": "graphnet_triton.fused_conv2d, version 1",
+        **{name: spec and [*spec.shape] for name, spec in given.items()},
+        "dtype": str(given["weight"] and given["weight"].dtype),
         "sizes": [[*size] for size in sizes],
-        "bias": bias is not None,
         "relu": relu,
     }
-    with torch.no_grad(), torch.cuda.device(site.device):
-        return fastest(ways, key=key) == _FUSED
+    with torch.no_grad():
+        return fastest({"torch": by_torch, _FUSED: fused}, key=key) == _FUSED
 
 
-def _by_torch(
-    conv: AtenConv2d, x: Tensor, weight: Tensor, bias: Tensor | None, *_sizes: Any
-) -> Tensor:
-    return conv.forward(x, weight, bias)
+def _smaller(spec: Spec | None) -> Spec | None:
+    """The spec of fewer images, with fewer rows, if there are more elements than are measured."""
+    if spec is None or len(spec.shape) != 4 or spec.numel <= _MOST_MEASURED:
+        return spec
+    count, channels, high, wide = spec.shape
+    count = max(1, min(count, _MOST_MEASURED // (channels * high * wide)))
+    high = max(3, min(high, _MOST_MEASURED // (count * channels * wide)))
+    return Spec((count, channels, high, wide), spec.dtype, spec.device)
 
 
-def _drawn(site: Site, name: str) -> Tensor | None:
+def _drawn(spec: Spec | None, generator: torch.Generator) -> Tensor | None:
     """Random numbers in the place of an argument, in channels_last."""
-    spec: Spec | None = site.specs[name]
     if spec is None:
         return None
-    drawn = torch.randn(spec.shape, dtype=spec.dtype, device=site.device)
-    return drawn.contiguous(memory_format=_LAST) if drawn.ndim == 4 else drawn
+    made = torch.randn(spec.shape, dtype=spec.dtype, device=spec.device, generator=generator)
+    return made.contiguous(memory_format=_LAST) if made.ndim == 4 else made
 
 
 class FusedConv2dReLU(TritonConv2dBiasReLU):

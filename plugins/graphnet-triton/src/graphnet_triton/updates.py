@@ -41,7 +41,7 @@ from graphnet_triton.launch import NAMES, ceil_div, register, runs_on
 from graphnet_triton.programs import updates
 
 _BLOCK = 1024
-_MOST = 64  # tensors in a launch: five numbers for each go into the 4 KiB that arguments may take
+_MOST = 64  # tensors in a launch: up to seven numbers for each go into the 4 KiB that arguments may take
 
 
 def launch(

@@ -163,7 +163,7 @@ def weight_gradients(
     PLACES: tl.constexpr,
     COUNTS: tl.constexpr,
     STEPS: tl.constexpr,
-    COUNTERS: tl.constexpr,
+    FIRST_COUNTERS: tl.constexpr,
     INTO: tl.constexpr,
     LOSSES: tl.constexpr,
     TOTALS: tl.constexpr,
@@ -174,10 +174,10 @@ def weight_gradients(
 
     values and slopes with LINKS, ROWS and SIDES as in `forward_loss_reverse`. The programs from STARTS[i]
     to STARTS[i + 1] work for the weight i, on tiles of SIZES as SIDES; its COUNTS[i] shares start at
-    PLACES[i], see products.weight_gradient. A tile has a counter, from COUNTERS[i] on, which is 0 before: the
-    last program of a tile adds up its shares, always in the same order. So does the last program of a
-    weight with the shares of its bias, as TOTALS[i] tells `_add`. INTO[i] is where its gradient begins in
-    sums.
+    PLACES[i], see products.weight_gradient. A tile has a counter, from FIRST_COUNTERS[i] on, which is 0
+    before: the last program of a tile adds up its shares, always in the same order. So does the last program
+    of a weight with the shares of its bias, as TOTALS[i] tells `_add`. INTO[i] is where its gradient begins
+    in sums.
     """
     program = tl.program_id(0)
     if program == 0:
@@ -193,14 +193,14 @@ def weight_gradients(
                 *(SIDES[2 * i], SIDES[2 * i + 1], False, BIASES[i], TURNED[i]),
                 *(SUM, FACTOR, PRECISION, STEPS[i], SIZES[2 * i], SIZES[2 * i + 1], BM),
             )
-            if _is_last(counters + COUNTERS[i] + own % (high * wide), COUNTS[i]):
+            if _is_last(counters + FIRST_COUNTERS[i] + own % (high * wide), COUNTS[i]):
                 _add_tile(
                     *(shares + PLACES[i], sums + INTO[i], own % high, own // high % wide),
                     *(SIDES[2 * i], SIDES[2 * i + 1], BIASES[i], TURNED[i], COUNTS[i]),
                     *(SIZES[2 * i], SIZES[2 * i + 1]),
                 )
             if BIASES[i]:  # noqa: SIM102  (known when it is compiled, the other one is not)
-                if _is_last(counters + COUNTERS[i + 1] - 1, STARTS[i + 1] - STARTS[i]):
+                if _is_last(counters + FIRST_COUNTERS[i + 1] - 1, STARTS[i + 1] - STARTS[i]):
                     _add(shares, sums, *TOTALS[i])
 
 
