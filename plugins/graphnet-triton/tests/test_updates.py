@@ -94,7 +94,7 @@ def test_a_step_in_bfloat16_updates_and_casts_all_weights_at_once(
     registry = load_registry(plugins=[plugin], entry_points=False)
     description = {
         "input": {"channels": 3},
-        "layers": [{"conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}] * 3,
+        "layers": [{"conv2d": {"out_channels": 3, "kernel_size": 5, "padding": 2}}] * 3,
     }
     programs = [
         gn.Model(description, registry=registry).compile(
