@@ -32,7 +32,7 @@ _EXCHANGE = re.compile(
     r"gloo|NCCL|pair closure|Connection (closed|reset)"
 )  # torch has no class for it
 _TIMEOUT = re.compile("timed out|timeout", re.IGNORECASE)
-_PATIENCE_S = 5.0  # for the others' last words, after an exchange has failed
+_PATIENCE_S = 10.0  # for the others' last words, after an exchange has failed
 
 
 def is_one_of_several() -> bool:
