@@ -123,7 +123,7 @@ def _drawn(arg: Any, plan: Plan) -> Any:
 
 
 def training(device: torch.device) -> Iterator[dict[str, Any]]:
-    """The seconds of an epoch of 50,000 pairs, and of the recipe that learns fastest, and what they reach.
+    """Yield the seconds, the PSNR and the events of an epoch of 50,000 pairs, and of the speedrun's recipe.
 
     Each training runs twice from the same weights. The first run also compiles kernels and captures steps.
     """

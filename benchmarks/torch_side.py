@@ -56,7 +56,7 @@ def settings(workload: Workload, device: torch.device) -> Iterator[Setting]:
 
 def _on_cuda(workload: Workload) -> Iterator[Setting]:
     """Few: bfloat16 in channels_last, as tensor cores want it, float32 in N C H W, of which Inductor moves
-    what it likes. A training step also as one CUDA graph, its optimizer included; so are several steps."""
+    what it likes. A training step, and several steps, also run as one CUDA graph with their optimizer."""
     counts = dict.fromkeys((1, workload.together)) if workload.task is Task.TRAIN else ()
     for precision in workload.precisions:
         last = precision == "bfloat16"

@@ -74,11 +74,11 @@ def _abandon(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A recording, and what it was made of.
+    """A recording, with the function and the tensors that it was made from.
 
     Args:
-        recording: the recorded work.
-        work: what was recorded, besides the plan.
+        recording: can run the work again.
+        work: the function that the recording has run besides the plan; an equal one needs no new recording.
         inputs: the tensors that the recording reads, into which each replay copies new values.
         rest: the plan's other arguments, whose addresses the recording has.
     """

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from graphnet.graph import Arg, Graph
 from graphnet.passes.differentiate import live_values, reads_live
-from graphnet.passes.rewrite import bound_arguments, rewire
-from graphnet.sdk import Cast, Kernel
+from graphnet.passes.rewrite import before_cast, bound_arguments, rewire
+from graphnet.sdk import Kernel
 
 
 def absorb_casts(graph: Graph) -> Graph:
@@ -37,9 +37,8 @@ def absorb_casts(graph: Graph) -> Graph:
 
 def _before_cast(arg: Arg, graph: Graph) -> str | None:
     """The value before a cast to a narrower dtype; None if there is no such cast."""
-    call = graph.producers.get(arg) if isinstance(arg, str) else None
-    if call is None or type(call.layer) is not Cast:
+    source = before_cast(arg, graph) if isinstance(arg, str) else None
+    if source is None:
         return None
-    (source,) = call.reads()
     before, after = (graph.values[name].spec.dtype.itemsize for name in (source, str(arg)))
     return source if after < before else None

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from graphnet.errors import blame
 from graphnet.graph import Arg, Call, Const, Graph, Kind
-from graphnet.sdk import COMMON, Cast, Entry, arguments_of, matched
+from graphnet.passes.rewrite import before_cast
+from graphnet.sdk import COMMON, Entry, arguments_of, matched
 
 
 def batch_updates(graph: Graph, *, kernels: Sequence[Entry]) -> Graph:
@@ -105,10 +106,9 @@ def _gathered(calls: Sequence[Call], graph: Graph, kernels: Iterable[Entry]) -> 
 
 def _uncast(name: str, graph: Graph) -> str:
     """The value before a cast to a wider dtype; without such a cast, the value itself."""
-    call = graph.producers.get(name)
-    if call is None or not isinstance(call.layer, Cast):
+    source = before_cast(name, graph)
+    if source is None:
         return name
-    source = _first(call)
     narrower = graph.values[source].spec.dtype.itemsize < graph.values[name].spec.dtype.itemsize
     return source if narrower else name
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from graphnet.graph import CAST, Arg, Call, Const, Graph, Kind, Value, flatten
+from graphnet.passes.rewrite import written_value
 from graphnet.passes.update import readers_of
 from graphnet.sdk import Cast, Constant, MultiTensorKernel, arguments_of_run
 
@@ -60,11 +61,7 @@ def _kept(graph: Graph, update: Call, casts: Mapping[str, _Made]) -> Graph:
         else:
             calls[name] = left
     names = tuple(one.value for one in casts.values())
-    written = {}
-    for name in names:
-        new = values[name].sibling(":next", Kind.UPDATE, values[name].spec)
-        values[new.name] = replace(new, view_of=name)
-        written[new.name] = name
+    written = {written_value(values, name).name: name for name in names}
     waiting = dict.fromkeys(update.after)
     for name in names:
         waiting |= dict.fromkeys(readers_of(graph, name))
@@ -101,7 +98,7 @@ def _without(call: Call, slots: set[str]) -> Call | None:
 
 
 def _with_finite(update: Call) -> tuple[Arg, ...]:
-    """The arguments, with None in the place of `finite` if the kernel takes it and there is none."""
+    """The arguments of an update; if the kernel takes `finite` and the update has none, it is None."""
     kernel = update.layer
     assert isinstance(kernel, MultiTensorKernel)
     *before, _copies = arguments_of_run(type(kernel))

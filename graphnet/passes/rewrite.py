@@ -14,6 +14,7 @@ from graphnet.graph import (
     Arg,
     Call,
     Const,
+    Graph,
     Kind,
     Value,
     observe,
@@ -213,12 +214,7 @@ def write(
 
     It may write a value of this step in the place of a slot: the new value then has the kind of that one.
     """
-    written: list[Value] = []
-    for slot in slots:
-        of = values[slot]
-        kind = Kind.UPDATE if of.kind in SLOTS else of.kind
-        written.append(of.sibling(":next", kind, of.spec))
-        values[f"{slot}:next"] = replace(written[-1], view_of=slot, sharding=of.sharding)
+    written = [written_value(values, slot) for slot in slots]
     first = values[slots[0]]
     return Call(
         name=f"{slots[0]}:update",
@@ -232,6 +228,21 @@ def write(
         writes={new.name: new.of for new in written},
         port=f"{first.port or first.name}:update",
     )
+
+
+def written_value(values: dict[str, Value], slot: str) -> Value:
+    """Add the value that an update writes into a slot, `slot:next`."""
+    of = values[slot]
+    kind = Kind.UPDATE if of.kind in SLOTS else of.kind
+    new = replace(of.sibling(":next", kind, of.spec), view_of=slot, sharding=of.sharding)
+    values[new.name] = new
+    return new
+
+
+def before_cast(name: str, graph: Graph) -> str | None:
+    """The value of which a value is the cast; None if it is no result of a cast."""
+    call = graph.producers.get(name)
+    return next(call.reads()) if call is not None and isinstance(call.layer, Cast) else None
 
 
 def beside(

@@ -277,7 +277,7 @@ def test_a_step_of_several_that_fails_leaves_the_counts_of_those_before_it() -> 
     assert mine.lr == pytest.approx(0.3)  # that of the step that failed
 
 
-def test_what_is_not_finite_in_both_runs_does_not_differ() -> None:
+def test_the_same_nan_or_infinity_in_both_runs_is_no_difference() -> None:
     plan = Model(SEED).plan(SHAPE)
     (output,) = (torch.zeros(3, dtype=torch.bfloat16) for _ in plan.outputs)
     odd = torch.tensor([float("nan"), float("inf"), 1.0], dtype=torch.bfloat16)

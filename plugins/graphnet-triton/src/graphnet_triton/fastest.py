@@ -2,7 +2,7 @@
 
 It is measured only if `torch.backends.cudnn.benchmark` is True, by which torch also lets cuDNN choose its
 kernels by trying them: then two runs may choose different kernels, and their results differ in the last bits.
-What was measured is kept in graphnet's cache, so later runs make the same choice.
+graphnet's cache keeps the name of the fastest way, so later runs make the same choice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def fastest(
 
     Args:
         ways: each makes its tensors, and returns a function that computes the same as the others.
-        key: plain data that identifies what is computed.
+        key: plain data, which JSON can hold; equal keys stand for the same computation.
         timer: measures a function in seconds; by default with CUDA events.
     """
     first = next(iter(ways))
@@ -71,7 +71,7 @@ def _cache() -> Cache | None:
 
 
 def _machine() -> dict[str, Any]:
-    """What the times depend on besides what is computed."""
+    """The GPU, the libraries and their settings: the times depend on them too."""
     return {
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "torch": torch.__version__,

@@ -186,13 +186,18 @@ class _Updates(MultiTensorKernel):
         return cls(rule=rule) if there else None
 
 
-class TritonSGD(_Updates):
-    """sgd of all parameters."""
+class _Optimizes(_Updates):
+    """Base of the optimizers: they read narrow gradients, write copies, and can leave a step out."""
 
-    replaces: ClassVar[type[Definition]] = SGD
     casts: ClassVar[bool] = True
     skips: ClassVar[bool] = True
     copies: ClassVar[bool] = True
+
+
+class TritonSGD(_Optimizes):
+    """sgd of all parameters."""
+
+    replaces: ClassVar[type[Definition]] = SGD
     rule: SGD
 
     def run(
@@ -212,13 +217,10 @@ class TritonSGD(_Updates):
         )
 
 
-class TritonAdam(_Updates):
+class TritonAdam(_Optimizes):
     """adam of all parameters."""
 
     replaces: ClassVar[type[Definition]] = Adam
-    casts: ClassVar[bool] = True
-    skips: ClassVar[bool] = True
-    copies: ClassVar[bool] = True
     rule: Adam
 
     def run(
